@@ -1,0 +1,174 @@
+"""Every exception this package raises, on one screen.
+
+Both engines raise these classes (the Rust one imports them from here). Each class says in `is_retryable`
+whether the same call may succeed later; ids and codes are attributes, not only text. A message says what
+failed, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+__all__ = [
+    "AuthRefused",
+    "CaseError",
+    "ConditionError",
+    "ConfigurationError",
+    "ControlPlaneError",
+    "CredentialError",
+    "DocumentError",
+    "EngineError",
+    "EngineUnavailable",
+    "EnginePanic",
+    "JetStreamError",
+    "MaybeProcessed",
+    "NoetlWorkerError",
+    "NotSent",
+    "NotificationError",
+    "PlaybookError",
+    "ServerRefused",
+    "SettingsError",
+    "TemplateError",
+    "ToolError",
+    "TransportError",
+    "UnknownTool",
+]
+
+
+class NoetlWorkerError(Exception):
+    """Root of the tree."""
+
+    is_retryable: ClassVar[bool] = False
+
+
+class SettingsError(NoetlWorkerError):
+    """A setting does not parse or contradicts another; the worker does not start."""
+
+    def __init__(self, variable: str, value: str, allowed: str) -> None:
+        super().__init__(f"{variable}={value!r} is not usable: {allowed}")
+        self.variable: Final = variable
+        self.value: Final = value
+        self.allowed: Final = allowed
+
+
+# ── the engine (engine/pure and rust/engine raise exactly these, with equal codes) ──────────────
+
+
+class EngineError(NoetlWorkerError):
+    """Input the engine refuses. `code` is stable and equal in both engines; the text is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code: Final = code
+
+
+class DocumentError(EngineError):
+    """Bytes that are not a JSON document within the limits (codes: json_syntax, json_depth, json_utf8, ...)."""
+
+
+class NotificationError(EngineError):
+    """A JetStream message that is not a command notification; it can never be claimed."""
+
+
+class CaseError(EngineError):
+    """One case that does not parse. Reported per case, never raised for a whole table."""
+
+
+class ConditionError(EngineError):
+    """A reached condition cannot be evaluated (text that is no number, a bad regular expression)."""
+
+
+class EngineUnavailable(NoetlWorkerError):
+    """The engine asked for by NOETL_WORKER_ENGINE is not installed, or its version differs."""
+
+
+class EnginePanic(NoetlWorkerError):
+    """The Rust engine hit a bug. The process goes on; please report the text."""
+
+
+# ── tools ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class ToolError(NoetlWorkerError):
+    """A tool could not do its work; becomes `call.error` + `command.failed`.
+
+    `kind` is one word of the taxonomy of tools.md 5.6 (configuration, connection, timeout, auth, ...).
+    """
+
+    default_kind: ClassVar[str] = "unknown"
+
+    def __init__(
+        self, message: str, *, kind: str | None = None, retryable: bool = False, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind: Final = kind or self.default_kind
+        self.retryable: Final = retryable
+        self.code: Final = code
+
+
+class ConfigurationError(ToolError):
+    """The tool's config is wrong or incomplete; found before `command.started`."""
+
+    default_kind = "configuration"
+
+
+class UnknownTool(ConfigurationError):
+    """No tool of this kind is registered."""
+
+
+class TemplateError(ToolError):
+    """A template does not compile or cannot be rendered."""
+
+    default_kind = "template"
+
+
+class CredentialError(ToolError):
+    """A credential alias or keychain reference cannot be resolved."""
+
+    default_kind = "auth"
+
+
+# ── the control plane ───────────────────────────────────────────────────────────────────────────
+
+
+class ControlPlaneError(NoetlWorkerError):
+    """The control plane could not be reached or said no."""
+
+
+class TransportError(ControlPlaneError):
+    """No answer. Use the subclass to know whether the request may have been processed."""
+
+    is_retryable = True
+
+
+class NotSent(TransportError):
+    """The request did not leave (refused, unreachable, no free connection in time): safe to repeat."""
+
+
+class MaybeProcessed(TransportError):
+    """The request left and no whole answer came back: repeat only with the same identity."""
+
+
+class ServerRefused(ControlPlaneError):
+    """An HTTP answer outside 2xx. `status` and `body` (first 2,000 characters) are kept for the log."""
+
+    def __init__(self, message: str, *, status: int, body: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status: Final = status
+        self.body: Final = body
+        self.retry_after_s: Final = retry_after_s
+
+
+class AuthRefused(ServerRefused):
+    """401 or 403: no command will succeed until the credential setting is mended."""
+
+
+# ── JetStream and playbooks ─────────────────────────────────────────────────────────────────────
+
+
+class JetStreamError(NoetlWorkerError):
+    """The stream or the durable is missing or differs from the settings; the text has the fix."""
+
+
+class PlaybookError(NoetlWorkerError):
+    """A playbook that cannot be run; names the step and field."""

@@ -1,0 +1,243 @@
+"""The frozen values that cross rooms: what a stage hands to the next one, and nothing else.
+
+Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was received: it is echoed unchanged
+(the Rust plane compares strings, the Python plane parses both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, TypeAlias
+
+JsonValue: TypeAlias = Any
+"""None, bool, int, float, str, list or dict with str keys: the only place where `Any` means JSON."""
+
+CommandId: TypeAlias = int | str
+
+
+class Dialect(str, Enum):
+    """Which control plane issued the command; decides the form of every event."""
+
+    PYTHON = "python"
+    RUST = "rust"
+
+
+class Envelope(NamedTuple):
+    """A decoded command notification (wire.md 2). A NamedTuple: it is made once per message on the hot path."""
+
+    execution_id: int
+    event_id: int
+    """Id of the `command.issued` event; the key of the claim."""
+    command_id: CommandId
+    step: str
+    server_url: str
+    """Where to claim and report; "" when the notification has none (then the configured URL holds)."""
+    pool: str | None
+    trace: Mapping[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPosition:
+    """Loop bookkeeping of the Python plane, echoed into the events (wire.md 4.8)."""
+
+    event_id: JsonValue = None
+    iteration_index: JsonValue = None
+    epoch_id: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A claimed command, references resolved: one tool call to make."""
+
+    execution_id: int
+    event_id: int
+    command_id: CommandId
+    step: str
+    kind: str
+    """Tool kind, as the plane's `action`."""
+    config: Mapping[str, JsonValue]
+    """The tool's own fields; a task sequence has {"tasks": [...]}."""
+    input: Mapping[str, JsonValue]
+    variables: Mapping[str, JsonValue]
+    """`render_context` of the plane plus `action` and `node_name`."""
+    cases: Sequence[JsonValue]
+    meta: Mapping[str, JsonValue]
+    server_url: str
+    dialect: Dialect
+    attempt: int = 1
+    timeout_s: float | None = None
+    loop: LoopPosition | None = None
+    catalog_id: str | None = None
+
+
+# ── tool results ────────────────────────────────────────────────────────────────────────────────
+
+
+class ToolStatus(str, Enum):
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFailure:
+    """Why a tool's status is not success (taxonomy of tools.md 5.6)."""
+
+    message: str
+    kind: str = "unknown"
+    retryable: bool = False
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gives back; both a returned failure and a success."""
+
+    status: ToolStatus
+    data: JsonValue = None
+    error: ToolFailure | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+
+    @classmethod
+    def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
+        return cls(status=ToolStatus.SUCCESS, data=data, **fields)
+
+    @classmethod
+    def failure(
+        cls,
+        message: str,
+        *,
+        kind: str = "unknown",
+        retryable: bool = False,
+        code: str | None = None,
+        **fields: Any,
+    ) -> ToolResult:
+        error = ToolFailure(message=message, kind=kind, retryable=retryable, code=code)
+        return cls(status=ToolStatus.ERROR, error=error, **fields)
+
+    @classmethod
+    def timed_out(cls, timeout_s: float, **fields: Any) -> ToolResult:
+        error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=True)
+        return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The wire's ToolResult (wire.md 4.3): `status` always, the others only when set; `error` is a string."""
+        whole: dict[str, JsonValue] = {"status": self.status.value}
+        if self.error is not None:
+            whole["error"] = self.error.message
+        for name in ("data", "stdout", "stderr", "exit_code", "duration_ms"):
+            value = getattr(self, name)
+            if value is not None:
+                whole[name] = value
+        return whole
+
+
+# ── cases (conditions.md 1) ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    status: str
+    data: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetVar:
+    name: str
+    value: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    delay_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    message: str
+
+
+CaseAction: TypeAlias = Continue | Exit | SetVar | Goto | Retry | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedCase:
+    """A case that did not parse; upstream drops it in silence, we count it and say so."""
+
+    index: int
+    """Position in the list as written (not in the filtered one)."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseDecision:
+    """What `cases.py` found: the first match (or none) and what had to be skipped."""
+
+    index: int | None = None
+    """Position among the cases that parse, as upstream reports it; None when no case holds."""
+    action: CaseAction | None = None
+    skipped: tuple[SkippedCase, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FitRules:
+    """How a result is fitted to an event (engine call `fit_result`)."""
+
+    max_bytes: int = 102_400
+    """Inclusive budget of the compact JSON, in bytes (wire.md 9.4, 4.9)."""
+    preview_bytes: int = 4_096
+    preview_depth: int = 8
+    secrets: tuple[str, ...] = ()
+    """Known secret values, replaced wherever they appear."""
+
+
+class FittedResult(NamedTuple):
+    """A result after one pass of redaction and measuring."""
+
+    body: bytes
+    """Compact JSON, redacted."""
+    size: int
+    redactions: int
+    preview: bytes | None
+    """A bounded summary, only when `size` is over the budget."""
+
+    def fits(self, rules: FitRules) -> bool:
+        return self.size <= rules.max_bytes
+
+
+# ── the end of a notification ───────────────────────────────────────────────────────────────────
+
+
+class Settlement(str, Enum):
+    """The three answers JetStream knows for a message that is done with."""
+
+    ACK = "ack"
+    NAK = "nak"
+    TERM = "term"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one notification ended: the answer to JetStream and what to count."""
+
+    settlement: Settlement
+    reason: str
+    delay_s: float = 0.0
+    """Only for nak; never zero but at shutdown."""
+    dead_letter: bool = False
+    detail: Mapping[str, JsonValue] = field(default_factory=dict)

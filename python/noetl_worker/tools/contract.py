@@ -1,0 +1,108 @@
+"""What a tool is, and the only things it may ask of the worker.
+
+A tool imports this module, `models`, `errors` and its own library; everything else reaches it through the
+`ToolContext` it is handed. An integrator's tool is written against this file alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from noetl_worker.models import CommandId, JsonValue, ToolResult
+
+__all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolLogger"]
+
+ConfigT = TypeVar("ConfigT", contravariant=True)
+
+
+class ToolLogger(Protocol):
+    """A structured logger already bound to execution_id, command_id and step."""
+
+    def debug(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+
+
+class ToolControlPlane(Protocol):
+    """The control-plane calls a tool may make, already pointed at the plane that issued the command."""
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]: ...
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]: ...
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]: ...
+    async def resolve_result(self, ref: str) -> JsonValue: ...
+    async def get_var(self, name: str) -> JsonValue: ...
+    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None: ...
+
+
+class Stop:
+    """Why a running tool must stop: a level that stays set (an edge can be missed, peers.md 5a)."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def set(self, reason: str) -> None:
+        """Ask for the stop; `reason` is one of timeout, cancelled, shutdown. The first reason stays."""
+        if self.reason is None:
+            self.reason = reason
+
+    def is_set(self) -> bool:
+        return self.reason is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """One tool call's view of the worker.
+
+    `render` renders a JSON value against the variables (plus `extra`); values put in are never scanned again.
+    `credential` resolves an alias to its data ({"host": ..., "password": ...}) or raises CredentialError.
+    `run_tool` runs another kind with an unrendered config, for sequences.
+    `timeout_s` is the time left for the whole command, None when unlimited; the worker cancels the task when it
+    is over, so a tool only has to clean up in `finally` (kill its process group, roll back).
+    """
+
+    execution_id: int
+    command_id: CommandId
+    step: str
+    kind: str
+    server_url: str
+    worker_id: str
+    attempt: int
+    timeout_s: float | None
+    variables: Mapping[str, JsonValue]
+    input: Mapping[str, JsonValue]
+    stop: Stop
+    logger: ToolLogger
+    control_plane: ToolControlPlane
+    render: Callable[..., JsonValue]
+    credential: Callable[[str], Awaitable[Mapping[str, JsonValue]]]
+    run_tool: Callable[..., Awaitable[ToolResult]]
+    report_progress: Callable[[Mapping[str, JsonValue]], None]
+
+    @property
+    def cancelled(self) -> bool:
+        return self.stop.is_set()
+
+
+@runtime_checkable
+class Tool(Protocol[ConfigT]):
+    """A tool kind.
+
+    `kind`: the registry key. `aliases`: other kinds that mean the same tool. `config_model`: a dataclass that
+    mashumaro can decode; field names are the canonical ones of tools.md 8.1. `field_aliases`: other spelling ->
+    canonical name. `raw_fields`: fields that are not rendered before the tool runs (a sequence renders its own
+    tasks one by one). `side_effecting`: False only when running twice changes nothing outside.
+
+    `run` returns a ToolResult (status error for a failure the playbook may handle: an exit code, an HTTP status)
+    or raises ToolError (bad config, nothing to talk to).
+    """
+
+    kind: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]]
+    config_model: ClassVar[type]
+    field_aliases: ClassVar[Mapping[str, str]]
+    raw_fields: ClassVar[frozenset[str]]
+    side_effecting: ClassVar[bool]
+
+    async def run(self, config: ConfigT, context: ToolContext) -> ToolResult: ...
