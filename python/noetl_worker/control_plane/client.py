@@ -1,0 +1,286 @@
+"""Every HTTP call a worker makes to a control plane, for both dialects.
+
+`ControlPlaneClient` owns the transport and the identity; `at(server_url, dialect)` gives the plane that issued one
+command: claims and events go back to where the notification came from (wire.md T-34).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from noetl_worker import json_text
+from noetl_worker.control_plane.transport import Response, Transport
+from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError, DocumentError, ServerRefused
+from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.settings import Settings
+
+__all__ = ["ControlPlaneClient", "Plane", "json_body", "refusal", "retry_after_s"]
+
+_JSON: Final = "application/json"
+
+
+class ControlPlaneClient:
+    """The transport, the bearer token and the timeouts; hands out `Plane`s and knows each server's dialect."""
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        self.transport = transport
+        self._settings = settings
+        self._headers: dict[str, str] = {"content-type": _JSON}
+        if settings.internal_api_token:
+            self._headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
+        self._dialects: dict[str, Dialect] = {}
+
+    async def plane(self, server_url: str) -> Plane:
+        """The plane at `server_url` ("" is the configured one), its dialect found out once.
+
+        Raises:
+            ControlPlaneError: it cannot be reached, or is neither of the two known ones.
+        """
+        url = normal_url(server_url) or self._settings.server_url
+        dialect = self._dialects.get(url)
+        if dialect is None:
+            if self._settings.control_plane == "auto":
+                dialect = await self._detect(url)
+            else:
+                dialect = Dialect(self._settings.control_plane)
+            self._dialects[url] = dialect
+        return Plane(self, url, dialect)
+
+    async def _detect(self, url: str) -> Dialect:
+        """GET /api/health: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (wire.md 9)."""
+        answer = await self.send("GET", f"{url}/api/health")
+        body: JsonValue = None
+        if answer.status == 200:
+            body = json_body(answer)
+        elif answer.status in (401, 403) or answer.status >= 500 or answer.status == 429:
+            raise refusal("GET /api/health", answer)
+        if isinstance(body, dict) and {"version", "database", "nats"} <= body.keys():
+            return Dialect.RUST
+        if body == {"status": "ok"}:
+            return Dialect.PYTHON
+        raise ControlPlaneError(
+            f"{url}/api/health answers {answer.status} {_excerpt(answer.body)}: neither the Python nor the Rust control "
+            "plane. Check NOETL_SERVER_URL, or name the dialect with NOETL_CONTROL_PLANE=python or rust"
+        )
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        body: JsonValue = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """One request; any status is an answer. Raises TransportError only."""
+        whole = {**self._headers, **headers} if headers else self._headers
+        packed = None if body is None else body if isinstance(body, bytes) else json_text.dumps(body)
+        return await self.transport.send(method, url, whole, packed, timeout_s or self._settings.http_timeout_s)
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+
+class Plane:
+    """One control plane in its dialect."""
+
+    __slots__ = ("client", "dialect", "url")
+
+    def __init__(self, client: ControlPlaneClient, url: str, dialect: Dialect) -> None:
+        self.client = client
+        self.url = url
+        self.dialect = dialect
+
+    # ── commands and events: the answer is read by claim.py and events.py ──
+
+    async def claim(self, event_id: int, worker_id: str) -> Response:
+        """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
+        return await self._send("POST", f"/api/commands/{event_id}/claim", {"worker_id": worker_id})
+
+    async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
+        """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
+        return await self._object("GET", f"/api/commands/{event_id}")
+
+    async def post_events(self, path: str, body: JsonValue, headers: Mapping[str, str]) -> Response:
+        """POST /api/events or /api/events/batch, as dialects.py built it."""
+        return await self.client.send("POST", self.url + path, body, headers=headers)
+
+    async def is_cancelled(self, execution_id: int) -> bool:
+        """Only the cancelled flag of the answer can be trusted (wire.md T-37)."""
+        answer = await self._object("GET", f"/api/executions/{execution_id}/cancellation-check")
+        return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """POST /api/execute {path | catalog_id, payload, parent_execution_id} (wire.md 9.3, item 11)."""
+        return await self._object("POST", "/api/execute", dict(body))
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return await self._object("GET", f"/api/executions/{execution_id}/status")
+
+    # ── variables (wire.md 3.6) ──
+
+    async def get_vars(self, execution_id: int) -> dict[str, JsonValue]:
+        """All variables, name -> value, whichever form the plane answers."""
+        answer = await self._json("GET", f"/api/vars/{execution_id}")
+        if isinstance(answer, list):
+            return {row["var_name"]: row.get("var_value") for row in answer}
+        return {name: row.get("value") for name, row in answer.get("variables", {}).items()}
+
+    async def get_var(self, execution_id: int, name: str) -> JsonValue:
+        """One variable's value; None when there is none."""
+        answer = await self._send("GET", f"/api/vars/{execution_id}/{quote(name, safe='')}")
+        if answer.status == 404:
+            return None
+        row = _expect(f"GET variable {name}", answer)
+        return row["value"] if "value" in row else row.get("var_value")
+
+    async def set_vars(
+        self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
+    ) -> None:
+        """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
+        body: dict[str, JsonValue]
+        if self.dialect is Dialect.PYTHON:
+            body = {"variables": dict(variables), "var_type": "user_defined", "source_step": source_step}
+        else:
+            rows = [{"var_name": n, "var_value": v, "source_step": source_step} for n, v in variables.items()]
+            body = {"variables": rows}
+        await self._json("POST", f"/api/vars/{execution_id}", body)
+
+    # ── results and credentials (wire.md 3.8, 3.9) ──
+
+    async def put_result(
+        self, execution_id: int, name: str, data: bytes, *, source_step: str
+    ) -> Mapping[str, JsonValue]:
+        """Store a result; `data` is JSON. Answers {ref, store, scope, bytes, sha256, expires_at}."""
+        body = {"name": name, "data": json_text.embed(data), "scope": "execution", "source_step": source_step}
+        return _expect("PUT result", await self._result_call("PUT", f"/{execution_id}", body))
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        """The stored data behind a `noetl://...` reference."""
+        answer = await self._result_call("GET", f"/resolve?ref={quote(ref, safe='')}")
+        return _expect_json(f"resolving {ref}", answer)
+
+    async def _result_call(self, method: str, path: str, body: JsonValue = None) -> Response:
+        """v4.0.0 of the Python plane mounts the routes at /api/api/result (wire.md T-10): 404 asks the other once."""
+        answer = await self._send(method, f"/api/result{path}", body)
+        if answer.status == 404 and self.dialect is Dialect.PYTHON:
+            doubled = await self._send(method, f"/api/api/result{path}", body)
+            return doubled if doubled.status != 404 else answer
+        return answer
+
+    async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
+        """The whole record {id, name, type, data, ...}. Raises CredentialError when there is none."""
+        path = f"/api/credentials/{quote(alias, safe='')}?include_data=true"
+        if execution_id is not None:
+            path += f"&execution_id={execution_id}"
+        answer = await self._send("GET", path)
+        if answer.status == 404:
+            raise CredentialError(
+                f"no credential {alias!r} on {self.url}: register it with POST /api/credentials, or correct `auth`",
+                code="credential_not_found",
+            )
+        return _expect(f"GET credential {alias}", answer)
+
+    async def keychain(
+        self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
+    ) -> Mapping[str, JsonValue]:
+        """A keychain entry; always 200, `status` says success, expired or not_found."""
+        path = f"/api/keychain/{catalog_id}/{quote(name, safe='')}?scope_type={scope}"
+        if execution_id is not None:
+            path += f"&execution_id={execution_id}"
+        return await self._object("GET", path)
+
+    # ── registry (wire.md 3.7) ──
+
+    async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return await self._object("POST", "/api/worker/pool/register", dict(body))
+
+    async def heartbeat(self, name: str) -> bool:
+        """False when the plane does not know us (any more): register again."""
+        answer = await self._send("POST", "/api/worker/pool/heartbeat", {"name": name})
+        if answer.status == 404:
+            return False
+        _expect("heartbeat", answer)
+        return True
+
+    async def deregister(self, name: str) -> None:
+        """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
+        body = {"name": name, "component_type": "worker_pool"}
+        answer = await self._send("DELETE", "/api/worker/pool/deregister", body)
+        if answer.status == 405:
+            answer = await self._send("POST", "/api/worker/pool/deregister", body)
+        if answer.status != 404:  # not registered is what was wanted
+            _expect("deregister", answer)
+
+    async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
+        return await self.client.send(method, self.url + path, body)
+
+    async def _json(self, method: str, path: str, body: JsonValue = None) -> Any:
+        return _expect_json(f"{method} {path}", await self._send(method, path, body))
+
+    async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
+        return _expect(f"{method} {path}", await self._send(method, path, body))
+
+
+def normal_url(url: str) -> str:
+    """Without trailing `/` and `/api`, as the planes' own workers do (wire.md 2.3)."""
+    url = url.strip().rstrip("/")
+    while url.endswith("/api"):
+        url = url[: -len("/api")].rstrip("/")
+    return url
+
+
+def json_body(answer: Response) -> JsonValue:
+    """The answer's JSON; None for a body that is none (an HTML page of a proxy)."""
+    try:
+        return json_text.loads(answer.body)
+    except DocumentError:
+        return None
+
+
+def retry_after_s(answer: Response) -> float | None:
+    """Retry-After in seconds; the planes send whole seconds only (wire.md 3.1)."""
+    text = answer.headers.get("retry-after", "")
+    return min(float(text), 3600.0) if text.isdigit() else None
+
+
+def refusal(what: str, answer: Response) -> ServerRefused:
+    """The error for an answer that is not the one hoped for."""
+    excerpt = _excerpt(answer.body)
+    if answer.status in (401, 403):
+        return AuthRefused(
+            f"{what}: {answer.status} {excerpt}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)",
+            status=answer.status,
+            body=excerpt,
+        )
+    return ServerRefused(
+        f"{what}: {answer.status} {excerpt}",
+        status=answer.status,
+        body=excerpt,
+        retry_after_s=retry_after_s(answer),
+    )
+
+
+def _expect_json(what: str, answer: Response) -> JsonValue:
+    if not 200 <= answer.status < 300:
+        raise refusal(what, answer)
+    try:
+        return json_text.loads(answer.body)
+    except DocumentError as error:
+        raise ControlPlaneError(
+            f"{what}: {answer.status} with a body that is not JSON: {_excerpt(answer.body)}"
+        ) from error
+
+
+def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
+    body = _expect_json(what, answer)
+    if not isinstance(body, dict):
+        raise ControlPlaneError(f"{what}: expected a JSON object, got {_excerpt(answer.body)}")
+    return body
+
+
+def _excerpt(body: bytes, limit: int = 2000) -> str:
+    text = body[: limit + 1].decode("utf-8", "replace").strip()
+    return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

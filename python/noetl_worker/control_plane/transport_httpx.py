@@ -1,0 +1,75 @@
+"""Control-plane requests over httpx: on every platform, and with any transport a user brings."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+
+import httpx
+
+from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Response
+from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.settings import Settings
+
+__all__ = ["HttpxTransport"]
+
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+class HttpxTransport:
+    name = "httpx"
+
+    def __init__(
+        self, settings: Settings, *, max_connections: int = 64, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            verify=_ssl_context(settings),
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            headers={"user-agent": USER_AGENT},
+            follow_redirects=False,
+            # Proxies and .netrc of the environment are for the world outside, not for the control plane.
+            trust_env=False,
+        )
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> Response:
+        try:
+            return await asyncio.wait_for(self._send(method, url, headers, body, timeout_s), timeout_s)
+        except _NOT_SENT as error:
+            raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
+        except asyncio.TimeoutError as error:
+            raise MaybeProcessed(f"{method} {url}: no whole answer in {timeout_s:g} s") from error
+        except httpx.HTTPError as error:
+            raise MaybeProcessed(f"{method} {url}: {type(error).__name__}: {error}") from error
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> Response:
+        request = self._client.build_request(
+            method, url, headers=dict(headers), content=body, timeout=httpx.Timeout(timeout_s)
+        )
+        response = await self._client.send(request, stream=True)
+        try:
+            whole = bytearray()
+            async for chunk in response.aiter_bytes():
+                whole += chunk
+                if len(whole) > MAX_BODY_BYTES:
+                    raise MaybeProcessed(f"{method} {url}: the answer is larger than {MAX_BODY_BYTES} bytes")
+        finally:
+            await response.aclose()
+        return Response(response.status_code, dict(response.headers), bytes(whole))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext | bool:
+    if not settings.tls_ca and not settings.tls_client_cert:
+        return True
+    context = ssl.create_default_context(cafile=settings.tls_ca or None)
+    if settings.tls_client_cert:
+        context.load_cert_chain(settings.tls_client_cert, settings.tls_client_key)
+    return context

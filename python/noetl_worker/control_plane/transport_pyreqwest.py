@@ -1,0 +1,72 @@
+"""Control-plane requests over pyreqwest (reqwest below): the fast one.
+
+Measured here against httpx and aiohttp (ARCHITECTURE 5): 41-49 us of CPU a request against 1,650 and 83-120. It also
+tells the two errors apart by class, keeps no cookies unless asked, and has one total deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from pyreqwest.client import ClientBuilder
+from pyreqwest.exceptions import BuilderError, ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
+
+from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Response
+from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.settings import Settings
+
+__all__ = ["PyreqwestTransport"]
+
+_NOT_SENT = (ConnectError, ConnectTimeoutError, PoolTimeoutError, BuilderError)
+
+
+class PyreqwestTransport:
+    name = "pyreqwest"
+
+    def __init__(self, settings: Settings, *, max_connections: int = 64) -> None:
+        builder = (
+            ClientBuilder()
+            .user_agent(USER_AGENT)
+            .no_proxy()
+            .follow_redirects(False)
+            .default_cookie_store(False)
+            .max_connections(max_connections)
+            .pool_max_idle_per_host(max_connections)
+            .connect_timeout(timedelta(seconds=min(10.0, settings.http_timeout_s)))
+        )
+        if settings.tls_ca:
+            builder = builder.add_root_certificate_pem(Path(settings.tls_ca).read_bytes())
+        if settings.tls_client_cert:
+            identity = Path(settings.tls_client_cert).read_bytes() + Path(settings.tls_client_key).read_bytes()
+            builder = builder.identity_pem(identity)
+        self._client = builder.build()
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> Response:
+        try:
+            request = (
+                self._client.request(method, url).headers(dict(headers)).timeout(timedelta(seconds=timeout_s))
+            )
+            if body is not None:
+                request = request.body_bytes(body)
+            answer = await request.build().send()
+            declared = answer.get_header("content-length")
+            if declared is not None and int(declared) > MAX_BODY_BYTES:
+                raise MaybeProcessed(f"{method} {url}: the answer is larger than {MAX_BODY_BYTES} bytes")
+            return Response(answer.status, dict(answer.headers), bytes(await answer.bytes()))
+        except _NOT_SENT as error:
+            raise NotSent(f"{method} {url}: {_text(error)}") from error
+        except PyreqwestError as error:
+            raise MaybeProcessed(f"{method} {url}: {_text(error)}") from error
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _text(error: PyreqwestError) -> str:
+    details = getattr(error, "details", None) or {}
+    causes = "; ".join(cause["message"] for cause in details.get("causes") or ())
+    return f"{type(error).__name__}: {error.message}" + (f" ({causes})" if causes else "")

@@ -1,0 +1,136 @@
+"""The connection to NATS: who we are, how long silence may last, what happens when the server goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import nats
+import structlog
+from nats.aio.client import Client
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.settings import Settings
+
+__all__ = ["Connection", "connect"]
+
+PING_INTERVAL_S: Final = 10
+"""With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min (peers.md 2a.3)."""
+CONNECT_TIMEOUT_S: Final = 3
+_PENDING_BYTES: Final = 8 * 1024 * 1024
+log = structlog.get_logger("noetl_worker.jetstream")
+
+
+class Connection:
+    """A NATS client plus who wants to know when it comes and goes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.client: Client = Client()
+        self.on_reconnected: list[Callable[[], None]] = []
+        self.reconnects = 0
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self.client.is_connected)
+
+    async def _disconnected(self) -> None:
+        log.warning("nats_disconnected", connection=self.name)
+
+    async def _reconnected(self) -> None:
+        self.reconnects += 1
+        log.info("nats_reconnected", connection=self.name)
+        for notify in self.on_reconnected:
+            notify()
+
+    async def _failed(self, error: Exception) -> None:
+        # nats-py reports every failed attempt here while it reconnects for ever; one line each is enough.
+        log.warning("nats_error", connection=self.name, error=describe(error))
+
+    async def close(self) -> None:
+        """Flush what is pending (acks!) and close; a server that is gone does not hold us for more than 2 s."""
+        if self.client.is_closed:
+            return
+        try:
+            await asyncio.wait_for(self.client.drain() if self.is_connected else self.client.close(), 2)
+        except (asyncio.TimeoutError, nats.errors.Error, OSError) as error:
+            log.warning("nats_close_failed", connection=self.name, error=describe(error))
+            await self.client.close()
+
+
+async def connect(settings: Settings, name: str, *, attempts: int | None = None) -> Connection:
+    """Connect, and once connected reconnect for ever with jitter.
+
+    Args:
+        name: shown by `nats server report connections`.
+        attempts: first attempts before giving up; None tries for ever (one warning each).
+
+    Raises:
+        JetStreamError: the server refused the login, or `attempts` are used up; the text says what to set.
+    """
+    connection = Connection(name)
+    tried = 0
+    while True:
+        tried += 1
+        try:
+            await connection.client.connect(**_options(settings, connection))
+            return connection
+        except (OSError, asyncio.TimeoutError, nats.errors.Error) as error:
+            connection.client = Client()
+            if _is_refusal(error):
+                raise JetStreamError(
+                    f"NATS at {_where(settings)} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
+                    "NATS_CREDS or user-info in NATS_URL"
+                ) from error
+            text = f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
+            if attempts is not None and tried >= attempts:
+                raise JetStreamError(text) from error
+            log.warning("nats_unreachable", attempt=tried, advice=text)
+        await asyncio.sleep(min(5.0, 0.25 * 2 ** min(tried, 5)) * random.uniform(0.5, 1.0))
+
+
+def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
+    return {
+        "servers": settings.nats_servers,
+        "name": connection.name,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "ping_interval": PING_INTERVAL_S,
+        "max_outstanding_pings": 1,
+        "allow_reconnect": True,
+        "max_reconnect_attempts": -1,
+        # Jittered per process, so that a restarted server is not met by the whole pool at one instant.
+        "reconnect_time_wait": random.uniform(0.2, 1.0),
+        "pending_size": _PENDING_BYTES,
+        "disconnected_cb": connection._disconnected,
+        "reconnected_cb": connection._reconnected,
+        "error_cb": connection._failed,
+        **_tls(settings),
+        **settings.nats_login(),
+    }
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    if not any(server.startswith(("tls://", "wss://")) for server in settings.nats_servers):
+        return {}
+    context = ssl.create_default_context(cafile=settings.tls_ca or None)
+    if settings.tls_client_cert:
+        context.load_cert_chain(Path(settings.tls_client_cert), Path(settings.tls_client_key))
+    return {"tls": context}
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
+
+
+def _where(settings: Settings) -> str:
+    return ", ".join(settings.nats_servers)
+
+
+def describe(error: BaseException) -> str:
+    """`TypeName: text`, since several of nats-py's errors have no text of their own."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,215 @@
+"""The pull loop after ADR-37, on a core subscription with a callback.
+
+`fetch()` of nats-py stalls with a message waiting, hides a deleted consumer and loses its request over a server
+restart (peers.md 2a). Here one pull request is in flight; it is refilled when half of it is used; the window is
+the number of free slots and never more, so a message is never held by a worker that cannot run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import nats
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.jetstream.connection import Connection, describe
+from noetl_worker.jetstream.consumer import Durable
+from noetl_worker.jetstream.delivery import Delivery
+
+__all__ = ["Puller"]
+
+EXPIRES_S: Final = 30.0
+HEARTBEAT_S: Final = 5.0
+MISSED_BEATS: Final = 2
+_MAX_BACKOFF_S: Final = 5.0
+_MAX_BATCH: Final = 256
+log = structlog.get_logger("noetl_worker.jetstream")
+
+# What ends a pull request: status -> how the loop goes on. A text that is not here ends the pull and pulls again.
+PULL_AGAIN, BACK_OFF, CHECK_DURABLE = "pull_again", "back_off", "check_durable"
+STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
+    ("404", "", PULL_AGAIN),  # no messages (only for no_wait pulls)
+    ("408", "", PULL_AGAIN),  # expired: request timeout, interest expired
+    ("409", "batch completed", PULL_AGAIN),
+    ("409", "message size exceeds maxbytes", PULL_AGAIN),
+    ("409", "leadership change", BACK_OFF),
+    ("409", "server shutdown", BACK_OFF),
+    ("409", "exceeded max", BACK_OFF),  # MaxAckPending, MaxWaiting, MaxRequestBatch, MaxRequestExpires
+    ("409", "consumer deleted", CHECK_DURABLE),
+    ("409", "consumer is push based", CHECK_DURABLE),
+    ("400", "", BACK_OFF),
+    ("423", "", PULL_AGAIN),  # wrong pin id
+    ("503", "", CHECK_DURABLE),  # no responders: the consumer, the stream or JetStream is gone
+)
+
+
+def reaction(status: str, text: str) -> str:
+    for code, part, how in STATUS_TABLE:
+        if code == status and part in text.lower():
+            return how
+    return PULL_AGAIN
+
+
+class Puller:
+    """Keeps one pull request open for as many messages as there are free slots.
+
+    Args:
+        window: how many messages can be run right now (free slots).
+        deliver: called for each delivery, on the loop; must not block.
+        ensure: checks the durable again after the server said that it is gone.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        durable: Durable,
+        *,
+        window: Callable[[], int],
+        deliver: Callable[[Delivery], None],
+        ensure: Callable[[], Awaitable[Durable]],
+    ) -> None:
+        self._connection = connection
+        self._durable = durable
+        self._window = window
+        self._deliver = deliver
+        self._ensure = ensure
+        self._wake = asyncio.Event()
+        self._pulls: dict[str, int] = {}
+        """Open pull requests: reply subject -> messages still to come."""
+        self._counter = 0
+        self._inbox = connection.client.new_inbox()
+        self._heard = time.monotonic()
+        self._broken: str | None = None
+        self._backoff_s = 0.0
+        self._paused = False
+        self.last_progress = time.monotonic()
+        connection.on_reconnected.append(self._reset)
+
+    def wake(self) -> None:
+        """A slot became free: look whether to pull."""
+        self._wake.set()
+
+    @property
+    def outstanding(self) -> int:
+        """Messages asked for and not here yet."""
+        return sum(self._pulls.values())
+
+    def pause(self, paused: bool) -> None:
+        """Stop asking for messages (drain, a refused login), or go on."""
+        self._paused = paused
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Pull until cancelled. Open pulls are left to expire: what still arrives is given to `deliver`."""
+        subscription = await self._subscribe()
+        try:
+            while True:
+                self.last_progress = time.monotonic()
+                if self._broken is not None:
+                    await self._mend()
+                await self._refill()
+                self._wake.clear()
+                await self._sleep()
+                self._check_heartbeat()
+        finally:
+            if not self._connection.client.is_closed:
+                await subscription.unsubscribe()
+
+    async def _subscribe(self) -> Subscription:
+        # No pending limit: the window already bounds what can arrive, and a "slow consumer" drops messages.
+        return await self._connection.client.subscribe(
+            f"{self._inbox}.*", cb=self._received, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+
+    async def _sleep(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout=HEARTBEAT_S / 2)
+        except asyncio.TimeoutError:
+            return
+
+    async def _refill(self) -> None:
+        if self._paused or not self._connection.is_connected:
+            return
+        wanted = self._window()
+        missing = min(wanted - self.outstanding, _MAX_BATCH)
+        if missing <= 0 or (self.outstanding and missing * 2 < wanted):
+            return
+        self._counter += 1
+        reply = f"{self._inbox}.{self._counter}"
+        request = {
+            "batch": missing,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._durable.stream}.{self._durable.name}"
+        if not self._pulls:
+            self._heard = time.monotonic()
+        self._pulls[reply] = missing
+        try:
+            await self._connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
+        except (nats.errors.Error, OSError) as error:
+            del self._pulls[reply]
+            log.warning("pull_failed", error=describe(error))
+
+    def _check_heartbeat(self) -> None:
+        """Two missed beats: the server forgot the pull (a restart, a lost leader); ask again (ADR-37)."""
+        if self._pulls and time.monotonic() - self._heard > HEARTBEAT_S * MISSED_BEATS + 1:
+            log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
+            self._reset()
+
+    def _reset(self) -> None:
+        self._pulls.clear()
+        self._heard = time.monotonic()
+        self._wake.set()
+
+    async def _received(self, message: Msg) -> None:
+        self._heard = time.monotonic()
+        status = (message.headers or {}).get("Status")
+        if status is None:
+            self._count()
+            self._backoff_s = 0.0
+            try:
+                self._deliver(Delivery(self._connection.client, message))
+            except JetStreamError as error:
+                log.warning("not_a_delivery", subject=message.subject, error=str(error))
+        elif status != "100":
+            self._ended(message.subject, status, (message.headers or {}).get("Description", ""))
+
+    def _count(self) -> None:
+        """One message is here. It shows its stream subject, not the pull it answers: count it to the oldest."""
+        oldest = next(iter(self._pulls), None)
+        if oldest is None:
+            return
+        self._pulls[oldest] -= 1
+        if self._pulls[oldest] <= 0:
+            del self._pulls[oldest]
+
+    def _ended(self, reply: str, status: str, text: str) -> None:
+        if self._pulls.pop(reply, None) is None:
+            return
+        how = reaction(status, text)
+        if how != PULL_AGAIN:
+            log.warning("pull_refused", status=status, text=text, reaction=how)
+            self._broken = how
+        self._wake.set()
+
+    async def _mend(self) -> None:
+        """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
+        self._backoff_s = min(_MAX_BACKOFF_S, max(0.1, self._backoff_s * 2))
+        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
+        if self._broken == CHECK_DURABLE and self._connection.is_connected:
+            try:
+                self._durable = await self._ensure()
+            except JetStreamError as error:
+                log.error("durable_unusable", error=str(error))
+                return
+        self._broken = None
+        self._pulls.clear()

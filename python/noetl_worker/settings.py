@@ -1,0 +1,591 @@
+"""Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
+
+Nothing falls back in silence: a value that does not parse stops the start and names the variable, the value and
+what is allowed. Each setting is one `_setting(...)` line; the README's table is generated from the same lines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import environ
+from dotenv import dotenv_values
+
+from noetl_worker.errors import SettingsError
+
+__all__ = ["SETTINGS", "Secret", "SettingLine", "Settings", "load_settings"]
+
+T = TypeVar("T")
+
+
+class Secret(str):
+    """A string whose repr hides it; use `reveal()` where it is sent."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self else "Secret('')"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+    def reveal(self) -> str:
+        return str.__str__(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """One row of the table in the README."""
+
+    field: str
+    variable: str
+    aliases: tuple[str, ...]
+    default: str
+    unit: str
+    source: str
+    help: str
+
+
+SETTINGS: Final[list[SettingLine]] = []
+
+
+# ── parsers: text -> value, ValueError with what is allowed ─────────────────────────────────────
+
+
+def _text(text: str) -> str:
+    return text.strip()
+
+
+def _secret(text: str) -> Secret:
+    return Secret(text.strip())
+
+
+def _subjects(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    allowed = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError(allowed)
+        return value
+
+    return parse
+
+
+def _optional_whole(minimum: int, maximum: int) -> Callable[[str], int | None]:
+    whole = _whole(minimum, maximum)
+    return lambda text: whole(text) if text.strip() else None
+
+
+def _seconds(minimum: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"seconds, a number from {minimum:g}") from None
+        if not minimum <= value < 1e9:
+            raise ValueError(f"seconds, a number from {minimum:g}")
+        return value
+
+    return parse
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.strip().lower() not in allowed:
+            raise ValueError("one of " + ", ".join(allowed))
+        return text.strip().lower()
+
+    return parse
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(text.strip())
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+        return text.strip().rstrip("/")
+
+    return parse
+
+
+def _bind(text: str) -> str:
+    if not text.strip():
+        return ""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("HOST:PORT, for example 0.0.0.0:9090, or empty to switch the endpoint off")
+    return f"{host or '0.0.0.0'}:{port}"
+
+
+def _nats_servers(text: str) -> Secret:
+    """Comma-separated server URLs; a Secret, since user-info in a URL is a password."""
+    servers = [part.strip() for part in text.split(",") if part.strip()]
+    parse = _url("nats", "tls", "ws", "wss")
+    for server in servers:
+        parse(server)
+    if not servers:
+        raise ValueError("at least one URL that starts with nats://, tls://, ws:// or wss://")
+    return Secret(",".join(servers))
+
+
+def _setting(
+    field: str,
+    variable: str,
+    default: str,
+    parse: Callable[[str], T],
+    *,
+    aliases: tuple[str, ...] = (),
+    unit: str = "",
+    source: str,
+    help: str,  # noqa: A002 - the word every CLI uses
+) -> Any:
+    SETTINGS.append(SettingLine(field, variable, aliases, default, unit, source, help))
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            shown = "***" if parse in (_secret, _nats_servers) else text
+            raise SettingsError(variable, shown, str(error)) from None
+
+    return environ.var(default=default, converter=convert, name=variable, help=help)
+
+
+@environ.config(prefix="", frozen=True)
+class Settings:
+    """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
+
+    # ── NATS ──
+    nats_url: Secret = _setting(
+        "nats_url",
+        "NATS_URL",
+        "nats://localhost:4222",
+        _nats_servers,
+        source="Rust worker",
+        help="NATS servers, comma-separated; user-info in the URL is used",
+    )
+    nats_user: str = _setting(
+        "nats_user",
+        "NATS_USER",
+        "",
+        _text,
+        source="Rust worker",
+        help="NATS user; wins over the URL's",
+    )
+    nats_password: Secret = _setting(
+        "nats_password",
+        "NATS_PASSWORD",
+        "",
+        _secret,
+        source="Rust worker",
+        help="NATS password",
+    )
+    nats_token: Secret = _setting(
+        "nats_token",
+        "NATS_TOKEN",
+        "",
+        _secret,
+        source="NATS CLI",
+        help="NATS token",
+    )
+    nats_creds: str = _setting(
+        "nats_creds",
+        "NATS_CREDS",
+        "",
+        _text,
+        source="NATS CLI",
+        help="path of a .creds file",
+    )
+    nats_stream: str = _setting(
+        "nats_stream",
+        "NATS_STREAM",
+        "",
+        _text,
+        source="Rust worker",
+        help="stream; empty: the stream that owns NATS_SUBJECT, made if there is none",
+    )
+    nats_consumer: str = _setting(
+        "nats_consumer",
+        "NATS_CONSUMER",
+        "noetl_worker",
+        _text,
+        source="ours: a durable shared with another worker is recreated by it (wire.md T-23)",
+        help="durable pull consumer, shared by all workers of one pool",
+    )
+    nats_subject: str = _setting(
+        "nats_subject",
+        "NATS_SUBJECT",
+        "noetl.commands",
+        _text,
+        source="Rust worker",
+        help="base subject of command notifications",
+    )
+    nats_filter_subjects: tuple[str, ...] = _setting(
+        "nats_filter_subjects",
+        "NATS_FILTER_SUBJECT",
+        "",
+        _subjects,
+        source="Rust worker",
+        help="filter(s), comma-separated; empty: NATS_SUBJECT and NATS_SUBJECT.>",
+    )
+    ack_wait_s: float = _setting(
+        "ack_wait_s",
+        "NOETL_WORKER_ACK_WAIT_S",
+        "30",
+        _seconds(1),
+        aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",),
+        unit="s",
+        source="JetStream's default",
+        help="ack_wait of the durable; in_progress goes out every third of it",
+    )
+    max_ack_pending: int = _setting(
+        "max_ack_pending",
+        "NOETL_WORKER_MAX_ACK_PENDING",
+        "1000",
+        _whole(1),
+        aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",),
+        unit="messages",
+        source="JetStream's default",
+        help="unacknowledged messages over the whole pool",
+    )
+    max_deliver: int = _setting(
+        "max_deliver",
+        "NOETL_WORKER_MAX_DELIVER",
+        "-1",
+        _whole(-1),
+        aliases=("NOETL_WORKER_NATS_MAX_DELIVER",),
+        unit="deliveries",
+        source="ours: an exhausted message is invisible to KEDA (peers.md 0.8); we set poison aside ourselves",
+        help="max_deliver of the durable; -1 is unlimited",
+    )
+    max_not_found: int = _setting(
+        "max_not_found",
+        "NOETL_WORKER_MAX_NOT_FOUND",
+        "6",
+        _whole(1),
+        unit="deliveries",
+        source="ours",
+        help="deliveries of a command nobody knows (claim 404) before it is a dead letter",
+    )
+    dead_letter_subject: str = _setting(
+        "dead_letter_subject",
+        "NOETL_WORKER_DEAD_LETTER_SUBJECT",
+        "noetl.dead_letters",
+        _text,
+        source="ours",
+        help="where messages that can never run are kept, with the reason",
+    )
+
+    # ── the control plane ──
+    server_url: str = _setting(
+        "server_url",
+        "NOETL_SERVER_URL",
+        "http://localhost:8082",
+        _url("http", "https"),
+        source="Rust worker",
+        help="control plane for the registry and for notifications without server_url",
+    )
+    control_plane: str = _setting(
+        "control_plane",
+        "NOETL_CONTROL_PLANE",
+        "auto",
+        _choice("auto", "python", "rust"),
+        source="ours",
+        help="dialect; auto asks GET /api/health once per server",
+    )
+    http_timeout_s: float = _setting(
+        "http_timeout_s",
+        "NOETL_WORKER_HTTP_TIMEOUT_S",
+        "30",
+        _seconds(0.1),
+        aliases=("NOETL_WORKER_HTTP_TIMEOUT",),
+        unit="s",
+        source="Rust worker",
+        help="total time of one control-plane request",
+    )
+    http_transport: str = _setting(
+        "http_transport",
+        "NOETL_WORKER_HTTP_TRANSPORT",
+        "auto",
+        _choice("auto", "pyreqwest", "httpx"),
+        source="ours",
+        help="library below the control-plane client; auto: pyreqwest where installed",
+    )
+    tls_ca: str = _setting("tls_ca", "NOETL_TLS_CA", "", _text, source="Rust worker", help="CA bundle (PEM)")
+    tls_client_cert: str = _setting(
+        "tls_client_cert",
+        "NOETL_TLS_CLIENT_CERT",
+        "",
+        _text,
+        source="Rust worker",
+        help="client cert (PEM)",
+    )
+    tls_client_key: str = _setting(
+        "tls_client_key",
+        "NOETL_TLS_CLIENT_KEY",
+        "",
+        _text,
+        source="Rust worker",
+        help="client key (PEM)",
+    )
+    internal_api_token: Secret = _setting(
+        "internal_api_token",
+        "NOETL_INTERNAL_API_TOKEN",
+        "",
+        _secret,
+        source="Rust worker",
+        help="bearer token sent with every control-plane request",
+    )
+
+    # ── the worker ──
+    worker_id: str = _setting(
+        "worker_id",
+        "WORKER_ID",
+        "",
+        _text,
+        aliases=("NOETL_WORKER_ID",),
+        source="Rust worker",
+        help="name in claims and registry; Python plane: made unique by a suffix",
+    )
+    pool_name: str = _setting(
+        "pool_name",
+        "WORKER_POOL_NAME",
+        "default",
+        _text,
+        aliases=("NOETL_WORKER_POOL_NAME",),
+        source="Rust worker",
+        help="pool label in the registry; never a filter",
+    )
+    max_concurrent: int = _setting(
+        "max_concurrent",
+        "WORKER_MAX_CONCURRENT",
+        "16",
+        _whole(1, 10_000),
+        aliases=("NOETL_WORKER_MAX_INFLIGHT_COMMANDS",),
+        unit="commands",
+        source="ours (Rust worker 4, Python worker 8)",
+        help="slots: commands that run at the same time",
+    )
+    command_timeout_s: float = _setting(
+        "command_timeout_s",
+        "NOETL_WORKER_COMMAND_TIMEOUT_S",
+        "1740",
+        _seconds(0.1),
+        aliases=("NOETL_WORKER_COMMAND_TIMEOUT_SECONDS",),
+        unit="s",
+        source="ours: the Python plane gives a command away at 1,800 s (wire.md 3.2)",
+        help="limit of a command that sets none",
+    )
+    started_hold_ms: int = _setting(
+        "started_hold_ms",
+        "NOETL_WORKER_STARTED_HOLD_MS",
+        "25",
+        _whole(0, 10_000),
+        unit="ms",
+        source="ours",
+        help="how long command.started waits for a fast command's one batch",
+    )
+    result_max_bytes: int = _setting(
+        "result_max_bytes",
+        "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES",
+        "102400",
+        _whole(1024),
+        unit="bytes",
+        source="both planes",
+        help="largest result inside an event; more goes to the result store",
+    )
+    heartbeat_interval_s: float = _setting(
+        "heartbeat_interval_s",
+        "WORKER_HEARTBEAT_INTERVAL",
+        "15",
+        _seconds(0.1),
+        aliases=("NOETL_WORKER_HEARTBEAT_INTERVAL",),
+        unit="s",
+        source="Rust worker",
+        help="registry heartbeat; the Python plane calls 30 s of silence stale",
+    )
+    drain_timeout_s: float = _setting(
+        "drain_timeout_s",
+        "NOETL_WORKER_DRAIN_TIMEOUT_S",
+        "25",
+        _seconds(0),
+        unit="s",
+        source="ours (Kubernetes gives 30 s)",
+        help="how long running commands may finish after SIGTERM",
+    )
+    loop: str = _setting(
+        "loop",
+        "NOETL_WORKER_LOOP",
+        "auto",
+        _choice("auto", "uvloop", "asyncio"),
+        source="ours",
+        help="event loop; auto: uvloop where installed",
+    )
+
+    # ── observability ──
+    metrics_bind: str = _setting(
+        "metrics_bind",
+        "WORKER_METRICS_BIND",
+        "0.0.0.0:9090",
+        _bind,
+        source="Rust worker",
+        help="address of /metrics, /healthz, /readyz, /livez; empty: off",
+    )
+    lag_poll_interval_s: float = _setting(
+        "lag_poll_interval_s",
+        "WORKER_NATS_LAG_POLL_INTERVAL",
+        "5",
+        _seconds(1),
+        unit="s",
+        source="Rust worker",
+        help="how often the consumer's lag is read",
+    )
+    log_level: str = _setting(
+        "log_level",
+        "LOG_LEVEL",
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        aliases=("NOETL_WORKER_LOG_LEVEL",),
+        source="ours",
+        help="least level that is logged",
+    )
+    log_format: str = _setting(
+        "log_format",
+        "NOETL_WORKER_LOG_FORMAT",
+        "auto",
+        _choice("auto", "json", "console"),
+        source="ours",
+        help="auto: console on a terminal, else one JSON object a line",
+    )
+
+    # ── ids ──
+    snowflake_node_id: int | None = _setting(
+        "snowflake_node_id",
+        "NOETL_SNOWFLAKE_NODE_ID",
+        "",
+        _optional_whole(0, 1023),
+        aliases=("NOETL_SHARD_ID",),
+        source="Rust worker",
+        help="node part of event ids; empty: from worker id",
+    )
+    snowflake_epoch_ms: int = _setting(
+        "snowflake_epoch_ms",
+        "NOETL_SNOWFLAKE_EPOCH_MS",
+        "1704067200000",
+        _whole(0),
+        unit="ms",
+        source="every NoETL component",
+        help="epoch of event ids (2024-01-01T00:00:00Z)",
+    )
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The durable's filter subjects: the configured ones, else the bare subject and everything below it."""
+        return self.nats_filter_subjects or (self.nats_subject, f"{self.nats_subject}.>")
+
+    @property
+    def nats_servers(self) -> list[str]:
+        """Server URLs without user-info: safe to log."""
+        return [_without_user_info(server) for server in self.nats_url.reveal().split(",")]
+
+    def nats_login(self) -> dict[str, str]:
+        """Credentials for the connection: NATS_USER/NATS_PASSWORD, else the URL's user-info, else the token.
+
+        The precedence is the Rust worker's (wire.md 1.1); percent-encoding in the URL is undone.
+        """
+        if self.nats_creds:
+            return {"user_credentials": self.nats_creds}
+        if self.nats_user:
+            return {"user": self.nats_user, "password": self.nats_password.reveal()}
+        parts = urlsplit(self.nats_url.reveal().split(",")[0])
+        if parts.username and parts.password is None:
+            return {"token": unquote(parts.username)}
+        if parts.username:
+            return {"user": unquote(parts.username), "password": unquote(parts.password or "")}
+        if self.nats_token:
+            return {"token": self.nats_token.reveal()}
+        return {}
+
+
+def _without_user_info(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
+
+
+_EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
+
+
+def load_settings(
+    environment: Mapping[str, str] | None = None,
+    *,
+    flags: Mapping[str, str | None] | None = None,
+    dotenv: Path | None = None,
+) -> Settings:
+    """Read the settings: flags win over the environment, the environment over `.env`, all over defaults.
+
+    Args:
+        environment: variable -> text; default `os.environ`.
+        flags: variable -> text of command-line flags; None entries are not given.
+        dotenv: a `.env` file; default `.env` in the working directory when there is one.
+
+    Raises:
+        SettingsError: a value does not parse, or two settings contradict each other.
+
+    An empty variable counts as unset, but for `WORKER_METRICS_BIND=`, which switches the endpoint off.
+    """
+    path = dotenv if dotenv is not None else Path(".env")
+    from_file = {key: value or "" for key, value in dotenv_values(path).items()} if path.is_file() else {}
+    given = {**from_file, **(os.environ if environment is None else environment)}
+    given.update({key: value for key, value in (flags or {}).items() if value is not None})
+    _apply_port(given)
+    chosen: dict[str, str] = {}
+    for line in SETTINGS:
+        for name in (line.variable, *line.aliases):
+            if name in given and (given[name].strip() or name in _EMPTY_MEANS_OFF):
+                chosen[line.variable] = given[name]
+                break
+    settings: Settings = environ.to_config(Settings, environ=chosen)
+    _check_together(settings)
+    return settings
+
+
+def _apply_port(given: dict[str, str]) -> None:
+    """Cloud Run's PORT is the metrics port unless WORKER_METRICS_BIND says otherwise (Rust worker's rule)."""
+    if "WORKER_METRICS_BIND" not in given and given.get("PORT"):
+        given["WORKER_METRICS_BIND"] = f"0.0.0.0:{given['PORT']}"
+
+
+def _check_together(settings: Settings) -> None:
+    if bool(settings.tls_client_cert) != bool(settings.tls_client_key):
+        raise SettingsError(
+            "NOETL_TLS_CLIENT_CERT",
+            settings.tls_client_cert,
+            "set it together with NOETL_TLS_CLIENT_KEY, or neither",
+        )
+    if settings.max_ack_pending < settings.max_concurrent:
+        raise SettingsError(
+            "NOETL_WORKER_MAX_ACK_PENDING",
+            str(settings.max_ack_pending),
+            f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
+        )
+    for variable in ("tls_ca", "tls_client_cert", "tls_client_key", "nats_creds"):
+        path = getattr(settings, variable)
+        if path and not Path(path).is_file():
+            line = next(line for line in SETTINGS if line.field == variable)
+            raise SettingsError(line.variable, path, "the path of a file that can be read")
