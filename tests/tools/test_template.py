@@ -1,0 +1,244 @@
+"""Templates: the rules of ARCHITECTURE, and every row of the table in tools.md 3.2 with the choice made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import TemplateError
+from noetl_worker.template import has_template, render, truthy
+
+VARIABLES: dict[str, Any] = {
+    "n": 7,
+    "s": "42",
+    "z": "0042",
+    "f": 1.5,
+    "t": True,
+    "nul": None,
+    "l": [1, 2],
+    "m": {"b": 1, "a": None, "items": [3]},
+    "e": "",
+    "big": 767527441685282836,
+    "sly": "{{ n }}",
+}
+
+EXPRESSIONS: list[tuple[str, Any]] = [
+    ("{{ n }}", 7),
+    ("{{ s }}", "42"),
+    ("{{ s ~ '' }}", "42"),
+    ("{{ z }}", "0042"),
+    ("{{ z ~ '' }}", "0042"),
+    ("{{ f }}", 1.5),
+    ("{{ t }}", True),
+    ("{{ nul }}", None),
+    ("{{ 'none' }}", "none"),
+    ("{{ l }}", [1, 2]),
+    ("{{ m }}", {"b": 1, "a": None, "items": [3]}),
+    ("{{ m.zz }}", None),
+    ("{{ e }}", ""),
+    ("{{ missing }}", None),
+    ("{{ missing.x.y }}", None),
+    ("{{ missing.x | default('q') }}", "q"),
+    ("{{ missing | default('q') }}", "q"),
+    ("{{ nul | default('q') }}", "q"),
+    ("{{ e | default('q') }}", ""),
+    ("{{ e | default('q', true) }}", "q"),
+    ("x{{ n }}", "x7"),
+    ("x{{ missing }}y", "xy"),
+    ("{{ n }}{{ n }}", "77"),
+    ("{{ 10 / 5 }}", 2.0),
+    ("{{ 2**3 }}", 8),
+    ("{{ n > 3 }}", True),
+    ("{{ t and s }}", "42"),
+    ("{{ l | tojson }}", "[1,2]"),
+    ("{{ m | tojson }}", '{"a":null,"b":1,"items":[3]}'),
+    ("{{ l[-1] }}", 2),
+    ("{{ 'a' + 'b' }}", "ab"),
+    ("{{ m.items() | list }}", [["b", 1], ["a", None], ["items", [3]]]),
+    ("{{ m.items }}", [3]),
+    ("{{ m.keys }}", None),
+    ("{{ m.get('b') }}", 1),
+    ("{{ missing == none }}", False),
+    ("{{ missing is none }}", False),
+    ("{{ nul == none }}", True),
+    ("{{ n == '7' }}", False),
+    ("{% if missing.x %}a{% else %}b{% endif %}", "b"),
+    ("{{ [missing, {'a': missing.b}] }}", [None, {"a": None}]),
+    ("  {{ l }}\n", [1, 2]),
+    ("{{- l -}}", [1, 2]),
+    ("{{ '}}' }}", "}}"),
+    ("{{ {'a': {'b': 1}} }}", {"a": {"b": 1}}),
+    ("{{ range(3) }}", [0, 1, 2]),
+    ("{{ big }}", 767527441685282836),
+    ("id {{ big }}", "id 767527441685282836"),
+    ("{{ sly }}", "{{ n }}"),
+    ("got {{ sly }}", "got {{ n }}"),
+    ("{{ t }} {{ nul }} {{ m }} {{ l }}\n", 'true null {"b": 1, "a": null, "items": [3]} [1, 2]\n'),
+    ("{{ 't=' ~ t }}", "t=true"),
+    ("{% for i in l %}{{ loop.index }}:{{ i }},{% endfor %}", "1:1,2:2,"),
+    ("{% set x = n + 1 %}{{ x }}", "8"),
+]
+
+FILTERS: list[tuple[str, Any]] = [
+    ("{{ 'x' | int }}", 0),
+    ("{{ ' 5' | int }}", 5),
+    ("{{ '1e3' | int }}", 1000),
+    ("{{ '3.99' | int }}", 3),
+    ("{{ '-7.9' | int }}", -7),
+    ("{{ nul | int }}", 0),
+    ("{{ missing | int }}", 0),
+    ("{{ 'x' | int(9) }}", 9),
+    ("{{ '767527441685282836' | int }}", 767527441685282836),
+    ("{{ 'x' | float }}", 0.0),
+    ("{{ '2.5' | float }}", 2.5),
+    ("{{ 'héllo' | length }}", 5),
+    ("{{ n | len }}", 0),
+    ("{{ m | length }}", 3),
+    ("{{ 'Ab' | upper }}{{ 'Ab' | lower }}", "ABab"),
+    ("{{ ' a ' | trim }}", "a"),
+    ("{{ 42 | replace('4', '5') }}", "52"),
+    ("{{ 'a,b' | split(',') }}", ["a", "b"]),
+    ("{{ 'a b' | split }}", ["a", "b"]),
+    ("{{ 'hi' | join(',') }}", "h,i"),
+    ("{{ l | join('-') }}", "1-2"),
+    ("{{ [true, none] | join(',') }}", "true,null"),
+    ("{{ l | first }}", 1),
+    ("{{ l | last }}", 2),
+    ("{{ [] | first }}", None),
+    ("{{ [] | last }}", None),
+    ("{{ 'héllo' | b64encode }}", "aMOpbGxv"),
+    ("{{ 'aMOpbGxv' | b64decode }}", "héllo"),
+    ("{{ '{\"a\": 1}' | fromjson }}", {"a": 1}),
+    ("{{ '{' | fromjson }}", None),
+    ("{{ '<&>' | tojson }}", '"<&>"'),
+    ("{{ missing | tojson }}", "null"),
+    ("{{ m | keys }}", ["b", "a", "items"]),
+    ("{{ m | values }}", [1, None, [3]]),
+    ("{{ {'a': 1} | items }}", [["a", 1]]),
+    ("{{ m | get('b') }}{{ m | get('zz', 4) }}", "14"),
+    ("{{ l | map('string') | list }}", ["1", "2"]),
+    ("{{ 'no' | bool }}", False),
+    ("{{ l | sum }}", 3),
+]
+
+
+@pytest.mark.parametrize(("template", "expected"), EXPRESSIONS)
+def test_expression_keeps_its_type_and_text_stays_text(template: str, expected: Any) -> None:
+    rendered = render(template, VARIABLES)
+    assert rendered == expected
+    assert type(rendered) is type(expected)
+
+
+@pytest.mark.parametrize(("template", "expected"), FILTERS)
+def test_filter_gives(template: str, expected: Any) -> None:
+    rendered = render(template, VARIABLES)
+    assert rendered == expected
+    assert type(rendered) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["", "10", "007", "true", "{a}", "${#x[@]}", "a } } b"])
+def test_text_without_marks_is_untouched(text: str) -> None:
+    assert render(text, VARIABLES) is text
+
+
+def test_containers_are_walked_and_keys_are_not() -> None:
+    value = {"{{ n }}": ["{{ n }}", {"deep": "{{ s }}"}, 3, None]}
+    assert render(value, VARIABLES) == {"{{ n }}": [7, {"deep": "42"}, 3, None]}
+    assert value == {"{{ n }}": ["{{ n }}", {"deep": "{{ s }}"}, 3, None]}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ s.__class__ }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ s['__class__'] }}",
+        "{{ s | attr('__class__') }}",
+        "{{ '{0.__class__}'.format(s) }}",
+        "{{ missing.__class__ }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ range.__self__ }}",
+        "x {{ m.__init__ }}",
+        "{{ l.append(3) }}",
+        "{{ m.update(a=1) }}",
+        "{{ 'a' * 10**9 }}",
+        "{{ 10 ** 10 ** 8 }}",
+        "{{ range(10**8) }}",
+        "{% include 'etc' %}",
+    ],
+)
+def test_the_sandbox_refuses(template: str) -> None:
+    with pytest.raises(TemplateError):
+        render(template, VARIABLES)
+    assert VARIABLES["l"] == [1, 2]
+
+
+@pytest.mark.parametrize("template", ["{{ missing }}", "{{ missing.deep }}", "a {{ missing }}", "{{ [missing] }}"])
+def test_strict_names_the_undefined_variable(template: str) -> None:
+    with pytest.raises(TemplateError, match="'missing' is undefined"):
+        render(template, VARIABLES, strict=True)
+
+
+def test_strict_allows_a_default() -> None:
+    assert render("{{ missing.deep | default('q') }}", VARIABLES, strict=True) == "q"
+    assert render("{{ n if n is defined else 0 }}", VARIABLES, strict=True) == 7
+    assert render("{{ missing is defined }}", VARIABLES, strict=True) is False
+
+
+def test_syntax_error_names_template_line_and_remedy() -> None:
+    with pytest.raises(TemplateError) as caught:
+        render("first\nsecond {{ n", VARIABLES)
+    assert str(caught.value) == (
+        "template 'first\\nsecond {{ n' at line 2: unexpected end of template, expected 'end of print statement'. "
+        "Text that only looks like a template goes between {% raw %} and {% endraw %}"
+    )
+
+
+def test_failing_expression_names_its_line() -> None:
+    with pytest.raises(TemplateError, match=r"at line 3: division by zero"):
+        render("a\nb\n{{ 1 / (n - 7) }}\n", VARIABLES)
+
+
+def test_excerpt_of_a_long_template_is_bounded() -> None:
+    with pytest.raises(TemplateError) as caught:
+        render("x" * 100_000 + "{{ 1 // 0 }}", VARIABLES)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' + 1 }}", "{{ n > '5' }}", "{{ missing > 3 }}", "{{ n | nofilter }}"])
+def test_an_expression_that_cannot_be_evaluated_is_an_error(template: str) -> None:
+    with pytest.raises(TemplateError):
+        render(template, VARIABLES)
+
+
+def test_what_json_cannot_say_is_an_error() -> None:
+    with pytest.raises(TemplateError, match="JSON cannot say"):
+        render("{{ namespace(a=1) }}", VARIABLES)
+
+
+def test_deep_values_render_without_running_out_of_stack() -> None:
+    value: Any = "{{ n }}"
+    for _ in range(400):
+        value = [value]
+    rendered = render(value, VARIABLES)
+    for _ in range(400):
+        (rendered,) = rendered
+    assert rendered == 7
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "false", "False", "0", "no", "None", "null", "OFF", "{}", "[]", 0, None, []]
+)
+def test_falsy(value: Any) -> None:
+    assert truthy(value) is False
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "a", "00", 1, -1, [0], {"a": None}, True])
+def test_truthy(value: Any) -> None:
+    assert truthy(value) is True
+
+
+def test_has_template_looks_into_values_only() -> None:
+    assert has_template({"a": [{"b": "x {% if y %}{% endif %}"}]})
+    assert not has_template({"{{ a }}": ["b", 1, None]})
