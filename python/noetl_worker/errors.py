@@ -75,7 +75,15 @@ class CaseError(EngineError):
 
 
 class ConditionError(EngineError):
-    """A reached condition cannot be evaluated (text that is no number, a bad regular expression)."""
+    """A reached condition cannot be evaluated (text that is no number, a bad regular expression).
+
+    `case` and `condition` are its indices (cases that do not parse are not counted), None outside a case table.
+    """
+
+    def __init__(self, code: str, message: str, *, case: int | None = None, condition: int | None = None) -> None:
+        super().__init__(code, message)
+        self.case: Final = case
+        self.condition: Final = condition
 
 
 class EngineUnavailable(NoetlWorkerError):

@@ -1,0 +1,102 @@
+"""The engine: notifications, cases and results, in Rust where a wheel fits and in Python everywhere.
+
+This is the one place that chooses. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not there) or
+`python`. A module is chosen, never single functions, so that engines cannot mix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import warnings
+from typing import Final, cast
+
+from noetl_worker import __version__
+from noetl_worker.engine.protocol import CaseMatch, CaseTable, Engine, NeedsTemplate
+from noetl_worker.errors import EngineUnavailable, SettingsError
+
+__all__ = [
+    "ENGINE",
+    "SOURCE_HASH",
+    "CaseMatch",
+    "CaseTable",
+    "NeedsTemplate",
+    "compile_cases",
+    "decide",
+    "decode_notification",
+    "evaluate",
+    "fit_result",
+    "load_engine",
+    "redact_text",
+]
+
+VARIABLE: Final = "NOETL_WORKER_ENGINE"
+
+
+def load_engine(choice: str) -> tuple[str, Engine]:
+    """Return (name, module) for a choice of `auto`, `rust` or `python`.
+
+    Raises:
+        SettingsError: any other choice.
+        EngineUnavailable: `rust` was asked for and is not installed, or belongs to another version; the latter is an
+            error under `auto` too, because a mixed install is a broken one.
+    """
+    if choice not in ("auto", "rust", "python"):
+        raise SettingsError(VARIABLE, choice, "use auto, rust or python")
+    if choice == "python":
+        return "python", _pure()
+    try:
+        core = importlib.import_module("noetl_worker._core")
+    except ImportError as error:
+        if choice == "rust":
+            raise EngineUnavailable(
+                f"{VARIABLE}=rust, but the Rust engine cannot be imported: {error}. {_fix()}"
+            ) from error
+        if sys.implementation.name == "cpython":
+            warnings.warn(
+                f"noetl-worker runs on its Python engine: no Rust engine for {_platform()} ({error}). {_fix()} "
+                f"Set {VARIABLE}=python to accept it without this warning.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return "python", _pure()
+    found = getattr(core, "__version__", "unknown")
+    if found != __version__:
+        raise EngineUnavailable(
+            f"the Rust engine is version {found}, the package is {__version__}: a mixed install. Reinstall with "
+            f"`pip install --force-reinstall noetl-worker=={__version__}` or remove {core.__file__}"
+        )
+    return "rust", cast(Engine, core)
+
+
+def _pure() -> Engine:
+    return cast(Engine, importlib.import_module("noetl_worker.engine.pure"))
+
+
+def _platform() -> str:
+    return f"{sys.implementation.name} {platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+def _fix() -> str:
+    return (
+        "Install a native wheel (`pip install --force-reinstall --only-binary noetl-worker noetl-worker`), or build "
+        "one with Rust on PATH (`pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)."
+    )
+
+
+_name, _module = load_engine(os.environ.get(VARIABLE, "auto") or "auto")
+
+ENGINE: Final[str] = _name
+"""`rust` or `python`; also in `--version`, the start log line, a metric and the registration."""
+
+SOURCE_HASH: Final[str | None] = getattr(_module, "SOURCE_HASH", None)
+"""Hash of the Rust sources the extension was built from; None on the Python engine."""
+
+compile_cases = _module.compile_cases
+decide = _module.decide
+decode_notification = _module.decode_notification
+evaluate = _module.evaluate
+fit_result = _module.fit_result
+redact_text = _module.redact_text

@@ -1,0 +1,20 @@
+"""The engine in Python: the specification, and what runs where no wheel with the Rust engine fits."""
+
+from __future__ import annotations
+
+from noetl_worker.engine.pure.case import CaseTable, NeedsTemplate, compile_cases
+from noetl_worker.engine.pure.condition import decide, evaluate
+from noetl_worker.engine.pure.envelope import decode_notification
+from noetl_worker.engine.pure.fit import fit_result
+from noetl_worker.engine.pure.redact import redact_text
+
+__all__ = [
+    "CaseTable",
+    "NeedsTemplate",
+    "compile_cases",
+    "decide",
+    "decode_notification",
+    "evaluate",
+    "fit_result",
+    "redact_text",
+]

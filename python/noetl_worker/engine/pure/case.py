@@ -1,0 +1,211 @@
+"""Case tables: parse once, find the first case that holds (conditions.md 1, 2). Twin: rust/engine/src/case.rs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from noetl_worker.engine.protocol import CaseMatch, Side
+from noetl_worker.engine.pure.condition import (
+    Condition,
+    LeftTemplate,
+    excerpt,
+    holds,
+    kind_of,
+    parse_condition,
+    resolve_left,
+)
+from noetl_worker.engine.pure.document import parse
+from noetl_worker.errors import CaseError, ConditionError
+from noetl_worker.models import CaseAction, Continue, Exit, Fail, Goto, JsonValue, Retry, SetVar, SkippedCase
+
+__all__ = ["Case", "CaseTable", "NeedsTemplate", "compile_cases", "parse_action"]
+
+_ACTIONS: Final = ("continue", "exit", "set_var", "goto", "retry", "fail")
+_U64_MAX: Final = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    when: tuple[Condition, ...]
+    then: CaseAction
+
+
+class CaseTable:
+    """See `protocol.CaseTable`."""
+
+    __slots__ = ("_cases", "reads_result", "skipped", "variables")
+
+    def __init__(self, cases: tuple[Case, ...], skipped: tuple[SkippedCase, ...]) -> None:
+        conditions = [condition for case in cases for condition in case.when]
+        self._cases = cases
+        self.skipped = skipped
+        self.variables = tuple(sorted({c.left for c in conditions if c.path is None}))
+        self.reads_result = any(condition.path is not None for condition in conditions)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def match(self, variables: bytes, data: bytes | None) -> CaseMatch | NeedsTemplate | None:
+        """Return the first case that holds; see `protocol.CaseTable.match`."""
+        scope = parse(variables)
+        run = _Run(self._cases, scope, None if data is None else parse(data))
+        return run.from_case(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One match: the table and the two documents. Immutable, so that a handle can be resumed twice."""
+
+    cases: tuple[Case, ...]
+    variables: JsonValue
+    data: JsonValue
+
+    def from_case(self, index: int) -> CaseMatch | NeedsTemplate | None:
+        for case_index in range(index, len(self.cases)):
+            outcome = self.from_condition(case_index, 0)
+            if outcome is not False:
+                return outcome
+        return None
+
+    def from_condition(self, case_index: int, first: int) -> CaseMatch | NeedsTemplate | Literal[False]:
+        """Go through the conditions of one case; False when one of them does not hold."""
+        case = self.cases[case_index]
+        for at in range(first, len(case.when)):
+            condition = case.when[at]
+            left = resolve_left(condition, self.variables, self.data)
+            if isinstance(left, LeftTemplate):
+                return NeedsTemplate(case_index, at, "left", left.text, self)
+            if condition.right_has_marks:
+                return NeedsTemplate(case_index, at, "right", condition.right, self, left)
+            if not self._holds(case_index, at, left, condition.right):
+                return False
+        return CaseMatch(case_index, case.then)
+
+    def _holds(self, case_index: int, at: int, left: JsonValue, right: JsonValue) -> bool:
+        try:
+            return holds(self.cases[case_index].when[at].op, left, right)
+        except ConditionError as error:
+            text = f"case {case_index}, condition {at}: {error}"
+            raise ConditionError(error.code, text, case=case_index, condition=at) from error.__cause__
+
+    def after_right(
+        self, case_index: int, at: int, left: JsonValue, right: JsonValue
+    ) -> CaseMatch | NeedsTemplate | None:
+        outcome: CaseMatch | NeedsTemplate | Literal[False] = False
+        if self._holds(case_index, at, left, right):
+            outcome = self.from_condition(case_index, at + 1)
+        if outcome is False:
+            return self.from_case(case_index + 1)
+        return outcome
+
+    def after_left(self, case_index: int, at: int, left: JsonValue) -> CaseMatch | NeedsTemplate | None:
+        condition = self.cases[case_index].when[at]
+        if condition.right_has_marks:
+            return NeedsTemplate(case_index, at, "right", condition.right, self, left)
+        return self.after_right(case_index, at, left, condition.right)
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsTemplate:
+    """See `protocol.NeedsTemplate`."""
+
+    case: int
+    condition: int
+    side: Side
+    template: JsonValue
+    _run: _Run = field(repr=False)
+    _left: JsonValue = field(default=None, repr=False)
+
+    def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None:
+        """Go on with the rendered value; see `protocol.NeedsTemplate.resume`."""
+        value = parse(rendered)
+        if self.side == "left":
+            return self._run.after_left(self.case, self.condition, value)
+        return self._run.after_right(self.case, self.condition, self._left, value)
+
+
+def compile_cases(data: bytes) -> CaseTable:
+    """Parse a list of cases; elements that do not parse are reported in `skipped`, as upstream drops them."""
+    listed = parse(data)
+    cases: list[Case] = []
+    skipped: list[SkippedCase] = []
+    for index, element in enumerate(listed if type(listed) is list else ()):
+        try:
+            cases.append(_parse_case(element))
+        except CaseError as error:
+            skipped.append(SkippedCase(index, str(error)))
+    return CaseTable(tuple(cases), tuple(skipped))
+
+
+def _parse_case(value: JsonValue) -> Case:
+    """Parse {"when": [...], "then": ...} or, a quirk of upstream's reader, the positional [when, then]."""
+    if type(value) is list:
+        if len(value) != 2:
+            raise CaseError("wrong_type", f"a positional case has 2 elements, found {len(value)}")
+        when, then = value
+    elif type(value) is dict:
+        for name in ("when", "then"):
+            if name not in value:
+                raise CaseError("missing_field", f"{name} is missing")
+        when, then = value["when"], value["then"]
+    else:
+        raise CaseError("wrong_type", f"expected an object, found {kind_of(value)}")
+    if type(when) is not list:
+        raise CaseError("wrong_type", f"when: expected an array of conditions, found {kind_of(when)}")
+    conditions = tuple(parse_condition(element, f"when[{at}]") for at, element in enumerate(when))
+    return Case(conditions, parse_action(then))
+
+
+def parse_action(value: JsonValue) -> CaseAction:
+    """Parse the `then` of a case.
+
+    Raises:
+        CaseError: `wrong_type`, `missing_field`, `unknown_action`.
+    """
+    if type(value) is str:
+        name, payload, is_bare = value, None, True
+    elif type(value) is dict and len(value) == 1:
+        ((name, payload),) = value.items()
+        is_bare = False
+    else:
+        found = f"an object of {len(value)} keys" if type(value) is dict else kind_of(value)
+        raise CaseError("wrong_type", f"then: expected an action's name or an object of one key, found {found}")
+    if name not in _ACTIONS:
+        raise CaseError("unknown_action", f"then: no action {excerpt(name)}; one of {', '.join(_ACTIONS)}")
+    if name == "continue":
+        if payload is not None:
+            raise CaseError("wrong_type", f"then.continue: expected null, found {kind_of(payload)}")
+        return Continue()
+    if type(payload) is not dict:
+        found = "nothing" if is_bare else kind_of(payload)
+        raise CaseError("wrong_type", f"then.{name}: expected an object, found {found}")
+    return _with_payload(name, payload)
+
+
+def _with_payload(name: str, payload: dict[str, JsonValue]) -> CaseAction:
+    if name == "exit":
+        return Exit(_text(payload, name, "status"), payload.get("data"))
+    if name == "goto":
+        return Goto(_text(payload, name, "step"))
+    if name == "fail":
+        return Fail(_text(payload, name, "message"))
+    if name == "set_var":
+        variable = _text(payload, name, "name")
+        if "value" not in payload:
+            raise CaseError("missing_field", "then.set_var.value is missing")
+        return SetVar(variable, payload["value"])
+    delay_ms = payload.get("delay_ms")
+    if delay_ms is not None and not (type(delay_ms) is int and 0 <= delay_ms <= _U64_MAX):
+        found = "a number" if type(delay_ms) in (int, float) else kind_of(delay_ms)
+        raise CaseError("wrong_type", f"then.retry.delay_ms: expected whole milliseconds, found {found}")
+    return Retry(delay_ms)
+
+
+def _text(payload: dict[str, JsonValue], action: str, name: str) -> str:
+    if name not in payload:
+        raise CaseError("missing_field", f"then.{action}.{name} is missing")
+    value = payload[name]
+    if type(value) is not str:
+        raise CaseError("wrong_type", f"then.{action}.{name}: expected a text, found {kind_of(value)}")
+    return value

@@ -1,0 +1,214 @@
+"""The twelve operators and the condition that applies one (conditions.md 1, 3-5).
+
+Twin: rust/engine/src/condition.rs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from noetl_worker.engine.pure.document import encode, lookup, parse, walk
+from noetl_worker.engine.pure.regex_dialect import Pattern, compile_pattern
+from noetl_worker.errors import CaseError, ConditionError
+from noetl_worker.models import JsonValue
+
+__all__ = ["OPERATORS", "Condition", "decide", "evaluate", "has_marks", "holds", "parse_condition"]
+
+_RUST_FLOAT: Final = re.compile(
+    r"[+-]?(?:inf|infinity|nan|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
+)
+_EXCERPT_CHARS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One parsed condition. `path` is None unless the left side starts at the tool's data."""
+
+    left: str
+    op: str
+    right: JsonValue
+    path: tuple[str, ...] | None
+    left_has_marks: bool
+    right_has_marks: bool
+
+
+class LeftTemplate(NamedTuple):
+    """A left side that has to be rendered first."""
+
+    text: str
+
+
+def parse_condition(value: JsonValue, where: str) -> Condition:
+    """Parse {"left", "op"?, "right"?} or the positional form [left, op?, right?].
+
+    Raises:
+        CaseError: `wrong_type`, `missing_field`, `unknown_operator`; the text starts with `where`.
+    """
+    if type(value) is list:
+        if not 1 <= len(value) <= 3:
+            raise CaseError("wrong_type", f"{where}: a positional condition has 1 to 3 elements, found {len(value)}")
+        fields = dict(zip(("left", "op", "right"), value, strict=False))
+    elif type(value) is dict:
+        fields = value
+    else:
+        raise CaseError("wrong_type", f"{where}: expected an object, found {kind_of(value)}")
+    if "left" not in fields:
+        raise CaseError("missing_field", f"{where}.left is missing")
+    left = fields["left"]
+    if type(left) is not str:
+        raise CaseError("wrong_type", f"{where}.left: expected a text, found {kind_of(left)}")
+    op = fields.get("op", "eq")
+    if type(op) is not str:
+        raise CaseError("wrong_type", f"{where}.op: expected a text, found {kind_of(op)}")
+    if op not in OPERATORS:
+        raise CaseError("unknown_operator", f"{where}.op: no operator {excerpt(op)}; one of {', '.join(OPERATORS)}")
+    right = fields.get("right")
+    return Condition(left, op, right, _path_of(left), _is_marked(left), has_marks(right))
+
+
+def _path_of(left: str) -> tuple[str, ...] | None:
+    if left == "result":
+        return ()
+    return tuple(left[7:].split(".")) if left.startswith("result.") else None
+
+
+def _is_marked(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
+def has_marks(value: JsonValue) -> bool:
+    """Whether any text in a JSON value (keys aside) has template marks."""
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if type(node) is str:
+            if _is_marked(node):
+                return True
+        elif type(node) is list:
+            stack.extend(node)
+        elif type(node) is dict:
+            stack.extend(node.values())
+    return False
+
+
+def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) -> JsonValue | LeftTemplate:
+    """Find the left value: tool data, then an exact variable, then a template, then the text itself."""
+    if condition.path is not None:
+        return walk(data, condition.path)
+    found, value = lookup(variables, condition.left)
+    if found:
+        return value
+    return LeftTemplate(condition.left) if condition.left_has_marks else condition.left
+
+
+def holds(op: str, left: JsonValue, right: JsonValue) -> bool:
+    """Apply an operator. Raises ConditionError `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`."""
+    return OPERATORS[op](left, right)
+
+
+def is_equal(left: JsonValue, right: JsonValue) -> bool:
+    """JSON equality without coercion: 1, 1.0 and true are three different values."""
+    pairs = [(left, right)]
+    while pairs:
+        one, other = pairs.pop()
+        if type(one) is not type(other):
+            return False
+        if type(one) is list:
+            if len(one) != len(other):
+                return False
+            pairs.extend(zip(one, other, strict=True))
+        elif type(one) is dict:
+            if one.keys() != other.keys():
+                return False
+            pairs.extend((value, other[key]) for key, value in one.items())
+        elif one != other:
+            return False
+    return True
+
+
+def _as_double(value: JsonValue) -> float:
+    """Read a side of an ordering as Rust reads an f64; null and a missing side are 0."""
+    if value is None:
+        return 0.0
+    if type(value) in (int, bool, float):
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf") if value > 0 else float("-inf")
+    if type(value) is str:
+        if _RUST_FLOAT.fullmatch(value):
+            return float(value)
+        raise ConditionError("not_a_number", f"{excerpt(value)} is not a number")
+    raise ConditionError("not_numeric", f"{kind_of(value)} cannot be ordered")
+
+
+def _is_truthy(value: JsonValue) -> bool:
+    return bool(value)
+
+
+def _contains(left: JsonValue, right: JsonValue) -> bool:
+    return (right if type(right) is str else "") in (left if type(left) is str else "")
+
+
+def _matches(left: JsonValue, right: JsonValue) -> bool:
+    pattern = compiled(right if type(right) is str else "")
+    return pattern.is_found_in(left if type(left) is str else "")
+
+
+@lru_cache(maxsize=256)
+def compiled(pattern: str) -> Pattern:
+    """Compile once per pattern; a failure is not cached, it is rare and raised where it is reached."""
+    return compile_pattern(pattern)
+
+
+def _is_in(left: JsonValue, right: JsonValue) -> bool:
+    return type(right) is list and any(is_equal(left, element) for element in right)
+
+
+# Left before right, as upstream: when both sides are no numbers, the left one is named.
+OPERATORS: Final[dict[str, Callable[[JsonValue, JsonValue], bool]]] = {
+    "eq": is_equal,
+    "ne": lambda left, right: not is_equal(left, right),
+    "gt": lambda left, right: _as_double(left) > _as_double(right),
+    "lt": lambda left, right: _as_double(left) < _as_double(right),
+    "gte": lambda left, right: _as_double(left) >= _as_double(right),
+    "lte": lambda left, right: _as_double(left) <= _as_double(right),
+    "contains": _contains,
+    "matches": _matches,
+    "truthy": lambda left, _right: _is_truthy(left),
+    "falsy": lambda left, _right: not _is_truthy(left),
+    "in": _is_in,
+    "not_in": lambda left, right: not _is_in(left, right),
+}
+
+
+def decide(left: bytes, op: str, right: bytes | None) -> bool:
+    """Apply one operator to two JSON values; see `protocol.Engine.decide`."""
+    if op not in OPERATORS:
+        raise CaseError("unknown_operator", f"no operator {excerpt(op)}; one of {', '.join(OPERATORS)}")
+    return holds(op, parse(left), None if right is None else parse(right))
+
+
+def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
+    """Evaluate one condition without templates; see `protocol.Engine.evaluate`."""
+    parsed = parse_condition(parse(condition), "condition")
+    scope, tool_data = parse(variables), None if data is None else parse(data)
+    left = resolve_left(parsed, scope, tool_data)
+    if isinstance(left, LeftTemplate) or parsed.right_has_marks:
+        raise ConditionError("template_reached", "the condition has a template; match it through a case table")
+    return holds(parsed.op, left, parsed.right)
+
+
+def kind_of(value: JsonValue) -> str:
+    """Name the kind of a JSON value for a message."""
+    kinds = {type(None): "null", bool: "a boolean", str: "a text", list: "an array", dict: "an object"}
+    return kinds.get(type(value), "a number")
+
+
+def excerpt(text: str) -> str:
+    """Quote a bounded part of a text for a message."""
+    return encode(text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…").decode("utf-8")

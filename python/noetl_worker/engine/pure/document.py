@@ -1,0 +1,274 @@
+"""JSON documents: what parses, to which value, and with which error. Twin: rust/engine/src/document.rs.
+
+`parse` uses the standard decoder where it is exact and falls back to `Reader`, the specification, whenever something
+is odd: the first error in reading order decides the code, and the standard decoder reports other ones, accepts NaN,
+lone surrogates and infinite floats, and has a nesting limit of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from json.encoder import JSONEncoder
+from typing import Any, Final, NoReturn, cast
+
+from noetl_worker.engine.protocol import MAX_DEPTH, MAX_INTEGER_DIGITS
+from noetl_worker.errors import DocumentError
+from noetl_worker.models import JsonValue
+
+__all__ = ["encode", "lookup", "parse", "walk"]
+
+_CAN_BE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_HUGE_INTEGER: Final = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS + 1))
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f]*')
+_HEX4: Final = re.compile(r"[0-9a-fA-F]{4}")
+_ESCAPES: Final = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_INDEX: Final = re.compile(r"\+?[0-9]+")
+_INFINITY: Final = float("inf")
+_encoder: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+class _Odd(Exception):
+    """The standard decoder met something only the specification may judge."""
+
+
+def _exact_float(text: str) -> float:
+    value = float(text)
+    if value in (_INFINITY, -_INFINITY):
+        raise _Odd
+    return value
+
+
+def _refuse_constant(_text: str) -> NoReturn:
+    raise _Odd
+
+
+_decode = json.JSONDecoder(parse_float=_exact_float, parse_constant=_refuse_constant).decode
+
+
+def parse(data: bytes) -> JsonValue:
+    """Return the value of a JSON document.
+
+    Integers keep every digit, floats are read as the nearest double, `1` and `1.0` stay different kinds, the last of
+    equal keys wins at the first one's place.
+
+    Raises:
+        DocumentError: `json_utf8`, `json_syntax`, `json_depth` (over 512), `json_number` (a float out of range, an
+            integer over 4,300 digits), `json_surrogate` (half of a surrogate pair); the text has the byte offset.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError("json_utf8", f"not UTF-8 at byte {error.start}") from None
+    if _CAN_BE_SURROGATE.search(data) or (len(data) > MAX_INTEGER_DIGITS and _HUGE_INTEGER.search(data)):
+        return Reader(text).document()
+    try:
+        value = _decode(text)
+    except (_Odd, ValueError, RecursionError):
+        return Reader(text).document()
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+        return Reader(text).document()
+    return value
+
+
+def _is_too_deep(value: JsonValue) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[JsonValue] = []
+        for node in level:
+            if type(node) is dict:
+                below.extend(child for child in node.values() if type(child) in (dict, list))
+            elif type(node) is list:
+                below.extend(child for child in node if type(child) in (dict, list))
+        if not below:
+            return False
+        level = below
+    return True
+
+
+def encode(value: JsonValue) -> bytes:
+    """Return compact JSON: raw non-ASCII text, short escapes, floats as Python prints them."""
+    return _encoder.encode(value).encode("utf-8")
+
+
+def walk(value: JsonValue, segments: tuple[str, ...]) -> JsonValue:
+    """Follow a path through objects (by key) and arrays (by index); None where it does not lead anywhere."""
+    for segment in segments:
+        if type(value) is dict:
+            value = value.get(segment)
+        elif type(value) is list:
+            index = _array_index(segment)
+            value = value[index] if index is not None and index < len(value) else None
+        else:
+            return None
+    return value
+
+
+def _array_index(segment: str) -> int | None:
+    """Parse as Rust's usize does: `01` and `+1` are numbers, `-1`, an empty text and other digits are not."""
+    if not _INDEX.fullmatch(segment) or len(segment) > 32:
+        return None
+    return int(segment)
+
+
+def lookup(value: JsonValue, name: str) -> tuple[bool, JsonValue]:
+    """Return (found, value) of an exact key; a value that is no object has none."""
+    if type(value) is dict and name in value:
+        return True, value[name]
+    return False, None
+
+
+class Reader:
+    """The specification: one pass, left to right; the first thing wrong decides the error."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def document(self) -> JsonValue:
+        value = self._value()
+        self._skip_space()
+        if self._at != len(self._text):
+            self._fail("json_syntax", "unexpected text after the document")
+        return value
+
+    def _value(self) -> JsonValue:
+        """Read one value without recursion: 512 levels must not depend on the caller's stack."""
+        open_ones: list[tuple[Any, str | None]] = []  # containers that are not closed, with their key in the parent
+        key: str | None = None
+        while True:
+            value = self._scalar_or_open()
+            if type(value) in (dict, list):
+                if len(open_ones) == MAX_DEPTH:
+                    self._at -= 1
+                    self._fail("json_depth", f"more than {MAX_DEPTH} nested arrays and objects")
+                open_ones.append((value, key))
+                if not self._closes(value):
+                    key = self._key() if type(value) is dict else None
+                    continue
+                value, key = open_ones.pop()
+            while open_ones:
+                container = open_ones[-1][0]
+                if type(container) is dict:
+                    container[cast(str, key)] = value
+                else:
+                    container.append(value)
+                if not self._ends(container):
+                    key = self._key() if type(container) is dict else None
+                    break
+                value, key = open_ones.pop()
+            else:
+                return value
+
+    def _scalar_or_open(self) -> JsonValue:
+        self._skip_space()
+        text, at = self._text, self._at
+        first = text[at : at + 1]
+        if first == "{":
+            self._at += 1
+            return {}
+        if first == "[":
+            self._at += 1
+            return []
+        if first == '"':
+            return self._string()
+        if first == "-" or ("0" <= first <= "9"):
+            return self._number()
+        for word, value in (("true", True), ("false", False), ("null", None)):
+            if text.startswith(word, at):
+                self._at += len(word)
+                return value
+        return self._fail("json_syntax", "expected a value")
+
+    def _closes(self, container: dict[str, JsonValue] | list[JsonValue]) -> bool:
+        self._skip_space()
+        closer = "}" if type(container) is dict else "]"
+        if self._text[self._at : self._at + 1] == closer:
+            self._at += 1
+            return True
+        return False
+
+    def _ends(self, container: dict[str, JsonValue] | list[JsonValue]) -> bool:
+        if self._closes(container):
+            return True
+        if self._text[self._at : self._at + 1] != ",":
+            closer = "}" if type(container) is dict else "]"
+            self._fail("json_syntax", f"expected ',' or '{closer}'")
+        self._at += 1
+        return False
+
+    def _key(self) -> str:
+        self._skip_space()
+        if self._text[self._at : self._at + 1] != '"':
+            self._fail("json_syntax", "expected a key in double quotes")
+        key = self._string()
+        self._skip_space()
+        if self._text[self._at : self._at + 1] != ":":
+            self._fail("json_syntax", "expected ':'")
+        self._at += 1
+        return key
+
+    def _number(self) -> int | float:
+        found = _NUMBER.match(self._text, self._at)
+        if found is None:
+            self._fail("json_syntax", "expected a value")
+        text = found.group()
+        if found.group(1) is None and found.group(2) is None:
+            if len(text.lstrip("-")) > MAX_INTEGER_DIGITS:
+                self._fail("json_number", f"an integer of more than {MAX_INTEGER_DIGITS} digits")
+            self._at = found.end()
+            return int(text)
+        value = float(text)
+        if value in (_INFINITY, -_INFINITY):
+            self._fail("json_number", "a number out of range")
+        self._at = found.end()
+        return value
+
+    def _string(self) -> str:
+        self._at += 1
+        pieces: list[str] = []
+        while True:
+            plain = cast("re.Match[str]", _PLAIN.match(self._text, self._at))
+            pieces.append(plain.group())
+            self._at = plain.end()
+            mark = self._text[self._at : self._at + 1]
+            if mark == '"':
+                self._at += 1
+                return "".join(pieces)
+            if mark != "\\":
+                self._fail("json_syntax", "unterminated text" if not mark else "control character in text")
+            pieces.append(self._escape())
+
+    def _escape(self) -> str:
+        letter = self._text[self._at + 1 : self._at + 2]
+        if letter in _ESCAPES:
+            self._at += 2
+            return _ESCAPES[letter]
+        if letter != "u":
+            self._fail("json_syntax", "unknown escape")
+        high = self._hex4(self._at + 2)
+        if not 0xD800 <= high <= 0xDFFF:
+            self._at += 6
+            return chr(high)
+        if high >= 0xDC00 or not self._text.startswith("\\u", self._at + 6):
+            self._fail("json_surrogate", "half of a surrogate pair")
+        low = self._hex4(self._at + 8)
+        if not 0xDC00 <= low <= 0xDFFF:
+            self._fail("json_surrogate", "half of a surrogate pair")
+        self._at += 12
+        return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
+
+    def _hex4(self, at: int) -> int:
+        digits = _HEX4.match(self._text, at)
+        if digits is None:
+            self._fail("json_syntax", "unknown escape")
+        return int(digits.group(), 16)
+
+    def _skip_space(self) -> None:
+        self._at = cast("re.Match[str]", _SPACE.match(self._text, self._at)).end()
+
+    def _fail(self, code: str, what: str) -> NoReturn:
+        offset = len(self._text[: self._at].encode("utf-8"))
+        raise DocumentError(code, f"{what} at byte {offset}")

@@ -1,0 +1,231 @@
+"""What must not leave the worker: by key, by known value, by the shape of a credential.
+
+Twin: rust/engine/src/redact.rs.
+
+Keys are judged by whole words (production-lessons B10, lesson 16): `author`, `concert` and `max_tokens` stay.
+Reference placeholders stay usable: the reference itself is never rewritten (noetl#626).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final
+
+from noetl_worker.models import JsonValue
+
+__all__ = ["MARK", "MIN_SECRET_CHARS", "Redactor", "is_sensitive_key", "redact_text", "redactor"]
+
+MARK: Final = "[REDACTED]"
+
+MIN_SECRET_CHARS: Final = 4
+"""A shorter known secret is not searched for: replacing every "1" would destroy the result, not protect it."""
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+SENSITIVE_WORDS: Final = frozenset({
+    "password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "auth",
+    "authorization", "authentication", "credential", "credentials", "cookie", "cookies", "bearer",
+    "jwt", "pem", "cert", "apikey", "accesskey", "secretkey", "privatekey", "authtoken",
+    "accesstoken", "refreshtoken", "sessionid", "dsn",
+})  # fmt: skip
+SENSITIVE_PAIRS: Final = frozenset(
+    {
+        ("api", "key"),
+        ("access", "key"),
+        ("account", "key"),
+        ("client", "key"),
+        ("encryption", "key"),
+        ("private", "key"),
+        ("signing", "key"),
+        ("ssh", "key"),
+        ("pass", "word"),
+        ("session", "id"),
+        ("connection", "string"),
+    }
+)
+# A last word that describes the secret instead of holding it: token_type, secret_name, password_policy, token_url.
+DESCRIBING_WORDS: Final = frozenset({
+    "name", "names", "type", "types", "kind", "url", "uri", "endpoint", "count", "counts",
+    "length", "limit", "limits", "size", "budget", "usage", "expires", "expiry", "expiration",
+    "ttl", "at", "in", "required", "enabled", "policy", "method", "path", "file", "version",
+    "scope", "scopes", "status",
+})  # fmt: skip
+# Pagination: a playbook needs the value to fetch the next page, and it opens nothing.
+_PAGING_WORDS: Final = frozenset({
+    "page", "next", "prev", "previous", "continuation", "sync",
+})  # fmt: skip
+
+_CREDENTIAL: Final = re.compile(
+    r"\b[Bb][Ee][Aa][Rr][Ee][Rr][ \t]+[A-Za-z0-9._~+/=-]{6,}"
+    r"|\b[Bb][Aa][Ss][Ii][Cc][ \t]+[A-Za-z0-9+/]{8,}={0,2}"
+    r"|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*"
+    r"|-----BEGIN [A-Z0-9 ]{1,64}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,64}-----|\Z)"
+    r"|\bsk-[A-Za-z0-9_-]{16,}"
+    r"|\bgh[opsur]_[A-Za-z0-9]{16,}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{16,}"
+    r"|\bAIza[A-Za-z0-9_-]{16,}"
+    r"|\bya29\.[A-Za-z0-9._-]{8,}"
+    r"|\bxox[abeoprs]-[A-Za-z0-9-]{8,}"
+    r"|://[^/ \t\r\n:@?#]*:[^/ \t\r\n@]+@",
+    re.ASCII,
+)
+_PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*")
+_ASSIGNMENT: Final = re.compile(
+    r"\b((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]|[Pp][Aa][Ss][Ss][Pp][Hh][Rr][Aa][Ss][Ee]"
+    r"|[Ss][Ee][Cc][Rr][Ee][Tt]|[Tt][Oo][Kk][Ee][Nn]|[Aa][Pp][Ii][_-]?[Kk][Ee][Yy]|access_token|client_secret)=)"
+    r"(\"[^\"]*\"|'[^']*'|[^ \t\r\n&;,'\"]+)",
+    re.ASCII,
+)
+
+
+@lru_cache(maxsize=4096)
+def is_sensitive_key(key: str) -> bool:
+    """Whether a key names a secret: a whole word or pair of words of the tables, unless the last word describes it."""
+    words = [word.lower() for word in _WORD.findall(key)]
+    if not words or (len(words) > 1 and words[-1] in DESCRIBING_WORDS and words[-2:] != ["session", "id"]):
+        return False
+    previous = ""
+    for word in words:
+        if word in SENSITIVE_WORDS and not (word == "token" and previous in _PAGING_WORDS):
+            return True
+        if (previous, word) in SENSITIVE_PAIRS:
+            return True
+        previous = word
+    return False
+
+
+def is_reference(value: JsonValue) -> bool:
+    """Whether an object stands for a value kept elsewhere (wire.md 5.1)."""
+    if type(value) is not dict:
+        return False
+    return "$noetl_ref" in value or "_ref" in value or ("ref" in value and value.get("kind") in _REFERENCE_KINDS)
+
+
+_REFERENCE_KINDS: Final = ("result_ref", "temp_ref")
+
+
+class Redactor:
+    """Redaction with one set of known secrets. Counts what it replaced; one per document."""
+
+    __slots__ = ("_secrets", "count")
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self.count = 0
+        self._secrets = _secrets_pattern(tuple(secrets))
+
+    def text(self, text: str) -> str:
+        """Replace known secrets, then what looks like a credential."""
+        if self._secrets is not None:
+            text, found = self._secrets.subn(MARK, text)
+            self.count += found
+        if _CREDENTIAL.search(text):
+            text = _CREDENTIAL.sub(self._credential, text)
+        return text
+
+    def assignments(self, text: str) -> str:
+        """Replace the value of `password=...` and its like; for free text only, results are data."""
+        return _ASSIGNMENT.sub(self._assignment, text)
+
+    def value(self, root: JsonValue) -> JsonValue:
+        """Return a redacted copy of a JSON value; the order of keys stays."""
+        if type(root) not in (dict, list):
+            return self._scalar(root)
+        copy: JsonValue = {} if type(root) is dict else []
+        waiting: list[tuple[JsonValue, JsonValue]] = [(root, copy)]
+        while waiting:
+            source, target = waiting.pop()
+            if type(source) is dict:
+                self._members(source, target, waiting)
+            else:
+                for element in source:
+                    target.append(self._child(element, waiting))
+        return copy
+
+    def _members(
+        self,
+        source: dict[str, JsonValue],
+        target: dict[str, JsonValue],
+        waiting: list[tuple[JsonValue, JsonValue]],
+    ) -> None:
+        keeps = _kept_keys(source)
+        for position, (key, value) in enumerate(source.items()):
+            name = self._key(key, position)
+            if key in keeps:
+                target[name] = value
+            elif is_sensitive_key(key) and not (value is None or type(value) is bool or is_reference(value)):
+                target[name] = MARK
+                self.count += 1
+            else:
+                target[name] = self._child(value, waiting)
+
+    def _child(self, value: JsonValue, waiting: list[tuple[JsonValue, JsonValue]]) -> JsonValue:
+        if type(value) is dict or type(value) is list:
+            copy: JsonValue = {} if type(value) is dict else []
+            waiting.append((value, copy))
+            return copy
+        return self._scalar(value)
+
+    def _scalar(self, value: JsonValue) -> JsonValue:
+        if type(value) is str:
+            return self.text(value)
+        # A secret that is a number in the result (a PIN, an account id) is the secret all the same.
+        if self._secrets is not None and type(value) is int and self._secrets.fullmatch(str(value)):
+            self.count += 1
+            return MARK
+        return value
+
+    def _key(self, key: str, position: int) -> str:
+        """A secret inside a key is replaced too; the position keeps two such keys apart."""
+        if self._secrets is None or not self._secrets.search(key):
+            return key
+        text, found = self._secrets.subn(MARK, key)
+        self.count += found
+        return f"{text}~{position}"
+
+    def _credential(self, found: re.Match[str]) -> str:
+        text = found.group()
+        if text.startswith("://"):
+            self.count += 1
+            return f"{text[: text.index(':', 3) + 1]}{MARK}@"
+        # "Basic authentication" is prose; a base64 pair of user and password practically never is one plain word.
+        if text[:5].lower() == "basic" and _PROSE.fullmatch(text[5:].lstrip(" \t")):
+            return text
+        self.count += 1
+        return MARK
+
+    def _assignment(self, found: re.Match[str]) -> str:
+        if found.group(2) == MARK:
+            return found.group()
+        self.count += 1
+        return found.group(1) + MARK
+
+
+_NOTHING_KEPT: Final[frozenset[str]] = frozenset()
+_REFERENCE_KEYS: Final = frozenset({"$noetl_ref", "_ref"})
+_LOCATED_KEYS: Final = frozenset({"$noetl_ref", "_ref", "ref"})
+
+
+def _kept_keys(source: dict[str, JsonValue]) -> frozenset[str]:
+    if "$noetl_ref" not in source and "_ref" not in source and "ref" not in source:
+        return _NOTHING_KEPT
+    return _LOCATED_KEYS if source.get("kind") in _REFERENCE_KINDS else _REFERENCE_KEYS
+
+
+@lru_cache(maxsize=64)
+def _secrets_pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Longest first, so that at one place the longest secret wins, as the Rust automaton's leftmost-longest."""
+    wanted = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}, key=lambda s: (-len(s), s))
+    return re.compile("|".join(map(re.escape, wanted))) if wanted else None
+
+
+def redactor(secrets: Sequence[str]) -> Callable[[JsonValue], JsonValue]:
+    """Return a function that redacts JSON values with one set of secrets."""
+    return lambda value: Redactor(secrets).value(value)
+
+
+def redact_text(text: str, secrets: Sequence[str]) -> str:
+    """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
+    redacting = Redactor(secrets)
+    return redacting.assignments(redacting.text(text))
