@@ -72,6 +72,74 @@ class Command:
     catalog_id: str | None = None
 
 
+# ── what a claim can come to (claim.py has the table) ───────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Ours. `body` is the plane's whole answer."""
+
+    body: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyFinished:
+    """The command, or its whole execution, is over: nothing is left to do."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldByOther:
+    """Another worker has it. It may die, so the message stays in the queue."""
+
+    reason: str
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldByThisWorker:
+    """This very id has reported `command.started`: in flight here, or lost in a crash or a lost answer."""
+
+    reason: str
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """A passing trouble: a lock, a busy or unreachable plane."""
+
+    reason: str
+    retry_after_s: float | None = None
+    is_server_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRefusedClaim:
+    """401 or 403: no claim will succeed before the credential setting is mended."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """Nobody knows the command (yet): a restored database, a replica behind, or poison."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It can never be claimed like this: set it aside with the answer."""
+
+    reason: str
+
+
+ClaimOutcome: TypeAlias = (
+    Claimed | AlreadyFinished | HeldByOther | HeldByThisWorker | RetryLater | AuthRefusedClaim | NotFound | Refused
+)
+
+
 # ── tool results ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -241,3 +309,46 @@ class Outcome:
     """Only for nak; never zero but at shutdown."""
     dead_letter: bool = False
     detail: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+# ── what the plane is told ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a command ended, fitted and redacted: all that a dialect needs to write its terminal events."""
+
+    status: str
+    """Tool status word (success, error, timeout), also when a case or the worker itself failed the command."""
+    context: JsonValue
+    """`result.context` of the events: an object within the budget."""
+    response: JsonValue = None
+    """The tool's own data, whole; None with a reference."""
+    reference: Mapping[str, JsonValue] | None = None
+    error: str | None = None
+    """Set: the command failed, and this text says why."""
+    exit: Exit | None = None
+    notes: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event before it is put into a plane's form."""
+
+    name: str
+    payload: Mapping[str, JsonValue]
+    status: str
+    """Status word of the Rust plane's envelope; the Python plane derives its own."""
+    created_at: str
+    meta: Mapping[str, JsonValue] | None = None
+    actionable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventRequest:
+    """One POST: events that are accepted or refused together."""
+
+    path: str
+    events: tuple[Event, ...]
+    idempotency_key: str | None = None

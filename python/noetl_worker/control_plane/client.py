@@ -61,8 +61,8 @@ class ControlPlaneClient:
         if body == {"status": "ok"}:
             return Dialect.PYTHON
         raise ControlPlaneError(
-            f"{url}/api/health answers {answer.status} {_excerpt(answer.body)}: neither the Python nor the Rust control "
-            "plane. Check NOETL_SERVER_URL, or name the dialect with NOETL_CONTROL_PLANE=python or rust"
+            f"{url}/api/health answers {answer.status} {_excerpt(answer.body)}: neither the Python nor the Rust "
+            "control plane. Check NOETL_SERVER_URL, or name the dialect with NOETL_CONTROL_PLANE=python or rust"
         )
 
     async def send(

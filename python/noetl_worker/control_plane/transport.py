@@ -56,9 +56,7 @@ def open_transport(settings: Settings, *, max_connections: int = 64) -> Transpor
         except ImportError:
             if settings.http_transport == "pyreqwest":
                 raise
-            log.info(
-                "http_transport", using="httpx", advice="pip install pyreqwest is a twentieth of the CPU time"
-            )
+            log.info("http_transport", using="httpx", advice="pip install pyreqwest is a twentieth of the CPU time")
         else:
             return PyreqwestTransport(settings, max_connections=max_connections)
     return HttpxTransport(settings, max_connections=max_connections)

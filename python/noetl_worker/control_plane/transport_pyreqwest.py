@@ -47,9 +47,7 @@ class PyreqwestTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
     ) -> Response:
         try:
-            request = (
-                self._client.request(method, url).headers(dict(headers)).timeout(timedelta(seconds=timeout_s))
-            )
+            request = self._client.request(method, url).headers(dict(headers)).timeout(timedelta(seconds=timeout_s))
             if body is not None:
                 request = request.body_bytes(body)
             answer = await request.build().send()

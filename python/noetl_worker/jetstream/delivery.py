@@ -43,9 +43,7 @@ class Delivery:
         try:
             await self._client.request(self.reply, _ACK, timeout=ACK_TIMEOUT_S)
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            raise JetStreamError(
-                f"ack of stream sequence {self.stream_sequence} not confirmed: {error!r}"
-            ) from error
+            raise JetStreamError(f"ack of stream sequence {self.stream_sequence} not confirmed: {error!r}") from error
 
     async def nak(self, delay_s: float) -> None:
         """Give it back, to come again after `delay_s`. Never without a delay but at shutdown (peers.md 2a.15)."""
@@ -60,9 +58,7 @@ class Delivery:
         try:
             await self._client.publish(self.reply, body)
         except (nats.errors.Error, OSError) as error:
-            raise JetStreamError(
-                f"answer to stream sequence {self.stream_sequence} not sent: {error!r}"
-            ) from error
+            raise JetStreamError(f"answer to stream sequence {self.stream_sequence} not sent: {error!r}") from error
 
 
 def _counts(reply: str) -> tuple[int, int]:

@@ -1,0 +1,116 @@
+"""Stage 8: what JetStream is answered. One table from how a notification ended to ack, nak(delay) or term.
+
+Every nak has a delay, growing with the deliveries, with full jitter: a bare nak of a permanent failure looped a
+thousand times a second in production (production-lessons, lesson 6).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from noetl_worker.concurrency import Seen
+from noetl_worker.models import (
+    AlreadyFinished,
+    AuthRefusedClaim,
+    ClaimOutcome,
+    Dialect,
+    HeldByOther,
+    HeldByThisWorker,
+    NotFound,
+    Outcome,
+    Refused,
+    RetryLater,
+    Settlement,
+)
+
+__all__ = [
+    "AUTH_DELAY_S",
+    "AUTH_REFUSED",
+    "after_claim",
+    "backoff_s",
+    "duplicate",
+    "given_back",
+    "interrupted",
+    "poison",
+    "reported",
+]
+
+AUTH_DELAY_S: Final = 30.0
+AUTH_REFUSED: Final = "auth_refused"
+MAX_DELAY_S: Final = 30.0
+PYTHON_LEASE_S: Final = 120.0
+"""NOETL_COMMAND_CLAIM_LEASE_SECONDS of the Python plane (wire.md 3.2)."""
+MAX_SERVER_ERROR_DELIVERIES: Final = 240
+"""5xx for more than an hour of deliveries at up to 30 s (mean 15 s with full jitter) each: set it aside."""
+
+
+def backoff_s(num_delivered: int, first_s: float, *, draw: Callable[[], float] = random.random) -> float:
+    """Full jitter between a tenth and the whole of first_s * 2^(n-1), capped at 30 s; never zero."""
+    ceiling = min(MAX_DELAY_S, first_s * 2.0 ** min(num_delivered - 1, 16))
+    return float(ceiling * (0.1 + 0.9 * draw()))
+
+
+def after_claim(outcome: ClaimOutcome, num_delivered: int, *, max_not_found: int) -> Outcome:
+    """The answer for a claim that did not give us the command.
+
+    Args:
+        num_delivered: JetStream's count, 1 the first time.
+        max_not_found: deliveries of an unknown command before it becomes a dead letter.
+    """
+    if isinstance(outcome, AlreadyFinished):
+        return Outcome(Settlement.ACK, "already_finished")
+    if isinstance(outcome, (HeldByOther, HeldByThisWorker)):
+        # The holder may die; the claim decides then, and a finished command turns into the row above.
+        floor_s = outcome.retry_after_s or 0.0
+        name = "held_by_other" if isinstance(outcome, HeldByOther) else "held_by_this_worker"
+        return Outcome(Settlement.NAK, name, delay_s=max(floor_s, backoff_s(num_delivered, 2.0)))
+    if isinstance(outcome, RetryLater):
+        if outcome.is_server_error and num_delivered > MAX_SERVER_ERROR_DELIVERIES:
+            return Outcome(Settlement.TERM, f"server error at every try: {outcome.reason}", dead_letter=True)
+        floor_s = outcome.retry_after_s or 0.0
+        return Outcome(Settlement.NAK, "retry_later", delay_s=floor_s + backoff_s(num_delivered, 0.5))
+    if isinstance(outcome, AuthRefusedClaim):
+        return Outcome(Settlement.NAK, AUTH_REFUSED, delay_s=AUTH_DELAY_S)
+    if isinstance(outcome, NotFound):
+        if num_delivered >= max_not_found:
+            return Outcome(Settlement.TERM, f"unknown command: {outcome.reason}", dead_letter=True)
+        return Outcome(Settlement.NAK, "not_found", delay_s=backoff_s(num_delivered, 0.5))
+    if isinstance(outcome, Refused):
+        return Outcome(Settlement.TERM, outcome.reason, dead_letter=True)
+    raise AssertionError(f"{type(outcome).__name__} is not an answer to JetStream")
+
+
+def duplicate(seen: Seen, num_delivered: int) -> Outcome | None:
+    """The answer for a command that is known here; None leaves it to the delivery that is being worked on."""
+    if seen is Seen.REDELIVERED:
+        return None
+    if seen is Seen.FINISHED:
+        return Outcome(Settlement.ACK, "already_finished_here")
+    return Outcome(Settlement.NAK, "in_flight_here", delay_s=backoff_s(num_delivered, 8.0))
+
+
+def reported() -> Outcome:
+    """The terminal events are accepted."""
+    return Outcome(Settlement.ACK, "reported")
+
+
+def poison(reason: str) -> Outcome:
+    """Bytes that are no notification, or events that no plane accepts: kept with the reason, never again delivered."""
+    return Outcome(Settlement.TERM, reason, dead_letter=True)
+
+
+def given_back() -> Outcome:
+    """Stopping before the claim: at once, another worker takes it now."""
+    return Outcome(Settlement.NAK, "given_back")
+
+
+def interrupted(dialect: Dialect, claim_age_s: float, *, draw: Callable[[], float] = random.random) -> Outcome:
+    """Stopped while it ran: back to the queue when somebody can claim it.
+
+    Python plane: a claim is reclaimed once it is older than the lease; sooner would only cost refusals. Rust plane:
+    the same id is let in at any time.
+    """
+    rest_s = max(0.0, PYTHON_LEASE_S - claim_age_s) if dialect is Dialect.PYTHON else 0.0
+    return Outcome(Settlement.NAK, "interrupted", delay_s=rest_s + 1.0 + 2.0 * draw())

@@ -1,0 +1,71 @@
+"""Stage 6: which case holds for a result, and what the worker does about it (conditions.md 2, 7).
+
+Cases run on the tool's result, success or not. What a match means for the events is `results.report`'s part; the one
+action with an effect of its own, `set_var`, happens here, before the terminal events: if it fails, the command fails.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from noetl_worker import cases, template
+from noetl_worker.control_plane.client import Plane
+from noetl_worker.errors import ControlPlaneError, ToolError
+from noetl_worker.models import CaseDecision, Command, JsonValue, SetVar, ToolResult
+from noetl_worker.observability import metrics
+
+__all__ = ["act", "decide"]
+
+log = structlog.get_logger("noetl_worker.cases")
+
+
+def decide(command: Command, result: ToolResult, worker_id: str) -> CaseDecision:
+    """The first case that holds for the result.
+
+    Raises:
+        ConditionError: a reached condition cannot be evaluated; it names case and condition.
+    """
+    if not command.cases:
+        return CaseDecision()
+
+    def render(value: JsonValue) -> JsonValue:
+        metadata = {
+            "execution_id": command.execution_id,
+            "step": command.step,
+            "server_url": command.server_url,
+            "worker_id": worker_id,
+            "command_id": command.command_id,
+            "result": result.data,
+        }
+        return template.render(value, {**command.variables, **metadata})
+
+    decision = cases.match_cases(command.cases, command.variables, result.data, render)
+    for skipped in decision.skipped:
+        metrics.CASES_SKIPPED.inc()
+        log.warning(
+            "case_skipped",
+            execution_id=command.execution_id,
+            step=command.step,
+            case=skipped.index,
+            reason=skipped.reason,
+        )
+    return decision
+
+
+async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
+    """Do what the matched action does outside of the events: set_var only; goto and retry are the plane's.
+
+    Raises:
+        ToolError: the plane did not take the variable.
+    """
+    action = decision.action
+    if not isinstance(action, SetVar):
+        return
+    try:
+        await plane.set_vars(command.execution_id, {action.name: action.value}, command.step)
+    except ControlPlaneError as error:
+        raise ToolError(
+            f"case {decision.index}: set_var {action.name!r} was not taken by the control plane: {error}",
+            kind="set_var",
+            retryable=error.is_retryable,
+        ) from error

@@ -1,0 +1,212 @@
+"""Stage 5: run exactly one tool for a command, under its timeout.
+
+`dev`, `exec` and `run` all come through here. A tool reaches the worker only by the ToolContext made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker import json_text, template
+from noetl_worker.control_plane.client import Plane
+from noetl_worker.credentials import CommandCredentials
+from noetl_worker.errors import ToolError
+from noetl_worker.models import Command, Dialect, JsonValue, ToolResult, ToolStatus
+from noetl_worker.observability import metrics
+from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.tools.registry import PreparedTool, Registry, effective_timeout
+from noetl_worker.tools.task_sequence import python_form, rust_form
+
+__all__ = ["Dispatch", "Ready", "failure_of"]
+
+STOP_GRACE_S: Final = 5.0
+"""A tool that knows its timeout stops by itself and keeps its partial output; this much later it is cancelled."""
+_KEYCHAIN_NAME: Final = re.compile(rb"\bkeychain\.([A-Za-z_][A-Za-z0-9_]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A validated tool call that has not started yet."""
+
+    prepared: PreparedTool
+    context: ToolContext
+    timeout_s: float
+
+
+class Dispatch:
+    """The tool call of one command."""
+
+    def __init__(
+        self, registry: Registry, command: Command, plane: Plane, *, worker_id: str, default_timeout_s: float
+    ) -> None:
+        self._registry = registry
+        self._command = command
+        self._plane = plane
+        self._worker_id = worker_id
+        self._default_timeout_s = default_timeout_s
+        self._credentials = CommandCredentials(command, plane)
+        self._log = structlog.get_logger("noetl_worker.tool").bind(
+            execution_id=command.execution_id, command_id=command.command_id, step=command.step
+        )
+        self.stop = Stop()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Secret values handed to the tool so far: they are taken out of everything that leaves."""
+        return tuple(self._credentials.secrets)
+
+    async def prepare(self) -> Ready:
+        """Resolve secrets, render and validate: everything that can go wrong before `command.started`.
+
+        Raises:
+            ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
+        """
+        command = self._command
+        config: dict[str, JsonValue] = await self._credentials.resolve_references(dict(command.config))
+        if command.input:
+            config = {**config, "input": dict(command.input)}
+        timeout_s = effective_timeout(command.kind, config) or command.timeout_s or self._default_timeout_s
+        context = await self._context(timeout_s, config)
+        prepared = self._registry.prepare(command.kind, config, context)
+        for warning in prepared.warnings:
+            self._log.warning("tool_config", kind=command.kind, problem=warning)
+        return Ready(prepared, context, timeout_s)
+
+    async def run(self, ready: Ready) -> ToolResult:
+        """Run the tool to its end, its timeout or our cancellation.
+
+        Raises:
+            ToolError, or whatever else the tool raised.
+        """
+        started = time.monotonic()
+        kind = self._command.kind
+        task = asyncio.ensure_future(ready.prepared.run())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=ready.timeout_s + STOP_GRACE_S)
+            result = task.result() if done else await self._stopped(task, ready.timeout_s)
+        except BaseException as error:
+            await self._cancel(task, "shutdown" if isinstance(error, asyncio.CancelledError) else "failed")
+            metrics.DISPATCH_ERRORS.labels(kind).inc()
+            raise
+        finally:
+            metrics.DISPATCH_DURATION.labels(kind).observe(time.monotonic() - started)
+        if result.status is not ToolStatus.SUCCESS:
+            metrics.DISPATCH_ERRORS.labels(kind).inc()
+        if result.duration_ms is None:
+            result = replace(result, duration_ms=int((time.monotonic() - started) * 1000))
+        return self._in_plane_form(result)
+
+    def _in_plane_form(self, result: ToolResult) -> ToolResult:
+        """A task sequence's data has one shape per plane (tools.md 5.5)."""
+        if self._command.kind != "task_sequence" or not isinstance(result.data, dict):
+            return result
+        form = python_form if self._command.dialect is Dialect.PYTHON else rust_form
+        return replace(result, data=form(result.data))
+
+    async def _stopped(self, task: asyncio.Future[ToolResult], timeout_s: float) -> ToolResult:
+        await self._cancel(task, "timeout")
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()  # it gave its partial output on the way out
+        return ToolResult.timed_out(timeout_s)
+
+    async def _cancel(self, task: asyncio.Future[ToolResult], reason: str) -> None:
+        self.stop.set(reason)
+        task.cancel()
+        await asyncio.wait({task}, timeout=STOP_GRACE_S)
+        if not task.done():
+            self._log.error("tool_not_stoppable", kind=self._command.kind, reason=reason)
+
+    async def _context(self, timeout_s: float, config: Mapping[str, JsonValue]) -> ToolContext:
+        command = self._command
+        variables: dict[str, JsonValue] = {
+            **command.variables,
+            **command.input,
+            # Metadata wins over variables of the same name (tools.md 1.4).
+            "execution_id": str(command.execution_id),
+            "step": command.step,
+            "server_url": command.server_url,
+            "worker_id": self._worker_id,
+            "command_id": command.command_id,
+        }
+        names = {match.decode() for match in _KEYCHAIN_NAME.findall(json_text.dumps(config))}
+        if names:
+            variables["keychain"] = await self._credentials.keychain_names(names)
+
+        def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+            return template.render(value, {**variables, **extra} if extra else variables)
+
+        return ToolContext(
+            execution_id=command.execution_id,
+            command_id=command.command_id,
+            step=command.step,
+            kind=command.kind,
+            server_url=command.server_url,
+            worker_id=self._worker_id,
+            attempt=command.attempt,
+            timeout_s=timeout_s,
+            variables=variables,
+            input=command.input,
+            stop=self.stop,
+            logger=self._log,
+            control_plane=_ToolPlane(self._plane, command),
+            render=render,
+            credential=self._credentials.credential,
+            run_tool=self._registry.run_tool,
+            report_progress=self._report_progress,
+        )
+
+    def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
+        self._log.info("tool_progress", **progress)
+
+
+class _ToolPlane:
+    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane)."""
+
+    def __init__(self, plane: Plane, command: Command) -> None:
+        self._plane = plane
+        self._command = command
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return await self._plane.execute_playbook(body)
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return await self._plane.execution_status(execution_id)
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
+        return await self._plane.put_result(self._command.execution_id, name, data, source_step=source_step)
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        return await self._plane.resolve_result(ref)
+
+    async def get_var(self, name: str) -> JsonValue:
+        return await self._plane.get_var(self._command.execution_id, name)
+
+    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
+        await self._plane.set_vars(self._command.execution_id, variables, self._command.step)
+
+
+def failure_of(error: BaseException) -> ToolResult:
+    """The failure that an exception after the claim is told as: type, message and cause chain (T-19)."""
+    chain: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        text = str(current)
+        named = isinstance(current, ToolError)
+        chain.append(
+            text if named and text else f"{type(current).__name__}: {text}" if text else type(current).__name__
+        )
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    message = "; caused by ".join(dict.fromkeys(chain))
+    if isinstance(error, ToolError):
+        return ToolResult.failure(message, kind=error.kind, retryable=error.retryable, code=error.code)
+    details: dict[str, Any] = {"code": type(error).__name__}
+    return ToolResult.failure(message, kind="unknown", **details)

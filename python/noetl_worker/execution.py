@@ -1,0 +1,155 @@
+"""ONE command, from bytes to outcome: start reading here.
+
+    bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
+
+Each stage is a verb below and a room of its own. Nothing is acknowledged before the plane has accepted the terminal
+events; whatever fails after the claim ends in exactly one terminal set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker import acknowledge, case_actions, envelope, results
+from noetl_worker.claim import claim_command
+from noetl_worker.command import bare_command, hydrate
+from noetl_worker.concurrency import InFlight, Seen
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.dialects import EventForm, event_form
+from noetl_worker.dispatch import Dispatch, failure_of
+from noetl_worker.errors import ControlPlaneError, NotificationError, ServerRefused
+from noetl_worker.events import CommandEvents
+from noetl_worker.identity import Identity
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.keepalive import Keepalive
+from noetl_worker.models import (
+    Claimed,
+    ClaimOutcome,
+    Command,
+    Envelope,
+    FitRules,
+    HeldByThisWorker,
+    Outcome,
+    Report,
+    RetryLater,
+)
+from noetl_worker.observability import metrics
+from noetl_worker.settings import Settings
+from noetl_worker.snowflake import Snowflake
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["Execution"]
+
+INTERRUPTED_TIMEOUT_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a notification needs on its way. One for the whole worker; `run` is called concurrently."""
+
+    settings: Settings
+    identity: Identity
+    client: ControlPlaneClient
+    registry: Registry
+    in_flight: InFlight
+    keepalive: Keepalive
+    ids: Snowflake
+
+    async def run(self, delivery: Delivery) -> Outcome | None:
+        """Take one delivery to its outcome; None when another delivery of the same message will answer."""
+        try:
+            notification = envelope.decode(delivery.data)
+        except NotificationError as error:
+            return acknowledge.poison(f"not a notification: {error}")
+        seen = self.in_flight.look(notification.command_id, delivery.stream_sequence)
+        if seen is not Seen.NEW:
+            return acknowledge.duplicate(seen, delivery.num_delivered)
+        with self.in_flight.entered(notification.command_id, delivery.stream_sequence):
+            return await self._claim_and_run(notification, delivery)
+
+    async def _claim_and_run(self, notification: Envelope, delivery: Delivery) -> Outcome:
+        try:
+            plane = await self.client.plane(notification.server_url)
+            claim = await claim_command(plane, notification, self.identity.name_for(plane.dialect))
+        except ControlPlaneError as error:
+            claim = RetryLater(str(error))
+        metrics.claim_ended(claim, delivery.received_at)
+        if not isinstance(claim, Claimed):
+            return acknowledge.after_claim(claim, delivery.num_delivered, max_not_found=self.settings.max_not_found)
+
+        command = bare_command(claim.body, notification, plane)
+        events = CommandEvents(command, plane, self._form(plane), self.ids, hold_s=self.settings.started_hold_ms / 1000)
+        claimed_at = time.monotonic()
+        try:
+            report = await self._perform(command, claim, notification, plane, events)
+            if self.keepalive.is_expired(delivery.reply) and (lost := await self._lost(plane, notification)):
+                return acknowledge.after_claim(lost, delivery.num_delivered, max_not_found=self.settings.max_not_found)
+            return await self._tell(command, plane, events, report)
+        except asyncio.CancelledError:  # the drain is over: interrupted is not failed
+            return await self._give_back(command, plane, events, claimed_at)
+        finally:
+            events.abandon()
+
+    async def _perform(
+        self, command: Command, claim: Claimed, notification: Envelope, plane: Plane, events: CommandEvents
+    ) -> Report:
+        """Stages 4 to 7a. Whatever goes wrong becomes the report of a failure."""
+        dispatch: Dispatch | None = None
+        try:
+            command = await hydrate(claim.body, notification, plane)
+            dispatch = self._dispatch(command, plane)
+            ready = await dispatch.prepare()
+            events.start()
+            result = await dispatch.run(ready)
+            decision = case_actions.decide(command, result, self.identity.name_for(plane.dialect))
+            await case_actions.act(decision, command, plane)
+            return await results.report(command, result, decision, plane, self._rules(dispatch))
+        except Exception as error:  # the task guard: any failure after a claim is told, never swallowed
+            events.start()
+            failure = failure_of(error)
+            return await results.report_failure(command, failure, plane, self._rules(dispatch))
+
+    async def _tell(self, command: Command, plane: Plane, events: CommandEvents, report: Report) -> Outcome:
+        """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""
+        try:
+            await events.finish(report)
+        except ServerRefused as refused:
+            metrics.EVENT_EMIT_FAILED.inc()
+            plain = results.refused_report(report, refused)
+            try:
+                await events.finish(plain)
+            except ServerRefused as again:
+                metrics.EVENT_EMIT_FAILED.inc()
+                return acknowledge.poison(f"the control plane refuses the outcome: {again}")
+        self.in_flight.finish(command.command_id)
+        return acknowledge.reported()
+
+    async def _lost(self, plane: Plane, notification: Envelope) -> ClaimOutcome | None:
+        """The delivery had expired while we worked: None when the claim is still ours, else who has it now."""
+        claim = await claim_command(plane, notification, self.identity.name_for(plane.dialect))
+        still_ours = isinstance(claim, Claimed | HeldByThisWorker | RetryLater)
+        return None if still_ours else claim
+
+    async def _give_back(self, command: Command, plane: Plane, events: CommandEvents, claimed_at: float) -> Outcome:
+        """Interrupted by the end of the drain. On a plane where nobody could take it up again, it is told as failed."""
+        if self.identity.can_return(plane.dialect):
+            return acknowledge.interrupted(plane.dialect, time.monotonic() - claimed_at)
+        text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
+        failure = Report(status="error", context={"status": "error", "error": text}, error=text)
+        await asyncio.wait_for(events.finish(failure), INTERRUPTED_TIMEOUT_S)
+        return acknowledge.reported()
+
+    def _form(self, plane: Plane) -> EventForm:
+        return event_form(plane.dialect, self.identity.name_for(plane.dialect))
+
+    def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
+        name = self.identity.name_for(plane.dialect)
+        limit_s = self.settings.command_timeout_s
+        return Dispatch(self.registry, command, plane, worker_id=name, default_timeout_s=limit_s)
+
+    def _rules(self, dispatch: Dispatch | None) -> FitRules:
+        secrets = dispatch.secrets if dispatch is not None else ()
+        return FitRules(max_bytes=self.settings.result_max_bytes, secrets=secrets)

@@ -1,0 +1,46 @@
+"""Who claims. The two planes want opposite things of a worker's id (ARCHITECTURE 4).
+
+Python plane: the same id is refused for 1,800 s after `command.started`, so an id lives as long as its process.
+Rust plane: a claim is for ever and the same id is always let in, so the id must survive the process.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import Final
+
+import structlog
+
+from noetl_worker.models import Dialect
+from noetl_worker.settings import Settings
+
+__all__ = ["Identity"]
+
+log = structlog.get_logger("noetl_worker.identity")
+
+
+class Identity:
+    """The id per dialect: `unique` for the Python plane, WORKER_ID as it is for the Rust plane."""
+
+    def __init__(self, settings: Settings) -> None:
+        stem = settings.worker_id or socket.gethostname() or "worker"
+        self.unique: Final = f"{stem}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.stable: Final = settings.worker_id or None
+
+    def name_for(self, dialect: Dialect) -> str:
+        """The worker_id of claims and the `name` of the registry row on a plane of this dialect."""
+        return self.stable or self.unique if dialect is Dialect.RUST else self.unique
+
+    def can_return(self, dialect: Dialect) -> bool:
+        """Whether another process can take over what this one claimed."""
+        return dialect is Dialect.PYTHON or self.stable is not None
+
+    def warn_if_unstable(self, dialect: Dialect) -> None:
+        if not self.can_return(dialect):
+            log.warning(
+                "worker_id_unset",
+                advice="a claim on the Rust control plane is for ever: set WORKER_ID (a StatefulSet's pod name), "
+                "else a command of a killed worker is never taken up again",
+            )

@@ -1,0 +1,193 @@
+"""One thread with its own event loop and its own NATS connection: what must go on while the main loop is blocked.
+
+It sends `in_progress` for every delivery that is not settled, beats the registry row, and serves the probes.
+Measured (ARCHITECTURE 4): in-progress from a blocked loop's own connection gave 3 deliveries of one command; from
+a second connection in a second thread, 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import nats
+import structlog
+import uvicorn
+
+from noetl_worker.control_plane.client import ControlPlaneClient
+from noetl_worker.control_plane.registration import Registration
+from noetl_worker.control_plane.transport import open_transport
+from noetl_worker.errors import ControlPlaneError, NoetlWorkerError, SettingsError
+from noetl_worker.identity import Identity
+from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.jetstream.delivery import IN_PROGRESS
+from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.settings import Settings
+
+__all__ = ["Keepalive"]
+
+log = structlog.get_logger("noetl_worker.keepalive")
+_STOP_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class _Beat:
+    last_sent: float
+    """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
+
+
+class Keepalive:
+    """Start it before the first pull, stop it after the last ack."""
+
+    def __init__(self, settings: Settings, health: Health, identity: Identity, *, version: str, engine: str) -> None:
+        self._settings = settings
+        self._health = health
+        self._identity = identity
+        self._version = version
+        self._engine = engine
+        self._ack_wait_s = settings.ack_wait_s
+        self._beats: dict[str, _Beat] = {}
+        self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._up: Future[None] = Future()
+        self._stop: asyncio.Event | None = None
+        self._deregister = True
+        self.probes_port: int | None = None
+
+    # ── called from the main loop ──
+
+    async def start(self) -> None:
+        """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
+        self._thread.start()
+        await asyncio.wrap_future(self._up)
+
+    def set_ack_wait(self, ack_wait_s: float) -> None:
+        """The effective ack_wait, read back from the durable."""
+        self._ack_wait_s = ack_wait_s
+
+    def track(self, reply: str, received_at: float) -> None:
+        """Keep this delivery ours until `untrack`."""
+        self._beats[reply] = _Beat(received_at)
+
+    def untrack(self, reply: str) -> None:
+        self._beats.pop(reply, None)
+
+    def is_expired(self, reply: str) -> bool:
+        """No sign of life for longer than ack_wait: the server has given the message to somebody else."""
+        beat = self._beats.get(reply)
+        return beat is not None and time.monotonic() - beat.last_sent > self._ack_wait_s
+
+    async def stop(self, *, deregister: bool = True) -> None:
+        """End the thread: deregister (outliving the drain is the point), close its connection."""
+        if self._loop is None or self._stop is None or not self._thread.is_alive():
+            return
+        self._deregister = deregister
+        self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, _STOP_TIMEOUT_S)
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # the outermost guard of this thread: nothing may vanish with it
+            if not self._up.done():
+                self._up.set_exception(error)
+            else:
+                log.exception("keepalive_died", error=str(error))
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        connection = await connect(self._settings, f"noetl-worker keepalive {self._identity.unique}", attempts=3)
+        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
+        server, serving = await self._serve_probes()
+        registry = asyncio.create_task(self._registry(client))
+        beats = asyncio.create_task(self._beat_for_ever(connection))
+        self._up.set_result(None)
+        try:
+            await self._stop.wait()
+        finally:
+            await _ended(beats)
+            registration = await _ended(registry)
+            if registration is not None and self._deregister:
+                await registration.deregister()
+            if server is not None and serving is not None:
+                server.should_exit = True
+                await asyncio.wait([serving], timeout=2)
+            await connection.close()
+            await client.close()
+
+    async def _registry(self, client: ControlPlaneClient) -> Registration | None:
+        """Register when the plane is there, then beat until cancelled."""
+        registration: Registration | None = None
+        try:
+            while True:
+                if registration is None:
+                    registration = await self._registration(client)
+                else:
+                    await registration.heartbeat()
+                await asyncio.sleep(self._settings.heartbeat_interval_s if registration else 1.0)
+        except asyncio.CancelledError:
+            return registration
+
+    async def _registration(self, client: ControlPlaneClient) -> Registration | None:
+        try:
+            plane = await client.plane(self._settings.server_url)
+        except ControlPlaneError as error:
+            log.warning("control_plane_unreachable", error=str(error))
+            return None
+        name = self._identity.name_for(plane.dialect)
+        registration = Registration(plane, self._settings, name, version=self._version, engine=self._engine)
+        return registration if await registration.register() else None
+
+    async def _beat_for_ever(self, connection: Connection) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._ack_wait_s / 12))
+            await self._beat_once(connection)
+
+    async def _beat_once(self, connection: Connection) -> None:
+        now = time.monotonic()
+        due = [
+            (reply, beat) for reply, beat in list(self._beats.items()) if now - beat.last_sent >= self._ack_wait_s / 3
+        ]
+        if not due or not connection.is_connected:
+            return
+        try:
+            for reply, _ in due:
+                await connection.client.publish(reply, IN_PROGRESS)
+            await connection.client.flush(timeout=2)
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
+            return
+        for _, beat in due:
+            beat.last_sent = now
+
+    async def _serve_probes(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:
+        if not self._settings.metrics_bind:
+            return None, None
+        host, _, port = self._settings.metrics_bind.rpartition(":")
+        config = uvicorn.Config(
+            probe_app(self._health), host=host, port=int(port), log_level="error", access_log=False, lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        try:
+            sockets = [socket.create_server((host, int(port)))]
+        except OSError as error:
+            raise SettingsError(
+                "WORKER_METRICS_BIND", self._settings.metrics_bind, f"a free address ({error}); empty switches it off"
+            ) from error
+        self.probes_port = sockets[0].getsockname()[1]
+        return server, asyncio.create_task(server.serve(sockets=sockets))
+
+
+async def _ended(task: asyncio.Task[Registration | None] | asyncio.Task[None]) -> Registration | None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, NoetlWorkerError):
+        return await task
+    return None

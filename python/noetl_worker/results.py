@@ -1,0 +1,208 @@
+"""Stage 7a: a tool's result held to the event budget: redacted, measured, and stored by reference when too large.
+
+Both planes drop or choke on large results (the Python one loses the context in silence above 102,400 bytes of
+compact JSON, wire.md 4.9), so what is over the budget goes to the result store and the event carries a reference
+and a preview.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker import engine, json_text
+from noetl_worker.control_plane.client import Plane
+from noetl_worker.errors import ControlPlaneError, DocumentError, ServerRefused
+from noetl_worker.models import (
+    CaseAction,
+    CaseDecision,
+    Command,
+    Dialect,
+    Exit,
+    Fail,
+    FitRules,
+    FittedResult,
+    JsonValue,
+    Report,
+    SetVar,
+    ToolResult,
+    ToolStatus,
+)
+
+__all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
+
+log = structlog.get_logger("noetl_worker.results")
+_ENVELOPE_BYTES: Final = 512
+"""Room for what the event puts around the fitted result: the wrapper object and the command id."""
+_MAX_DOUBTFUL_TRIES: Final = 6
+_MAX_ERROR_CHARS: Final = 8_000
+
+
+async def report(command: Command, result: ToolResult, decision: CaseDecision, plane: Plane, rules: FitRules) -> Report:
+    """What the plane is told of a tool that returned (ARCHITECTURE 4).
+
+    A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
+    because playbooks are written for it: the Python plane is told call.error, the Rust plane a call.done with that
+    status (the playbook goes on; wire.md 9.3, item 7).
+    """
+    fitted = replace(await fit_result(command, result, plane, rules), notes=_notes(decision))
+    action = decision.action
+    if isinstance(action, Fail):
+        return replace(fitted, error=fit_text(action.message, rules))
+    if isinstance(action, Exit):
+        return replace(fitted, exit=action)
+    if action is None and result.status is not ToolStatus.SUCCESS and command.dialect is Dialect.PYTHON:
+        message = result.error.message if result.error is not None else f"the tool ended with {result.status.value}"
+        return replace(fitted, error=fit_text(message, rules))
+    return fitted
+
+
+async def report_failure(command: Command, failure: ToolResult, plane: Plane, rules: FitRules) -> Report:
+    """What the plane is told of a command that raised before, in or after its tool: always call.error."""
+    message = failure.error.message if failure.error is not None else "failed without a message"
+    fitted = await fit_result(command, failure, plane, rules)
+    return replace(fitted, error=fit_text(message, rules))
+
+
+def refused_report(refused_one: Report, error: ServerRefused) -> Report:
+    """The smallest possible failure, for a set that the plane will never accept."""
+    text = f"the control plane refused the outcome of this command ({error.status}): {error.body[:500]}"
+    context = {"status": "error", "error": text}
+    return Report(status="error", context=context, response=context, error=text, notes=refused_one.notes)
+
+
+def _notes(decision: CaseDecision) -> dict[str, JsonValue]:
+    notes: dict[str, JsonValue] = {}
+    if decision.action is not None:
+        notes["case"] = {"index": decision.index, "action": _action_name(decision.action)}
+    if decision.skipped:
+        notes["cases_skipped"] = [{"index": skipped.index, "reason": skipped.reason} for skipped in decision.skipped]
+    return notes
+
+
+def _action_name(action: CaseAction) -> str:
+    return "set_var" if isinstance(action, SetVar) else type(action).__name__.lower()
+
+
+async def fit_result(command: Command, result: ToolResult, plane: Plane, rules: FitRules) -> Report:
+    """Fit one result to the plane's events.
+
+    Args:
+        result: any status; a failure's message becomes part of the context.
+        rules: the budget (bytes of compact JSON, inclusive) and the secret values to take out.
+
+    Returns:
+        A Report without error: `report` decides whether the command failed.
+    """
+    body = _python_body(result) if command.dialect is Dialect.PYTHON else result.to_json()
+    inner = replace(rules, max_bytes=rules.max_bytes - _ENVELOPE_BYTES)
+    fitted = _fit(body, inner)
+    if fitted.fits(inner):
+        return _inline(command, result, fitted)
+    return await _by_reference(command, result, fitted, plane)
+
+
+def fit_text(text: str, rules: FitRules) -> str:
+    """An error text that may leave the process: redacted, with its middle cut when it is very long."""
+    clean = engine.redact_text(text, rules.secrets)
+    if len(clean) <= _MAX_ERROR_CHARS:
+        return clean
+    half = _MAX_ERROR_CHARS // 2
+    return f"{clean[:half]}\n... {len(clean) - _MAX_ERROR_CHARS} characters left out ...\n{clean[-half:]}"
+
+
+def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
+    try:
+        return engine.fit_result(json_text.dumps(body), rules)
+    except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
+        return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)
+
+
+def _python_body(result: ToolResult) -> JsonValue:
+    """What the Python plane's worker calls the response: the tool's data, or the failure as an object."""
+    if result.status is ToolStatus.SUCCESS:
+        return result.data
+    failure: dict[str, JsonValue] = dict(result.data) if isinstance(result.data, dict) else {}
+    if result.data is not None and not isinstance(result.data, dict):
+        failure["data"] = result.data
+    failure["status"] = "error"
+    if result.error is not None:
+        failure.update(error=result.error.message, error_kind=result.error.kind, retryable=result.error.retryable)
+        if result.error.code is not None:
+            failure["code"] = result.error.code
+    for name in ("stdout", "stderr", "exit_code"):
+        value = getattr(result, name)
+        if value is not None:
+            failure.setdefault(name, value)
+    return failure
+
+
+def _inline(command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+    embedded = json_text.embed(fitted.body)
+    if command.dialect is Dialect.PYTHON:
+        context = embedded if fitted.body[:1] == b"{" else {"data": embedded}  # the context must be an object
+        return Report(status=result.status.value, context=context, response=embedded)
+    # command_id inside the context is what the plane counts loop items by (wire.md 9.3, item 8)
+    whole = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
+    return Report(status=result.status.value, context=json_text.embed(whole))
+
+
+async def _by_reference(command: Command, result: ToolResult, fitted: FittedResult, plane: Plane) -> Report:
+    name = command.step.replace(":", "_").replace("/", "_")
+    preview = json_text.loads(fitted.preview) if fitted.preview else {"_truncated": True}
+    try:
+        stored = await _store(command, name, fitted, plane)
+    except ControlPlaneError as error:
+        # Refused for good: the preview is better than nothing, and the plane is told that it is one.
+        log.error("result_not_stored", execution_id=command.execution_id, bytes=fitted.size, error=str(error))
+        lost = {"preview": preview, "_truncated": True, "_bytes": fitted.size, "_error": str(error)[:500]}
+        return Report(status=result.status.value, context=lost, response=lost)
+    reference = _reference(stored, fitted, preview)
+    return Report(status=result.status.value, context=_context_of(command, reference, preview), reference=reference)
+
+
+async def _store(command: Command, name: str, fitted: FittedResult, plane: Plane) -> Mapping[str, JsonValue]:
+    """Store it, for as long as the trouble is a passing one: the delivery is kept alive meanwhile."""
+    tries = 0
+    while True:
+        try:
+            return await plane.put_result(command.execution_id, name, fitted.body, source_step=command.step)
+        except ControlPlaneError as error:
+            tries += 1
+            status = error.status if isinstance(error, ServerRefused) else 0
+            passing = error.is_retryable or status in (401, 403, 408, 425, 429, 502, 503, 504)
+            if not passing and (status < 500 or tries >= _MAX_DOUBTFUL_TRIES):
+                raise
+            log.warning("result_not_stored_yet", execution_id=command.execution_id, tries=tries, error=str(error))
+            await asyncio.sleep(min(10.0, 0.1 * 2.0 ** min(tries, 10)) * random.uniform(0.1, 1.0))
+
+
+def _reference(stored: Mapping[str, JsonValue], fitted: FittedResult, preview: JsonValue) -> dict[str, JsonValue]:
+    meta: dict[str, Any] = {
+        "bytes": stored.get("bytes", fitted.size),
+        "sha256": stored.get("sha256"),
+        "media_type": "application/json",
+        "content_type": "application/json",
+    }
+    reference: dict[str, JsonValue] = {
+        "kind": "result_ref",
+        "ref": stored.get("ref"),
+        "store": stored.get("store"),
+        "scope": stored.get("scope", "execution"),
+        "meta": meta,
+        "extracted": preview,
+    }
+    if stored.get("expires_at") is not None:
+        reference["expires_at"] = stored["expires_at"]
+    return reference
+
+
+def _context_of(command: Command, reference: Mapping[str, JsonValue], preview: JsonValue) -> JsonValue:
+    if command.dialect is Dialect.PYTHON:
+        return preview if isinstance(preview, dict) else {"preview": preview}
+    return {"data": {"_ref": reference["ref"]}, "command_id": str(command.command_id)}

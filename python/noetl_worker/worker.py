@@ -1,0 +1,309 @@
+"""The worker's life: connect, register, pull, drain, deregister.
+
+A stop is a level: it is asked for once and stays. First: drain (stop pulling, give back what is not claimed, let
+what runs finish). Second: cancel. Third: exit at once. Heartbeat and keepalive outlive the drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeAlias
+
+import nats
+import structlog
+
+from noetl_worker import __version__, acknowledge, engine
+from noetl_worker.concurrency import InFlight
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.transport import open_transport
+from noetl_worker.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused
+from noetl_worker.execution import Execution
+from noetl_worker.identity import Identity
+from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.jetstream.consumer import Durable, consumer_lag, ensure_durable
+from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.jetstream.puller import Puller
+from noetl_worker.keepalive import Keepalive
+from noetl_worker.models import Outcome
+from noetl_worker.observability import metrics
+from noetl_worker.observability.probes import Health
+from noetl_worker.settings import Settings
+from noetl_worker.snowflake import Snowflake, node_of
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["EXIT_CANCELLED", "EXIT_OK", "Worker"]
+
+EXIT_OK: Final = 0
+EXIT_CANCELLED: Final = 4
+"""Commands were still running when the drain timeout was over (or a second signal came); they were given back."""
+EXIT_AT_ONCE: Final = 130
+
+Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
+CANCEL_TIMEOUT_S: Final = 8.0
+PULSE_S: Final = 0.5
+log = structlog.get_logger("noetl_worker")
+
+
+class Worker:
+    """One worker process. `run()` returns its exit code."""
+
+    def __init__(self, settings: Settings, *, registry: Registry | None = None) -> None:
+        self.settings = settings
+        self.identity = Identity(settings)
+        self.health = Health()
+        self.in_flight = InFlight()
+        self.registry = registry or Registry()
+        self.ready = asyncio.Event()
+        self._stop_level = 0
+        self._stop = asyncio.Event()
+        self._cancel = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._puller: Puller | None = None
+        self._auth_refused = False
+        self.settled: dict[str, int] = {}
+        """How many notifications ended in which way: for the summary line and for tests."""
+
+    # ── stopping ──
+
+    def request_stop(self) -> None:
+        """Ask for the next level: drain, cancel, exit."""
+        self._stop_level += 1
+        log.info("stop_requested", level=self._stop_level, in_flight=len(self._tasks))
+        self._stop.set()
+        if self._stop_level >= 2:
+            self._cancel.set()
+        if self._stop_level >= 3:
+            os._exit(EXIT_AT_ONCE)
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT ask for a stop. Call it on the loop that runs the worker."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+
+    # ── the life ──
+
+    async def run(self) -> int:
+        """Work until a stop is asked for.
+
+        Raises:
+            JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
+        """
+        settings, pulse = self.settings, asyncio.ensure_future(self._pulse())
+        keepalive = Keepalive(settings, self.health, self.identity, version=__version__, engine=engine.ENGINE)
+        client = ControlPlaneClient(open_transport(settings, max_connections=settings.max_concurrent + 8), settings)
+        connection: Connection | None = None
+        try:
+            connection = await connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
+            durable = await ensure_durable(connection.client, settings)
+            keepalive.set_ack_wait(durable.ack_wait_s)
+            await keepalive.start()
+            plane = await self._reach_control_plane(client)
+            if plane is None:
+                return EXIT_OK
+            self.identity.warn_if_unstable(plane.dialect)
+            puller = self._puller = self._make_puller(connection, durable, self._execution(client, keepalive))
+            return await self._work(connection, durable, puller, plane)
+        finally:
+            self.health.set_ready(False, "stopped")
+            await keepalive.stop()
+            await self.registry.aclose()
+            await client.close()
+            if connection is not None:
+                await connection.close()
+            pulse.cancel()
+            log.info("stopped", settled=self.settled)
+
+    def _make_puller(self, connection: Connection, durable: Durable, execution: Execution) -> Puller:
+        store = DeadLetterStore(connection, self.settings.dead_letter_subject)
+        settle = partial(
+            settle_delivery, DeadLetters(store.publish, self.settings.dead_letter_subject, self.identity.unique)
+        )
+
+        async def ensure() -> Durable:
+            return await ensure_durable(connection.client, self.settings)
+
+        return Puller(
+            connection,
+            durable,
+            window=lambda: self.settings.max_concurrent - len(self._tasks),
+            deliver=lambda delivery: self._deliver(delivery, execution, settle),
+            ensure=ensure,
+        )
+
+    async def _work(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> int:
+        pulling = asyncio.ensure_future(puller.run())
+        watching = asyncio.ensure_future(self._watch(connection, durable, puller, plane))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        self.health.puller_progress = lambda: puller.last_progress
+        metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
+        log.info("pulling", **self._start_line(durable, plane))
+        self.health.set_ready(True, "pulling")
+        self.ready.set()
+        try:
+            await asyncio.wait({pulling, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if pulling.done():
+                pulling.result()  # raises what ended it
+            self.health.set_ready(False, "draining")
+            return await self._drain(puller)
+        finally:
+            for task in (pulling, watching, stopped):
+                task.cancel()
+            await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
+
+    def _start_line(self, durable: Durable, plane: Plane) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "engine": engine.ENGINE,
+            "http": plane.client.transport.name,
+            "stream": durable.stream,
+            "durable": durable.name,
+            "filters": durable.filters,
+            "slots": self.settings.max_concurrent,
+            "control_plane": plane.dialect.value,
+            "server_url": plane.url,
+            "worker_id": self.identity.name_for(plane.dialect),
+        }
+
+    async def _drain(self, puller: Puller) -> int:
+        """Let what runs finish, for as long as it may; then stop it and give it back."""
+        puller.pause(True)  # the subscription stays: what an open pull still brings is given back at once
+        log.info("draining", in_flight=len(self._tasks), timeout_s=self.settings.drain_timeout_s)
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        cancelled = asyncio.ensure_future(self._cancel.wait())
+        while self._tasks and not cancelled.done() and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait({cancelled, *self._tasks}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        cancelled.cancel()
+        if not self._tasks:
+            return EXIT_OK
+        log.warning("cancelling", in_flight=len(self._tasks))
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
+        return EXIT_CANCELLED
+
+    # ── one delivery ──
+
+    def _deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
+        """A message is here: work on it, or give it back when we are stopping."""
+        if self._stop.is_set():
+            task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.given_back())))
+        else:
+            execution.keepalive.track(delivery.reply, delivery.received_at)
+            task = asyncio.ensure_future(self._handle(delivery, execution, settle))
+        self._tasks.add(task)
+        metrics.CONCURRENT.set(len(self._tasks))
+        task.add_done_callback(self._ended)
+
+    async def _handle(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
+        try:
+            outcome = await execution.run(delivery)
+        except asyncio.CancelledError:  # before the claim: another worker takes it now
+            outcome = acknowledge.given_back()
+        try:
+            if outcome is None:
+                metrics.DUPLICATES.inc()
+                return
+            if outcome.reason == acknowledge.AUTH_REFUSED:
+                self._pause_for_auth()
+            await self._settled(settle(delivery, outcome))
+        finally:
+            execution.keepalive.untrack(delivery.reply)
+
+    async def _settled(self, settling: Awaitable[str | None]) -> None:
+        ended = await settling
+        if ended is not None:
+            self.settled[ended] = self.settled.get(ended, 0) + 1
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        metrics.CONCURRENT.set(len(self._tasks))
+        if self._puller is not None:
+            self._puller.wake()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+    # ── around it ──
+
+    async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
+        """Wait until the configured plane answers; None when a stop comes first.
+
+        Raises:
+            ControlPlaneError: something answers that is no control plane.
+        """
+        tries = 0
+        while not self._stop.is_set():
+            try:
+                return await client.plane(self.settings.server_url)
+            except ControlPlaneError as error:
+                if not error.is_retryable and not isinstance(error, ServerRefused):
+                    raise
+                tries += 1
+                log.warning(
+                    "control_plane_unreachable",
+                    server_url=self.settings.server_url,
+                    error=str(error),
+                    advice="is NOETL_SERVER_URL right? Nothing is pulled until it answers",
+                )
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), min(5.0, 0.25 * 2.0 ** min(tries, 5)))
+        return None
+
+    def _pause_for_auth(self) -> None:
+        """401 or 403: stop pulling, not ready, one line; pull again when the plane lets us in (ARCHITECTURE 4)."""
+        if self._auth_refused or self._puller is None:
+            return
+        self._auth_refused = True
+        self._puller.pause(True)
+        self.health.set_ready(False, "the control plane refuses the credentials")
+        log.error("auth_refused", advice="check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)")
+
+    async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
+        """Every few seconds: the durable's lag, whether NATS is there, whether we are let in again."""
+        while True:
+            await asyncio.sleep(self.settings.lag_poll_interval_s)
+            if self._auth_refused and await self._let_in(plane):
+                self._auth_refused = False
+                puller.pause(False)
+            if not self._auth_refused:
+                connected = connection.is_connected
+                self.health.set_ready(connected, "pulling" if connected else "NATS is not connected")
+            try:
+                pending, ack_pending = await consumer_lag(connection.client, durable)
+            except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
+                log.warning("lag_unknown", error=repr(error))
+                continue
+            metrics.PENDING.labels(durable.stream, durable.name).set(pending)
+            metrics.ACK_PENDING.labels(durable.stream, durable.name).set(ack_pending)
+
+    async def _let_in(self, plane: Plane) -> bool:
+        try:
+            await plane.heartbeat(self.identity.name_for(plane.dialect))
+        except AuthRefused:
+            return False
+        except ControlPlaneError as error:
+            log.warning("auth_probe_failed", error=str(error))
+            return False
+        log.info("auth_accepted")
+        return True
+
+    async def _pulse(self) -> None:
+        while True:
+            self.health.pulse = time.monotonic()
+            await asyncio.sleep(PULSE_S)
+
+    def _execution(self, client: ControlPlaneClient, keepalive: Keepalive) -> Execution:
+        node = self.settings.snowflake_node_id
+        ids = Snowflake(
+            node_of(self.identity.unique) if node is None else node, epoch_ms=self.settings.snowflake_epoch_ms
+        )
+        return Execution(self.settings, self.identity, client, self.registry, self.in_flight, keepalive, ids)
