@@ -1,0 +1,101 @@
+"""One SQLite connection for everything the plane keeps, its schema, and the ids and times it hands out."""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+from noetl_worker.models import Dialect
+from noetl_worker.snowflake import DEFAULT_EPOCH_MS, Snowflake
+
+__all__ = ["Ids", "connect", "moment"]
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS catalog (
+  catalog_id INTEGER PRIMARY KEY, path TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL,
+  content TEXT NOT NULL, created_at REAL NOT NULL, UNIQUE (path, version));
+CREATE TABLE IF NOT EXISTS executions (
+  execution_id INTEGER PRIMARY KEY, catalog_id INTEGER NOT NULL, path TEXT NOT NULL, version INTEGER NOT NULL,
+  parent_execution_id INTEGER, status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL, error TEXT);
+CREATE TABLE IF NOT EXISTS commands (
+  event_id INTEGER PRIMARY KEY, command_ref TEXT NOT NULL UNIQUE, execution_id INTEGER NOT NULL, node TEXT NOT NULL,
+  action TEXT NOT NULL, context BLOB NOT NULL, meta BLOB NOT NULL, status TEXT NOT NULL, worker_id TEXT,
+  issued_at REAL NOT NULL, claimed_at REAL, published_at REAL, high_id INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS commands_status ON commands (status);
+CREATE TABLE IF NOT EXISTS events (
+  event_id INTEGER PRIMARY KEY, execution_id INTEGER NOT NULL, event_type TEXT NOT NULL, node TEXT NOT NULL,
+  status TEXT NOT NULL, created_at REAL NOT NULL, context BLOB, result BLOB, error TEXT, meta BLOB, worker_id TEXT,
+  command_ref TEXT, by_batch INTEGER NOT NULL DEFAULT 0, parent_event_id INTEGER);
+CREATE INDEX IF NOT EXISTS events_execution ON events (execution_id, event_id);
+CREATE INDEX IF NOT EXISTS events_command ON events (command_ref, event_type);
+CREATE TABLE IF NOT EXISTS batches (
+  request_id INTEGER PRIMARY KEY, idempotency_key TEXT UNIQUE, execution_id INTEGER NOT NULL, event_ids BLOB NOT NULL,
+  state TEXT NOT NULL, error_code TEXT, message TEXT, commands_generated INTEGER, updated_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS variables (
+  execution_id INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, type TEXT NOT NULL, source_step TEXT,
+  created_at REAL NOT NULL, accessed_at REAL NOT NULL, access_count INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (execution_id, name));
+CREATE TABLE IF NOT EXISTS results (
+  ref TEXT PRIMARY KEY, execution_id INTEGER NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL, store TEXT NOT NULL,
+  scope TEXT NOT NULL, source_step TEXT, expires_at REAL, sha256 TEXT NOT NULL, extracted BLOB, correlation BLOB,
+  created_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS credentials (
+  name TEXT PRIMARY KEY, id INTEGER NOT NULL, type TEXT, data BLOB NOT NULL, meta BLOB, tags BLOB, description TEXT,
+  created_at REAL NOT NULL, updated_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS keychain (
+  cache_key TEXT PRIMARY KEY, token_data BLOB NOT NULL, credential_type TEXT, cache_type TEXT, scope_type TEXT,
+  expires_at REAL NOT NULL, auto_renew INTEGER NOT NULL DEFAULT 0, access_count INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS runtimes (
+  name TEXT PRIMARY KEY, runtime_id INTEGER NOT NULL, status TEXT NOT NULL, runtime BLOB, labels BLOB,
+  capabilities BLOB, capacity INTEGER, uri TEXT, hostname TEXT, heartbeat REAL NOT NULL, created_at REAL NOT NULL,
+  updated_at REAL NOT NULL);
+"""
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """Open the store and make its tables. One connection, one writer: the event loop's thread.
+
+    synchronous=OFF: a development log need not survive a power cut, and every fsync would cost more than a request.
+    """
+    connection = sqlite3.connect(
+        str(path) if path is not None else ":memory:",
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.executescript(SCHEMA)
+    return connection
+
+
+def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
+    """`at` (seconds since 1970) as ISO 8601 with microseconds; the Rust plane writes Z, the Python plane +00:00."""
+    if at is None:
+        return None
+    whole = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc)
+    return whole.strftime("%Y-%m-%dT%H:%M:%S.%f") + utc
+
+
+class Ids:
+    """Ids that only grow: the Python plane's database form, or the Rust plane's snowflakes (wire.md 4.12)."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._snowflake = Snowflake(1)
+        self._is_rust = dialect is Dialect.RUST
+        self._last = 0
+
+    def next(self) -> int:
+        if self._is_rust:
+            return self._snowflake.next_id()
+        now = (time.time_ns() // 1_000_000 - DEFAULT_EPOCH_MS) << 23
+        self._last = max(self._last + 1, now)
+        return self._last
+
+    def snowflake(self) -> int:
+        """The application form, which both planes use for runtime rows."""
+        return self._snowflake.next_id()

@@ -1,0 +1,222 @@
+"""The plane's memory: commands and events as rows, and what is known about one of each."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from noetl_worker.dev.database import Ids, connect
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.json_text import dumps, loads
+from noetl_worker.models import JsonValue
+
+__all__ = ["OPEN", "CommandRow", "EventLog", "LoggedEvent"]
+
+OPEN: Final = ("PENDING", "CLAIMED", "RUNNING")
+_EVENT_COLUMNS: Final = (
+    "event_id, execution_id, event_type, node, status, created_at, context, result, error, meta, worker_id,"
+    " command_ref, by_batch, parent_event_id"
+)
+_INSERT_EVENT: Final = f"INSERT INTO events ({_EVENT_COLUMNS}) VALUES ({', '.join('?' * 14)})"
+_COMMAND_COLUMNS: Final = (
+    "event_id, command_ref, execution_id, node, action, context, meta, status, worker_id, issued_at, claimed_at,"
+    " published_at, high_id"
+)
+_INSERT_COMMAND: Final = f"INSERT INTO commands ({_COMMAND_COLUMNS}) VALUES ({', '.join('?' * 13)})"
+_SELECT_COMMAND: Final = f"SELECT {_COMMAND_COLUMNS} FROM commands"
+
+
+class CommandRow(NamedTuple):
+    """One issued command; `context` and `meta` are compact JSON, as a claim answers them."""
+
+    event_id: int
+    command_ref: str
+    """The command_id as text: the Python plane's is a number, the Rust plane's `<execution>:<step>:<event>`."""
+    execution_id: int
+    node: str
+    action: str
+    context: bytes
+    meta: bytes
+    status: str
+    """PENDING, CLAIMED, RUNNING, COMPLETED, FAILED or CANCELLED."""
+    worker_id: str | None
+    issued_at: float
+    claimed_at: float | None
+    published_at: float | None
+    high_id: int
+    """Largest id the plane has given out for this command; a worker's event below it is out of order (Rust)."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """One row of the event log. `context` and `result` are JSON values."""
+
+    event_id: int
+    execution_id: int
+    event_type: str
+    node: str
+    status: str
+    created_at: float
+    context: JsonValue = None
+    result: JsonValue = None
+    error: str | None = None
+    meta: JsonValue = None
+    worker_id: str | None = None
+    command_ref: str | None = None
+    by_batch: bool = False
+    parent_event_id: int | None = None
+
+    @property
+    def result_context(self) -> dict[str, JsonValue]:
+        """`result.context`, where the planes keep what a worker sent; {} when there is none."""
+        found = self.result.get("context") if isinstance(self.result, dict) else None
+        return found if isinstance(found, dict) else {}
+
+
+class EventLog:
+    """Rows of executions, commands and events. Everything runs in one thread; see `database.connect`."""
+
+    def __init__(self, settings: PlaneSettings) -> None:
+        self.db: Final = connect(settings.store)
+        self.ids: Final = Ids(settings.dialect)
+        self._listeners: list[Callable[[LoggedEvent], None]] = []
+
+    def close(self) -> None:
+        self.db.close()
+
+    def listen(self, listener: Callable[[LoggedEvent], None]) -> Callable[[], None]:
+        """Call `listener` with every event from now on; the returned function ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    # ── events ──────────────────────────────────────────────────────────────────────────────────
+
+    def append(self, events: Sequence[LoggedEvent]) -> None:
+        """Write events in one transaction. Raises sqlite3.IntegrityError for an id that is there already."""
+        rows = [_event_row(event) for event in events]
+        if len(rows) == 1:
+            self.db.execute(_INSERT_EVENT, rows[0])
+        else:
+            self.db.execute("BEGIN")
+            try:
+                self.db.executemany(_INSERT_EVENT, rows)
+            except sqlite3.Error:
+                self.db.execute("ROLLBACK")
+                raise
+            self.db.execute("COMMIT")
+        for listener in tuple(self._listeners):
+            for event in events:
+                listener(event)
+
+    def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
+        """The events of one execution in id order, of all or of the given types."""
+        query = f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ?"
+        if event_types:
+            query += f" AND event_type IN ({', '.join('?' * len(event_types))})"
+        rows = self.db.execute(query + " ORDER BY event_id", (execution_id, *event_types))
+        return [_event(row) for row in rows]
+
+    def last_event(self, execution_id: int) -> LoggedEvent | None:
+        row = self.db.execute(
+            f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ? ORDER BY event_id DESC LIMIT 1",
+            (execution_id,),
+        ).fetchone()
+        return _event(row) if row is not None else None
+
+    def find_of_command(
+        self, command_ref: str, event_types: Iterable[str], *, before: int | None = None, by_batch: bool = False
+    ) -> int | None:
+        """Id of an event of these types that names the command, or None."""
+        kinds = tuple(event_types)
+        query = f"SELECT event_id FROM events WHERE command_ref = ? AND event_type IN ({', '.join('?' * len(kinds))})"
+        parameters: list[JsonValue] = [command_ref, *kinds]
+        if before is not None:
+            query += " AND event_id < ?"
+            parameters.append(before)
+        if by_batch:
+            query += " AND by_batch = 1"
+        row = self.db.execute(query + " ORDER BY event_id DESC LIMIT 1", parameters).fetchone()
+        return row[0] if row is not None else None
+
+    # ── commands ────────────────────────────────────────────────────────────────────────────────
+
+    def add_commands(self, commands: Sequence[CommandRow]) -> None:
+        self.db.executemany(_INSERT_COMMAND, commands)
+
+    def command(self, event_id: int) -> CommandRow | None:
+        row = self.db.execute(f"{_SELECT_COMMAND} WHERE event_id = ?", (event_id,)).fetchone()
+        return CommandRow(*row) if row is not None else None
+
+    def command_by_ref(self, command_ref: str) -> CommandRow | None:
+        row = self.db.execute(f"{_SELECT_COMMAND} WHERE command_ref = ?", (command_ref,)).fetchone()
+        return CommandRow(*row) if row is not None else None
+
+    def commands_of(self, execution_id: int) -> list[CommandRow]:
+        rows = self.db.execute(f"{_SELECT_COMMAND} WHERE execution_id = ? ORDER BY event_id", (execution_id,))
+        return [CommandRow(*row) for row in rows]
+
+    def commands_in(self, *statuses: str) -> list[CommandRow]:
+        marks = ", ".join("?" * len(statuses))
+        rows = self.db.execute(f"{_SELECT_COMMAND} WHERE status IN ({marks}) ORDER BY event_id", statuses)
+        return [CommandRow(*row) for row in rows]
+
+    def count_commands(self, *statuses: str) -> int:
+        marks = ", ".join("?" * len(statuses))
+        row = self.db.execute(f"SELECT count(*) FROM commands WHERE status IN ({marks})", statuses).fetchone()
+        return int(row[0])
+
+    def set_claimed(self, command: CommandRow, worker_id: str, high_id: int) -> None:
+        self.db.execute(
+            "UPDATE commands SET status = 'CLAIMED', worker_id = ?, claimed_at = ?, high_id = ? WHERE event_id = ?",
+            (worker_id, time.time(), high_id, command.event_id),
+        )
+
+    def set_status(self, command_ref: str, status: str) -> None:
+        """Row side effect of a worker's event. A command that has ended keeps its end."""
+        self.db.execute(
+            "UPDATE commands SET status = ? WHERE command_ref = ? AND status IN ('PENDING', 'CLAIMED', 'RUNNING')",
+            (status, command_ref),
+        )
+
+    def raise_high_id(self, command_ref: str, event_id: int) -> None:
+        self.db.execute(
+            "UPDATE commands SET high_id = ? WHERE command_ref = ? AND high_id < ?",
+            (event_id, command_ref, event_id),
+        )
+
+    def set_published(self, event_ids: Iterable[int], at: float | None) -> None:
+        self.db.executemany("UPDATE commands SET published_at = ? WHERE event_id = ?", [(at, one) for one in event_ids])
+
+
+def _event_row(event: LoggedEvent) -> tuple[JsonValue, ...]:
+    return (
+        event.event_id,
+        event.execution_id,
+        event.event_type,
+        event.node,
+        event.status,
+        event.created_at,
+        None if event.context is None else dumps(event.context),
+        None if event.result is None else dumps(event.result),
+        event.error,
+        None if event.meta is None else dumps(event.meta),
+        event.worker_id,
+        event.command_ref,
+        int(event.by_batch),
+        event.parent_event_id,
+    )
+
+
+def _event(row: sqlite3.Row) -> LoggedEvent:
+    values = list(row)
+    for position in (6, 7, 9):
+        values[position] = None if values[position] is None else loads(values[position])
+    values[12] = bool(values[12])
+    return LoggedEvent(*values)

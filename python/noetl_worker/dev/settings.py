@@ -1,0 +1,50 @@
+"""What can be turned on the development control plane; every default is the real plane's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from noetl_worker.models import Dialect
+
+__all__ = ["PlaneSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneSettings:
+    """Settings of one DevControlPlane. Times in seconds, sizes in bytes (wire.md 3.2, 3.5, 4.9, 6.6)."""
+
+    dialect: Dialect = Dialect.PYTHON
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: a free port, kept over stop() and start()."""
+    public_url: str | None = None
+    """What notifications carry as `server_url`; None: the plane's own URL. A test's proxy goes here."""
+    store: Path | None = None
+    """SQLite file of the event log; None: in memory."""
+
+    claim_lease_s: float = 120.0
+    claims_cache_ttl_s: float = 30.0
+    heartbeat_stale_s: float = 30.0
+    running_hard_timeout_s: float = 1800.0
+    retry_after_s: int = 2
+
+    reaper_interval_s: float = 60.0
+    pending_retry_s: float = 60.0
+    worker_stale_s: float = 60.0
+    publish_recovery_delay_s: float = 30.0
+    reaper_batch: int = 100
+
+    batch_max_events: int = 256
+    batch_max_payload_bytes: int = 2 * 1024 * 1024
+    event_context_max_bytes: int = 102_400
+    inline_field_max_bytes: int = 8_192
+
+    result_prefix: Literal["/api", "/api/api"] = "/api"
+    """Release v4.0.0 of the Python plane mounts /result under a doubled /api (wire.md 3.9); later ones do not."""
+    stream: str = "NOETL_COMMANDS"
+    subject: str = "noetl.commands"
+    stream_storage: Literal["memory", "file"] = "memory"
+    extra_kinds: tuple[str, ...] = ()
+    """Tool kinds to accept beside the real plane's (an integrator's own)."""
