@@ -58,8 +58,8 @@ _PAGING_WORDS: Final = frozenset({
 })  # fmt: skip
 
 _CREDENTIAL: Final = re.compile(
-    r"\b[Bb][Ee][Aa][Rr][Ee][Rr][ \t]+[A-Za-z0-9._~+/=-]{6,}"
-    r"|\b[Bb][Aa][Ss][Ii][Cc][ \t]+[A-Za-z0-9+/]{8,}={0,2}"
+    r"\b(?:[Bb]earer|BEARER)[ \t]+[A-Za-z0-9._~+/=-]{6,}"
+    r"|\b(?:[Bb]asic|BASIC)[ \t]+[A-Za-z0-9+/]{8,}={0,2}"
     r"|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*"
     r"|-----BEGIN [A-Z0-9 ]{1,64}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,64}-----|\Z)"
     r"|\bsk-[A-Za-z0-9_-]{16,}"
@@ -73,7 +73,8 @@ _CREDENTIAL: Final = re.compile(
 )
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*")
 _ASSIGNMENT: Final = re.compile(
-    r"\b((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]|[Pp][Aa][Ss][Ss][Pp][Hh][Rr][Aa][Ss][Ee]"
+    r"\b((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]"
+    r"|[Pp][Aa][Ss][Ss][Pp][Hh][Rr][Aa][Ss][Ee]"
     r"|[Ss][Ee][Cc][Rr][Ee][Tt]|[Tt][Oo][Kk][Ee][Nn]|[Aa][Pp][Ii][_-]?[Kk][Ee][Yy]|access_token|client_secret)=)"
     r"(\"[^\"]*\"|'[^']*'|[^ \t\r\n&;,'\"]+)",
     re.ASCII,
@@ -84,7 +85,7 @@ _ASSIGNMENT: Final = re.compile(
 def is_sensitive_key(key: str) -> bool:
     """Whether a key names a secret: a whole word or pair of words of the tables, unless the last word describes it."""
     words = [word.lower() for word in _WORD.findall(key)]
-    if not words or (len(words) > 1 and words[-1] in DESCRIBING_WORDS and words[-2:] != ["session", "id"]):
+    if not words or (len(words) > 1 and words[-1] in DESCRIBING_WORDS):
         return False
     previous = ""
     for word in words:

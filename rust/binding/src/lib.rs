@@ -1,0 +1,98 @@
+//! `noetl_worker._core`: the Rust engine for Python. Conversions of arguments, values and errors only.
+
+mod cases;
+mod convert;
+mod guard;
+#[cfg(feature = "rhai")]
+mod rhai;
+
+use noetl_worker_engine as engine;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::guard::guarded;
+
+/// See `protocol.Engine.decode_notification`.
+#[pyfunction]
+fn decode_notification<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    guarded(py, || {
+        let (envelope, document) = engine::decode_notification(data).map_err(|error| convert::error(py, error))?;
+        convert::envelope(py, &envelope, &document)
+    })
+}
+
+/// See `protocol.Engine.decide`.
+#[pyfunction]
+#[pyo3(signature = (left, op, right))]
+fn decide(py: Python<'_>, left: &[u8], op: &str, right: Option<&[u8]>) -> PyResult<bool> {
+    guarded(py, || {
+        let size = left.len() + right.map_or(0, <[u8]>::len);
+        convert::released(py, size, || engine::decide(left, op, right)).map_err(|error| convert::error(py, error))
+    })
+}
+
+/// See `protocol.Engine.evaluate`.
+#[pyfunction]
+#[pyo3(signature = (condition, variables, data))]
+fn evaluate(py: Python<'_>, condition: &[u8], variables: &[u8], data: Option<&[u8]>) -> PyResult<bool> {
+    guarded(py, || {
+        let size = condition.len() + variables.len() + data.map_or(0, <[u8]>::len);
+        convert::released(py, size, || engine::evaluate(condition, variables, data))
+            .map_err(|error| convert::error(py, error))
+    })
+}
+
+/// See `protocol.Engine.fit_result`.
+#[pyfunction]
+fn fit_result<'py>(py: Python<'py>, data: &[u8], rules: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    guarded(py, || {
+        let rules = engine::Rules {
+            max_bytes: rules.getattr("max_bytes")?.extract()?,
+            preview_bytes: rules.getattr("preview_bytes")?.extract()?,
+            preview_depth: rules.getattr("preview_depth")?.extract()?,
+            secrets: rules.getattr("secrets")?.extract()?,
+        };
+        let fitted = convert::released(py, data.len(), || engine::fit_result(data, &rules))
+            .map_err(|error| convert::error(py, error))?;
+        let preview = fitted.preview.map(|preview| PyBytes::new(py, &preview));
+        let body = PyBytes::new(py, &fitted.body);
+        let fields = (body, fitted.body.len(), fitted.redactions, preview).into_pyobject(py)?;
+        convert::named_tuple(py, convert::FITTED_RESULT.get(py, "FittedResult")?, &fields)
+    })
+}
+
+/// See `protocol.Engine.redact_text`.
+#[pyfunction]
+fn redact_text(py: Python<'_>, text: &str, secrets: &Bound<'_, PyAny>) -> PyResult<String> {
+    guarded(py, || {
+        let secrets: Vec<String> = secrets.try_iter()?.map(|secret| secret?.extract()).collect::<PyResult<_>>()?;
+        Ok(convert::released(py, text.len(), || engine::redact_text(text, &secrets)))
+    })
+}
+
+/// Panic on purpose: the tests show that a bug in Rust becomes `EnginePanic` and the process goes on.
+#[pyfunction]
+fn _panic(py: Python<'_>, text: &str) -> PyResult<()> {
+    guarded(py, || panic!("{text}"))
+}
+
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("SOURCE_HASH", env!("NOETL_WORKER_SOURCE_HASH"))?;
+    module.add("BUILD_PROFILE", if cfg!(debug_assertions) { "dev" } else { "release" })?;
+    module.add("FEATURES", PyTuple::new(py, cfg!(feature = "rhai").then_some("rhai"))?)?;
+    module.add_class::<cases::CaseTable>()?;
+    module.add_class::<cases::NeedsTemplate>()?;
+    module.add_function(wrap_pyfunction!(decode_notification, module)?)?;
+    module.add_function(wrap_pyfunction!(cases::compile_cases, module)?)?;
+    module.add_function(wrap_pyfunction!(decide, module)?)?;
+    module.add_function(wrap_pyfunction!(evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(fit_result, module)?)?;
+    module.add_function(wrap_pyfunction!(redact_text, module)?)?;
+    module.add_function(wrap_pyfunction!(_panic, module)?)?;
+    #[cfg(feature = "rhai")]
+    module.add_function(wrap_pyfunction!(rhai::run_rhai, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,484 @@
+//! Case tables: parse once, find the first case that holds (conditions.md 1, 2).
+//! Twin: `python/noetl_worker/engine/pure/case.py`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::condition::{excerpt, holds, kind_of, Condition, Operand};
+use crate::document::{Document, Kind, Value};
+use crate::error::EngineError;
+
+const ACTIONS: [&str; 6] = ["continue", "exit", "set_var", "goto", "retry", "fail"];
+
+/// What a case asks for. Values are nodes of the table's document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Go on.
+    Continue,
+    /// End the step with a status.
+    Exit {
+        /// The status.
+        status: String,
+        /// Index of the data; None when absent.
+        data: Option<usize>,
+    },
+    /// Set a variable.
+    SetVar {
+        /// Its name.
+        name: String,
+        /// Index of its value.
+        value: usize,
+    },
+    /// Go to a step.
+    Goto {
+        /// The step.
+        step: String,
+    },
+    /// Try again.
+    Retry {
+        /// After so many milliseconds.
+        delay_ms: Option<u64>,
+    },
+    /// Fail the command.
+    Fail {
+        /// Why.
+        message: String,
+    },
+}
+
+#[derive(Debug)]
+struct Case {
+    when: Vec<Condition>,
+    then: Action,
+}
+
+/// A case that does not parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Position in the list as written.
+    pub index: usize,
+    /// Why.
+    pub reason: String,
+}
+
+/// Parsed cases, with the regular expressions of literal right sides compiled.
+#[derive(Debug)]
+pub struct CaseTable {
+    document: Document<'static>,
+    cases: Vec<Case>,
+    skipped: Vec<Skipped>,
+    /// Every name a left side may look up, sorted, and its slot.
+    names: Vec<String>,
+    slots: HashMap<String, usize>,
+    /// The slot of each condition's name, case by case.
+    name_slots: Vec<Vec<Option<usize>>>,
+    reads_result: bool,
+}
+
+/// Which side of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Left.
+    Left,
+    /// Right.
+    Right,
+}
+
+/// What matching came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// This case holds.
+    Match(usize),
+    /// A templated side was reached; resume with its value.
+    Needs(Box<Pending>),
+    /// No case holds.
+    Nothing,
+}
+
+/// Where the left value of a condition is, so that it survives until the right side is rendered.
+#[derive(Clone, Debug)]
+enum LeftPlace {
+    Data(Option<usize>),
+    Variable(usize),
+    Literal,
+    Rendered(Arc<Document<'static>>),
+}
+
+/// A match that waits for a rendered side. It owns what it needs and can be resumed any number of times.
+#[derive(Debug)]
+pub struct Pending {
+    table: Arc<CaseTable>,
+    scope: Arc<Scope<'static>>,
+    /// Index of the case, counting only those that parse.
+    pub case: usize,
+    /// Index of the condition inside the case.
+    pub condition: usize,
+    /// The side to render.
+    pub side: Side,
+    left: LeftPlace,
+}
+
+/// The two documents of one match, and where the variables that conditions name are.
+#[derive(Debug)]
+struct Scope<'a> {
+    variables: Document<'a>,
+    data: Option<Document<'a>>,
+    found: Vec<Option<usize>>,
+}
+
+/// What one condition or case came to, before a `Pending` owns its documents.
+enum Step {
+    No,
+    Match(usize),
+    Needs { case: usize, condition: usize, side: Side, left: LeftPlace },
+}
+
+impl CaseTable {
+    /// Parse a list of cases; elements that do not parse are kept in `skipped`, as upstream drops them.
+    ///
+    /// # Errors
+    /// `DocumentError`.
+    pub fn compile(data: &[u8]) -> Result<Self, EngineError> {
+        let document = Document::parse(data)?.into_owned();
+        let mut cases = Vec::new();
+        let mut skipped = Vec::new();
+        for (index, element) in document.root().elements().enumerate() {
+            match parse_case(element) {
+                Ok(case) => cases.push(case),
+                Err(error) => skipped.push(Skipped { index, reason: error.message }),
+            }
+        }
+        let conditions = || cases.iter().flat_map(|case| &case.when);
+        let names: BTreeSet<&String> = conditions().filter(|one| one.path.is_none()).map(|one| &one.left).collect();
+        let names: Vec<String> = names.into_iter().cloned().collect();
+        let slots: HashMap<String, usize> =
+            names.iter().enumerate().map(|(slot, name)| (name.clone(), slot)).collect();
+        let name_slots = cases
+            .iter()
+            .map(|case| case.when.iter().map(|one| slots.get(&one.left).copied()).collect())
+            .collect();
+        let reads_result = conditions().any(|one| one.path.is_some());
+        Ok(Self { name_slots, reads_result, document, cases, skipped, names, slots })
+    }
+
+    /// Number of cases that parse.
+    pub fn len(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cases.is_empty()
+    }
+
+    /// Elements that do not parse.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// Every name a left side may look up, sorted.
+    pub fn variables(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether some left side starts at the tool's data.
+    pub fn reads_result(&self) -> bool {
+        self.reads_result
+    }
+
+    /// The action of a case.
+    pub fn action(&self, case: usize) -> &Action {
+        &self.cases[case].then
+    }
+
+    /// A value of an action.
+    pub fn value(&self, index: usize) -> Value<'_> {
+        self.document.value(index)
+    }
+
+    /// Find the first case that holds.
+    ///
+    /// # Errors
+    /// `ConditionError` with its place, `DocumentError`.
+    pub fn first_match(
+        self: &Arc<Self>,
+        variables: &[u8],
+        data: Option<&[u8]>,
+    ) -> Result<Outcome, EngineError> {
+        let variables = Document::parse(variables)?;
+        let data = data.map(Document::parse).transpose()?;
+        let scope = Scope { found: self.find_variables(&variables), variables, data };
+        let step = self.from_case(&scope, 0)?;
+        Ok(match step {
+            Step::No => Outcome::Nothing,
+            Step::Match(case) => Outcome::Match(case),
+            Step::Needs { case, condition, side, left } => Outcome::Needs(Box::new(Pending {
+                table: Arc::clone(self),
+                scope: Arc::new(scope.into_owned()),
+                case,
+                condition,
+                side,
+                left,
+            })),
+        })
+    }
+
+    /// One pass over the variables, however many conditions name them.
+    fn find_variables(&self, variables: &Document<'_>) -> Vec<Option<usize>> {
+        let mut found = vec![None; self.names.len()];
+        if !self.names.is_empty() {
+            for (key, value) in variables.root().members() {
+                if let Some(slot) = key.as_text().and_then(|name| self.slots.get(&*name)) {
+                    found[*slot] = Some(value.index());
+                }
+            }
+        }
+        found
+    }
+
+    fn from_case(&self, scope: &Scope<'_>, first: usize) -> Result<Step, EngineError> {
+        for case in first..self.cases.len() {
+            match self.from_condition(scope, case, 0)? {
+                Step::No => {}
+                reached => return Ok(reached),
+            }
+        }
+        Ok(Step::No)
+    }
+
+    /// Go through the conditions of one case; `No` when one of them does not hold.
+    fn from_condition(&self, scope: &Scope<'_>, case: usize, first: usize) -> Result<Step, EngineError> {
+        for condition in first..self.cases[case].when.len() {
+            let parsed = &self.cases[case].when[condition];
+            let left = match &parsed.path {
+                Some(path) => {
+                    LeftPlace::Data(scope.data.as_ref().and_then(|data| place_of(data.root().walk(path), data)))
+                }
+                None => match self.name_slots[case][condition].and_then(|slot| scope.found[slot]) {
+                    Some(index) => LeftPlace::Variable(index),
+                    None if parsed.left_has_marks => {
+                        return Ok(Step::Needs { case, condition, side: Side::Left, left: LeftPlace::Literal });
+                    }
+                    None => LeftPlace::Literal,
+                },
+            };
+            if parsed.right_has_marks {
+                return Ok(Step::Needs { case, condition, side: Side::Right, left });
+            }
+            if !self.holds(scope, case, condition, &left, None)? {
+                return Ok(Step::No);
+            }
+        }
+        Ok(Step::Match(case))
+    }
+
+    fn holds(
+        &self,
+        scope: &Scope<'_>,
+        case: usize,
+        condition: usize,
+        left: &LeftPlace,
+        rendered_right: Option<Value<'_>>,
+    ) -> Result<bool, EngineError> {
+        let parsed = &self.cases[case].when[condition];
+        let left = match left {
+            LeftPlace::Data(index) => Operand::Json(match (index, &scope.data) {
+                (Some(index), Some(data)) => data.value(*index),
+                _ => Value::null(),
+            }),
+            LeftPlace::Variable(index) => Operand::Json(scope.variables.value(*index)),
+            LeftPlace::Literal => Operand::Text(&parsed.left),
+            LeftPlace::Rendered(document) => Operand::Json(document.root()),
+        };
+        let right = rendered_right
+            .unwrap_or_else(|| parsed.right.map_or_else(Value::null, |index| self.document.value(index)));
+        holds(parsed.op, left, right, parsed.pattern.as_ref()).map_err(|error| error.at(case, condition))
+    }
+
+    fn after(&self, scope: &Scope<'_>, case: usize, condition: usize, did_hold: bool) -> Result<Step, EngineError> {
+        if did_hold {
+            match self.from_condition(scope, case, condition + 1)? {
+                Step::No => {}
+                reached => return Ok(reached),
+            }
+        }
+        self.from_case(scope, case + 1)
+    }
+}
+
+/// A null that a walk made up is in no document.
+fn place_of(value: Value<'_>, data: &Document<'_>) -> Option<usize> {
+    let is_made_up = value.kind() == Kind::Null && data.value(value.index()).kind() != Kind::Null;
+    (!is_made_up).then(|| value.index())
+}
+
+impl Scope<'_> {
+    fn into_owned(self) -> Scope<'static> {
+        Scope {
+            variables: self.variables.into_owned(),
+            data: self.data.map(Document::into_owned),
+            found: self.found,
+        }
+    }
+}
+
+impl Pending {
+    /// The value to render: a left side's text, or a right side.
+    pub fn template(&self) -> Operand<'_> {
+        let condition = &self.table.cases[self.case].when[self.condition];
+        match (self.side, condition.right) {
+            (Side::Right, Some(index)) => Operand::Json(self.table.document.value(index)),
+            _ => Operand::Text(&condition.left),
+        }
+    }
+
+    /// The table the match runs on.
+    pub fn table(&self) -> &Arc<CaseTable> {
+        &self.table
+    }
+
+    /// Go on with the rendered value.
+    ///
+    /// # Errors
+    /// As `CaseTable::first_match`.
+    pub fn resume(&self, rendered: &[u8]) -> Result<Outcome, EngineError> {
+        let rendered = Document::parse(rendered)?;
+        let (case, condition) = (self.case, self.condition);
+        let did_hold = match self.side {
+            Side::Left => {
+                let left = LeftPlace::Rendered(Arc::new(rendered.into_owned()));
+                if self.table.cases[case].when[condition].right_has_marks {
+                    return Ok(self.pending(case, condition, Side::Right, left));
+                }
+                self.table.holds(&self.scope, case, condition, &left, None)?
+            }
+            Side::Right => self.table.holds(&self.scope, case, condition, &self.left, Some(rendered.root()))?,
+        };
+        Ok(match self.table.after(&self.scope, case, condition, did_hold)? {
+            Step::No => Outcome::Nothing,
+            Step::Match(case) => Outcome::Match(case),
+            Step::Needs { case, condition, side, left } => self.pending(case, condition, side, left),
+        })
+    }
+
+    fn pending(&self, case: usize, condition: usize, side: Side, left: LeftPlace) -> Outcome {
+        Outcome::Needs(Box::new(Pending {
+            table: Arc::clone(&self.table),
+            scope: Arc::clone(&self.scope),
+            case,
+            condition,
+            side,
+            left,
+        }))
+    }
+}
+
+/// Parse {"when": [...], "then": ...} or, a quirk of upstream's reader, the positional [when, then].
+fn parse_case(value: Value<'_>) -> Result<Case, EngineError> {
+    let (when, then) = match value.kind() {
+        Kind::Array => match (value.len(), value.element(0), value.element(1)) {
+            (2, Some(when), Some(then)) => (when, then),
+            (count, ..) => {
+                let text = format!("a positional case has 2 elements, found {count}");
+                return Err(EngineError::case("wrong_type", text));
+            }
+        },
+        Kind::Object => (required(value, "when", "when")?, required(value, "then", "then")?),
+        _ => {
+            let text = format!("expected an object, found {}", kind_of(value));
+            return Err(EngineError::case("wrong_type", text));
+        }
+    };
+    if when.kind() != Kind::Array {
+        let text = format!("when: expected an array of conditions, found {}", kind_of(when));
+        return Err(EngineError::case("wrong_type", text));
+    }
+    let conditions: Result<Vec<Condition>, EngineError> = when
+        .elements()
+        .enumerate()
+        .map(|(position, element)| Condition::parse(element, &format!("when[{position}]")))
+        .collect();
+    Ok(Case { when: conditions?, then: parse_action(then)? })
+}
+
+fn required<'d>(value: Value<'d>, name: &str, place: &str) -> Result<Value<'d>, EngineError> {
+    value.get(name).ok_or_else(|| EngineError::case("missing_field", format!("{place} is missing")))
+}
+
+/// Parse the `then` of a case.
+///
+/// # Errors
+/// `CaseError`: `wrong_type`, `missing_field`, `unknown_action`.
+pub fn parse_action(value: Value<'_>) -> Result<Action, EngineError> {
+    let (name, payload) = named_payload(value)?;
+    if !ACTIONS.contains(&&*name) {
+        let text = format!("then: no action {}; one of {}", excerpt(&name), ACTIONS.join(", "));
+        return Err(EngineError::case("unknown_action", text));
+    }
+    if name == "continue" {
+        return match payload {
+            Some(payload) if payload.kind() != Kind::Null => {
+                let text = format!("then.continue: expected null, found {}", kind_of(payload));
+                Err(EngineError::case("wrong_type", text))
+            }
+            _ => Ok(Action::Continue),
+        };
+    }
+    match payload {
+        Some(payload) if payload.kind() == Kind::Object => with_payload(&name, payload),
+        other => {
+            let found = other.map_or("nothing", kind_of);
+            Err(EngineError::case("wrong_type", format!("then.{name}: expected an object, found {found}")))
+        }
+    }
+}
+
+fn named_payload(value: Value<'_>) -> Result<(String, Option<Value<'_>>), EngineError> {
+    if let Some(name) = value.as_text() {
+        return Ok((name.into_owned(), None));
+    }
+    let members = value.distinct_members();
+    if let [(key, payload)] = members[..] {
+        return Ok((key.as_text().unwrap_or_default().into_owned(), Some(payload)));
+    }
+    let found = match value.kind() {
+        Kind::Object => format!("an object of {} keys", members.len()),
+        _ => kind_of(value).to_owned(),
+    };
+    let text = format!("then: expected an action's name or an object of one key, found {found}");
+    Err(EngineError::case("wrong_type", text))
+}
+
+fn with_payload(name: &str, payload: Value<'_>) -> Result<Action, EngineError> {
+    Ok(match name {
+        "exit" => Action::Exit { status: text(payload, name, "status")?, data: payload.get("data").map(Value::index) },
+        "goto" => Action::Goto { step: text(payload, name, "step")? },
+        "fail" => Action::Fail { message: text(payload, name, "message")? },
+        "set_var" => {
+            let variable = text(payload, name, "name")?;
+            let value = required(payload, "value", "then.set_var.value")?;
+            Action::SetVar { name: variable, value: value.index() }
+        }
+        _ => Action::Retry { delay_ms: delay_ms(payload)? },
+    })
+}
+
+fn delay_ms(payload: Value<'_>) -> Result<Option<u64>, EngineError> {
+    let Some(value) = payload.get("delay_ms").filter(|value| value.kind() != Kind::Null) else { return Ok(None) };
+    let parsed = if value.kind() == Kind::Integer { value.integer_text().parse().ok() } else { None };
+    parsed.map(Some).ok_or_else(|| {
+        let text = format!("then.retry.delay_ms: expected whole milliseconds, found {}", kind_of(value));
+        EngineError::case("wrong_type", text)
+    })
+}
+
+fn text(payload: Value<'_>, action: &str, name: &str) -> Result<String, EngineError> {
+    let place = format!("then.{action}.{name}");
+    let value = required(payload, name, &place)?;
+    match value.as_text() {
+        Some(text) => Ok(text.into_owned()),
+        None => {
+            Err(EngineError::case("wrong_type", format!("{place}: expected a text, found {}", kind_of(value))))
+        }
+    }
+}

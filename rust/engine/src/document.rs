@@ -1,0 +1,718 @@
+//! JSON documents: what parses, to which value, and with which error.
+//! Twin: `python/noetl_worker/engine/pure/document.py`.
+//!
+//! A document is its text and a flat list of nodes that point into it: nothing is decoded before it is asked for, and
+//! a whole subtree is skipped by one index. Integers keep every digit because they stay text.
+
+use std::borrow::Cow;
+
+use crate::error::{EngineError, Family};
+
+/// Nested arrays and objects a document may have.
+pub const MAX_DEPTH: usize = 512;
+/// Digits of one integer; CPython's own default limit.
+pub const MAX_INTEGER_DIGITS: usize = 4_300;
+
+/// The kind of a JSON value. `1` and `1.0` are of different kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// null
+    Null,
+    /// true
+    True,
+    /// false
+    False,
+    /// A number without fraction and exponent.
+    Integer,
+    /// Any other number.
+    Float,
+    /// A text without escapes.
+    Text,
+    /// A text with escapes.
+    EscapedText,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    kind: Kind,
+    /// First byte of the token (inside the quotes of a text).
+    start: u32,
+    /// Byte after the token; for containers the number of elements or members as written.
+    end: u32,
+    /// Index of the node after this one's subtree.
+    next: u32,
+}
+
+/// A parsed document.
+#[derive(Clone, Debug)]
+pub struct Document<'a> {
+    text: Cow<'a, str>,
+    nodes: Vec<Node>,
+}
+
+static NULL_NODE: [Node; 1] = [Node { kind: Kind::Null, start: 0, end: 0, next: 1 }];
+
+/// One value of a document; a cheap copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'d> {
+    text: &'d str,
+    nodes: &'d [Node],
+    at: usize,
+}
+
+impl<'a> Document<'a> {
+    /// Parse a document.
+    ///
+    /// # Errors
+    /// `json_utf8`, `json_syntax`, `json_depth`, `json_number`, `json_surrogate`, `json_size` (4 GiB and more);
+    /// whichever comes first in reading order.
+    pub fn parse(data: &'a [u8]) -> Result<Self, EngineError> {
+        let text = std::str::from_utf8(data)
+            .map_err(|error| refusal("json_utf8", &format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+        if data.len() >= u32::MAX as usize {
+            return Err(refusal("json_size", "a document of 4 GiB or more"));
+        }
+        let nodes = Reader::new(data).document()?;
+        Ok(Self { text: Cow::Borrowed(text), nodes })
+    }
+
+    /// The whole document as a value.
+    pub fn root(&self) -> Value<'_> {
+        self.value(0)
+    }
+
+    /// The value at a node that `Value::index` gave.
+    pub fn value(&self, index: usize) -> Value<'_> {
+        Value { text: &self.text, nodes: &self.nodes, at: index }
+    }
+
+    /// The same document, owning its text.
+    pub fn into_owned(self) -> Document<'static> {
+        Document { text: Cow::Owned(self.text.into_owned()), nodes: self.nodes }
+    }
+
+    /// The text the document was parsed from.
+    pub fn source(&self) -> &str {
+        &self.text
+    }
+}
+
+fn refusal(code: &'static str, message: &str) -> EngineError {
+    EngineError::new(Family::Document, code, message)
+}
+
+impl<'d> Value<'d> {
+    /// A null that belongs to no document: missing paths, a missing right side.
+    pub fn null() -> Self {
+        Value { text: "", nodes: &NULL_NODE, at: 0 }
+    }
+
+    fn node(self) -> &'d Node {
+        &self.nodes[self.at]
+    }
+
+    /// The kind of this value.
+    pub fn kind(self) -> Kind {
+        self.node().kind
+    }
+
+    /// Where the value is in its document, for `Document::value`.
+    pub fn index(self) -> usize {
+        self.at
+    }
+
+    /// The token as written: a number's text, the inside of a text's quotes.
+    pub fn raw(self) -> &'d str {
+        let node = self.node();
+        &self.text[node.start as usize..node.end as usize]
+    }
+
+    /// Whether this is a text.
+    pub fn is_text(self) -> bool {
+        matches!(self.kind(), Kind::Text | Kind::EscapedText)
+    }
+
+    /// The text, escapes resolved; None for any other kind.
+    pub fn as_text(self) -> Option<Cow<'d, str>> {
+        match self.kind() {
+            Kind::Text => Some(Cow::Borrowed(self.raw())),
+            Kind::EscapedText => Some(Cow::Owned(unescape(self.raw()))),
+            _ => None,
+        }
+    }
+
+    /// Whether this text equals another; false for any other kind.
+    pub fn is_text_equal(self, other: &str) -> bool {
+        match self.kind() {
+            Kind::Text => self.raw() == other,
+            Kind::EscapedText => unescape(self.raw()) == other,
+            _ => false,
+        }
+    }
+
+    /// An integer's text: `-0` reads as `0`, as Python has no negative zero among integers.
+    pub fn integer_text(self) -> &'d str {
+        let raw = self.raw();
+        if raw == "-0" {
+            "0"
+        } else {
+            raw
+        }
+    }
+
+    /// A number as the nearest double (an integer may become infinite), 0 for any other kind.
+    pub fn as_double(self) -> f64 {
+        self.raw().parse().unwrap_or(0.0)
+    }
+
+    /// Elements of an array or members of an object, as written; 0 for any other kind.
+    pub fn len(self) -> usize {
+        match self.kind() {
+            Kind::Array | Kind::Object => self.node().end as usize,
+            _ => 0,
+        }
+    }
+
+    /// Whether `len` is 0.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements of an array; none for any other kind.
+    pub fn elements(self) -> impl Iterator<Item = Value<'d>> {
+        let mut at = self.at + 1;
+        let count = if self.kind() == Kind::Array { self.len() } else { 0 };
+        (0..count).map(move |_| {
+            let element = Value { at, ..self };
+            at = element.node().next as usize;
+            element
+        })
+    }
+
+    /// The members of an object as written, keys that come twice twice; none for any other kind.
+    pub fn members(self) -> impl Iterator<Item = (Value<'d>, Value<'d>)> {
+        let mut at = self.at + 1;
+        let count = if self.kind() == Kind::Object { self.len() } else { 0 };
+        (0..count).map(move |_| {
+            let key = Value { at, ..self };
+            let value = Value { at: at + 1, ..self };
+            at = value.node().next as usize;
+            (key, value)
+        })
+    }
+
+    /// The members of an object as a dict has them: the last of equal keys wins, at the first one's place.
+    pub fn distinct_members(self) -> Vec<(Value<'d>, Value<'d>)> {
+        let mut members: Vec<(Value<'d>, Value<'d>)> = self.members().collect();
+        if has_repeated_key(&members) {
+            let mut places = std::collections::HashMap::new();
+            let mut kept: Vec<(Value<'d>, Value<'d>)> = Vec::with_capacity(members.len());
+            for (key, value) in members {
+                let place = *places.entry(key.as_text().unwrap_or_default()).or_insert(kept.len());
+                if place == kept.len() {
+                    kept.push((key, value));
+                } else {
+                    kept[place].1 = value;
+                }
+            }
+            members = kept;
+        }
+        members
+    }
+
+    /// The value of a key; the last of equal ones.
+    pub fn get(self, name: &str) -> Option<Value<'d>> {
+        self.members().filter(|(key, _)| key.is_text_equal(name)).last().map(|(_, value)| value)
+    }
+
+    /// The element at an index.
+    pub fn element(self, index: usize) -> Option<Value<'d>> {
+        if index < self.len() {
+            self.elements().nth(index)
+        } else {
+            None
+        }
+    }
+
+    /// Follow a path through objects (by key) and arrays (by index); null where it does not lead anywhere.
+    pub fn walk(self, path: &[Segment]) -> Value<'d> {
+        let mut value = self;
+        for segment in path {
+            let next = match value.kind() {
+                Kind::Object => value.get(&segment.key),
+                Kind::Array => segment.index.and_then(|index| value.element(index)),
+                _ => None,
+            };
+            match next {
+                Some(found) => value = found,
+                None => return Value::null(),
+            }
+        }
+        value
+    }
+
+    /// Write compact JSON: raw non-ASCII text, short escapes, floats as Python prints them.
+    pub fn write(self, out: &mut Vec<u8>) {
+        match self.kind() {
+            Kind::Null => out.extend_from_slice(b"null"),
+            Kind::True => out.extend_from_slice(b"true"),
+            Kind::False => out.extend_from_slice(b"false"),
+            Kind::Integer => out.extend_from_slice(self.integer_text().as_bytes()),
+            Kind::Float => write_float(self.raw(), out),
+            Kind::Text => {
+                out.push(b'"');
+                out.extend_from_slice(self.raw().as_bytes());
+                out.push(b'"');
+            }
+            Kind::EscapedText => write_text(&unescape(self.raw()), out),
+            Kind::Array => {
+                out.push(b'[');
+                for (position, element) in self.elements().enumerate() {
+                    if position > 0 {
+                        out.push(b',');
+                    }
+                    element.write(out);
+                }
+                out.push(b']');
+            }
+            Kind::Object => {
+                out.push(b'{');
+                for (position, (key, value)) in self.distinct_members().into_iter().enumerate() {
+                    if position > 0 {
+                        out.push(b',');
+                    }
+                    key.write(out);
+                    out.push(b':');
+                    value.write(out);
+                }
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+/// One step of a path: a key, and an index if it reads as one.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    key: String,
+    index: Option<usize>,
+}
+
+impl Segment {
+    /// Parse as `usize` does: `01` and `+1` are numbers, `-1`, an empty text and other digits are not.
+    pub fn new(key: &str) -> Self {
+        Self { key: key.to_owned(), index: key.parse().ok() }
+    }
+}
+
+/// Objects up to this size are checked pair by pair, which needs no allocation.
+const PAIRWISE: usize = 12;
+
+fn has_repeated_key(members: &[(Value<'_>, Value<'_>)]) -> bool {
+    if members.len() < 2 {
+        return false;
+    }
+    let is_plain = members.iter().all(|(key, _)| key.kind() == Kind::Text);
+    if is_plain && members.len() <= PAIRWISE {
+        return members
+            .iter()
+            .enumerate()
+            .any(|(position, (key, _))| members[..position].iter().any(|(other, _)| other.raw() == key.raw()));
+    }
+    let mut seen = std::collections::HashSet::with_capacity(members.len());
+    !members.iter().all(|(key, _)| seen.insert(key.as_text().unwrap_or_default()))
+}
+
+fn unescape(raw: &str) -> String {
+    let mut text = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        text.push_str(&rest[..at]);
+        let (character, used) = match rest.as_bytes()[at + 1] {
+            b'b' => ('\u{8}', 2),
+            b'f' => ('\u{c}', 2),
+            b'n' => ('\n', 2),
+            b'r' => ('\r', 2),
+            b't' => ('\t', 2),
+            b'u' => unescape_unicode(&rest.as_bytes()[at..]),
+            other => (char::from(other), 2),
+        };
+        text.push(character);
+        rest = &rest[at + used..];
+    }
+    text.push_str(rest);
+    text
+}
+
+fn unescape_unicode(escape: &[u8]) -> (char, usize) {
+    let high = hex4(&escape[2..]).unwrap_or(0);
+    if !(0xD800..0xDC00).contains(&high) {
+        return (char::from_u32(high).unwrap_or('\u{FFFD}'), 6);
+    }
+    let low = hex4(&escape[8..]).unwrap_or(0);
+    let code = 0x10000 + ((high - 0xD800) << 10) + low.wrapping_sub(0xDC00);
+    (char::from_u32(code).unwrap_or('\u{FFFD}'), 12)
+}
+
+fn hex4(bytes: &[u8]) -> Option<u32> {
+    bytes.get(..4)?.iter().try_fold(0, |value, byte| Some(value * 16 + char::from(*byte).to_digit(16)?))
+}
+
+/// Write a text with its quotes, escaped as Python's encoder does.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let short: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            8 => b"\\b",
+            12 => b"\\f",
+            0..=31 => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[start..at]);
+        if short.is_empty() {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            out.extend_from_slice(short);
+        }
+        start = at + 1;
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
+
+/// Write a float as Python's `repr` does, from its JSON text.
+fn write_float(raw: &str, out: &mut Vec<u8>) {
+    if is_printed_already(raw.as_bytes()) {
+        out.extend_from_slice(raw.as_bytes());
+        return;
+    }
+    let value: f64 = raw.parse().unwrap_or(0.0);
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let printed = if (-4..16).contains(&exponent) {
+        fixed(&digits, exponent)
+    } else {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let mark = if exponent < 0 { '-' } else { '+' };
+        format!("{first}{point}{rest}e{mark}{:02}", exponent.abs())
+    };
+    out.extend_from_slice(sign.as_bytes());
+    out.extend_from_slice(printed.as_bytes());
+}
+
+fn fixed(digits: &str, exponent: i32) -> String {
+    if exponent < 0 {
+        return format!("0.{}{digits}", "0".repeat(exponent.unsigned_abs() as usize - 1));
+    }
+    let whole = exponent.unsigned_abs() as usize + 1;
+    if digits.len() <= whole {
+        format!("{digits}{}.0", "0".repeat(whole - digits.len()))
+    } else {
+        format!("{}.{}", &digits[..whole], &digits[whole..])
+    }
+}
+
+/// Whether `repr(float(raw))` is `raw`: up to 15 digits round-trip through a double, so only the form decides.
+fn is_printed_already(raw: &[u8]) -> bool {
+    let digits = raw.strip_prefix(b"-").unwrap_or(raw);
+    if digits.len() > 16 {
+        return false;
+    }
+    let Some(point) = memchr::memchr(b'.', digits) else { return false };
+    let (whole, fraction) = (&digits[..point], &digits[point + 1..]);
+    if fraction.contains(&b'e') || fraction.contains(&b'E') {
+        return false;
+    }
+    let is_small = whole == b"0" && fraction.iter().take(4).all(|digit| *digit == b'0');
+    (fraction == b"0" || fraction.last() != Some(&b'0')) && (!is_small || fraction == b"0")
+}
+
+/// The parser: one pass, left to right; the first thing wrong decides the error.
+struct Reader<'a> {
+    data: &'a [u8],
+    at: usize,
+    nodes: Vec<Node>,
+    /// Nodes of the containers that are open.
+    open: Vec<u32>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(data: &'a [u8]) -> Self {
+        Self { data, at: 0, nodes: Vec::with_capacity(data.len() / 10 + 8), open: Vec::with_capacity(16) }
+    }
+
+    fn document(mut self) -> Result<Vec<Node>, EngineError> {
+        self.value()?;
+        self.skip_space();
+        if self.at != self.data.len() {
+            return self.fail("json_syntax", "unexpected text after the document");
+        }
+        Ok(self.nodes)
+    }
+
+    /// Read one value without recursion.
+    fn value(&mut self) -> Result<(), EngineError> {
+        loop {
+            if let Some(is_object) = self.scalar_or_open()? {
+                if !self.closes(is_object) {
+                    if is_object {
+                        self.key()?;
+                    }
+                    continue;
+                }
+                self.close();
+            }
+            loop {
+                let Some(container) = self.open.last() else { return Ok(()) };
+                let container = *container as usize;
+                let is_object = self.nodes[container].kind == Kind::Object;
+                self.nodes[container].end += 1;
+                if !self.ends(is_object)? {
+                    if is_object {
+                        self.key()?;
+                    }
+                    break;
+                }
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(container) = self.open.pop() {
+            self.nodes[container as usize].next = self.nodes.len() as u32;
+        }
+    }
+
+    /// Read a scalar (None) or the opening bracket of an object (true) or array (false).
+    fn scalar_or_open(&mut self) -> Result<Option<bool>, EngineError> {
+        self.skip_space();
+        match self.peek() {
+            b'"' => self.text()?,
+            b'{' => return self.open_container(Kind::Object).map(Some),
+            b'[' => return self.open_container(Kind::Array).map(Some),
+            b'-' | b'0'..=b'9' => self.number()?,
+            b't' => self.word(b"true", Kind::True)?,
+            b'f' => self.word(b"false", Kind::False)?,
+            b'n' => self.word(b"null", Kind::Null)?,
+            _ => return self.fail("json_syntax", "expected a value"),
+        }
+        Ok(None)
+    }
+
+    fn open_container(&mut self, kind: Kind) -> Result<bool, EngineError> {
+        if self.open.len() == MAX_DEPTH {
+            return self.fail("json_depth", &format!("more than {MAX_DEPTH} nested arrays and objects"));
+        }
+        self.open.push(self.nodes.len() as u32);
+        self.nodes.push(Node { kind, start: self.at as u32, end: 0, next: 0 });
+        self.at += 1;
+        Ok(kind == Kind::Object)
+    }
+
+    fn word(&mut self, word: &[u8], kind: Kind) -> Result<(), EngineError> {
+        if !self.data[self.at..].starts_with(word) {
+            return self.fail("json_syntax", "expected a value");
+        }
+        self.token(kind, self.at, self.at + word.len());
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn token(&mut self, kind: Kind, start: usize, end: usize) {
+        let next = self.nodes.len() as u32 + 1;
+        self.nodes.push(Node { kind, start: start as u32, end: end as u32, next });
+    }
+
+    fn closes(&mut self, is_object: bool) -> bool {
+        self.skip_space();
+        let closes = self.peek() == if is_object { b'}' } else { b']' };
+        self.at += usize::from(closes);
+        closes
+    }
+
+    fn ends(&mut self, is_object: bool) -> Result<bool, EngineError> {
+        if self.closes(is_object) {
+            return Ok(true);
+        }
+        if self.peek() != b',' {
+            let closer = if is_object { '}' } else { ']' };
+            return self.fail("json_syntax", &format!("expected ',' or '{closer}'"));
+        }
+        self.at += 1;
+        Ok(false)
+    }
+
+    fn key(&mut self) -> Result<(), EngineError> {
+        self.skip_space();
+        if self.peek() != b'"' {
+            return self.fail("json_syntax", "expected a key in double quotes");
+        }
+        self.text()?;
+        self.skip_space();
+        if self.peek() != b':' {
+            return self.fail("json_syntax", "expected ':'");
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), EngineError> {
+        let start = self.at;
+        let first = start + usize::from(self.data[start] == b'-');
+        let whole = match self.data.get(first) {
+            Some(b'0') => first + 1,
+            Some(b'1'..=b'9') => self.digits(first),
+            _ => return self.fail("json_syntax", "expected a value"),
+        };
+        let mut end = whole;
+        if self.data.get(end) == Some(&b'.') && self.digits(end + 1) > end + 1 {
+            end = self.digits(end + 1);
+        }
+        if matches!(self.data.get(end), Some(b'e' | b'E')) {
+            let sign = usize::from(matches!(self.data.get(end + 1), Some(b'+' | b'-')));
+            let after = self.digits(end + 1 + sign);
+            if after > end + 1 + sign {
+                end = after;
+            }
+        }
+        if end == whole {
+            if whole - first > MAX_INTEGER_DIGITS {
+                return self.fail("json_number", &format!("an integer of more than {MAX_INTEGER_DIGITS} digits"));
+            }
+            self.token(Kind::Integer, start, end);
+        } else {
+            self.refuse_infinite(start, end)?;
+            self.token(Kind::Float, start, end);
+        }
+        self.at = end;
+        Ok(())
+    }
+
+    /// A float is out of range only with an exponent or a very long whole part: the rest is not converted here.
+    fn refuse_infinite(&mut self, start: usize, end: usize) -> Result<(), EngineError> {
+        let token = &self.data[start..end];
+        let may_be = token.len() > 300 || memchr::memchr2(b'e', b'E', token).is_some();
+        let is_infinite = may_be
+            && std::str::from_utf8(token).ok().and_then(|text| text.parse::<f64>().ok()).is_none_or(f64::is_infinite);
+        if is_infinite {
+            return self.fail("json_number", "a number out of range");
+        }
+        Ok(())
+    }
+
+    fn digits(&self, from: usize) -> usize {
+        let mut at = from;
+        while self.data.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        at
+    }
+
+    fn text(&mut self) -> Result<(), EngineError> {
+        self.at += 1;
+        let start = self.at;
+        let mut kind = Kind::Text;
+        loop {
+            self.at = plain_end(self.data, self.at);
+            match self.data.get(self.at) {
+                Some(b'"') => {
+                    self.token(kind, start, self.at);
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => {
+                    kind = Kind::EscapedText;
+                    self.escape()?;
+                }
+                None => return self.fail("json_syntax", "unterminated text"),
+                Some(_) => return self.fail("json_syntax", "control character in text"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), EngineError> {
+        match self.data.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                return Ok(());
+            }
+            Some(b'u') => {}
+            _ => return self.fail("json_syntax", "unknown escape"),
+        }
+        let high = self.hex4(self.at + 2)?;
+        if !(0xD800..=0xDFFF).contains(&high) {
+            self.at += 6;
+            return Ok(());
+        }
+        if high >= 0xDC00 || !self.data[self.at + 6..].starts_with(b"\\u") {
+            return self.fail("json_surrogate", "half of a surrogate pair");
+        }
+        if !(0xDC00..=0xDFFF).contains(&self.hex4(self.at + 8)?) {
+            return self.fail("json_surrogate", "half of a surrogate pair");
+        }
+        self.at += 12;
+        Ok(())
+    }
+
+    fn hex4(&self, at: usize) -> Result<u32, EngineError> {
+        match self.data.get(at..).and_then(hex4) {
+            Some(value) => Ok(value),
+            None => self.fail("json_syntax", "unknown escape"),
+        }
+    }
+
+    fn peek(&self) -> u8 {
+        self.data.get(self.at).copied().unwrap_or(0)
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.data.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    #[cold]
+    fn fail<T>(&self, code: &'static str, what: &str) -> Result<T, EngineError> {
+        Err(refusal(code, &format!("{what} at byte {}", self.at)))
+    }
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// Find the first quote, backslash or control character, eight bytes at a time.
+fn plain_end(data: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(chunk) = data.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().unwrap_or([0; 8]));
+        let quote = word ^ (LOW * 0x22);
+        let slash = word ^ (LOW * 0x5C);
+        let special = (quote.wrapping_sub(LOW) & !quote) | (slash.wrapping_sub(LOW) & !slash);
+        let control = word.wrapping_sub(LOW * 0x20) & !word;
+        let found = (special | control) & HIGH;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while data.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0..=31)) {
+        at += 1;
+    }
+    at
+}

@@ -1,0 +1,271 @@
+//! Fit a result to an event: redact, measure, cut a preview (production-lessons B8).
+//! Twin: `python/noetl_worker/engine/pure/fit.py`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::document::{write_text, Document, Kind, Value};
+use crate::error::EngineError;
+use crate::redact::{is_reference, is_sensitive_key, kept_keys, may_hold_credential, redact, Secrets, MARK};
+
+/// Longest text of a preview, in bytes of UTF-8.
+pub const TEXT_BYTES: usize = 512;
+/// Below this many bytes no member fits: `"":1` and a comma.
+const SMALLEST_MEMBER: i64 = 6;
+
+/// How a result is fitted.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Inclusive budget of the compact JSON.
+    pub max_bytes: usize,
+    /// Budget of the preview.
+    pub preview_bytes: usize,
+    /// Nested levels of the preview.
+    pub preview_depth: usize,
+    /// Known secret values.
+    pub secrets: Vec<String>,
+}
+
+/// A result after one pass of redaction and measuring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fitted {
+    /// Compact JSON, redacted.
+    pub body: Vec<u8>,
+    /// How much was replaced.
+    pub redactions: usize,
+    /// A bounded summary, only when the body is over the budget.
+    pub preview: Option<Vec<u8>>,
+}
+
+/// Redact a JSON document, measure its compact form, preview it when that is over the budget.
+///
+/// # Errors
+/// `DocumentError`.
+pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
+    let document = Document::parse(data)?;
+    let mut redacting = Redacting {
+        secrets: Secrets::prepare(&rules.secrets),
+        // Escapes can hide a trigger from this look at the whole text, so texts with escapes are always checked.
+        is_suspicious: may_hold_credential(document.source()),
+        count: 0,
+        known_keys: HashMap::new(),
+        out: Vec::with_capacity(data.len() + 64),
+    };
+    redacting.value(document.root());
+    let (body, redactions) = (redacting.out, redacting.count);
+    let preview = if body.len() > rules.max_bytes { Some(preview_of(&body, rules)?) } else { None };
+    Ok(Fitted { body, redactions, preview })
+}
+
+fn preview_of(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
+    let document = Document::parse(body)?;
+    let budget = i64::try_from(rules.preview_bytes).unwrap_or(i64::MAX);
+    let preview = Preview { max_depth: rules.preview_depth };
+    Ok(preview.value(document.root(), 1, budget).unwrap_or_else(|| b"null".to_vec()))
+}
+
+/// One walk that writes the redacted document.
+struct Redacting<'d> {
+    secrets: Option<Arc<Secrets>>,
+    is_suspicious: bool,
+    count: usize,
+    /// Rows have the same keys over and over.
+    known_keys: HashMap<&'d str, bool>,
+    out: Vec<u8>,
+}
+
+impl<'d> Redacting<'d> {
+    fn value(&mut self, value: Value<'d>) {
+        match value.kind() {
+            Kind::Object => self.object(value),
+            Kind::Array => {
+                self.out.push(b'[');
+                for (position, element) in value.elements().enumerate() {
+                    if position > 0 {
+                        self.out.push(b',');
+                    }
+                    self.value(element);
+                }
+                self.out.push(b']');
+            }
+            Kind::Text if self.secrets.is_none() && !self.is_suspicious => value.write(&mut self.out),
+            Kind::Text | Kind::EscapedText => self.text(value),
+            // A secret that is a number in the result (a PIN, an account id) is the secret all the same.
+            Kind::Integer if self.secrets.as_ref().is_some_and(|secrets| secrets.is(value.integer_text())) => {
+                self.count += 1;
+                write_text(MARK, &mut self.out);
+            }
+            _ => value.write(&mut self.out),
+        }
+    }
+
+    fn text(&mut self, value: Value<'d>) {
+        let text = value.as_text().unwrap_or_default();
+        let before = self.count;
+        let redacted = redact(&text, self.secrets.as_deref(), &mut self.count);
+        if self.count == before && value.kind() == Kind::Text {
+            value.write(&mut self.out);
+        } else {
+            write_text(&redacted, &mut self.out);
+        }
+    }
+
+    fn object(&mut self, value: Value<'d>) {
+        let members = value.distinct_members();
+        let kept = kept_keys(&members);
+        self.out.push(b'{');
+        for (position, (key, child)) in members.into_iter().enumerate() {
+            if position > 0 {
+                self.out.push(b',');
+            }
+            self.key(key, position);
+            self.out.push(b':');
+            if kept.iter().any(|name| key.is_text_equal(name)) {
+                child.write(&mut self.out);
+            } else if self.is_sensitive(key) && !is_harmless(child) {
+                self.count += 1;
+                write_text(MARK, &mut self.out);
+            } else {
+                self.value(child);
+            }
+        }
+        self.out.push(b'}');
+    }
+
+    /// A secret inside a key is replaced too; the position keeps two such keys apart.
+    fn key(&mut self, key: Value<'d>, position: usize) {
+        let text = key.as_text().unwrap_or_default();
+        match &self.secrets {
+            Some(secrets) if secrets.is_in(&text) => {
+                let redacted = secrets.replace(&text, &mut self.count);
+                write_text(&format!("{redacted}~{position}"), &mut self.out);
+            }
+            _ => key.write(&mut self.out),
+        }
+    }
+
+    fn is_sensitive(&mut self, key: Value<'d>) -> bool {
+        if key.kind() == Kind::EscapedText {
+            return is_sensitive_key(&key.as_text().unwrap_or_default());
+        }
+        let raw = key.raw();
+        *self.known_keys.entry(raw).or_insert_with(|| is_sensitive_key(raw))
+    }
+}
+
+fn is_harmless(value: Value<'_>) -> bool {
+    matches!(value.kind(), Kind::Null | Kind::True | Kind::False) || is_reference(value)
+}
+
+/// Each call gets a budget in bytes and returns JSON within it, or None when nothing useful fits.
+struct Preview {
+    max_depth: usize,
+}
+
+impl Preview {
+    fn value(&self, value: Value<'_>, depth: usize, budget: i64) -> Option<Vec<u8>> {
+        let made = match value.kind() {
+            Kind::Object if depth > self.max_depth => mark("_keys", value.len()),
+            Kind::Object => self.object(value, depth, budget),
+            Kind::Array if depth > self.max_depth => mark("_count", value.len()),
+            Kind::Array => self.array(value, depth, budget),
+            Kind::Text | Kind::EscapedText => head(value),
+            _ => {
+                let mut out = Vec::new();
+                value.write(&mut out);
+                out
+            }
+        };
+        (size(&made) <= budget).then_some(made)
+    }
+
+    fn array(&self, value: Value<'_>, depth: usize, budget: i64) -> Vec<u8> {
+        let Some(first) = value.element(0) else { return b"[]".to_vec() };
+        if value.len() == 1 {
+            return match self.value(first, depth + 1, budget - 2) {
+                Some(only) => [b"[", &only[..], b"]"].concat(),
+                None => mark("_count", 1),
+            };
+        }
+        let mark = mark("_count", value.len());
+        match self.value(first, depth + 1, budget - 3 - size(&mark)) {
+            Some(first) => [b"[", &first[..], b",", &mark[..], b"]"].concat(),
+            None => mark,
+        }
+    }
+
+    /// Small values first, so that a `row_count` after a thousand rows survives; containers share what is left.
+    fn object(&self, value: Value<'_>, depth: usize, budget: i64) -> Vec<u8> {
+        let mark_text = mark("_keys", value.len());
+        let mark_text = &mark_text[1..mark_text.len() - 1];
+        let mut room = budget - 2 - size(mark_text) - 1;
+        let mut made: Vec<(usize, Vec<u8>)> = Vec::new();
+        let mut containers = Vec::new();
+        let mut longest_cut = 0;
+        for (position, (key, child)) in value.members().enumerate() {
+            if matches!(child.kind(), Kind::Object | Kind::Array) {
+                containers.push((position, key, child));
+                continue;
+            }
+            if room < SMALLEST_MEMBER {
+                break;
+            }
+            if let Some(piece) = self.member(key, child, depth, room) {
+                room -= size(&piece) + 1;
+                made.push((position, piece));
+                let length = child.as_text().map_or(0, |text| text.len());
+                longest_cut = longest_cut.max(if length > TEXT_BYTES { length } else { 0 });
+            }
+        }
+        let count = containers.len();
+        for (done, (position, key, child)) in containers.into_iter().enumerate() {
+            if room < SMALLEST_MEMBER {
+                break;
+            }
+            if let Some(piece) = self.member(key, child, depth, room / (count - done) as i64) {
+                room -= size(&piece) + 1;
+                made.push((position, piece));
+            }
+        }
+        made.sort_by_key(|(position, _)| *position);
+        let is_complete = made.len() == value.len();
+        let mut pieces: Vec<Vec<u8>> = made.into_iter().map(|(_, piece)| piece).collect();
+        let cut = mark("_len", longest_cut);
+        let cut = &cut[1..cut.len() - 1];
+        if !is_complete {
+            pieces.push(mark_text.to_vec());
+        } else if longest_cut > 0 && size(cut) <= room + size(mark_text) {
+            pieces.push(cut.to_vec());
+        }
+        [b"{", &pieces.join(&b',')[..], b"}"].concat()
+    }
+
+    fn member(&self, key: Value<'_>, child: Value<'_>, depth: usize, room: i64) -> Option<Vec<u8>> {
+        let mut piece = Vec::new();
+        key.write(&mut piece);
+        piece.push(b':');
+        let value = self.value(child, depth + 1, room - size(&piece))?;
+        piece.extend_from_slice(&value);
+        Some(piece)
+    }
+}
+
+fn size(bytes: &[u8]) -> i64 {
+    i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+}
+
+fn mark(name: &str, number: usize) -> Vec<u8> {
+    format!("{{\"_truncated\":true,\"{name}\":{number}}}").into_bytes()
+}
+
+/// A text cut to 512 bytes of UTF-8 without splitting a character.
+fn head(value: Value<'_>) -> Vec<u8> {
+    let text = value.as_text().unwrap_or_default();
+    let mut end = TEXT_BYTES.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut out = Vec::with_capacity(end + 2);
+    write_text(&text[..end], &mut out);
+    out
+}

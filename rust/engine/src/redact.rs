@@ -1,0 +1,303 @@
+//! What must not leave the worker: by key, by known value, by the shape of a credential.
+//! Twin: `python/noetl_worker/engine/pure/redact.py`.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use regex::Regex;
+
+use crate::document::{Kind, Value};
+
+/// What replaces a secret.
+pub const MARK: &str = "[REDACTED]";
+/// A shorter known secret is not searched for.
+pub const MIN_SECRET_CHARS: usize = 4;
+
+const SENSITIVE_WORDS: &[&str] = &[
+    "password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "auth", "authorization",
+    "authentication", "credential", "credentials", "cookie", "cookies", "bearer", "jwt", "pem", "cert", "apikey",
+    "accesskey", "secretkey", "privatekey", "authtoken", "accesstoken", "refreshtoken", "sessionid", "dsn",
+];
+const SENSITIVE_PAIRS: &[(&str, &str)] = &[
+    ("api", "key"),
+    ("access", "key"),
+    ("account", "key"),
+    ("client", "key"),
+    ("encryption", "key"),
+    ("private", "key"),
+    ("signing", "key"),
+    ("ssh", "key"),
+    ("pass", "word"),
+    ("session", "id"),
+    ("connection", "string"),
+];
+const DESCRIBING_WORDS: &[&str] = &[
+    "name", "names", "type", "types", "kind", "url", "uri", "endpoint", "count", "counts", "length", "limit",
+    "limits", "size", "budget", "usage", "expires", "expiry", "expiration", "ttl", "at", "in", "required", "enabled",
+    "policy", "method", "path", "file", "version", "scope", "scopes", "status",
+];
+const PAGING_WORDS: &[&str] = &["page", "next", "prev", "previous", "continuation", "sync"];
+const REFERENCE_KINDS: [&str; 2] = ["result_ref", "temp_ref"];
+
+const CREDENTIAL: &str = concat!(
+    r"(?-u:\b)(?:[Bb]earer|BEARER)[ \t]+[A-Za-z0-9._~+/=-]{6,}",
+    r"|(?-u:\b)(?:[Bb]asic|BASIC)[ \t]+[A-Za-z0-9+/]{8,}={0,2}",
+    r"|(?-u:\b)eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*",
+    r"|-----BEGIN [A-Z0-9 ]{1,64}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,64}-----|\z)",
+    r"|(?-u:\b)sk-[A-Za-z0-9_-]{16,}",
+    r"|(?-u:\b)gh[opsur]_[A-Za-z0-9]{16,}",
+    r"|(?-u:\b)github_pat_[A-Za-z0-9_]{16,}",
+    r"|(?-u:\b)AIza[A-Za-z0-9_-]{16,}",
+    r"|(?-u:\b)ya29\.[A-Za-z0-9._-]{8,}",
+    r"|(?-u:\b)xox[abeoprs]-[A-Za-z0-9-]{8,}",
+    r"|://[^/ \t\r\n:@?#]*:[^/ \t\r\n@]+@",
+);
+/// One of these is in every text that `CREDENTIAL` matches, but for URLs, which need an `@` as well.
+const TRIGGERS: [&str; 18] = [
+    "earer ", "earer\t", "EARER", "asic ", "asic\t", "ASIC", "eyJ", "-----BEGIN ", "sk-", "gho_", "ghp_", "ghs_",
+    "ghu_", "ghr_", "github_pat_", "AIza", "ya29.", "xox",
+];
+const ASSIGNMENT: &str = concat!(
+    r"(?-u:\b)((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]",
+    r"|[Pp][Aa][Ss][Ss][Pp][Hh][Rr][Aa][Ss][Ee]|[Ss][Ee][Cc][Rr][Ee][Tt]|[Tt][Oo][Kk][Ee][Nn]",
+    r"|[Aa][Pp][Ii][_-]?[Kk][Ee][Yy]|access_token|client_secret)=)",
+    r#"("[^"]*"|'[^']*'|[^ \t\r\n&;,'"]+)"#,
+);
+
+fn built(cell: &'static OnceLock<Option<Regex>>, pattern: &str) -> Option<&'static Regex> {
+    cell.get_or_init(|| Regex::new(pattern).ok()).as_ref()
+}
+
+fn credential() -> Option<&'static Regex> {
+    static CELL: OnceLock<Option<Regex>> = OnceLock::new();
+    built(&CELL, CREDENTIAL)
+}
+
+fn assignment() -> Option<&'static Regex> {
+    static CELL: OnceLock<Option<Regex>> = OnceLock::new();
+    built(&CELL, ASSIGNMENT)
+}
+
+fn triggers() -> Option<&'static AhoCorasick> {
+    static CELL: OnceLock<Option<AhoCorasick>> = OnceLock::new();
+    CELL.get_or_init(|| AhoCorasick::new(TRIGGERS).ok()).as_ref()
+}
+
+/// Whether a text may hold what `CREDENTIAL` matches: a filter that is many times faster than the expression.
+pub fn may_hold_credential(text: &str) -> bool {
+    if text.len() < 6 {
+        return false;
+    }
+    let is_url_with_user = memchr::memchr(b'@', text.as_bytes()).is_some()
+        && memchr::memmem::find(text.as_bytes(), b"://").is_some();
+    is_url_with_user || triggers().is_none_or(|automaton| automaton.is_match(text))
+}
+
+/// Whether a key names a secret: a whole word or pair of words of the tables, unless the last word describes it.
+pub fn is_sensitive_key(key: &str) -> bool {
+    let mut words: Vec<&str> = Vec::new();
+    let bytes = key.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = word_end(bytes, at);
+        if end == at {
+            at += 1;
+        } else {
+            words.push(&key[at..end]);
+            at = end;
+        }
+    }
+    let Some(last) = words.last() else { return false };
+    if words.len() > 1 && is_one_of(last, DESCRIBING_WORDS) {
+        return false;
+    }
+    let mut previous = "";
+    words.into_iter().any(|word| {
+        let is_paging = word.eq_ignore_ascii_case("token") && is_one_of(previous, PAGING_WORDS);
+        let is_sensitive = (is_one_of(word, SENSITIVE_WORDS) && !is_paging)
+            || SENSITIVE_PAIRS
+                .iter()
+                .any(|(one, other)| previous.eq_ignore_ascii_case(one) && word.eq_ignore_ascii_case(other));
+        previous = word;
+        is_sensitive
+    })
+}
+
+fn is_one_of(word: &str, list: &[&str]) -> bool {
+    list.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
+/// End of the word that starts here, `at` itself when none does: `[A-Z]+(?![a-z])|[A-Z]?[a-z]+`.
+fn word_end(bytes: &[u8], at: usize) -> usize {
+    let run = |from: usize, is_wanted: fn(&u8) -> bool| {
+        from + bytes[from..].iter().take_while(|byte| is_wanted(byte)).count()
+    };
+    let upper = run(at, u8::is_ascii_uppercase);
+    let is_followed = bytes.get(upper).is_some_and(u8::is_ascii_lowercase);
+    match upper - at {
+        0 => run(at, u8::is_ascii_lowercase),
+        1 if is_followed => run(upper, u8::is_ascii_lowercase),
+        _ if is_followed => upper - 1,
+        _ => upper,
+    }
+}
+
+/// Whether an object stands for a value kept elsewhere (wire.md 5.1).
+pub fn is_reference(value: Value<'_>) -> bool {
+    if value.kind() != Kind::Object {
+        return false;
+    }
+    value.get("$noetl_ref").is_some()
+        || value.get("_ref").is_some()
+        || (value.get("ref").is_some() && value.get("kind").is_some_and(is_reference_kind))
+}
+
+fn is_reference_kind(kind: Value<'_>) -> bool {
+    REFERENCE_KINDS.iter().any(|known| kind.is_text_equal(known))
+}
+
+/// The keys of an object whose values are references and stay as they are.
+pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] {
+    let has = |name: &str| members.iter().any(|(key, _)| key.is_text_equal(name));
+    if !has("$noetl_ref") && !has("_ref") && !has("ref") {
+        return &[];
+    }
+    let is_located = members.iter().any(|(key, value)| key.is_text_equal("kind") && is_reference_kind(*value));
+    if is_located {
+        &["$noetl_ref", "_ref", "ref"]
+    } else {
+        &["$noetl_ref", "_ref"]
+    }
+}
+
+/// Known secrets, ready to be searched for.
+#[derive(Debug)]
+pub struct Secrets {
+    automaton: AhoCorasick,
+    values: Vec<String>,
+}
+
+impl Secrets {
+    /// Prepare a set; None when no secret is long enough. The last set is kept: it rarely changes between calls.
+    pub fn prepare(secrets: &[String]) -> Option<Arc<Self>> {
+        static LAST: Mutex<Option<(Vec<String>, Option<Arc<Secrets>>)>> = Mutex::new(None);
+        if secrets.is_empty() {
+            return None;
+        }
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, prepared)) = last.as_ref() {
+            if known == secrets {
+                return prepared.clone();
+            }
+        }
+        let prepared = Self::build(secrets).map(Arc::new);
+        *last = Some((secrets.to_vec(), prepared.clone()));
+        prepared
+    }
+
+    fn build(secrets: &[String]) -> Option<Self> {
+        let is_long = |secret: &&String| secret.chars().count() >= MIN_SECRET_CHARS;
+        let values: Vec<String> = secrets.iter().filter(is_long).cloned().collect();
+        if values.is_empty() {
+            return None;
+        }
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&values).ok()?;
+        Some(Self { automaton, values })
+    }
+
+    /// Whether a secret is somewhere in a text.
+    pub fn is_in(&self, text: &str) -> bool {
+        self.automaton.is_match(text)
+    }
+
+    /// Whether a text is exactly a secret.
+    pub fn is(&self, text: &str) -> bool {
+        self.values.iter().any(|secret| secret == text)
+    }
+
+    /// Replace every secret and count them.
+    pub fn replace<'t>(&self, text: &'t str, count: &mut usize) -> Cow<'t, str> {
+        let mut out = String::new();
+        let mut start = 0;
+        for found in self.automaton.find_iter(text) {
+            out.push_str(&text[start..found.start()]);
+            out.push_str(MARK);
+            start = found.end();
+            *count += 1;
+        }
+        if start == 0 {
+            return Cow::Borrowed(text);
+        }
+        out.push_str(&text[start..]);
+        Cow::Owned(out)
+    }
+}
+
+/// Replace known secrets, then what looks like a credential.
+pub fn redact<'t>(text: &'t str, secrets: Option<&Secrets>, count: &mut usize) -> Cow<'t, str> {
+    let replaced = secrets.map_or(Cow::Borrowed(text), |secrets| secrets.replace(text, count));
+    if !may_hold_credential(&replaced) {
+        return replaced;
+    }
+    match credentials(&replaced, count) {
+        Some(redacted) => Cow::Owned(redacted),
+        None => replaced,
+    }
+}
+
+fn credentials(text: &str, count: &mut usize) -> Option<String> {
+    let mut out = String::new();
+    let mut start = 0;
+    for found in credential()?.find_iter(text) {
+        let Some(kept) = kept_of_credential(found.as_str()) else { continue };
+        out.push_str(&text[start..found.start()]);
+        out.push_str(kept);
+        out.push_str(MARK);
+        out.push_str(if kept.is_empty() { "" } else { "@" });
+        start = found.end();
+        *count += 1;
+    }
+    if start == 0 {
+        return None;
+    }
+    out.push_str(&text[start..]);
+    Some(out)
+}
+
+/// The part of a match that stays before the mark; None when it is no credential after all.
+fn kept_of_credential(found: &str) -> Option<&str> {
+    if let Some(rest) = found.strip_prefix("://") {
+        let user = rest.find(':').unwrap_or(0);
+        return Some(&found[..3 + user + 1]);
+    }
+    // "Basic authentication" is prose; a base64 pair of user and password practically never is one plain word.
+    let is_basic = found.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("basic"));
+    if is_basic && is_prose(found[5..].trim_start_matches([' ', '\t'])) {
+        return None;
+    }
+    Some("")
+}
+
+fn is_prose(word: &str) -> bool {
+    let rest = word.strip_prefix(|first: char| first.is_ascii_alphabetic()).unwrap_or(word);
+    rest.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+/// Redact free text: known secrets, credentials by their shape, and the value of `password=...` and its like.
+pub fn redact_text(text: &str, secrets: &[String]) -> String {
+    let mut count = 0;
+    let prepared = Secrets::prepare(secrets);
+    let text = redact(text, prepared.as_deref(), &mut count);
+    let Some(expression) = assignment() else { return text.into_owned() };
+    let mut out = String::with_capacity(text.len());
+    let mut start = 0;
+    for found in expression.captures_iter(&text) {
+        let (Some(name), Some(value)) = (found.get(1), found.get(2)) else { continue };
+        out.push_str(&text[start..name.end()]);
+        out.push_str(MARK);
+        start = value.end();
+    }
+    out.push_str(&text[start..]);
+    out
+}
