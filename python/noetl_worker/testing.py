@@ -1,0 +1,167 @@
+"""Test a tool without NATS and without a server.
+
+    from noetl_worker.testing import run_tool
+
+    def test_greets():
+        result = run_tool(GreetTool(), {"name": "{{ who }}"}, variables={"who": "ada"})
+        assert result.data == {"greeting": "hello ada"}
+
+The config goes through the same registry as in the worker: spellings, templates, types, unknown fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from noetl_worker import template
+from noetl_worker.errors import CredentialError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import Stop, Tool, ToolContext
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["MemoryControlPlane", "RecordedLogger", "arun_tool", "run_tool", "tool_context"]
+
+
+class MemoryControlPlane:
+    """The control-plane calls a tool may make, kept in memory.
+
+    `executions` has the body of every `execute_playbook`; put {"status": "COMPLETED", ...} into `statuses` under
+    the id that call answered to say how the child ends. `results` and `variables` hold what was stored.
+    """
+
+    def __init__(self) -> None:
+        self.executions: dict[int, dict[str, JsonValue]] = {}
+        self.statuses: dict[int, dict[str, JsonValue]] = {}
+        self.results: dict[str, bytes] = {}
+        self.variables: dict[str, JsonValue] = {}
+        self._ids = itertools.count(1001)
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        execution_id = next(self._ids)
+        self.executions[execution_id] = dict(body)
+        self.statuses.setdefault(execution_id, {"status": "RUNNING"})
+        return {"execution_id": str(execution_id), "status": "started"}
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return {"execution_id": str(execution_id), **self.statuses[execution_id]}
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
+        ref = f"noetl://memory/{source_step}/{name}"
+        self.results[ref] = data
+        return {"ref": ref, "bytes": len(data)}
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        from noetl_worker import json_text
+
+        return json_text.loads(self.results[ref])
+
+    async def get_var(self, name: str) -> JsonValue:
+        return self.variables.get(name)
+
+    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
+        self.variables.update(variables)
+
+
+class RecordedLogger:
+    """Keeps (level, event, fields) in `records`, and passes them on to the standard logging."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, str, dict[str, Any]]] = []
+        self._log = logging.getLogger("noetl_worker.testing")
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._keep("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._keep("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._keep("warning", event, fields)
+
+    def _keep(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self.records.append((level, event, fields))
+        self._log.log(logging.getLevelName(level.upper()), "%s %s", event, fields)
+
+
+def tool_context(
+    *,
+    variables: Mapping[str, JsonValue] | None = None,
+    credentials: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    control_plane: MemoryControlPlane | None = None,
+    registry: Registry | None = None,
+    **overrides: Any,
+) -> ToolContext:
+    """A ToolContext with everything in memory.
+
+    Args:
+        variables: what templates and user code can name.
+        credentials: alias -> data, as `context.credential` gives it ({"type": "bearer", "token": ...}).
+        control_plane: to look into afterwards; a fresh one otherwise.
+        registry: for `context.run_tool`; the built-in tools otherwise.
+        overrides: any other field of ToolContext (execution_id, step, timeout_s, input, logger, stop, ...).
+    """
+    known = dict(variables or {})
+    aliases = dict(credentials or {})
+    tools = registry or Registry(plugins=False)
+
+    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        return template.render(value, {**known, **extra} if extra else known)
+
+    async def credential(alias: str) -> Mapping[str, JsonValue]:
+        if alias not in aliases:
+            raise CredentialError(f"credential {alias!r} is not known; known: {sorted(aliases)}")
+        return aliases[alias]
+
+    def forget(progress: Mapping[str, JsonValue]) -> None:
+        del progress
+
+    context = ToolContext(
+        execution_id=42,
+        command_id="42:step:1",
+        step="step",
+        kind="test",
+        server_url="http://127.0.0.1:8082",
+        worker_id="worker-test",
+        attempt=1,
+        timeout_s=None,
+        variables=known,
+        input={},
+        stop=Stop(),
+        logger=RecordedLogger(),
+        control_plane=control_plane or MemoryControlPlane(),
+        render=render,
+        credential=credential,
+        run_tool=tools.run_tool,
+        report_progress=forget,
+    )
+    return dataclasses.replace(context, **overrides)
+
+
+async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:
+    """Run a tool once in the running loop.
+
+    Args:
+        tool: an instance of your tool, or a kind.
+        config: as a playbook has it, unrendered.
+        context: see `tool_context`; or `context=` an existing ToolContext.
+
+    Raises:
+        ToolError: what the worker reports as `call.error`: bad config, nothing to talk to.
+    """
+    given = context.pop("context", None)
+    registry = context.pop("registry", None) or Registry([] if isinstance(tool, str) else [tool], plugins=False)
+    kind = tool if isinstance(tool, str) else tool.kind
+    try:
+        return await registry.run_tool(kind, config, given or tool_context(registry=registry, kind=kind, **context))
+    finally:
+        await registry.aclose()
+
+
+def run_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:
+    """`arun_tool` on an event loop of its own, for plain test functions."""
+    return asyncio.run(arun_tool(tool, config, **context))

@@ -1,0 +1,54 @@
+"""Timeouts of a tool call: every spelling a playbook uses, as one number of seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue
+from noetl_worker.template import has_template
+from noetl_worker.tools.contract import ToolContext
+
+__all__ = ["effective_timeout", "seconds", "time_left"]
+
+_DURATION: Final = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(ms|s|sec|secs|m|min|mins|h)?\s*")
+_UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0}
+
+
+def seconds(value: JsonValue, field: str) -> float:
+    """30, 1.5, "30", "30s", "500ms", "2m" or "1h" in seconds; ConfigurationError names `field` otherwise."""
+    number = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        number = float(match[1]) * _UNITS.get(match[2], 3600.0)
+    if not (0 < number < math.inf):
+        raise ConfigurationError(f"{field}={value!r} is not a time: give seconds above 0, or a text like 30s or 2m")
+    return number
+
+
+def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float | None:
+    """The shortest of `timeout`, `timeout_seconds` and `spec.timeout` (a number, or {"total": ...}); None if none.
+
+    `kind` names the tool in the message of the ConfigurationError for a value that is no time. A value that is
+    still a template is passed over: `Registry.prepare` asks again with rendered ones.
+    """
+    spec = raw_config.get("spec")
+    in_spec = spec.get("timeout") if isinstance(spec, Mapping) else None
+    total = in_spec.get("total") if isinstance(in_spec, Mapping) else in_spec
+    given = {
+        "timeout": raw_config.get("timeout"),
+        "timeout_seconds": raw_config.get("timeout_seconds"),
+        "spec.timeout": total,
+    }
+    known = {name: value for name, value in given.items() if value is not None and not has_template(value)}
+    return min((seconds(value, f"{kind}: {name}") for name, value in known.items()), default=None)
+
+
+def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
+    """The tool's own timeout, never longer than what the command has left."""
+    limits = [limit for limit in (timeout_s, context.timeout_s) if limit is not None]
+    return min(limits, default=None)

@@ -1,0 +1,220 @@
+"""From a playbook's fields to a tool's config: spellings, types, and what to say when they do not fit.
+
+One table of spellings for all tools (tools.md 8.1); one decoder (mashumaro) that converts what YAML and the
+planes blur, a number where text is meant, and refuses the rest with the field's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mashumaro.codecs.basic import BasicDecoder
+from mashumaro.dialect import Dialect
+from mashumaro.exceptions import InvalidFieldValue, MissingField
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue
+
+__all__ = ["WORKER_FIELDS", "canonical", "decode", "nearest"]
+
+_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "query": ("command", "commands", "sql"),
+    "command": ("cmd", "cmds", "commands"),
+    "url": ("endpoint",),
+    "input": ("args",),
+    "database": ("db_path",),
+    "auth": ("credential",),
+    "timeout": ("timeout_seconds",),
+}
+"""Canonical field -> other spellings. A spelling counts only for a tool that has the field and not the spelling."""
+
+WORKER_FIELDS: Final = frozenset(
+    {"kind", "name", "desc", "description", "spec", "output", "output_select", "case", "cases", "retry", "set"}
+    | {"input", "args", "timeout", "timeout_seconds", "next", "_label"}
+)
+"""Fields the worker itself reads or the planes put beside a tool's own: never reported as unknown."""
+
+_SENSITIVE: Final = ("password", "token", "secret", "auth", "key", "credential", "connection_string", "dsn")
+
+
+def canonical(
+    kind: str, raw: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
+) -> tuple[dict[str, JsonValue], list[str]]:
+    """The fields of `raw` under the model's names, and the names nothing knows.
+
+    Nulls count as absent (the Python plane sends `spec: null, output: null`). `input` and `args` together are
+    merged, `input` winning; any other field given twice with different values is an error.
+    """
+    own = {field.name for field in dataclasses.fields(model)}
+    spellings = {
+        other: name for name, others in _SPELLINGS.items() if name in own for other in others if other not in own
+    }
+    spellings.update(own_spellings)
+    fields: dict[str, JsonValue] = {}
+    given_as: dict[str, str] = {}
+    unknown: list[str] = []
+    for key, value in raw.items():
+        name = spellings.get(key, key)
+        if name not in own:
+            if key not in WORKER_FIELDS:
+                unknown.append(key)
+        elif value is not None:
+            fields[name] = _merged(kind, name, (given_as.get(name, key), key), fields.get(name, value), value)
+            given_as.setdefault(name, key)
+    return fields, unknown
+
+
+def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, second: JsonValue) -> JsonValue:
+    if name == "input" and isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {**second, **first} if keys[0] == "input" else {**first, **second}
+    if first != second:
+        raise ConfigurationError(f"{kind}: {keys[0]!r} and {keys[1]!r} are the same field with two values; keep one")
+    return first
+
+
+# ── decoding ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):  # the Rust plane turns `password: "0123"` into a number (tools.md 3.4)
+        return str(value)
+    raise ValueError("not text")
+
+
+def _integer(value: Any) -> int:
+    is_whole = isinstance(value, (int, str)) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole:
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("not a number")
+    return float(value)
+
+
+_WORDS: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, str)) and str(value).strip().lower() in _WORDS:
+        return _WORDS[str(value).strip().lower()]
+    raise ValueError("not true or false")
+
+
+class _Lenient(Dialect):
+    serialization_strategy = {  # noqa: RUF012 - mashumaro reads the class attribute
+        str: {"deserialize": _text},
+        int: {"deserialize": _integer},
+        float: {"deserialize": _real},
+        bool: {"deserialize": _boolean},
+    }
+
+
+@functools.lru_cache(maxsize=128)
+def _decoder(model: type) -> BasicDecoder[Any]:
+    return BasicDecoder(model, default_dialect=_Lenient)
+
+
+@functools.lru_cache(maxsize=128)
+def _hints(model: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(model)
+
+
+def decode(kind: str, model: type, fields: Mapping[str, JsonValue], raw: Mapping[str, JsonValue]) -> Any:
+    """`model` from canonical, rendered fields.
+
+    Raises:
+        ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
+    """
+    present = {name: value for name, value in fields.items() if value is not None}
+    hints = _hints(model)
+    for name, value in present.items():
+        if not _fits(hints[name], value):
+            raise _wrong_type(kind, name, hints[name], value)
+    try:
+        return _decoder(model).decode(present)
+    except MissingField as error:
+        raise ConfigurationError(_missing(kind, error.field_name, fields, raw)) from error
+    except InvalidFieldValue as error:
+        raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from error
+    except (TypeError, ValueError) as error:  # a model's own __post_init__
+        raise ConfigurationError(f"{kind}: {error}") from error
+
+
+def _missing(kind: str, name: str, fields: Mapping[str, JsonValue], raw: Mapping[str, JsonValue]) -> str:
+    spellings = [name, *_SPELLINGS.get(name, ())]
+    if name in fields:
+        source = next((raw[key] for key in spellings if raw.get(key) is not None), None)
+        return f"{kind}: field {name!r} is null: its template {str(source)[:160]!r} gives nothing"
+    others = f" (or {', '.join(spellings[1:])})" if spellings[1:] else ""
+    return f"{kind}: field {name!r}{others} is missing"
+
+
+def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
+    shown = type(value).__name__
+    if isinstance(value, (str, int, float)) and not any(word in name.lower() for word in _SENSITIVE):
+        shown = f"{str(value)[:80]!r} ({shown})"
+    return ConfigurationError(f"{kind}: field {name!r} must be {_describe(hint)}, not {shown}")
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether the containers are of the right shape; mashumaro would take an object's keys for a list."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(argument, value) for argument in arguments)
+    if origin in (list, Sequence) or hint is list:
+        return isinstance(value, (list, tuple)) and (not arguments or all(_fits(arguments[0], item) for item in value))
+    if origin in (dict, Mapping) or hint is dict or dataclasses.is_dataclass(hint):
+        return isinstance(value, Mapping)
+    if hint is type(None):
+        return value is None
+    return not isinstance(value, (Mapping, list, tuple))
+
+
+_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(argument) for argument in arguments if argument is not type(None))
+    if origin in (list, Sequence):
+        return f"a list of {_describe(arguments[0])}"
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin in (dict, Mapping):
+        return "an object"
+    if dataclasses.is_dataclass(hint):
+        return "an object with " + ", ".join(field.name for field in dataclasses.fields(hint))
+    return _NAMES.get(hint, str(hint))
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no known name is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

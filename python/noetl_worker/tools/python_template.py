@@ -1,0 +1,424 @@
+"""The template process of the `python` tool, and the child it forks for each command.
+
+Run by path with `-I`, so it imports the standard library only: user code must not find the worker's own modules
+loaded, and a fork is as fast as this process is small. The worker's side is `python_runner.py`; the protocol:
+
+* control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
+  (socket of the command, stdout, stderr): fork. `K`: send the signal to the command's process group.
+* control socket, here -> worker: 17 bytes (op, command number, value). `P` process id, `X` exit status as
+  `subprocess` has it (negative for a signal); a fork that fails is `X` with 255.
+* socket of the command: one JSON request in (8 bytes of length before it), one JSON answer out, to its end.
+
+When the worker goes away, the control socket ends: every group is killed and this process ends.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import atexit
+import base64
+import builtins
+import datetime
+import decimal
+import enum
+import gc
+import importlib
+import inspect
+import json
+import linecache
+import math
+import os
+import selectors
+import signal
+import socket
+import struct
+import symtable
+import sys
+import threading
+import traceback
+import types
+import uuid
+from contextlib import suppress
+from typing import Any, NoReturn
+
+REQUEST = struct.Struct("!cQB")
+ANSWER = struct.Struct("!cQq")
+LENGTH = struct.Struct("!Q")
+MAX_DEPTH = 200
+FILE_NAME = "<python step>"
+
+
+# ── the template: forks, signals, reaps ─────────────────────────────────────────────────────────
+
+
+class Template:
+    """One thread, no locks: a fork of it is safe."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.running: dict[int, int] = {}
+        """Process id -> number of the command."""
+        self.wake, self.wake_write = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(self.wake_write, False)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the worker decides; it closes the socket
+
+    def serve(self) -> list[int]:
+        """Until the worker closes the control socket."""
+        selector = selectors.DefaultSelector()
+        selector.register(self.control, selectors.EVENT_READ)
+        selector.register(self.wake, selectors.EVENT_READ)
+        gc.collect()
+        gc.freeze()  # the collector must not write to pages that the children share
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is self.control:
+                    child = self.handle_request()
+                    if child is not None:
+                        return child
+                else:
+                    drain(self.wake)
+            self.reap()
+
+    def handle_request(self) -> list[int] | None:
+        """Handle one request; in a forked child, the descriptors it is to work with."""
+        data, descriptors, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+        if not data:
+            self.kill_all()
+            os._exit(0)
+        op, number, value = REQUEST.unpack(data)
+        if op == b"K":
+            self.send_signal(number, value)
+            return None
+        pid = self.fork() if len(descriptors) == 3 else -1
+        if pid == 0:
+            return descriptors
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid > 0:
+            self.running[pid] = number
+            self.answer(b"P", number, pid)
+        else:
+            self.answer(b"X", number, 255)
+        return None
+
+    def fork(self) -> int:
+        """As os.fork, but -1 when there is no process to be had; the child lets go of the worker."""
+        try:
+            pid = os.fork()
+        except OSError:
+            return -1
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            os.close(self.wake)
+            os.close(self.wake_write)
+            self.control.close()
+        return pid
+
+    def send_signal(self, number: int, value: int) -> None:
+        for pid, command in self.running.items():
+            if command == number:
+                kill_group(pid, value)
+
+    def reap(self) -> None:
+        """End what a command left in its group, before its process id can belong to anybody else."""
+        while self.running:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            kill_group(ended.si_pid, signal.SIGKILL)
+            _, status = os.waitpid(ended.si_pid, 0)
+            number = self.running.pop(ended.si_pid, None)
+            if number is not None:
+                self.answer(b"X", number, os.waitstatus_to_exitcode(status))
+
+    def kill_all(self) -> None:
+        for pid in self.running:
+            kill_group(pid, signal.SIGKILL)
+
+    def answer(self, op: bytes, number: int, value: int) -> None:
+        try:
+            self.control.sendall(ANSWER.pack(op, number, value))
+        except OSError:
+            self.kill_all()
+            os._exit(1)
+
+
+def kill_group(pid: int, number: int) -> None:
+    """The group, and the leader by itself: in its first moments it has no group of its own yet."""
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, number)
+
+
+def drain(descriptor: int) -> None:
+    with suppress(BlockingIOError):
+        os.read(descriptor, 4096)
+
+
+# ── the child: one command ──────────────────────────────────────────────────────────────────────
+
+
+def become_child(descriptors: list[int]) -> socket.socket:
+    """A session of its own, descriptors 0, 1 and 2, default signals; the socket of the command."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    channel, out, err = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    os.set_inheritable(channel, False)  # a program the user starts must not keep the answer open
+    set_streams()
+    return socket.socket(fileno=channel)
+
+
+def set_streams() -> None:
+    """Fresh stream objects, flushed at each line: what was printed before a kill is not lost."""
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, "__" + name + "__", stream)
+
+
+def run_command(channel: socket.socket) -> NoReturn:
+    """Read the request, run it, send the answer, end the process. Never returns."""
+    status = 1
+    try:
+        request = json.loads(receive(channel))
+        answer, status = execute(request)
+        finish_threads()
+        channel.sendall(json.dumps(answer, separators=(",", ":"), ensure_ascii=True).encode())
+        channel.close()
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # the reader is gone: nobody to tell
+                stream.flush()
+        os._exit(status)
+
+
+def receive(channel: socket.socket) -> bytes:
+    (length,) = LENGTH.unpack(receive_exactly(channel, LENGTH.size))
+    return receive_exactly(channel, length)
+
+
+def receive_exactly(channel: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = channel.recv(min(size - len(data), 1 << 20))
+        if not chunk:
+            raise EOFError("the worker closed the socket of the command")
+        data += chunk
+    return bytes(data)
+
+
+def finish_threads() -> None:
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+
+
+def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """(answer, exit status) of the user's code. The answer has `result`, or `error`, or neither."""
+    try:
+        prepare_process(request)
+        scope = make_scope(request)
+        found, value = run_code(request["code"], scope, request)
+    except SystemExit as stop:
+        return exited(stop)
+    except BaseException as error:
+        return failed(error), 1
+    return ({"result": plain(value)} if found else {}), 0
+
+
+def prepare_process(request: dict[str, Any]) -> None:
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    python_path = request["env"].get("PYTHONPATH", "")
+    sys.path[:0] = [request["cwd"], *filter(None, python_path.split(os.pathsep))]
+    sys.argv = [FILE_NAME]
+
+
+def make_scope(request: dict[str, Any]) -> dict[str, Any]:
+    """The globals of the user's code: a fresh `__main__`."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    scope = module.__dict__
+    scope["__builtins__"] = builtins
+    given, variables = request["input"], request["variables"]
+    scope.update(json=json, os=os, uuid=uuid, execution_id=request["execution_id"], step=request["step"])
+    scope.update(args=given, input_data=given, variables=variables)
+    scope["context"] = {**variables, "input": given, "execution_id": request["execution_id"], "step": request["step"]}
+    scope.update({name: value for name, value in given.items() if name.isidentifier() and not name.startswith("__")})
+    for alias, name in request["libs"].items():
+        scope[alias] = importlib.import_module(name)
+    return scope
+
+
+def run_code(source: str, scope: dict[str, Any], request: dict[str, Any]) -> tuple[bool, Any]:
+    """(whether there is a value, the value): a top-level return, else `result`, else what `main()` returns."""
+    linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(True), FILE_NAME)
+    injected = scope.get("result")
+    code, returns = compile_source(source)
+    exec(code, scope)
+    if returns:
+        value = scope["__noetl_body__"]()
+        if value is not None:
+            return True, value
+    result = scope.get("result")
+    if "result" in scope and result is not injected and result is not None:
+        return True, result
+    main = scope.get("main")
+    if callable(main):
+        return True, call_main(main, scope, request)
+    return False, None
+
+
+def compile_source(source: str) -> tuple[types.CodeType, bool]:
+    """(code object, whether the text has a top-level `return` and is wrapped in a function)."""
+    try:
+        return compile(source, FILE_NAME, "exec"), False
+    except SyntaxError as error:
+        if "'return' outside function" not in str(error):
+            raise
+    tree = ast.parse(source, FILE_NAME)
+    future = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    body = [node for node in tree.body if node not in future]
+    names = top_level_names(source)
+    if names:  # names stay global, so that functions of the text see each other and `result`
+        body.insert(0, ast.Global(names=names))
+    wrapped = ast.parse("def __noetl_body__(): pass")
+    for function in wrapped.body:
+        if isinstance(function, ast.FunctionDef):
+            function.body = body
+    wrapped.body[:0] = future
+    ast.fix_missing_locations(wrapped)
+    return compile(wrapped, FILE_NAME, "exec"), True
+
+
+def top_level_names(source: str) -> list[str]:
+    table = symtable.symtable(source, FILE_NAME, "exec")
+    return sorted(s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace())
+
+
+def call_main(main: Any, scope: dict[str, Any], request: dict[str, Any]) -> Any:
+    """`main(...)` with parameters by name: from the input, then from what is injected, then from the variables."""
+    given = request["input"]
+    known = {**request["variables"], **{name: scope[name] for name in INJECTED}, **given}
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    parameters = inspect.signature(main).parameters.values()
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.name not in known:
+            if parameter.default is parameter.empty:
+                raise TypeError(f"main() needs {parameter.name!r}: neither the input nor the variables have it")
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(known[parameter.name])
+        else:
+            named[parameter.name] = known[parameter.name]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        taken = {parameter.name for parameter in parameters}
+        named.update({name: value for name, value in given.items() if name not in taken})
+    value = main(*positional, **named)
+    return asyncio.run(as_coroutine(value)) if inspect.isawaitable(value) else value
+
+
+INJECTED = ("args", "input_data", "variables", "context", "execution_id", "step")
+
+
+async def as_coroutine(awaitable: Any) -> Any:
+    return await awaitable
+
+
+# ── outcomes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
+    """sys.exit(): no code or 0 is a success without a value, a text goes to stderr with code 1."""
+    if stop.code is None or stop.code == 0:
+        return {}, 0
+    if not isinstance(stop.code, int):
+        sys.stderr.write(f"{stop.code}\n")
+        return {"error": {"type": "SystemExit", "message": f"SystemExit: {stop.code}"}}, 1
+    code = stop.code & 0xFF
+    return {"error": {"type": "SystemExit", "message": f"Python code exited with code {code}"}}, code
+
+
+def failed(error: BaseException) -> dict[str, Any]:
+    """Type and message for the worker; the traceback, from the user's first line on, to stderr."""
+    whole = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
+    sys.stderr.write("".join(whole.format()))
+    name = type(error).__name__
+    text = str(error)
+    return {"error": {"type": name, "message": f"{name}: {text}" if text else name}}
+
+
+def users_part(frames: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback without this file's frames above the user's; none of them when it never got there."""
+    current = frames
+    while current is not None and current.tb_frame.f_code.co_filename != FILE_NAME:
+        current = current.tb_next
+    return current
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """JSON-plain form of a result, the rules of `noetl_worker.json_text.plain`; arrays have `tolist`."""
+    if depth > MAX_DEPTH:
+        return "[nested too deeply]"
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value, depth + 1)
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(int(value))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item, depth + 1) for item in value]
+    return plain_object(value, depth)
+
+
+def plain_object(value: Any, depth: int) -> Any:
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    to_list = getattr(value, "tolist", None)
+    if callable(to_list):  # numpy scalars and arrays
+        return plain(to_list(), depth + 1)
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def main() -> None:
+    """`python_template.py serve FD`: the template. `once FD`: one command without a fork, for lack of one."""
+    mode, descriptor = sys.argv[1], int(sys.argv[2])
+    if mode == "once":
+        os.set_inheritable(descriptor, False)
+        set_streams()
+        run_command(socket.socket(fileno=descriptor))
+    descriptors = Template(socket.socket(fileno=descriptor)).serve()
+    run_command(become_child(descriptors))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Finds the tools and makes one call of one of them: `registry.prepare(kind, config, context)`, `prepared.run()`.
+
+`prepare` is where a config is checked, before `command.started` is reported: spellings, templates, types,
+unknown fields. Built-in tools are imported when first asked for; a plug-in that does not load is one warning at
+start and a clear error for its kind, never the end of the worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools import fields
+from noetl_worker.tools.contract import Tool, ToolContext
+from noetl_worker.tools.deadline import effective_timeout, time_left
+
+__all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "default_registry", "effective_timeout"]
+
+ENTRY_POINT_GROUP: Final = "noetl_worker.tools"
+
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "shell": "noetl_worker.tools.shell:ShellTool",
+    "http": "noetl_worker.tools.http:HttpTool",
+    "python": "noetl_worker.tools.python_tool:PythonTool",
+    "noop": "noetl_worker.tools.noop:NoopTool",
+    "playbook": "noetl_worker.tools.playbook:PlaybookTool",
+    "task_sequence": "noetl_worker.tools.task_sequence:TaskSequenceTool",
+    "rhai": "noetl_worker.tools.rhai:RhaiTool",
+    "duckdb": "noetl_worker.tools.duckdb:DuckdbTool",
+    "postgres": "noetl_worker.tools.postgres:PostgresTool",
+}
+_KIND_ALIASES: Final[Mapping[str, str]] = {"ducklake": "duckdb", "playbooks": "playbook", "pipeline": "task_sequence"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """An entry point that gave no usable tool."""
+
+    name: str
+    distribution: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"tool {self.name!r} of {self.distribution} does not load: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTool:
+    """A tool call whose config has been checked; nothing has happened outside yet."""
+
+    kind: str
+    tool: Tool[Any]
+    config: Any
+    context: ToolContext
+    timeout_s: float | None
+    """The shortest of the config's timeouts and what the context has left; seconds."""
+    warnings: tuple[str, ...] = ()
+
+    async def run(self) -> ToolResult:
+        """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""
+        started = time.monotonic()
+        result = await self.tool.run(self.config, self.context)
+        if not isinstance(result, ToolResult):
+            raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
+        if result.duration_ms is None:
+            elapsed = round((time.monotonic() - started) * 1000)
+            result = dataclasses.replace(result, duration_ms=elapsed)
+        return result
+
+
+class Registry:
+    """Tools by kind.
+
+    Args:
+        tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
+        plugins: whether to load the `noetl_worker.tools` entry points.
+        strict: an unknown field is an error instead of a warning.
+    """
+
+    def __init__(self, tools: Iterable[Tool[Any]] = (), *, plugins: bool = True, strict: bool = False) -> None:
+        self.broken: list[BrokenPlugin] = []
+        self._strict = strict
+        self._tools: dict[str, Tool[Any]] = {}
+        if plugins:
+            for point in entry_points(group=ENTRY_POINT_GROUP):
+                self._load_plugin(point)
+        for tool in tools:
+            self.register(tool)
+
+    def register(self, tool: Tool[Any]) -> None:
+        """Add a tool under its kind and aliases. ConfigurationError says what a tool lacks."""
+        for name in _names(tool):
+            self._tools[name] = tool
+
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind that can be asked for, sorted; aliases left out."""
+        return tuple(sorted({*_BUILT_IN, *(tool.kind for tool in self._tools.values())}))
+
+    def get(self, kind: str) -> Tool[Any]:
+        """The tool of this kind or alias. UnknownTool lists the kinds there are."""
+        tool = self._tools.get(kind)
+        if tool is None:
+            tool = self._built_in(_KIND_ALIASES.get(kind, kind))
+        return tool
+
+    def prepare(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> PreparedTool:
+        """Check and render a config; see the module.
+
+        Raises:
+            UnknownTool: no such kind.
+            ConfigurationError: a missing field, one of another type, or (strict) an unknown one.
+            TemplateError: names the field.
+        """
+        tool = self.get(kind)
+        raw = _with_timeout(kind, raw_config, context)
+        given, unknown = fields.canonical(kind, raw, tool.config_model, getattr(tool, "field_aliases", {}))
+        warnings = tuple(_unknown_field(kind, name, tool) for name in unknown)
+        if warnings and self._strict:
+            raise ConfigurationError("; ".join(warnings))
+        rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
+        config = fields.decode(kind, tool.config_model, rendered, raw)
+        timeout_s = time_left(effective_timeout(kind, raw), context)
+        return PreparedTool(kind, tool, config, context, timeout_s, warnings)
+
+    async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
+        """Prepare and run in one go; what a ToolContext offers as `run_tool`, with the context to run it in."""
+        return await self.prepare(kind, raw_config, context).run()
+
+    def is_side_effecting(self, kind: str) -> bool:
+        """False only for tools that say running twice changes nothing outside; unknown kinds count as True."""
+        try:
+            return bool(getattr(self.get(kind), "side_effecting", True))
+        except ConfigurationError:
+            return True
+
+    async def aclose(self) -> None:
+        """Close what tools keep open between calls (HTTP connections, pools, the Python template process)."""
+        for tool in {id(tool): tool for tool in self._tools.values()}.values():
+            close = getattr(tool, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _built_in(self, kind: str) -> Tool[Any]:
+        target = _BUILT_IN.get(kind)
+        if target is None:
+            broken = next((plugin for plugin in self.broken if plugin.name == kind), None)
+            if broken is not None:
+                raise ConfigurationError(str(broken))
+            known = self.kinds()
+            guess = fields.nearest(kind, known) or "."
+            raise UnknownTool(f"Tool not found: {kind}{guess} Known kinds: {', '.join(known)}")
+        module, _, attribute = target.partition(":")
+        tool: Tool[Any] = getattr(importlib.import_module(module), attribute)()
+        self._tools[kind] = tool
+        return tool
+
+    def _load_plugin(self, point: EntryPoint) -> None:
+        distribution = (
+            f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown distribution"
+        )
+        try:
+            loaded: Any = point.load()
+            tool: Any = loaded() if inspect.isclass(loaded) else loaded
+            names = _names(tool)
+        except Exception as error:  # a plug-in's import may raise anything
+            self._report(BrokenPlugin(point.name, distribution, f"{type(error).__name__}: {error}"))
+            return
+        taken = [name for name in names if name in self._tools]
+        if taken:
+            self._report(BrokenPlugin(point.name, distribution, f"another plug-in has the kind {taken[0]!r} already"))
+            return
+        if tool.kind in _BUILT_IN:
+            _log.warning("tool %r of %s replaces the built-in one", tool.kind, distribution)
+        self.register(tool)
+
+    def _report(self, broken: BrokenPlugin) -> None:
+        self.broken.append(broken)
+        _log.warning("%s", broken)
+
+
+def default_registry(*, strict: bool = False) -> Registry:
+    """The built-in tools and the installed plug-ins."""
+    return Registry(strict=strict)
+
+
+def _names(tool: Tool[Any]) -> tuple[str, ...]:
+    """Kind and aliases of what claims to be a tool; ConfigurationError for what is missing."""
+    kind, model = getattr(tool, "kind", None), getattr(tool, "config_model", None)
+    if not isinstance(kind, str) or not kind:
+        raise ConfigurationError(f"{tool!r} is no tool: it has no `kind`")
+    if not dataclasses.is_dataclass(model) or not isinstance(model, type):
+        raise ConfigurationError(f"tool {kind!r}: `config_model` must be a dataclass, not {model!r}")
+    if not inspect.iscoroutinefunction(getattr(tool, "run", None)):
+        raise ConfigurationError(f"tool {kind!r}: `run` must be an async method")
+    return (kind, *getattr(tool, "aliases", ()))
+
+
+def _unknown_field(kind: str, name: str, tool: Tool[Any]) -> str:
+    known = [field.name for field in dataclasses.fields(tool.config_model)]
+    return f"{kind}: unknown field {name!r} is ignored{fields.nearest(name, known)}"
+
+
+def _with_timeout(kind: str, raw: Mapping[str, JsonValue], context: ToolContext) -> dict[str, JsonValue]:
+    """`raw` with one rendered `timeout` in seconds for every way it can be written, or none."""
+    spec = raw.get("spec")
+    given: dict[str, JsonValue] = {"timeout": raw.get("timeout"), "timeout_seconds": raw.get("timeout_seconds")}
+    given["spec"] = {"timeout": spec.get("timeout")} if isinstance(spec, Mapping) else None
+    timeout_s = effective_timeout(kind, context.render(given))
+    whole = {name: value for name, value in raw.items() if name != "timeout_seconds"}
+    whole["timeout"] = timeout_s
+    whole["spec"] = None
+    return whole
+
+
+def _rendered(
+    kind: str, given: Mapping[str, JsonValue], raw_fields: frozenset[str], context: ToolContext
+) -> dict[str, JsonValue]:
+    rendered: dict[str, JsonValue] = {}
+    for name, value in given.items():
+        try:
+            rendered[name] = value if name in raw_fields else context.render(value)
+        except TemplateError as error:
+            raise TemplateError(f"{kind}: field {name!r}: {error}") from error
+    return rendered
