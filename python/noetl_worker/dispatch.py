@@ -21,7 +21,8 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import Command, Dialect, JsonValue, ToolResult, ToolStatus
 from noetl_worker.observability import metrics
 from noetl_worker.tools.contract import Stop, ToolContext
-from noetl_worker.tools.registry import PreparedTool, Registry, effective_timeout
+from noetl_worker.tools.deadline import effective_timeout
+from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.task_sequence import python_form, rust_form
 
 __all__ = ["Dispatch", "Ready", "failure_of"]

@@ -61,7 +61,7 @@ class Execution:
     async def run(self, delivery: Delivery) -> Outcome | None:
         """Take one delivery to its outcome; None when another delivery of the same message will answer."""
         try:
-            notification = envelope.decode(delivery.data)
+            notification = envelope.decode_notification(delivery.data)
         except NotificationError as error:
             return acknowledge.poison(f"not a notification: {error}")
         seen = self.in_flight.look(notification.command_id, delivery.stream_sequence)

@@ -16,28 +16,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import environ
 from dotenv import dotenv_values
 
+from noetl_worker import setting_values as values
 from noetl_worker.errors import SettingsError
+from noetl_worker.setting_values import Secret
 
 __all__ = ["SETTINGS", "Secret", "SettingLine", "Settings", "load_settings"]
 
 T = TypeVar("T")
-
-
-class Secret(str):
-    """A string whose repr hides it; use `reveal()` where it is sent."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "Secret('***')" if self else "Secret('')"
-
-    __str__ = __repr__
-
-    def __format__(self, format_spec: str) -> str:
-        return repr(self)
-
-    def reveal(self) -> str:
-        return str.__str__(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,93 +39,6 @@ class SettingLine:
 
 
 SETTINGS: Final[list[SettingLine]] = []
-
-
-# ── parsers: text -> value, ValueError with what is allowed ─────────────────────────────────────
-
-
-def _text(text: str) -> str:
-    return text.strip()
-
-
-def _secret(text: str) -> Secret:
-    return Secret(text.strip())
-
-
-def _subjects(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    allowed = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(allowed) from None
-        if value < minimum or (maximum is not None and value > maximum):
-            raise ValueError(allowed)
-        return value
-
-    return parse
-
-
-def _optional_whole(minimum: int, maximum: int) -> Callable[[str], int | None]:
-    whole = _whole(minimum, maximum)
-    return lambda text: whole(text) if text.strip() else None
-
-
-def _seconds(minimum: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(f"seconds, a number from {minimum:g}") from None
-        if not minimum <= value < 1e9:
-            raise ValueError(f"seconds, a number from {minimum:g}")
-        return value
-
-    return parse
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.strip().lower() not in allowed:
-            raise ValueError("one of " + ", ".join(allowed))
-        return text.strip().lower()
-
-    return parse
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        parts = urlsplit(text.strip())
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"a URL that starts with {' or '.join(s + '://' for s in schemes)}")
-        return text.strip().rstrip("/")
-
-    return parse
-
-
-def _bind(text: str) -> str:
-    if not text.strip():
-        return ""
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("HOST:PORT, for example 0.0.0.0:9090, or empty to switch the endpoint off")
-    return f"{host or '0.0.0.0'}:{port}"
-
-
-def _nats_servers(text: str) -> Secret:
-    """Comma-separated server URLs; a Secret, since user-info in a URL is a password."""
-    servers = [part.strip() for part in text.split(",") if part.strip()]
-    parse = _url("nats", "tls", "ws", "wss")
-    for server in servers:
-        parse(server)
-    if not servers:
-        raise ValueError("at least one URL that starts with nats://, tls://, ws:// or wss://")
-    return Secret(",".join(servers))
 
 
 def _setting(
@@ -160,7 +58,7 @@ def _setting(
         try:
             return parse(text)
         except ValueError as error:
-            shown = "***" if parse in (_secret, _nats_servers) else text
+            shown = "***" if parse in (values.secret, values.nats_servers) else text
             raise SettingsError(variable, shown, str(error)) from None
 
     return environ.var(default=default, converter=convert, name=variable, help=help)
@@ -175,7 +73,7 @@ class Settings:
         "nats_url",
         "NATS_URL",
         "nats://localhost:4222",
-        _nats_servers,
+        values.nats_servers,
         source="Rust worker",
         help="NATS servers, comma-separated; user-info in the URL is used",
     )
@@ -183,7 +81,7 @@ class Settings:
         "nats_user",
         "NATS_USER",
         "",
-        _text,
+        values.text,
         source="Rust worker",
         help="NATS user; wins over the URL's",
     )
@@ -191,7 +89,7 @@ class Settings:
         "nats_password",
         "NATS_PASSWORD",
         "",
-        _secret,
+        values.secret,
         source="Rust worker",
         help="NATS password",
     )
@@ -199,7 +97,7 @@ class Settings:
         "nats_token",
         "NATS_TOKEN",
         "",
-        _secret,
+        values.secret,
         source="NATS CLI",
         help="NATS token",
     )
@@ -207,7 +105,7 @@ class Settings:
         "nats_creds",
         "NATS_CREDS",
         "",
-        _text,
+        values.text,
         source="NATS CLI",
         help="path of a .creds file",
     )
@@ -215,7 +113,7 @@ class Settings:
         "nats_stream",
         "NATS_STREAM",
         "",
-        _text,
+        values.text,
         source="Rust worker",
         help="stream; empty: the stream that owns NATS_SUBJECT, made if there is none",
     )
@@ -223,7 +121,7 @@ class Settings:
         "nats_consumer",
         "NATS_CONSUMER",
         "noetl_worker",
-        _text,
+        values.text,
         source="ours: a durable shared with another worker is recreated by it (wire.md T-23)",
         help="durable pull consumer, shared by all workers of one pool",
     )
@@ -231,7 +129,7 @@ class Settings:
         "nats_subject",
         "NATS_SUBJECT",
         "noetl.commands",
-        _text,
+        values.text,
         source="Rust worker",
         help="base subject of command notifications",
     )
@@ -239,7 +137,7 @@ class Settings:
         "nats_filter_subjects",
         "NATS_FILTER_SUBJECT",
         "",
-        _subjects,
+        values.subjects,
         source="Rust worker",
         help="filter(s), comma-separated; empty: NATS_SUBJECT and NATS_SUBJECT.>",
     )
@@ -247,7 +145,7 @@ class Settings:
         "ack_wait_s",
         "NOETL_WORKER_ACK_WAIT_S",
         "30",
-        _seconds(1),
+        values.seconds(1),
         aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",),
         unit="s",
         source="JetStream's default",
@@ -257,7 +155,7 @@ class Settings:
         "max_ack_pending",
         "NOETL_WORKER_MAX_ACK_PENDING",
         "1000",
-        _whole(1),
+        values.whole(1),
         aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",),
         unit="messages",
         source="JetStream's default",
@@ -267,7 +165,7 @@ class Settings:
         "max_deliver",
         "NOETL_WORKER_MAX_DELIVER",
         "-1",
-        _whole(-1),
+        values.whole(-1),
         aliases=("NOETL_WORKER_NATS_MAX_DELIVER",),
         unit="deliveries",
         source="ours: an exhausted message is invisible to KEDA (peers.md 0.8); we set poison aside ourselves",
@@ -277,7 +175,7 @@ class Settings:
         "max_not_found",
         "NOETL_WORKER_MAX_NOT_FOUND",
         "6",
-        _whole(1),
+        values.whole(1),
         unit="deliveries",
         source="ours",
         help="deliveries of a command nobody knows (claim 404) before it is a dead letter",
@@ -286,7 +184,7 @@ class Settings:
         "dead_letter_subject",
         "NOETL_WORKER_DEAD_LETTER_SUBJECT",
         "noetl.dead_letters",
-        _text,
+        values.text,
         source="ours",
         help="where messages that can never run are kept, with the reason",
     )
@@ -296,7 +194,7 @@ class Settings:
         "server_url",
         "NOETL_SERVER_URL",
         "http://localhost:8082",
-        _url("http", "https"),
+        values.url("http", "https"),
         source="Rust worker",
         help="control plane for the registry and for notifications without server_url",
     )
@@ -304,7 +202,7 @@ class Settings:
         "control_plane",
         "NOETL_CONTROL_PLANE",
         "auto",
-        _choice("auto", "python", "rust"),
+        values.choice("auto", "python", "rust"),
         source="ours",
         help="dialect; auto asks GET /api/health once per server",
     )
@@ -312,7 +210,7 @@ class Settings:
         "http_timeout_s",
         "NOETL_WORKER_HTTP_TIMEOUT_S",
         "30",
-        _seconds(0.1),
+        values.seconds(0.1),
         aliases=("NOETL_WORKER_HTTP_TIMEOUT",),
         unit="s",
         source="Rust worker",
@@ -322,16 +220,16 @@ class Settings:
         "http_transport",
         "NOETL_WORKER_HTTP_TRANSPORT",
         "auto",
-        _choice("auto", "pyreqwest", "httpx"),
+        values.choice("auto", "pyreqwest", "httpx"),
         source="ours",
         help="library below the control-plane client; auto: pyreqwest where installed",
     )
-    tls_ca: str = _setting("tls_ca", "NOETL_TLS_CA", "", _text, source="Rust worker", help="CA bundle (PEM)")
+    tls_ca: str = _setting("tls_ca", "NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
     tls_client_cert: str = _setting(
         "tls_client_cert",
         "NOETL_TLS_CLIENT_CERT",
         "",
-        _text,
+        values.text,
         source="Rust worker",
         help="client cert (PEM)",
     )
@@ -339,7 +237,7 @@ class Settings:
         "tls_client_key",
         "NOETL_TLS_CLIENT_KEY",
         "",
-        _text,
+        values.text,
         source="Rust worker",
         help="client key (PEM)",
     )
@@ -347,7 +245,7 @@ class Settings:
         "internal_api_token",
         "NOETL_INTERNAL_API_TOKEN",
         "",
-        _secret,
+        values.secret,
         source="Rust worker",
         help="bearer token sent with every control-plane request",
     )
@@ -357,7 +255,7 @@ class Settings:
         "worker_id",
         "WORKER_ID",
         "",
-        _text,
+        values.text,
         aliases=("NOETL_WORKER_ID",),
         source="Rust worker",
         help="name in claims and registry; Python plane: made unique by a suffix",
@@ -366,7 +264,7 @@ class Settings:
         "pool_name",
         "WORKER_POOL_NAME",
         "default",
-        _text,
+        values.text,
         aliases=("NOETL_WORKER_POOL_NAME",),
         source="Rust worker",
         help="pool label in the registry; never a filter",
@@ -375,7 +273,7 @@ class Settings:
         "max_concurrent",
         "WORKER_MAX_CONCURRENT",
         "16",
-        _whole(1, 10_000),
+        values.whole(1, 10_000),
         aliases=("NOETL_WORKER_MAX_INFLIGHT_COMMANDS",),
         unit="commands",
         source="ours (Rust worker 4, Python worker 8)",
@@ -385,7 +283,7 @@ class Settings:
         "command_timeout_s",
         "NOETL_WORKER_COMMAND_TIMEOUT_S",
         "1740",
-        _seconds(0.1),
+        values.seconds(0.1),
         aliases=("NOETL_WORKER_COMMAND_TIMEOUT_SECONDS",),
         unit="s",
         source="ours: the Python plane gives a command away at 1,800 s (wire.md 3.2)",
@@ -395,7 +293,7 @@ class Settings:
         "started_hold_ms",
         "NOETL_WORKER_STARTED_HOLD_MS",
         "25",
-        _whole(0, 10_000),
+        values.whole(0, 10_000),
         unit="ms",
         source="ours",
         help="how long command.started waits for a fast command's one batch",
@@ -404,7 +302,7 @@ class Settings:
         "result_max_bytes",
         "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES",
         "102400",
-        _whole(1024),
+        values.whole(1024),
         unit="bytes",
         source="both planes",
         help="largest result inside an event; more goes to the result store",
@@ -413,7 +311,7 @@ class Settings:
         "heartbeat_interval_s",
         "WORKER_HEARTBEAT_INTERVAL",
         "15",
-        _seconds(0.1),
+        values.seconds(0.1),
         aliases=("NOETL_WORKER_HEARTBEAT_INTERVAL",),
         unit="s",
         source="Rust worker",
@@ -423,7 +321,7 @@ class Settings:
         "drain_timeout_s",
         "NOETL_WORKER_DRAIN_TIMEOUT_S",
         "25",
-        _seconds(0),
+        values.seconds(0),
         unit="s",
         source="ours (Kubernetes gives 30 s)",
         help="how long running commands may finish after SIGTERM",
@@ -432,7 +330,7 @@ class Settings:
         "loop",
         "NOETL_WORKER_LOOP",
         "auto",
-        _choice("auto", "uvloop", "asyncio"),
+        values.choice("auto", "uvloop", "asyncio"),
         source="ours",
         help="event loop; auto: uvloop where installed",
     )
@@ -442,7 +340,7 @@ class Settings:
         "metrics_bind",
         "WORKER_METRICS_BIND",
         "0.0.0.0:9090",
-        _bind,
+        values.bind,
         source="Rust worker",
         help="address of /metrics, /healthz, /readyz, /livez; empty: off",
     )
@@ -450,7 +348,7 @@ class Settings:
         "lag_poll_interval_s",
         "WORKER_NATS_LAG_POLL_INTERVAL",
         "5",
-        _seconds(1),
+        values.seconds(1),
         unit="s",
         source="Rust worker",
         help="how often the consumer's lag is read",
@@ -459,7 +357,7 @@ class Settings:
         "log_level",
         "LOG_LEVEL",
         "info",
-        _choice("debug", "info", "warning", "error"),
+        values.choice("debug", "info", "warning", "error"),
         aliases=("NOETL_WORKER_LOG_LEVEL",),
         source="ours",
         help="least level that is logged",
@@ -468,7 +366,7 @@ class Settings:
         "log_format",
         "NOETL_WORKER_LOG_FORMAT",
         "auto",
-        _choice("auto", "json", "console"),
+        values.choice("auto", "json", "console"),
         source="ours",
         help="auto: console on a terminal, else one JSON object a line",
     )
@@ -478,7 +376,7 @@ class Settings:
         "snowflake_node_id",
         "NOETL_SNOWFLAKE_NODE_ID",
         "",
-        _optional_whole(0, 1023),
+        values.optional_whole(0, 1023),
         aliases=("NOETL_SHARD_ID",),
         source="Rust worker",
         help="node part of event ids; empty: from worker id",
@@ -487,7 +385,7 @@ class Settings:
         "snowflake_epoch_ms",
         "NOETL_SNOWFLAKE_EPOCH_MS",
         "1704067200000",
-        _whole(0),
+        values.whole(0),
         unit="ms",
         source="every NoETL component",
         help="epoch of event ids (2024-01-01T00:00:00Z)",

@@ -1,0 +1,79 @@
+"""A control plane for unit tests: a scripted transport, and the commands and envelopes to send through it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.transport import Response
+from noetl_worker.models import Command, Dialect, Envelope
+from noetl_worker.settings import Settings, load_settings
+
+URL = "http://plane.test"
+Answer = Response | Exception
+Script = Callable[[str, str, Any], Answer]
+
+
+def answer(status: int, body: Any = None, **headers: str) -> Response:
+    whole = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, whole)
+
+
+class ScriptedTransport:
+    """Answers by a function of (method, path, body) and keeps what was sent."""
+
+    name = "scripted"
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.sent: list[tuple[str, str, Any, Mapping[str, str]]] = []
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> Response:
+        path = url.removeprefix(URL)
+        value = None if body is None else json.loads(body)
+        self.sent.append((method, path, value, dict(headers)))
+        said = self.script(method, path, value)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def close(self) -> None:
+        return None
+
+    def bodies(self, path: str) -> list[Any]:
+        return [body for _, sent_path, body, _ in self.sent if sent_path.partition("?")[0] == path]
+
+
+def settings(**variables: str) -> Settings:
+    return load_settings({"NOETL_SERVER_URL": URL, "WORKER_METRICS_BIND": "", **variables})
+
+
+def plane(script: Script, dialect: Dialect = Dialect.PYTHON) -> tuple[Plane, ScriptedTransport]:
+    transport = ScriptedTransport(script)
+    return Plane(ControlPlaneClient(transport, settings()), URL, dialect), transport
+
+
+ENVELOPE = Envelope(767527441517510672, 767527441685282836, 767527441685282835, "start", URL, None, None)
+
+
+def command(dialect: Dialect = Dialect.PYTHON, **changes: Any) -> Command:
+    made = Command(
+        execution_id=ENVELOPE.execution_id,
+        event_id=ENVELOPE.event_id,
+        command_id=ENVELOPE.command_id if dialect is Dialect.PYTHON else "7:start:9",
+        step="start",
+        kind="noop",
+        config={},
+        input={},
+        variables={"action": "noop", "node_name": "start"},
+        cases=(),
+        meta={},
+        server_url=URL,
+        dialect=dialect,
+    )
+    return replace(made, **changes)

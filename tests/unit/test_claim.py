@@ -1,0 +1,207 @@
+"""Every row of the table in ARCHITECTURE 4, on the recorded answers of the real planes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker import acknowledge
+from noetl_worker.claim import claim_command, read_claim
+from noetl_worker.concurrency import Seen
+from noetl_worker.control_plane.transport import Response
+from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.models import (
+    AlreadyFinished,
+    AuthRefusedClaim,
+    Claimed,
+    ClaimOutcome,
+    Dialect,
+    HeldByOther,
+    HeldByThisWorker,
+    NotFound,
+    Refused,
+    RetryLater,
+    Settlement,
+)
+from unit.planes import ENVELOPE, answer, plane
+
+PYTHON_409 = {
+    "claim-409-cache-fast-path": (
+        {"detail": {"code": "active_claim", "message": "m", "worker_id": "b", "claim_policy": "cache_fast_path"}},
+        HeldByOther,
+    ),
+    "claim-409-being-claimed": (
+        {"detail": {"code": "active_claim", "message": "Command is being claimed"}},
+        RetryLater,
+    ),
+    "claim-409-worker-status-running": (
+        {"detail": {"code": "active_claim", "worker_status": "running"}},
+        HeldByThisWorker,
+    ),
+    "claim-409-already-terminal": (
+        {"detail": {"code": "already_terminal", "message": "Command status: COMPLETED"}},
+        AlreadyFinished,
+    ),
+    "execution-cancelled": ({"detail": {"code": "execution_cancelled"}}, AlreadyFinished),
+    "an unknown code": ({"detail": {"code": "something_new"}}, RetryLater),
+    "no detail": ({"oops": 1}, RetryLater),
+    "not JSON": (b"<html>conflict</html>", RetryLater),
+}
+
+
+@pytest.mark.parametrize(("body", "kind"), PYTHON_409.values(), ids=PYTHON_409)
+def test_python_409s_are_told_apart_by_code(body: Any, kind: type) -> None:
+    assert isinstance(read_claim(answer(409, body, retry_after="2"), Dialect.PYTHON), kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Command already claimed by hand-1", HeldByOther),
+        ("Command already reached terminal state", AlreadyFinished),
+        ("Execution has been cancelled", AlreadyFinished),
+        ("Command is being claimed by another worker", RetryLater),
+    ],
+)
+def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
+    assert isinstance(read_claim(answer(409, {"error": text, "status": 409}), Dialect.RUST), kind)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, RetryLater) for status in (408, 425, 429, 500, 502, 503, 504)),
+        *((status, AuthRefusedClaim) for status in (401, 403)),
+        (404, NotFound),
+        *((status, Refused) for status in (400, 405, 410, 415, 422, 302)),
+    ],
+)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialect) -> None:
+    assert isinstance(read_claim(answer(status, {"detail": "x"}), dialect), kind)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>welcome</html>", b"[1]", b"", {"status": "ok"}, {"execution_id": 1, "node_name": "s"}],
+    ids=str,
+)
+def test_200_that_does_not_decode_is_refused_and_becomes_a_dead_letter(body: Any) -> None:
+    claim = read_claim(answer(200, body), Dialect.PYTHON)
+    assert isinstance(claim, Refused)
+    outcome = acknowledge.after_claim(claim, 1, max_not_found=6)
+    assert (outcome.settlement, outcome.dead_letter) == (Settlement.TERM, True)
+
+
+@pytest.mark.parametrize("error", [NotSent("refused"), MaybeProcessed("reset")])
+def test_connection_trouble_is_retried_later_and_not_raised(error: Exception) -> None:
+    at, _ = plane(lambda *_: error)
+    claim = asyncio.run(claim_command(at, ENVELOPE, "w"))
+    assert isinstance(claim, RetryLater)
+
+
+def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
+    whole = {"execution_id": 1, "node_name": "s", "action": "noop", "context": {}, "meta": {}}
+    at, transport = plane(lambda *_: answer(200, whole))
+    assert asyncio.run(claim_command(at, ENVELOPE, "w-1")) == Claimed(whole)
+    method, path, body, _ = transport.sent[0]
+    assert (method, path, body) == ("POST", f"/api/commands/{ENVELOPE.event_id}/claim", {"worker_id": "w-1"})
+
+
+# ── the answer to JetStream ──
+
+
+@pytest.mark.parametrize(
+    ("claim", "settlement", "dead"),
+    [
+        (AlreadyFinished("x"), Settlement.ACK, False),
+        (HeldByOther("x", 2.0), Settlement.NAK, False),
+        (HeldByThisWorker("x", 2.0), Settlement.NAK, False),
+        (RetryLater("x"), Settlement.NAK, False),
+        (AuthRefusedClaim("x"), Settlement.NAK, False),
+        (NotFound("x"), Settlement.NAK, False),
+        (Refused("x"), Settlement.TERM, True),
+    ],
+)
+def test_first_delivery_is_answered_by_the_table(claim: ClaimOutcome, settlement: Settlement, dead: bool) -> None:
+    outcome = acknowledge.after_claim(claim, 1, max_not_found=6)
+    assert (outcome.settlement, outcome.dead_letter) == (settlement, dead)
+    if settlement is Settlement.NAK:
+        assert outcome.delay_s > 0
+
+
+def test_unknown_command_is_set_aside_at_the_sixth_delivery_and_not_before() -> None:
+    before = acknowledge.after_claim(NotFound("x"), 5, max_not_found=6)
+    after = acknowledge.after_claim(NotFound("x"), 6, max_not_found=6)
+    assert before.settlement is Settlement.NAK
+    assert (after.settlement, after.dead_letter) == (Settlement.TERM, True)
+
+
+def test_server_errors_are_set_aside_only_after_an_hour_of_deliveries() -> None:
+    claim = RetryLater("500", is_server_error=True)
+    limit = acknowledge.MAX_SERVER_ERROR_DELIVERIES
+    assert acknowledge.after_claim(claim, limit, max_not_found=6).settlement is Settlement.NAK
+    assert acknowledge.after_claim(claim, limit + 1, max_not_found=6).dead_letter
+    assert not acknowledge.after_claim(RetryLater("refused"), limit + 1, max_not_found=6).dead_letter
+
+
+def test_retry_after_is_the_floor_of_the_delay() -> None:
+    for _ in range(50):
+        assert acknowledge.after_claim(RetryLater("x", 3.0), 1, max_not_found=6).delay_s >= 3.0
+        assert acknowledge.after_claim(HeldByOther("x", 2.0), 1, max_not_found=6).delay_s >= 2.0
+
+
+def test_delays_grow_with_the_deliveries_up_to_thirty_seconds() -> None:
+    worst = [acknowledge.backoff_s(n, 0.5, draw=lambda: 1.0) for n in range(1, 12)]
+    assert worst[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert worst[-1] == 30.0
+    assert acknowledge.backoff_s(10**6, 0.5, draw=lambda: 0.0) > 0
+
+
+def test_duplicates_are_answered_without_a_claim() -> None:
+    assert acknowledge.duplicate(Seen.REDELIVERED, 2) is None
+    finished = acknowledge.duplicate(Seen.FINISHED, 2)
+    again = acknowledge.duplicate(Seen.PUBLISHED_AGAIN, 1)
+    assert finished is not None
+    assert finished.settlement is Settlement.ACK
+    assert again is not None
+    assert again.settlement is Settlement.NAK
+
+
+def test_interrupted_command_waits_for_the_rest_of_the_lease_on_the_python_plane_only() -> None:
+    assert 90 < acknowledge.interrupted(Dialect.PYTHON, 20.0).delay_s < 104
+    assert acknowledge.interrupted(Dialect.PYTHON, 500.0).delay_s < 4
+    assert acknowledge.interrupted(Dialect.RUST, 1.0).delay_s < 4
+
+
+SAMPLES = Path(__file__, "../../compat/samples").resolve()
+
+
+def recorded_claims() -> list[tuple[str, Response, Dialect]]:
+    found = []
+    for name, dialect in (("python-control-plane-cases", Dialect.PYTHON), ("rust-control-plane-cases", Dialect.RUST)):
+        for line in (SAMPLES / f"{name}.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            if record.get("path", "").endswith("/claim") and record.get("method") == "POST":
+                body = record["resp"]
+                packed = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                found.append((record["case"], Response(record["status"], record["hdr"], packed), dialect))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "recorded", "dialect"), recorded_claims(), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_recorded_claim_answers_read_as_their_case_names_say(case: str, recorded: Response, dialect: Dialect) -> None:
+    claim = read_claim(recorded, dialect)
+    expected = {200: Claimed, 404: NotFound, 405: Refused, 422: Refused, 503: RetryLater, 500: RetryLater}
+    if recorded.status == 409:
+        assert isinstance(claim, (AlreadyFinished, HeldByOther, HeldByThisWorker, RetryLater))
+        if "terminal" in case:
+            assert isinstance(claim, AlreadyFinished)
+    else:
+        assert isinstance(claim, expected[recorded.status])

@@ -1,0 +1,257 @@
+"""What the planes are told, in which requests, and what happens when they do not listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from noetl_worker import events as events_module
+from noetl_worker.control_plane.dialects import event_form
+from noetl_worker.control_plane.transport import Response
+from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused
+from noetl_worker.events import CommandEvents, Verdict, verdict
+from noetl_worker.models import Dialect, Exit, LoopPosition, Report
+from noetl_worker.snowflake import Snowflake
+from unit.planes import ScriptedTransport, answer, command, plane
+
+OK = Report(status="success", context={"ok": True}, response={"ok": True})
+FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
+Script = Callable[[str, str, Any], Response | Exception]
+
+
+def accept(method: str, path: str, body: Any) -> Response:
+    if path == "/api/events/batch":
+        return answer(202, {"status": "accepted", "event_ids": [1, 2]})
+    return answer(200, {"status": "ok", "event_id": (body or {}).get("event_id") or 5})
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CommandEvents, "_delay_s", staticmethod(lambda tries, answer: 0.001))
+
+
+def tell(
+    report: Report,
+    script: Script = accept,
+    *,
+    dialect: Dialect = Dialect.PYTHON,
+    hold_s: float = 5.0,
+    wait_for_started: bool = False,
+    **changes: Any,
+) -> ScriptedTransport:
+    at, transport = plane(script, dialect)
+
+    async def go() -> None:
+        one = command(dialect, **changes)
+        told = CommandEvents(one, at, event_form(dialect, "w-1"), Snowflake(1), hold_s=hold_s)
+        told.start()
+        if wait_for_started:
+            assert told._starting is not None
+            await told._starting
+        await told.finish(report)
+
+    asyncio.run(go())
+    return transport
+
+
+def names(body: Any) -> list[str]:
+    return [event["name"] for event in body["events"]]
+
+
+# ── the Python plane ──
+
+
+def test_fast_command_on_the_python_plane_is_one_batch_of_five() -> None:
+    transport = tell(OK)
+    assert len(transport.sent) == 1
+    body = transport.bodies("/api/events/batch")[0]
+    assert names(body) == ["command.started", "step.enter", "call.done", "step.exit", "command.completed"]
+    assert body["execution_id"] == str(command().execution_id)
+    assert [event["actionable"] for event in body["events"]] == [False, False, True, False, False]
+    assert body["events"][2]["payload"]["response"] == {"ok": True}
+    assert transport.sent[0][3]["idempotency-key"].startswith(f"w-1:{command().execution_id}:")
+
+
+def test_slow_command_reports_its_start_first_and_then_a_batch_of_three() -> None:
+    transport = tell(OK, hold_s=0.0, wait_for_started=True)
+    assert [names(body) for body in transport.bodies("/api/events/batch")] == [
+        ["command.started", "step.enter"],
+        ["call.done", "step.exit", "command.completed"],
+    ]
+    keys = [headers["idempotency-key"] for *_, headers in transport.sent]
+    assert keys[0] != keys[1]
+
+
+def test_start_that_was_not_accepted_travels_with_the_end_and_never_after_it() -> None:
+    refused_once = [answer(503, {"detail": {"code": "pool_saturated"}})]
+    transport = tell(
+        OK, lambda *a: refused_once.pop() if refused_once else accept(*a), hold_s=0.0, wait_for_started=True
+    )
+    assert names(transport.bodies("/api/events/batch")[-1])[0] == "command.started"
+
+
+def test_failure_on_the_python_plane_is_error_exit_failed_with_a_string_error() -> None:
+    body = tell(FAILED).bodies("/api/events/batch")[0]
+    assert names(body)[2:] == ["call.error", "step.exit", "command.failed"]
+    for event in body["events"][2:]:
+        assert event["payload"]["error"] == "boom"
+        assert event["payload"].get("result", {}).get("status") == "FAILED"
+
+
+def test_loop_position_is_echoed_in_payload_and_meta() -> None:
+    loop = LoopPosition(event_id="loop_1", iteration_index=2, epoch_id="loop_1")
+    body = tell(OK, loop=loop).bodies("/api/events/batch")[0]
+    done, leave, end = body["events"][2:]
+    assert (done["payload"]["loop_event_id"], done["payload"]["loop_iteration_index"]) == ("loop_1", 2)
+    assert (done["meta"]["__loop_epoch_id"], leave["meta"]["loop_iteration_index"]) == ("loop_1", 2)
+    assert "loop_iteration_index" not in end["meta"]
+
+
+def test_command_id_is_echoed_in_the_form_received_in_payload_and_meta() -> None:
+    for command_id in (767498442485530630, "767498987451449456"):
+        done = tell(OK, command_id=command_id).bodies("/api/events/batch")[0]["events"][2]
+        assert done["payload"]["command_id"] == done["meta"]["command_id"] == command_id
+
+
+def test_matched_case_is_reported_in_the_terminal_event() -> None:
+    report = Report(
+        status="success", context={}, exit=Exit("done", {"k": 1}), notes={"case": {"index": 1, "action": "exit"}}
+    )
+    events = tell(report).bodies("/api/events/batch")[0]["events"]
+    assert events[-1]["payload"]["case"] == {"index": 1, "action": "exit"}
+    assert (events[3]["payload"]["status"], events[3]["payload"]["data"]) == ("done", {"k": 1})
+
+
+# ── the Rust plane ──
+
+
+def test_fast_command_on_the_rust_plane_is_a_batch_and_one_single_completed() -> None:
+    transport = tell(OK, dialect=Dialect.RUST)
+    batch, single = [body for _, _, body, _ in transport.sent]
+    assert names(batch) == ["command.started", "call.done"]
+    assert (single["event_type"], single["status"]) == ("command.completed", "success")
+    assert single["meta"]["command_id"] == "7:start:9"
+    assert isinstance(batch["execution_id"], int)
+
+
+def test_rust_event_ids_are_above_the_commands_own_and_above_every_answered_id() -> None:
+    high = 2**62
+
+    def script(method: str, path: str, body: Any) -> Response:
+        return answer(200, {"status": "ok", "event_ids": [high, high + 1]} if "batch" in path else {"event_id": 1})
+
+    transport = tell(OK, script, dialect=Dialect.RUST)
+    assert transport.sent[-1][2]["event_id"] > high + 1
+    slow = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    ids = [body["event_id"] for body in slow.bodies("/api/events")]
+    assert ids == sorted(set(ids))
+    assert ids[0] > command(Dialect.RUST).event_id
+
+
+def test_slow_command_on_the_rust_plane_sends_done_before_completed() -> None:
+    transport = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    sent = [body["event_type"] for body in transport.bodies("/api/events")]
+    assert sent == ["command.started", "call.done", "command.completed"]
+
+
+def test_failure_on_the_rust_plane_is_call_error_then_command_failed() -> None:
+    transport = tell(FAILED, dialect=Dialect.RUST)
+    assert names(transport.bodies("/api/events/batch")[0]) == ["command.started", "call.error"]
+    assert transport.bodies("/api/events")[0]["event_type"] == "command.failed"
+
+
+def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
+    report = Report(status="timeout", context={"status": "timeout"})
+    last = tell(report, dialect=Dialect.RUST).bodies("/api/events")[0]
+    assert (last["status"], last["context"]["status"]) == ("timeout", "timeout")
+
+
+# ── retries ──
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [NotSent("refused"), MaybeProcessed("reset"), *(answer(status, {}) for status in (408, 425, 429, 502, 503, 504))],
+    ids=str,
+)
+def test_passing_trouble_is_retried_with_the_same_key_until_accepted(trouble: Response | Exception) -> None:
+    troubles = [trouble] * 9
+    transport = tell(OK, lambda *a: troubles.pop() if troubles else accept(*a))
+    assert len(transport.sent) == 10
+    assert len({headers["idempotency-key"] for *_, headers in transport.sent}) == 1
+
+
+def test_lost_answer_on_the_rust_plane_is_retried_with_the_same_event_id_and_duplicate_key_is_success() -> None:
+    singles: list[int] = []
+
+    def script(method: str, path: str, body: Any) -> Response | Exception:
+        if path == "/api/events/batch":
+            return answer(200, {"event_ids": []})
+        singles.append(body["event_id"])
+        if len(singles) == 1:
+            return MaybeProcessed("reset")
+        return answer(500, {"error": "duplicate key value violates unique constraint"})
+
+    tell(OK, script, dialect=Dialect.RUST)
+    assert len(singles) == 2
+    assert singles[0] == singles[1]
+
+
+def test_duplicate_key_on_a_first_try_gets_a_new_id() -> None:
+    singles: list[int] = []
+
+    def script(method: str, path: str, body: Any) -> Response:
+        if path == "/api/events/batch":
+            return answer(200, {"event_ids": []})
+        singles.append(body["event_id"])
+        return answer(200, {"event_id": 1}) if len(singles) == 2 else answer(500, {"error": "duplicate key value"})
+
+    tell(OK, script, dialect=Dialect.RUST)
+    assert singles[0] < singles[1]
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
+    at_once: list[int] = []
+
+    def script(*_: Any) -> Response:
+        at_once.append(status)
+        return answer(status, {"detail": "no"})
+
+    with pytest.raises(ServerRefused) as caught:
+        tell(OK, script)
+    assert (caught.value.status, len(at_once)) == (status, 1)
+
+
+def test_doubtful_500_is_tried_a_bounded_number_of_times() -> None:
+    tries: list[int] = []
+
+    def script(*_: Any) -> Response:
+        tries.append(1)
+        return answer(500, {"detail": "payload.result includes unsupported keys: data"})
+
+    with pytest.raises(ServerRefused):
+        tell(OK, script)
+    assert len(tries) == events_module.MAX_DOUBTFUL_TRIES
+
+
+def test_500_that_wraps_a_passing_503_is_passing() -> None:
+    wrapped = answer(500, {"detail": "503: {'code': 'db_unavailable', 'message': 'retry shortly'}"})
+    assert verdict(wrapped, first_try=True) is Verdict.PASSING
+
+
+def test_abandoned_command_never_reports_its_held_start() -> None:
+    at, transport = plane(accept)
+
+    async def go() -> None:
+        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w"), Snowflake(1), hold_s=5.0)
+        told.start()
+        told.abandon()
+        assert told._starting is not None
+        await told._starting
+
+    asyncio.run(go())
+    assert transport.sent == []

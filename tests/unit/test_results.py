@@ -1,0 +1,174 @@
+"""Results held to the event budget, and what a plane is told of each ending."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from noetl_worker import json_text, results
+from noetl_worker.errors import ServerRefused
+from noetl_worker.models import (
+    CaseDecision,
+    Continue,
+    Dialect,
+    Exit,
+    Fail,
+    FitRules,
+    Report,
+    SetVar,
+    SkippedCase,
+    ToolResult,
+)
+from unit.planes import answer, command, plane
+
+RULES = FitRules()
+STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
+
+
+def told(
+    result: ToolResult,
+    dialect: Dialect = Dialect.PYTHON,
+    decision: CaseDecision | None = None,
+    rules: FitRules = RULES,
+    script: Any = lambda *_: answer(200, STORED),
+) -> tuple[Report, Any]:
+    at, transport = plane(script, dialect)
+    made = asyncio.run(results.report(command(dialect), result, decision or CaseDecision(), at, rules))
+    return made, transport
+
+
+def value(part: Any) -> Any:
+    return json_text.loads(json_text.dumps(part))
+
+
+def test_python_response_is_the_tools_data_and_context_the_same_object() -> None:
+    report, _ = told(ToolResult.success({"text": "x"}))
+    assert value(report.response) == value(report.context) == {"text": "x"}
+    assert report.error is None
+
+
+@pytest.mark.parametrize("data", [5, "text", [1, 2], None, True])
+def test_python_context_is_an_object_whatever_the_data_is(data: Any) -> None:
+    report, _ = told(ToolResult.success(data))
+    assert value(report.response) == data
+    assert value(report.context) == {"data": data}
+
+
+def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
+    report, _ = told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
+    assert value(report.context) == {
+        "command_id": "7:start:9",
+        "status": "success",
+        "data": {"n": 1},
+        "stdout": "",
+        "exit_code": 0,
+        "duration_ms": 3,
+    }
+
+
+def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust_plane() -> None:
+    failure = ToolResult.failure("exit 3", kind="process", data={"exit_code": 3}, exit_code=3)
+    python, _ = told(failure)
+    rust, _ = told(failure, Dialect.RUST)
+    assert (python.error, rust.error) == ("exit 3", None)
+    assert rust.status == "error"
+    assert value(python.response)["status"] == "error"
+    assert value(python.response)["exit_code"] == 3
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("action", [Continue(), Exit("done"), SetVar("n", 1)])
+def test_matched_action_other_than_fail_handles_the_error(action: Any, dialect: Dialect) -> None:
+    report, _ = told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
+    assert report.error is None
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_case_fail_fails_a_command_whose_tool_succeeded(dialect: Dialect) -> None:
+    report, _ = told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
+    assert report.error == "not good enough"
+    assert report.notes["case"] == {"index": 2, "action": "fail"}
+
+
+def test_skipped_cases_are_named_in_the_terminal_event() -> None:
+    report, _ = told(ToolResult.success({}), decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
+    assert report.notes["cases_skipped"] == [{"index": 1, "reason": "unknown operator"}]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_result_over_the_budget_is_stored_and_referred_to_with_a_preview(dialect: Dialect) -> None:
+    data = {"rows": [{"i": i, "text": "x" * 100} for i in range(2000)], "count": 2000}
+    report, transport = told(ToolResult.success(data), dialect)
+    method, path, body, _ = transport.sent[0]
+    assert (method, path) == ("PUT", f"/api/result/{command().execution_id}")
+    assert (body["scope"], body["source_step"]) == ("execution", "start")
+    kept = body["data"] if dialect is Dialect.PYTHON else body["data"]["data"]
+    assert kept == data
+    assert report.reference is not None
+    assert report.reference["ref"] == STORED["ref"]
+    assert report.reference["kind"] == "result_ref"
+    assert len(json_text.dumps(report.context)) < 8192
+    assert len(json_text.dumps(report.reference["extracted"])) <= 4096
+    assert report.response is None
+    if dialect is Dialect.RUST:
+        assert report.context["data"] == {"_ref": STORED["ref"]}
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("size", range(101_700, 102_500, 50))
+def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
+    report, _ = told(ToolResult.success({"t": "x" * size}), dialect)
+    assert len(json_text.dumps(report.context)) <= 102_400
+
+
+def test_passing_trouble_of_the_result_store_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    monkeypatch.setattr("noetl_worker.results.asyncio.sleep", sleep)
+    answers = [answer(200, STORED), *[answer(503, {})] * 20]
+    report, _ = told(ToolResult.success({"t": "x" * 200_000}), script=lambda *_: answers.pop())
+    assert report.reference is not None
+    assert len(waits) == 20
+    assert max(waits) <= 10.0
+
+
+def test_result_that_the_store_refuses_is_told_as_a_preview_that_says_so() -> None:
+    report, _ = told(ToolResult.success({"t": "x" * 200_000}), script=lambda *_: answer(400, {"detail": "store"}))
+    context = value(report.context)
+    assert context["_truncated"] is True
+    assert "400" in context["_error"]
+
+
+def test_known_secret_is_taken_out_of_result_and_error() -> None:
+    rules = FitRules(secrets=("s3cr3t-value",))
+    failure = ToolResult.failure("cannot log in with s3cr3t-value", data={"line": "pw is s3cr3t-value"})
+    report, _ = told(failure, rules=rules)
+    assert b"s3cr3t-value" not in json_text.dumps([report.context, report.response, report.error])
+
+
+def test_very_deep_result_is_cut_and_not_lost() -> None:
+    deep: Any = 1
+    for _ in range(700):
+        deep = [deep]
+    report, _ = told(ToolResult.success({"deep": deep, "n": 1}))
+    assert value(report.context)["n"] == 1
+
+
+def test_values_that_json_cannot_say_get_a_defined_form() -> None:
+    data = {"nan": float("nan"), "big": 2**80, "set": {1}, "bytes": b"ab", "lone": "\ud800"}
+    report, _ = told(ToolResult.success(data))
+    assert value(report.context) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
+
+
+def test_refused_set_is_told_as_the_smallest_failure() -> None:
+    refused = ServerRefused("no", status=422, body="too odd")
+    small = results.refused_report(Report(status="success", context={"huge": 1}), refused)
+    assert small.error is not None
+    assert "422" in small.error
+    assert "too odd" in small.error
+    assert "huge" not in str(small.context)

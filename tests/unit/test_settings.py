@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from noetl_worker.cli.config import settings_markdown
+from noetl_worker.errors import SettingsError
+from noetl_worker.settings import SETTINGS, Secret, load_settings
+
+
+def test_defaults_are_those_of_the_table() -> None:
+    settings = load_settings({})
+    assert settings.nats_servers == ["nats://localhost:4222"]
+    assert settings.server_url == "http://localhost:8082"
+    assert settings.filters == ("noetl.commands", "noetl.commands.>")
+    assert (settings.max_concurrent, settings.ack_wait_s, settings.max_deliver) == (16, 30.0, -1)
+    assert settings.metrics_bind == "0.0.0.0:9090"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("WORKER_MAX_CONCURRENT", "many", "a whole number from 1 to 10000"),
+        ("WORKER_MAX_CONCURRENT", "0", "a whole number from 1 to 10000"),
+        ("WORKER_HEARTBEAT_INTERVAL", "15s", "seconds, a number from 0.1"),
+        ("NOETL_SERVER_URL", "localhost:8082", "a URL that starts with http:// or https://"),
+        ("WORKER_METRICS_BIND", "9090", "HOST:PORT"),
+        ("NOETL_CONTROL_PLANE", "java", "one of auto, python, rust"),
+        ("NATS_URL", "http://localhost", "a URL that starts with nats://"),
+        ("NOETL_SNOWFLAKE_NODE_ID", "1024", "a whole number from 0 to 1023"),
+    ],
+)
+def test_value_that_does_not_parse_names_variable_value_and_what_is_allowed(
+    variable: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(SettingsError, match="is not usable") as caught:
+        load_settings({variable: value})
+    text = str(caught.value)
+    assert variable in text
+    assert allowed in text
+    assert value in text or variable == "NATS_URL"
+
+
+def test_empty_metrics_bind_means_off_and_other_empty_values_mean_unset() -> None:
+    settings = load_settings({"WORKER_METRICS_BIND": "", "WORKER_MAX_CONCURRENT": "", "NATS_STREAM": ""})
+    assert settings.metrics_bind == ""
+    assert settings.max_concurrent == 16
+
+
+def test_port_of_cloud_run_is_the_metrics_port_unless_bound_otherwise() -> None:
+    assert load_settings({"PORT": "8080"}).metrics_bind == "0.0.0.0:8080"
+    assert load_settings({"PORT": "8080", "WORKER_METRICS_BIND": ""}).metrics_bind == ""
+
+
+def test_python_workers_names_are_aliases_and_the_rust_workers_name_wins() -> None:
+    assert load_settings({"NOETL_WORKER_MAX_INFLIGHT_COMMANDS": "9"}).max_concurrent == 9
+    both = {"NOETL_WORKER_MAX_INFLIGHT_COMMANDS": "9", "WORKER_MAX_CONCURRENT": "7"}
+    assert load_settings(both).max_concurrent == 7
+
+
+def test_flags_win_over_environment_and_environment_over_dotenv(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("WORKER_MAX_CONCURRENT=2\nWORKER_POOL_NAME=filed\n")
+    settings = load_settings(
+        {"WORKER_MAX_CONCURRENT": "3", "WORKER_ID": "env"}, flags={"WORKER_ID": "flag"}, dotenv=dotenv
+    )
+    assert (settings.max_concurrent, settings.worker_id, settings.pool_name) == (3, "flag", "filed")
+
+
+def test_nats_login_prefers_user_pair_then_url_then_token(tmp_path: Path) -> None:
+    creds = tmp_path / "worker.creds"
+    creds.write_text("x")
+    url = {"NATS_URL": "nats://u:p%40ss@h:4222"}
+    assert load_settings(url).nats_login() == {"user": "u", "password": "p@ss"}
+    pair = {**url, "NATS_USER": "a", "NATS_PASSWORD": "b"}
+    assert load_settings(pair).nats_login() == {"user": "a", "password": "b"}
+    assert load_settings({"NATS_URL": "nats://tok@h"}).nats_login() == {"token": "tok"}
+    assert load_settings({"NATS_TOKEN": "t"}).nats_login() == {"token": "t"}
+    assert load_settings({**pair, "NATS_CREDS": str(creds)}).nats_login() == {"user_credentials": str(creds)}
+
+
+def test_secrets_never_show_in_repr_format_or_error() -> None:
+    settings = load_settings(
+        {"NATS_URL": "nats://u:hunter2@h", "NATS_PASSWORD": "hunter2", "NOETL_INTERNAL_API_TOKEN": "hunter2"}
+    )
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in f"{settings.nats_password} {settings.nats_url} {settings.nats_password!s}"
+    assert settings.nats_servers == ["nats://h"]
+    assert Secret("hunter2").reveal() == "hunter2"
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"NATS_URL": "nats://u:hunter2@"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_that_contradict_each_other_stop_the_start() -> None:
+    with pytest.raises(SettingsError, match="NOETL_TLS_CLIENT_KEY"):
+        load_settings({"NOETL_TLS_CLIENT_CERT": "/x"})
+    with pytest.raises(SettingsError, match="WORKER_MAX_CONCURRENT"):
+        load_settings({"NOETL_WORKER_MAX_ACK_PENDING": "4"})
+    with pytest.raises(SettingsError, match=r"NATS_CREDS.*file that can be read"):
+        load_settings({"NATS_CREDS": "/does/not/exist"})
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        load_settings({}).max_concurrent = 3  # type: ignore[misc]
+
+
+def test_readme_has_the_table_of_settings_as_the_code_has_it() -> None:
+    readme = Path(__file__, "../../../README.md").resolve().read_text()
+    assert settings_markdown() in readme
+    assert all(line.source and line.help for line in SETTINGS)
