@@ -2,10 +2,11 @@
 //! Twin: `python/noetl_worker/engine/pure/case.py`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use crate::condition::{excerpt, holds, kind_of, Condition, Operand};
-use crate::document::{Document, Kind, Value};
+use crate::document::{Document, Kind, Segment, Value};
 use crate::error::EngineError;
 
 const ACTIONS: [&str; 6] = ["continue", "exit", "set_var", "goto", "retry", "fail"];
@@ -70,9 +71,17 @@ pub struct CaseTable {
     /// Every name a left side may look up, sorted, and its slot.
     names: Vec<String>,
     slots: HashMap<String, usize>,
-    /// The slot of each condition's name, case by case.
-    name_slots: Vec<Vec<Option<usize>>>,
-    reads_result: bool,
+    /// Every path below the tool's data, once.
+    paths: Vec<Vec<Segment>>,
+    /// Where each condition's left value is looked up, case by case.
+    lookups: Vec<Vec<Lookup>>,
+}
+
+/// A slot of a `Scope`: conditions that name the same value share it.
+#[derive(Clone, Copy, Debug)]
+enum Lookup {
+    Path(usize),
+    Name(usize),
 }
 
 /// Which side of a condition.
@@ -124,7 +133,13 @@ struct Scope<'a> {
     variables: Document<'a>,
     data: Option<Document<'a>>,
     found: Vec<Option<usize>>,
+    /// Where the paths lead, filled when one is first asked for: UNKNOWN, NOWHERE, or the node + FIRST_NODE.
+    walked: Vec<AtomicUsize>,
 }
+
+const UNKNOWN: usize = 0;
+const NOWHERE: usize = 1;
+const FIRST_NODE: usize = 2;
 
 /// What one condition or case came to, before a `Pending` owns its documents.
 enum Step {
@@ -153,12 +168,18 @@ impl CaseTable {
         let names: Vec<String> = names.into_iter().cloned().collect();
         let slots: HashMap<String, usize> =
             names.iter().enumerate().map(|(slot, name)| (name.clone(), slot)).collect();
-        let name_slots = cases
+        let mut paths = Paths::default();
+        let lookups = cases
             .iter()
-            .map(|case| case.when.iter().map(|one| slots.get(&one.left).copied()).collect())
+            .map(|case| {
+                let lookup = |one: &Condition| match &one.path {
+                    Some(path) => Lookup::Path(paths.slot(&one.left, path)),
+                    None => Lookup::Name(slots.get(&one.left).copied().unwrap_or_default()),
+                };
+                case.when.iter().map(lookup).collect()
+            })
             .collect();
-        let reads_result = conditions().any(|one| one.path.is_some());
-        Ok(Self { name_slots, reads_result, document, cases, skipped, names, slots })
+        Ok(Self { paths: paths.paths, lookups, document, cases, skipped, names, slots })
     }
 
     /// Number of cases that parse.
@@ -183,7 +204,7 @@ impl CaseTable {
 
     /// Whether some left side starts at the tool's data.
     pub fn reads_result(&self) -> bool {
-        self.reads_result
+        !self.paths.is_empty()
     }
 
     /// The action of a case.
@@ -207,7 +228,8 @@ impl CaseTable {
     ) -> Result<Outcome, EngineError> {
         let variables = Document::parse(variables)?;
         let data = data.map(Document::parse).transpose()?;
-        let scope = Scope { found: self.find_variables(&variables), variables, data };
+        let found = self.find_variables(&variables);
+        let scope = Scope { found, variables, data, walked: self.paths.iter().map(|_| AtomicUsize::new(UNKNOWN)).collect() };
         let step = self.from_case(&scope, 0)?;
         Ok(match step {
             Step::No => Outcome::Nothing,
@@ -250,11 +272,9 @@ impl CaseTable {
     fn from_condition(&self, scope: &Scope<'_>, case: usize, first: usize) -> Result<Step, EngineError> {
         for condition in first..self.cases[case].when.len() {
             let parsed = &self.cases[case].when[condition];
-            let left = match &parsed.path {
-                Some(path) => {
-                    LeftPlace::Data(scope.data.as_ref().and_then(|data| place_of(data.root().walk(path), data)))
-                }
-                None => match self.name_slots[case][condition].and_then(|slot| scope.found[slot]) {
+            let left = match self.lookups[case][condition] {
+                Lookup::Path(slot) => LeftPlace::Data(scope.walk(slot, &self.paths[slot])),
+                Lookup::Name(slot) => match scope.found[slot] {
                     Some(index) => LeftPlace::Variable(index),
                     None if parsed.left_has_marks => {
                         return Ok(Step::Needs { case, condition, side: Side::Left, left: LeftPlace::Literal });
@@ -312,12 +332,42 @@ fn place_of(value: Value<'_>, data: &Document<'_>) -> Option<usize> {
     (!is_made_up).then(|| value.index())
 }
 
+/// Distinct paths, in the order conditions name them.
+#[derive(Default)]
+struct Paths {
+    paths: Vec<Vec<Segment>>,
+    slots: HashMap<String, usize>,
+}
+
+impl Paths {
+    fn slot(&mut self, left: &str, path: &[Segment]) -> usize {
+        if let Some(slot) = self.slots.get(left) {
+            return *slot;
+        }
+        self.paths.push(path.to_vec());
+        self.slots.insert(left.to_owned(), self.paths.len() - 1);
+        self.paths.len() - 1
+    }
+}
+
 impl Scope<'_> {
+    fn walk(&self, slot: usize, path: &[Segment]) -> Option<usize> {
+        match self.walked[slot].load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let place = self.data.as_ref().and_then(|data| place_of(data.root().walk(path), data));
+                self.walked[slot].store(place.map_or(NOWHERE, |node| node + FIRST_NODE), Ordering::Relaxed);
+                place
+            }
+            known => known.checked_sub(FIRST_NODE),
+        }
+    }
+
     fn into_owned(self) -> Scope<'static> {
         Scope {
             variables: self.variables.into_owned(),
             data: self.data.map(Document::into_owned),
             found: self.found,
+            walked: self.walked,
         }
     }
 }

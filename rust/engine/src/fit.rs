@@ -2,6 +2,7 @@
 //! Twin: `python/noetl_worker/engine/pure/fit.py`.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use crate::document::{write_text, Document, Kind, Value};
@@ -12,6 +13,9 @@ use crate::redact::{is_reference, is_sensitive_key, kept_keys, may_hold_credenti
 pub const TEXT_BYTES: usize = 512;
 /// Below this many bytes no member fits: `"":1` and a comma.
 const SMALLEST_MEMBER: i64 = 6;
+
+/// A document of ten thousand different keys does not profit from remembering them.
+const MAX_KNOWN_KEYS: usize = 256;
 
 /// How a result is fitted.
 #[derive(Clone, Debug)]
@@ -43,12 +47,15 @@ pub struct Fitted {
 /// `DocumentError`.
 pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     let document = Document::parse(data)?;
+    // One look at the whole text instead of one at every value. Escapes can hide a trigger or a secret from it, so
+    // texts with escapes are always checked one by one.
+    let prepared = Secrets::prepare(&rules.secrets);
     let mut redacting = Redacting {
-        secrets: Secrets::prepare(&rules.secrets),
-        // Escapes can hide a trigger from this look at the whole text, so texts with escapes are always checked.
-        is_suspicious: may_hold_credential(document.source()),
+        is_plain: !may_hold_credential(document.source())
+            && prepared.as_ref().is_none_or(|secrets| !secrets.is_in(document.source())),
+        secrets: prepared,
         count: 0,
-        known_keys: HashMap::new(),
+        known_keys: HashMap::default(),
         out: Vec::with_capacity(data.len() + 64),
     };
     redacting.value(document.root());
@@ -67,10 +74,11 @@ fn preview_of(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
 /// One walk that writes the redacted document.
 struct Redacting<'d> {
     secrets: Option<Arc<Secrets>>,
-    is_suspicious: bool,
+    /// No value without escapes holds anything to replace, keys aside.
+    is_plain: bool,
     count: usize,
     /// Rows have the same keys over and over.
-    known_keys: HashMap<&'d str, bool>,
+    known_keys: HashMap<&'d str, bool, BuildHasherDefault<QuickHasher>>,
     out: Vec<u8>,
 }
 
@@ -88,7 +96,7 @@ impl<'d> Redacting<'d> {
                 }
                 self.out.push(b']');
             }
-            Kind::Text if self.secrets.is_none() && !self.is_suspicious => value.write(&mut self.out),
+            Kind::Text | Kind::Integer if self.is_plain => value.write(&mut self.out),
             Kind::Text | Kind::EscapedText => self.text(value),
             // A secret that is a number in the result (a PIN, an account id) is the secret all the same.
             Kind::Integer if self.secrets.as_ref().is_some_and(|secrets| secrets.is(value.integer_text())) => {
@@ -134,6 +142,9 @@ impl<'d> Redacting<'d> {
 
     /// A secret inside a key is replaced too; the position keeps two such keys apart.
     fn key(&mut self, key: Value<'d>, position: usize) {
+        if self.is_plain && key.kind() == Kind::Text {
+            return key.write(&mut self.out);
+        }
         let text = key.as_text().unwrap_or_default();
         match &self.secrets {
             Some(secrets) if secrets.is_in(&text) => {
@@ -149,7 +160,37 @@ impl<'d> Redacting<'d> {
             return is_sensitive_key(&key.as_text().unwrap_or_default());
         }
         let raw = key.raw();
-        *self.known_keys.entry(raw).or_insert_with(|| is_sensitive_key(raw))
+        if let Some(known) = self.known_keys.get(raw) {
+            return *known;
+        }
+        let is_sensitive = is_sensitive_key(raw);
+        if self.known_keys.len() < MAX_KNOWN_KEYS {
+            self.known_keys.insert(raw, is_sensitive);
+        }
+        is_sensitive
+    }
+}
+
+/// FNV over eight bytes at a time. Keys that collide on purpose cost time only up to `MAX_KNOWN_KEYS`.
+struct QuickHasher(u64);
+
+impl Default for QuickHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for QuickHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0 ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{packed, AhoCorasick, MatchKind};
+use memchr::memmem::Finder;
 use regex::Regex;
 
 use crate::document::{Kind, Value};
@@ -79,9 +80,31 @@ fn assignment() -> Option<&'static Regex> {
     built(&CELL, ASSIGNMENT)
 }
 
-fn triggers() -> Option<&'static AhoCorasick> {
-    static CELL: OnceLock<Option<AhoCorasick>> = OnceLock::new();
-    CELL.get_or_init(|| AhoCorasick::new(TRIGGERS).ok()).as_ref()
+/// The vector searcher where the processor has one: the automaton visits every byte.
+enum Triggers {
+    Vector(packed::Searcher),
+    Automaton(AhoCorasick),
+    /// Neither could be built: every text is looked at by the expression.
+    Nothing,
+}
+
+impl Triggers {
+    fn get() -> &'static Self {
+        static CELL: OnceLock<Triggers> = OnceLock::new();
+        CELL.get_or_init(|| match (packed::Searcher::new(TRIGGERS), AhoCorasick::new(TRIGGERS)) {
+            (Some(searcher), _) => Triggers::Vector(searcher),
+            (None, Ok(automaton)) => Triggers::Automaton(automaton),
+            (None, Err(_)) => Triggers::Nothing,
+        })
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        match self {
+            Triggers::Vector(searcher) => searcher.find(text).is_some(),
+            Triggers::Automaton(automaton) => automaton.is_match(text),
+            Triggers::Nothing => true,
+        }
+    }
 }
 
 /// Whether a text may hold what `CREDENTIAL` matches: a filter that is many times faster than the expression.
@@ -91,7 +114,7 @@ pub fn may_hold_credential(text: &str) -> bool {
     }
     let is_url_with_user = memchr::memchr(b'@', text.as_bytes()).is_some()
         && memchr::memmem::find(text.as_bytes(), b"://").is_some();
-    is_url_with_user || triggers().is_none_or(|automaton| automaton.is_match(text))
+    is_url_with_user || Triggers::get().is_in(text)
 }
 
 /// Whether a key names a secret: a whole word or pair of words of the tables, unless the last word describes it.
@@ -159,8 +182,10 @@ fn is_reference_kind(kind: Value<'_>) -> bool {
 
 /// The keys of an object whose values are references and stay as they are.
 pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] {
-    let has = |name: &str| members.iter().any(|(key, _)| key.is_text_equal(name));
-    if !has("$noetl_ref") && !has("_ref") && !has("ref") {
+    // One byte tells most keys apart, and this is asked for every object.
+    let may_be = |key: Value<'_>| matches!(key.raw().as_bytes().first(), Some(b'$' | b'_' | b'r' | b'\\'));
+    let is_kept = |key: Value<'_>| ["$noetl_ref", "_ref", "ref"].iter().any(|name| key.is_text_equal(name));
+    if !members.iter().any(|(key, _)| may_be(*key) && is_kept(*key)) {
         return &[];
     }
     let is_located = members.iter().any(|(key, value)| key.is_text_equal("kind") && is_reference_kind(*value));
@@ -176,7 +201,11 @@ pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] 
 pub struct Secrets {
     automaton: AhoCorasick,
     values: Vec<String>,
+    /// For few secrets, one vector search each is faster than the automaton.
+    finders: Vec<Finder<'static>>,
 }
+
+const MAX_FINDERS: usize = 16;
 
 impl Secrets {
     /// Prepare a set; None when no secret is long enough. The last set is kept: it rarely changes between calls.
@@ -203,12 +232,20 @@ impl Secrets {
             return None;
         }
         let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&values).ok()?;
-        Some(Self { automaton, values })
+        let finders = if values.len() <= MAX_FINDERS {
+            values.iter().map(|secret| Finder::new(secret).into_owned()).collect()
+        } else {
+            Vec::new()
+        };
+        Some(Self { automaton, values, finders })
     }
 
     /// Whether a secret is somewhere in a text.
     pub fn is_in(&self, text: &str) -> bool {
-        self.automaton.is_match(text)
+        if self.finders.is_empty() {
+            return self.automaton.is_match(text);
+        }
+        self.finders.iter().any(|finder| finder.find(text.as_bytes()).is_some())
     }
 
     /// Whether a text is exactly a secret.
@@ -218,6 +255,9 @@ impl Secrets {
 
     /// Replace every secret and count them.
     pub fn replace<'t>(&self, text: &'t str, count: &mut usize) -> Cow<'t, str> {
+        if !self.is_in(text) {
+            return Cow::Borrowed(text);
+        }
         let mut out = String::new();
         let mut start = 0;
         for found in self.automaton.find_iter(text) {
