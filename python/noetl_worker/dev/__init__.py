@@ -9,12 +9,12 @@ differs-from-upstream:
 | what | the real plane | here |
 |---|---|---|
 | results of a loop (Python) | `step.results` holds the last item only | all items, in the items' order |
-| results of a loop (Rust) | `command_id` and `status` of each item; the data is lost | the data too, in the items' order |
+| results of a loop (Rust) | `command_id` and `status` of each item; no data | the data too, in the items' order |
 | `loop.length` (Python) | always 0 | the number of items |
 | a loop over an empty list, or an execution whose first step has no tool | runs for ever | goes on to the next step |
-| an execution that ends at its first command, in batch form (Python) | only inferred as complete | `playbook.completed` |
+| an execution that ends at its first command, by batch (Python) | inferred as complete | `playbook.completed` |
 | single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, the execution never ends | it ends |
-| a parallel loop with a failed item (Python) | stays open for ever, with `failed: true` | ends FAILED once all are back |
+| a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED once all are back |
 | `output.error` in an arc or an `input` behind `call.error` (Python) | null | the error text |
 | no arc holds (Rust) | both skipped, runs for ever | ends COMPLETED |
 | `{{ step.status }}` after a tool that failed (Rust) | not in scope | `error`, with `{{ step.error }}` |
@@ -24,7 +24,6 @@ differs-from-upstream:
 | simultaneous claims (Python) | two workers may both get 200 | one does |
 | claim lock held by somebody else | happens by itself | only by `claims.hold(event_id)` |
 | restart of the plane | state is in Postgres | state is in the process; `stop()` and `start()` keep it |
-| a command that cannot be rendered or issued later on | batch.failed, the execution waits | the same |
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ class DevControlPlane:
         """Serve. Returns when requests are answered; a free port is taken at the first start and kept."""
         if self._server is not None:
             return
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # IPPROTO_TCP by name: asyncio turns Nagle off only then, and an answer in two writes would wait 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self.settings.host, self._port))
         self._port = int(listener.getsockname()[1])
@@ -302,14 +303,18 @@ class DevControlPlane:
             raise KeyError(execution_id)
         return found
 
-    async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float = WAIT_S) -> None:
-        """Wait until `predicate` holds; it is asked again whenever an event is written. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout_s
+    async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float | None = WAIT_S) -> None:
+        """Wait until `predicate` holds; it is asked again whenever an event is written.
+
+        Raises TimeoutError after `timeout_s`; None waits for ever.
+        """
+        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
         while not predicate():
             changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(changed)
             try:
-                await asyncio.wait_for(changed, max(0.0, deadline - time.monotonic()))
+                left_s = max(0.0, deadline - time.monotonic()) if deadline is not None else None
+                await asyncio.wait_for(changed, left_s)
             except asyncio.TimeoutError:
                 if predicate():
                     return
@@ -317,13 +322,13 @@ class DevControlPlane:
             finally:
                 self._waiting.discard(changed)
 
-    async def wait_ended(self, execution_id: int, *, timeout_s: float = WAIT_S) -> str:
+    async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
         """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED. Raises TimeoutError, KeyError."""
         execution = self.execution(execution_id)
         await self.wait_until(lambda: execution.is_over, timeout_s=timeout_s)
         return execution.status
 
-    async def wait_all_ended(self, *, timeout_s: float = WAIT_S) -> None:
+    async def wait_all_ended(self, *, timeout_s: float | None = WAIT_S) -> None:
         """Wait until no execution is running. Raises TimeoutError."""
         await self.wait_until(lambda: all(one.is_over for one in self.executions.all()), timeout_s=timeout_s)
 

@@ -196,4 +196,4 @@ def _demo_items() -> Answer:
     """A small JSON endpoint so that the demo playbooks need nothing else."""
     names = ("apples", "pears", "plums", "quinces")
     items = [{"id": number, "name": name, "price": 2.5 * number} for number, name in enumerate(names, 1)]
-    return answer({"items": items, "count": len(items)})
+    return answer({"fruits": items, "count": len(items)})
