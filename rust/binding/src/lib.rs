@@ -93,6 +93,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(redact_text, module)?)?;
     module.add_function(wrap_pyfunction!(_panic, module)?)?;
     #[cfg(feature = "rhai")]
-    module.add_function(wrap_pyfunction!(rhai::run_rhai, module)?)?;
+    rhai::register(module)?;
     Ok(())
 }

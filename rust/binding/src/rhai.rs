@@ -1,0 +1,57 @@
+//! The rhai tool for `python/noetl_worker/tools/rhai.py`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use noetl_worker_rhai::{run, Limits};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::guard::guarded;
+
+/// A flag that ends a running script; set from any thread.
+#[pyclass(frozen, module = "noetl_worker._core")]
+pub struct RhaiStop {
+    flag: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl RhaiStop {
+    #[new]
+    fn new() -> Self {
+        Self { flag: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Ask the script to end; it does within some 25 ms, or when its HTTP call ends.
+    fn set(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Run a script without the GIL; returns (kind, value as JSON or None, message, output).
+#[pyfunction]
+#[pyo3(signature = (code, variables, timeout_s, stop))]
+pub fn run_rhai<'py>(
+    py: Python<'py>,
+    code: &str,
+    variables: &[u8],
+    timeout_s: Option<f64>,
+    stop: &RhaiStop,
+) -> PyResult<(&'static str, Option<Bound<'py, PyBytes>>, String, String)> {
+    let timeout = timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+    let limits = Limits::new(timeout, Arc::clone(&stop.flag));
+    guarded(py, || {
+        let ran = py.detach(|| run(code, variables, &limits));
+        Ok(match ran.value {
+            Ok(value) => ("success", Some(PyBytes::new(py, &value)), String::new(), ran.output),
+            Err(failure) => (failure.kind.name(), None, failure.message, ran.output),
+        })
+    })
+}
+
+/// Add the tool to the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<RhaiStop>()?;
+    module.add_function(wrap_pyfunction!(run_rhai, module)?)
+}

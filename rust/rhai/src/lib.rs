@@ -1,1 +1,196 @@
+//! The rhai tool: a script with `args` and variables in, a JSON value out. No Python here.
+//!
+//! A superset of the two published dialects: `http_*` return maps, `args` is a map and its members are variables too.
+//! A script can neither load code (`eval`, `import`) nor outlive its deadline.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod functions;
+mod http;
+mod json;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rhai::{Dynamic, Engine, EvalAltResult, Scope};
+
+/// Operations of one script; about half a minute of pure computing, so that a loop ends without a deadline too.
+pub const MAX_OPERATIONS: u64 = 500_000_000;
+/// Bytes of one text.
+pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
+/// Elements of one array, members of one map, nested ones included.
+pub const MAX_ELEMENTS: usize = 1_000_000;
+/// Nested calls of script functions.
+pub const MAX_CALLS: usize = 64;
+/// Bytes kept of what a script prints.
+pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// Why a script gave no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It does not parse, or its scope is no JSON object.
+    Configuration,
+    /// It threw, or called what does not exist, or mixed types.
+    Script,
+    /// It needed more operations or memory than allowed.
+    Limit,
+    /// The deadline passed.
+    Timeout,
+    /// It was stopped.
+    Cancelled,
+}
+
+impl FailureKind {
+    /// One word for the Python side.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Script => "script",
+            Self::Limit => "limit",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A script that gave no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why.
+    pub kind: FailureKind,
+    /// The text of the engine, with line and position.
+    pub message: String,
+}
+
+/// What a script came to, and what it printed.
+#[derive(Debug)]
+pub struct Run {
+    /// The value of its last expression as JSON.
+    pub value: Result<Vec<u8>, Failure>,
+    /// Lines of `print`, `log` and its like, cut to `MAX_OUTPUT_BYTES`.
+    pub output: String,
+}
+
+/// When a script has to end: a deadline and a flag that another thread may set.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    deadline: Option<Instant>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Limits {
+    /// A script may run this long, or until `stop` is set.
+    pub fn new(timeout: Option<Duration>, stop: Arc<AtomicBool>) -> Self {
+        Self { deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), stop }
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Why the script has to end now.
+    fn verdict(&self) -> Option<FailureKind> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Some(FailureKind::Cancelled);
+        }
+        (self.left() == Some(Duration::ZERO)).then_some(FailureKind::Timeout)
+    }
+}
+
+/// What a script printed so far.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<String>>);
+
+impl Output {
+    fn line(&self, text: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_OUTPUT_BYTES.saturating_sub(lines.len() + 1);
+        let mut end = room.min(text.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        if room > 0 {
+            lines.push_str(&text[..end]);
+            lines.push('\n');
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Run a script. `variables` is a JSON object; its members are the script's variables, in the order of their names.
+pub fn run(code: &str, variables: &[u8], limits: &Limits) -> Run {
+    let output = Output::default();
+    let value = evaluate(code, variables, limits, &output);
+    Run { value, output: output.text() }
+}
+
+fn evaluate(code: &str, variables: &[u8], limits: &Limits, output: &Output) -> Result<Vec<u8>, Failure> {
+    let mut scope = scope(variables)?;
+    let engine = engine(limits, output);
+    let program = engine
+        .compile_with_scope(&scope, code)
+        .map_err(|error| Failure { kind: FailureKind::Configuration, message: format!("script does not parse: {error}") })?;
+    match engine.eval_ast_with_scope::<Dynamic>(&mut scope, &program) {
+        Ok(value) => Ok(json::to_bytes(&value)),
+        Err(error) => Err(failure(&error, limits)),
+    }
+}
+
+fn scope(variables: &[u8]) -> Result<Scope<'static>, Failure> {
+    let refused = |message: String| Failure { kind: FailureKind::Configuration, message };
+    let parsed: serde_json::Value = serde_json::from_slice(variables)
+        .map_err(|error| refused(format!("the variables cannot be read: {error}")))?;
+    let serde_json::Value::Object(members) = parsed else {
+        return Err(refused("the variables are no object".to_owned()));
+    };
+    let mut scope = Scope::new();
+    for (name, value) in members {
+        scope.push_dynamic(name, json::from_value(value));
+    }
+    Ok(scope)
+}
+
+fn engine(limits: &Limits, output: &Output) -> Engine {
+    let mut engine = Engine::new();
+    engine.disable_symbol("eval");
+    engine.set_max_operations(MAX_OPERATIONS);
+    engine.set_max_string_size(MAX_TEXT_BYTES);
+    engine.set_max_array_size(MAX_ELEMENTS);
+    engine.set_max_map_size(MAX_ELEMENTS);
+    engine.set_max_call_levels(MAX_CALLS);
+    engine.set_max_expr_depths(64, 32);
+    let ends = limits.clone();
+    engine.on_progress(move |operations| {
+        // The clock costs more than most operations do.
+        let is_time_to_look = operations % 256 == 0;
+        if is_time_to_look && ends.verdict().is_some() { Some(Dynamic::UNIT) } else { None }
+    });
+    functions::register(&mut engine, limits, output);
+    http::register(&mut engine, limits);
+    engine
+}
+
+fn failure(error: &EvalAltResult, limits: &Limits) -> Failure {
+    let message = error.to_string();
+    match (error.unwrap_inner(), limits.verdict()) {
+        (EvalAltResult::ErrorTerminated(..), Some(FailureKind::Timeout)) => {
+            Failure { kind: FailureKind::Timeout, message: "the script ran past its timeout".to_owned() }
+        }
+        (EvalAltResult::ErrorTerminated(..), _) => {
+            Failure { kind: FailureKind::Cancelled, message: "the script was stopped".to_owned() }
+        }
+        (
+            EvalAltResult::ErrorTooManyOperations(..)
+            | EvalAltResult::ErrorDataTooLarge(..)
+            | EvalAltResult::ErrorStackOverflow(..)
+            | EvalAltResult::ErrorTooManyVariables(..),
+            _,
+        ) => Failure { kind: FailureKind::Limit, message },
+        _ => Failure { kind: FailureKind::Script, message },
+    }
+}

@@ -1,0 +1,114 @@
+"""Kind `rhai`: a script in the native build's interpreter.
+
+One superset of the two published dialects (tools.md 6.3): `http_*` return maps with `status`, `body` and `error`,
+`args` is a map and each of its members a variable too, values keep their JSON types.
+differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker import json_text
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+
+__all__ = ["RhaiConfig", "RhaiTool"]
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INSTALL: Final = (
+    "kind rhai needs the native build of noetl-worker, which is not installed here: install a native wheel "
+    "(`pip install --force-reinstall --only-binary noetl-worker noetl-worker`), or build one with Rust on PATH "
+    "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
+)
+_FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource", "cancelled": "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class RhaiConfig:
+    """`code`: the script, its last expression is the result. `input` (also `args`): any JSON object.
+
+    `timeout`: seconds for the script; the command's own timeout holds as well.
+    """
+
+    code: str
+    input: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+class RhaiTool:
+    """Runs in a thread without the GIL; ends at the deadline, or some 25 ms after a cancellation."""
+
+    kind: ClassVar[str] = "rhai"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = RhaiConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"args": "input", "script": "code"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True  # it can call http_post
+
+    async def run(self, config: RhaiConfig, context: ToolContext) -> ToolResult:
+        """Run the script.
+
+        Returns:
+            ToolResult: data is the value of the last expression, stdout what `print`, `log` and its like wrote; a
+            throw, a limit or a timeout is a failure with the position in the script.
+
+        Raises:
+            ConfigurationError: the script does not parse, or this install has no native build.
+        """
+        core = _native()
+        stop = core.RhaiStop()
+        limits = [limit for limit in (config.timeout, context.timeout_s) if limit is not None]
+        timeout_s = min(limits, default=None)
+        variables = json_text.dumps(_scope(config, context))
+        started = time.monotonic()
+        try:
+            kind, value, message, output = await asyncio.to_thread(
+                core.run_rhai, config.code, variables, timeout_s, stop
+            )
+        finally:
+            stop.set()  # a cancelled task leaves its thread behind: the script must not go on in it
+        took: dict[str, Any] = {"duration_ms": int((time.monotonic() - started) * 1000)}
+        if output:
+            took["stdout"] = output
+        if kind == "success":
+            return ToolResult.success(json.loads(value), **took)
+        if kind == "configuration":
+            raise ConfigurationError(f"rhai: {message}")
+        if kind == "timeout" and timeout_s is not None:
+            return ToolResult.timed_out(timeout_s, **took)
+        return ToolResult.failure(f"rhai: {message}", kind=_FAILURES[kind], **took)
+
+
+def _native() -> Any:
+    try:
+        core = importlib.import_module("noetl_worker._core")
+    except ImportError as error:
+        raise ConfigurationError(_INSTALL) from error
+    if "rhai" not in core.FEATURES:
+        raise ConfigurationError(_INSTALL)
+    return core
+
+
+def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
+    """Name what a script sees; later ones win: variables, metadata, each argument, then the maps."""
+    variables = dict(context.variables)
+    spread = {name: value for name, value in config.input.items() if _IDENTIFIER.fullmatch(name)}
+    return {
+        **{name: value for name, value in variables.items() if _IDENTIFIER.fullmatch(name)},
+        "execution_id": context.execution_id,
+        "step": context.step,
+        "server_url": context.server_url,
+        "workload": variables.get("workload", {}),
+        **spread,
+        "vars": variables,
+        "args": dict(config.input),
+    }
