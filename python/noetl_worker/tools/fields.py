@@ -65,7 +65,9 @@ def canonical(
             if key not in WORKER_FIELDS:
                 unknown.append(key)
         elif value is not None:
-            fields[name] = _merged(kind, name, (given_as.get(name, key), key), fields.get(name, value), value)
+            if name in fields:
+                value = _merged(kind, name, (given_as[name], key), fields[name], value)
+            fields[name] = value
             given_as.setdefault(name, key)
     return fields, unknown
 

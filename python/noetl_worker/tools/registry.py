@@ -12,7 +12,7 @@ import importlib
 import inspect
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
@@ -114,7 +114,9 @@ class Registry:
             tool = self._built_in(_KIND_ALIASES.get(kind, kind))
         return tool
 
-    def prepare(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> PreparedTool:
+    def prepare(
+        self, kind: str, raw_config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
+    ) -> PreparedTool:
         """Check and render a config; see the module.
 
         Raises:
@@ -123,14 +125,14 @@ class Registry:
             TemplateError: names the field.
         """
         tool = self.get(kind)
-        raw = _with_timeout(kind, raw_config, context)
+        raw = _with_timeout(kind, raw_config, tool, context)
         given, unknown = fields.canonical(kind, raw, tool.config_model, getattr(tool, "field_aliases", {}))
         warnings = tuple(_unknown_field(kind, name, tool) for name in unknown)
         if warnings and self._strict:
             raise ConfigurationError("; ".join(warnings))
         rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
         config = fields.decode(kind, tool.config_model, rendered, raw)
-        timeout_s = time_left(effective_timeout(kind, raw), context)
+        timeout_s = time_left(raw["timeout"], context)
         return PreparedTool(kind, tool, config, context, timeout_s, warnings)
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
@@ -211,15 +213,23 @@ def _unknown_field(kind: str, name: str, tool: Tool[Any]) -> str:
     return f"{kind}: unknown field {name!r} is ignored{fields.nearest(name, known)}"
 
 
-def _with_timeout(kind: str, raw: Mapping[str, JsonValue], context: ToolContext) -> dict[str, JsonValue]:
-    """`raw` with one rendered `timeout` in seconds for every way it can be written, or none."""
-    spec = raw.get("spec")
-    given: dict[str, JsonValue] = {"timeout": raw.get("timeout"), "timeout_seconds": raw.get("timeout_seconds")}
-    given["spec"] = {"timeout": spec.get("timeout")} if isinstance(spec, Mapping) else None
-    timeout_s = effective_timeout(kind, context.render(given))
-    whole = {name: value for name, value in raw.items() if name != "timeout_seconds"}
-    whole["timeout"] = timeout_s
-    whole["spec"] = None
+def _with_timeout(
+    kind: str, raw_config: Mapping[str, JsonValue] | Sequence[JsonValue], tool: Tool[Any], context: ToolContext
+) -> dict[str, JsonValue]:
+    """The config as an object, with one rendered `timeout` in seconds for every way it can be written.
+
+    A bare list is a sequence's tasks. Fields of the tool that stand under `spec` are taken from there
+    (playbooks of the Python plane write them so; tools.md 5.1).
+    """
+    raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
+    in_spec = raw.get("spec")
+    spec: Mapping[str, JsonValue] = in_spec if isinstance(in_spec, Mapping) else {}
+    times = {"timeout": raw.get("timeout"), "timeout_seconds": raw.get("timeout_seconds")}
+    timeout_s = effective_timeout(kind, context.render({**times, "spec": {"timeout": spec.get("timeout")}}))
+    own = {field.name for field in dataclasses.fields(tool.config_model)}
+    lifted = {name: value for name, value in spec.items() if name in own and raw.get(name) is None}
+    whole = {**raw, **lifted, "timeout": timeout_s}
+    whole.pop("timeout_seconds", None)
     return whole
 
 

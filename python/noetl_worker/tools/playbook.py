@@ -1,0 +1,128 @@
+"""Kind `playbook`: start a child execution (tools.md 2.13), and wait for it only when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+
+__all__ = ["PlaybookConfig", "PlaybookTool"]
+
+_ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
+_WAIT_S: Final = 300.0
+_MIN_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybookConfig:
+    """`path` or `catalog_id` names the child; `payload`, and `input` over it, is its workload.
+
+    With `return_result` the child's variables come back, with `return_step` (or `result_step`) the named step's.
+    `timeout` bounds that wait (300 s otherwise), `poll_interval` is in seconds.
+    """
+
+    path: str | None = None
+    catalog_id: str | None = None
+    version: str | int | None = None
+    payload: dict[str, Any] = field(default_factory=dict)
+    input: dict[str, Any] = field(default_factory=dict)
+    parent_execution_id: int | None = None
+    return_result: bool = False
+    return_step: str | None = None
+    result_step: str | None = None
+    timeout: float | None = None
+    poll_interval: float = 2.0
+
+
+class PlaybookTool:
+    kind: ClassVar[str] = "playbook"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = PlaybookConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    async def run(self, config: PlaybookConfig, context: ToolContext) -> ToolResult:
+        started = await _start(config, context)
+        execution_id = started.get("execution_id")
+        data: dict[str, JsonValue] = {
+            "status": "started",
+            "execution_id": str(execution_id),
+            "path": config.path,
+            "async": True,
+        }
+        step = config.return_step or config.result_step
+        if not (config.return_result or step):
+            return ToolResult.success(data)
+        if execution_id is None:
+            raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
+        limit = time_left(config.timeout, context) or _WAIT_S
+        try:
+            status = await asyncio.wait_for(_ended(int(execution_id), config, context), limit)
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(limit, data=data)
+        return _result(status, {**data, "async": False}, step)
+
+
+async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
+    if not config.path and not config.catalog_id:
+        raise ConfigurationError("playbook: 'path' or 'catalog_id' is missing")
+    payload = {**config.payload, **(config.input or context.input)}  # empty is not present: trap 27
+    body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
+    if config.version is not None:
+        body["version"] = config.version
+    body["payload"] = payload
+    body["parent_execution_id"] = config.parent_execution_id or context.execution_id
+    name = config.path or config.catalog_id
+    try:
+        return await context.control_plane.execute_playbook(body)
+    except ServerRefused as error:
+        kind = "not_found" if error.status == 404 else "client_error" if error.status < 500 else "server_error"
+        text = f"Failed to start child playbook {name!r}: {error.status} {error.body[:500]}"
+        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+    except ControlPlaneError as error:  # the child may run already: repeating could start a second one
+        text = f"Failed to start child playbook {name!r}: {error}"
+        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+
+
+async def _ended(execution_id: int, config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
+    """The status answer of the ended child; an answer that cannot be had is asked for again."""
+    while True:
+        try:
+            status = await context.control_plane.execution_status(execution_id)
+        except ControlPlaneError as error:
+            context.logger.warning("child_status", child=str(execution_id), problem=str(error))
+            if not error.is_retryable:
+                raise ToolError(f"the child's status cannot be read: {error}", kind="server_error") from error
+        else:
+            if _state(status) is not None:
+                return status
+        await asyncio.sleep(max(_MIN_POLL_S, config.poll_interval))
+
+
+def _state(status: Mapping[str, JsonValue]) -> str | None:
+    """completed, failed, cancelled, or None while it runs; the planes say it in different fields (trap 15)."""
+    if status.get("is_cancelled") or status.get("cancelled"):
+        return "cancelled"
+    if status.get("failed"):
+        return "failed"
+    if status.get("completed"):
+        return "completed"
+    return _ENDED.get(str(status.get("status")).upper())
+
+
+def _result(status: Mapping[str, JsonValue], data: dict[str, JsonValue], step: str | None) -> ToolResult:
+    state = _state(status)
+    data["status"] = state
+    variables = status.get("variables")
+    found = variables if isinstance(variables, Mapping) else {}
+    data["result"] = found.get(step) if step else dict(found)
+    if state != "completed":
+        return ToolResult.failure(f"child execution {data['execution_id']} {state}", kind="playbook", data=data)
+    return ToolResult.success(data)

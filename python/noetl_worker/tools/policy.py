@@ -1,0 +1,196 @@
+"""Policy rules of a task: what to do with its outcome (tools.md 5.3, 5.4).
+
+Rules are parsed before anything runs, so that a verb nobody knows is refused instead of ignored. The first rule
+that holds decides; a condition that cannot be evaluated does not hold, and says so in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.models import JsonValue, ToolResult, ToolStatus
+from noetl_worker.template import has_template, truthy
+
+__all__ = ["Action", "Rule", "StatusWord", "choose", "outcome_of", "parse_policy", "retry_delay"]
+
+VERBS: Final = ("continue", "retry", "break", "jump", "fail")
+BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
+_REMOVED: Final = ("expr", "set_vars", "eval")
+_WORDS: Final = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off", "none", "null", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`then` of a rule. `attempts` counts every execution of the task, the first one included."""
+
+    do: str = "continue"
+    attempts: int = 3
+    backoff: str = "none"
+    delay_s: float = 1.0
+    to: str | None = None
+    set: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`when` is True for `else` and for a rule without a condition; `action` None means the default one."""
+
+    when: JsonValue
+    action: Action | None
+
+
+class StatusWord(str):
+    """`output.status`: prints ok or error, and equals every word playbooks use for it (tools.md 8.1, 2)."""
+
+    __slots__ = ("_words",)
+    _words: frozenset[str]
+
+    @classmethod
+    def of(cls, status: ToolStatus) -> StatusWord:
+        words = {"ok", "success"} if status is ToolStatus.SUCCESS else {"error", status.value}
+        word = cls("ok" if status is ToolStatus.SUCCESS else "error")
+        word._words = frozenset(words)
+        return word
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and str.__str__(other) in self._words
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+def outcome_of(result: ToolResult, attempt: int) -> dict[str, JsonValue]:
+    """What rules see as `output`: {status, ok, data, error, http, exit_code, meta}; `error` is None on success."""
+    error = None
+    if result.error is not None:
+        failure = result.error
+        error = {
+            "kind": failure.kind,
+            "retryable": failure.retryable,
+            "message": failure.message,
+            "code": failure.code,
+        }
+    http: dict[str, JsonValue] = {"status": None}
+    if isinstance(result.data, Mapping) and "status_code" in result.data:
+        http = {"status": result.data["status_code"], "headers": result.data.get("headers")}
+    return {
+        "status": StatusWord.of(result.status),
+        "ok": result.status is ToolStatus.SUCCESS,
+        "data": result.data,
+        "error": error,
+        "http": http,
+        "exit_code": result.exit_code,
+        "meta": {"attempt": attempt, "duration_ms": result.duration_ms},
+    }
+
+
+def choose(
+    rules: Sequence[Rule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any]
+) -> tuple[bool, Action | None]:
+    """(whether a rule held, its action); `warn` gets the reason a condition could not be evaluated."""
+    for rule in rules:
+        try:
+            holds = rule.when if isinstance(rule.when, bool) else truthy(render(rule.when))
+        except TemplateError as error:
+            warn(str(error))
+            continue
+        if holds:
+            return True, rule.action
+    return False, None
+
+
+def retry_delay(action: Action, retries: int) -> float:
+    """Seconds before the next try; `retries` counts from 1. No jitter, no cap but the command's timeout."""
+    if action.backoff == "linear":
+        return action.delay_s * retries
+    if action.backoff == "exponential":
+        return float(action.delay_s * 2 ** min(retries - 1, 30))
+    return action.delay_s if action.backoff == "fixed" else 0.0
+
+
+# ── parsing ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse_policy(label: str, policy: JsonValue) -> tuple[Rule, ...]:
+    """The rules of {"rules": [...], "on_unmatched": "continue"|"fail"} or a list of rules; None -> ().
+
+    Raises:
+        ConfigurationError: names the task, the rule's position and the word that is wrong.
+    """
+    if policy is None:
+        return ()
+    rules = policy.get("rules") or [] if isinstance(policy, Mapping) else policy
+    if not isinstance(rules, Sequence) or isinstance(rules, str):
+        raise ConfigurationError(f"task {label!r}: policy must be an object with 'rules', or a list of rules")
+    parsed = [_parse_rule(f"task {label!r}: rule {index}", rule) for index, rule in enumerate(rules)]
+    unmatched = policy.get("on_unmatched") if isinstance(policy, Mapping) else None
+    if unmatched is not None:
+        parsed.append(Rule(True, _parse_action(f"task {label!r}: on_unmatched", unmatched)))
+    return tuple(parsed)
+
+
+def _parse_rule(where: str, rule: JsonValue) -> Rule:
+    if not isinstance(rule, Mapping):
+        raise ConfigurationError(f"{where} must be an object with 'when' and 'then', or 'else'")
+    removed = [word for word in _REMOVED if word in rule]
+    if removed:
+        raise ConfigurationError(f"{where}: {removed[0]!r} is not supported; use 'when', 'then' and 'set'")
+    if "else" in rule:
+        otherwise = rule["else"]
+        action = otherwise.get("then", otherwise) if isinstance(otherwise, Mapping) else otherwise
+        return Rule(True, _parse_action(where, rule.get("then") if action in (None, {}, True) else action))
+    if "when" not in rule and "then" not in rule:
+        raise ConfigurationError(f"{where} has neither 'when' nor 'else'")
+    return Rule(_parse_condition(where, rule.get("when", True)), _parse_action(where, rule.get("then")))
+
+
+def _parse_condition(where: str, when: JsonValue) -> JsonValue:
+    if isinstance(when, str) and not has_template(when):
+        if when.strip().lower() not in _WORDS:  # without marks it would be text, and text is true
+            raise ConfigurationError(f"{where}: 'when: {when[:80]}' is no template; write it as {{{{ ... }}}}")
+        return truthy(when)
+    return when
+
+
+def _parse_action(where: str, then: JsonValue) -> Action | None:
+    if then is None:
+        return None
+    if isinstance(then, str):
+        then = {"do": then}
+    if not isinstance(then, Mapping):
+        raise ConfigurationError(f"{where}: 'then' must be an object like {{do: retry, attempts: 3}}")
+    verb = str(then.get("do", "continue")).strip().lower()
+    if verb not in VERBS:
+        raise ConfigurationError(f"{where}: 'do: {verb}' is none of {', '.join(VERBS)}")
+    backoff = str(then.get("backoff", "fixed" if "delay" in then else "none")).strip().lower()
+    if backoff not in BACKOFFS:
+        raise ConfigurationError(f"{where}: 'backoff: {backoff}' is none of {', '.join(BACKOFFS)}")
+    to = then.get("to")
+    if verb == "jump" and not isinstance(to, str):
+        raise ConfigurationError(f"{where}: 'do: jump' needs 'to', a task's name or 'previous'")
+    assignments = then.get("set") or {}
+    if not isinstance(assignments, Mapping):
+        raise ConfigurationError(f"{where}: 'set' must be an object")
+    # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it (tools.md 5.4).
+    return Action(
+        do=verb,
+        attempts=max(1, int(_number(where, "attempts", then.get("attempts", 3)))),
+        backoff=backoff,
+        delay_s=max(0.0, _number(where, "delay", then.get("delay", 1.0))),
+        to=to,
+        set=assignments,
+    )
+
+
+def _number(where: str, name: str, value: JsonValue) -> float:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a number") from error

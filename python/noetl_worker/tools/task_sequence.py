@@ -1,0 +1,363 @@
+"""Kind `task_sequence`: the tasks of a list-valued `tool`, one after the other, under their policy rules.
+
+Each task is rendered once, just before it runs, and against what the tasks before it left (tools.md 5). A failure
+of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that holds `{{` is
+never evaluated.
+
+The result's data is one neutral object (`Progress.data`); `python_form` and `rust_form` give each plane its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker import template
+from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
+from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.tools import policy
+from noetl_worker.tools.contract import ToolContext
+
+__all__ = ["Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
+
+_PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
+_NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", "input", "args"})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One entry of the list, parsed."""
+
+    label: str
+    kind: str
+    config: Mapping[str, JsonValue]
+    input: Mapping[str, JsonValue]
+    set: Mapping[str, JsonValue]
+    rules: tuple[policy.Rule, ...]
+
+
+def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
+    """Tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_1, task_2, ...
+
+    Raises:
+        ConfigurationError: an entry of another form, without kind, with a rule or jump that cannot work.
+    """
+    if not entries:
+        raise ConfigurationError("task_sequence: there are no tasks")
+    tasks = tuple(_parse_task(index, entry) for index, entry in enumerate(entries))
+    labels = {task.label for task in tasks} | _PREVIOUS
+    for task in tasks:
+        for rule in task.rules:
+            if rule.action is not None and rule.action.do == "jump" and rule.action.to not in labels:
+                raise ConfigurationError(
+                    f"task_sequence: jump target {rule.action.to!r} of task {task.label!r} not found"
+                )
+    return tasks
+
+
+def _parse_task(index: int, entry: JsonValue) -> Task:
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(f"task_sequence: task[{index}] must be an object")
+    if "kind" in entry:
+        label = str(entry.get("name") or f"task_{index + 1}")
+        whole = dict(entry)
+    elif len(entry) == 1 and isinstance(next(iter(entry.values())), Mapping):
+        label = str(next(iter(entry)))
+        whole = dict(entry[label])
+    elif "name" in entry:
+        raise ConfigurationError(f"task_sequence: task {entry['name']!r} missing required 'kind' field")
+    else:
+        raise ConfigurationError(f"task_sequence: task[{index}] must have exactly one labeled entry (got {len(entry)})")
+    if not isinstance(whole.get("kind"), str):
+        raise ConfigurationError(f"task_sequence: task {label!r} missing required 'kind' field")
+    if whole.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
+        del whole["name"]
+    spec = whole.get("spec") or {}
+    rules = policy.parse_policy(label, spec.get("policy", whole.get("policy")))
+    config = {key: value for key, value in whole.items() if key not in _NOT_THE_TOOLS}
+    if spec:
+        config["spec"] = {key: value for key, value in spec.items() if key != "policy"}
+    return Task(
+        label=label,
+        kind=whole["kind"],
+        config=config,
+        input={**(whole.get("args") or {}), **(whole.get("input") or {})},
+        set=whole.get("set") or {},
+        rules=rules,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSequenceConfig:
+    """`tasks` as the planes send them; parsed, and refused, before anything runs."""
+
+    tasks: list[Any]
+
+    def __post_init__(self) -> None:
+        parse_tasks(self.tasks)
+
+
+class TaskSequenceTool:
+    kind: ClassVar[str] = "task_sequence"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = TaskSequenceConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"tool_config": "tasks", "tool": "tasks"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
+    side_effecting: ClassVar[bool] = True
+
+    async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
+        progress = Progress(parse_tasks(config.tasks), context)
+        while progress.end is None:
+            await progress.step()
+        return progress.result()
+
+
+@dataclass
+class Progress:
+    """A running sequence: where it stands and what the tasks left."""
+
+    tasks: tuple[Task, ...]
+    context: ToolContext
+    position: int = 0
+    end: str | None = None
+    """ok, break, failed or timeout, once it is over."""
+    results: dict[str, JsonValue] = field(default_factory=dict)
+    updates: dict[str, JsonValue] = field(default_factory=dict)
+    """Scoped name as written -> value, in the order set."""
+    executions: dict[str, int] = field(default_factory=dict)
+    """How often a task has run since it last succeeded."""
+    error: ToolFailure | None = None
+    last: ToolResult | None = None
+    steps: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        variables = self.context.variables
+        self.scope: dict[str, JsonValue] = dict(variables)
+        for name in ("ctx", "iter"):
+            value = variables.get(name)
+            self.scope[name] = dict(value) if isinstance(value, Mapping) else {}
+        self.scope.update(results=self.results, _prev=None)
+
+    # ── one task ────────────────────────────────────────────────────────────────────────────────
+
+    async def step(self) -> None:
+        """Run the task at `position` once and decide what comes next."""
+        if self.time_left() == 0 or self.steps >= _max_steps():
+            self.stop("timeout" if self.time_left() == 0 else "failed", _too_many(self.steps))
+            return
+        self.steps += 1
+        task = self.tasks[self.position]
+        attempt = self.executions[task.label] = self.executions.get(task.label, 0) + 1
+        result = await self.run_task(task, attempt)
+        self.keep(task, result)
+        result = self.assign_tasks_own(task, result, attempt)
+        outcome = policy.outcome_of(result, attempt)
+        seen = {"output": outcome, "outcome": outcome}
+        _, action = policy.choose(
+            task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason)
+        )
+        try:
+            self.assign(action.set if action is not None else {}, seen)
+        except TemplateError as error:
+            self.stop("failed", ToolFailure(f"task {task.label!r}: {error}", kind=error.kind))
+            return
+        await self.follow(task, action, result)
+
+    async def run_task(self, task: Task, attempt: int) -> ToolResult:
+        """The task's result; an exception becomes a failure, so that the rules see it."""
+        self.scope.update(_task=task.label, _attempt=attempt)
+        try:
+            local = {name: self.render(value) for name, value in task.input.items()}
+            scope = {**self.scope, **local}
+
+            def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+                if value is local:  # rendered above: its values are data now
+                    return local
+                return template.render(value, {**scope, **extra} if extra else scope)
+
+            context = dataclasses.replace(
+                self.context, kind=task.kind, variables=scope, input=local, render=render, timeout_s=self.time_left()
+            )
+            config = {**task.config, "input": local} if local else task.config
+            return await self.context.run_tool(task.kind, config, context)
+        except ToolError as error:
+            return ToolResult.failure(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
+        except Exception as error:  # whatever a plug-in raises: `output.error` tells it
+            return ToolResult.failure(f"{type(error).__name__}: {error}", code=type(error).__name__)
+
+    def keep(self, task: Task, result: ToolResult) -> None:
+        """Make the task's data visible to the ones after it, under its label and as `_prev`."""
+        data = result.data
+        self.last = result
+        self.results[task.label] = data
+        self.scope["_prev"] = data
+        if task.label not in ("ctx", "iter", "results"):
+            has_no_data = isinstance(data, dict) and "data" not in data
+            self.scope[task.label] = {**data, "data": data} if has_no_data else data
+
+    def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
+        """Apply the task's `set`; a template in it that fails is the task's failure, for the rules to see."""
+        outcome = policy.outcome_of(result, attempt)
+        try:
+            self.assign(task.set, {"output": _task_output(result.data, outcome), "outcome": outcome})
+        except TemplateError as error:
+            return result if result.error is not None else ToolResult.failure(str(error), kind=error.kind)
+        return result
+
+    def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue]) -> None:
+        """Apply a `set` block; `ctx.a.b` nests, a name without scope is visible to later tasks only."""
+        for name, value in assignments.items():
+            rendered = self.render(value, extra)
+            self.updates[name] = rendered
+            _nest(self.scope, name.split("."), rendered)
+
+    async def follow(self, task: Task, action: policy.Action | None, result: ToolResult) -> None:
+        succeeded = result.status is ToolStatus.SUCCESS
+        verb = action.do if action is not None else "continue" if succeeded else "fail"
+        if result.status is ToolStatus.TIMEOUT and self.time_left() == 0:
+            self.stop("timeout", None)  # the whole sequence's time, not only the task's
+            return
+        if succeeded and verb != "retry":
+            self.executions[task.label] = 0  # differs-from-upstream: a task revisited by `jump` has its tries again
+        if action is not None and verb == "retry":
+            await self.retry(task, action, result)
+        elif action is not None and verb == "jump":
+            await self.jump(action)
+        elif verb == "break":
+            self.stop("break", None)
+        elif verb == "fail":
+            by_rule = ToolFailure(f"policy rule triggered fail for task[{self.position}] {task.label!r}", kind="policy")
+            self.stop("failed", result.error or by_rule)
+        elif self.position + 1 < len(self.tasks):
+            self.position += 1
+        else:
+            self.stop("ok", None)
+
+    async def retry(self, task: Task, action: policy.Action, result: ToolResult) -> None:
+        executed = self.executions[task.label]
+        if executed >= action.attempts:
+            text = f"task {task.label!r} exceeded retry attempts ({action.attempts})"
+            error = result.error or ToolFailure(text, kind="policy")
+            self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
+            return
+        delay, left = policy.retry_delay(action, executed), self.time_left()
+        await asyncio.sleep(delay if left is None else min(delay, left))
+
+    async def jump(self, action: policy.Action) -> None:
+        if action.to in _PREVIOUS:
+            self.position = max(0, self.position - 1)
+        else:
+            self.position = max(index for index, task in enumerate(self.tasks) if task.label == action.to)
+        await asyncio.sleep(0)  # a loop of tasks that never wait must not hold up the worker
+
+    # ── its end ─────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self, end: str, error: ToolFailure | None) -> None:
+        self.end, self.error = end, error
+
+    def result(self) -> ToolResult:
+        last = self.last or ToolResult.success()
+        output: dict[str, Any] = {"stdout": last.stdout, "stderr": last.stderr, "exit_code": last.exit_code}
+        if self.end == "timeout":
+            timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0)
+            return ToolResult(status=timed_out.status, data=self.data(timed_out.error), error=timed_out.error, **output)
+        if self.error is not None:
+            if last.status is ToolStatus.SUCCESS:
+                output["exit_code"] = 1
+            return ToolResult(status=ToolStatus.ERROR, data=self.data(self.error), error=self.error, **output)
+        return ToolResult.success(self.data(None), **output)
+
+    def data(self, error: ToolFailure | None) -> dict[str, JsonValue]:
+        """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
+        whole: dict[str, JsonValue] = {
+            "status": "failed" if error is not None else self.end,
+            "results": self.results,
+            "updates": self.updates,
+            "_prev": self.scope["_prev"],
+        }
+        if error is not None:
+            whole["failed_task"] = self.tasks[self.position].label
+            whole["failed_index"] = self.position
+            whole["error"] = dataclasses.asdict(error)
+        return whole
+
+    def time_left(self) -> float | None:
+        """Seconds the whole sequence still has; None without a timeout."""
+        if self.context.timeout_s is None:
+            return None
+        return max(0.0, self.started + self.context.timeout_s - time.monotonic())
+
+    def render(self, value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        return template.render(value, {**self.scope, **extra} if extra else self.scope)
+
+    def warn(self, task: Task, reason: str) -> None:
+        self.context.logger.warning("policy_rule", task=task.label, problem=reason)
+
+
+class _TaskOutput(dict[str, JsonValue]):
+    """`output` in a task's `set`: the raw data (Rust), with the outcome's fields behind it (Python)."""
+
+    def __init__(self, data: Mapping[str, JsonValue], outcome: Mapping[str, JsonValue]) -> None:
+        super().__init__(data)
+        self._outcome = outcome
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in self._outcome
+
+    def __missing__(self, key: str) -> JsonValue:
+        return self._outcome[key]
+
+
+def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
+    return _TaskOutput(data, outcome) if isinstance(data, Mapping) else data
+
+
+def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> None:
+    for name in path[:-1]:
+        inner = target.get(name)
+        target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: never change what was handed in
+        target = target[name]
+    target[path[-1]] = value
+
+
+def _max_steps() -> int:
+    text = os.environ.get("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else 1_000_000
+
+
+def _too_many(steps: int) -> ToolFailure:
+    return ToolFailure(
+        f"max_iterations_exceeded: {steps} task executions; is there a jump without an end?", kind="policy"
+    )
+
+
+# ── the planes' forms ───────────────────────────────────────────────────────────────────────────
+
+
+def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)} (tools.md 5.5)."""
+    whole: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
+    scopes: dict[str, JsonValue] = {}
+    for name, value in data["updates"].items():
+        _nest(scopes, name.split("."), value)
+    whole["ctx"] = scopes.get("ctx", {})
+    if "error" in data:
+        whole["error"] = data["error"]
+        whole["failed_task"] = data["failed_task"]
+    return whole
+
+
+def rust_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """{label: data, ..., _context_updates}, on failure {labeled_results, failed_task (index)} (tools.md 5.5)."""
+    if "error" in data:
+        return {"labeled_results": data["results"], "failed_task": data["failed_index"]}
+    whole = dict(data["results"])
+    if data["updates"]:
+        whole["_context_updates"] = data["updates"]
+    return whole
