@@ -42,8 +42,11 @@ class Dispatcher:
         self.publisher: Publisher | None = None
         self.on_change: Callable[[], None] = lambda: None
 
-    def apply(self, execution: Execution, decision: Decision) -> int:
-        """Write what was decided; the number of commands generated."""
+    def apply(self, execution: Execution, decision: Decision, caused_by: int | None = None) -> int:
+        """Write what was decided; the number of commands generated.
+
+        `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
+        """
         now = time.time()
         events = [
             LoggedEvent(
@@ -64,13 +67,20 @@ class Dispatcher:
             if command.position is not None:
                 execution.positions[ref] = command.position
             issued.append(built)
-        self.issue(issued, events)
+        self.issue(issued, events, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:
             self.finish(execution)
         self.on_change()
         return len(issued)
 
-    def issue(self, commands: Sequence[Issued], events: Sequence[LoggedEvent] = (), *, publish: bool = True) -> None:
+    def issue(
+        self,
+        commands: Sequence[Issued],
+        events: Sequence[LoggedEvent] = (),
+        *,
+        caused_by: int | None = None,
+        publish: bool = True,
+    ) -> None:
         """Write commands and their `command.issued` events, after `events`; queue their notifications."""
         now = time.time()
         rows: list[CommandRow] = []
@@ -87,7 +97,7 @@ class Dispatcher:
             logged.append(
                 LoggedEvent(
                     command.event_id, command.execution_id, "command.issued", command.node, "PENDING", now,
-                    context=embed(context), command_ref=ref,
+                    context=embed(context), command_ref=ref, parent_event_id=caused_by,
                 )
             )  # fmt: skip
             if publish:

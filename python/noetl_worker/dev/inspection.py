@@ -185,6 +185,7 @@ def _number(query: Mapping[str, str], name: str, default: int) -> int:
 def _python_event(event: LoggedEvent, execution: Execution, *, utc: str) -> Mapping[str, JsonValue]:
     created_at = moment(event.created_at, utc=utc)
     parent = execution.parent_execution_id
+    as_text = utc == "Z"  # the detail route writes these ids as text, the events route as numbers (recorded)
     is_lifecycle = event.event_type.partition(".")[0] in ("playbook", "workflow")
     return {
         "event_id": event.event_id,
@@ -196,9 +197,9 @@ def _python_event(event: LoggedEvent, execution: Execution, *, utc: str) -> Mapp
         "context": event.context,
         "result": event.result,
         "error": event.error,
-        "catalog_id": execution.catalog_id if utc != "Z" else str(execution.catalog_id),
+        "catalog_id": str(execution.catalog_id) if as_text else execution.catalog_id,
         "parent_execution_id": str(parent) if parent is not None else None,
-        "parent_event_id": event.parent_event_id,
+        "parent_event_id": str(event.parent_event_id) if as_text and event.parent_event_id else event.parent_event_id,
         "duration": 0.0 if is_lifecycle else None,
         "execution_id": str(execution.execution_id),
         "timestamp": created_at,

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from noetl_worker.dev.batches import Batches
 from noetl_worker.dev.catalog import Catalog, Entry
@@ -185,9 +186,7 @@ class DevControlPlane:
         while True:
             await self._queued.wait()
             self._queued.clear()
-            while self.batches.has_work:
-                self.batches.work_one()
-                await self.dispatcher.flush()
+            await self.settle()
 
     async def _after(self) -> None:
         if self.dispatcher.has_outgoing:
@@ -267,6 +266,17 @@ class DevControlPlane:
         if not command.meta:
             return issued
         return Issued(*(*_values(issued)[:-1], {**issued.meta, **command.meta}))
+
+    @property
+    def app(self) -> ASGIApp:
+        """The routes as an ASGI application, for tests without a socket; see `settle`."""
+        return self._app
+
+    async def settle(self) -> None:
+        """Work off the queued batches and publish what follows; a started plane does it by itself."""
+        while self.batches.has_work:
+            self.batches.work_one()
+        await self.dispatcher.flush()
 
     async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
         """Send a command's notification once more, as a reaper or a redelivery would."""

@@ -196,7 +196,7 @@ class PythonEvents:
             if ref is None:
                 return 0
             decision = self._router.fail(execution, ref, _error_text(item.payload.get("error")))
-            return self._dispatcher.apply(execution, decision)
+            return self._dispatcher.apply(execution, decision, event_id)
         if row is not None and ref not in execution.open_commands:
             return 0
         if item.name in ("call.done", "call.error"):
@@ -207,7 +207,7 @@ class PythonEvents:
             return 0
         known_ref = ref if row is not None else None
         outcome = self._outcome(item, step, known_ref, request_id)
-        return self._dispatcher.apply(execution, self._router.advance(execution, outcome))
+        return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
 
     def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> Outcome:
         payload = item.payload

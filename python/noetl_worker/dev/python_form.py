@@ -77,6 +77,9 @@ class PythonForm:
         stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}
         value = {"results": results, "stats": stats}
         execution.variables[step] = with_context(value)
+        if run.items:  # recorded (loop-sequential-claim-4): the last item's names stay behind
+            execution.variables[run.iterator] = run.items[-1]
+            execution.variables["loop_index"] = len(run.items) - 1
         return value
 
     def loop_item(self, outcome: Outcome) -> JsonValue:

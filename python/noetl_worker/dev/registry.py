@@ -39,7 +39,7 @@ class Registry:
         runtime = body.get("runtime")
         if not self._is_rust:
             runtime = {
-                "pid": body.get("pid"),
+                "pid": None,  # recorded: the real plane loses it
                 "type": str(runtime) if runtime is not None else None,
                 "hostname": body.get("hostname"),
             }

@@ -1,0 +1,140 @@
+"""The Python plane's stores and registries: each topic's recorded calls in their order, on one plane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pytest
+
+from compat.dev_plane_replay import Driver, Record, differences, playbook_text, records, substitute
+from noetl_worker.dev.settings import PlaneSettings
+
+CASES = [record for record in records("python-control-plane-cases") if "method" in record]
+GROUPS = {
+    "identity": r"identity-(health|api-health|api-pool-status|response-headers)",
+    "catalog": r"catalog-.*",
+    "execute": r"execute-.*",
+    "postgres": r"tool-postgres-(direct|noauth)-execute",
+    "vars": r"vars-.*",
+    "credential": r"credential-(register|get).*|pyworker-get-api-credentials-sample-bearer",
+    "credential-without-tags": r"pyworker-get-api-credentials-sample-pg",
+    "keychain": r"keychain-(get|set|list).*",
+    "runtime": r"runtime-.*|pyworker-post-api-worker-pool-register",
+    "result": r"result-(put|resolve|get|list).*",
+    "unknown": r"execution-(status|events)-.*|(cancellation-check|cancel)-unknown|batch-status-(404|not-a-number)",
+    "claim": r"claim-(404|422|405).*|command-get-404",
+}
+
+
+def cases_of(group: str) -> list[Record]:
+    return [record for record in CASES if re.fullmatch(GROUPS[group], record["case"])]
+
+
+async def prepare(driver: Driver, group: str) -> None:
+    """What stood on the real plane before the group's first call."""
+    if group in ("execute", "postgres"):
+        for name in ("no-start", "tool-missing", "one-step", "tool-postgres-direct", "tool-postgres-noauth"):
+            driver.plane.register_playbook(playbook_text(name))
+    if group.startswith("credential"):
+        names = ("db_host", "db_port", "db_user", "db_password", "db_name")
+        body: Record = {"name": "sample_pg", "type": "postgres", "data": dict.fromkeys(names, "sample")}
+        if group == "credential":
+            body |= {"tags": ["sample"], "description": "made up"}
+        await driver.send("POST", "/api/credentials", body)
+    if group == "vars":
+        await driver.send("POST", "/api/vars/767537004438356843", {"variables": {"d": None}})
+    if group == "keychain":
+        await driver.plane.execute(driver.plane.register_playbook(KEYCHAIN_WITH_MAP).path)
+    if group == "runtime":
+        await driver.send("POST", "/api/worker/pool/register", {"name": "worker-rec-a", "hostname": "localhost"})
+    if group == "result":
+        body = {"name": "sec", "data": {"password": "sample-password", "token": "sample-token", "note": "plain"}}
+        await driver.send("PUT", "/api/api/result/767537020863251321", body)
+
+
+KEYCHAIN_WITH_MAP = playbook_text("keychain-ref").replace("rec/keychain-ref", "rec/keychain-ref-map")
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+def test_recorded_calls_get_answers_of_the_same_shape(group: str) -> None:
+    async def main() -> list[str]:
+        wrong: list[str] = []
+        prefix: Any = "/api/api" if group == "result" else "/api"
+        async with Driver(PlaneSettings(result_prefix=prefix)) as driver:
+            await prepare(driver, group)
+            known: dict[Any, Any] = {}
+            if group == "keychain":
+                known["767537005814088562"] = str(driver.plane.catalog.find(path="rec/keychain-ref-map")[0])  # type: ignore[index]
+            for record in cases_of(group):
+                wrong += await replay(driver, record, known)
+        return wrong
+
+    assert cases_of(group), "the group names no recorded case"
+    assert asyncio.run(main()) == []
+
+
+async def replay(driver: Driver, record: Record, known: dict[Any, Any]) -> list[str]:
+    path = record["path"]
+    for old, new in known.items():
+        if isinstance(old, str):
+            path = path.replace(old, new)
+    content = record["req"] if isinstance(record.get("req"), str) else None
+    body = substitute(record.get("req"), known) if content is None else None
+    answer = await driver.send(record["method"], path, body, content=content)
+    name = record["case"]
+    if answer.status_code != record["status"]:
+        return [f"{name}: status {record['status']} recorded, {answer.status_code} given: {answer.text[:200]}"]
+    if ("retry-after" in record["hdr"]) != ("retry-after" in answer.headers):
+        return [f"{name}: Retry-After"]
+    given = answer.json() if answer.content else None
+    learn(record["resp"], given, known)
+    recorded = record["resp"]
+    if name == "result-resolve-not-a-ref":
+        recorded = str(recorded)
+    if name == "identity-api-pool-status":
+        assert set(recorded) == set(given)
+    return [f"{name}{line}" for line in differences(recorded, given)]
+
+
+def learn(recorded: Any, given: Any, known: dict[Any, Any]) -> None:
+    """References and ids that later calls of the group name."""
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        for key in ("ref", "execution_id", "catalog_id"):
+            if isinstance(recorded.get(key), str) and isinstance(given.get(key), str):
+                known[recorded[key]] = given[key]
+                known[quoted(recorded[key])] = quoted(given[key])
+
+
+def quoted(ref: str) -> str:
+    return ref.replace(":", "%3A").replace("/", "%2F")
+
+
+def test_422_bodies_name_the_field() -> None:
+    async def main() -> None:
+        async with Driver(PlaneSettings()) as driver:
+            for record in cases_of("claim"):
+                if record["status"] != 422:
+                    continue
+                content = record["req"] if isinstance(record.get("req"), str) else None
+                body = record.get("req") if content is None else None
+                answer = await driver.send(record["method"], record["path"], body, content=content)
+                assert [one["type"] for one in answer.json()["detail"]] == [
+                    one["type"] for one in record["resp"]["detail"]
+                ], record["case"]
+                assert [one["loc"] for one in answer.json()["detail"]] == [
+                    one["loc"] for one in record["resp"]["detail"]
+                ], record["case"]
+
+    asyncio.run(main())
+
+
+def test_the_single_prefix_is_404_on_the_release_that_doubles_it() -> None:
+    async def main() -> None:
+        async with Driver(PlaneSettings(result_prefix="/api/api")) as driver:
+            answer = await driver.send("PUT", "/api/result/1", {"name": "a", "data": 1})
+            assert (answer.status_code, json.loads(answer.content)) == (404, {"detail": "Not Found"})
+
+    asyncio.run(main())
