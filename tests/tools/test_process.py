@@ -14,43 +14,13 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.tools import process
 
+from .processes import open_descriptors, started, until_gone
+
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def sh(script: str, **options: Any) -> Coroutine[Any, Any, process.Finished]:
     return process.run_process(["sh", "-c", script], env=process.base_environment(), **options)
-
-
-def members_of(group: int) -> list[int]:
-    """Living processes (zombies do not count) whose process group is `group`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            state, _, pgrp = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(pgrp) == group and state not in "ZX":
-            found.append(int(entry.name))
-    return found
-
-
-async def until_gone(group: int) -> list[int]:
-    """What is left of the group; waits for the kernel to finish a kill that was sent."""
-    deadline = time.monotonic() + 5
-    while members_of(group) and time.monotonic() < deadline:
-        await asyncio.sleep(0)
-    return members_of(group)
-
-
-async def started(pid_file: Path) -> int:
-    """The number a script writes into `pid_file` once it runs."""
-    while True:
-        text = pid_file.read_text() if pid_file.exists() else ""
-        if text.endswith("\n"):
-            return int(text)
-        await asyncio.sleep(0)
 
 
 def test_output_and_exit_code_come_back(run: Run) -> None:
@@ -151,10 +121,10 @@ def test_bytes_that_are_not_utf8_are_replaced_and_noted(run: Run) -> None:
 
 def test_program_that_does_not_exist_is_a_tool_error(run: Run) -> None:
     async def scenario() -> None:
-        before = set(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         with pytest.raises(ToolError, match="cannot start 'no-such-program'"):
             await process.run_process(["no-such-program"], env=process.base_environment())
-        assert len(os.listdir("/proc/self/fd")) <= len(before)
+        assert open_descriptors() <= before
 
     run(scenario())
 
@@ -172,11 +142,11 @@ def test_hundred_programs_run_at_once_without_threads_or_leaked_descriptors(run:
     async def scenario() -> list[str]:
         import threading
 
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         threads = threading.active_count()
         finished = await asyncio.gather(*(sh(f"echo {number}") for number in range(100)))
         assert threading.active_count() == threads
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
         return [one.stdout.strip() for one in finished]
 
     assert run(scenario()) == [str(number) for number in range(100)]

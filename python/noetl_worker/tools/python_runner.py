@@ -146,8 +146,13 @@ class _Template:
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._control, theirs = socket.socketpair()
-        with theirs:
+        try:
             self._process = _start_template(interpreter, theirs.fileno())
+        except ToolError:
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
         self._control.setblocking(False)
         self._loop.add_reader(self._control.fileno(), self._read)
 

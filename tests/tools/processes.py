@@ -1,0 +1,50 @@
+"""Looking at process groups in /proc."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+
+def members_of(group: int) -> list[int]:
+    """Living processes (zombies do not count) whose process group is `group`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, _, pgrp = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+async def until_gone(group: int) -> list[int]:
+    """What is left of the group; waits for the kernel to finish a kill that was sent."""
+    deadline = time.monotonic() + 5
+    while members_of(group) and time.monotonic() < deadline:
+        await asyncio.sleep(0)
+    return members_of(group)
+
+
+async def started(pid_file: Path) -> int:
+    """The number a script writes into `pid_file` once it runs."""
+    while not (text := _text(pid_file)).endswith("\n"):
+        await asyncio.sleep(0)
+    return int(text)
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def open_descriptors() -> int:
+    """How many file descriptors this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,0 +1,392 @@
+"""Kind `python`: what user code finds, what comes back, what is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.tools.python_runner import PythonRunner
+from noetl_worker.tools.python_tool import PythonTool
+from noetl_worker.tools.registry import Registry
+
+from .processes import children_of, members_of, open_descriptors, started, until_gone
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture
+def python(run: Run) -> Callable[..., ToolResult]:
+    def call(code: str | None = None, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
+        whole = {**({"code": code} if code is not None else {}), **(config or {})}
+        result: ToolResult = run(arun_tool("python", whole, **context))
+        return result
+
+    return call
+
+
+Python = Callable[..., ToolResult]
+
+
+def test_global_result_is_the_data(python: Python) -> None:
+    result = python("result = {'text': who * count}", {"input": {"who": "ada", "count": 3}})
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data == {"text": "adaadaada"}
+    assert result.exit_code == 0
+
+
+def test_print_does_not_touch_the_result(python: Python) -> None:
+    result = python("print('log line')\nimport sys\nprint('err', file=sys.stderr)\nresult = 1")
+    assert (result.data, result.stdout, result.stderr) == (1, "log line\n", "err\n")
+
+
+def test_without_result_the_output_is_the_data(python: Python) -> None:
+    assert python("print('hi')").data == {"stdout": "hi\n", "stderr": ""}
+
+
+def test_main_gets_its_parameters_by_name(python: Python) -> None:
+    code = "def main(who, seed, step, zz=3, **rest):\n    return [who, seed, step, zz, rest]"
+    result = python(code, {"input": {"who": "ada", "k": 1}}, variables={"seed": 5})
+    assert result.data == ["ada", 5, "step", 3, {"k": 1}]
+
+
+def test_main_without_a_value_for_a_parameter_names_it(python: Python) -> None:
+    result = python("def main(who): pass")
+    assert result.error is not None
+    assert result.error.message == "TypeError: main() needs 'who': neither the input nor the variables have it"
+
+
+def test_async_main_is_awaited(python: Python) -> None:
+    assert (
+        python("import asyncio\nasync def main(n):\n    await asyncio.sleep(0)\n    return n", {"args": {"n": 4}}).data
+        == 4
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "return {'n': n}",
+        "if n:\n    return {'n': n}\nreturn 0",
+        "def f():\n    return g()\ndef g():\n    return value\nvalue = {'n': n}\nreturn f()",
+        "from __future__ import annotations\nimport json as j\nreturn j.loads('{\"n\": 4}')",
+        "result = {'n': n}\nreturn",
+        "text = '''\nnot indented\n'''\nreturn {'n': n}",
+    ],
+)
+def test_top_level_return_gives_the_value(python: Python, code: str) -> None:
+    assert python(code, {"input": {"n": 4}}).data == {"n": 4}
+
+
+def test_injected_names(python: Python) -> None:
+    code = (
+        "result = [args, input_data, variables['v'], context['v'], context['input'], execution_id, step,"
+        " json.dumps(1), os.sep]"
+    )
+    result = python(code, {"input": {"a": 1}}, variables={"v": 2}, execution_id=767527441685282836)
+    assert result.data == [{"a": 1}, {"a": 1}, 2, 2, {"a": 1}, "767527441685282836", "step", "1", os.sep]
+
+
+def test_step_input_is_below_the_tools_own(python: Python) -> None:
+    result = python("result = args", {"input": {"a": "tool"}}, input={"a": "step", "b": "step"})
+    assert result.data == {"a": "tool", "b": "step"}
+
+
+def test_input_named_result_is_no_result(python: Python) -> None:
+    assert python("print(result)", {"input": {"result": 5}}).data == {"stdout": "5\n", "stderr": ""}
+
+
+def test_exception_is_a_failure_with_the_users_lines(python: Python) -> None:
+    result = python("def f():\n    raise ValueError('boom')\nf()")
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert (result.error.message, result.error.kind, result.error.code) == ("ValueError: boom", "python", "ValueError")
+    assert result.exit_code == 1
+    assert result.stderr is not None
+    assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
+    assert "python_template" not in result.stderr
+    assert "raise ValueError('boom')" in result.stderr
+
+
+def test_syntax_error_shows_its_line(python: Python) -> None:
+    result = python("x = 1\nsyntax error")
+    assert result.error is not None
+    assert result.error.code == "SyntaxError"
+    assert 'File "<python step>", line 2' in (result.stderr or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "message"),
+    [
+        ("import sys; sys.exit(3)", 3, "Python code exited with code 3"),
+        ("import sys; sys.exit('bad thing')", 1, "SystemExit: bad thing"),
+        ("import os; os._exit(4)", 4, "Python code exited with code 4"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            -9,
+            "Python code was killed by SIGKILL (out of memory?)",
+        ),
+        ("import os; os.abort()", -6, "Python code was killed by SIGABRT"),
+    ],
+)
+def test_other_ends_are_told(python: Python, code: str, exit_code: int, message: str) -> None:
+    result = python(code)
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert (result.exit_code, result.error.message) == (exit_code, message)
+
+
+def test_exit_without_code_is_a_success(python: Python) -> None:
+    result = python("import sys\nprint('x')\nsys.exit()")
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data == {"stdout": "x\n", "stderr": ""}
+
+
+def test_values_json_cannot_say_have_a_defined_form(python: Python) -> None:
+    code = """
+import datetime, decimal, enum, uuid
+class Color(enum.Enum):
+    RED = "red"
+class Odd:
+    def __str__(self):
+        return "odd"
+result = {
+    "decimal": decimal.Decimal("1.10"),
+    "when": datetime.datetime(2026, 1, 2, 3, 4, 5),
+    "day": datetime.date(2026, 1, 2),
+    "bytes": b"ab",
+    "nan": float("nan"),
+    "infinite": float("-inf"),
+    "set": {1},
+    "tuple": (1, 2),
+    "big": 2**70,
+    "id": 767527441685282836,
+    "enum": Color.RED,
+    "uuid": uuid.UUID(int=1),
+    "object": Odd(),
+    5: "key",
+    "surrogate": chr(0xD800),
+}
+"""
+    assert python(code).data == {
+        "decimal": "1.10",
+        "when": "2026-01-02T03:04:05",
+        "day": "2026-01-02",
+        "bytes": "YWI=",
+        "nan": None,
+        "infinite": None,
+        "set": [1],
+        "tuple": [1, 2],
+        "big": "1180591620717411303424",
+        "id": 767527441685282836,
+        "enum": "red",
+        "uuid": "00000000-0000-0000-0000-000000000001",
+        "object": "odd",
+        "5": "key",
+        "surrogate": "?",
+    }
+
+
+def test_code_from_base64_script_and_file(python: Python, tmp_path: Path) -> None:
+    encoded = base64.b64encode(b"result = 'b64'").decode()
+    assert python(None, {"code_base64": encoded, "code": "result = 'code'"}).data == "b64"
+    assert python(None, {"script": "result = 'inline'", "code_b64": encoded}).data == "inline"
+    assert python(None, {"script": {"source": {"type": "inline", "code": "result = 'source'"}}}).data == "source"
+    (tmp_path / "job one.py").write_text("result = __name__")
+    assert python(None, {"script": str(tmp_path / "job one.py")}).data == "__main__"
+    assert python(None, {"script": {"uri": f"file://{tmp_path}/job%20one.py"}}).data == "__main__"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "no code"),
+        ({"code": "  \n"}, "no code"),
+        ({"code_b64": "%"}, "not base64"),
+        ({"script": "/no/such/file.py"}, "cannot be read"),
+        ({"script": {"uri": "gs://bucket/x.py"}}, "only files can be read"),
+        ({"script": {"other": 1}}, "needs 'uri'"),
+    ],
+)
+def test_code_that_cannot_be_had_is_a_configuration_error(python: Python, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        python(None, config)
+
+
+def test_libs_are_globals(python: Python) -> None:
+    assert (
+        python("result = m.floor(2.5) + len(base64.b64encode(b''))", {"libs": {"m": "math", "base64": "base64"}}).data
+        == 2
+    )
+    assert python("result = math.floor(2.5)", {"libs": ["math"]}).data == 2
+    failed = python("result = 1", {"libs": ["no_such_module"]})
+    assert failed.error is not None
+    assert failed.error.message == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
+def test_process_is_clean(python: Python, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATS_PASSWORD", "hunter2")
+    code = """
+import os, sys
+result = {
+    "env": dict(os.environ),
+    "cwd_is_empty": os.listdir() == [],
+    "leader": os.getsid(0) == os.getpid() == os.getpgid(0),
+    "modules": [name for name in sys.modules if name.partition(".")[0] in ("noetl_worker", "uvloop", "nats", "httpx")],
+    "stdin": sys.stdin.read(),
+    "descriptors": sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[-1] < 8,
+}
+"""
+    data = python(code, {"env": {"SAMPLE": "1"}}).data
+    environment = data.pop("env")
+    assert environment["SAMPLE"] == "1"
+    assert "NATS_PASSWORD" not in environment
+    assert not Path(environment["TMPDIR"]).exists()
+    assert data == {"cwd_is_empty": True, "leader": True, "modules": [], "stdin": "", "descriptors": True}
+
+
+def test_commands_share_nothing(run: Run) -> None:
+    async def scenario() -> list[Any]:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        spoil = "import builtins, json, os\nbuiltins.len = None\njson.dumps = None\nos.environ['X'] = '1'"
+        look = "import json, os, random\nresult = [len('ab'), json.dumps(1), 'X' in os.environ, random.random()]"
+
+        await registry.run_tool("python", {"code": spoil}, context)
+        found = [await registry.run_tool("python", {"code": look}, context) for _ in range(2)]
+        await registry.aclose()
+        return [result.data for result in found]
+
+    first, second = run(scenario())
+    assert first[:3] == [2, "1", False]
+    assert first[3] != second[3]
+
+
+def test_timeout_keeps_output_and_kills_grandchildren(python: Python, run: Run, tmp_path: Path) -> None:
+    code = f"""
+import os, subprocess, time
+print("before")
+subprocess.Popen(["sleep", "60"])
+open({str(tmp_path / "pid")!r}, "w").write(f"{{os.getpid()}}\\n")
+time.sleep(60)
+"""
+    result = python(code, {"timeout": 0.5})
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.stdout == "before\n"
+    assert result.exit_code == -15
+    assert run(until_gone(int((tmp_path / "pid").read_text()))) == []
+
+
+def test_code_that_ignores_sigterm_is_killed(python: Python) -> None:
+    code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True:\n    time.sleep(1)"
+    began = time.monotonic()
+    result = python(code, {"timeout": 0.3})
+    assert result.exit_code == -9
+    assert time.monotonic() - began < 10
+
+
+def test_left_behind_process_is_killed_at_the_end(python: Python, run: Run) -> None:
+    code = "import os, subprocess\nsubprocess.Popen(['sleep', '60'])\nresult = os.getpid()"
+    began = time.monotonic()
+    group = python(code).data
+    assert time.monotonic() - began < 10
+    assert run(until_gone(group)) == []
+
+
+def test_cancelled_call_stops_the_group(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> list[int]:
+        registry = Registry(plugins=False)
+        code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+        call = asyncio.ensure_future(registry.run_tool("python", {"code": code}, tool_context(registry=registry)))
+        group = await started(tmp_path / "pid")
+        assert members_of(group)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        left = await until_gone(group)
+        await registry.aclose()
+        return left
+
+    assert run(scenario()) == []
+
+
+def test_template_that_died_fails_its_commands_and_is_started_again(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> Any:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+        waiting = asyncio.ensure_future(registry.run_tool("python", {"code": code}, context))
+        group = await started(tmp_path / "pid")
+        with pytest.raises(ToolError, match="template process died") as caught:
+            await asyncio.gather(
+                waiting, registry.run_tool("python", {"code": "import os\nos.kill(os.getppid(), 9)"}, context)
+            )
+        assert caught.value.retryable
+        await asyncio.wait({waiting})
+        assert await until_gone(group) == []
+        result = await registry.run_tool("python", {"code": "result = 1"}, context)
+        await registry.aclose()
+        return result.data
+
+    assert run(scenario()) == 1
+
+
+def test_closed_registry_leaves_no_process(run: Run) -> None:
+    async def scenario() -> list[int]:
+        registry = Registry(plugins=False)
+        found = await registry.run_tool(
+            "python", {"code": "import os\nresult = os.getppid()"}, tool_context(registry=registry)
+        )
+        await registry.aclose()
+        return await until_gone(found.data)
+
+    assert run(scenario()) == []
+
+
+def test_no_descriptors_and_no_zombies_stay(run: Run) -> None:
+    async def scenario() -> tuple[int, list[str]]:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        first = await registry.run_tool("python", {"code": "import os\nresult = os.getppid()"}, context)
+        before = open_descriptors()
+        await asyncio.gather(*(registry.run_tool("python", {"code": "result = 1"}, context) for _ in range(50)))
+        more = open_descriptors() - before
+        children = children_of(first.data)
+        await registry.aclose()
+        return more, children
+
+    assert run(scenario()) == (0, [])
+
+
+def test_large_input_and_result_pass(python: Python) -> None:
+    words = ["word" * 100] * 5_000
+    result = python("print('x' * 100_000)\nresult = {'n': len(words), 'words': words}", {"input": {"words": words}})
+    assert result.data == {"n": 5_000, "words": words}
+    assert result.stdout == "x" * 100_000 + "\n"
+
+
+def test_another_interpreter_can_be_named(python: Python) -> None:
+    assert python("import sys\nresult = sys.executable", {"python": sys.executable}).data == sys.executable
+    with pytest.raises(ToolError, match="cannot start the interpreter '/no/such/python'"):
+        python("result = 1", {"python": "/no/such/python"})
+
+
+def test_without_fork_each_command_has_an_interpreter(run: Run) -> None:
+    async def scenario() -> list[Any]:
+        tool = PythonTool(PythonRunner(fork=False))
+        good = await arun_tool(tool, {"code": "print('p')\nresult = n", "input": {"n": 4}})
+        bad = await arun_tool(tool, {"code": "raise KeyError('x')"})
+        late = await arun_tool(tool, {"code": "import time\nprint('p')\ntime.sleep(60)", "timeout": 1})
+        return [good.data, good.stdout, bad.error.message, late.status, late.stdout]  # type: ignore[union-attr]
+
+    assert run(scenario()) == [4, "p\n", "KeyError: 'x'", ToolStatus.TIMEOUT, "p\n"]

@@ -1,0 +1,261 @@
+"""From a playbook's config to a tool: spellings, types, unknown kinds and fields, plug-ins."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
+from noetl_worker.models import ToolResult
+from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import effective_timeout
+from noetl_worker.tools.registry import PreparedTool, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class EchoConfig:
+    query: str
+    input: dict[str, Any] = field(default_factory=dict)
+    database: str | None = None
+    count: int = 1
+    ratio: float = 0.5
+    loud: bool = False
+    names: list[str] = field(default_factory=list)
+    password: str | None = None
+    template: str = ""
+    timeout: float | None = None
+
+
+class EchoTool:
+    """Gives its config back."""
+
+    kind: ClassVar[str] = "echo"
+    aliases: ClassVar[tuple[str, ...]] = ("say",)
+    config_model: ClassVar[type] = EchoConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"how_many": "count"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"template"})
+    side_effecting: ClassVar[bool] = False
+
+    async def run(self, config: EchoConfig, context: ToolContext) -> ToolResult:
+        return ToolResult.success(config)
+
+
+def prepare(config: Any, *, kind: str = "echo", strict: bool = False, **context: Any) -> PreparedTool:
+    registry = Registry([EchoTool()], plugins=False, strict=strict)
+    return registry.prepare(kind, config, tool_context(registry=registry, **context))
+
+
+@pytest.mark.parametrize("spelling", ["query", "command", "commands", "sql"])
+def test_every_spelling_of_a_field_is_accepted(spelling: str) -> None:
+    assert prepare({spelling: "select 1"}).config.query == "select 1"
+
+
+def test_other_spellings_of_input_database_and_own_aliases() -> None:
+    config = prepare({"query": "q", "args": {"a": 1}, "db_path": "x.db", "how_many": 3}).config
+    assert (config.input, config.database, config.count) == ({"a": 1}, "x.db", 3)
+
+
+def test_input_and_args_together_are_merged_and_input_wins() -> None:
+    for config in (
+        {"query": "q", "args": {"a": 1, "b": 1}, "input": {"b": 2}},
+        {"input": {"b": 2}, "args": {"a": 1, "b": 1}, "query": "q"},
+    ):
+        assert prepare(config).config.input == {"a": 1, "b": 2}
+
+
+def test_two_spellings_with_two_values_are_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="'query' and 'sql' are the same field with two values"):
+        prepare({"query": "a", "sql": "b"})
+    assert prepare({"query": "a", "sql": None}).config.query == "a"
+
+
+def test_null_place_holders_and_worker_fields_are_no_unknown_fields() -> None:
+    raw = {"query": "q", "spec": None, "output": None, "cases": [], "retry": 3, "name": "label", "kind": "echo"}
+    assert prepare(raw).warnings == ()
+
+
+def test_unknown_field_is_reported_with_the_nearest_name() -> None:
+    assert prepare({"query": "q", "databse": "x"}).warnings == (
+        "echo: unknown field 'databse' is ignored; did you mean 'database'?",
+    )
+    with pytest.raises(ConfigurationError, match="unknown field 'databse'"):
+        prepare({"query": "q", "databse": "x"}, strict=True)
+
+
+def test_missing_field_names_its_spellings() -> None:
+    with pytest.raises(ConfigurationError, match=r"^echo: field 'query' \(or command, commands, sql\) is missing$"):
+        prepare({})
+
+
+def test_field_emptied_by_a_template_says_so() -> None:
+    with pytest.raises(ConfigurationError, match=r"field 'query' is null: its template '\{\{ nope \}\}' gives nothing"):
+        prepare({"sql": "{{ nope }}"})
+
+
+@pytest.mark.parametrize(
+    ("field_name", "value", "expected"),
+    [
+        ("query", 5, "5"),
+        ("query", True, "true"),
+        ("count", "3", 3),
+        ("count", 3.0, 3),
+        ("ratio", "1.5", 1.5),
+        ("loud", "no", False),
+        ("loud", "True", True),
+        ("names", ["a", 1], ["a", "1"]),
+        ("password", 123, "123"),
+    ],
+)
+def test_scalars_that_yaml_blurs_are_converted(field_name: str, value: Any, expected: Any) -> None:
+    assert getattr(prepare({"query": "q", field_name: value}).config, field_name) == expected
+
+
+@pytest.mark.parametrize(
+    ("field_name", "value", "message"),
+    [
+        ("query", {"a": 1}, "echo: field 'query' must be text, not dict"),
+        ("count", "many", "echo: field 'count' must be a whole number, not 'many' (str)"),
+        ("count", 1.5, "echo: field 'count' must be a whole number, not '1.5' (float)"),
+        ("count", True, "echo: field 'count' must be a whole number, not 'True' (bool)"),
+        ("loud", "maybe", "echo: field 'loud' must be true or false, not 'maybe' (str)"),
+        ("names", "abc", "echo: field 'names' must be a list of text, not 'abc' (str)"),
+        ("names", {"a": 1}, "echo: field 'names' must be a list of text, not dict"),
+        ("input", [1], "echo: field 'input' must be an object, not list"),
+        ("password", ["hunter2"], "echo: field 'password' must be text, not list"),
+    ],
+)
+def test_wrong_type_names_field_and_type(field_name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        prepare({"query": "q", field_name: value})
+    assert str(caught.value) == message
+
+
+def test_fields_are_rendered_once_and_raw_ones_never() -> None:
+    config = prepare(
+        {"query": "{{ sly }}", "template": "{{ x }}", "input": {"n": "{{ x }}"}}, variables={"sly": "{{ x }}", "x": 5}
+    ).config
+    assert (config.query, config.template, config.input) == ("{{ x }}", "{{ x }}", {"n": 5})
+
+
+def test_template_error_names_kind_and_field() -> None:
+    with pytest.raises(TemplateError, match=r"^echo: field 'query': template '\{\{ 1 // 0 \}\}': "):
+        prepare({"query": "{{ 1 // 0 }}"})
+
+
+def test_fields_under_spec_are_taken_from_there() -> None:
+    assert prepare({"spec": {"query": "q", "policy": {"rules": []}}}).config.query == "q"
+
+
+def test_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
+    with pytest.raises(UnknownTool, match=r"^Tool not found: htp; did you mean 'http'\? Known kinds: .*noop.*shell"):
+        prepare({}, kind="htp")
+
+
+def test_alias_of_a_kind_is_the_same_tool() -> None:
+    registry = Registry([EchoTool()], plugins=False)
+    assert registry.get("say") is registry.get("echo")
+
+
+def test_side_effects_are_assumed_unless_denied() -> None:
+    registry = Registry([EchoTool()], plugins=False)
+    assert not registry.is_side_effecting("echo")
+    assert not registry.is_side_effecting("noop")
+    assert registry.is_side_effecting("shell")
+    assert registry.is_side_effecting("no-such-kind")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({}, None),
+        ({"timeout": 20}, 20.0),
+        ({"timeout": 1.5}, 1.5),
+        ({"timeout": "30"}, 30.0),
+        ({"timeout": "30s"}, 30.0),
+        ({"timeout": "2m"}, 120.0),
+        ({"timeout": "250ms"}, 0.25),
+        ({"timeout_seconds": 7}, 7.0),
+        ({"timeout": 20, "timeout_seconds": 7}, 7.0),
+        ({"spec": {"policy": None, "timeout": {"total": 9}}}, 9.0),
+        ({"spec": {"timeout": "9s"}, "timeout": 20}, 9.0),
+        ({"spec": None, "timeout": None}, None),
+        ({"timeout": "{{ t }}"}, None),
+    ],
+)
+def test_timeout_in_every_form(raw: dict[str, Any], expected: float | None) -> None:
+    assert effective_timeout("shell", raw) == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", True, [], float("nan")])
+def test_what_is_no_time_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"shell: timeout=.* is not a time"):
+        effective_timeout("shell", {"timeout": value})
+
+
+def test_prepared_timeout_is_rendered_and_never_longer_than_the_commands() -> None:
+    assert prepare({"query": "q", "timeout": "{{ t }}"}, variables={"t": "4s"}).timeout_s == 4.0
+    assert prepare({"query": "q", "timeout": 9}, timeout_s=5.0).timeout_s == 5.0
+    assert prepare({"query": "q", "timeout": 9}).config.timeout == 9.0
+
+
+# ── plug-ins ────────────────────────────────────────────────────────────────────────────────────
+
+
+class NotATool:
+    pass
+
+
+def entry_point(name: str, attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint(name, f"{__name__}:{attribute}", "noetl_worker.tools")
+    monkeypatch.setattr(
+        "noetl_worker.tools.registry.entry_points", lambda group: [point] if group == "noetl_worker.tools" else []
+    )
+    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: globals()[attribute])
+
+
+def test_plugin_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_point("echo", "EchoTool", monkeypatch)
+    registry = Registry()
+    assert isinstance(registry.get("echo"), EchoTool)
+    assert "echo" in registry.kinds()
+    assert registry.broken == []
+
+
+def test_broken_plugin_is_one_warning_and_an_error_for_its_kind_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry_point("bad", "NotATool", monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        registry = Registry()
+    assert len(caplog.records) == 1
+    assert "tool 'bad' of an unknown distribution does not load" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"'bad' of an unknown distribution does not load: .*has no `kind`"):
+        registry.get("bad")
+    assert registry.get("noop").kind == "noop"
+
+
+def test_plugin_whose_import_fails_does_not_stop_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("gone", "no_such_module_anywhere:Tool", "noetl_worker.tools")
+    monkeypatch.setattr("noetl_worker.tools.registry.entry_points", lambda group: [point])
+    (broken,) = Registry().broken
+    assert "ModuleNotFoundError: No module named 'no_such_module_anywhere'" in str(broken)
+
+
+def test_tool_that_gives_no_result_is_an_error() -> None:
+    class Wrong(EchoTool):
+        async def run(self, config: EchoConfig, context: ToolContext) -> ToolResult:
+            return {"status": "ok"}  # type: ignore[return-value]
+
+    with pytest.raises(ConfigurationError, match=r"echo: run\(\) gave dict, a ToolResult is needed"):
+        run_tool(Wrong(), {"query": "q"})
+
+
+def test_noop_gives_its_result_back() -> None:
+    assert run_tool("noop", {}).data == {"status": "ok", "message": "noop"}
+    assert run_tool("noop", {"result": {"a": "{{ x }}"}}, variables={"x": 1}).data == {"a": 1}
