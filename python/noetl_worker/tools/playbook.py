@@ -29,7 +29,7 @@ class PlaybookConfig:
 
     path: str | None = None
     catalog_id: str | None = None
-    version: str | int | None = None
+    version: Any = None
     payload: dict[str, Any] = field(default_factory=dict)
     input: dict[str, Any] = field(default_factory=dict)
     parent_execution_id: int | None = None

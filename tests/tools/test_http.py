@@ -1,0 +1,310 @@
+"""Kind `http`: what is sent, what comes back, how failures are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_worker.errors import ConfigurationError, CredentialError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.http import HttpTool
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def call(
+    config: dict[str, Any], answer: Answer | None = None, *, max_bytes: int = 1_000_000, **context: Any
+) -> ToolResult:
+    def default(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=echo(request))
+
+    tool = HttpTool(httpx.MockTransport(answer or default), max_bytes=max_bytes)
+    return run_tool(tool, {"url": "http://host/path", **config}, **context)
+
+
+def echo(request: httpx.Request) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "url": str(request.url),
+        "headers": dict(request.headers),
+        "body": request.content.decode(),
+    }
+
+
+def sent(config: dict[str, Any], **context: Any) -> dict[str, Any]:
+    data = call(config, **context).data["data"]
+    assert isinstance(data, dict)
+    return data
+
+
+def test_data_has_both_workers_keys() -> None:
+    result = call({}, lambda request: httpx.Response(200, json={"status": "ok"}, headers={"X-Two": "2"}))
+    assert result.status is ToolStatus.SUCCESS
+    data = result.data
+    assert data["status_code"] == 200
+    assert data["body"] == data["data"] == {"status": "ok"}
+    assert data["headers"]["x-two"] == "2"
+    assert data["url"] == "http://host/path"
+    assert 0 <= data["elapsed"] < 5
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("method", ["post", "POST", " Post "])
+def test_method_in_any_spelling(method: str) -> None:
+    assert sent({"method": method})["method"] == "POST"
+
+
+def test_endpoint_is_the_url_and_its_query_is_kept() -> None:
+    result = run_tool(
+        HttpTool(httpx.MockTransport(lambda request: httpx.Response(200, json=str(request.url)))),
+        {
+            "endpoint": "http://host/a?x=1",
+            "params": {"page": 2, "skip": None, "flag": True, "ids": [1, 2], "o": {"a": 1}},
+        },
+    )
+    assert httpx.URL(result.data["data"]).params.multi_items() == [
+        ("x", "1"), ("page", "2"), ("flag", "true"), ("ids", "1"), ("ids", "2"), ("o", '{"a":1}'),
+    ]  # fmt: skip
+
+
+def test_headers_of_any_scalar() -> None:
+    headers = sent({"headers": {"X-Number": 5, "X-None": None, "X-Flag": False}})["headers"]
+    assert (headers["x-number"], headers["x-flag"]) == ("5", "false")
+    assert "x-none" not in headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "content_type"),
+    [
+        ({"json": {"a": 1}, "form": {"b": 1}}, '{"a":1}', "application/json"),
+        ({"json": False}, "false", "application/json"),
+        ({"form": {"b": 1, "c": None}, "body": "x"}, "b=1", "application/x-www-form-urlencoded"),
+        ({"body": "raw"}, "raw", None),
+        ({"body": {"a": [1]}}, '{"a":[1]}', "application/json"),
+        ({"payload": {"a": 1}}, '{"a":1}', "application/json"),
+        ({"data": {"a": 1}}, '{"a":1}', "application/json"),
+        ({"data": "text"}, "text", None),
+        ({"data": {"body": {"a": 1}, "query": {"q": 1}}}, '{"a":1}', "application/json"),
+        (
+            {"body": {"a": 1}, "headers": {"content-type": "application/vnd.x+json"}},
+            '{"a":1}',
+            "application/vnd.x+json",
+        ),
+    ],
+)
+def test_body_comes_from_the_first_field_given(fields: dict[str, Any], body: str, content_type: str | None) -> None:
+    request = sent({"method": "POST", **fields})
+    assert request["body"] == body
+    assert request["headers"].get("content-type") == content_type
+
+
+def test_data_of_a_get_is_its_query() -> None:
+    assert sent({"data": {"q": "a b"}})["url"] == "http://host/path?q=a+b"
+    assert sent({"method": "POST", "data": {"query": {"q": 1}}})["url"] == "http://host/path?q=1"
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "value"),
+    [
+        ("bearer_alias", "authorization", "Bearer t0ken"),
+        ({"type": "bearer", "credential": "bearer_alias"}, "authorization", "Bearer t0ken"),
+        ({"source": "credential", "key": "bearer_alias"}, "authorization", "Bearer t0ken"),
+        ({"type": "bearer", "token": "own"}, "authorization", "Bearer own"),
+        ({"type": "basic", "username": "u", "password": "p"}, "authorization", "Basic dTpw"),
+        ({"type": "api_key", "token": "k"}, "x-api-key", "k"),
+        ("key_alias", "x-mine", "k2"),
+        ({"type": "header", "header": "X-Sign", "value": "s"}, "x-sign", "s"),
+    ],
+)
+def test_auth_is_sent_as_headers(auth: Any, name: str, value: str) -> None:
+    credentials = {
+        "bearer_alias": {"type": "httpBearerAuth", "token": "t0ken"},
+        "key_alias": {"type": "apiKey", "api_key": "k2", "header": "X-Mine"},
+    }
+    assert sent({"auth": auth}, credentials=credentials)["headers"][name] == value
+
+
+def test_credential_spelling_of_auth_and_none() -> None:
+    credentials = {"a": {"type": "bearer", "token": "t"}}
+    assert sent({"credential": "a"}, credentials=credentials)["headers"]["authorization"] == "Bearer t"
+    assert "authorization" not in sent({"auth": {"type": "none"}})["headers"]
+
+
+def test_auth_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(CredentialError, match="'nope' is not known"):
+        call({"auth": "nope"})
+    with pytest.raises(CredentialError, match="basic auth needs 'password'"):
+        call({"auth": {"type": "basic", "username": "u"}})
+    with pytest.raises(ConfigurationError, match="'gcp_adc' is not supported; supported: bearer"):
+        call({"auth": {"type": "gcp_adc"}})
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (400, "client_error", False),
+        (401, "auth", False),
+        (403, "auth", False),
+        (404, "not_found", False),
+        (408, "timeout", True),
+        (429, "rate_limit", True),
+        (500, "server_error", True),
+        (503, "server_error", True),
+    ],
+)
+def test_other_statuses_are_failures_with_the_data_kept(status: int, kind: str, retryable: bool) -> None:
+    result = call({}, lambda request: httpx.Response(status, json={"why": 1}))
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert (result.error.message, result.error.kind, result.error.retryable, result.error.code) == (
+        f"HTTP {status} response", kind, retryable, str(status),
+    )  # fmt: skip
+    assert result.data["data"] == {"why": 1}
+    assert result.exit_code == 1
+
+
+def test_redirects_are_followed_unless_switched_off() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/path":
+            return httpx.Response(302, headers={"Location": "/other"})
+        return httpx.Response(200, text="there")
+
+    assert call({}, answer).data["body"] == "there"
+    assert call({"follow_redirects": False}, answer).data["status_code"] == 302
+
+
+def test_answer_that_is_no_json_is_text() -> None:
+    assert call({}, lambda request: httpx.Response(200, text="plain")).data["data"] == "plain"
+    assert call({}, lambda request: httpx.Response(204)).data["data"] == ""
+    assert call({"response_type": "text"}, lambda request: httpx.Response(200, json=1)).data["data"] == "1"
+    binary = call({"response_type": "binary"}, lambda request: httpx.Response(200, content=b"\x00\xff"))
+    assert binary.data["body"] == {"base64": "AP8=", "size": 2}
+
+
+def test_ids_of_64_bits_are_exact() -> None:
+    answer = httpx.Response(200, content=b'{"id":767527441685282836}')
+    assert call({}, lambda request: answer).data["data"] == {"id": 767527441685282836}
+
+
+def test_large_answer_is_cut_and_marked() -> None:
+    result = call({}, lambda request: httpx.Response(200, content=b"x" * 5000), max_bytes=1000)
+    assert result.data["truncated"] is True
+    assert result.data["body"] == "x" * 1000 + "\n[... cut after 1000 bytes ...]"
+
+
+def test_cookies_are_not_carried_to_the_next_command() -> None:
+    async def scenario() -> list[bool]:
+        seen = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            seen.append("cookie" in request.headers)
+            return httpx.Response(200, headers={"Set-Cookie": "session=1"})
+
+        tool = HttpTool(httpx.MockTransport(answer))
+        for _ in range(2):
+            await arun_tool_keeping(tool, {"url": "http://host/"})
+        await tool.aclose()
+        return seen
+
+    assert asyncio.run(scenario()) == [False, False]
+
+
+async def arun_tool_keeping(tool: HttpTool, config: dict[str, Any]) -> ToolResult:
+    from noetl_worker.testing import tool_context
+    from noetl_worker.tools.registry import Registry
+
+    registry = Registry([tool], plugins=False)
+    return await registry.run_tool("http", config, tool_context(registry=registry))
+
+
+@pytest.mark.parametrize("url", ["host/path", "ftp://host/", "http://", "http://host:port/"])
+def test_address_that_is_none_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be built"):
+        call({"url": url})
+
+
+def test_unknown_method_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="method 'FETCH' is none of DELETE, GET"):
+        call({"method": "FETCH"})
+
+
+# ── real sockets ────────────────────────────────────────────────────────────────────────────────
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def call_server(handler: Handler, config: dict[str, Any]) -> ToolResult:
+    async def scenario() -> ToolResult:
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            return await arun_tool("http", {"url": f"http://127.0.0.1:{port}/", **config})
+        finally:
+            server.close()
+
+    return asyncio.run(scenario())
+
+
+def test_refused_connection_is_a_retryable_failure() -> None:
+    async def unused_port() -> int:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = int(server.sockets[0].getsockname()[1])
+        server.close()
+        await server.wait_closed()
+        return port
+
+    result = run_tool("http", {"url": f"http://127.0.0.1:{asyncio.run(unused_port())}/"})
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert (result.error.kind, result.error.retryable, result.error.code) == ("connection", True, "ConnectError")
+
+
+def test_connection_dropped_before_the_answer_is_a_retryable_failure() -> None:
+    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    result = call_server(drop, {})
+    assert result.error is not None
+    assert (result.error.kind, result.error.retryable) == ("connection", True)
+
+
+def test_trickling_body_ends_at_the_timeout() -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except (ConnectionError, asyncio.CancelledError):
+            writer.close()
+
+    result = call_server(trickle, {"timeout": 0.3})
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.error is not None
+    assert (result.error.message, result.error.retryable) == ("Execution timed out after 0.3 seconds", True)
+
+
+def test_request_on_the_wire() -> None:
+    seen: dict[str, Any] = {}
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        seen["head"] = head
+        seen["body"] = json.loads(await reader.readexactly(int(head.lower().split("content-length: ")[1].split()[0])))
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    result = call_server(answer, {"method": "POST", "json": {"a": "é"}})
+    assert result.data["status_code"] == 201
+    assert seen["head"].startswith("POST / HTTP/1.1\r\n")
+    assert seen["body"] == {"a": "é"}

@@ -1,0 +1,499 @@
+"""Kind `task_sequence`: order, references, rules and their actions, both planes' forms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import RecordedLogger, run_tool, tool_context
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.policy import Action, StatusWord, retry_delay
+from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.task_sequence import python_form, rust_form
+
+
+@dataclass(frozen=True, slots=True)
+class StubConfig:
+    say: Any = None
+    fail: bool = False
+    crash: str | None = None
+    fail_times: int = 0
+    wait: float = 0.0
+    input: dict[str, Any] | None = None
+    name: str | None = None
+
+
+class StubTool:
+    """Says what it is told to, fails as often as it is told to; `calls` has what it got."""
+
+    kind: ClassVar[str] = "stub"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = StubConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.calls: list[StubConfig] = []
+        self.contexts: list[ToolContext] = []
+
+    async def run(self, config: StubConfig, context: ToolContext) -> ToolResult:
+        self.calls.append(config)
+        self.contexts.append(context)
+        if config.crash == "tool":
+            raise ToolError("no connection", kind="connection", retryable=True, code="08006")
+        if config.crash == "other":
+            raise KeyError("odd")
+        if config.wait:
+            try:
+                await asyncio.wait_for(asyncio.Event().wait(), min(config.wait, context.timeout_s or config.wait))
+            except (asyncio.TimeoutError, TimeoutError):
+                return ToolResult.timed_out(config.wait)
+        if config.fail or len(self.calls) <= config.fail_times:
+            return ToolResult.failure("planned", kind="server_error", retryable=True, data={"said": config.say})
+        return ToolResult.success(config.say if config.say is not None else config.input)
+
+
+def go(tasks: Any, *, stub: StubTool | None = None, **context: Any) -> ToolResult:
+    registry = Registry([stub or StubTool()], plugins=False)
+    return run_tool("task_sequence", tasks, registry=registry, **context)
+
+
+def rules(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"policy": {"rules": list(entries)}}
+
+
+ON_ERROR = "{{ output.status == 'error' }}"
+
+# ── forms and references ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        {"tasks": [{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": "{{ a + 1 }}"}]},
+        {
+            "tool_config": [
+                {"a": {"kind": "stub", "say": 1}},
+                {"b": {"kind": "stub", "name": "b", "say": "{{ a + 1 }}"}},
+            ]
+        },
+        [{"a": {"kind": "stub", "say": 1}}, {"b": {"kind": "stub", "say": "{{ a + 1 }}"}}],
+    ],
+)
+def test_every_wire_form_runs_in_order(tasks: Any) -> None:
+    result = go(tasks)
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data["results"] == {"a": 1, "b": 2}
+
+
+def test_planes_forms_of_a_success() -> None:
+    data = go(
+        [
+            {
+                "name": "make",
+                "kind": "stub",
+                "say": {"value": 5},
+                "spec": rules({"else": {"then": {"set": {"ctx.made": "{{ output.data.value }}"}}}}),
+            }
+        ]
+    ).data
+    assert python_form(data) == {
+        "status": "ok", "_prev": {"value": 5}, "results": {"make": {"value": 5}}, "ctx": {"made": 5},
+    }  # fmt: skip
+    assert rust_form(data) == {"make": {"value": 5}, "_context_updates": {"ctx.made": 5}}
+
+
+def test_planes_forms_of_a_failure() -> None:
+    data = go([{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2, "fail": True}]).data
+    python = python_form(data)
+    assert (python["status"], python["failed_task"], python["error"]["message"]) == ("failed", "b", "planned")
+    assert rust_form(data) == {"labeled_results": {"a": 1, "b": {"said": 2}}, "failed_task": 1}
+
+
+def test_names_a_task_can_use() -> None:
+    stub = StubTool()
+    say = [
+        "{{ _prev.v }}",
+        "{{ results.a.v }}",
+        "{{ a.data.v }}",
+        "{{ _task }}",
+        "{{ _attempt }}",
+        "{{ workload.w }}",
+        "{{ local }}",
+    ]
+    go(
+        [
+            {"name": "a", "kind": "stub", "say": {"v": 1}},
+            {"name": "b", "kind": "stub", "say": say, "input": {"local": "{{ a.v + 1 }}"}},
+        ],
+        stub=stub,
+        variables={"workload": {"w": "x"}},
+    )
+    assert stub.calls[1].say == [1, 1, 1, "b", 1, "x", 2]
+    assert stub.calls[1].input == {"local": 2}
+    assert stub.contexts[1].input == {"local": 2}
+
+
+def test_input_is_rendered_before_any_of_its_own_names_count() -> None:
+    stub = StubTool()
+    go([{"kind": "stub", "args": {"x": "{{ y }}", "y": "{{ x }}"}}], stub=stub, variables={"x": 1, "y": 2})
+    assert stub.calls[0].input == {"x": 2, "y": 1}
+
+
+def test_values_that_look_like_templates_stay_data() -> None:
+    stub = StubTool()
+    sly = "{{ 1 // 0 }} {% raw %}"
+    result = go(
+        [
+            {"name": "a", "kind": "stub", "say": "{{ sly }}", "set": {"ctx.kept": "{{ output }}"}},
+            {"name": "b", "kind": "stub", "say": "{{ a }}{{ ctx.kept }}", "input": {"v": "{{ _prev }}"}},
+        ],
+        stub=stub,
+        variables={"sly": sly},
+    )
+    assert result.data["results"] == {"a": sly, "b": sly + sly}
+    assert stub.calls[1].input == {"v": sly}
+    assert result.data["updates"] == {"ctx.kept": sly}
+
+
+def test_unnamed_tasks_are_numbered_and_a_tools_own_name_is_kept() -> None:
+    stub = StubTool()
+    result = go([{"kind": "stub", "say": 1}, {"label": {"kind": "stub", "name": "own", "say": 2}}], stub=stub)
+    assert list(result.data["results"]) == ["task_1", "label"]
+    assert [call.name for call in stub.calls] == [None, "own"]
+
+
+def test_callers_variables_are_not_changed() -> None:
+    variables: dict[str, Any] = {"ctx": {"deep": {"a": 1}}}
+    result = go(
+        [{"kind": "stub", "say": 1, "set": {"ctx.deep.b": 2, "ctx.c": 3, "iter.i": 4, "plain": 5}}], variables=variables
+    )
+    assert variables == {"ctx": {"deep": {"a": 1}}}
+    assert python_form(result.data)["ctx"] == {"deep": {"b": 2}, "c": 3}
+
+
+def test_set_reads_raw_data_and_outcome() -> None:
+    assignments = {
+        "ctx.a": "{{ output.v }}",
+        "ctx.b": "{{ output.data.v }}",
+        "ctx.c": "{{ output }}",
+        "ctx.d": "{{ output.status }}",
+    }
+    result = go([{"kind": "stub", "say": {"v": 1}, "set": assignments}])
+    assert python_form(result.data)["ctx"] == {"a": 1, "b": 1, "c": {"v": 1}, "d": "ok"}
+
+
+def test_set_is_seen_by_the_next_task_under_its_scope() -> None:
+    stub = StubTool()
+    tasks = [
+        {
+            "kind": "stub",
+            "say": 7,
+            "set": {"ctx.x": "{{ output }}", "iter.y": "{{ output + 1 }}", "z": "{{ output + 2 }}"},
+        },
+        {"kind": "stub", "say": "{{ [ctx.x, ctx.old, iter.y, z] }}"},
+    ]
+    go(tasks, stub=stub, variables={"ctx": {"old": "o"}})
+    assert stub.calls[1].say == [7, "o", 8, 9]
+
+
+# ── rules ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"when": True, "then": {"do": "break"}},
+        {"when": "{{ output.ok }}", "then": {"do": "break"}},
+        {"when": "{{ output.status == 'ok' }}", "then": {"do": "break"}},
+        {"when": "{{ output.status == 'success' }}", "then": {"do": "break"}},
+        {"when": "{{ output.status in ['success'] }}", "then": {"do": "break"}},
+        {"when": "{{ outcome.status != 'error' }}", "then": {"do": "break"}},
+        {"when": "{{ output.data.v == 1 }}", "then": {"do": "break"}},
+        {"when": "{{ output.error is none }}", "then": "break"},
+        {"when": "yes", "then": {"do": "break"}},
+        {"then": {"do": "break"}},
+        {"else": {"then": {"do": "break"}}},
+        {"else": {"do": "break"}},
+        {"else": None, "then": {"do": "break"}},
+    ],
+)
+def test_rule_holds_on_success(rule: dict[str, Any]) -> None:
+    result = go([{"kind": "stub", "say": {"v": 1}, "spec": rules(rule)}, {"kind": "stub", "fail": True}])
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data["status"] == "break"
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        False,
+        "no",
+        "{{ output.status == 'error' }}",
+        "{{ missing.deep }}",
+        "{{ 'off' }}",
+        "{{ output.error.kind == 'timeout' }}",
+        "{{ output.http.status >= 500 }}",
+    ],
+)
+def test_rule_does_not_hold_on_success(when: Any) -> None:
+    result = go([{"kind": "stub", "say": 1, "spec": rules({"when": when, "then": {"do": "fail"}})}])
+    assert result.status is ToolStatus.SUCCESS
+
+
+def test_condition_that_cannot_be_evaluated_is_told_and_does_not_hold() -> None:
+    logger = RecordedLogger()
+    go(
+        [
+            {
+                "name": "a",
+                "kind": "stub",
+                "say": 1,
+                "spec": rules({"when": "{{ output.http.status >= 500 }}", "then": {"do": "fail"}}),
+            }
+        ],
+        logger=logger,
+    )
+    ((level, event, fields),) = logger.records
+    assert (level, event, fields["task"]) == ("warning", "policy_rule", "a")
+    assert ">=" in fields["problem"]
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "retryable", "code"),
+    [
+        ({"kind": "stub", "fail": True}, "server_error", True, None),
+        ({"kind": "stub", "crash": "tool"}, "connection", True, "08006"),
+        ({"kind": "stub", "crash": "other"}, "unknown", False, "KeyError"),
+        ({"kind": "stub", "wait": 0.01}, "timeout", True, None),
+        ({"kind": "stub", "say": "{{ 1 // 0 }}"}, "template", False, None),
+        ({"kind": "stub", "say": 1, "set": {"ctx.a": "{{ 1 // 0 }}"}}, "template", False, None),
+        ({"kind": "stub", "fail": []}, "configuration", False, None),
+        ({"kind": "no_such_kind"}, "configuration", False, None),
+    ],
+)
+def test_failures_of_every_channel_reach_the_rules(
+    task: dict[str, Any], kind: str, retryable: bool, code: str | None
+) -> None:
+    seen = {"set": {"ctx.seen": "{{ output.error }}", "ctx.status": "{{ output.status }}"}, "do": "continue"}
+    result = go([{**task, "name": "a", "spec": rules({"when": ON_ERROR, "then": seen})}])
+    assert result.status is ToolStatus.SUCCESS
+    found = python_form(result.data)["ctx"]
+    assert found["status"] == "error"
+    assert (found["seen"]["kind"], found["seen"]["retryable"], found["seen"]["code"]) == (kind, retryable, code)
+
+
+def test_http_status_is_at_hand_for_rules() -> None:
+    task = {"kind": "stub", "say": {"status_code": 503, "headers": {"a": "b"}}}
+    result = go(
+        [
+            {
+                **task,
+                "spec": rules(
+                    {"when": "{{ output.http.status == 503 and output.http.headers.a == 'b' }}", "then": "break"}
+                ),
+            }
+        ]
+    )
+    assert result.data["status"] == "break"
+
+
+def test_error_without_a_rule_fails_and_later_tasks_do_not_run() -> None:
+    stub = StubTool()
+    result = go([{"name": "a", "kind": "stub", "fail": True}, {"kind": "stub", "say": 2}], stub=stub)
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert (result.error.message, result.error.kind) == ("planned", "server_error")
+    assert len(stub.calls) == 1
+
+
+def test_on_unmatched_is_the_last_rule() -> None:
+    policy = {"rules": [{"when": "{{ output.ok }}", "then": "fail"}], "on_unmatched": "continue"}
+    assert go([{"kind": "stub", "fail": True, "spec": {"policy": policy}}]).status is ToolStatus.SUCCESS
+
+
+def test_first_rule_that_holds_decides() -> None:
+    both = rules({"when": True, "then": {"do": "continue"}}, {"when": True, "then": {"do": "fail"}})
+    assert go([{"kind": "stub", "say": 1, "spec": both}]).status is ToolStatus.SUCCESS
+
+
+# ── actions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_retry_until_it_succeeds() -> None:
+    stub = StubTool()
+    retry = rules({"when": ON_ERROR, "then": {"do": "retry", "attempts": "3", "backoff": "fixed", "delay": "0.001"}})
+    result = go([{"kind": "stub", "say": "{{ _attempt }}", "fail_times": 2, "spec": retry}], stub=stub)
+    assert result.data["results"] == {"task_1": 3}
+    assert len(stub.calls) == 3
+
+
+def test_retry_counts_all_executions_and_then_fails_with_the_tasks_error() -> None:
+    stub = StubTool()
+    result = go(
+        [{"name": "a", "kind": "stub", "fail": True, "spec": rules({"then": {"do": "retry", "attempts": 2}})}],
+        stub=stub,
+    )
+    assert len(stub.calls) == 2
+    assert result.error is not None
+    assert result.error.message == "planned (task 'a' exceeded retry attempts (2))"
+    assert result.error.kind == "server_error"
+
+
+def test_success_that_is_retried_ends_too() -> None:
+    stub = StubTool()
+    poll = rules({"when": "{{ output.data != 'done' }}", "then": {"do": "retry", "attempts": 4}})
+    result = go([{"name": "a", "kind": "stub", "say": "not yet", "spec": poll}], stub=stub)
+    assert len(stub.calls) == 4
+    assert result.error is not None
+    assert result.error.message.endswith("exceeded retry attempts (4))")
+
+
+@pytest.mark.parametrize(
+    ("backoff", "delays"),
+    [("none", [0, 0, 0]), ("fixed", [2, 2, 2]), ("linear", [2, 4, 6]), ("exponential", [2, 4, 8])],
+)
+def test_backoff(backoff: str, delays: list[float]) -> None:
+    action = Action(do="retry", backoff=backoff, delay_s=2.0)
+    assert [retry_delay(action, retries) for retries in (1, 2, 3)] == delays
+
+
+def test_jump_repeats_from_there_and_a_success_has_its_tries_again() -> None:
+    stub = StubTool()
+    again = rules(
+        {"when": "{{ ctx.n < 3 }}", "then": {"do": "jump", "to": "count"}},
+        {"else": {"then": {"do": "continue"}}},
+    )
+    tasks = [
+        {"name": "count", "kind": "stub", "say": "{{ _attempt }}", "set": {"ctx.n": "{{ (ctx.n | int) + 1 }}"}},
+        {"name": "check", "kind": "stub", "say": "{{ ctx.n }}", "spec": again},
+        {"name": "after", "kind": "stub", "say": "end"},
+    ]
+    result = go(tasks, stub=stub)
+    assert [call.say for call in stub.calls] == [1, 1, 1, 2, 1, 3, "end"]
+    assert python_form(result.data)["ctx"] == {"n": 3}
+
+
+def test_jump_to_the_previous_task() -> None:
+    stub = StubTool()
+    back = rules(
+        {
+            "when": "{{ results.a == 1 and not ctx.went }}",
+            "then": {"do": "jump", "to": "previous", "set": {"ctx.went": True}},
+        }
+    )
+    go([{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2, "spec": back}], stub=stub)
+    assert [call.say for call in stub.calls] == [1, 2, 1, 2]
+
+
+def test_fail_makes_a_success_a_failure() -> None:
+    result = go([{"name": "a", "kind": "stub", "say": 1, "spec": rules({"when": True, "then": {"do": "fail"}})}])
+    assert result.error is not None
+    assert result.error.message == "policy rule triggered fail for task[0] 'a'"
+    assert result.exit_code == 1
+    assert result.data["results"] == {"a": 1}
+
+
+def test_endless_jump_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "50")
+    stub = StubTool()
+    result = go(
+        [{"name": "a", "kind": "stub", "say": 1, "spec": rules({"then": {"do": "jump", "to": "a"}})}], stub=stub
+    )
+    assert len(stub.calls) == 50
+    assert result.error is not None
+    assert result.error.message.startswith("max_iterations_exceeded: 50 task executions")
+
+
+def test_commands_timeout_ends_the_sequence_with_what_there_is() -> None:
+    tasks = [
+        {"name": "a", "kind": "stub", "say": 1},
+        {"name": "b", "kind": "stub", "wait": 60, "spec": rules({"then": "retry"})},
+    ]
+    result = go(tasks, timeout_s=0.2)
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.data["results"]["a"] == 1
+    assert result.data["failed_task"] == "b"
+
+
+def test_long_delay_does_not_outlive_the_commands_timeout() -> None:
+    retry = rules({"then": {"do": "retry", "delay": 60, "attempts": 9}})
+    assert go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=0.2).status is ToolStatus.TIMEOUT
+
+
+# ── refused before anything runs ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([], "there are no tasks"),
+        (["x"], r"task\[0\] must be an object"),
+        ([{"a": {"kind": "stub"}, "b": {"kind": "stub"}}], r"task\[0\] must have exactly one labeled entry \(got 2\)"),
+        ([{"a": {"say": 1}}], "task 'a' missing required 'kind' field"),
+        ([{"name": "a"}], "task 'a' missing required 'kind' field"),
+        ([{"kind": "stub", "spec": rules({"then": {"do": "retyr"}})}], "'do: retyr' is none of continue, retry, break"),
+        (
+            [{"kind": "stub", "spec": rules({"then": {"do": "retry", "backoff": "quick"}})}],
+            "'backoff: quick' is none of",
+        ),
+        (
+            [{"kind": "stub", "spec": rules({"then": {"do": "retry", "attempts": "x"}})}],
+            "'attempts: 'x'' is not a number",
+        ),
+        (
+            [{"kind": "stub", "spec": rules({"then": {"do": "jump", "to": "b"}})}],
+            "jump target 'b' of task 'task_1' not found",
+        ),
+        ([{"kind": "stub", "spec": rules({"then": {"do": "jump"}})}], "'do: jump' needs 'to'"),
+        ([{"kind": "stub", "spec": rules({"expr": "x", "then": {}})}], "'expr' is not supported"),
+        ([{"kind": "stub", "spec": rules({})}], "has neither 'when' nor 'else'"),
+        (
+            [{"kind": "stub", "spec": rules({"when": "output.status == 'error'", "then": "retry"})}],
+            "is no template; write it as",
+        ),
+        ([{"kind": "stub", "spec": {"policy": "retry"}}], "policy must be an object"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_start(tasks: Any, message: str) -> None:
+    stub = StubTool()
+    registry = Registry([stub], plugins=False)
+    with pytest.raises(ConfigurationError, match=message):
+        registry.prepare("task_sequence", {"tasks": tasks}, tool_context(registry=registry))
+    assert stub.calls == []
+
+
+def test_status_word_equals_what_playbooks_write() -> None:
+    ok, error, late = (StatusWord.of(status) for status in (ToolStatus.SUCCESS, ToolStatus.ERROR, ToolStatus.TIMEOUT))
+    assert ok == "ok" == ok == "success"
+    assert ok != "error"
+    assert error == "error" != ok
+    assert late == "error" == late == "timeout"
+    assert (str(ok), f"{error}") == ("ok", "error")
+
+
+def test_real_tools_in_the_recorded_sequence() -> None:
+    tasks = [
+        {
+            "name": "make",
+            "kind": "python",
+            "code": 'result = {"value": int(seed) + 1}\n',
+            "input": {"seed": "{{ workload.seed }}"},
+            "spec": rules(
+                {"when": ON_ERROR, "then": {"do": "retry", "attempts": 3, "backoff": "exponential", "delay": 1}},
+                {"else": {"then": {"do": "continue", "set": {"ctx.made": "{{ output.data.value }}"}}}},
+            ),
+        },
+        {"name": "show", "kind": "shell", "command": "echo {{ _prev.value }}"},
+    ]
+    result = run_tool("task_sequence", {"tasks": tasks}, variables={"workload": {"seed": 4}, "ctx": {"seed": 4}})
+    form = python_form(result.data)
+    assert (form["status"], form["ctx"], form["results"]["make"]) == ("ok", {"made": 5}, {"value": 5})
+    assert form["_prev"]["stdout"] == "5\n"

@@ -1,0 +1,89 @@
+"""What an integrator has for tests of their own tool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from noetl_worker.errors import CredentialError
+from noetl_worker.models import ToolResult
+from noetl_worker.testing import MemoryControlPlane, RecordedLogger, arun_tool, run_tool, tool_context
+from noetl_worker.tools.contract import ToolContext
+
+
+@dataclass(frozen=True, slots=True)
+class GreetConfig:
+    name: str
+    auth: str | None = None
+
+
+class GreetTool:
+    """Uses all that a tool may ask of the worker."""
+
+    kind: ClassVar[str] = "greet"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = GreetConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"who": "name"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    async def run(self, config: GreetConfig, context: ToolContext) -> ToolResult:
+        secret = await context.credential(config.auth) if config.auth else {}
+        inner = await context.run_tool("noop", {"result": "{{ word }}"}, context)
+        context.logger.info("greeted", name=config.name)
+        context.report_progress({"percent": 50})
+        await context.control_plane.set_vars({"last": config.name})
+        stored = await context.control_plane.put_result("greeting", b'{"a": 1}', source_step=context.step)
+        back = await context.control_plane.resolve_result(stored["ref"])
+        return ToolResult.success(
+            [config.name, secret.get("token"), inner.data, context.render("{{ x }}", {"x": 1}), back]
+        )
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_tool_runs_through_the_registry_with_everything_in_memory() -> None:
+    plane, logger, tool, seen = MemoryControlPlane(), RecordedLogger(), GreetTool(), []
+    result = run_tool(
+        tool,
+        {"who": "{{ word }}", "auth": "alias"},
+        variables={"word": "ada"},
+        credentials={"alias": {"type": "bearer", "token": "t"}},
+        control_plane=plane,
+        logger=logger,
+        report_progress=seen.append,
+    )
+    assert result.data == ["ada", "t", "ada", 1, {"a": 1}]
+    assert result.duration_ms is not None
+    assert plane.variables == {"last": "ada"}
+    assert seen == [{"percent": 50}]
+    assert logger.records == [("info", "greeted", {"name": "ada"})]
+    assert tool.is_closed
+
+
+def test_unknown_credential_names_the_known_ones() -> None:
+    with pytest.raises(CredentialError, match=r"credential 'b' is not known; known: \['a'\]"):
+        run_tool(GreetTool(), {"name": "x", "auth": "b"}, credentials={"a": {}})
+
+
+def test_inside_a_loop_with_a_context_of_ones_own() -> None:
+    async def scenario() -> Any:
+        context = tool_context(variables={"a": 5}, execution_id=7)
+        return (await arun_tool("noop", {"result": "{{ a }}"}, context=context)).data, context.execution_id
+
+    assert asyncio.run(scenario()) == (5, 7)
+
+
+def test_stop_is_a_level() -> None:
+    context = tool_context()
+    assert not context.cancelled
+    context.stop.set("shutdown")
+    assert context.cancelled
