@@ -182,13 +182,16 @@ class Dispatcher:
         ]  # fmt: skip
 
     def _rust_end(self, execution: Execution) -> list[LoggedEvent]:
-        """A failed execution has no closing event there (recorded: fail-execution)."""
-        if execution.is_failed:
+        """An execution that a command failed has no closing event there (recorded: fail-execution)."""
+        if execution.is_failed_by_command:
             return []
+        result: dict[str, JsonValue] = {"status": execution.status}
+        if execution.is_failed:
+            result["context"] = {"error": execution.error}
         return [
             LoggedEvent(
-                self._log.ids.next(), execution.execution_id, "playbook.completed", "playbook", "COMPLETED",
-                execution.ended_at or time.time(), result={"status": "COMPLETED"},
+                self._log.ids.next(), execution.execution_id, f"playbook.{execution.status.lower()}", "playbook",
+                execution.status, execution.ended_at or time.time(), result=result,
             )
         ]  # fmt: skip
 

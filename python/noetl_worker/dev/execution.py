@@ -73,6 +73,8 @@ class Execution:
     error: str | None = None
     is_failed: bool = False
     """A command failed; the end, when it comes, is FAILED."""
+    is_failed_by_command: bool = False
+    """Rust plane: then no closing event is written; a failure of the plane's own has one."""
     variables: dict[str, JsonValue] = field(default_factory=dict)
     """Python plane: workload, step results and what `set` wrote, in one. Rust plane: what `set` wrote."""
     steps: dict[str, JsonValue] = field(default_factory=dict)

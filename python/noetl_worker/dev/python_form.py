@@ -72,6 +72,9 @@ class PythonForm:
             value = {**previous, **value, "context": value}
         execution.variables[step] = with_context(value)
 
+    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+        self.keep(execution, step, outcome)
+
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         results = run.ordered()
         stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}

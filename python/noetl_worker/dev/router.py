@@ -77,6 +77,9 @@ class Form(Protocol):
     def keep(self, execution: Execution, step: str, outcome: Outcome) -> None:
         """Make a step's result visible to later templates."""
 
+    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+        """What the next items of a loop see of one that is back."""
+
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         """Make a loop's results visible under the step's name; returns them."""
 
@@ -132,6 +135,7 @@ class Router:
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
+        execution.current_step = step or execution.current_step
         if execution.positions.pop(command_ref, None) is not None and step is not None:
             execution.loops.pop(step, None)
         self._settle(execution, decision)
@@ -270,7 +274,7 @@ class Router:
         if run.is_over:
             self._close_loop(execution, step, run, outcome.batch_request_id, decision)
             return
-        self._form.keep(execution, step.name, outcome)
+        self._form.keep_item(execution, step.name, outcome)
         event = {"name": "loop_init", "step": step.name, "payload": {}}
         scope = self._form.scope(execution, output=outcome.output, event=event)
         trigger = Trigger(outcome.event_type, step.name, outcome.batch_request_id)

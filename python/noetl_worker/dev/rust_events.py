@@ -144,7 +144,7 @@ class RustEvents:
     def _fail(self, execution: Execution, item: _Item, ref: str) -> None:
         """`call.error` is noted, `command.failed` ends the execution, whatever else is still open."""
         error = item.context.get("error")
-        execution.is_failed = True
+        execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error
         if item.name == "command.failed":
             decision = self._router.fail(execution, ref, execution.error)
@@ -201,6 +201,8 @@ def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Outcom
         extracted = _object(reference.get("extracted"))
         value = {**extracted, **_object(value), "_store": reference.get("store")}
         value.setdefault("_ref", reference.get("ref"))
+        if "uri" in reference:
+            value["_uri"] = reference["uri"]
     status = str(result.get("status", "success"))
     is_ok = status not in ("error", "timeout", "FAILED")
     error = context.get("error")

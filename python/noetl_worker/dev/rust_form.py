@@ -48,6 +48,9 @@ class RustForm:
         known = execution.playbook.steps.get(step) if execution.playbook is not None else None
         execution.namespaces[step] = _namespace(outcome, is_sequence=known is not None and known.is_sequence)
 
+    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+        return None  # recorded (loop-sequential): an item does not see the ones before it
+
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         results = run.ordered()
         execution.steps[step] = results
