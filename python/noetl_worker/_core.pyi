@@ -13,11 +13,11 @@ from noetl_worker.models import Envelope, FitRules, FittedResult, JsonValue, Ski
 
 __all__ = [
     "BUILD_PROFILE",
-    "CaseTable",
     "FEATURES",
+    "SOURCE_HASH",
+    "CaseTable",
     "NeedsTemplate",
     "RhaiStop",
-    "SOURCE_HASH",
     "__version__",
     "_panic",
     "compile_cases",

@@ -51,7 +51,8 @@ pub fn named_tuple<'py>(
     fields: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static TUPLE_NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let new = TUPLE_NEW.get_or_try_init(py, || Ok::<_, PyErr>(py.get_type::<PyTuple>().getattr("__new__")?.unbind()))?;
+    let new =
+        TUPLE_NEW.get_or_try_init(py, || Ok::<_, PyErr>(py.get_type::<PyTuple>().getattr("__new__")?.unbind()))?;
     new.bind(py).call1((class, fields))
 }
 
@@ -155,9 +156,7 @@ pub fn action<'py>(py: Python<'py>, table: &engine::CaseTable, case: usize) -> P
     let node = |index: usize| value(py, table.value(index));
     match table.action(case) {
         engine::Action::Continue => models.getattr("Continue")?.call0(),
-        engine::Action::Exit { status, data } => {
-            models.getattr("Exit")?.call1((status, data.map(node).transpose()?))
-        }
+        engine::Action::Exit { status, data } => models.getattr("Exit")?.call1((status, data.map(node).transpose()?)),
         engine::Action::SetVar { name, value } => models.getattr("SetVar")?.call1((name, node(*value)?)),
         engine::Action::Goto { step } => models.getattr("Goto")?.call1((step,)),
         engine::Action::Retry { delay_ms } => models.getattr("Retry")?.call1((*delay_ms,)),

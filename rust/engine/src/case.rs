@@ -221,16 +221,13 @@ impl CaseTable {
     ///
     /// # Errors
     /// `ConditionError` with its place, `DocumentError`.
-    pub fn first_match(
-        self: &Arc<Self>,
-        variables: &[u8],
-        data: Option<&[u8]>,
-    ) -> Result<Outcome, EngineError> {
+    pub fn first_match(self: &Arc<Self>, variables: &[u8], data: Option<&[u8]>) -> Result<Outcome, EngineError> {
         let variables = Document::parse(variables)?;
         let data = data.map(Document::parse).transpose()?;
         let found = self.find_variables(&variables);
-        let scope = Scope { found, variables, data, walked: self.paths.iter().map(|_| AtomicUsize::new(UNKNOWN)).collect() };
-        let step = self.from_case(&scope, 0)?;
+        let scope =
+            Scope { found, variables, data, walked: self.paths.iter().map(|_| AtomicUsize::new(UNKNOWN)).collect() };
+        let step = self.cases_from(&scope, 0)?;
         Ok(match step {
             Step::No => Outcome::Nothing,
             Step::Match(case) => Outcome::Match(case),
@@ -258,9 +255,9 @@ impl CaseTable {
         found
     }
 
-    fn from_case(&self, scope: &Scope<'_>, first: usize) -> Result<Step, EngineError> {
+    fn cases_from(&self, scope: &Scope<'_>, first: usize) -> Result<Step, EngineError> {
         for case in first..self.cases.len() {
-            match self.from_condition(scope, case, 0)? {
+            match self.conditions_from(scope, case, 0)? {
                 Step::No => {}
                 reached => return Ok(reached),
             }
@@ -269,7 +266,7 @@ impl CaseTable {
     }
 
     /// Go through the conditions of one case; `No` when one of them does not hold.
-    fn from_condition(&self, scope: &Scope<'_>, case: usize, first: usize) -> Result<Step, EngineError> {
+    fn conditions_from(&self, scope: &Scope<'_>, case: usize, first: usize) -> Result<Step, EngineError> {
         for condition in first..self.cases[case].when.len() {
             let parsed = &self.cases[case].when[condition];
             let left = match self.lookups[case][condition] {
@@ -317,12 +314,12 @@ impl CaseTable {
 
     fn after(&self, scope: &Scope<'_>, case: usize, condition: usize, did_hold: bool) -> Result<Step, EngineError> {
         if did_hold {
-            match self.from_condition(scope, case, condition + 1)? {
+            match self.conditions_from(scope, case, condition + 1)? {
                 Step::No => {}
                 reached => return Ok(reached),
             }
         }
-        self.from_case(scope, case + 1)
+        self.cases_from(scope, case + 1)
     }
 }
 
@@ -501,7 +498,9 @@ fn named_payload(value: Value<'_>) -> Result<(String, Option<Value<'_>>), Engine
 
 fn with_payload(name: &str, payload: Value<'_>) -> Result<Action, EngineError> {
     Ok(match name {
-        "exit" => Action::Exit { status: text(payload, name, "status")?, data: payload.get("data").map(Value::index) },
+        "exit" => {
+            Action::Exit { status: text(payload, name, "status")?, data: payload.get("data").map(Value::index) }
+        }
         "goto" => Action::Goto { step: text(payload, name, "step")? },
         "fail" => Action::Fail { message: text(payload, name, "message")? },
         "set_var" => {
@@ -527,8 +526,6 @@ fn text(payload: Value<'_>, action: &str, name: &str) -> Result<String, EngineEr
     let value = required(payload, name, &place)?;
     match value.as_text() {
         Some(text) => Ok(text.into_owned()),
-        None => {
-            Err(EngineError::case("wrong_type", format!("{place}: expected a text, found {}", kind_of(value))))
-        }
+        None => Err(EngineError::case("wrong_type", format!("{place}: expected a text, found {}", kind_of(value)))),
     }
 }

@@ -124,9 +124,7 @@ impl Condition {
 
 fn fields<'d>(value: Value<'d>, place: &str) -> Result<[Option<Value<'d>>; 3], EngineError> {
     match value.kind() {
-        Kind::Array if (1..=3).contains(&value.len()) => {
-            Ok([value.element(0), value.element(1), value.element(2)])
-        }
+        Kind::Array if (1..=3).contains(&value.len()) => Ok([value.element(0), value.element(1), value.element(2)]),
         Kind::Array => Err(EngineError::case(
             "wrong_type",
             format!("{place}: a positional condition has 1 to 3 elements, found {}", value.len()),
@@ -264,7 +262,8 @@ pub fn is_equal(left: Value<'_>, right: Value<'_>) -> bool {
         (Kind::Integer, Kind::Integer) => left.integer_text() == right.integer_text(),
         (Kind::Float, Kind::Float) => left.as_double() == right.as_double(),
         (Kind::Array, Kind::Array) => {
-            left.len() == right.len() && left.elements().zip(right.elements()).all(|(one, other)| is_equal(one, other))
+            left.len() == right.len()
+                && left.elements().zip(right.elements()).all(|(one, other)| is_equal(one, other))
         }
         (Kind::Object, Kind::Object) => is_equal_object(left, right),
         (one, other) => one == other,

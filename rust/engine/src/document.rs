@@ -439,7 +439,7 @@ fn is_printed_already(raw: &[u8]) -> bool {
         return false;
     }
     let is_small = whole == b"0" && fraction.iter().take(4).all(|digit| *digit == b'0');
-    (fraction == b"0" || fraction.last() != Some(&b'0')) && (!is_small || fraction == b"0")
+    fraction == b"0" || (fraction.last() != Some(&b'0') && !is_small)
 }
 
 /// The parser: one pass, left to right; the first thing wrong decides the error.

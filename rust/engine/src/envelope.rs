@@ -33,8 +33,7 @@ pub struct Envelope {
     pub trace: Option<usize>,
 }
 
-const FIELDS: [&str; 7] =
-    ["execution_id", "event_id", "command_id", "step", "server_url", "execution_pool", "trace"];
+const FIELDS: [&str; 7] = ["execution_id", "event_id", "command_id", "step", "server_url", "execution_pool", "trace"];
 const EXCERPT_CHARS: usize = 60;
 
 /// Decode one notification; unknown fields are ignored, the first field that is wrong is named.
@@ -43,9 +42,8 @@ const EXCERPT_CHARS: usize = 60;
 /// `NotificationError` with a code of a document, or `not_an_object`, `missing_field`, `wrong_type`, `empty_field`,
 /// `out_of_range`.
 pub fn decode_notification(data: &[u8]) -> Result<(Envelope, Document<'_>), EngineError> {
-    let document = Document::parse(data).map_err(|error| {
-        refusal(error.code, format!("notification is not a JSON document: {}", error.message))
-    })?;
+    let document = Document::parse(data)
+        .map_err(|error| refusal(error.code, format!("notification is not a JSON document: {}", error.message)))?;
     let envelope = decode(document.root())?;
     Ok((envelope, document))
 }

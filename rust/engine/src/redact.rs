@@ -16,9 +16,33 @@ pub const MARK: &str = "[REDACTED]";
 pub const MIN_SECRET_CHARS: usize = 4;
 
 const SENSITIVE_WORDS: &[&str] = &[
-    "password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "auth", "authorization",
-    "authentication", "credential", "credentials", "cookie", "cookies", "bearer", "jwt", "pem", "cert", "apikey",
-    "accesskey", "secretkey", "privatekey", "authtoken", "accesstoken", "refreshtoken", "sessionid", "dsn",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "secrets",
+    "token",
+    "auth",
+    "authorization",
+    "authentication",
+    "credential",
+    "credentials",
+    "cookie",
+    "cookies",
+    "bearer",
+    "jwt",
+    "pem",
+    "cert",
+    "apikey",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+    "authtoken",
+    "accesstoken",
+    "refreshtoken",
+    "sessionid",
+    "dsn",
 ];
 const SENSITIVE_PAIRS: &[(&str, &str)] = &[
     ("api", "key"),
@@ -34,9 +58,38 @@ const SENSITIVE_PAIRS: &[(&str, &str)] = &[
     ("connection", "string"),
 ];
 const DESCRIBING_WORDS: &[&str] = &[
-    "name", "names", "type", "types", "kind", "url", "uri", "endpoint", "count", "counts", "length", "limit",
-    "limits", "size", "budget", "usage", "expires", "expiry", "expiration", "ttl", "at", "in", "required", "enabled",
-    "policy", "method", "path", "file", "version", "scope", "scopes", "status",
+    "name",
+    "names",
+    "type",
+    "types",
+    "kind",
+    "url",
+    "uri",
+    "endpoint",
+    "count",
+    "counts",
+    "length",
+    "limit",
+    "limits",
+    "size",
+    "budget",
+    "usage",
+    "expires",
+    "expiry",
+    "expiration",
+    "ttl",
+    "at",
+    "in",
+    "required",
+    "enabled",
+    "policy",
+    "method",
+    "path",
+    "file",
+    "version",
+    "scope",
+    "scopes",
+    "status",
 ];
 const PAGING_WORDS: &[&str] = &["page", "next", "prev", "previous", "continuation", "sync"];
 const REFERENCE_KINDS: [&str; 2] = ["result_ref", "temp_ref"];
@@ -56,8 +109,24 @@ const CREDENTIAL: &str = concat!(
 );
 /// One of these is in every text that `CREDENTIAL` matches, but for URLs, which need an `@` as well.
 const TRIGGERS: [&str; 18] = [
-    "earer ", "earer\t", "EARER", "asic ", "asic\t", "ASIC", "eyJ", "-----BEGIN ", "sk-", "gho_", "ghp_", "ghs_",
-    "ghu_", "ghr_", "github_pat_", "AIza", "ya29.", "xox",
+    "earer ",
+    "earer\t",
+    "EARER",
+    "asic ",
+    "asic\t",
+    "ASIC",
+    "eyJ",
+    "-----BEGIN ",
+    "sk-",
+    "gho_",
+    "ghp_",
+    "ghs_",
+    "ghu_",
+    "ghr_",
+    "github_pat_",
+    "AIza",
+    "ya29.",
+    "xox",
 ];
 const ASSIGNMENT: &str = concat!(
     r"(?-u:\b)((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]",
@@ -112,8 +181,8 @@ pub fn may_hold_credential(text: &str) -> bool {
     if text.len() < 6 {
         return false;
     }
-    let is_url_with_user = memchr::memchr(b'@', text.as_bytes()).is_some()
-        && memchr::memmem::find(text.as_bytes(), b"://").is_some();
+    let is_url_with_user =
+        memchr::memchr(b'@', text.as_bytes()).is_some() && memchr::memmem::find(text.as_bytes(), b"://").is_some();
     is_url_with_user || Triggers::get().is_in(text)
 }
 
@@ -207,10 +276,13 @@ pub struct Secrets {
 
 const MAX_FINDERS: usize = 16;
 
+/// A set of secrets as it was given, and what was made of it.
+type Prepared = (Vec<String>, Option<Arc<Secrets>>);
+
 impl Secrets {
     /// Prepare a set; None when no secret is long enough. The last set is kept: it rarely changes between calls.
     pub fn prepare(secrets: &[String]) -> Option<Arc<Self>> {
-        static LAST: Mutex<Option<(Vec<String>, Option<Arc<Secrets>>)>> = Mutex::new(None);
+        static LAST: Mutex<Option<Prepared>> = Mutex::new(None);
         if secrets.is_empty() {
             return None;
         }

@@ -14,9 +14,7 @@ const SLICE: Duration = Duration::from_millis(25);
 pub fn register(engine: &mut Engine, limits: &Limits, output: &Output) {
     register_output(engine, output);
     register_time(engine, limits);
-    engine.register_fn("parse_json", |text: &str| {
-        serde_json::from_str(text).map_or(Dynamic::UNIT, json::from_value)
-    });
+    engine.register_fn("parse_json", |text: &str| serde_json::from_str(text).map_or(Dynamic::UNIT, json::from_value));
     engine.register_fn("to_json", |value: Dynamic| json::to_value(&value).to_string());
     engine.register_fn("contains", |text: &str, part: &str| text.contains(part));
     // The published tool compares exactly, the CLI without case; every script seen was written for the CLI.

@@ -132,9 +132,10 @@ pub fn run(code: &str, variables: &[u8], limits: &Limits) -> Run {
 fn evaluate(code: &str, variables: &[u8], limits: &Limits, output: &Output) -> Result<Vec<u8>, Failure> {
     let mut scope = scope(variables)?;
     let engine = engine(limits, output);
-    let program = engine
-        .compile_with_scope(&scope, code)
-        .map_err(|error| Failure { kind: FailureKind::Configuration, message: format!("script does not parse: {error}") })?;
+    let program = engine.compile_with_scope(&scope, code).map_err(|error| Failure {
+        kind: FailureKind::Configuration,
+        message: format!("script does not parse: {error}"),
+    })?;
     match engine.eval_ast_with_scope::<Dynamic>(&mut scope, &program) {
         Ok(value) => Ok(json::to_bytes(&value)),
         Err(error) => Err(failure(&error, limits)),
@@ -168,7 +169,11 @@ fn engine(limits: &Limits, output: &Output) -> Engine {
     engine.on_progress(move |operations| {
         // The clock costs more than most operations do.
         let is_time_to_look = operations % 256 == 0;
-        if is_time_to_look && ends.verdict().is_some() { Some(Dynamic::UNIT) } else { None }
+        if is_time_to_look && ends.verdict().is_some() {
+            Some(Dynamic::UNIT)
+        } else {
+            None
+        }
     });
     functions::register(&mut engine, limits, output);
     http::register(&mut engine, limits);

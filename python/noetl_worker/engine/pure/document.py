@@ -75,7 +75,7 @@ def parse(data: bytes) -> JsonValue:
 
 def _is_too_deep(value: JsonValue) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         below: list[JsonValue] = []
         for node in level:
             if type(node) is dict:

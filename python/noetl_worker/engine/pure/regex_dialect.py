@@ -32,6 +32,7 @@ _SIZE_LIMIT: Final = 300_000
 """Expanded characters; the crate's limit is 10 MiB of compiled program, about this many single letters."""
 _MAX_COUNT: Final = 2**32 - 1
 _FLAGS: Final = "imsURux"
+_FLAGS_ITEM: Final = ("", -1, 0)  # `(?i)` by itself: part of the branch, nothing that can be repeated
 _CONTROL: Final = {"a": "\a", "f": "\f", "t": "\t", "n": "\n", "r": "\r", "v": "\v"}
 _HEX_LENGTH: Final = {"x": 2, "u": 4, "U": 8}
 _ESCAPABLE: Final = frozenset(string.punctuation + " ") - {"<", ">"}
@@ -188,6 +189,7 @@ class _Translator:
         elif rest.startswith("?"):
             self._at += 2
             if not self._read_flags():
+                self._add(*_FLAGS_ITEM)
                 return
         else:
             self._at += 1
@@ -247,7 +249,7 @@ class _Translator:
     # ── repetition ──────────────────────────────────────────────────────────────────────────────
 
     def _repeat(self, char: str) -> None:
-        if not self._groups[-1].items:
+        if not self._groups[-1].items or self._groups[-1].items[-1] == _FLAGS_ITEM:
             self._refuse("repetition operator without an expression")
         if char == "{":
             low, high = self._counts()
@@ -326,8 +328,6 @@ class _Translator:
                 self._refuse("unclosed Unicode class")
             name = self._source[self._at + 1 : end]
             self._at = end + 1
-            if name.startswith("^"):
-                name, negated = name[1:], not negated
         else:
             name = self._source[self._at : self._at + 1]
             self._at += 1
@@ -414,15 +414,17 @@ class _Translator:
             items.extend(code_points.complement(ranges) if negated else ranges)
             return is_plain and not negated
         low = self._class_char()
-        if not isinstance(low, str):
-            items.extend(low)
-            return True
         self._class_space()
         is_range = self._source.startswith("-", self._at) and self._source[self._at + 1 : self._at + 2] not in (
             "]",
             "-",
             "",
         )
+        if not isinstance(low, str):
+            if is_range:
+                self._refuse("a character range that starts with a class")
+            items.extend(low)
+            return True
         high: str | Ranges = low
         if is_range:
             self._at += 1

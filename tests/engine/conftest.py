@@ -1,0 +1,51 @@
+"""Both engines for every test that asks for `engine`; the test's id says which one it ran on."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import noetl_worker.engine
+from engine.source_hash import source_hash
+from noetl_worker import cases
+
+REQUIRE_RUST = "NOETL_WORKER_REQUIRE_RUST"
+
+
+def load(name: str) -> Any:
+    """Return an engine's module. A Rust engine that should be there and is not is a failure, not a skip."""
+    if name == "python":
+        return importlib.import_module("noetl_worker.engine.pure")
+    if os.environ.get(REQUIRE_RUST) == "1":
+        core = importlib.import_module("noetl_worker._core")
+    else:
+        core = pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
+    expected = source_hash()
+    if expected is not None and expected != core.SOURCE_HASH:
+        pytest.fail(f"{core.__file__} was built from other sources; run `maturin develop` (make dev)", pytrace=False)
+    return core
+
+
+@pytest.fixture(scope="session", params=["python", pytest.param("rust", marks=pytest.mark.rust)])
+def engine(request: pytest.FixtureRequest) -> Any:
+    """Each engine in turn."""
+    return load(request.param)
+
+
+@pytest.fixture(scope="session")
+def engines() -> tuple[Any, Any]:
+    """The pure and the Rust engine, to compare them; the test needs the marker `rust`."""
+    return load("python"), load("rust")
+
+
+@pytest.fixture
+def chosen(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Make `noetl_worker.engine`, and so `cases`, `envelope` and `redaction`, use one engine, with an empty cache."""
+    for name in ("compile_cases", "decide", "decode_notification", "evaluate", "fit_result", "redact_text"):
+        monkeypatch.setattr(noetl_worker.engine, name, getattr(engine, name))
+    monkeypatch.setattr(cases, "_tables", cases._TableCache(cases.CACHED_TABLES, cases.CACHED_BYTES))
+    return engine

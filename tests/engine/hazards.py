@@ -1,0 +1,248 @@
+"""Inputs that tell two engines apart: made from a `random.Random`, for Hypothesis, the long run and the fuzzers.
+
+Each `Call` is one call of the engine protocol with its arguments; `outcome` makes its result comparable, kinds of
+numbers and order of keys included.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noetl_worker.errors import EngineError
+from noetl_worker.models import FitRules
+
+WORDS = json.loads(Path(__file__).with_name("hazards.json").read_text(encoding="utf-8"))
+NUMBERS, TEXTS, KEYS = WORDS["numbers"], WORDS["texts"], WORDS["keys"]
+OPERATORS, PATTERN_PIECES, SUBJECTS = WORDS["operators"], WORDS["pattern_pieces"], WORDS["subjects"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an engine: `run(engine)`."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+    def run(self, engine: Any) -> Any:
+        if self.name == "match":
+            cases, variables, data, rendered = self.arguments
+            return _match(engine, cases, variables, data, rendered)
+        return getattr(engine, self.name)(*self.arguments)
+
+
+def _match(engine: Any, cases: bytes, variables: bytes, data: bytes | None, rendered: list[bytes]) -> list[Any]:
+    """Everything one can see of a table and a match, with a list of values for templated sides."""
+    table = engine.compile_cases(cases)
+    seen: list[Any] = [len(table), table.skipped, table.variables, table.reads_result]
+    reached = table.match(variables, data)
+    for value in rendered:
+        if reached is None or isinstance(reached, tuple):
+            break
+        seen.append((reached.case, reached.condition, reached.side, reached.template))
+        reached = reached.resume(value)
+    seen.append(reached if reached is None or isinstance(reached, tuple) else (reached.case, reached.condition))
+    return seen
+
+
+def outcome(call: Call, engine: Any) -> tuple[str, ...]:
+    """Return ("value", text) or ("error", class, code, message)."""
+    try:
+        return ("value", repr(call.run(engine)))
+    except EngineError as error:
+        message = "" if error.code in ("invalid_regex", "regex_unsupported") else str(error)
+        return ("error", type(error).__name__, error.code, message)
+
+
+def differ(call: Call, pure: Any, rust: Any) -> bool:
+    """Whether the engines disagree; what the pure one says it does not support is no disagreement."""
+    one = outcome(call, pure)
+    return "regex_unsupported" not in one and one != outcome(call, rust)
+
+
+def call(draw: random.Random) -> Call:
+    """Draw one call."""
+    return draw.choice(_MAKERS)(draw)
+
+
+def json_text(draw: random.Random, depth: int = 0) -> str:
+    """Draw a JSON text, or something close to one."""
+    kind = draw.random()
+    if kind < 0.2:
+        return draw.choice(NUMBERS)
+    if kind < 0.5 or depth > 4:
+        return quoted(draw, draw.choice(TEXTS))
+    if kind < 0.6:
+        return draw.choice(["true", "false", "null"])
+    space = draw.choice(["", "", "", " ", "\n\t"])
+    count = draw.randrange(0, 4)
+    if kind < 0.75:
+        return "[" + space + ("," + space).join(json_text(draw, depth + 1) for _ in range(count)) + space + "]"
+    members = (f"{quoted(draw, draw.choice(KEYS))}{space}:{json_text(draw, depth + 1)}" for _ in range(count))
+    return "{" + space + ",".join(members) + "}"
+
+
+def quoted(draw: random.Random, text: str) -> str:
+    """Quote a text, sometimes with escapes nobody needs, sometimes wrongly."""
+    style = draw.random()
+    if style < 0.75:
+        short = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+        return '"' + "".join(short.get(letter, letter) for letter in text) + '"'
+    if style < 0.95:
+        return '"' + "".join(_escaped(draw, letter) for letter in text) + '"'
+    return (
+        '"'
+        + draw.choice(["\\ud800", "\\udc00", "\\ud83d\\ud83d", "\\ud83d\\ude00", "\\x", "\x01", "\\u12", "\\/"])
+        + '"'
+    )
+
+
+def _escaped(draw: random.Random, letter: str) -> str:
+    if draw.random() < 0.5 and letter not in '"\\\n\t':
+        return letter
+    data = letter.encode("utf-16-be")
+    return "".join(f"\\u{int.from_bytes(data[at : at + 2], 'big'):04x}" for at in range(0, len(data), 2))
+
+
+def mutated(draw: random.Random, text: str) -> bytes:
+    """Encode; one text in ten is damaged."""
+    data = text.encode("utf-8")
+    damage = draw.random()
+    if damage < 0.9 or not data:
+        return data
+    at = draw.randrange(len(data))
+    if damage < 0.94:
+        return data[:at]
+    if damage < 0.97:
+        return data[:at] + bytes([draw.randrange(256)]) + data[at + 1 :]
+    return data[:at] + draw.choice([b",", b"}", b"[", b"\xff", b" ", b"\xef\xbb\xbf"]) + data[at:]
+
+
+def json_bytes(draw: random.Random) -> bytes:
+    return mutated(draw, json_text(draw))
+
+
+def _object(draw: random.Random, members: dict[str, str]) -> str:
+    """An object of some of these members, sometimes with one of them twice."""
+    chosen = [(key, value) for key, value in members.items() if draw.random() < 0.93]
+    if chosen and draw.random() < 0.1:
+        chosen.append((draw.choice(chosen)[0], json_text(draw, 3)))
+    return (
+        "{"
+        + ",".join(f"{quoted(draw, key) if draw.random() < 0.1 else _plain(key)}:{value}" for key, value in chosen)
+        + "}"
+    )
+
+
+def _plain(key: str) -> str:
+    return f'"{key}"'
+
+
+def _id(draw: random.Random) -> str:
+    number = draw.choice(NUMBERS) if draw.random() < 0.3 else str(draw.randrange(2**63))
+    return f'"{number}"' if draw.random() < 0.3 else number
+
+
+def notification(draw: random.Random) -> Call:
+    members = {
+        "execution_id": _id(draw),
+        "event_id": _id(draw),
+        "command_id": _id(draw) if draw.random() < 0.7 else json_text(draw, 3),
+        "step": quoted(draw, draw.choice(TEXTS)) if draw.random() < 0.9 else json_text(draw, 3),
+        "server_url": '"http://s"' if draw.random() < 0.8 else json_text(draw, 3),
+        "execution_pool": draw.choice(['"shared"', "null", '""']) if draw.random() < 0.9 else json_text(draw, 3),
+        "trace": json_text(draw, 2) if draw.random() < 0.3 else '{"traceparent":"00-1"}',
+        "more": json_text(draw, 2),
+    }
+    return Call("decode_notification", (mutated(draw, _object(draw, members)),))
+
+
+def condition_text(draw: random.Random) -> str:
+    left = draw.choice(TEXTS[:32] + KEYS[:8])
+    op = draw.choice(OPERATORS[:12] if draw.random() < 0.95 else OPERATORS)
+    right = json_text(draw, 2)
+    if op == "matches" and draw.random() < 0.8:
+        right = _json_quoted(pattern(draw))
+    if draw.random() < 0.1:
+        return "[" + ",".join([_json_quoted(left), _json_quoted(op), right][: draw.randrange(5)]) + "]"
+    return _object(draw, {"left": _json_quoted(left), "op": _json_quoted(op), "right": right})
+
+
+def _json_quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def action_text(draw: random.Random) -> str:
+    return draw.choice(
+        [
+            '"continue"',
+            '{"continue":null}',
+            f'{{"exit":{{"status":"done","data":{json_text(draw, 2)}}}}}',
+            f'{{"set_var":{{"name":"n","value":{json_text(draw, 2)}}}}}',
+            '{"goto":{"step":"s2"}}',
+            f'{{"retry":{{"delay_ms":{draw.choice(NUMBERS)}}}}}',
+            f'{{"fail":{{"message":{json_text(draw, 3)}}}}}',
+            json_text(draw, 2),
+        ]
+    )
+
+
+def case_text(draw: random.Random) -> str:
+    when = "[" + ",".join(condition_text(draw) for _ in range(draw.randrange(4))) + "]"
+    if draw.random() < 0.05:
+        return f"[{when},{action_text(draw)}]"
+    return _object(draw, {"when": when, "then": action_text(draw)})
+
+
+def match(draw: random.Random) -> Call:
+    cases = "[" + ",".join(case_text(draw) for _ in range(draw.randrange(5))) + "]"
+    variables = _object(draw, {draw.choice(TEXTS[:12] + KEYS[:8]): json_text(draw, 2) for _ in range(4)})
+    data = None if draw.random() < 0.1 else json_bytes(draw)
+    rendered = [json_bytes(draw) for _ in range(3)]
+    return Call("match", (mutated(draw, cases), mutated(draw, variables), data, rendered))
+
+
+def evaluate(draw: random.Random) -> Call:
+    variables = _object(draw, {draw.choice(TEXTS[:12]): json_text(draw, 2) for _ in range(3)})
+    data = None if draw.random() < 0.2 else json_bytes(draw)
+    return Call("evaluate", (mutated(draw, condition_text(draw)), variables.encode(), data))
+
+
+def decide(draw: random.Random) -> Call:
+    left = json_bytes(draw)
+    right = None if draw.random() < 0.1 else left if draw.random() < 0.3 else json_bytes(draw)
+    return Call("decide", (left, draw.choice(OPERATORS), right))
+
+
+def pattern(draw: random.Random) -> str:
+    return "".join(draw.choice(PATTERN_PIECES) for _ in range(draw.randrange(1, 6)))
+
+
+def matches(draw: random.Random) -> Call:
+    return Call(
+        "decide", (_json_quoted(draw.choice(SUBJECTS)).encode(), "matches", _json_quoted(pattern(draw)).encode())
+    )
+
+
+def fit(draw: random.Random) -> Call:
+    rules = FitRules(
+        max_bytes=draw.choice([0, 10, 100, 102_400]),
+        preview_bytes=draw.choice([4_096, 200, 60, 10]),
+        preview_depth=draw.choice([8, 2, 1]),
+        secrets=tuple(
+            draw.sample(["hunter2hunter2", "hunter2", "abc", "123456", "1234567", "", 'é"', "ok"], draw.randrange(4))
+        ),
+    )
+    return Call("fit_result", (json_bytes(draw), rules))
+
+
+def redact(draw: random.Random) -> Call:
+    text = "".join(draw.choice([*TEXTS, " ", "=", "password=", "Token=", "\n"]) for _ in range(draw.randrange(6)))
+    return Call("redact_text", (text, ("hunter2", "hunter2hunter2")[: draw.randrange(3)]))
+
+
+_MAKERS: list[Callable[[random.Random], Call]] = [notification, match, match, evaluate, decide, matches, fit, redact]

@@ -1,0 +1,90 @@
+"""The two engines against each other: Hypothesis, and a fixed sample of the long run (tests/fuzz/differential.py)."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine import hazards
+
+pytestmark = pytest.mark.rust
+
+FAST = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def agree(call: hazards.Call, engines: tuple[Any, Any]) -> None:
+    pure, rust = engines
+    if hazards.differ(call, pure, rust):
+        assert hazards.outcome(call, pure) == hazards.outcome(call, rust), call
+
+
+@FAST
+@given(draw=st.randoms(use_true_random=False))
+def test_engines_agree_on_every_call(engines: tuple[Any, Any], draw: random.Random) -> None:
+    agree(hazards.call(draw), engines)
+
+
+@FAST
+@given(data=st.binary(max_size=40))
+def test_engines_agree_on_any_bytes(engines: tuple[Any, Any], data: bytes) -> None:
+    for call in (
+        hazards.Call("decode_notification", (data,)),
+        hazards.Call("decide", (data, "eq", b"1")),
+        hazards.Call("match", (b"[" + data + b"]", data, data, [data])),
+        hazards.Call("fit_result", (data, hazards.FitRules())),
+    ):
+        agree(call, engines)
+
+
+_scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+)
+_values = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+)
+
+
+@FAST
+@given(value=_values, other=_values, op=st.sampled_from(hazards.OPERATORS[:12]))
+def test_engines_agree_on_any_values(engines: tuple[Any, Any], value: Any, other: Any, op: str) -> None:
+    import json
+
+    left, right = json.dumps(value).encode("utf-8", "replace"), json.dumps(other).encode("utf-8", "replace")
+    for one, two in ((left, right), (left, left)):
+        agree(hazards.Call("decide", (one, op, two)), engines)
+    agree(hazards.Call("fit_result", (left, hazards.FitRules(max_bytes=0, preview_bytes=80))), engines)
+
+
+@FAST
+@given(
+    text=st.text(max_size=40),
+    pattern=st.text(alphabet="ab.^$*+?{}[]()|\\dDwWsSbBAzpPLxu0123456789,-&~:<>=!i", max_size=12),
+)
+def test_engines_agree_on_any_pattern(engines: tuple[Any, Any], text: str, pattern: str) -> None:
+    import json
+
+    sides = [json.dumps(side, ensure_ascii=False).encode("utf-8", "replace") for side in (text, pattern)]
+    agree(hazards.Call("decide", (sides[0], "matches", sides[1])), engines)
+
+
+def test_engines_agree_on_a_fixed_sample(engines: tuple[Any, Any]) -> None:
+    for number in range(8_000):
+        agree(hazards.call(random.Random(f"sample:{number}")), engines)
+
+
+@FAST
+@given(value=_values)
+def test_laws_of_the_operators(engines: tuple[Any, Any], value: Any) -> None:
+    import json
+
+    data = json.dumps(value).encode("utf-8", "replace")
+    for engine in engines:
+        assert engine.decide(data, "eq", data)
+        assert engine.decide(data, "ne", data) is False
+        assert engine.decide(data, "truthy", None) is not engine.decide(data, "falsy", None)
+        assert engine.decide(data, "in", b"[" + data + b"]")
+        assert engine.decide(data, "not_in", b"[" + data + b"]") is False

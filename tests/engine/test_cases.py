@@ -1,0 +1,173 @@
+"""Case tables: order, short circuits, templated sides, places of errors, the cache."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from noetl_worker import cases
+from noetl_worker.errors import ConditionError, DocumentError, TemplateError
+from noetl_worker.models import Continue, Exit, Fail, JsonValue, SetVar
+
+
+def no_template(template: JsonValue) -> JsonValue:
+    raise AssertionError(f"rendered {template!r}, which no reached condition needs")
+
+
+def case(*when: dict[str, Any], then: Any = "continue") -> dict[str, Any]:
+    return {"when": list(when), "then": then}
+
+
+def test_first_case_that_holds_wins(chosen: Any) -> None:
+    listed = [case({"left": "a", "right": 2}), case(then={"fail": {"message": "x"}}), case()]
+    assert cases.match_cases(listed, {"a": 1}, None, no_template).action == Fail("x")
+
+
+def test_index_counts_parsable_cases_only(chosen: Any) -> None:
+    listed = [{"when": "{{ a }}", "then": "continue"}, case({"left": "a", "right": 2}), case()]
+    decision = cases.match_cases(listed, {"a": 1}, None, no_template)
+    assert (decision.index, decision.action) == (1, Continue())
+    assert [(one.index, one.reason) for one in decision.skipped] == [
+        (0, "when: expected an array of conditions, found a text")
+    ]
+
+
+def test_condition_after_a_false_one_is_not_evaluated(chosen: Any) -> None:
+    bad = {"left": "text", "op": "gt", "right": 1}
+    listed = [case({"left": "a", "right": 2}, bad, {"left": "{{ a }}", "right": 1})]
+    assert cases.match_cases(listed, {"a": 1}, None, no_template).index is None
+
+
+def test_reached_error_names_case_and_condition(chosen: Any) -> None:
+    listed = [case({"left": "a", "right": 2}), case({"left": "a", "right": 1}, {"left": "five", "op": "gt"})]
+    with pytest.raises(ConditionError, match=r'^case 1, condition 1: "five" is not a number$') as caught:
+        cases.match_cases(listed, {"a": 1}, None, no_template)
+    assert (caught.value.code, caught.value.case, caught.value.condition) == ("not_a_number", 1, 1)
+
+
+def test_templates_are_rendered_left_before_right_and_only_when_reached(chosen: Any) -> None:
+    rendered: list[JsonValue] = []
+
+    def render(template: JsonValue) -> JsonValue:
+        rendered.append(template)
+        return {"{{ l }}": "x", "{{ no }}": "n"}.get(template, ["x"]) if isinstance(template, str) else ["x"]
+
+    listed = [
+        case({"left": "{{ no }}", "right": "y"}, {"left": "{{ never }}"}),
+        case({"left": "{{ l }}", "op": "in", "right": ["{{ r }}"]}, then={"exit": {"status": "s"}}),
+    ]
+    assert cases.match_cases(listed, {}, None, render).action == Exit("s")
+    assert rendered == ["{{ no }}", "{{ l }}", ["{{ r }}"]]
+
+
+def test_variable_with_template_marks_in_its_name_is_a_variable(chosen: Any) -> None:
+    listed = [case({"left": "{{ a }}", "right": 1})]
+    assert cases.match_cases(listed, {"{{ a }}": 1}, None, no_template).index == 0
+
+
+def test_right_side_is_rendered_even_where_the_operator_ignores_it(chosen: Any) -> None:
+    seen: list[JsonValue] = []
+    listed = [case({"left": "a", "op": "truthy", "right": "{{ r }}"})]
+    assert cases.match_cases(listed, {"a": 1}, None, lambda value: seen.append(value)).index == 0
+    assert seen == ["{{ r }}"]
+
+
+def test_template_error_names_case_condition_and_side(chosen: Any) -> None:
+    def render(template: JsonValue) -> JsonValue:
+        raise TemplateError("no such filter")
+
+    with pytest.raises(ConditionError, match=r"^case 0, condition 0: right side: no such filter$") as caught:
+        cases.match_cases([case({"left": "a", "right": {"k": "{{ r }}"}})], {"a": 1}, None, render)
+    assert caught.value.code == "template"
+    assert isinstance(caught.value.__cause__, TemplateError)
+
+
+def test_handle_can_be_resumed_more_than_once(engine: Any) -> None:
+    listed = [case({"left": "{{ a }}", "right": 1}, then={"set_var": {"name": "n", "value": {"k": [1, 1.0, None]}}})]
+    reached = engine.compile_cases(json.dumps(listed).encode()).match(b"{}", b"[]")
+    assert (reached.case, reached.condition, reached.side, reached.template) == (0, 0, "left", "{{ a }}")
+    assert reached.resume(b"2") is None
+    match = reached.resume(b"1")
+    assert (match.index, match.action) == (0, SetVar("n", {"k": [1, 1.0, None]}))
+    with pytest.raises(DocumentError):
+        reached.resume(b"{")
+
+
+def test_table_says_which_variables_and_whether_the_result_is_read(engine: Any) -> None:
+    listed = [case({"left": "b"}, {"left": "a"}), case({"left": "result.x"}, {"left": "b"})]
+    table = engine.compile_cases(json.dumps(listed).encode())
+    assert (table.variables, table.reads_result, len(table)) == (("a", "b"), True, 2)
+    assert engine.compile_cases(json.dumps(listed[:1]).encode()).reads_result is False
+
+
+@pytest.mark.parametrize("listed", [b"null", b"{}", b'"x"', b"5", b"[]"])
+def test_anything_but_a_list_has_no_cases(chosen: Any, listed: bytes) -> None:
+    assert cases.match_cases(listed, {}, None, no_template).index is None
+    assert len(cases.compile_cases(listed)) == 0
+
+
+def test_equal_cases_are_compiled_once(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[bytes] = []
+
+    def counting(data: bytes) -> Any:
+        compiled.append(data)
+        return chosen.compile_cases(data)
+
+    monkeypatch.setattr("noetl_worker.engine.compile_cases", counting)
+    for _ in range(3):
+        cases.compile_cases([case({"left": "a"})])
+    assert len(compiled) == 1
+
+
+def test_table_cache_is_bounded_by_number_and_bytes(chosen: Any) -> None:
+    cache = cases._TableCache(max_tables=3, max_bytes=100)
+    for number in range(10):
+        cache.get(b"[%d]" % number)
+    assert len(cache) == 3
+    cache.get(b"[" + b" " * 94 + b"]")
+    assert len(cache) == 2  # 96 bytes and the last short one: 99
+    cache.get(b"[" + b" " * 200 + b"]")
+    assert len(cache) == 2  # too large to be kept
+
+
+def test_tables_are_matched_from_many_threads_at_once(engine: Any) -> None:
+    listed = [case({"left": "result.n", "op": "gte", "right": number}) for number in range(50, 0, -1)]
+    table = engine.compile_cases(json.dumps(listed).encode())
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        found = {table.match(b"{}", b'{"n":%d}' % number).index for _ in range(200)}
+        wrong.extend(found - {50 - number})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_data_beyond_json_is_read_as_events_show_it(chosen: Any) -> None:
+    import datetime
+
+    data = {"at": datetime.date(2026, 1, 2), "big": 2**70, "nan": float("nan")}
+    listed = [
+        case(
+            {"left": "result.at", "right": "2026-01-02"},
+            {"left": "result.nan"},
+        )
+    ]
+    assert cases.match_cases(listed, {}, data, no_template).index == 0
+
+
+def test_integers_over_64_bits_keep_every_digit(chosen: Any) -> None:
+    listed = [case({"left": "n", "right": 2**70}), case({"left": "n", "right": 2**70 + 1})]
+    assert cases.match_cases(listed, {"n": 2**70 + 1}, None, no_template).index == 1
+
+
+def test_encoded_data_is_used_instead_of_encoding_again(chosen: Any) -> None:
+    listed = [case({"left": "result.a", "right": 1})]
+    assert cases.match_cases(listed, {}, object(), no_template, encoded_data=b'{"a":1}').index == 0

@@ -1,0 +1,72 @@
+"""What leaves the worker: by key, by value, by shape; the same rules for values, results and free text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.engine.pure.redact import is_sensitive_key
+from noetl_worker.models import FitRules
+from noetl_worker.redaction import redact_text, redact_value
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("key", KEYS["sensitive"])
+def test_whole_word_of_a_secret_is_redacted(engine: Any, key: str) -> None:
+    assert is_sensitive_key(key)
+    assert engine.fit_result(json.dumps({key: "value"}).encode(), FitRules()).redactions == 1
+
+
+@pytest.mark.parametrize("key", KEYS["harmless"])
+def test_other_keys_stay(engine: Any, key: str) -> None:
+    assert not is_sensitive_key(key)
+    assert engine.fit_result(json.dumps({key: "value"}).encode(), FitRules()).redactions == 0
+
+
+def test_value_and_result_are_redacted_alike(engine: Any) -> None:
+    for line in (VECTORS / "fit.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        secrets = tuple(row["rules"].get("secrets", ()))
+        body = engine.fit_result(row["data"].encode(), FitRules(secrets=secrets)).body
+        assert repr(redact_value(json.loads(row["data"]), secrets)) == repr(json.loads(body)), row["id"]
+
+
+def test_value_is_copied_not_changed() -> None:
+    value = {"password": "x", "rows": [{"token": "y"}]}
+    assert redact_value(value) == {"password": "[REDACTED]", "rows": [{"token": "[REDACTED]"}]}
+    assert value == {"password": "x", "rows": [{"token": "y"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("connect to postgres://me:pw@h/d failed", "connect to postgres://me:[REDACTED]@h/d failed"),
+        ("redis://:pw@h", "redis://:[REDACTED]@h"),
+        ("GET /x?api_key=abc&page=2", "GET /x?api_key=[REDACTED]&page=2"),
+        ('host=h password="a b" user=u', "host=h password=[REDACTED] user=u"),
+        ("Authorization: Bearer abc.def", "Authorization: [REDACTED]"),
+        ("missing bearer token", "missing bearer token"),
+        ("basic authentication failed", "basic authentication failed"),
+        ("Basic dXNlcjpwYXNz", "[REDACTED]"),
+        ("unexpected token: <", "unexpected token: <"),
+        ("max_tokens=5 page_token=7", "max_tokens=5 page_token=7"),
+        ("the value s3cr3t-value leaked", "the value [REDACTED] leaked"),
+        ("http://host:80/path@x", "http://host:80/path@x"),
+    ],
+)
+def test_free_text(chosen: Any, text: str, redacted: str) -> None:
+    assert redact_text(text, ["s3cr3t-value"]) == redacted
+
+
+def test_short_secrets_are_not_searched_for(chosen: Any) -> None:
+    assert redact_text("a1b2 1 12 123", ["", "1", "12", "123"]) == "a1b2 1 12 123"
+
+
+def test_many_secrets_longest_first(chosen: Any) -> None:
+    secrets = [f"secret-{number}" for number in range(40)]
+    assert redact_text("secret-39 secret-3", secrets) == "[REDACTED] [REDACTED]"

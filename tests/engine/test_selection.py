@@ -1,0 +1,146 @@
+"""The one place that chooses an engine, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import noetl_worker
+from noetl_worker.engine import load_engine, protocol
+from noetl_worker.errors import EnginePanic, EngineUnavailable, SettingsError
+
+PACKAGE_ROOT = str(Path(noetl_worker.__file__).parents[1])
+
+
+def in_fresh_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": PACKAGE_ROOT, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=50)
+
+
+def without_rust(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
+
+
+def with_rust(monkeypatch: pytest.MonkeyPatch, version: str) -> types.ModuleType:
+    core = types.ModuleType("noetl_worker._core")
+    core.__version__, core.__file__ = version, "/site/_core.abi3.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "noetl_worker._core", core)
+    return core
+
+
+def test_unknown_choice_is_a_settings_error_that_names_the_variable() -> None:
+    with pytest.raises(SettingsError, match=r"^NOETL_WORKER_ENGINE='fast' is not usable: use auto, rust or python$"):
+        load_engine("fast")
+
+
+def test_python_never_touches_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rust(monkeypatch)
+    assert load_engine("python")[0] == "python"
+
+
+def test_auto_takes_rust_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = with_rust(monkeypatch, noetl_worker.__version__)
+    assert load_engine("auto") == ("rust", core)
+    assert load_engine("rust") == ("rust", core)
+
+
+def test_auto_falls_back_with_one_warning_that_names_platform_and_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rust(monkeypatch)
+    monkeypatch.setattr(sys.implementation, "name", "cpython")
+    with pytest.warns(RuntimeWarning, match=r"no Rust engine for cpython .* Install a native wheel") as seen:
+        assert load_engine("auto")[0] == "python"
+    assert len(seen) == 1
+
+
+def test_auto_is_quiet_where_no_native_wheel_can_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rust(monkeypatch)
+    monkeypatch.setattr(sys.implementation, "name", "pypy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_engine("auto")[0] == "python"
+
+
+def test_rust_that_is_missing_is_an_error_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rust(monkeypatch)
+    with pytest.raises(EngineUnavailable, match="NOETL_WORKER_ENGINE=rust, but") as caught:
+        load_engine("rust")
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+@pytest.mark.parametrize("choice", ["auto", "rust"])
+def test_mixed_install_is_an_error_that_names_both_versions(monkeypatch: pytest.MonkeyPatch, choice: str) -> None:
+    with_rust(monkeypatch, "0.0.9")
+    with pytest.raises(EngineUnavailable, match=r"version 0\.0\.9, the package is " + noetl_worker.__version__):
+        load_engine(choice)
+
+
+def test_environment_chooses_for_the_process() -> None:
+    code = (
+        "from noetl_worker import engine\n"
+        "print(engine.ENGINE, engine.SOURCE_HASH, engine.decode_notification.__module__)"
+    )
+    answer = in_fresh_python(code, NOETL_WORKER_ENGINE="python")
+    assert answer.stdout.split() == ["python", "None", "noetl_worker.engine.pure.envelope"], answer.stderr
+    refused = in_fresh_python(code, NOETL_WORKER_ENGINE="quick")
+    assert "NOETL_WORKER_ENGINE='quick' is not usable" in refused.stderr
+
+
+@pytest.mark.rust
+def test_rust_engine_is_really_loaded(engines: tuple[Any, Any]) -> None:
+    answer = in_fresh_python("from noetl_worker import engine; print(engine.ENGINE)", NOETL_WORKER_ENGINE="rust")
+    assert answer.stdout.split() == ["rust"], answer.stderr
+
+
+@pytest.mark.rust
+def test_panic_is_an_exception_and_the_process_goes_on() -> None:
+    pytest.importorskip("noetl_worker._core")
+    code = (
+        "from noetl_worker import _core, errors\n"
+        "try: _core._panic('on purpose')\n"
+        "except errors.EnginePanic as error: print(error)\n"
+        "print(_core.decide(b'1', 'eq', b'1'))"
+    )
+    answer = in_fresh_python(code)
+    assert answer.stdout.splitlines() == [
+        "the Rust engine panicked: on purpose. The process goes on; please report this text",
+        "True",
+    ]
+    assert issubclass(EnginePanic, Exception)
+
+
+def test_engines_offer_the_calls_of_the_protocol(engine: Any) -> None:
+    calls = [name for name in vars(protocol.Engine) if not name.startswith("_")]
+    assert calls == ["decode_notification", "compile_cases", "decide", "evaluate", "fit_result", "redact_text"]
+    assert [name for name in calls if not callable(getattr(engine, name, None))] == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cases",
+        "envelope",
+        "redaction",
+        "engine",
+        "engine.protocol",
+        "engine.pure",
+        "engine.pure.case",
+        "engine.pure.condition",
+        "engine.pure.document",
+        "engine.pure.envelope",
+        "engine.pure.fit",
+        "engine.pure.redact",
+    ],
+)
+def test_public_names_are_sorted_and_exist(module: str) -> None:
+    loaded = importlib.import_module(f"noetl_worker.{module}")
+    names = list(loaded.__all__)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert [name for name in names if not hasattr(loaded, name)] == []

@@ -1,0 +1,73 @@
+"""Every published vector, through the public API, on both engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.rendering import renderer
+from noetl_worker import cases
+from noetl_worker.errors import ConditionError
+from noetl_worker.models import Continue, Exit, Fail, Goto, Retry, SetVar
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+ACTIONS = {"continue": Continue, "exit": Exit, "set_var": SetVar, "goto": Goto, "retry": Retry, "fail": Fail}
+
+
+def rows(name: str) -> list[Any]:
+    lines = (VECTORS / name).read_text().splitlines()
+    return [pytest.param(row, id=row["id"]) for row in map(json.loads, filter(None, lines))]
+
+
+@pytest.mark.parametrize("row", rows("conditions.jsonl") + rows("more_conditions.jsonl"))
+def test_condition_holds_as_its_vector_says(chosen: Any, row: dict[str, Any]) -> None:
+    variables, data = row["variables"], row.get("result")
+    listed = [{"when": [row["condition"]], "then": "continue"}]
+    render = renderer(variables, data)
+    if row["expect"] == "ERROR":
+        with pytest.raises(ConditionError) as caught:
+            cases.match_cases(listed, variables, data, render)
+        assert (caught.value.case, caught.value.condition) == (0, 0)
+        assert caught.value.code in ("not_a_number", "not_numeric", "invalid_regex")
+    else:
+        decision = cases.match_cases(listed, variables, data, render)
+        assert decision.skipped == ()
+        assert (decision.index == 0) is row["expect"]
+
+
+@pytest.mark.parametrize("row", rows("cases.jsonl") + rows("more_cases.jsonl"))
+def test_case_parses_as_its_vector_says(chosen: Any, row: dict[str, Any]) -> None:
+    decision = cases.match_cases([row["case"]], {"a": 1}, None, lambda value: value)
+    if row["accepted"]:
+        assert decision.skipped == ()
+        assert isinstance(decision.action, ACTIONS[row["action"]])
+    else:
+        assert decision.action is None
+        assert [skipped.index for skipped in decision.skipped] == [0]
+        assert decision.skipped[0].reason
+
+
+@pytest.mark.parametrize("row", rows("notifications.jsonl"))
+def test_notification_decodes_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
+    data = row["data"].encode()
+    if "error" in row:
+        with pytest.raises(Exception, match=row["says"]) as caught:
+            engine.decode_notification(data)
+        assert (type(caught.value).__name__, caught.value.code) == ("NotificationError", row["error"])
+    else:
+        envelope = engine.decode_notification(data)
+        assert repr(list(envelope)) == repr(row["envelope"])
+
+
+@pytest.mark.parametrize("row", rows("fit.jsonl"))
+def test_result_is_fitted_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
+    from noetl_worker.models import FitRules
+
+    fitted = engine.fit_result(row["data"].encode(), FitRules(**row.get("rules", {})))
+    assert fitted.body.decode() == row["body"]
+    assert fitted.size == len(fitted.body)
+    assert fitted.redactions == row["redactions"]
+    assert (fitted.preview or b"").decode() == row.get("preview", "")
