@@ -14,6 +14,7 @@ SERVICES = {
     "control_plane",
     "keepalive",
     "template",
+    "template_sandbox",
     "credentials",
     "redaction",
     "concurrency",
