@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -13,8 +14,6 @@ import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
-
-from hatchling import build as hatchling_build
 
 MATURIN = "maturin>=1.9.4,<2"
 VARIABLE = "NOETL_WORKER_BUILD"
@@ -50,7 +49,7 @@ def get_requires_for_build_editable(config_settings: ConfigSettings = None) -> l
 
 
 def build_sdist(sdist_directory: str, config_settings: ConfigSettings = None) -> str:
-    return hatchling_build.build_sdist(sdist_directory, config_settings)
+    return _by("hatchling.build", "build_sdist", sdist_directory, config_settings)
 
 
 def build_wheel(
@@ -94,9 +93,7 @@ def _build(kind: str, wheel_directory: str, config_settings: ConfigSettings) -> 
         if mode == "auto":
             os.environ.setdefault("CARGO_NET_RETRY", "0")
         try:
-            import maturin
-
-            return str(getattr(maturin, kind)(wheel_directory, _for_maturin(config_settings)))
+            return _by("maturin", kind, wheel_directory, config_settings)
         # maturin reports a failed build by sys.exit(1).
         except (Exception, SystemExit) as error:
             if mode == "rust":
@@ -104,14 +101,13 @@ def _build(kind: str, wheel_directory: str, config_settings: ConfigSettings) -> 
             _say(f"the Rust engine could not be built ({error!r}): building the pure-Python wheel")
     if kind == "build_editable":
         _drop_stale_extension()
-    return str(getattr(hatchling_build, kind)(wheel_directory, _for_hatchling(config_settings)))
+    return _by("hatchling.build", kind, wheel_directory, config_settings)
 
 
-def _for_maturin(config_settings: ConfigSettings) -> ConfigSettings:
-    return {name: value for name, value in (config_settings or {}).items() if name != SETTING}
-
-
-_for_hatchling = _for_maturin
+def _by(backend: str, kind: str, directory: str, config_settings: ConfigSettings) -> str:
+    """Call a backend, which is only imported where it is needed, without our own setting."""
+    settings = {name: value for name, value in (config_settings or {}).items() if name != SETTING}
+    return str(getattr(importlib.import_module(backend), kind)(directory, settings))
 
 
 def _drop_stale_extension() -> None:

@@ -1,0 +1,245 @@
+"""The performance gates: `check_gates.py run` measures and judges; the limits are in gates.toml.
+
+ratios       Rust against Python in the same process: minima of CPU time, so load does not matter (2 % under load 4).
+ceilings     instructions per call, exact under valgrind; only against figures of the same toolchain.
+binding      instructions through Python against the same call from Rust: what the conversions add.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import workload
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+GATES = Path(__file__).with_name("gates.toml")
+CEILINGS = Path(__file__).with_name("ceilings.json")
+INSTRUCTION_SLACK = 1.01
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+BENCH = [
+    *(
+        "-m",
+        "pytest",
+        "benches/bench_engine.py",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--benchmark-only",
+        "--benchmark-enable",
+    ),
+    *("--benchmark-timer=time.process_time", "--benchmark-disable-gc", "--benchmark-warmup=on"),
+    *("--benchmark-warmup-iterations=1000", "--benchmark-min-rounds=30", "--benchmark-min-time=0.002"),
+    *("--benchmark-max-time=0.5", "--benchmark-group-by=group", "--benchmark-columns=min,median,iqr,rounds"),
+]
+
+
+class Verdict:
+    """Collects lines and failures, so that every gate is seen before the exit code."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def judge(self, name: str, found: str, limit: str, *, holds: bool) -> None:
+        print(f"{'ok  ' if holds else 'FAIL'} {name:<28} {found:>16}   limit {limit}")
+        if not holds:
+            self.failures.append(f"{name}: {found}, limit {limit}")
+
+    def exit_code(self) -> int:
+        for failure in self.failures:
+            print(f"gate failed: {failure}", file=sys.stderr)
+        return 1 if self.failures else 0
+
+
+def load_gates(path: Path = GATES) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+# ── ratios ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure(report: Path, *more: str) -> None:
+    """Run the benchmarks and write pytest-benchmark's JSON."""
+    subprocess.run([sys.executable, *BENCH, f"--benchmark-json={report}", *more], cwd=ROOT, check=True)
+
+
+def minima(report: Path) -> dict[tuple[str, str], float]:
+    """Return {(group, who): seconds}; who is python, rust or loop."""
+    found: dict[tuple[str, str], float] = {}
+    for bench in json.loads(report.read_text())["benchmarks"]:
+        who = (bench.get("params") or {}).get("engine_name", "loop")
+        found[bench["group"], who] = bench["stats"]["min"]
+    return found
+
+
+def check_ratios(report: Path, gates: Mapping[str, Any], verdict: Verdict) -> None:
+    """Judge every gate whose two sides were measured."""
+    times = minima(report)
+    for gate in gates["ratio"]:
+        slow, fast = times.get((gate["call"], gate["slow"])), times.get((gate["call"], "rust"))
+        if slow is None or fast is None:
+            continue
+        floor = gate.get("floor_by_python", {}).get(PYTHON, gate["floor"])
+        name = f"{gate['call']} {gate['slow']}/rust"
+        verdict.judge(name, f"{slow / fast:.2f}x", f">= {floor}x", holds=slow / fast >= floor)
+    for gate in gates["time"]:
+        taken = times.get((gate["call"], "rust"))
+        if taken is not None:
+            holds = taken * 1e6 <= gate["max_us"]
+            verdict.judge(f"{gate['call']} CPU time", f"{taken * 1e6:.2f} us", f"<= {gate['max_us']} us", holds=holds)
+
+
+# ── instructions ────────────────────────────────────────────────────────────────────────────────
+
+
+def can_count() -> bool:
+    return all(shutil.which(program) for program in ("valgrind", "setarch"))
+
+
+def instructions(command: list[str]) -> int:
+    """Count the instructions of one run; hash seed and addresses fixed, so the count is exact."""
+    counted = subprocess.run(
+        ["setarch", "-R", "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command],
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Collected : (\d+)", counted.stderr)
+    if found is None:
+        raise SystemExit(f"callgrind gave no count:\n{counted.stderr[-2000:]}")
+    return int(found.group(1))
+
+
+def per_call(command: list[str], times: int) -> int:
+    """Two runs; the difference removes the start-up. `{}` in the command is the number of calls."""
+    few, many = ([part.replace("{}", str(count)) for part in command] for count in (10, 10 + times))
+    return (instructions(many) - instructions(few)) // times
+
+
+def python_call(call: str, times: int) -> int:
+    return per_call([sys.executable, __file__, "call", "rust", call, "{}"], times)
+
+
+def toolchain() -> str:
+    """Instruction counts belong to this: compiler, interpreter, PyO3 and every other crate."""
+    rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    lock = (ROOT / "Cargo.lock").read_bytes()
+    pyo3 = re.search(rb'name = "pyo3"\nversion = "([^"]+)"', lock)
+    parts = [f"rustc {rustc}", f"CPython {platform.python_version()}", platform.machine()]
+    parts += [f"PyO3 {pyo3.group(1).decode() if pyo3 else '?'}", f"lock {hashlib.sha256(lock).hexdigest()[:12]}"]
+    return ", ".join(parts)
+
+
+def check_ceilings(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = False) -> None:
+    """Judge against ceilings.json where it knows this toolchain; else say so, or write them."""
+    key = toolchain()
+    known: dict[str, dict[str, int]] = json.loads(CEILINGS.read_text()) if CEILINGS.exists() else {}
+    found = {gate["call"]: python_call(gate["call"], gate["times"]) for gate in gates["ceiling"]}
+    if write:
+        CEILINGS.write_text(json.dumps({**known, key: found}, indent=2, sort_keys=True) + "\n")
+        print(f"wrote {CEILINGS.name} for {key}: {found}")
+    elif key not in known:
+        print(f"note: no instruction ceilings for {key}: {found}. Review and commit `check_gates.py ceilings --write`")
+    else:
+        for call, count in found.items():
+            limit = int(known[key][call] * INSTRUCTION_SLACK)
+            verdict.judge(f"{call} instructions", f"{count:,}", f"<= {limit:,}", holds=count <= limit)
+
+
+def check_binding(gates: Mapping[str, Any], verdict: Verdict) -> None:
+    """Compare a call through Python with the same call in a Rust program."""
+    target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
+    build = ["cargo", "build", "-q", "--release", "--locked", "-p", "noetl-worker-engine", "--example", "calls"]
+    subprocess.run(build, cwd=ROOT, check=True, env={**os.environ, "CARGO_TARGET_DIR": target})
+    program = str(Path(target) / "release" / "examples" / "calls")
+    with tempfile.TemporaryDirectory(prefix="noetl-gates-") as folder:
+        for gate in gates["binding"]:
+            kind, _, size = gate["call"].partition("_")
+            contents = [workload.cases(), workload.VARIABLES] if kind == "match" else []
+            paths = [Path(folder, f"{gate['call']}-{position}") for position in range(len(contents) + 1)]
+            for path, content in zip(paths, [*contents, workload.result(int(size))], strict=True):
+                path.write_bytes(content)
+            bare = per_call([program, kind, "{}", *map(str, paths)], gate["times"])
+            through = python_call(gate["call"], gate["times"])
+            share = through / bare - 1
+            limit = gate["max_share"]
+            verdict.judge(f"{gate['call']} binding", f"{share:+.1%}", f"<= {limit:.0%}", holds=share <= limit)
+
+
+# ── commands ────────────────────────────────────────────────────────────────────────────────────
+
+
+def require_release_build() -> None:
+    core = workload.engine("rust")
+    if core.BUILD_PROFILE != "release":
+        raise SystemExit(f"{core.__file__} is a {core.BUILD_PROFILE} build; build with `maturin develop --release`")
+
+
+def run_all(report: Path, verdict: Verdict) -> None:
+    gates = load_gates()
+    try:
+        require_release_build()
+    except ImportError as error:
+        print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
+        return
+    measure(report)
+    check_ratios(report, gates, verdict)
+    if can_count():
+        check_ceilings(gates, verdict)
+        if shutil.which("cargo"):
+            check_binding(gates, verdict)
+    else:
+        print("note: no valgrind, the instruction gates were not looked at")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="measure and judge everything")
+    ratios = commands.add_parser("ratios", help="judge a pytest-benchmark report")
+    ratios.add_argument("report", type=Path)
+    ceilings = commands.add_parser("ceilings", help="count instructions and judge, or --write them")
+    ceilings.add_argument("--write", action="store_true")
+    commands.add_parser("binding", help="judge what the binding adds")
+    call = commands.add_parser("call", help="make one call N times (what callgrind counts)")
+    call.add_argument("engine")
+    call.add_argument("name")
+    call.add_argument("times", type=int)
+    options = parser.parse_args()
+    verdict = Verdict()
+    if options.command == "call":
+        made = workload.call(options.engine, options.name)
+        for _ in range(options.times):
+            made()
+    elif options.command == "ratios":
+        check_ratios(options.report, load_gates(), verdict)
+    elif options.command == "ceilings":
+        check_ceilings(load_gates(), verdict, write=options.write)
+    elif options.command == "binding":
+        check_binding(load_gates(), verdict)
+    else:
+        run_all(ROOT / "bench.json", verdict)
+    return verdict.exit_code()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
