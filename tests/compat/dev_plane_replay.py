@@ -130,7 +130,7 @@ class Driver:
         self, row: CommandRow, response: Any, *, is_ok: bool = True, is_single: bool = False, node: str | None = None
     ) -> None:
         """Report a command's end, in the Python worker's batch form or as single events."""
-        result = {"status": "COMPLETED" if is_ok else "FAILED", "context": {}}
+        result: Record = {"status": "COMPLETED" if is_ok else "FAILED", "context": {}}
         if is_ok:
             events = [("call.done", {"response": response, "result": result}, True), ("command.completed", {}, False)]
         else:

@@ -37,7 +37,7 @@ def paths_by_execution() -> dict[str, str]:
             known[answer["execution_id"]] = str(record["req"]["path"])
         elif isinstance(answer.get("path"), str) and "execution_id" in answer:
             known[str(answer["execution_id"])] = answer["path"]
-        seen = answer.get("context") if isinstance(answer.get("context"), dict) else {}
+        seen: Any = answer.get("context") if isinstance(answer.get("context"), dict) else {}
         catalog_id = (answer.get("meta") or {}).get("catalog_id") or (seen.get("render_context") or {}).get(
             "catalog_id"
         )

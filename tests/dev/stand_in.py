@@ -29,8 +29,13 @@ class StandInWorker:
         self.snowflake = Snowflake(7)
         self.claimed: list[dict[str, Any]] = []
         self.refused: list[int] = []
+        self.slots = asyncio.Semaphore(16)
 
     async def handle(self, notification: dict[str, Any]) -> None:
+        async with self.slots:
+            await self.claim_and_run(notification)
+
+    async def claim_and_run(self, notification: dict[str, Any]) -> None:
         answer = await self.client.post(
             f"/api/commands/{notification['event_id']}/claim", json={"worker_id": self.worker_id}
         )
@@ -136,7 +141,10 @@ class StandInWorker:
         self.snowflake.observe(command["event_id"])
         if error is None:
             result = {"status": "success", "context": {"status": "success", "data": data}}
-            parts = [("call.done", {"call_index": 0, "result": result}), ("command.completed", {"status": "success"})]
+            parts: list[tuple[str, dict[str, Any]]] = [
+                ("call.done", {"call_index": 0, "result": result}),
+                ("command.completed", {"status": "success"}),
+            ]
         else:
             parts = [("call.error", {"error": error}), ("command.failed", {"error": error})]
         for name, context in [("command.started", {}), *parts]:

@@ -17,7 +17,7 @@ from noetl_worker.models import JsonValue
 
 __all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger"]
 
-_MAX_PASSES: Final = 1000
+_MAX_PASSES: Final = 100
 """Steps without a tool that may follow each other; more is a circle."""
 
 

@@ -1,0 +1,476 @@
+"""The development plane as tests use it: bulk commands, faults, outages, reclaims, the reaper."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import nats
+import pytest
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from dev.stand_in import event, stand_in
+from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
+from noetl_worker.dev.wire_form import Issued
+from noetl_worker.models import Dialect
+
+CLAIM = "POST /api/commands/{event_id}/claim"
+BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(main)
+
+
+@asynccontextmanager
+async def serving(**given: Any) -> AsyncIterator[tuple[DevControlPlane, httpx.AsyncClient]]:
+    """A plane without NATS, and a client for it."""
+    async with (
+        DevControlPlane(PlaneSettings(**given)) as plane,
+        httpx.AsyncClient(base_url=plane.url, timeout=5) as client,
+    ):
+        yield plane, client
+
+
+async def claim(client: httpx.AsyncClient, command: Issued, worker_id: str = "w") -> httpx.Response:
+    return await client.post(f"/api/commands/{command.event_id}/claim", json={"worker_id": worker_id})
+
+
+async def report(
+    client: httpx.AsyncClient, command: Issued, *events: dict[str, Any], key: str | None = None
+) -> httpx.Response:
+    body = {"execution_id": str(command.execution_id), "worker_id": "w", "events": list(events)}
+    return await client.post("/api/events/batch", json=body, headers={"Idempotency-Key": key} if key else {})
+
+
+def done(command: Issued, response: Any = None) -> list[dict[str, Any]]:
+    """call.done, step.exit, command.completed of one command."""
+    named = {"command_id": command.command_id}
+    result = {"status": "COMPLETED", "context": {}}
+    return [
+        event(command.node, "call.done", {**named, "response": response or {}, "result": result}, is_actionable=True),
+        event(command.node, "step.exit", {**named, "status": "COMPLETED", "result": result}),
+        event(command.node, "command.completed", named),
+    ]
+
+
+# ── commands in bulk ────────────────────────────────────────────────────────────────────────────
+
+
+@BOTH
+def test_two_hundred_raw_commands_run_and_end_their_execution(dialect: Dialect) -> None:
+    async def main() -> None:
+        async with (
+            NatsServer() as server,
+            DevControlPlane(PlaneSettings(dialect=dialect), nats_url=server.url) as plane,
+            stand_in(server.url, plane.url, dialect) as worker,
+        ):
+            issued = await plane.create_commands(RawCommand() for _ in range(200))
+            assert await plane.wait_ended(issued[0].execution_id, timeout_s=30) == "COMPLETED"
+            assert len({command["event_id"] for command in worker.claimed}) == 200
+            assert plane.requests[CLAIM] == 200
+
+    run(main())
+
+
+@BOTH
+def test_raw_command_is_claimed_as_it_was_given(dialect: Dialect) -> None:
+    async def main() -> None:
+        async with serving(dialect=dialect) as (plane, client):
+            case = {"when": [], "then": "continue"}
+            raw = RawCommand("shell", {"command": "ls"}, input={"a": 1}, cases=[case], step="list", meta={"x": 2})
+            (issued,) = await plane.create_commands([raw])
+            answer = (await claim(client, issued)).json()
+            assert (answer["action"], answer["node_name"], answer["meta"]["x"]) == ("shell", "list", 2)
+            assert answer["context"]["cases"] == [case]
+            config = answer["context"]["tool_config"]
+            assert config["command"] == "ls"
+            given = config["args"] if dialect is Dialect.RUST else answer["context"]["input"]
+            assert given == {"a": 1}
+
+    run(main())
+
+
+def test_one_execution_each_when_asked_for() -> None:
+    async def main() -> None:
+        async with serving() as (plane, _):
+            issued = await plane.create_commands([RawCommand()] * 3, one_execution=False)
+            assert len({one.execution_id for one in issued}) == 3
+
+    run(main())
+
+
+def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
+    async def main() -> None:
+        async with serving(store=tmp_path / "log.sqlite") as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            await claim(client, issued)
+        again = DevControlPlane(PlaneSettings(store=tmp_path / "log.sqlite"))
+        kinds = [one.event_type for one in again.events(issued.execution_id)]
+        assert kinds == ["playbook.initialized", "workflow.initialized", "command.issued", "command.claimed"]
+        await again.close()
+
+    run(main())
+
+
+# ── faults and outages ──────────────────────────────────────────────────────────────────────────
+
+
+def test_fault_hook_answers_instead_of_the_plane() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+
+            def broken(request: Request) -> Response | None:
+                return HTMLResponse("<html>", 503) if request.url.path.endswith("/claim") else None
+
+            plane.fault = broken
+            assert (await claim(client, issued)).status_code == 503
+            assert (await client.get("/api/health")).json() == {"status": "ok"}
+            plane.fault = None
+            assert (await claim(client, issued)).status_code == 200
+            assert plane.requests[CLAIM] == 2
+
+    run(main())
+
+
+def test_fault_hook_may_hang() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            released = asyncio.Event()
+
+            async def hang(request: Request) -> Response | None:
+                await released.wait()
+                return None
+
+            plane.fault = hang
+            with pytest.raises(httpx.ReadTimeout):
+                await client.get("/api/health", timeout=0.05)
+            released.set()
+
+    run(main())
+
+
+def test_outage_refuses_connections_and_ends_on_the_same_port() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            url = plane.url
+            async with plane.outage():
+                with pytest.raises(httpx.ConnectError):
+                    await claim(client, issued)
+            assert plane.url == url
+            assert (await claim(client, issued)).status_code == 200
+
+    run(main())
+
+
+def test_two_starts_and_two_stops_do_no_harm() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            await plane.start()
+            assert (await client.get("/health")).status_code == 200
+            await plane.stop()
+            await plane.stop()
+
+    run(main())
+
+
+def test_waiting_in_vain_says_how_long() -> None:
+    async def main() -> None:
+        async with serving() as (plane, _):
+            (issued,) = await plane.create_commands([RawCommand()])
+            with pytest.raises(TimeoutError, match=r"not within 0\.01 s"):
+                await plane.wait_ended(issued.execution_id, timeout_s=0.01)
+
+    run(main())
+
+
+@BOTH
+def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) -> None:
+    async def main() -> None:
+        async with serving(dialect=dialect) as (_, client):
+            nothing, wrong = await client.get("/api/none"), await client.put("/api/health")
+            assert (nothing.status_code, wrong.status_code) == (404, 405)
+            if dialect is Dialect.PYTHON:
+                assert (nothing.json(), wrong.json()) == ({"detail": "Not Found"}, {"detail": "Method Not Allowed"})
+            else:
+                assert (nothing.content, wrong.content) == (b"", b"")
+
+    run(main())
+
+
+# ── batches ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            first, second = await plane.create_commands([RawCommand()] * 2)
+            await report(client, first, *done(first), *done(second))
+            await plane.settle()
+            execution = plane.execution(first.execution_id)
+            assert set(execution.open_commands) == {str(first.command_id)}
+            assert not execution.is_over
+
+    run(main())
+
+
+def test_known_key_is_a_duplicate_whatever_its_body() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            started = event("start", "command.started", {"command_id": issued.command_id})
+            one = (await report(client, issued, started, key="k")).json()
+            two = (await report(client, issued, *done(issued), key="k")).json()
+            assert (one["duplicate"], two["duplicate"]) == (False, True)
+            assert two["request_id"] == one["request_id"]
+            assert plane.events(issued.execution_id, "call.done") == []
+
+    run(main())
+
+
+def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            plane.batches.fault = "ack_timeout"
+            lost = await report(client, issued, *done(issued), key="k1")
+            assert (lost.status_code, lost.json()["detail"]["code"]) == (503, "ack_timeout")
+            plane.batches.fault = None
+            request_id = lost.json()["detail"]["request_id"]
+            assert (await client.get(f"/api/events/batch/{request_id}/status")).json()["state"] == "failed"
+            assert (await report(client, issued, *done(issued), key="k1")).json()["duplicate"]
+            await report(client, issued, *done(issued), key="k2")
+            await plane.settle()
+            assert not plane.execution(issued.execution_id).is_over
+            exit_only = {**done(issued)[1], "actionable": True}
+            await report(client, issued, exit_only, key="k3")
+            assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
+
+    run(main())
+
+
+def test_events_that_cannot_be_queued_are_not_stored() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            plane.batches.fault = "queue_unavailable"
+            answer = await report(client, issued, *done(issued))
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, False)
+            assert plane.events(issued.execution_id, "call.done") == []
+
+    run(main())
+
+
+def test_second_result_of_a_command_changes_nothing() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            first, second = await plane.create_commands([RawCommand()] * 2)
+            for response in ({"n": 1}, {"n": 2}):
+                await report(client, first, *done(first, response))
+            await plane.settle()
+            assert plane.execution(first.execution_id).last_result == {"n": 1}
+            assert len(plane.events_of_command(first.event_id, "call.done")) == 2
+            await report(client, second, *done(second))
+            assert await plane.wait_ended(first.execution_id) == "COMPLETED"
+
+    run(main())
+
+
+def test_single_events_in_either_order_end_the_execution() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            for order in (("call.done", "command.completed"), ("command.completed", "call.done")):
+                (issued,) = await plane.create_commands([RawCommand()])
+                for name in order:
+                    body = {"execution_id": issued.execution_id, "step": "start", "event_type": name}
+                    await client.post("/api/events", json={**body, "context": {"command_id": issued.command_id}})
+                assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
+
+    run(main())
+
+
+def test_failure_is_the_end_with_its_text() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            payload = {"command_id": issued.command_id, "error": "boom"}
+            await report(
+                client,
+                issued,
+                event("start", "call.error", payload, is_actionable=True),
+                event("start", "command.failed", payload),
+            )
+            assert await plane.wait_ended(issued.execution_id) == "FAILED"
+            assert plane.execution(issued.execution_id).error == "boom"
+            assert plane.command(issued.event_id).status == "FAILED"
+            (ended,) = plane.events(issued.execution_id, "playbook.failed")
+            assert ended.error == "boom"
+
+    run(main())
+
+
+# ── claims, reaper, publish recovery ────────────────────────────────────────────────────────────
+
+
+def test_claim_of_a_silent_holder_is_given_away_after_the_lease() -> None:
+    async def main() -> None:
+        async with serving(claim_lease_s=0.05, claims_cache_ttl_s=0.01) as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            await claim(client, issued, "ghost")
+            assert (await claim(client, issued, "b")).status_code == 409
+            while (answer := await claim(client, issued, "b")).status_code == 409:
+                assert answer.headers["retry-after"] == "2"
+            assert answer.status_code == 200
+            meta = plane.events_of_command(issued.event_id, "command.claimed")[-1].meta
+            assert meta == {
+                "worker_id": "b",
+                "reclaimed": True,
+                "reclaimed_from_worker": "ghost",
+                "reclaimed_reason": "worker_missing",
+            }
+
+    run(main())
+
+
+def test_claim_lock_of_somebody_else_has_no_owner() -> None:
+    async def main() -> None:
+        async with serving() as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            plane.claims.hold(issued.event_id)
+            answer = await claim(client, issued)
+            assert answer.json() == {"detail": {"code": "active_claim", "message": "Command is being claimed"}}
+            plane.claims.release(issued.event_id)
+            assert (await claim(client, issued)).status_code == 200
+
+    run(main())
+
+
+async def next_message(subscription: Any) -> dict[str, Any]:
+    message = await subscription.next_msg(timeout=5)
+    found = json.loads(message.data)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id() -> None:
+    async def main() -> None:
+        settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=0.05, worker_stale_s=0.05)
+        async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
+            connection = await nats.connect(server.url)
+            subscription = await connection.subscribe("noetl.commands")
+            await connection.flush()
+            (issued,) = await plane.create_commands([RawCommand()])
+            assert (await next_message(subscription))["command_id"] == issued.command_id
+            assert (await next_message(subscription))["command_id"] == str(issued.command_id)
+            async with httpx.AsyncClient(base_url=plane.url) as client:
+                await claim(client, issued, "ghost")
+            assert (await next_message(subscription))["command_id"] == str(issued.command_id)
+            await connection.close()
+
+    run(main())
+
+
+def test_command_that_could_not_be_published_is_published_later() -> None:
+    async def main() -> None:
+        settings = PlaneSettings(publish_recovery_delay_s=0.05)
+        async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
+            connection = await nats.connect(server.url)
+            subscription = await connection.subscribe("noetl.commands")
+            await connection.flush()
+            (issued,) = await plane.create_commands([RawCommand()], publish=False)
+            assert (await next_message(subscription))["command_id"] == issued.command_id
+            assert plane.command(issued.event_id).published_at is not None
+            await connection.close()
+
+    run(main())
+
+
+def test_no_reaper_on_the_rust_plane() -> None:
+    async def main() -> None:
+        async with serving(dialect=Dialect.RUST, reaper_interval_s=0.01, pending_retry_s=0.0) as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            plane.log.set_published([issued.event_id], 1.0)
+            for _ in range(5):
+                await client.get("/api/health")
+            assert plane.reaper.republished == 0
+
+    run(main())
+
+
+# ── the Rust plane's traps ──────────────────────────────────────────────────────────────────────
+
+
+def rust_event(issued: Issued, name: str, event_id: int | None, **meta: Any) -> dict[str, Any]:
+    result = {"status": "success", "context": {"data": {"n": 1}}}
+    body = {
+        "execution_id": issued.execution_id,
+        "event_type": name,
+        "step": issued.node,
+        "status": "success",
+        "context": {"command_id": issued.command_id, "result": result},
+        "meta": meta,
+    }
+    return body if event_id is None else {**body, "event_id": event_id}
+
+
+def test_ids_below_the_planes_own_leave_the_execution_running() -> None:
+    async def main() -> None:
+        async with serving(dialect=Dialect.RUST) as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            await claim(client, issued)
+            behind = issued.event_id - (60_000 << 22)
+            for number, name in enumerate(("call.done", "command.completed")):
+                answer = await client.post("/api/events", json=rust_event(issued, name, behind + number))
+                assert answer.status_code == 200
+            assert plane.execution(issued.execution_id).status == "RUNNING"
+            for name in ("call.done", "command.completed"):
+                await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next()))
+            assert plane.execution(issued.execution_id).status == "COMPLETED"
+
+    run(main())
+
+
+def test_finished_command_without_meta_lets_the_same_worker_in_again() -> None:
+    async def main() -> None:
+        async with serving(dialect=Dialect.RUST) as (plane, client):
+            one, two = await plane.create_commands([RawCommand()] * 2, one_execution=False)
+            for issued, meta in ((one, {"attempts": 0}), (two, {"command_id": two.command_id})):
+                await claim(client, issued)
+                for name in ("call.done", "command.completed"):
+                    await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next(), **meta))
+                assert plane.execution(issued.execution_id).status == "COMPLETED"
+            assert (await claim(client, one)).status_code == 200
+            assert (await claim(client, one, "other")).status_code == 409
+            assert (await claim(client, two)).json()["error"] == "Command already reached terminal state"
+
+    run(main())
+
+
+def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> None:
+    async def main() -> None:
+        async with serving(dialect=Dialect.RUST) as (plane, client):
+            (issued,) = await plane.create_commands([RawCommand()])
+            await claim(client, issued)
+            named = {"command_id": issued.command_id}
+            early = plane.log.ids.next()
+            body = {
+                "execution_id": str(issued.execution_id),
+                "events": [
+                    {"step": "start", "name": "command.started", "payload": named},
+                    {"step": "start", "name": "call.done", "payload": {**named, "result": {"status": "success"}}},
+                ],
+            }
+            ids = (await client.post("/api/events/batch", json=body)).json()["event_ids"]
+            await client.post("/api/events", json=rust_event(issued, "command.completed", early, **named))
+            assert plane.execution(issued.execution_id).status == "RUNNING"
+            await client.post("/api/events", json=rust_event(issued, "command.completed", ids[-1] + 1, **named))
+            assert plane.execution(issued.execution_id).status == "COMPLETED"
+
+    run(main())

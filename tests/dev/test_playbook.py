@@ -1,0 +1,122 @@
+"""Playbooks: what is read, and the one line that says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from noetl_worker.dev.playbook import Playbook, known_kinds, load_playbook, parse_yaml
+from noetl_worker.errors import PlaybookError
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+HEAD = "metadata: {name: p, path: p}\n"
+
+
+def workflow(*steps: str) -> str:
+    return HEAD + "workflow:\n" + "".join(f"  - {step}\n" for step in steps)
+
+
+START = "{step: start, tool: {kind: noop}, next: {arcs: [{step: second}]}}"
+SECOND = "{step: second, tool: {kind: shell, command: ls}}"
+
+WRONG = [
+    (HEAD, "workflow is missing"),
+    (HEAD + "worklfow: []", "workflow is missing; is 'worklfow' meant to be it?"),
+    (HEAD + "workflow: []", "workflow must be a list with at least one step"),
+    (workflow("{step: strat, tool: {kind: noop}}"), "no step is named 'start'; did you mean 'strat'?"),
+    (workflow("{step: start}"), "step 'start': tool is missing"),
+    (workflow("{step: start, tool: {}}"), "step 'start', tool.kind is missing"),
+    (
+        workflow("{step: start, tool: {kind: pyhton}}"),
+        "step 'start', tool.kind: no tool is named 'pyhton'; did you mean 'python'?",
+    ),
+    (
+        workflow("{step: start, tool: [{name: a, kind: noop}, {name: b, kind: sehll}]}"),
+        "step 'start', tool[1].kind: no tool is named 'sehll'; did you mean 'shell'?",
+    ),
+    (
+        workflow(START.replace("second", "secnod"), SECOND),
+        "step 'start': next.arcs[0].step names no step: 'secnod'; did you mean 'second'?",
+    ),
+    (workflow(START, SECOND, SECOND), "step 'second' is there twice"),
+    (workflow("{tool: {kind: noop}}"), "workflow[0].step is missing: every step needs a name"),
+    (workflow("{step: start, tol: {kind: noop}}"), "step 'start': unknown field 'tol'; did you mean 'tool'?"),
+    (
+        workflow("{step: start, tool: {kind: noop}, loop: {iterator: x}}"),
+        "step 'start': loop.in is missing",
+    ),
+    (
+        workflow("{step: start, tool: {kind: noop}, loop: {in: [1], spec: {mode: paralel}}}"),
+        "step 'start': loop.spec.mode is 'paralel', not sequential or parallel",
+    ),
+    (
+        workflow("{step: start, tool: {kind: noop}, loop: {in: [1], spec: {max_in_flight: 0}}}"),
+        "step 'start': loop.spec.max_in_flight must be a whole number of at least 1",
+    ),
+    (
+        workflow("{step: start, tool: {kind: noop}, next: {spec: {mode: any}, arcs: []}}"),
+        "step 'start': next.spec.mode is 'any', not exclusive or inclusive",
+    ),
+    (
+        workflow("{step: start, tool: {kind: noop}, next: {arc: []}}"),
+        "step 'start': next.arcs must be a list; is 'arc' meant to be it?",
+    ),
+    ("workload: [", "not YAML at line 1, column 12: did not find expected node content"),
+    ("just text", "a playbook is a mapping with metadata and workflow"),
+    (workflow(START, SECOND) + "workload: [1]\n", "workload must be a mapping"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_what_is_wrong_is_one_line_that_names_step_and_field(text: str, message: str) -> None:
+    with pytest.raises(PlaybookError) as caught:
+        load_playbook(text, source="a.yaml")
+    said = str(caught.value)
+    assert said == f"a.yaml: {message}" or (message.startswith("not YAML") and said.startswith("a.yaml: not YAML"))
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_examples_are_in_order(path: Path) -> None:
+    assert load_playbook(path.read_text(encoding="utf-8"), source=path.name).first is not None
+
+
+def test_end_needs_no_step() -> None:
+    load_playbook(workflow("{step: start, tool: {kind: noop}, next: {arcs: [{step: end}]}}"))
+
+
+def test_an_integrators_kind_is_accepted_when_named() -> None:
+    text = workflow("{step: start, tool: {kind: my_tool}}")
+    load_playbook(text, kinds={*known_kinds(), "my_tool"})
+    with pytest.raises(PlaybookError):
+        load_playbook(text)
+
+
+def test_written_forms_of_next_are_equal() -> None:
+    forms = (
+        "next: second",
+        "next: [second]",
+        "next: [{step: second}]",
+        "next: {step: second}",
+        "next: {arcs: [{step: second}]}",
+    )
+    for form in forms:
+        text = workflow("{step: start, tool: {kind: noop}, " + form + "}", SECOND)
+        found = load_playbook(text).steps["start"].arcs
+        assert [arc.step for arc in found] == ["second"], form
+
+
+def test_labelled_and_unnamed_tasks_get_names() -> None:
+    text = workflow("{step: start, tool: [{fetch: {kind: http}}, {kind: noop}]}")
+    tool = load_playbook(text).steps["start"].tool
+    assert isinstance(tool, list)
+    assert [(task["name"], task["kind"]) for task in tool] == [("fetch", "http"), ("task_2", "noop")]
+
+
+def test_lenient_reading_judges_nothing() -> None:
+    document = parse_yaml("workflow: [{step: alpha, next: {arcs: [{step: nowhere}]}}, 7]")
+    assert isinstance(document, dict)
+    playbook = Playbook.of(document)
+    assert (playbook.path, [*playbook.steps]) == ("unknown", ["alpha"])
+    assert playbook.first is playbook.steps["alpha"]

@@ -1,0 +1,300 @@
+"""The DSL core with a small worker: what runs, with which inputs, and how it ends, on both dialects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.stand_in import StandInWorker, stand_in
+from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings
+from noetl_worker.dev.execution import Execution
+from noetl_worker.models import Dialect
+
+BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
+NOOP = {"kind": "noop"}
+
+
+def python(code: str, **given: Any) -> dict[str, Any]:
+    return {"kind": "python", "input": given, "code": code}
+
+
+def playbook(*steps: dict[str, Any], workload: dict[str, Any] | None = None, path: str = "p") -> str:
+    document = {
+        "apiVersion": "noetl.io/v2",
+        "kind": "Playbook",
+        "metadata": {"name": path, "path": path},
+        "workload": workload or {},
+        "workflow": list(steps),
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def arcs(*found: Any, mode: str = "exclusive") -> dict[str, Any]:
+    return {"spec": {"mode": mode}, "arcs": list(found)}
+
+
+Check = Callable[[DevControlPlane, StandInWorker, Execution], Awaitable[None] | None]
+
+
+def ran(dialect: Dialect, *texts: str, payload: dict[str, Any] | None = None) -> tuple[Execution, list[dict[str, Any]]]:
+    """Run the first playbook to its end; the execution, and every command the worker claimed."""
+
+    async def main() -> tuple[Execution, list[dict[str, Any]]]:
+        settings = PlaneSettings(dialect=dialect)
+        async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
+            for text in texts:
+                plane.register_playbook(text)
+            async with stand_in(nats.url, plane.url, dialect) as worker:
+                execution_id = await plane.execute("p", payload)
+                await plane.wait_all_ended()
+                return plane.execution(execution_id), worker.claimed
+
+    return asyncio.run(main())
+
+
+def steps_of(claimed: list[dict[str, Any]]) -> list[str]:
+    return [command["node_name"].partition(":")[0] for command in claimed]
+
+
+def given_to(claimed: list[dict[str, Any]], step: str) -> list[dict[str, Any]]:
+    """Inputs of a step's commands, where either dialect puts them."""
+    found = [command["context"] for command in claimed if command["node_name"] == step]
+    return [
+        {
+            **context.get("input", {}),
+            **context["tool_config"].get("input", {}),
+            **context["tool_config"].get("args", {}),
+        }
+        for context in found
+    ]
+
+
+@BOTH
+def test_workload_and_payload_reach_templates(dialect: Dialect) -> None:
+    text = playbook(
+        {"step": "start", "tool": python("result = {'x': a + b}", a="{{ workload.a }}", b="{{ b }}")},
+        workload={"a": 1, "b": 2},
+    )
+    execution, _ = ran(dialect, text, payload={"b": 40})
+    assert execution.status == "COMPLETED"
+    assert execution.last_result == {"x": 41}
+
+
+@BOTH
+def test_exclusive_arcs_take_the_first_that_holds(dialect: Dialect) -> None:
+    start = {
+        "step": "start",
+        "tool": python("result = {'n': 5}"),
+        "next": arcs(
+            {"step": "no", "when": "{{ start.n > 7 }}"}, {"step": "yes", "when": "start.n > 3"}, {"step": "no"}
+        ),
+    }
+    execution, claimed = ran(dialect, playbook(start, {"step": "yes", "tool": NOOP}, {"step": "no", "tool": NOOP}))
+    assert (execution.status, steps_of(claimed)) == ("COMPLETED", ["start", "yes"])
+
+
+@BOTH
+def test_inclusive_arcs_take_all_that_hold(dialect: Dialect) -> None:
+    start = {
+        "step": "start",
+        "tool": python("result = {'n': 5}"),
+        "next": arcs(
+            {"step": "a", "when": "{{ start.n > 3 }}"}, {"step": "b"}, {"step": "c", "when": False}, mode="inclusive"
+        ),
+    }
+    others = [{"step": name, "tool": NOOP} for name in "abc"]
+    execution, claimed = ran(dialect, playbook(start, *others))
+    assert (execution.status, sorted(steps_of(claimed))) == ("COMPLETED", ["a", "b", "start"])
+
+
+@BOTH
+def test_step_set_comes_before_the_arcs_and_arc_set_after(dialect: Dialect) -> None:
+    start = {
+        "step": "start",
+        "tool": python("result = {'n': 5}"),
+        "set": {"ctx.n": "{{ output.data.n }}", "iter.gone": 1},
+        "next": arcs({"step": "use", "when": "{{ ctx.n == 5 }}", "set": {"ctx.note": "saw {{ ctx.n }}"}}),
+    }
+    use = {"step": "use", "tool": python("result = {}", n="{{ ctx.n }}", note="{{ ctx.note }}", gone="{{ ctx.gone }}")}
+    _, claimed = ran(dialect, playbook(start, use))
+    assert given_to(claimed, "use") == [{"n": 5, "note": "saw 5", "gone": None}]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "spec", [{"mode": "sequential"}, {"mode": "parallel", "max_in_flight": 2}, {"mode": "parallel"}]
+)
+def test_loop_runs_every_item_and_collects_in_order(dialect: Dialect, spec: dict[str, Any]) -> None:
+    each = {
+        "step": "start",
+        "loop": {"in": "{{ workload.items }}", "iterator": "n", "spec": spec},
+        "tool": python("result = {'square': n * n}", n="{{ iter.n }}"),
+        "next": arcs({"step": "after", "when": "{{ event.name == 'loop.done' }}"}),
+    }
+    after = {"step": "after", "tool": python("result = {'seen': seen}", seen="{{ start }}")}
+    execution, claimed = ran(dialect, playbook(each, after, workload={"items": [3, 1, 2]}))
+    assert (execution.status, sorted(steps_of(claimed))) == ("COMPLETED", ["after", "start", "start", "start"])
+    seen = execution.last_result["seen"]
+    rows = seen["results"] if dialect is Dialect.PYTHON else [row["context"]["data"] for row in seen]
+    assert rows == [{"square": 9}, {"square": 1}, {"square": 4}]
+
+
+@BOTH
+def test_empty_loop_is_passed(dialect: Dialect) -> None:
+    each = {"step": "start", "loop": {"in": [], "iterator": "n"}, "tool": NOOP, "next": arcs({"step": "after"})}
+    execution, claimed = ran(dialect, playbook(each, {"step": "after", "tool": NOOP}))
+    assert (execution.status, steps_of(claimed)) == ("COMPLETED", ["after"])
+
+
+@BOTH
+def test_loop_over_something_else_fails_and_says_so(dialect: Dialect) -> None:
+    each = {"step": "start", "loop": {"in": "{{ workload.n }}", "iterator": "n"}, "tool": NOOP}
+    execution, _ = ran(dialect, playbook(each, workload={"n": 7}))
+    assert (execution.status, execution.error) == ("FAILED", "step 'start': loop.in is not a list: {{ workload.n }}")
+
+
+@BOTH
+def test_loop_with_sequence_body_gets_its_item(dialect: Dialect) -> None:
+    tasks = [
+        {"name": "double", **python("result = {'n': n * 2}", n="{{ iter.n }}")},
+        {"name": "tell", **python("result = {'told': got['n']}", got="{{ _prev }}")},
+    ]
+    each = {"step": "start", "loop": {"in": [1, 2], "iterator": "n"}, "tool": tasks}
+    execution, claimed = ran(dialect, playbook(each))
+    assert (execution.status, len(claimed)) == ("COMPLETED", 2)
+
+
+def test_sequential_loop_stops_at_a_failed_item() -> None:
+    each = {
+        "step": "start",
+        "loop": {"in": [1, 0, 2], "iterator": "n"},
+        "tool": python("result = 1 / n", n="{{ iter.n }}"),
+        "next": arcs({"step": "after"}),
+    }
+    execution, claimed = ran(Dialect.PYTHON, playbook(each, {"step": "after", "tool": NOOP}))
+    assert (execution.status, steps_of(claimed)) == ("FAILED", ["start", "start"])
+    assert execution.error == "division by zero"
+
+
+def test_parallel_loop_goes_on_after_a_failed_item_and_ends_failed() -> None:
+    each = {
+        "step": "start",
+        "loop": {"in": [1, 0, 2], "iterator": "n", "spec": {"mode": "parallel", "max_in_flight": 1}},
+        "tool": python("result = 1 / n", n="{{ iter.n }}"),
+        "next": arcs({"step": "after"}),
+    }
+    execution, claimed = ran(Dialect.PYTHON, playbook(each, {"step": "after", "tool": NOOP}))
+    assert (execution.status, steps_of(claimed)) == ("FAILED", ["start", "start", "start"])
+    assert execution.variables["start"]["stats"] == {"total": 3, "failed": 1, "success": 2}
+
+
+@BOTH
+def test_sequence_results_by_name_and_its_ctx_are_there_afterwards(dialect: Dialect) -> None:
+    tasks = [
+        {
+            "name": "make",
+            **python("result = {'value': seed + 1}", seed="{{ workload.seed }}"),
+            "set": {"ctx.made": "{{ output.value }}"},
+        },
+        {"name": "show", "kind": "shell", "command": "echo {{ make.value }}"},
+    ]
+    path = "start.results.make.value" if dialect is Dialect.PYTHON else "start.make.value"
+    after = {"step": "after", "tool": python("result = {}", made="{{ ctx.made }}", byname="{{ " + path + " }}")}
+    execution, claimed = ran(
+        dialect,
+        playbook({"step": "start", "tool": tasks, "next": arcs({"step": "after"})}, after, workload={"seed": 4}),
+    )
+    assert execution.status == "COMPLETED"
+    assert given_to(claimed, "after") == [{"made": 5, "byname": 5}]
+
+
+def test_error_arc_runs_and_knows_the_error_and_the_end_is_failed() -> None:
+    start = {
+        "step": "start",
+        "tool": python("raise ValueError('planned')"),
+        "next": arcs(
+            {"step": "good", "when": "{{ output.status == 'ok' }}"},
+            {"step": "rescue", "when": "{{ output.status == 'error' }}"},
+        ),
+    }
+    rescue = {"step": "rescue", "tool": python("result = {'why': why}", why="{{ output.error }}")}
+    execution, claimed = ran(Dialect.PYTHON, playbook(start, rescue, {"step": "good", "tool": NOOP}))
+    assert (execution.status, steps_of(claimed)) == ("FAILED", ["start", "rescue"])
+    assert execution.last_result == {"why": "planned"}
+
+
+def test_raised_error_ends_the_execution_on_the_rust_plane() -> None:
+    start = {"step": "start", "tool": python("raise ValueError('planned')"), "next": arcs({"step": "after"})}
+    execution, claimed = ran(Dialect.RUST, playbook(start, {"step": "after", "tool": NOOP}))
+    assert (execution.status, execution.error, steps_of(claimed)) == ("FAILED", "planned", ["start"])
+
+
+@BOTH
+def test_step_without_a_tool_only_routes(dialect: Dialect) -> None:
+    start = {"step": "start", "next": arcs({"step": "a", "when": "{{ workload.n > 1 }}"}, {"step": "b"})}
+    execution, claimed = ran(
+        dialect, playbook(start, {"step": "a", "tool": NOOP}, {"step": "b", "tool": NOOP}, workload={"n": 2})
+    )
+    assert (execution.status, steps_of(claimed)) == ("COMPLETED", ["a"])
+
+
+@BOTH
+def test_circle_without_tools_fails_instead_of_hanging(dialect: Dialect) -> None:
+    start = {"step": "start", "next": arcs({"step": "other"})}
+    execution, _ = ran(dialect, playbook(start, {"step": "other", "next": arcs({"step": "start"})}))
+    assert execution.status == "FAILED"
+    assert "leads back to itself" in str(execution.error)
+
+
+@BOTH
+def test_steps_may_be_entered_again(dialect: Dialect) -> None:
+    start = {
+        "step": "start",
+        "tool": python("result = {'n': (n or 0) + 1}", n="{{ ctx.n }}"),
+        "set": {"ctx.n": "{{ output.data.n }}"},
+        "next": arcs({"step": "start", "when": "{{ ctx.n < 3 }}"}),
+    }
+    execution, claimed = ran(dialect, playbook(start))
+    assert (execution.status, len(claimed), execution.last_result) == ("COMPLETED", 3, {"n": 3})
+
+
+@BOTH
+def test_child_execution_knows_its_parent(dialect: Dialect) -> None:
+    parent = playbook(
+        {"step": "start", "tool": {"kind": "playbook", "path": "c", "input": {"who": "{{ workload.who }}"}}},
+        workload={"who": "Grace"},
+    )
+    child = playbook(
+        {"step": "start", "tool": python("result = {'hi': who}", who="{{ workload.who }}")},
+        path="c",
+        workload={"who": "nobody"},
+    )
+    execution, claimed = ran(dialect, parent, child)
+    assert execution.status == "COMPLETED"
+    assert {command["action"] for command in claimed} == {"playbook", "python"}
+    assert given_to(claimed[1:], "start")[0]["who"] == "Grace"
+
+
+@BOTH
+def test_large_fields_travel_by_reference_on_the_python_plane_only(dialect: Dialect) -> None:
+    text = playbook(
+        {"step": "start", "tool": python("result = {'size': len(blob)}", blob="{{ workload.blob }}")},
+        workload={"blob": "x" * 10_000},
+    )
+    execution, claimed = ran(dialect, text)
+    config = claimed[0]["context"]["tool_config"]
+    assert (config.get("kind") == "result_ref") is (dialect is Dialect.PYTHON)
+    assert execution.last_result == {"size": 10_000}
+
+
+@BOTH
+def test_cases_reach_the_worker_unrendered(dialect: Dialect) -> None:
+    case = {"when": [{"left": "{{ result.n }}", "op": "eq", "right": 1}], "then": "continue"}
+    _, claimed = ran(dialect, playbook({"step": "start", "tool": {**NOOP, "cases": [case]}, "cases": [case]}))
+    context = claimed[0]["context"]
+    assert context["cases"] == [case]
+    assert context["tool_config"]["cases"] == [case]

@@ -1,0 +1,197 @@
+"""`noetl-worker dev` without its command line: exit codes, what is shown, the examples."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dev.stand_in import stand_in
+from noetl_worker.dev.session import run_playbook
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models import Dialect
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = [path.stem for path in sorted(EXAMPLES.glob("*.yaml"))]
+
+
+def run_file(path: Path, **given: Any) -> tuple[int, str]:
+    """(exit code, what was written)."""
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=given.pop("terminal", False), width=120)
+    code = asyncio.run(
+        run_playbook(
+            path,
+            given.pop("overrides", {}),
+            dialect=given.pop("dialect", Dialect.PYTHON),
+            keep=False,
+            as_json=given.pop("as_json", False),
+            worker_factory=stand_in,
+            console=console,
+        )
+    )
+    return code, shown.getvalue()
+
+
+def written(folder: Path, text: str, name: str = "p.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def one_step(tool: str) -> str:
+    return f"metadata: {{name: p, path: p}}\nworkflow:\n  - step: start\n    tool: {tool}\n"
+
+
+@pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
+@pytest.mark.parametrize("name", NAMES)
+def test_example_completes(name: str, dialect: Dialect) -> None:
+    code, shown = run_file(EXAMPLES / f"{name}.yaml", dialect=dialect)
+    assert code == 0, shown
+    assert "COMPLETED in" in shown
+
+
+def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path) -> None:
+    code, shown = run_file(written(tmp_path, one_step("{kind: python, code: \"raise ValueError('planned')\"}")))
+    assert code == 1
+    assert "failed   start" in shown
+    assert "FAILED in" in shown
+    assert "  failed: start: planned" in shown
+
+
+def test_wrong_playbook_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    path = written(tmp_path, one_step("{kind: pyhton}"))
+    with pytest.raises(PlaybookError, match=r"p\.yaml: step 'start', tool\.kind: .* did you mean 'python'\?"):
+        run_file(path)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PlaybookError, match=r"none\.yaml: No such file or directory"):
+        run_file(tmp_path / "none.yaml")
+
+
+def test_overrides_reach_the_workload_at_any_depth(tmp_path: Path) -> None:
+    text = one_step("{kind: python, input: {w: '{{ workload.a.b }}', x: '{{ x }}'}, code: 'result = [w, x]'}")
+    path = written(tmp_path, text + "workload: {a: {b: 1}, x: 0}\n")
+    code, shown = run_file(path, overrides={"workload.a.b": 7, "x": "y"}, as_json=True)
+    assert code == 0
+    assert json.loads(shown.splitlines()[-1])["result"] == [7, "y"]
+
+
+def test_override_below_a_value_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, one_step("{kind: noop}") + "workload: {a: 1}\n")
+    with pytest.raises(PlaybookError, match=r"--set workload\.a\.b: workload\.a is not a mapping"):
+        run_file(path, overrides={"workload.a.b": 7})
+
+
+def test_server_url_is_there_by_default_and_can_be_set(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, one_step("{kind: python, input: {u: '{{ workload.server_url }}'}, code: 'result = {\"u\": u}'}")
+    )
+    _, shown = run_file(path, as_json=True)
+    begin, *_, summary = (json.loads(line) for line in shown.splitlines())
+    assert summary["result"] == {"u": begin["control_plane"]}
+    _, shown = run_file(path, as_json=True, overrides={"workload.server_url": "http://x"})
+    assert json.loads(shown.splitlines()[-1])["result"] == {"u": "http://x"}
+
+
+def test_json_lines_tell_the_whole_story() -> None:
+    code, shown = run_file(EXAMPLES / "branch.yaml", as_json=True)
+    lines = [json.loads(line) for line in shown.splitlines()]
+    assert code == 0
+    assert [line["event"] for line in lines] == ["begin", "started", "done", "started", "done", "summary"]
+    assert [line["step"] for line in lines[1:-1]] == ["start", "start", "high", "high"]
+    assert lines[2]["result"] == {"score": 70}
+    assert lines[2]["duration_ms"] >= 0
+    summary = lines[-1]
+    assert (summary["status"], summary["error"]) == ("COMPLETED", None)
+    assert [(step["step"], step["tool"], step["state"], step["commands"]) for step in summary["steps"]] == [
+        ("start", "python", "done", 1),
+        ("high", "shell", "done", 1),
+    ]
+
+
+def test_plain_lines_name_step_time_and_result() -> None:
+    _, shown = run_file(EXAMPLES / "hello.yaml")
+    begin, started, done, ended, result = shown.splitlines()
+    assert begin.startswith("examples/hello: execution ")
+    assert started.split()[1:] == ["started", "start", "python"]
+    assert done.split()[1:3] == ["done", "start"]
+    assert done.endswith('{"greeting":"hello world"}')
+    assert ended.startswith("COMPLETED in ")
+    assert ended.endswith(": 1 steps, 1 commands")
+    assert result == '  result: {"greeting":"hello world"}'
+
+
+def test_child_steps_are_shown_under_their_playbook() -> None:
+    _, shown = run_file(EXAMPLES / "parent.yaml")
+    assert "examples/child: start" in shown
+    assert ": 2 steps, 2 commands" in shown
+
+
+def test_table_on_a_terminal_counts_loop_items() -> None:
+    code, shown = run_file(EXAMPLES / "loop.yaml", terminal=True)
+    assert code == 0
+    assert "done 5/5" in shown
+    assert "COMPLETED in" in shown
+
+
+def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
+    def broken(nats_url: str, server_url: str, dialect: Dialect) -> Any:
+        raise RuntimeError("no worker today")
+
+    path = written(tmp_path, one_step("{kind: noop}"))
+    with pytest.raises(RuntimeError, match="no worker today"):
+        asyncio.run(
+            run_playbook(
+                path,
+                {},
+                dialect=Dialect.PYTHON,
+                keep=False,
+                as_json=False,
+                worker_factory=broken,
+                console=Console(file=io.StringIO()),
+            )
+        )
+
+
+class Announced(io.StringIO):
+    """Output that says when a word has been written."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.word, self.was_written = word, asyncio.Event()
+
+    def write(self, text: str) -> int:
+        if self.word in text:
+            self.was_written.set()
+        return super().write(text)
+
+
+def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
+    path = written(tmp_path, one_step("{kind: noop}"))
+
+    async def main() -> None:
+        shown = Announced("Ctrl-C")
+        session = run_playbook(
+            path,
+            {},
+            dialect=Dialect.PYTHON,
+            keep=True,
+            as_json=False,
+            worker_factory=stand_in,
+            console=Console(file=shown, width=200),
+        )
+        task = asyncio.create_task(session)
+        await asyncio.wait_for(shown.was_written.wait(), 10)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
