@@ -179,17 +179,20 @@ class Worker:
         log.info("draining", in_flight=len(self._tasks), timeout_s=self.settings.drain_timeout_s)
         deadline = time.monotonic() + self.settings.drain_timeout_s
         cancelled = asyncio.ensure_future(self._cancel.wait())
-        while self._tasks and not cancelled.done() and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait({cancelled, *self._tasks}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        while (running := self._running()) and not cancelled.done() and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait({cancelled, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         cancelled.cancel()
-        if not self._tasks:
+        tasks = self._running()
+        if not tasks:
             return EXIT_OK
-        log.warning("cancelling", in_flight=len(self._tasks))
-        tasks = set(self._tasks)
+        log.warning("cancelling", in_flight=len(tasks))
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
         return EXIT_CANCELLED
+
+    def _running(self) -> set[asyncio.Task[None]]:
+        return {task for task in self._tasks if not task.done()}
 
     # ── one delivery ──
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 
+import anyio
 import httpx
 
 from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Response
@@ -37,10 +37,11 @@ class HttpxTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
     ) -> Response:
         try:
-            return await asyncio.wait_for(self._send(method, url, headers, body, timeout_s), timeout_s)
+            with anyio.fail_after(timeout_s):
+                return await self._send(method, url, headers, body, timeout_s)
         except _NOT_SENT as error:
             raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
-        except asyncio.TimeoutError as error:
+        except TimeoutError as error:
             raise MaybeProcessed(f"{method} {url}: no whole answer in {timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise MaybeProcessed(f"{method} {url}: {type(error).__name__}: {error}") from error

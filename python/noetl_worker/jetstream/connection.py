@@ -33,13 +33,15 @@ class Connection:
         self.client: Client = Client()
         self.on_reconnected: list[Callable[[], None]] = []
         self.reconnects = 0
+        self._closing = False
 
     @property
     def is_connected(self) -> bool:
         return bool(self.client.is_connected)
 
     async def _disconnected(self) -> None:
-        log.warning("nats_disconnected", connection=self.name)
+        if not self._closing:
+            log.warning("nats_disconnected", connection=self.name)
 
     async def _reconnected(self) -> None:
         self.reconnects += 1
@@ -53,6 +55,7 @@ class Connection:
 
     async def close(self) -> None:
         """Flush what is pending (acks!) and close; a server that is gone does not hold us for more than 2 s."""
+        self._closing = True
         if self.client.is_closed:
             return
         try:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import anyio
 import nats
 import structlog
 from nats.aio.msg import Msg
@@ -130,10 +131,10 @@ class Puller:
         )
 
     async def _sleep(self) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), timeout=HEARTBEAT_S / 2)
-        except asyncio.TimeoutError:
-            return
+        # Not asyncio.wait_for: before 3.12 it swallows a cancellation that meets the wake-up, and the drain then
+        # waits for this loop for ever (seen; cpython #86296).
+        with anyio.move_on_after(HEARTBEAT_S / 2):
+            await self._wake.wait()
 
     async def _refill(self) -> None:
         if self._paused or not self._connection.is_connected:
