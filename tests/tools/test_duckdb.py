@@ -32,7 +32,7 @@ def test_data_is_the_last_statements() -> None:
     assert data["rows"] == [{"i": 0, "d": 0}, {"i": 1, "d": 2}, {"i": 2, "d": 4}]
     assert (data["row_count"], data["affected_rows"], data["statement_count"]) == (3, None, 2)
     assert data["statements"][0] == {
-        "statement": "create table t as select * from range(3) r(i);", "row_count": 0, "affected_rows": 3,
+        "statement": "create table t as select * from range(3) r(i)", "row_count": 0, "affected_rows": 3,
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import noetl_worker
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
@@ -390,3 +392,18 @@ def test_without_fork_each_command_has_an_interpreter(run: Run) -> None:
         return [good.data, good.stdout, bad.error.message, late.status, late.stdout]  # type: ignore[union-attr]
 
     assert run(scenario()) == [4, "p\n", "KeyError: 'x'", ToolStatus.TIMEOUT, "p\n"]
+
+
+def test_killed_worker_leaves_no_user_code_running(run: Run, tmp_path: Path) -> None:
+    """SIGKILL gives the worker no chance to clean up: the template notices the end of its socket."""
+    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+    worker = f"from noetl_worker.testing import run_tool\nrun_tool('python', {{'code': {code!r}}})"
+    package = Path(noetl_worker.__file__).parent.parent
+    process = subprocess.Popen([sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package)})
+    try:
+        group = run(started(tmp_path / "pid"))
+        assert members_of(group)
+    finally:
+        process.kill()
+        process.wait()
+    assert run(until_gone(group)) == []

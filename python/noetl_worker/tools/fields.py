@@ -21,7 +21,7 @@ from mashumaro.exceptions import InvalidFieldValue, MissingField
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 
-__all__ = ["WORKER_FIELDS", "canonical", "decode", "nearest"]
+__all__ = ["WORKER_FIELDS", "canonical", "decode", "names_of", "nearest"]
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "query": ("command", "commands", "sql"),
@@ -51,11 +51,8 @@ def canonical(
     Nulls count as absent (the Python plane sends `spec: null, output: null`). `input` and `args` together are
     merged, `input` winning; any other field given twice with different values is an error.
     """
-    own = {field.name for field in dataclasses.fields(model)}
-    spellings = {
-        other: name for name, others in _SPELLINGS.items() if name in own for other in others if other not in own
-    }
-    spellings.update(own_spellings)
+    own = names_of(model)
+    spellings = {**_spellings_for(model), **own_spellings}
     fields: dict[str, JsonValue] = {}
     given_as: dict[str, str] = {}
     unknown: list[str] = []
@@ -70,6 +67,18 @@ def canonical(
             fields[name] = value
             given_as.setdefault(name, key)
     return fields, unknown
+
+
+@functools.lru_cache(maxsize=128)
+def names_of(model: type) -> frozenset[str]:
+    """The fields of a config model."""
+    return frozenset(field.name for field in dataclasses.fields(model))
+
+
+@functools.lru_cache(maxsize=128)
+def _spellings_for(model: type) -> Mapping[str, str]:
+    own = names_of(model)
+    return {other: name for name, others in _SPELLINGS.items() if name in own for other in others if other not in own}
 
 
 def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, second: JsonValue) -> JsonValue:

@@ -86,7 +86,10 @@ class Template:
 
     def handle_request(self) -> list[int] | None:
         """Handle one request; in a forked child, the descriptors it is to work with."""
-        data, descriptors, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+        except ConnectionError:  # killed with answers of ours unread
+            data, descriptors = b"", []
         if not data:
             self.kill_all()
             os._exit(0)

@@ -209,8 +209,8 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
 
 
 def _unknown_field(kind: str, name: str, tool: Tool[Any]) -> str:
-    known = [field.name for field in dataclasses.fields(tool.config_model)]
-    return f"{kind}: unknown field {name!r} is ignored{fields.nearest(name, known)}"
+    guess = fields.nearest(name, sorted(fields.names_of(tool.config_model)))
+    return f"{kind}: unknown field {name!r} is ignored{guess}"
 
 
 def _with_timeout(
@@ -224,9 +224,11 @@ def _with_timeout(
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     in_spec = raw.get("spec")
     spec: Mapping[str, JsonValue] = in_spec if isinstance(in_spec, Mapping) else {}
-    times = {"timeout": raw.get("timeout"), "timeout_seconds": raw.get("timeout_seconds")}
-    timeout_s = effective_timeout(kind, context.render({**times, "spec": {"timeout": spec.get("timeout")}}))
-    own = {field.name for field in dataclasses.fields(tool.config_model)}
+    times = {name: raw[name] for name in ("timeout", "timeout_seconds") if name in raw}
+    if "timeout" in spec:
+        times["spec"] = {"timeout": spec["timeout"]}
+    timeout_s = effective_timeout(kind, context.render(times)) if times else None
+    own = fields.names_of(tool.config_model)
     lifted = {name: value for name, value in spec.items() if name in own and raw.get(name) is None}
     whole = {**raw, **lifted, "timeout": timeout_s}
     whole.pop("timeout_seconds", None)

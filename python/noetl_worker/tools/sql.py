@@ -80,5 +80,5 @@ def script_of(query: str | Sequence[str]) -> str:
 
 def preview(statement: str) -> str:
     """The first characters of a statement on one line, for messages."""
-    line = " ".join(statement.split())
+    line = " ".join(statement.split()).rstrip("; ")
     return line if len(line) <= _PREVIEW else line[: _PREVIEW - 1] + "…"
