@@ -21,6 +21,7 @@ differs-from-upstream:
 | parallel loop, `max_in_flight` (Rust) | all items at once | at most that many |
 | `cases` of a step or tool | rendered with everything else, or dropped | reach the worker as written |
 | `{{ ctx.x }}` that is not there | stays as literal text (Python) | null, or nothing inside other text |
+| `length` of something undefined (Rust) | `playbook.failed` | 0, as Jinja says |
 | simultaneous claims (Python) | two workers may both get 200 | one does |
 | claim lock held by somebody else | happens by itself | only by `claims.hold(event_id)` |
 | restart of the plane | state is in Postgres | state is in the process; `stop()` and `start()` keep it |

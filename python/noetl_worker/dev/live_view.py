@@ -112,13 +112,14 @@ class Timeline:
         run.ended_at = event.created_at
         seconds = max(0.0, event.created_at - self._claimed_at.get(ref, event.created_at))
         value, error = reported(event)
-        if event.event_type == "call.done":
+        # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
+        word = "done" if error is None else "failed"
+        if error is None:
             run.done += 1
         else:
             run.failed += 1
         run.value = value
         run.text = error or excerpt(value)
-        word = "done" if event.event_type == "call.done" else "failed"
         return Happening(event.created_at, word, run, seconds, run.text, value)
 
 
