@@ -1,0 +1,233 @@
+"""`make compat`: the published Rust control plane, our worker, and the recorded playbooks.
+
+Installs the server into `.compat/` once (minutes), starts Postgres, NATS and it on free loopback ports, runs every
+playbook of `playbooks/rust` through our worker, and prints what came of each beside what the published pair does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+from nats.js.api import StorageType, StreamConfig
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+
+from postgres_server import PostgresServer  # noqa: E402 - beside this script
+
+from noetl_worker.dev.nats_server import NatsServer, free_port  # noqa: E402
+from noetl_worker.engine import ENGINE  # noqa: E402
+from noetl_worker.settings import load_settings  # noqa: E402
+from noetl_worker.worker import Worker  # noqa: E402
+
+VERSION = "3.54.0"
+SERVER = ROOT / ".compat" / "bin" / "noetl-control-plane"
+RUN_TIMEOUT_S = 30.0
+STAYS_RUNNING_S = 3.0
+
+# What the published pair (server 3.54.0, worker 5.52.0) does with each, and what ours must do.
+PUBLISHED = {
+    "error-branch": "RUNNING",  # `start.status` is not in scope on this plane: both arcs are skipped
+    "unknown-kind": "FAILED",
+    "rhai-sum": "FAILED",  # it refuses integer arguments
+    "set-and-rhai": "FAILED",
+}
+EXPECTED = {"error-branch": "RUNNING", "unknown-kind": "FAILED"}
+if ENGINE == "python":  # rhai comes with the Rust engine; a pure install says so and fails the command
+    EXPECTED |= {"rhai-sum": "FAILED", "set-and-rhai": "FAILED"}
+
+
+@dataclass
+class Ended:
+    playbook: str
+    published: str
+    expected: str
+    ours: str
+    seconds: float
+    detail: str
+
+
+def install() -> None:
+    if SERVER.exists():
+        return
+    if shutil.which("cargo") is None:
+        raise SystemExit(f"{SERVER} is not there and there is no cargo to install it with (https://rustup.rs)")
+    print(f"installing noetl-server {VERSION} into .compat (once, some minutes)", flush=True)
+    environment = {**os.environ, "CARGO_NET_RETRY": "3"}
+    command = ["cargo", "install", "noetl-server", "--version", VERSION, "--locked", "--root", str(ROOT / ".compat")]
+    subprocess.run(command, check=True, env=environment)
+
+
+def prepare_database(postgres: PostgresServer) -> None:
+    postgres.sql("CREATE ROLE noetl LOGIN SUPERUSER PASSWORD 'noetl'; CREATE DATABASE noetl OWNER noetl;")
+    postgres.sql("CREATE ROLE demo LOGIN PASSWORD 'demo'; CREATE DATABASE demo_noetl OWNER demo;")
+    postgres.sql((HERE / "rust-plane-schema.sql").read_text(), user="noetl", database="noetl")
+    postgres.sql("ALTER ROLE noetl IN DATABASE noetl SET search_path TO noetl, public;")
+
+
+@asynccontextmanager
+async def control_plane(postgres: PostgresServer, nats_url: str, log: Path) -> AsyncIterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        **os.environ,
+        "NOETL_HOST": "127.0.0.1",
+        "NOETL_PORT": str(port),
+        "NOETL_NATS_URL": nats_url,
+        "NATS_URL": nats_url,
+        "NATS_STREAM": "NOETL_COMMANDS",
+        "NOETL_PUBLIC_SERVER_URL": url,
+        "NOETL_SERVER_URL": url,
+        "NOETL_SERVER_MACHINE_ID": "1",
+        "NOETL_ENCRYPTION_KEY": base64.b64encode(b"0123456789abcdef0123456789abcdef").decode(),
+        "POSTGRES_HOST": "127.0.0.1",
+        "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_USER": "noetl",
+        "POSTGRES_PASSWORD": "noetl",
+        "POSTGRES_DATABASE": "noetl",
+        "NOETL_ORCHESTRATE_PLUGIN_DRIVE": "false",
+        "NOETL_COMMAND_BUS": "nats",
+        "RUST_LOG": "warn",
+    }
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            str(SERVER), stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL, env=environment
+        )
+        try:
+            await answered(url, process, log)
+            yield url
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def answered(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    async with httpx.AsyncClient() as client:
+        for _ in range(300):
+            if process.returncode is not None:
+                raise SystemExit(f"the control plane ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+            try:
+                if (await client.get(f"{url}/api/health")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
+    raise SystemExit(f"the control plane does not answer:\n{log.read_text()[-3000:]}")
+
+
+async def make_stream(nats_url: str) -> None:
+    client = await nats.connect(nats_url)
+    subjects = ["noetl.commands", "noetl.commands.>"]
+    await client.jsm().add_stream(StreamConfig(name="NOETL_COMMANDS", subjects=subjects, storage=StorageType.MEMORY))
+    await client.close()
+
+
+@asynccontextmanager
+async def our_worker(nats_url: str, server_url: str) -> AsyncIterator[Worker]:
+    variables = {
+        "NATS_URL": nats_url,
+        "NATS_FILTER_SUBJECT": "noetl.commands.>",
+        "NOETL_SERVER_URL": server_url,
+        "NOETL_CONTROL_PLANE": "auto",
+        "WORKER_ID": "compat-worker",
+        "WORKER_METRICS_BIND": "",
+    }
+    worker = Worker(load_settings(variables))
+    running = asyncio.ensure_future(worker.run())
+    ready = asyncio.ensure_future(worker.ready.wait())
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+    try:
+        yield worker
+    finally:
+        worker.request_stop()
+        await running
+
+
+async def run_playbook(client: httpx.AsyncClient, name: str, url: str) -> Ended:
+    published = PUBLISHED.get(name, "COMPLETED")
+    expected = EXPECTED.get(name, "COMPLETED")
+    started = time.monotonic()
+    answer = await client.post("/api/execute", json={"path": f"samples/{name}", "workload": {}})
+    answer.raise_for_status()
+    execution_id = answer.json()["execution_id"]
+    limit = STAYS_RUNNING_S if expected == "RUNNING" else RUN_TIMEOUT_S
+    while True:
+        execution = (await client.get(f"/api/executions/{execution_id}")).json()
+        status = execution["status"]
+        if status != "RUNNING" or time.monotonic() - started > limit:
+            break
+        await asyncio.sleep(0.1)
+    return Ended(name, published, expected, status, time.monotonic() - started, last_words(execution))
+
+
+def last_words(execution: dict[str, Any]) -> str:
+    """The failure's text, else the tool status of the last completed command."""
+    text = ""
+    for event in sorted(execution["events"], key=lambda one: int(one["event_id"])):
+        context = (event.get("result") or {}).get("context") or {}
+        if event["event_type"] in ("command.failed", "command.completed") and isinstance(context, dict):
+            text = str(context.get("error") or f"{event['node_name']}: {context.get('status')}")
+    return text
+
+
+async def go() -> int:
+    postgres_credential = {"host": "127.0.0.1", "user": "demo", "password": "demo", "database": "demo_noetl"}
+    with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
+        prepare_database(postgres)
+        async with NatsServer() as server:
+            await make_stream(server.url)
+            log = Path(directory) / "control-plane.log"
+            async with (
+                control_plane(postgres, server.url, log) as url,
+                our_worker(server.url, url) as worker,
+                httpx.AsyncClient(base_url=url, timeout=30) as client,
+            ):
+                data = {**postgres_credential, "port": postgres.port}
+                body = {"name": "pg_demo", "type": "postgres", "data": data, "tags": []}
+                (await client.post("/api/credentials", json=body)).raise_for_status()
+                ended = await run_all(client, url)
+            settled = dict(worker.settled)
+    show(ended)
+    print("settled:", settled)
+    return 0 if all(one.ours == one.expected for one in ended) and set(settled) == {"ack:reported"} else 1
+
+
+async def run_all(client: httpx.AsyncClient, url: str) -> list[Ended]:
+    files = sorted((HERE / "playbooks" / "rust").glob("*.yaml"))
+    for path in files:
+        content = path.read_text().replace("http://127.0.0.1:8282", url)
+        body = {"content": content, "resource_type": "playbook"}
+        (await client.post("/api/catalog/register", json=body)).raise_for_status()
+    return [await run_playbook(client, path.stem, url) for path in files]
+
+
+def show(ended: list[Ended]) -> None:
+    table = Table("playbook", "published pair", "expected", "ours", "s", "last words", title=f"noetl-server {VERSION}")
+    for one in ended:
+        mark = "" if one.ours == one.expected else " [red]<--[/red]"
+        table.add_row(one.playbook, one.published, one.expected, one.ours + mark, f"{one.seconds:.1f}", one.detail[:60])
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    install()
+    sys.exit(asyncio.run(go()))
