@@ -1,0 +1,298 @@
+"""Our requests against the recorded ones: the same keys, types and order for the same commands.
+
+Shape means keys and types, not the contents of `response` and `context` (which are the tool's).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.command import hydrate
+from noetl_worker.concurrency import InFlight
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.dialects import event_form
+from noetl_worker.control_plane.registration import Registration
+from noetl_worker.events import CommandEvents
+from noetl_worker.execution import Execution
+from noetl_worker.identity import Identity
+from noetl_worker.models import Dialect, Envelope, Report, Settlement
+from noetl_worker.snowflake import Snowflake
+from noetl_worker.tools.registry import Registry
+from unit.planes import URL, ScriptedTransport, answer, settings
+
+SAMPLES = Path(__file__, "../samples").resolve()
+CASES = {
+    json.loads(line)["case"]: json.loads(line)
+    for name in ("rust-control-plane-cases", "python-control-plane-cases")  # the Python plane's name wins
+    for line in (SAMPLES / f"{name}.jsonl").read_text().splitlines()
+}
+OK = Report(status="success", context={"ok": True}, response={"ok": True})
+FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
+CONTENT = {"response", "context"}
+
+
+def shape(value: Any, key: str = "") -> Any:
+    """Keys and types; what a tool put in is left out; every place in a list counts."""
+    if key in CONTENT and not (isinstance(value, dict) and "command_id" in value):
+        return "content"
+    if isinstance(value, dict):
+        return {name: shape(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item) for item in value]
+    return type(value).__name__
+
+
+def accept(method: str, path: str, body: Any) -> Any:
+    if path == "/api/events/batch":
+        return answer(202, {"status": "accepted", "event_ids": [5, 6]})
+    if path.startswith("/api/result"):
+        return answer(200, {"ref": "noetl://r/1", "store": "kv", "scope": "execution", "bytes": 1, "sha256": "x"})
+    return answer(200, {"status": "ok", "event_id": 7})
+
+
+def sent_for(claim: str, report: Report, dialect: Dialect, *, slow: bool = False) -> list[tuple[str, Any]]:
+    """What we POST for a recorded claim: [(path, body)]."""
+    transport = ScriptedTransport(accept)
+    plane = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
+    body = CASES[claim]["resp"]
+
+    async def go() -> None:
+        command_id = body["meta"]["command_id"]
+        envelope = Envelope(body["execution_id"], body["event_id"], command_id, body["node_name"], URL, None, None)
+        command = await hydrate(body, envelope, plane)
+        hold_s = 0.0 if slow else 5.0
+        told = CommandEvents(command, plane, event_form(dialect, "worker-rec-a"), Snowflake(1), hold_s=hold_s)
+        told.start()
+        if slow:
+            assert told._starting is not None
+            await told._starting
+        await told.finish(report)
+
+    asyncio.run(go())
+    return [(path, sent) for _, path, sent, _ in transport.sent]
+
+
+def test_five_event_batch_has_the_recorded_shape() -> None:
+    [(path, body)] = sent_for("tool-python-claim-start", OK, Dialect.PYTHON)
+    recorded = CASES["five-events-batch"]
+    assert path == recorded["path"]
+    assert shape(body) == shape(recorded["req"])
+    assert [one["name"] for one in body["events"]] == [one["name"] for one in recorded["req"]["events"]]
+    assert [one["actionable"] for one in body["events"]] == [one["actionable"] for one in recorded["req"]["events"]]
+
+
+def test_slow_command_sends_the_two_recorded_batches() -> None:
+    (_, started), (_, ended) = sent_for("tool-python-claim-start", OK, Dialect.PYTHON, slow=True)
+    assert shape(started) == shape(CASES["tool-python-batch-started"]["req"])
+    assert shape(ended) == shape(CASES["tool-python-batch-ok-start"]["req"])
+
+
+@pytest.mark.parametrize("recorded", ["claim-conflicts-batch-failed", "arcs-on-error-batch-failed"])
+def test_failure_batch_has_the_recorded_shape(recorded: str) -> None:
+    _, (_, ended) = sent_for("tool-python-claim-start", FAILED, Dialect.PYTHON, slow=True)
+    assert shape(ended) == shape(CASES[recorded]["req"])
+
+
+@pytest.mark.parametrize(
+    ("claim", "recorded"),
+    [
+        ("loop-sequential-claim", "loop-sequential-batch-ok"),
+        ("loop-parallel-claim", "loop-parallel-batch-ok"),
+        ("task-sequence-claim", "task-sequence-batch-ok"),
+        ("loop-sequence-body-claim", "loop-sequence-body-batch-ok"),
+        ("step-set-claim", "step-set-batch-ok"),
+    ],
+)
+def test_batch_of_a_loop_or_sequence_echoes_what_the_recorded_one_echoes(claim: str, recorded: str) -> None:
+    _, (_, ended) = sent_for(claim, OK, Dialect.PYTHON, slow=True)
+    expected = CASES[recorded]["req"]
+    assert shape(ended) == shape(expected)
+    for ours, theirs in zip(ended["events"], expected["events"], strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours.get("meta") == theirs.get("meta")
+        for key in ("command_id", "loop_event_id", "loop_iteration_index"):
+            assert ours["payload"].get(key) == theirs["payload"].get(key)
+
+
+@pytest.mark.parametrize("name", ["failing-shell-1", "loop-parallel-2", "loop-parallel-1"])
+def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name: str) -> None:
+    command_id = CASES[f"batch-split-{name}-claim"]["resp"]["meta"]["command_id"]
+    report = Report(status="success", context={"status": "success", "data": {}, "command_id": command_id})
+    (batch_path, batch), (single_path, single) = sent_for(f"batch-split-{name}-claim", report, Dialect.RUST)
+    recorded_batch, recorded_single = CASES[f"batch-split-{name}-batch"], CASES[f"batch-split-{name}-completed"]
+    assert (batch_path, single_path) == (recorded_batch["path"], recorded_single["path"])
+    assert shape(single) == shape(recorded_single["req"])
+    ours, theirs = batch["events"], recorded_batch["req"]["events"]
+    assert [one["name"] for one in ours] == [one["name"] for one in theirs]
+    assert {*batch} == {*recorded_batch["req"]}
+    for event, expected in zip(ours, theirs, strict=True):
+        assert {*event} == {*expected}
+        assert {*event["payload"]} == {*expected["payload"]}
+        # `attempts` is what the recorded worker's single events carry; this plane drops a batch's meta (wire.md 9.3)
+        assert {*event["meta"]} >= {*expected["meta"]}
+
+
+def test_slow_events_on_the_rust_plane_have_the_recorded_shapes() -> None:
+    (_, started), (_, done), (_, completed) = sent_for("claim", OK, Dialect.RUST, slow=True)
+    for ours, recorded in ((done, "event-call-done"), (completed, "event-completed"), (started, "event-started")):
+        expected = CASES[recorded]["req"]
+        assert {*ours} == {*expected}
+        assert {*ours["context"]} == {*expected["context"]}
+        assert shape(ours["meta"]) == shape(expected["meta"])
+        assert (ours["event_type"], ours["status"]) == (expected["event_type"], expected["status"])
+        assert ours["event_id"] > CASES["claim"]["resp"]["event_id"]
+
+
+def test_failure_on_the_rust_plane_has_the_recorded_shapes() -> None:
+    _, (_, error), (_, failed) = sent_for("claim", FAILED, Dialect.RUST, slow=True)
+    for ours, recorded in ((error, "fail-call-error"), (failed, "fail-command-failed")):
+        expected = CASES[recorded]["req"]
+        assert {*ours} == {*expected}
+        assert shape(ours["context"]) == shape(expected["context"])
+        assert ours["event_type"] == expected["event_type"]
+
+
+# ── the rest of the client's surface ──
+
+
+def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
+    transport = ScriptedTransport(accept)
+    plane = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
+
+    async def go() -> None:
+        registration = Registration(plane, settings(), "worker-rec-a", version="1", engine="python")
+        await registration.register()
+        await registration.heartbeat()
+        await registration.deregister()
+        await plane.set_vars(7, {"a": 1}, "start")
+        await plane.put_result(7, "start", b'{"rows":[1]}', source_step="start")
+        await plane.claim(9, "worker-rec-a")
+
+    asyncio.run(go())
+    names = ("register", "heartbeat", "deregister", "vars-set", "result-put", "claim")
+    return {name: sent[:3] for name, sent in zip(names, transport.sent, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded"),
+    [
+        ("register", "runtime-register"),
+        ("heartbeat", "runtime-heartbeat"),
+        ("deregister", "runtime-deregister-delete"),
+        ("vars-set", "vars-set"),
+        ("result-put", "result-put"),
+        ("claim", "tool-python-claim-start"),
+    ],
+)
+def test_call_to_the_python_plane_has_the_recorded_keys(name: str, recorded: str) -> None:
+    method, _, body = calls(Dialect.PYTHON)[name]
+    assert (method, {*body}) == (CASES[recorded]["method"], {*CASES[recorded]["req"]})
+
+
+def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
+    recorded = [json.loads(line) for line in (SAMPLES / "rust-control-plane-cases.jsonl").read_text().splitlines()]
+    by_case = {one["case"]: one for one in recorded}
+    ours = calls(Dialect.RUST)
+    pairs = {
+        "register": "register",
+        "heartbeat": "heartbeat",
+        "deregister": "deregister-delete",
+        "result-put": "result-put",
+        "claim": "claim",
+    }
+    for name, case in pairs.items():
+        method, _, body = ours[name]
+        assert (method, {*body}) == (by_case[case]["method"], {*by_case[case]["req"]}), name
+    rows = by_case["vars-set"]["req"]["variables"]
+    assert {*ours["vars-set"][2]["variables"][0]} <= {key for row in rows for key in row}
+    assert "kind" not in ours["register"][2]
+
+
+# ── every recorded claim, through the whole pipeline ──
+
+
+class NeverExpires:
+    def is_expired(self, reply: str) -> bool:
+        return False
+
+
+@dataclass
+class RecordedDelivery:
+    data: bytes
+    reply: str = "r"
+    subject: str = "noetl.commands"
+    stream_sequence: int = 1
+    num_delivered: int = 1
+    received_at: float = 0.0
+    answers: list[str] = field(default_factory=list)
+
+
+def recorded_claims() -> list[tuple[str, Mapping[str, Any], Dialect]]:
+    found: dict[str, tuple[str, Mapping[str, Any], Dialect]] = {}
+    for path in sorted(SAMPLES.glob("*.jsonl")):
+        dialect = Dialect.RUST if path.name.startswith("rust") else Dialect.PYTHON
+        for number, line in enumerate(path.read_text().splitlines()):
+            one = json.loads(line)
+            if one.get("path", "").endswith("/claim") and one.get("status") == 200 and "cut" not in one:
+                body = one["resp"]
+                key = f"{body['event_id']}"
+                found.setdefault(key, (one.get("case") or f"{path.stem}-{number}", body, dialect))
+    return list(found.values())
+
+
+CLAIMS = recorded_claims()
+
+
+@pytest.mark.parametrize(("case", "body", "dialect"), CLAIMS, ids=[case for case, _, _ in CLAIMS])
+def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: Any, dialect: Dialect) -> None:
+    def script(method: str, path: str, sent: Any) -> Any:
+        if path.endswith("/claim"):
+            return answer(200, body)
+        if path == "/api/execute":
+            return answer(200, {"execution_id": "8", "status": "started", "commands_generated": 1})
+        if path.startswith(("/api/credentials", "/api/keychain", "/api/result/resolve", "/api/api/result")):
+            return answer(404, {"detail": "not recorded"})
+        return accept(method, path, sent)
+
+    transport = ScriptedTransport(script)
+    variables = {"NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_STARTED_HOLD_MS": "10000"}
+    ours = settings(NOETL_WORKER_COMMAND_TIMEOUT_S="5", **variables)
+
+    async def go() -> Any:
+        registry = Registry(plugins=False)
+        execution = Execution(
+            ours,
+            Identity(ours),
+            ControlPlaneClient(transport, ours),
+            registry,
+            InFlight(),
+            NeverExpires(),
+            Snowflake(1),  # type: ignore[arg-type]
+        )
+        meta = body["meta"]
+        notification = {
+            "execution_id": body["execution_id"],
+            "event_id": body["event_id"],
+            "step": body["node_name"],
+            "command_id": meta["command_id"],
+            "server_url": URL,
+        }
+        try:
+            return await execution.run(RecordedDelivery(json.dumps(notification).encode()))  # type: ignore[arg-type]
+        finally:
+            await registry.aclose()
+
+    outcome = asyncio.run(go())
+    assert outcome.settlement is Settlement.ACK
+    told = [event["name"] for one in transport.bodies("/api/events/batch") for event in one["events"]]
+    told += [one["event_type"] for one in transport.bodies("/api/events")]
+    terminal = [name for name in told if name in ("command.completed", "command.failed")]
+    assert len(terminal) == 1, told
+    assert len(transport.sent) <= 20
