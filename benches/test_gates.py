@@ -1,0 +1,89 @@
+"""A gate that cannot fail is none: each one is shown a deliberately slowed copy of the Rust engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import check_gates
+import workload
+
+pytestmark = pytest.mark.rust
+
+QUICK = ["--benchmark-warmup=off", "--benchmark-min-rounds=3", "--benchmark-max-time=0.02"]
+CAN_COUNT = check_gates.can_count()
+CAN_BUILD = CAN_COUNT and shutil.which("cargo") is not None
+
+
+@pytest.fixture
+def slowed(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make the benchmarks call the Rust engine thirty times for one."""
+    pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
+    pytest.importorskip("orjson")
+    monkeypatch.setenv(workload.SLOWED, "30")
+    return 30
+
+
+@pytest.mark.timeout(180)
+def test_every_ratio_and_time_gate_fails_on_a_slowed_engine(slowed: int, tmp_path: Path) -> None:
+    gates = check_gates.load_gates()
+    verdict = check_gates.Verdict()
+    check_gates.measure(tmp_path / "bench.json", *QUICK)
+    check_gates.check_ratios(tmp_path / "bench.json", gates, verdict)
+    assert len(verdict.failures) == len(gates["ratio"]) + len(gates["time"]), verdict.failures
+    assert verdict.exit_code() == 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("call", ["decode"] if CAN_COUNT else [])
+def test_instruction_ceiling_fails_on_a_slowed_engine(
+    call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
+    gates = {"ceiling": [{"call": call, "times": 100}]}
+    monkeypatch.setattr(check_gates, "CEILINGS", tmp_path / "ceilings.json")
+    check_gates.check_ceilings(gates, check_gates.Verdict(), write=True)
+    assert _judged(gates).failures == []
+    monkeypatch.setenv(workload.SLOWED, "2")
+    assert len(_judged(gates).failures) == 1
+
+
+def _judged(gates: dict[str, Any]) -> check_gates.Verdict:
+    verdict = check_gates.Verdict()
+    check_gates.check_ceilings(gates, verdict)
+    return verdict
+
+
+@pytest.mark.timeout(300)  # it may have to compile the example first
+@pytest.mark.parametrize("call", ["match_2500"] if CAN_BUILD else [])
+def test_binding_gate_fails_on_a_slowed_engine(call: str, slowed: int) -> None:
+    verdict = check_gates.Verdict()
+    check_gates.check_binding({"binding": [{"call": call, "times": 20, "max_share": 0.10}]}, verdict)
+    assert len(verdict.failures) == 1
+
+
+def test_other_toolchain_is_reported_and_not_judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check_gates, "CEILINGS", tmp_path / "ceilings.json")
+    monkeypatch.setattr(check_gates, "toolchain", lambda: "another")
+    monkeypatch.setattr(check_gates, "python_call", lambda _call, _times: 10**9)
+    (tmp_path / "ceilings.json").write_text(json.dumps({"this one": {"decode": 1}}))
+    assert _judged({"ceiling": [{"call": "decode", "times": 1}]}).failures == []
+    assert "no instruction ceilings for another" in capsys.readouterr().out
+
+
+def test_limits_are_the_promised_ones() -> None:
+    floors = {(gate["call"], gate["slow"]): gate["floor"] for gate in check_gates.load_gates()["ratio"]}
+    assert floors["decode", "python"] >= 2.0
+    assert floors["match_2500", "python"] >= 8.0
+    assert floors["match_2500", "loop"] >= 2.0
+    assert floors["fit_100000", "python"] >= 10.0
+    assert [gate["max_us"] for gate in check_gates.load_gates()["time"]] == [1.5]
+    assert {gate["max_share"] for gate in check_gates.load_gates()["binding"]} == {0.10}
