@@ -399,7 +399,9 @@ def test_killed_worker_leaves_no_user_code_running(run: Run, tmp_path: Path) -> 
     code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
     worker = f"from noetl_worker.testing import run_tool\nrun_tool('python', {{'code': {code!r}}})"
     package = Path(noetl_worker.__file__).parent.parent
-    process = subprocess.Popen([sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)}
+    )
     try:
         group = run(started(tmp_path / "pid"))
         assert members_of(group)

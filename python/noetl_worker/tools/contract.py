@@ -57,7 +57,8 @@ class ToolContext:
 
     `render` renders a JSON value against the variables (plus `extra`); values put in are never scanned again.
     `credential` resolves an alias to its data ({"host": ..., "password": ...}) or raises CredentialError.
-    `run_tool` runs another kind with an unrendered config, for sequences.
+    `run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences; the context is this
+    one, or `dataclasses.replace` of it with other variables and `render`.
     `timeout_s` is the time left for the whole command, None when unlimited; the worker cancels the task when it
     is over, so a tool only has to clean up in `finally` (kill its process group, roll back).
     """
