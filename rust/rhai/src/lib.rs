@@ -20,8 +20,9 @@ use rhai::{Dynamic, Engine, EvalAltResult, Scope};
 pub const MAX_OPERATIONS: u64 = 500_000_000;
 /// Bytes of one text.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
-/// Elements of one array, members of one map, nested ones included.
-pub const MAX_ELEMENTS: usize = 1_000_000;
+/// Elements of one array, members of one map, nested ones included. The interpreter counts them at every change, so
+/// more would let a script grow one for minutes.
+pub const MAX_ELEMENTS: usize = 100_000;
 /// Nested calls of script functions.
 pub const MAX_CALLS: usize = 64;
 /// Bytes kept of what a script prints.

@@ -1,0 +1,237 @@
+"""The rhai tool: both dialects, limits, cancellation, and what a pure install says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
+
+
+def context(timeout_s: float | None = 30.0, **variables: Any) -> ToolContext:
+    absent = cast(Any, None)
+    return ToolContext(
+        execution_id=7,
+        command_id="c1",
+        step="s1",
+        kind="rhai",
+        server_url="http://srv",
+        worker_id="w1",
+        attempt=1,
+        timeout_s=timeout_s,
+        variables=variables,
+        input={},
+        stop=Stop(),
+        logger=absent,
+        control_plane=absent,
+        render=absent,
+        credential=absent,
+        run_tool=absent,
+        report_progress=absent,
+    )
+
+
+def run(
+    code: str, args: Mapping[str, Any] | None = None, timeout_s: float | None = 30.0, **variables: Any
+) -> ToolResult:
+    config = RhaiConfig(code=code, input=args or {})
+    return asyncio.run(RhaiTool().run(config, context(timeout_s, **variables)))
+
+
+@pytest.fixture(autouse=True)
+def native(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("rust"):
+        core = pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
+        assert "rhai" in core.FEATURES
+
+
+class _Echo(BaseHTTPRequestHandler):
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        auth = self.headers.get("Authorization")
+        status = 404 if self.path == "/missing" else 200
+        answer = json.dumps({"method": self.command, "path": self.path, "auth": auth, "body": body}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(b"plain text, no JSON"[: len(answer)].ljust(len(answer)) if self.path == "/text" else answer)
+
+    do_GET = do_POST = do_DELETE = _answer  # noqa: N815
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.mark.rust
+def test_value_of_the_last_expression_is_the_data() -> None:
+    result = run("let x = 40; #{sum: x + 2, half: 0.5, none: (), list: [1, \"a\", 'c', true]}")
+    assert result.data == {"sum": 42, "half": 0.5, "none": None, "list": [1, "a", "c", True]}
+    assert result.status is ToolStatus.SUCCESS
+
+
+@pytest.mark.rust
+def test_arguments_are_a_map_and_variables_and_keep_their_types() -> None:
+    code = "#{n: args.n + n, t: args.t, nested: args.m.k, w: workload.region, v: vars.other, id: execution_id, s: step}"
+    result = run(code, {"n": 5, "t": "x", "m": {"k": [1]}}, other=1.5, workload={"region": "eu"})
+    assert result.data == {"n": 10, "t": "x", "nested": [1], "w": "eu", "v": 1.5, "id": 7, "s": "s1"}
+
+
+@pytest.mark.rust
+def test_script_of_the_published_playbooks_runs() -> None:
+    code = """
+        // waits for an operation, as the published cluster playbook does
+        let tries = 0;
+        let status = "";
+        while tries < args.max_tries {
+            tries += 1;
+            status = if tries == 3 { "DONE" } else { "RUNNING" };
+            log(`try ${tries}: ${status}`);
+            if status == "DONE" { break; }
+            sleep_ms(1);
+        }
+        if status != "DONE" { throw "not done"; }
+        return #{status: status, tries: tries, any: contains_any(status, ["done", "ok"])};
+    """
+    result = run(code, {"max_tries": 5})
+    assert result.data == {"status": "DONE", "tries": 3, "any": True}
+    assert result.stdout == "try 1: RUNNING\ntry 2: RUNNING\ntry 3: DONE\n"
+
+
+@pytest.mark.rust
+def test_print_and_log_of_anything_are_the_output() -> None:
+    result = run('print("a"); log(1); info(#{x: 1}); warn([1]); debug("d"); error(())')
+    assert result.stdout is not None
+    assert result.stdout.splitlines()[0:2] == ["a", "1"]
+    assert '[info] #{"x": 1}' in result.stdout
+
+
+@pytest.mark.rust
+def test_json_goes_both_ways() -> None:
+    assert run('let v = parse_json("{\\"a\\": [1, 2.5, null]}"); to_json(v)').data == '{"a":[1,2.5,null]}'
+    assert run('parse_json("no json")').data is None
+
+
+@pytest.mark.rust
+def test_http_calls_return_a_map(server: str) -> None:
+    answer = run(f'http_get("{server}/x")').data
+    assert (answer["status"], answer["status_str"], answer["ok"], answer["error"]) == (200, "200", True, None)
+    assert answer["body"] == {"method": "GET", "path": "/x", "auth": None, "body": ""}
+    assert json.loads(answer["body_raw"]) == answer["body"]
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize(
+    ("call", "seen"),
+    [
+        ('http_delete("{}/x")', ("DELETE", None, "")),
+        ('http_post("{}/x", `[1]`)', ("POST", None, "[1]")),
+        ('http_post("{}/x", #{{a: 1}})', ("POST", None, '{"a":1}')),
+        ('http_get_auth("{}/x", "t")', ("GET", "Bearer t", "")),
+        ('http_post_auth("{}/x", "b", "t")', ("POST", "Bearer t", "b")),
+        ('http_delete_auth("{}/x", "t")', ("DELETE", "Bearer t", "")),
+    ],
+)
+def test_http_calls_of_both_dialects(server: str, call: str, seen: tuple[str, str | None, str]) -> None:
+    body = run(call.format(server)).data["body"]
+    assert (body["method"], body["auth"], body["body"]) == seen
+
+
+@pytest.mark.rust
+def test_http_status_and_transport_errors_are_values(server: str) -> None:
+    assert run(f'let r = http_get("{server}/missing"); [r.status, r.ok]').data == [404, False]
+    assert run(f'http_get("{server}/text").body').data.strip() == "plain text, no JSON"
+    answer = run('http_get("http://127.0.0.1:9/")').data
+    assert (answer["status"], answer["ok"], answer["body"]) == (0, False, None)
+    assert answer["error"]
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("code", ["let x = ;", 'eval("1")', 'import "x" as y;', "fn f( { }"])
+def test_script_that_does_not_parse_is_a_configuration_error(code: str) -> None:
+    with pytest.raises(ConfigurationError, match="rhai: script does not parse"):
+        run(code)
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        ('throw "why"', "execution", "why"),
+        ("no_such_function(1)", "execution", "no_such_function"),
+        ('let s = "aaaaaaaa"; loop { s += s; }', "resource", "too large"),
+        ("fn f(n) { f(n + 1) } f(0)", "resource", "Stack overflow"),
+        ("let a = [1]; loop { a += a; }", "resource", "too large"),
+    ],
+)
+def test_failure_has_a_kind_and_a_text(code: str, kind: str, says: str) -> None:
+    result = run(code)
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert result.error.kind == kind
+    assert says in result.error.message
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("code", ["loop { }", "sleep(60)", "loop { try { sleep(60) } catch { } }"])
+def test_timeout_of_the_command_ends_the_script(code: str) -> None:
+    started = time.monotonic()
+    result = run(code, timeout_s=0.2)
+    assert result.status is ToolStatus.TIMEOUT
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.rust
+def test_cancelled_task_stops_its_script() -> None:
+    async def cancelled() -> float:
+        task = asyncio.create_task(RhaiTool().run(RhaiConfig("loop { }"), context(None)))
+        while not any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return time.monotonic()
+
+    cancelled_at = asyncio.run(cancelled())  # returns when the executor's threads have ended
+    assert time.monotonic() - cancelled_at < 10
+
+
+@pytest.mark.rust
+def test_gil_is_free_while_a_script_runs() -> None:
+    async def both() -> int:
+        task = asyncio.create_task(RhaiTool().run(RhaiConfig("sleep_ms(200)"), context()))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await task
+        return turns
+
+    assert asyncio.run(both()) > 50
+
+
+def test_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
+    with pytest.raises(ConfigurationError, match="needs the native build of noetl-worker"):
+        run("1")
