@@ -78,7 +78,7 @@ class Dispatch:
         prepared = self._registry.prepare(command.kind, config, context)
         for warning in prepared.warnings:
             self._log.warning("tool_config", kind=command.kind, problem=warning)
-        return Ready(prepared, context, timeout_s)
+        return Ready(prepared, context, prepared.timeout_s or timeout_s)
 
     async def run(self, ready: Ready) -> ToolResult:
         """Run the tool to its end, its timeout or our cancellation.

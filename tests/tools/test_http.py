@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_worker.errors import ConfigurationError, CredentialError
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.http import HttpTool
@@ -259,10 +259,9 @@ def test_refused_connection_is_a_retryable_failure() -> None:
         await server.wait_closed()
         return port
 
-    result = run_tool("http", {"url": f"http://127.0.0.1:{asyncio.run(unused_port())}/"})
-    assert result.status is ToolStatus.ERROR
-    assert result.error is not None
-    assert (result.error.kind, result.error.retryable, result.error.code) == ("connection", True, "ConnectError")
+    with pytest.raises(ToolError) as caught:
+        run_tool("http", {"url": f"http://127.0.0.1:{asyncio.run(unused_port())}/"})
+    assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("connection", True, "ConnectError")
 
 
 def test_connection_dropped_before_the_answer_is_a_retryable_failure() -> None:
@@ -270,9 +269,9 @@ def test_connection_dropped_before_the_answer_is_a_retryable_failure() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
-    result = call_server(drop, {})
-    assert result.error is not None
-    assert (result.error.kind, result.error.retryable) == ("connection", True)
+    with pytest.raises(ToolError) as caught:
+        call_server(drop, {})
+    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
 def test_trickling_body_ends_at_the_timeout() -> None:

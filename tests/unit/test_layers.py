@@ -12,7 +12,6 @@ PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 BOTTOM = {"errors", "models", "settings", "setting_values", "json_text", "engine", "snowflake", "_core"}
 SERVICES = {
     "control_plane",
-    "keepalive",
     "template",
     "template_sandbox",
     "credentials",
@@ -24,6 +23,7 @@ SERVICES = {
 }
 STAGES = {  # one room each: modules of a room may know each other, rooms may not
     "jetstream": "delivery",
+    "keepalive": "delivery",
     "envelope": "envelope",
     "claim": "claim",
     "command": "command",

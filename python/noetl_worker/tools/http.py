@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import httpx
 
-from noetl_worker.errors import ConfigurationError, DocumentError
+from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
@@ -242,10 +242,15 @@ def _kind_of(status: int) -> tuple[str, bool]:
 
 
 def _transport_failure(error: httpx.HTTPError, request: httpx.Request) -> ToolResult:
+    """The result for an answer that cannot be used. Raises ToolError when there was none.
+
+    No answer at all is raised, as the Rust worker does: on that plane a returned failure completes the step, and an
+    unreachable host would pass in silence. A task sequence's rules see both.
+    """
     data: dict[str, JsonValue] = {"url": str(request.url), "status_code": None}
     text = f"{request.method} {request.url}: {type(error).__name__}: {error}"
     if isinstance(error, httpx.TooManyRedirects):
         return ToolResult.failure(text, kind="client_error", data=data)
     if isinstance(error, httpx.DecodingError):
         return ToolResult.failure(text, kind="parse", data=data)
-    return ToolResult.failure(text, kind="connection", retryable=True, code=type(error).__name__, data=data)
+    raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
