@@ -58,8 +58,16 @@ test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (
 	  echo "== $$python"; PYTHONPATH=python NOETL_WORKER_ENGINE=python $$venv/bin/python -m pytest -q tests/unit tests/engine; \
 	done
 
-demo: $(STAMP) ## run examples/demo.yaml with nothing else running
-	$(BIN)/noetl-worker dev examples/demo.yaml
+# The demo needs no compiler: without a .venv it takes a light one of its own, in seconds.
+DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+
+.venv-demo/.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	NOETL_WORKER_BUILD=pure .venv-demo/bin/python -m pip install -q --disable-pip-version-check -e '.[local]'
+	@touch $@
+
+demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
+	$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
 bench: $(STAMP) ## engine benchmarks and their gates
 	$(BIN)/python benches/check_gates.py run
