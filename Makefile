@@ -67,7 +67,7 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 	@touch $@
 
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
-	$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
+	$(if $(filter .venv-demo,$(DEMO_VENV)),NOETL_WORKER_ENGINE=python )$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
 
 bench: $(STAMP) ## engine benchmarks and their gates
 	$(BIN)/python benches/check_gates.py run

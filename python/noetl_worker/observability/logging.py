@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 import structlog
@@ -33,4 +34,10 @@ def configure_logging(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    # A warning of Python's (the engine's fallback, a dependency's) is one log line too, without a source path.
+    warnings.showwarning = _log_warning
     logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, force=True)
+
+
+def _log_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    structlog.get_logger("noetl_worker").warning("python_warning", category=category.__name__, text=str(message))
