@@ -33,6 +33,9 @@ class Connection:
         self.client: Client = Client()
         self.on_reconnected: list[Callable[[], None]] = []
         self.reconnects = 0
+        self.last_error: Exception | None = None
+        """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
+        self._is_up = False
         self._closing = False
 
     @property
@@ -51,7 +54,16 @@ class Connection:
 
     async def _failed(self, error: Exception) -> None:
         # nats-py reports every failed attempt here while it reconnects for ever; one line each is enough.
-        log.warning("nats_error", connection=self.name, error=describe(error))
+        self.last_error = error
+        if self._is_up:
+            log.warning("nats_error", connection=self.name, error=describe(error))
+
+    async def _open(self, options: dict[str, Any]) -> None:
+        """Connect once. With reconnecting allowed, nats-py never gives up its first connect: not even a refused login."""
+        self.client, self.last_error = Client(), None
+        await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
+        self.client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
+        self._is_up = True
 
     async def close(self) -> None:
         """Flush what is pending (acks!) and close; a server that is gone does not hold us for more than 2 s."""
@@ -80,19 +92,20 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None)
     while True:
         tried += 1
         try:
-            await connection.client.connect(**_options(settings, connection))
+            await connection._open(_options(settings, connection))
             return connection
-        except (OSError, asyncio.TimeoutError, nats.errors.Error) as error:
-            connection.client = Client()
+        except (OSError, asyncio.TimeoutError, nats.errors.Error) as raised:
+            error = connection.last_error or raised
             if _is_refusal(error):
                 raise JetStreamError(
                     f"NATS at {_where(settings)} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
                     "NATS_CREDS or user-info in NATS_URL"
-                ) from error
-            text = f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
+                ) from raised
             if attempts is not None and tried >= attempts:
-                raise JetStreamError(text) from error
-            log.warning("nats_unreachable", attempt=tried, advice=text)
+                raise JetStreamError(
+                    f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
+                ) from raised
+            log.warning("nats_unreachable", attempt=tried, servers=settings.nats_servers, error=describe(error))
         await asyncio.sleep(min(5.0, 0.25 * 2 ** min(tried, 5)) * random.uniform(0.5, 1.0))
 
 
@@ -103,8 +116,6 @@ def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
         "connect_timeout": CONNECT_TIMEOUT_S,
         "ping_interval": PING_INTERVAL_S,
         "max_outstanding_pings": 1,
-        "allow_reconnect": True,
-        "max_reconnect_attempts": -1,
         # Jittered per process, so that a restarted server is not met by the whole pool at one instant.
         "reconnect_time_wait": random.uniform(0.2, 1.0),
         "pending_size": _PENDING_BYTES,
