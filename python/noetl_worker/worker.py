@@ -10,10 +10,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import nats
 import structlog
@@ -46,6 +46,7 @@ EXIT_CANCELLED: Final = 4
 """Commands were still running when the drain timeout was over (or a second signal came); they were given back."""
 EXIT_AT_ONCE: Final = 130
 
+T = TypeVar("T")
 Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = 8.0
 PULSE_S: Final = 0.5
@@ -102,7 +103,11 @@ class Worker:
         client = ControlPlaneClient(open_transport(settings, max_connections=settings.max_concurrent + 8), settings)
         connection: Connection | None = None
         try:
-            connection = await connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
+            connection = await self._unless_stopped(
+                connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
+            )
+            if connection is None:
+                return EXIT_OK
             durable = await ensure_durable(connection.client, settings)
             keepalive.set_ack_wait(durable.ack_wait_s)
             await keepalive.start()
@@ -236,6 +241,17 @@ class Worker:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
 
     # ── around it ──
+
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
+        """Its result; None when a stop comes first: a start that waits for a server must not outlast a SIGTERM."""
+        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            stopped.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
 
     async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
         """Wait until the configured plane answers; None when a stop comes first.
