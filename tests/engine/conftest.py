@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,7 +42,7 @@ def engines() -> tuple[Any, Any]:
 
 
 @pytest.fixture
-def chosen(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def chosen(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make `noetl_worker.engine`, and so `cases`, `envelope` and `redaction`, use one engine, with an empty cache."""
     for name in ("compile_cases", "decide", "decode_notification", "evaluate", "fit_result", "redact_text"):
         monkeypatch.setattr(noetl_worker.engine, name, getattr(engine, name))

@@ -16,7 +16,7 @@ from typing import Any
 from noetl_worker.errors import EngineError
 from noetl_worker.models import FitRules
 
-WORDS = json.loads(Path(__file__).with_name("hazards.json").read_text(encoding="utf-8"))
+WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_name("hazards.json").read_text(encoding="utf-8"))
 NUMBERS, TEXTS, KEYS = WORDS["numbers"], WORDS["texts"], WORDS["keys"]
 OPERATORS, PATTERN_PIECES, SUBJECTS = WORDS["operators"], WORDS["pattern_pieces"], WORDS["subjects"]
 

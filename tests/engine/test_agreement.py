@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import hazards
+from noetl_worker.models import FitRules
 
 pytestmark = pytest.mark.rust
 
@@ -35,7 +37,7 @@ def test_engines_agree_on_any_bytes(engines: tuple[Any, Any], data: bytes) -> No
         hazards.Call("decode_notification", (data,)),
         hazards.Call("decide", (data, "eq", b"1")),
         hazards.Call("match", (b"[" + data + b"]", data, data, [data])),
-        hazards.Call("fit_result", (data, hazards.FitRules())),
+        hazards.Call("fit_result", (data, FitRules())),
     ):
         agree(call, engines)
 
@@ -51,12 +53,10 @@ _values = st.recursive(
 @FAST
 @given(value=_values, other=_values, op=st.sampled_from(hazards.OPERATORS[:12]))
 def test_engines_agree_on_any_values(engines: tuple[Any, Any], value: Any, other: Any, op: str) -> None:
-    import json
-
     left, right = json.dumps(value).encode("utf-8", "replace"), json.dumps(other).encode("utf-8", "replace")
     for one, two in ((left, right), (left, left)):
         agree(hazards.Call("decide", (one, op, two)), engines)
-    agree(hazards.Call("fit_result", (left, hazards.FitRules(max_bytes=0, preview_bytes=80))), engines)
+    agree(hazards.Call("fit_result", (left, FitRules(max_bytes=0, preview_bytes=80))), engines)
 
 
 @FAST
@@ -65,8 +65,6 @@ def test_engines_agree_on_any_values(engines: tuple[Any, Any], value: Any, other
     pattern=st.text(alphabet="ab.^$*+?{}[]()|\\dDwWsSbBAzpPLxu0123456789,-&~:<>=!i", max_size=12),
 )
 def test_engines_agree_on_any_pattern(engines: tuple[Any, Any], text: str, pattern: str) -> None:
-    import json
-
     sides = [json.dumps(side, ensure_ascii=False).encode("utf-8", "replace") for side in (text, pattern)]
     agree(hazards.Call("decide", (sides[0], "matches", sides[1])), engines)
 
@@ -79,8 +77,6 @@ def test_engines_agree_on_a_fixed_sample(engines: tuple[Any, Any]) -> None:
 @FAST
 @given(value=_values)
 def test_laws_of_the_operators(engines: tuple[Any, Any], value: Any) -> None:
-    import json
-
     data = json.dumps(value).encode("utf-8", "replace")
     for engine in engines:
         assert engine.decide(data, "eq", data)

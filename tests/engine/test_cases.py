@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import cases
+from noetl_worker import cases, envelope
 from noetl_worker.errors import ConditionError, DocumentError, TemplateError
 from noetl_worker.models import Continue, Exit, Fail, JsonValue, SetVar
 
@@ -171,3 +171,32 @@ def test_integers_over_64_bits_keep_every_digit(chosen: Any) -> None:
 def test_encoded_data_is_used_instead_of_encoding_again(chosen: Any) -> None:
     listed = [case({"left": "result.a", "right": 1})]
     assert cases.match_cases(listed, {}, object(), no_template, encoded_data=b'{"a":1}').index == 0
+
+
+def test_values_are_read_alike_without_orjson(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noetl_worker.json_text.orjson", None)
+    listed = [case({"left": "result.a", "right": "é"}, {"left": "n", "right": 2**70})]
+    assert cases.match_cases(listed, {"n": 2**70}, {"a": "é"}, no_template).index == 0
+
+
+@pytest.mark.parametrize("odd", [float("nan"), "\ud800", {1: "a"}, {(1,): "a"}])
+def test_odd_data_does_not_stop_the_cases(chosen: Any, odd: Any) -> None:
+    listed = [case({"left": "result.a", "right": 1})]
+    assert cases.match_cases(listed, {}, {"a": 1, "odd": odd}, no_template).index == 0
+
+
+def test_same_cases_compiled_by_two_threads_count_once(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cases._TableCache(max_tables=3, max_bytes=100)
+
+    def compile_while_another_does(data: bytes) -> Any:
+        monkeypatch.setattr("noetl_worker.engine.compile_cases", chosen.compile_cases)
+        cache.get(data)
+        return chosen.compile_cases(data)
+
+    monkeypatch.setattr("noetl_worker.engine.compile_cases", compile_while_another_does)
+    cache.get(b"[1]")
+    assert (len(cache), cache._bytes) == (1, 3)
+
+
+def test_notification_is_decoded_on_the_chosen_engine(chosen: Any) -> None:
+    assert envelope.decode_notification(b'{"execution_id":1,"event_id":2,"command_id":"c","step":"s"}').step == "s"

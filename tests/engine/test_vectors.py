@@ -10,8 +10,8 @@ import pytest
 
 from engine.rendering import renderer
 from noetl_worker import cases
-from noetl_worker.errors import ConditionError
-from noetl_worker.models import Continue, Exit, Fail, Goto, Retry, SetVar
+from noetl_worker.errors import ConditionError, NotificationError
+from noetl_worker.models import Continue, Exit, Fail, FitRules, Goto, Retry, SetVar
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 ACTIONS = {"continue": Continue, "exit": Exit, "set_var": SetVar, "goto": Goto, "retry": Retry, "fail": Fail}
@@ -54,9 +54,9 @@ def test_case_parses_as_its_vector_says(chosen: Any, row: dict[str, Any]) -> Non
 def test_notification_decodes_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
     data = row["data"].encode()
     if "error" in row:
-        with pytest.raises(Exception, match=row["says"]) as caught:
+        with pytest.raises(NotificationError, match=row["says"]) as caught:
             engine.decode_notification(data)
-        assert (type(caught.value).__name__, caught.value.code) == ("NotificationError", row["error"])
+        assert caught.value.code == row["error"]
     else:
         envelope = engine.decode_notification(data)
         assert repr(list(envelope)) == repr(row["envelope"])
@@ -64,8 +64,6 @@ def test_notification_decodes_as_its_vector_says(engine: Any, row: dict[str, Any
 
 @pytest.mark.parametrize("row", rows("fit.jsonl"))
 def test_result_is_fitted_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
-    from noetl_worker.models import FitRules
-
     fitted = engine.fit_result(row["data"].encode(), FitRules(**row.get("rules", {})))
     assert fitted.body.decode() == row["body"]
     assert fitted.size == len(fitted.body)

@@ -18,6 +18,7 @@ with atheris.instrument_imports(include=["noetl_worker"]):
     from engine import hazards
     from noetl_worker import _core as rust
     from noetl_worker.engine import pure
+    from noetl_worker.models import FitRules
 
 
 class Bytes(random.Random):
@@ -42,7 +43,7 @@ def test_one_input(data: bytes) -> None:
         raw = data[1:]
         calls = [
             hazards.Call("decode_notification", (raw,)),
-            hazards.Call("fit_result", (raw, hazards.FitRules(max_bytes=0, preview_bytes=100))),
+            hazards.Call("fit_result", (raw, FitRules(max_bytes=0, preview_bytes=100))),
             hazards.Call("match", (raw, b'{"a":1}', raw, [raw])),
             hazards.Call("decide", (b'"abc"', "matches", raw)),
         ]

@@ -8,6 +8,7 @@ import pytest
 
 from engine import hazards
 from fuzz import corpus
+from noetl_worker.models import FitRules
 
 KEPT = [pytest.param(call, id=name) for name, call in corpus.kept()]
 
@@ -23,6 +24,6 @@ def test_engines_agree_on_what_once_told_them_apart(call: hazards.Call) -> None:
 
 def test_calls_survive_the_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(corpus, "FOLDER", tmp_path)
-    call = hazards.Call("fit_result", (b'"\xff', hazards.FitRules(secrets=("a",))))
+    call = hazards.Call("fit_result", (b'"\xff', FitRules(secrets=("a",))))
     corpus.keep(call)
     assert [one for _, one in corpus.kept()] == [call]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -39,5 +39,12 @@ def configure_logging(level: str, form: str) -> None:
     logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, force=True)
 
 
-def _log_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     structlog.get_logger("noetl_worker").warning("python_warning", category=category.__name__, text=str(message))

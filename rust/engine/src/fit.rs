@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 
 use crate::document::{write_text, Document, Kind, Value};
 use crate::error::EngineError;
@@ -73,7 +72,7 @@ fn preview_of(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
 
 /// One walk that writes the redacted document.
 struct Redacting<'d> {
-    secrets: Option<Arc<Secrets>>,
+    secrets: Option<Secrets>,
     /// No value without escapes holds anything to replace, keys aside.
     is_plain: bool,
     count: usize,
@@ -110,7 +109,7 @@ impl<'d> Redacting<'d> {
     fn text(&mut self, value: Value<'d>) {
         let text = value.as_text().unwrap_or_default();
         let before = self.count;
-        let redacted = redact(&text, self.secrets.as_deref(), &mut self.count);
+        let redacted = redact(&text, self.secrets.as_ref(), &mut self.count);
         if self.count == before && value.kind() == Kind::Text {
             value.write(&mut self.out);
         } else {

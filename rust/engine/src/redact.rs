@@ -2,7 +2,7 @@
 //! Twin: `python/noetl_worker/engine/pure/redact.py`.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use aho_corasick::{packed, AhoCorasick, MatchKind};
 use memchr::memmem::Finder;
@@ -265,57 +265,42 @@ pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] 
     }
 }
 
-/// Known secrets, ready to be searched for.
+/// Known secrets of one call, ready to be searched for. Nothing of them is kept after it.
 #[derive(Debug)]
 pub struct Secrets {
-    automaton: AhoCorasick,
     values: Vec<String>,
-    /// For few secrets, one vector search each is faster than the automaton.
     finders: Vec<Finder<'static>>,
+    /// Built when a secret is found, or when there are too many for one vector search each.
+    automaton: OnceLock<Option<AhoCorasick>>,
 }
 
 const MAX_FINDERS: usize = 16;
 
-/// A set of secrets as it was given, and what was made of it.
-type Prepared = (Vec<String>, Option<Arc<Secrets>>);
-
 impl Secrets {
-    /// Prepare a set; None when no secret is long enough. The last set is kept: it rarely changes between calls.
-    pub fn prepare(secrets: &[String]) -> Option<Arc<Self>> {
-        static LAST: Mutex<Option<Prepared>> = Mutex::new(None);
-        if secrets.is_empty() {
-            return None;
-        }
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, prepared)) = last.as_ref() {
-            if known == secrets {
-                return prepared.clone();
-            }
-        }
-        let prepared = Self::build(secrets).map(Arc::new);
-        *last = Some((secrets.to_vec(), prepared.clone()));
-        prepared
-    }
-
-    fn build(secrets: &[String]) -> Option<Self> {
+    /// Prepare a set; None when no secret is long enough.
+    pub fn prepare(secrets: &[String]) -> Option<Self> {
         let is_long = |secret: &&String| secret.chars().count() >= MIN_SECRET_CHARS;
         let values: Vec<String> = secrets.iter().filter(is_long).cloned().collect();
         if values.is_empty() {
             return None;
         }
-        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&values).ok()?;
         let finders = if values.len() <= MAX_FINDERS {
             values.iter().map(|secret| Finder::new(secret).into_owned()).collect()
         } else {
             Vec::new()
         };
-        Some(Self { automaton, values, finders })
+        Some(Self { values, finders, automaton: OnceLock::new() })
+    }
+
+    fn automaton(&self) -> Option<&AhoCorasick> {
+        let build = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.values).ok();
+        self.automaton.get_or_init(build).as_ref()
     }
 
     /// Whether a secret is somewhere in a text.
     pub fn is_in(&self, text: &str) -> bool {
         if self.finders.is_empty() {
-            return self.automaton.is_match(text);
+            return self.automaton().is_some_and(|automaton| automaton.is_match(text));
         }
         self.finders.iter().any(|finder| finder.find(text.as_bytes()).is_some())
     }
@@ -327,12 +312,12 @@ impl Secrets {
 
     /// Replace every secret and count them.
     pub fn replace<'t>(&self, text: &'t str, count: &mut usize) -> Cow<'t, str> {
-        if !self.is_in(text) {
+        let Some(automaton) = self.is_in(text).then(|| self.automaton()).flatten() else {
             return Cow::Borrowed(text);
-        }
+        };
         let mut out = String::new();
         let mut start = 0;
-        for found in self.automaton.find_iter(text) {
+        for found in automaton.find_iter(text) {
             out.push_str(&text[start..found.start()]);
             out.push_str(MARK);
             start = found.end();
@@ -400,7 +385,7 @@ fn is_prose(word: &str) -> bool {
 pub fn redact_text(text: &str, secrets: &[String]) -> String {
     let mut count = 0;
     let prepared = Secrets::prepare(secrets);
-    let text = redact(text, prepared.as_deref(), &mut count);
+    let text = redact(text, prepared.as_ref(), &mut count);
     let Some(expression) = assignment() else { return text.into_owned() };
     let mut out = String::with_capacity(text.len());
     let mut start = 0;

@@ -9,13 +9,13 @@ Reference placeholders stay usable: the reference itself is never rewritten (noe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from noetl_worker.models import JsonValue
 
-__all__ = ["MARK", "MIN_SECRET_CHARS", "Redactor", "is_sensitive_key", "redact_text", "redactor"]
+__all__ = ["MARK", "MIN_SECRET_CHARS", "Redactor", "is_sensitive_key", "redact_text"]
 
 MARK: Final = "[REDACTED]"
 
@@ -114,12 +114,12 @@ class Redactor:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self.count = 0
-        self._secrets = _secrets_pattern(tuple(secrets))
+        self._secrets = _Secrets(secrets)
 
     def text(self, text: str) -> str:
         """Replace known secrets, then what looks like a credential."""
-        if self._secrets is not None:
-            text, found = self._secrets.subn(MARK, text)
+        if self._secrets.are_in(text):
+            text, found = self._secrets.replace(text)
             self.count += found
         if _CREDENTIAL.search(text):
             text = _CREDENTIAL.sub(self._credential, text)
@@ -172,16 +172,16 @@ class Redactor:
         if type(value) is str:
             return self.text(value)
         # A secret that is a number in the result (a PIN, an account id) is the secret all the same.
-        if self._secrets is not None and type(value) is int and self._secrets.fullmatch(str(value)):
+        if type(value) is int and self._secrets.include(str(value)):
             self.count += 1
             return MARK
         return value
 
     def _key(self, key: str, position: int) -> str:
         """A secret inside a key is replaced too; the position keeps two such keys apart."""
-        if self._secrets is None or not self._secrets.search(key):
+        if not self._secrets.are_in(key):
             return key
-        text, found = self._secrets.subn(MARK, key)
+        text, found = self._secrets.replace(key)
         self.count += found
         return f"{text}~{position}"
 
@@ -214,16 +214,34 @@ def _kept_keys(source: dict[str, JsonValue]) -> frozenset[str]:
     return _LOCATED_KEYS if source.get("kind") in _REFERENCE_KINDS else _REFERENCE_KEYS
 
 
-@lru_cache(maxsize=64)
-def _secrets_pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Longest first, so that at one place the longest secret wins, as the Rust automaton's leftmost-longest."""
-    wanted = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}, key=lambda s: (-len(s), s))
-    return re.compile("|".join(map(re.escape, wanted))) if wanted else None
+class _Secrets:
+    """Known secrets of one call. No compiled pattern: `re` would keep it, and the secrets in it, for the process."""
 
+    __slots__ = ("_values",)
 
-def redactor(secrets: Sequence[str]) -> Callable[[JsonValue], JsonValue]:
-    """Return a function that redacts JSON values with one set of secrets."""
-    return lambda value: Redactor(secrets).value(value)
+    def __init__(self, secrets: Sequence[str]) -> None:
+        long_enough = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
+        self._values = sorted(long_enough, key=len, reverse=True)
+
+    def are_in(self, text: str) -> bool:
+        return any(secret in text for secret in self._values)
+
+    def include(self, text: str) -> bool:
+        return text in self._values
+
+    def replace(self, text: str) -> tuple[str, int]:
+        """Replace from left to right; at one place the longest secret wins. Returns (text, how many)."""
+        pieces: list[str] = []
+        start = 0
+        while True:
+            # min() takes the first of equal places, and longer secrets come first.
+            found = [(at, secret) for secret in self._values if (at := text.find(secret, start)) >= 0]
+            if not found:
+                pieces.append(text[start:])
+                return MARK.join(pieces), len(pieces) - 1
+            at, secret = min(found, key=lambda place: place[0])
+            pieces.append(text[start:at])
+            start = at + len(secret)
 
 
 def redact_text(text: str, secrets: Sequence[str]) -> str:
