@@ -379,10 +379,10 @@ class _Translator:
         self._at += 1
         negated = self._source.startswith("^", self._at)
         self._at += negated
-        items: Ranges = []
+        items: Ranges = self._leading_dashes()
         left: Ranges | None = None
         operation, is_plain = "", True
-        is_first = True
+        is_first = not items
         while True:
             self._class_space()
             if self._at >= len(self._source):
@@ -390,7 +390,7 @@ class _Translator:
             if self._source[self._at] == "]" and not is_first:
                 break
             next_two = self._source[self._at : self._at + 2]
-            if next_two in ("&&", "--", "~~") and not (is_first and next_two == "--"):
+            if next_two in ("&&", "--", "~~"):
                 left = items if left is None else code_points.combine(operation, left, items)
                 operation, items, is_plain = next_two, [], False
                 self._at += 2
@@ -401,6 +401,16 @@ class _Translator:
         self._at += 1
         whole = items if left is None else code_points.combine(operation, left, items)
         return code_points.normalized(whole), bool(negated), is_plain
+
+    def _leading_dashes(self) -> Ranges:
+        """Any number of dashes at the start are themselves, and no operator."""
+        dashes: Ranges = []
+        self._class_space()
+        while self._source.startswith("-", self._at):
+            dashes.append((ord("-"), ord("-")))
+            self._at += 1
+            self._class_space()
+        return dashes
 
     def _class_item(self, items: Ranges, level: int) -> bool:
         """Read one member into `items`; False when it is a nested negation."""
