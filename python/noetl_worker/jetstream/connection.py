@@ -59,7 +59,7 @@ class Connection:
             log.warning("nats_error", connection=self.name, error=describe(error))
 
     async def _open(self, options: dict[str, Any]) -> None:
-        """Connect once. With reconnecting allowed, nats-py never gives up its first connect: not even a refused login."""
+        """Connect once. With reconnecting allowed, nats-py never gives up its first connect, even if refused."""
         self.client, self.last_error = Client(), None
         await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
         self.client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
