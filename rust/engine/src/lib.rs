@@ -1,7 +1,7 @@
 //! Notifications, conditions, cases and results of the NoETL worker, without Python.
 //!
 //! Every file has a twin of the same name in `python/noetl_worker/engine/pure`, which is the specification: same
-//! calls, same values, same error codes. Bytes go in, decisions come out.
+//! calls, same values, same error codes. Bytes go in, decisions come out. (`reader.rs` is the class `Reader` there.)
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -13,6 +13,8 @@ pub mod envelope;
 pub mod error;
 pub mod fit;
 pub mod redact;
+
+mod reader;
 
 pub use case::{Action, CaseTable, Outcome, Pending, Side, Skipped};
 pub use condition::{decide, evaluate};
