@@ -63,6 +63,14 @@ def test_free_text(chosen: Any, text: str, redacted: str) -> None:
     assert redact_text(text, ["s3cr3t-value"]) == redacted
 
 
+def test_halves_of_surrogate_pairs_are_no_error(engine: Any) -> None:
+    assert (
+        engine.redact_text("file \udcff password=x \ud83d\ude00", ["\udcffabc", "name"])
+        == "file ? password=[REDACTED] ??"
+    )
+    assert engine.fit_result(b'"name"', FitRules(secrets=("\udcffabc", "name"))).body == b'"[REDACTED]"'
+
+
 def test_short_secrets_are_not_searched_for(chosen: Any) -> None:
     assert redact_text("a1b2 1 12 123", ["", "1", "12", "123"]) == "a1b2 1 12 123"
 

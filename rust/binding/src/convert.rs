@@ -56,6 +56,22 @@ pub fn named_tuple<'py>(
     new.bind(py).call1((class, fields))
 }
 
+/// A text of Python. Half a surrogate pair (a file name that was no UTF-8) becomes `?`, as in the pure engine.
+pub fn text(text: &Bound<'_, PyString>) -> PyResult<String> {
+    match text.to_cow() {
+        Ok(whole) => Ok(whole.into_owned()),
+        Err(_) => {
+            let encoded: Vec<u8> = text.call_method1("encode", ("utf-8", "replace"))?.extract()?;
+            Ok(String::from_utf8_lossy(&encoded).into_owned())
+        }
+    }
+}
+
+/// A sequence of texts.
+pub fn texts(sequence: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    sequence.try_iter()?.map(|one| text(one?.cast::<PyString>()?)).collect()
+}
+
 /// An `Envelope` (models.py).
 pub fn envelope<'py>(py: Python<'py>, envelope: &Envelope, document: &Document<'_>) -> PyResult<Bound<'py, PyAny>> {
     let command_id = match &envelope.command_id {

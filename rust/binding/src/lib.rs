@@ -8,7 +8,7 @@ mod rhai;
 
 use noetl_worker_engine as engine;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::guard::guarded;
 
@@ -50,7 +50,7 @@ fn fit_result<'py>(py: Python<'py>, data: &[u8], rules: &Bound<'py, PyAny>) -> P
             max_bytes: rules.getattr("max_bytes")?.extract()?,
             preview_bytes: rules.getattr("preview_bytes")?.extract()?,
             preview_depth: rules.getattr("preview_depth")?.extract()?,
-            secrets: rules.getattr("secrets")?.extract()?,
+            secrets: convert::texts(&rules.getattr("secrets")?)?,
         };
         let fitted = convert::released(py, data.len(), || engine::fit_result(data, &rules))
             .map_err(|error| convert::error(py, error))?;
@@ -63,10 +63,10 @@ fn fit_result<'py>(py: Python<'py>, data: &[u8], rules: &Bound<'py, PyAny>) -> P
 
 /// See `protocol.Engine.redact_text`.
 #[pyfunction]
-fn redact_text(py: Python<'_>, text: &str, secrets: &Bound<'_, PyAny>) -> PyResult<String> {
+fn redact_text(py: Python<'_>, text: &Bound<'_, PyString>, secrets: &Bound<'_, PyAny>) -> PyResult<String> {
     guarded(py, || {
-        let secrets: Vec<String> = secrets.try_iter()?.map(|secret| secret?.extract()).collect::<PyResult<_>>()?;
-        Ok(convert::released(py, text.len(), || engine::redact_text(text, &secrets)))
+        let (text, secrets) = (convert::text(text)?, convert::texts(secrets)?);
+        Ok(convert::released(py, text.len(), || engine::redact_text(&text, &secrets)))
     })
 }
 

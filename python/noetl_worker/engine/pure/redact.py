@@ -220,7 +220,7 @@ class _Secrets:
     __slots__ = ("_values",)
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        long_enough = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
+        long_enough = {_whole(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
         self._values = sorted(long_enough, key=len, reverse=True)
 
     def are_in(self, text: str) -> bool:
@@ -244,7 +244,12 @@ class _Secrets:
             start = at + len(secret)
 
 
+def _whole(text: str) -> str:
+    """Replace halves of surrogate pairs by `?`: a file name in an exception's text may hold some."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def redact_text(text: str, secrets: Sequence[str]) -> str:
     """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
     redacting = Redactor(secrets)
-    return redacting.assignments(redacting.text(text))
+    return redacting.assignments(redacting.text(_whole(text)))
