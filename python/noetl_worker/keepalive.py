@@ -183,6 +183,7 @@ class Keepalive:
                 "WORKER_METRICS_BIND", self._settings.metrics_bind, f"a free address ({error}); empty switches it off"
             ) from error
         self.probes_port = sockets[0].getsockname()[1]
+        log.info("probes", host=host, port=self.probes_port)
         return server, asyncio.create_task(server.serve(sockets=sockets))
 
 
