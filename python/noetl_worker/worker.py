@@ -150,6 +150,7 @@ class Worker:
         stopped = asyncio.ensure_future(self._stop.wait())
         self.health.puller_progress = lambda: puller.last_progress
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
+        metrics.announce_kinds(self.registry.kinds())
         log.info("pulling", **self._start_line(durable, plane))
         self.health.set_ready(True, "pulling")
         self.ready.set()

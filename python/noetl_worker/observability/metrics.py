@@ -7,7 +7,7 @@ Closed label sets are shown at zero from the start, so that an absent series mea
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from noetl_worker.models import AlreadyFinished, Claimed, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
 
-__all__ = ["REGISTRY", "claim_ended", "event_emit", "exposition"]
+__all__ = ["REGISTRY", "announce_kinds", "claim_ended", "event_emit", "exposition"]
 
 REGISTRY: Final = CollectorRegistry()
 
@@ -72,6 +72,16 @@ for _outcome in ("claimed", "already_claimed", "retry_later", "failed"):
     PULLS.labels(_outcome)
 for _settlement in ("ack", "nak", "term"):
     SETTLEMENTS.labels(_settlement)
+for _event in ("call.done", "call.error", "step.exit", "command.completed", "command.failed"):
+    EVENT_EMIT_DURATION.labels(_event)
+    EVENT_EMIT_RETRIES.labels(_event)
+
+
+def announce_kinds(kinds: Iterable[str]) -> None:
+    """Shows the series of these tool kinds at zero."""
+    for kind in kinds:
+        DISPATCH_DURATION.labels(kind)
+        DISPATCH_ERRORS.labels(kind)
 
 
 def claim_ended(claim: ClaimOutcome, received_at: float) -> None:
