@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from noetl_worker.errors import SettingsError
 from noetl_worker.settings import Settings
 
 __all__ = ["Response", "Transport", "open_transport"]
@@ -47,7 +48,11 @@ class Transport(Protocol):
 
 
 def open_transport(settings: Settings, *, max_connections: int = 64) -> Transport:
-    """The transport that NOETL_WORKER_HTTP_TRANSPORT names; `auto` is pyreqwest where it is installed."""
+    """The transport that NOETL_WORKER_HTTP_TRANSPORT names; `auto` is pyreqwest where it is installed.
+
+    Raises:
+        SettingsError: pyreqwest was asked for and is not installed.
+    """
     from noetl_worker.control_plane.transport_httpx import HttpxTransport
 
     if settings.http_transport != "httpx":
@@ -55,7 +60,9 @@ def open_transport(settings: Settings, *, max_connections: int = 64) -> Transpor
             from noetl_worker.control_plane.transport_pyreqwest import PyreqwestTransport
         except ImportError:
             if settings.http_transport == "pyreqwest":
-                raise
+                raise SettingsError(
+                    "NOETL_WORKER_HTTP_TRANSPORT", "pyreqwest", "auto or httpx: pyreqwest is not installed"
+                ) from None
             log.info("http_transport", using="httpx", advice="pip install pyreqwest is a twentieth of the CPU time")
         else:
             return PyreqwestTransport(settings, max_connections=max_connections)
