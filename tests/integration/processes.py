@@ -1,0 +1,242 @@
+"""The worker as a platform engineer runs it: a process with environment variables, its output in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import noetl_worker
+from integration.house import House
+
+SOURCE = str(Path(noetl_worker.__file__).resolve().parent.parent)
+OURS = ("NATS_", "NOETL_", "WORKER_", "LOG_LEVEL", "PORT")
+SEVEN_METRICS = (
+    "noetl_worker_pulls_total",
+    "noetl_worker_pull_duration_seconds",
+    "noetl_worker_dispatch_duration_seconds",
+    "noetl_worker_dispatch_errors_total",
+    "noetl_worker_event_emit_duration_seconds",
+    "noetl_worker_event_emit_retries_total",
+    "noetl_worker_concurrent_dispatches",
+)
+"""The names of the published Rust worker, for dashboards that are there already."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without any setting of the worker but the engine's choice, plus `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    if "NOETL_WORKER_ENGINE" in os.environ:
+        kept["NOETL_WORKER_ENGINE"] = os.environ["NOETL_WORKER_ENGINE"]
+    return {**kept, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1", **variables}
+
+
+async def until(
+    predicate: Callable[[], bool | Awaitable[bool]], what: str, *, timeout_s: float = 10.0, every_s: float = 0.03
+) -> None:
+    """Ask again and again until it holds. Raises TimeoutError that names `what`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = predicate()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+        await asyncio.sleep(every_s)
+
+
+class WorkerProcess:
+    """One `python -m noetl_worker run`. Standard input is /dev/null; all output goes to one file."""
+
+    def __init__(self, directory: Path, name: str, variables: dict[str, str], arguments: Sequence[str] = ()) -> None:
+        self.log_path = directory / f"{name}.log"
+        self.started_at = time.monotonic()
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "noetl_worker", *arguments],
+                env=environment(**variables),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def plain(self) -> list[str]:
+        """Lines for people: what is not one JSON object of the log."""
+        return [line for line in self.text.splitlines() if line.strip() and not line.startswith("{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Log records with this `event`."""
+        lines = [line for line in self.text.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [record for record in map(json.loads, lines) if record.get("event") == event]
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    async def wait_logged(self, event: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
+        """The first record with this `event`. Raises AssertionError with the log when the process ends before it."""
+
+        def there() -> bool:
+            found = bool(self.logged(event))
+            assert found or self.is_running, f"ended with {self.process.returncode}:\n{self.text[-3000:]}"
+            return found
+
+        await until(there, f"log event {event!r}", timeout_s=timeout_s)
+        return self.logged(event)[0]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    async def exit_code(self, *, timeout_s: float = 15.0) -> int:
+        await until(lambda: not self.is_running, "the end of the worker", timeout_s=timeout_s)
+        return int(self.process.returncode)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.signal()
+        return await self.exit_code()
+
+    def memory_mb(self) -> tuple[float, float]:
+        """(resident now, resident at most), in MB of 1,048,576 bytes, from /proc."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
+        found = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+        return int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024
+
+    def end(self) -> None:
+        """Whatever state it is in."""
+        if self.is_running:
+            self.process.kill()
+        self.process.wait()
+
+
+@asynccontextmanager
+async def worker_process(
+    home: House, directory: Path, name: str = "worker", *, ready: bool = True, **variables: str
+) -> AsyncIterator[WorkerProcess]:
+    """A worker in front of this house; pulling when the block begins unless `ready` is False. Killed at its end."""
+    given = {
+        "NATS_URL": home.nats.url,
+        "NOETL_SERVER_URL": home.plane.url,
+        "WORKER_METRICS_BIND": "",
+        "NOETL_WORKER_DRAIN_TIMEOUT_S": "5",
+        **variables,
+    }
+    worker = WorkerProcess(directory, name, given, ["run"])
+    try:
+        if ready:
+            await worker.wait_logged("pulling")
+        yield worker
+    finally:
+        await asyncio.to_thread(worker.end)
+
+
+async def refused_start(directory: Path, *, timeout_s: float = 25.0, **variables: str) -> WorkerProcess:
+    """A worker that is expected to end by itself; it has ended when this returns."""
+    worker = WorkerProcess(directory, "refused", {"WORKER_METRICS_BIND": "", **variables}, ["run"])
+    try:
+        await worker.exit_code(timeout_s=timeout_s)
+    finally:
+        await asyncio.to_thread(worker.end)
+    return worker
+
+
+def one_line(worker: WorkerProcess) -> str:
+    """The one line for people that a refused start leaves."""
+    assert len(worker.plain) == 1, worker.text
+    line = worker.plain[0]
+    assert line.startswith("noetl-worker: "), line
+    assert len(line) < 600, line
+    return line
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The worker's HTTP endpoint."""
+
+    port: int
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+
+    async def is_ready(self) -> bool:
+        try:
+            return (await self.get("/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    async def why_not_ready(self) -> str | None:
+        """The reason, or None while it is ready."""
+        answer = await self.get("/readyz")
+        return None if answer.status_code == 200 else str(answer.json()["reason"])
+
+    async def metrics(self) -> str:
+        return (await self.get("/metrics")).text
+
+
+class Gate:
+    """A shell command that waits until the gate is opened, in whichever process it runs."""
+
+    def __init__(self, directory: Path, name: str = "gate") -> None:
+        self._file, self.runs_file = directory / name, directory / f"{name}.runs"
+
+    def command(self, before: str = "") -> str:
+        return (
+            f"{before} echo $$ >> {self.runs_file}; i=0; "
+            f"while [ ! -e {self._file} ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i+1)); done; echo through"
+        )
+
+    @property
+    def runs(self) -> int:
+        """How often it was started."""
+        return len(self.runs_file.read_text().split()) if self.runs_file.exists() else 0
+
+    def open(self) -> None:
+        self._file.touch()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command line that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def err_lines(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.strip()]
+
+
+def command_line(directory: Path, *arguments: str, timeout_s: float = 25.0, **variables: str) -> Ended:
+    """Run `python -m noetl_worker ARGUMENTS` to its end."""
+    out, err = directory / "out.txt", directory / "err.txt"
+    with out.open("wb") as out_file, err.open("wb") as err_file:
+        done = subprocess.run(
+            [sys.executable, "-m", "noetl_worker", *arguments],
+            env=environment(COLUMNS="100", **variables),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=out_file,
+            stderr=err_file,
+            timeout=timeout_s,
+            check=False,
+        )
+    return Ended(done.returncode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))

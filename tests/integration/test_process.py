@@ -1,0 +1,344 @@
+"""The worker as a process: its start, its signals, its probes, its memory; real NATS, the development plane."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.house import TERMINAL, House, house, run
+from integration.processes import (
+    SEVEN_METRICS,
+    SOURCE,
+    Gate,
+    Probe,
+    WorkerProcess,
+    one_line,
+    refused_start,
+    until,
+    worker_process,
+)
+from integration.test_pipeline import mixed
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.models import Dialect
+
+SHORT_LEASES: dict[str, Any] = {
+    "claim_lease_s": 1.0,
+    "claims_cache_ttl_s": 0.3,
+    "heartbeat_stale_s": 1.0,
+    "worker_stale_s": 1.0,
+    "reaper_interval_s": 0.5,
+    "retry_after_s": 1,
+}
+"""Python plane: a command of a worker that is gone can be claimed after a second and is published again by then."""
+ON_DISK: dict[str, Any] = {"stream_storage": "file", "publish_recovery_delay_s": 0.3}
+"""A stream that outlives a restart of NATS, and a plane that soon publishes what it could not while it was away."""
+BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
+
+
+def shell(command: str) -> RawCommand:
+    return RawCommand("shell", {"command": command})
+
+
+async def one_running(home: House, command: RawCommand, gate: Gate) -> Any:
+    """Issue it and wait until its tool runs and the plane has heard of the start."""
+    [one] = await home.plane.create_commands([command])
+    await until(lambda: gate.runs >= 1, "the tool's start")
+    await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
+    return one
+
+
+def assert_ended_once(home: House, event_id: int) -> None:
+    """Exactly one terminal set: one call event, one command event."""
+    calls = home.plane.events_of_command(event_id, "call.done", "call.error")
+    assert len(home.terminal_events(event_id)) == 1
+    assert len(calls) == 1
+
+
+# ── start and memory ──
+
+
+def test_first_command_is_claimed_within_a_second_of_the_process_start(tmp_path: Path) -> None:
+    async def go(number: int) -> float:
+        async with house(worker=False) as home:
+            [one] = await home.plane.create_commands([RawCommand("noop")])
+            async with worker_process(home, tmp_path, f"worker{number}", ready=False) as worker:
+                await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
+                return time.monotonic() - worker.started_at
+
+    took_s = [run(go(number)) for number in range(3)]
+    print("process start to first claim:", ", ".join(f"{one:.2f} s" for one in took_s))
+    assert min(took_s) < 1.0
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialect, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:
+            before, _ = worker.memory_mb()
+            issued = await home.plane.create_commands([mixed(number) for number in range(500)])
+            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
+            after, most = worker.memory_mb()
+            print(
+                f"{dialect.value}: {before:.1f} MB at the start, {after:.1f} MB after 500 commands, most {most:.1f} MB"
+            )
+            assert most < 100
+            assert await worker.stop() == 0
+            assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
+
+    run(go())
+
+
+LOOPS = [pytest.param("asyncio"), pytest.param("uvloop")]
+TRANSPORTS = [pytest.param("httpx"), pytest.param("pyreqwest")]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_100_mixed_commands_end_on_each_loop_and_transport(loop: str, transport: str, tmp_path: Path) -> None:
+    for name in (loop, transport):
+        pytest.importorskip(name)
+
+    async def go() -> None:
+        variables = {"NOETL_WORKER_LOOP": loop, "NOETL_WORKER_HTTP_TRANSPORT": transport}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+            issued = await home.plane.create_commands([mixed(number) for number in range(100)])
+            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
+            await home.wait_settled()
+            assert await worker.stop() == 0
+            assert worker.logged("pulling")[0]["http"] == transport
+            for one in issued:
+                assert len(home.terminal_events(one.event_id)) == 1
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("module", "variable"), [("uvloop", "NOETL_WORKER_LOOP"), ("pyreqwest", "NOETL_WORKER_HTTP_TRANSPORT")]
+)
+def test_library_that_is_asked_for_and_not_installed_stops_the_start(
+    module: str, variable: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{module}.py").write_text("raise ImportError")
+    path = {"PYTHONPATH": os.pathsep.join((str(tmp_path), SOURCE))}
+    worker = run(refused_start(tmp_path, **path, **{variable: module}))
+    assert worker.process.returncode == 2
+    assert variable in one_line(worker)
+
+
+# ── signals ──
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("dialect", Dialect)
+def test_first_signal_drains(dialect: Dialect, number: signal.Signals, tmp_path: Path) -> None:
+    """What runs finishes, what is not claimed goes back, the registry row goes, exit 0."""
+
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"WORKER_MAX_CONCURRENT": "1", "WORKER_ID": "pod-0"}
+        async with house(dialect, worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+            await worker.wait_logged("registered")
+            one = await one_running(home, shell(gate.command()), gate)
+            waiting = await home.plane.create_commands([RawCommand("noop") for _ in range(3)])
+            worker.signal(number)
+            await worker.wait_logged("draining")
+            gate.open()
+            assert await worker.exit_code() == 0
+            assert home.terminal_events(one.event_id) == ["command.completed"]
+            assert_ended_once(home, one.event_id)
+            assert all(home.plane.command(other.event_id).worker_id is None for other in waiting)
+            name = worker.logged("registered")[0]["worker_id"]
+            gone = "worker_missing" if dialect is Dialect.RUST else "worker_inactive"
+            assert home.plane.registry.why_lost(name, 1e9) == gone
+            assert await home.unsettled() == 3  # nothing lost
+            async with worker_process(home, tmp_path, "second", WORKER_ID="pod-1"):
+                await home.wait_terminal(*(other.event_id for other in waiting))
+                await home.wait_settled()
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_command_longer_than_the_drain_comes_back_and_completes_elsewhere(dialect: Dialect, tmp_path: Path) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2", **BEATS}
+        async with house(dialect, worker=False, plane=SHORT_LEASES) as home:
+            async with worker_process(home, tmp_path, "first", **variables) as first:
+                one = await one_running(home, shell(gate.command()), gate)
+                first.signal()
+                asked = time.monotonic()
+                assert await first.exit_code() == 4
+                assert time.monotonic() - asked < 1 + 5
+                assert home.terminal_events(one.event_id) == []
+            gate.open()
+            async with worker_process(home, tmp_path, "second", **variables) as second:
+                await home.wait_terminal(one.event_id)
+                assert await second.stop() == 0
+            assert gate.runs == 2
+            assert home.terminal_events(one.event_id) == ["command.completed"]
+            assert_ended_once(home, one.event_id)
+
+    run(go())
+
+
+def test_second_signal_cancels_at_once(tmp_path: Path) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "60"}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+            one = await one_running(home, shell(gate.command()), gate)
+            worker.signal()
+            await worker.wait_logged("draining")
+            worker.signal()
+            asked = time.monotonic()
+            assert await worker.exit_code() == 4
+            assert time.monotonic() - asked < 5
+            assert home.terminal_events(one.event_id) == []
+            assert await home.unsettled() == 1
+
+    run(go())
+
+
+def test_third_signal_exits_at_once_even_when_a_tool_ignores_sigterm(tmp_path: Path) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "60"}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+            try:
+                await one_running(home, shell(gate.command(before="trap '' TERM;")), gate)
+                for event in ("draining", "cancelling"):
+                    worker.signal()
+                    await worker.wait_logged(event)
+                worker.signal()
+                asked = time.monotonic()
+                assert await worker.exit_code() == 130
+                assert time.monotonic() - asked < 1
+            finally:
+                gate.open()  # ends the tool that is left
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_command_of_a_killed_worker_ends_once_elsewhere(dialect: Dialect, tmp_path: Path) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", **BEATS}
+        async with house(dialect, worker=False, plane=SHORT_LEASES) as home:
+            async with worker_process(home, tmp_path, "first", **variables) as first:
+                one = await one_running(home, shell(gate.command()), gate)
+                first.signal(signal.SIGKILL)
+                assert await first.exit_code() == -signal.SIGKILL
+            async with worker_process(home, tmp_path, "second", **variables) as second:
+                await until(lambda: gate.runs == 2, "the second run", timeout_s=15)
+                assert home.terminal_events(one.event_id) == []
+                gate.open()  # for the tool of the killed worker too: nobody listens to it any more
+                await home.wait_terminal(one.event_id)
+                await home.wait_settled()
+                assert await second.stop() == 0
+            assert_ended_once(home, one.event_id)
+            assert len(home.plane.events(one.execution_id, *TERMINAL)) == 1
+
+    run(go())
+
+
+def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:
+    async def go() -> None:
+        variables = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "WORKER_METRICS_BIND": ""}
+        worker = WorkerProcess(tmp_path, "worker", variables, ["run"])
+        try:
+            await worker.wait_logged("nats_unreachable")
+            worker.signal()
+            assert await worker.exit_code(timeout_s=2) == 0
+        finally:
+            worker.end()
+
+    run(go())
+
+
+# ── probes and metrics ──
+
+
+def samples(text: str) -> dict[str, float]:
+    """Sample (name with labels) -> value of an exposition."""
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            found[name] = float(value)
+    return found
+
+
+def is_zero_and_there(metric: str, found: dict[str, float]) -> bool:
+    """Some sample of this metric is there, and none of its counts is above zero."""
+    ours = {name: value for name, value in found.items() if name.startswith(metric) and "_created" not in name}
+    return bool(ours) and not any(ours.values())
+
+
+def test_probes_and_the_seven_upstream_metrics_from_the_start(tmp_path: Path) -> None:
+    async def go() -> None:
+        bind = {"WORKER_METRICS_BIND": "127.0.0.1:0"}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
+            probe = Probe(int(worker.logged("probes")[0]["port"]))
+            await until(probe.is_ready, "ready")
+            for path in ("/healthz", "/livez", "/readyz", "/metrics"):
+                assert (await probe.get(path)).status_code == 200, path
+            assert (await probe.get("/nowhere")).status_code == 404
+            found = samples(await probe.metrics())
+            assert [metric for metric in SEVEN_METRICS if not is_zero_and_there(metric, found)] == []
+            assert found["noetl_worker_ready"] == 1
+
+            issued = await home.plane.create_commands([mixed(number) for number in range(20)])
+            await home.wait_terminal(*(one.event_id for one in issued))
+            await home.wait_settled()
+            found = samples(await probe.metrics())
+            assert found['noetl_worker_pulls_total{outcome="claimed"}'] == 20
+            assert found["noetl_worker_pull_duration_seconds_count"] == 20
+            assert found['noetl_worker_dispatch_duration_seconds_count{tool_kind="shell"}'] == 4
+            assert not any("execution_id" in name for name in found)
+
+    run(go())
+
+
+def test_readiness_follows_nats(tmp_path: Path) -> None:
+    async def go() -> None:
+        variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+        async with (
+            house(worker=False, plane=ON_DISK) as home,
+            worker_process(home, tmp_path, **variables) as worker,
+        ):
+            probe = Probe(int(variables["WORKER_METRICS_BIND"].rpartition(":")[2]))
+            await until(probe.is_ready, "ready")
+            await home.nats.stop()
+
+            async def cut_off() -> bool:
+                return await probe.why_not_ready() == "NATS is not connected"
+
+            await until(cut_off, "not ready without NATS")
+            assert (await probe.get("/livez")).status_code == 200  # a restart would not help
+            await home.nats.start()
+            await until(probe.is_ready, "ready again")
+            [one] = await home.plane.create_commands([RawCommand("noop")])
+            await home.wait_terminal(one.event_id)
+            assert await worker.stop() == 0
+
+    run(go())
+
+
+def test_probe_port_that_is_taken_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:
+    async def go() -> None:
+        variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}"}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **variables):
+            addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
+            second = await refused_start(tmp_path, **addresses, **variables)
+            assert second.process.returncode == 2
+            assert "WORKER_METRICS_BIND" in one_line(second)
+
+    run(go())
