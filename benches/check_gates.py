@@ -136,7 +136,7 @@ def per_call(command: list[str], times: int) -> int:
 
 
 def python_call(call: str, times: int) -> int:
-    return per_call([sys.executable, __file__, "call", "rust", call, "{}"], times)
+    return per_call([sys.executable, workload.__file__, "rust", call, "{}"], times)
 
 
 def toolchain() -> str:
@@ -221,17 +221,9 @@ def main() -> int:
     ceilings = commands.add_parser("ceilings", help="count instructions and judge, or --write them")
     ceilings.add_argument("--write", action="store_true")
     commands.add_parser("binding", help="judge what the binding adds")
-    call = commands.add_parser("call", help="make one call N times (what callgrind counts)")
-    call.add_argument("engine")
-    call.add_argument("name")
-    call.add_argument("times", type=int)
     options = parser.parse_args()
     verdict = Verdict()
-    if options.command == "call":
-        made = workload.call(options.engine, options.name)
-        for _ in range(options.times):
-            made()
-    elif options.command == "ratios":
+    if options.command == "ratios":
         check_ratios(options.report, load_gates(), verdict)
     elif options.command == "ceilings":
         check_ceilings(load_gates(), verdict, write=options.write)

@@ -49,7 +49,6 @@ def test_instruction_ceiling_fails_on_a_slowed_engine(
     gates = {"ceiling": [{"call": call, "times": 100}]}
     monkeypatch.setattr(check_gates, "CEILINGS", tmp_path / "ceilings.json")
     check_gates.check_ceilings(gates, check_gates.Verdict(), write=True)
-    assert _judged(gates).failures == []
     monkeypatch.setenv(workload.SLOWED, "2")
     assert len(_judged(gates).failures) == 1
 

@@ -1,10 +1,14 @@
-"""What the engine benchmarks call, and with what: used by bench_engine.py, check_gates.py and the gates' own test."""
+"""What the engine benchmarks call, and with what: used by bench_engine.py, check_gates.py and the gates' own test.
+
+As a program, `workload.py ENGINE CALL TIMES` makes one call so many times: what callgrind counts.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -122,3 +126,9 @@ def hand_written_loop(size: int) -> Callable[[], Any]:
         return None
 
     return loop
+
+
+if __name__ == "__main__":
+    made = call(sys.argv[1], sys.argv[2])
+    for _ in range(int(sys.argv[3])):
+        made()
