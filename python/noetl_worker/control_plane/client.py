@@ -19,6 +19,7 @@ from noetl_worker.settings import Settings
 __all__ = ["ControlPlaneClient", "Plane", "json_body", "refusal", "retry_after_s"]
 
 _JSON: Final = "application/json"
+_KEPT_BYTES: Final = 2000
 
 
 class ControlPlaneClient:
@@ -61,7 +62,7 @@ class ControlPlaneClient:
         if body == {"status": "ok"}:
             return Dialect.PYTHON
         raise ControlPlaneError(
-            f"{url}/api/health answers {answer.status} {_excerpt(answer.body)}: neither the Python nor the Rust "
+            f"{url}/api/health answers {answer.status} {_excerpt(answer.body, 100)}: neither the Python nor the Rust "
             "control plane. Check NOETL_SERVER_URL, or name the dialect with NOETL_CONTROL_PLANE=python or rust"
         )
 
@@ -248,17 +249,16 @@ def retry_after_s(answer: Response) -> float | None:
 
 def refusal(what: str, answer: Response) -> ServerRefused:
     """The error for an answer that is not the one hoped for."""
-    excerpt = _excerpt(answer.body)
+    kept = answer.body[:_KEPT_BYTES].decode("utf-8", "replace")
+    said = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if answer.status in (401, 403):
         return AuthRefused(
-            f"{what}: {answer.status} {excerpt}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)",
-            status=answer.status,
-            body=excerpt,
+            f"{said}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
     return ServerRefused(
-        f"{what}: {answer.status} {excerpt}",
+        said,
         status=answer.status,
-        body=excerpt,
+        body=kept,
         retry_after_s=retry_after_s(answer),
     )
 
@@ -281,6 +281,7 @@ def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
     return body
 
 
-def _excerpt(body: bytes, limit: int = 2000) -> str:
-    text = body[: limit + 1].decode("utf-8", "replace").strip()
+def _excerpt(body: bytes, limit: int = 500) -> str:
+    """The body's beginning on one line: it stands inside messages, and a proxy's page has hundreds of lines."""
+    text = " ".join(body[:_KEPT_BYTES].decode("utf-8", "replace").split())
     return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"
