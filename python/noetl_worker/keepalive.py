@@ -140,7 +140,7 @@ class Keepalive:
         try:
             plane = await client.plane(self._settings.server_url)
         except ControlPlaneError as error:
-            log.warning("control_plane_unreachable", error=str(error))
+            log.debug("not_registered_yet", error=str(error))  # the main loop waits for the same plane, and says so
             return None
         name = self._identity.name_for(plane.dialect)
         registration = Registration(plane, self._settings, name, version=self._version, engine=self._engine)
