@@ -127,10 +127,10 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def worker_process(
-    home: House, directory: Path, name: str = "worker", *, ready: bool = True, **variables: str
+async def starting_process(
+    home: House, directory: Path, name: str = "worker", **variables: str
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker in front of this house; pulling when the block begins unless `ready` is False. Killed at its end."""
+    """A worker in front of this house, just started. Killed at the block's end if it is still there."""
     given = {
         "NATS_URL": home.nats.url,
         "NOETL_SERVER_URL": home.plane.url,
@@ -140,18 +140,26 @@ async def worker_process(
     }
     worker = WorkerProcess(directory, name, given, ["run"])
     try:
-        if ready:
-            await worker.wait_logged("pulling")
         yield worker
     finally:
         await asyncio.to_thread(worker.end)
 
 
-async def refused_start(directory: Path, *, timeout_s: float = 25.0, **variables: str) -> WorkerProcess:
+@asynccontextmanager
+async def worker_process(
+    home: House, directory: Path, name: str = "worker", **variables: str
+) -> AsyncIterator[WorkerProcess]:
+    """A worker in front of this house, which pulls when the block begins."""
+    async with starting_process(home, directory, name, **variables) as worker:
+        await worker.wait_logged("pulling")
+        yield worker
+
+
+async def refused_start(directory: Path, **variables: str) -> WorkerProcess:
     """A worker that is expected to end by itself; it has ended when this returns."""
     worker = WorkerProcess(directory, "refused", {"WORKER_METRICS_BIND": "", **variables}, ["run"])
     try:
-        await worker.exit_code(timeout_s=timeout_s)
+        await worker.exit_code(timeout_s=25)
     finally:
         await asyncio.to_thread(worker.end)
     return worker

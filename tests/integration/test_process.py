@@ -19,6 +19,7 @@ from integration.processes import (
     WorkerProcess,
     one_line,
     refused_start,
+    starting_process,
     until,
     worker_process,
 )
@@ -67,7 +68,7 @@ def test_first_command_is_claimed_within_a_second_of_the_process_start(tmp_path:
     async def go(number: int) -> float:
         async with house(worker=False) as home:
             [one] = await home.plane.create_commands([RawCommand("noop")])
-            async with worker_process(home, tmp_path, f"worker{number}", ready=False) as worker:
+            async with starting_process(home, tmp_path, f"worker{number}") as worker:
                 await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
                 return time.monotonic() - worker.started_at
 
