@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -130,3 +132,31 @@ def _outcome(parse: Any, data: bytes) -> tuple[str, str]:
         return "value", repr(parse(data))
     except EngineError as error:
         return error.code, str(error)
+
+
+@pytest.mark.rust
+def test_other_threads_run_while_a_large_document_is_fitted(engines: tuple[Any, Any]) -> None:
+    data = b"[" + b",".join([b'{"id":12345,"name":"some words of text"}'] * 400_000) + b"]"
+    # Holding the lock would stop this thread for the whole call; the best of three tries, for a busy machine.
+    assert min(_longest_pause(engines[1], data) for _ in range(3)) < 0.5
+
+
+def _longest_pause(engine: Any, data: bytes) -> float:
+    """The longest time this thread stood still while another one fitted `data`, as a share of that call."""
+    done = threading.Event()
+    took: list[float] = []
+
+    def fit() -> None:
+        started = time.perf_counter()
+        engine.fit_result(data, SMALL)
+        took.append(time.perf_counter() - started)
+        done.set()
+
+    thread = threading.Thread(target=fit)
+    thread.start()
+    longest, last = 0.0, time.perf_counter()
+    while not done.is_set():
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    thread.join()
+    return longest / took[0]
