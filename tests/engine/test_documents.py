@@ -153,8 +153,8 @@ def _longest_pause(engine: Any, data: bytes) -> float:
         done.set()
 
     thread = threading.Thread(target=fit)
-    thread.start()
     longest, last = 0.0, time.perf_counter()
+    thread.start()
     while not done.is_set():
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
