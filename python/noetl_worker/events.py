@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Final
 
 import structlog
 
 from noetl_worker.control_plane.client import Plane, json_body, refusal, retry_after_s
-from noetl_worker.control_plane.dialects import EventForm
+from noetl_worker.control_plane.dialects import SINGLE, EventForm
 from noetl_worker.control_plane.transport import Response
-from noetl_worker.errors import TransportError
-from noetl_worker.models import Command, Event, EventRequest, Report
+from noetl_worker.errors import ControlPlaneError, TransportError
+from noetl_worker.models import Command, Dialect, Event, EventRequest, Report
 from noetl_worker.observability import metrics
 from noetl_worker.snowflake import Snowflake
 
@@ -44,15 +45,18 @@ class Verdict(Enum):
     """Our event id is taken by another event."""
 
 
-def verdict(answer: Response, *, first_try: bool) -> Verdict:
-    """What one answer to an event request means (wire.md 3.4, 3.5, 9.3 item 5, 9.4)."""
+def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> Verdict:
+    """What one answer to an event request means (wire.md 3.4, 3.5, 9.3 item 5, 9.4).
+
+    `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
+    """
     status = answer.status
     if 200 <= status < 300:
         return Verdict.ACCEPTED
     if status in (401, 403, 408, 425, 429, 502, 503, 504):
         return Verdict.PASSING
     if status >= 500:
-        if b"duplicate key" in answer.body:
+        if has_own_id and b"duplicate key" in answer.body:
             # On a retry it is our own event that was stored before the answer was lost.
             return Verdict.NEW_ID if first_try else Verdict.ACCEPTED
         # The single route of the Python plane wraps a passing 503 into a 500 (wire.md 9.4).
@@ -68,7 +72,7 @@ class CommandEvents:
     """
 
     def __init__(self, command: Command, plane: Plane, form: EventForm, ids: Snowflake, *, hold_s: float) -> None:
-        self._command = command
+        self.command = command
         self._plane = plane
         self._form = form
         self._ids = ids
@@ -79,8 +83,10 @@ class CommandEvents:
         ids.observe(command.event_id)
 
     def start(self) -> None:
-        """Report the start, unless the command is over before `hold_s`. Never waits, never raises."""
-        self._held = self._form.started(self._command)
+        """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""
+        if self._starting is not None:
+            return
+        self._held = self._form.started(self.command)
         self._starting = asyncio.create_task(self._send_started())
 
     def abandon(self) -> None:
@@ -93,8 +99,8 @@ class CommandEvents:
             return  # fast: the terminal set carries what is held
         except asyncio.TimeoutError:
             pass
-        request = self._form.requests(self._command, self._held)[0]
-        body = self._form.body(self._command, request, self._ids.next_id())
+        request = self._form.requests(self.command, self._held)[0]
+        body = self._form.body(self.command, request, self._ids.next_id())
         try:
             answer = await asyncio.wait_for(self._post(request, body), _STARTED_TIMEOUT_S)
         except (TransportError, asyncio.TimeoutError) as error:
@@ -110,7 +116,7 @@ class CommandEvents:
         """The started events that still have to travel, after any request under way has its answer."""
         self._over.set()
         if self._starting is not None:
-            await self._starting
+            await asyncio.wait({self._starting})  # a cancellation of ours must not end a request that is under way
         held, self._held = self._held, []
         return held
 
@@ -122,30 +128,55 @@ class CommandEvents:
             asyncio.CancelledError: the worker stops; nothing was acked, the command will come again.
         """
         held = await self._take_held()
-        events = [*held, *self._form.terminal(self._command, report)]
-        for request in self._form.requests(self._command, events):
+        events = [*held, *self._form.terminal(self.command, report)]
+        for request in self._form.requests(self.command, events):
             with metrics.event_emit(request.events[-1].name):
                 await self._deliver(request)
 
     async def _deliver(self, request: EventRequest) -> None:
-        event_id, tries, doubtful, new_id = self._ids.next_id(), 0, 0, True
+        event_id, tries, doubtful, first_try = self._ids.next_id(), 0, 0, True
+        has_own_id = self._form.dialect is Dialect.RUST and request.path == SINGLE
         while True:
             answer, reason = await self._try(request, event_id)
-            how = Verdict.PASSING if answer is None else verdict(answer, first_try=new_id)
+            if answer is None:
+                how = Verdict.PASSING
+            else:
+                how = verdict(answer, first_try=first_try, has_own_id=has_own_id)
+                if how is Verdict.PASSING and await self._stored_but_not_processed(answer):
+                    return await self._rescue(request)
             if how is Verdict.ACCEPTED:
-                return
+                return None
             tries += 1
-            new_id = how is Verdict.NEW_ID
-            if new_id:
+            first_try = how is Verdict.NEW_ID
+            if first_try:
                 event_id = self._ids.next_id()
-            if how is Verdict.DOUBTFUL:
-                doubtful += 1
+            doubtful += how in (Verdict.DOUBTFUL, Verdict.NEW_ID)
             if answer is not None and (how is Verdict.REFUSED or doubtful >= MAX_DOUBTFUL_TRIES):
                 raise refusal(f"{request.events[-1].name} after {tries} tries", answer)
             metrics.EVENT_EMIT_RETRIES.labels(request.events[-1].name).inc()
             delay_s = self._delay_s(tries, answer)
             log.warning("events_not_accepted", **self._who(), tries=tries, next_try_s=round(delay_s, 2), reason=reason)
             await asyncio.sleep(delay_s)
+
+    async def _stored_but_not_processed(self, answer: Response) -> bool:
+        """The Python plane's `ack_timeout`: the rows are stored, the engine never sees them, and the same key is from
+        then on answered as an accepted duplicate (wire.md 9.4). Its batch status says so."""
+        body = json_body(answer)
+        detail = body.get("detail") if isinstance(body, dict) else None
+        if answer.status != 503 or not isinstance(detail, dict) or detail.get("code") != "ack_timeout":
+            return False
+        try:
+            return await self._plane.batch_state(str(detail.get("request_id"))) == "failed"
+        except ControlPlaneError as error:
+            log.warning("batch_state_unknown", **self._who(), error=str(error))
+            return True
+
+    async def _rescue(self, request: EventRequest) -> None:
+        """`step.exit` alone, actionable, under a new key: the one rescue seen to work (wire.md 9.4)."""
+        leave = [replace(event, actionable=True) for event in request.events if event.name == "step.exit"]
+        log.warning("batch_rescued", **self._who())
+        for rescue in self._form.requests(self.command, leave):
+            await self._deliver(rescue)
 
     @staticmethod
     def _delay_s(tries: int, answer: Response | None, draw: Callable[[], float] = random.random) -> float:
@@ -154,7 +185,7 @@ class CommandEvents:
 
     async def _try(self, request: EventRequest, event_id: int) -> tuple[Response | None, str]:
         try:
-            answer = await self._post(request, self._form.body(self._command, request, event_id))
+            answer = await self._post(request, self._form.body(self.command, request, event_id))
         except TransportError as error:
             return None, str(error)
         if 200 <= answer.status < 300:
@@ -178,7 +209,7 @@ class CommandEvents:
 
     def _who(self) -> dict[str, object]:
         return {
-            "execution_id": self._command.execution_id,
-            "command_id": self._command.command_id,
-            "step": self._command.step,
+            "execution_id": self.command.execution_id,
+            "command_id": self.command.command_id,
+            "step": self.command.step,
         }

@@ -11,27 +11,26 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Final
 
-from noetl_worker import acknowledge, case_actions, envelope, results
+from noetl_worker import acknowledge, case_actions, envelope, handover, results
 from noetl_worker.claim import claim_command
 from noetl_worker.command import bare_command, hydrate
 from noetl_worker.concurrency import InFlight, Seen
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.dialects import EventForm, event_form
+from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.dispatch import Dispatch, failure_of
-from noetl_worker.errors import ControlPlaneError, NotificationError, ServerRefused
+from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError, ServerRefused
 from noetl_worker.events import CommandEvents
 from noetl_worker.identity import Identity
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.keepalive import Keepalive
 from noetl_worker.models import (
+    AuthRefusedClaim,
     Claimed,
     ClaimOutcome,
     Command,
     Envelope,
     FitRules,
-    HeldByThisWorker,
     Outcome,
     Report,
     RetryLater,
@@ -42,8 +41,6 @@ from noetl_worker.snowflake import Snowflake
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["Execution"]
-
-INTERRUPTED_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +68,50 @@ class Execution:
             return await self._claim_and_run(notification, delivery)
 
     async def _claim_and_run(self, notification: Envelope, delivery: Delivery) -> Outcome:
+        claiming = asyncio.ensure_future(self._claim(notification))
+        try:
+            plane, claim = await asyncio.shield(claiming)
+        except asyncio.CancelledError:  # the drain is over, and the plane may have given us the command
+            plane, claim = await handover.finish_claim(claiming)
+            if isinstance(claim, Claimed) and plane is not None:
+                return await handover.give_back(self._events(claim, notification, plane), self.identity, claim_age_s=0)
+            return acknowledge.given_back()
+        metrics.claim_ended(claim, delivery.received_at)
+        if plane is None or not isinstance(claim, Claimed):
+            return acknowledge.after_claim(claim, delivery.num_delivered, max_not_found=self.settings.max_not_found)
+        return await self._run_claimed(claim, notification, plane, delivery)
+
+    async def _claim(self, notification: Envelope) -> tuple[Plane | None, ClaimOutcome]:
         try:
             plane = await self.client.plane(notification.server_url)
-            claim = await claim_command(plane, notification, self.identity.name_for(plane.dialect))
+        except AuthRefused as error:
+            return None, AuthRefusedClaim(str(error))
         except ControlPlaneError as error:
-            claim = RetryLater(str(error))
-        metrics.claim_ended(claim, delivery.received_at)
-        if not isinstance(claim, Claimed):
-            return acknowledge.after_claim(claim, delivery.num_delivered, max_not_found=self.settings.max_not_found)
+            return None, RetryLater(str(error))
+        return plane, await claim_command(plane, notification, self.identity.name_for(plane.dialect))
 
-        command = bare_command(claim.body, notification, plane)
-        events = CommandEvents(command, plane, self._form(plane), self.ids, hold_s=self.settings.started_hold_ms / 1000)
+    async def _run_claimed(self, claim: Claimed, notification: Envelope, plane: Plane, delivery: Delivery) -> Outcome:
         claimed_at = time.monotonic()
+        events = self._events(claim, notification, plane)
+        telling: asyncio.Future[Outcome] | None = None
         try:
-            report = await self._perform(command, claim, notification, plane, events)
-            if self.keepalive.is_expired(delivery.reply) and (lost := await self._lost(plane, notification)):
-                return acknowledge.after_claim(lost, delivery.num_delivered, max_not_found=self.settings.max_not_found)
-            return await self._tell(command, plane, events, report)
-        except asyncio.CancelledError:  # the drain is over: interrupted is not failed
-            return await self._give_back(command, plane, events, claimed_at)
+            report = await self._perform(claim, notification, plane, events)
+            if self.keepalive.is_expired(delivery.reply) or handover.may_be_reclaimed(plane, claimed_at):
+                taken = await handover.taken_by_other(plane, notification, self.identity)
+                if taken is not None:
+                    return acknowledge.after_claim(taken, delivery.num_delivered, max_not_found=1_000_000)
+            telling = asyncio.ensure_future(self._tell(events, report))
+            return await asyncio.shield(telling)
+        except asyncio.CancelledError:  # the drain is over: interrupted is not failed, and told is told
+            if telling is not None:
+                return await handover.finish_telling(telling, plane, time.monotonic() - claimed_at)
+            return await handover.give_back(events, self.identity, claim_age_s=time.monotonic() - claimed_at)
         finally:
             events.abandon()
 
-    async def _perform(
-        self, command: Command, claim: Claimed, notification: Envelope, plane: Plane, events: CommandEvents
-    ) -> Report:
+    async def _perform(self, claim: Claimed, notification: Envelope, plane: Plane, events: CommandEvents) -> Report:
         """Stages 4 to 7a. Whatever goes wrong becomes the report of a failure."""
-        dispatch: Dispatch | None = None
+        command, dispatch = events.command, None
         try:
             command = await hydrate(claim.body, notification, plane)
             dispatch = self._dispatch(command, plane)
@@ -112,7 +126,7 @@ class Execution:
             failure = failure_of(error)
             return await results.report_failure(command, failure, plane, self._rules(dispatch))
 
-    async def _tell(self, command: Command, plane: Plane, events: CommandEvents, report: Report) -> Outcome:
+    async def _tell(self, events: CommandEvents, report: Report) -> Outcome:
         """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""
         try:
             await events.finish(report)
@@ -124,26 +138,13 @@ class Execution:
             except ServerRefused as again:
                 metrics.EVENT_EMIT_FAILED.inc()
                 return acknowledge.poison(f"the control plane refuses the outcome: {again}")
-        self.in_flight.finish(command.command_id)
+        self.in_flight.finish(events.command.command_id)
         return acknowledge.reported()
 
-    async def _lost(self, plane: Plane, notification: Envelope) -> ClaimOutcome | None:
-        """The delivery had expired while we worked: None when the claim is still ours, else who has it now."""
-        claim = await claim_command(plane, notification, self.identity.name_for(plane.dialect))
-        still_ours = isinstance(claim, Claimed | HeldByThisWorker | RetryLater)
-        return None if still_ours else claim
-
-    async def _give_back(self, command: Command, plane: Plane, events: CommandEvents, claimed_at: float) -> Outcome:
-        """Interrupted by the end of the drain. On a plane where nobody could take it up again, it is told as failed."""
-        if self.identity.can_return(plane.dialect):
-            return acknowledge.interrupted(plane.dialect, time.monotonic() - claimed_at)
-        text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
-        failure = Report(status="error", context={"status": "error", "error": text}, error=text)
-        await asyncio.wait_for(events.finish(failure), INTERRUPTED_TIMEOUT_S)
-        return acknowledge.reported()
-
-    def _form(self, plane: Plane) -> EventForm:
-        return event_form(plane.dialect, self.identity.name_for(plane.dialect))
+    def _events(self, claim: Claimed, notification: Envelope, plane: Plane) -> CommandEvents:
+        command = bare_command(claim.body, notification, plane)
+        form = event_form(plane.dialect, self.identity.name_for(plane.dialect))
+        return CommandEvents(command, plane, form, self.ids, hold_s=self.settings.started_hold_ms / 1000)
 
     def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
         name = self.identity.name_for(plane.dialect)

@@ -36,7 +36,7 @@ STAGES = {  # one room each: modules of a room may know each other, rooms may no
     "acknowledge": "settle",
     "dead_letter": "settle",
 }
-UPPER = {"execution": 4, "worker": 5, "cli": 6, "dev": 6, "testing": 6, "__main__": 7}
+UPPER = {"handover": 4, "execution": 4, "worker": 5, "cli": 6, "dev": 6, "testing": 6, "__main__": 7}
 
 
 def level(module: str) -> int:

@@ -108,6 +108,11 @@ class Plane:
         """POST /api/events or /api/events/batch, as dialects.py built it."""
         return await self.client.send("POST", self.url + path, body, headers=headers)
 
+    async def batch_state(self, request_id: str) -> str:
+        """accepted, processing, completed or failed (Python plane only)."""
+        answer = await self._object("GET", f"/api/events/batch/{quote(request_id, safe='')}/status")
+        return str(answer.get("state"))
+
     async def is_cancelled(self, execution_id: int) -> bool:
         """Only the cancelled flag of the answer can be trusted (wire.md T-37)."""
         answer = await self._object("GET", f"/api/executions/{execution_id}/cancellation-check")

@@ -51,6 +51,9 @@ EVENT_EMIT_FAILED: Final = Counter(
 )
 SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"], registry=REGISTRY)
 DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages set aside", registry=REGISTRY)
+OUTCOMES_DROPPED: Final = Counter(
+    "noetl_worker_outcomes_dropped", "Outcomes of commands that had passed to another worker", registry=REGISTRY
+)
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim", registry=REGISTRY)
 CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse", registry=REGISTRY)
 PENDING: Final = Gauge(
