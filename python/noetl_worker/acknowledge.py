@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from noetl_worker.concurrency import Seen
@@ -16,6 +17,7 @@ from noetl_worker.models import (
     AuthRefusedClaim,
     ClaimOutcome,
     Dialect,
+    Envelope,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
@@ -32,7 +34,10 @@ __all__ = [
     "backoff_s",
     "duplicate",
     "given_back",
+    "internal_error",
     "interrupted",
+    "named",
+    "no_free_slot",
     "poison",
     "reported",
 ]
@@ -42,8 +47,8 @@ AUTH_REFUSED: Final = "auth_refused"
 MAX_DELAY_S: Final = 30.0
 PYTHON_LEASE_S: Final = 120.0
 """NOETL_COMMAND_CLAIM_LEASE_SECONDS of the Python plane (wire.md 3.2)."""
-MAX_SERVER_ERROR_DELIVERIES: Final = 240
-"""5xx for more than an hour of deliveries at up to 30 s (mean 15 s with full jitter) each: set it aside."""
+MAX_SERVER_ERROR_AGE_S: Final = 2880.0
+"""A message that has met server errors only is set aside before the stream forgets it after an hour (wire.md 1.3)."""
 
 
 def backoff_s(num_delivered: int, first_s: float, *, draw: Callable[[], float] = random.random) -> float:
@@ -52,34 +57,57 @@ def backoff_s(num_delivered: int, first_s: float, *, draw: Callable[[], float] =
     return float(ceiling * (0.1 + 0.9 * draw()))
 
 
-def after_claim(outcome: ClaimOutcome, num_delivered: int, *, max_not_found: int) -> Outcome:
+def after_claim(
+    outcome: ClaimOutcome, num_delivered: int, *, max_not_found: int, message_age_s: float = 0.0
+) -> Outcome:
     """The answer for a claim that did not give us the command.
 
     Args:
         num_delivered: JetStream's count, 1 the first time.
         max_not_found: deliveries of an unknown command before it becomes a dead letter.
+        message_age_s: how long ago it was published.
     """
     if isinstance(outcome, AlreadyFinished):
         return Outcome(Settlement.ACK, "already_finished")
     if isinstance(outcome, (HeldByOther, HeldByThisWorker)):
         # The holder may die; the claim decides then, and a finished command turns into the row above.
-        floor_s = outcome.retry_after_s or 0.0
+        floor_s = min(outcome.retry_after_s or 0.0, MAX_DELAY_S)
         name = "held_by_other" if isinstance(outcome, HeldByOther) else "held_by_this_worker"
-        return Outcome(Settlement.NAK, name, delay_s=max(floor_s, backoff_s(num_delivered, 2.0)))
+        return _later(name, max(floor_s, backoff_s(num_delivered, 2.0)), outcome.reason)
     if isinstance(outcome, RetryLater):
-        if outcome.is_server_error and num_delivered > MAX_SERVER_ERROR_DELIVERIES:
+        if outcome.is_server_error and message_age_s > MAX_SERVER_ERROR_AGE_S:
             return Outcome(Settlement.TERM, f"server error at every try: {outcome.reason}", dead_letter=True)
-        floor_s = outcome.retry_after_s or 0.0
-        return Outcome(Settlement.NAK, "retry_later", delay_s=floor_s + backoff_s(num_delivered, 0.5))
+        floor_s = min(outcome.retry_after_s or 0.0, MAX_DELAY_S)
+        return _later("retry_later", floor_s + backoff_s(num_delivered, 0.5), outcome.reason)
     if isinstance(outcome, AuthRefusedClaim):
-        return Outcome(Settlement.NAK, AUTH_REFUSED, delay_s=AUTH_DELAY_S)
+        return _later(AUTH_REFUSED, AUTH_DELAY_S, outcome.reason)
     if isinstance(outcome, NotFound):
         if num_delivered >= max_not_found:
             return Outcome(Settlement.TERM, f"unknown command: {outcome.reason}", dead_letter=True)
-        return Outcome(Settlement.NAK, "not_found", delay_s=backoff_s(num_delivered, 0.5))
+        return _later("not_found", backoff_s(num_delivered, 1.0), outcome.reason)
     if isinstance(outcome, Refused):
         return Outcome(Settlement.TERM, outcome.reason, dead_letter=True)
     raise AssertionError(f"{type(outcome).__name__} is not an answer to JetStream")
+
+
+def _later(name: str, delay_s: float, cause: str) -> Outcome:
+    return Outcome(Settlement.NAK, name, delay_s=delay_s, detail={"cause": cause})
+
+
+def no_free_slot() -> Outcome:
+    """More came than was asked for (an old pull after a reconnect): another worker, or we a little later."""
+    return Outcome(Settlement.NAK, "no_free_slot", delay_s=1.0)
+
+
+def internal_error(num_delivered: int, cause: str) -> Outcome:
+    """A bug of ours: the message comes again, later and later, and is never lost in silence."""
+    return _later("internal_error", backoff_s(num_delivered, 5.0), cause)
+
+
+def named(outcome: Outcome, envelope: Envelope) -> Outcome:
+    """The outcome with the ids that an operator searches the log for."""
+    ids = {"execution_id": envelope.execution_id, "command_id": envelope.command_id, "step": envelope.step}
+    return replace(outcome, detail={**outcome.detail, **ids})
 
 
 def duplicate(seen: Seen, num_delivered: int) -> Outcome | None:

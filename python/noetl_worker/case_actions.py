@@ -6,6 +6,8 @@ action with an effect of its own, `set_var`, happens here, before the terminal e
 
 from __future__ import annotations
 
+from typing import Final
+
 import structlog
 
 from noetl_worker import cases, template
@@ -13,9 +15,11 @@ from noetl_worker.control_plane.client import Plane
 from noetl_worker.errors import ControlPlaneError, ToolError
 from noetl_worker.models import CaseDecision, Command, JsonValue, SetVar, ToolResult
 from noetl_worker.observability import metrics
+from noetl_worker.patience import until_it_passes
 
 __all__ = ["act", "decide"]
 
+_MAX_TRIES: Final = 20
 log = structlog.get_logger("noetl_worker.cases")
 
 
@@ -62,7 +66,11 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     if not isinstance(action, SetVar):
         return
     try:
-        await plane.set_vars(command.execution_id, {action.name: action.value}, command.step)
+        await until_it_passes(
+            f"set_var {action.name}",
+            lambda: plane.set_vars(command.execution_id, {action.name: action.value}, command.step),
+            max_tries=_MAX_TRIES,
+        )
     except ControlPlaneError as error:
         raise ToolError(
             f"case {decision.index}: set_var {action.name!r} was not taken by the control plane: {error}",

@@ -5,9 +5,11 @@ Architecture 4: the 409s are not one thing, and a claim answer decides over ack 
 
 from __future__ import annotations
 
+from typing import Final
+
 from noetl_worker.control_plane.client import Plane, json_body, refusal, retry_after_s
 from noetl_worker.control_plane.transport import Response
-from noetl_worker.errors import TransportError
+from noetl_worker.errors import MaybeProcessed, TransportError
 from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,
@@ -25,14 +27,21 @@ from noetl_worker.models import (
 
 __all__ = ["claim_command", "read_claim"]
 
+LOST_ANSWER_TRIES: Final = 3
+
 
 async def claim_command(plane: Plane, envelope: Envelope, worker_id: str) -> ClaimOutcome:
     """Claim once. Never raises for what a server or a network does."""
-    try:
-        answer = await plane.claim(envelope.event_id, worker_id)
-    except TransportError as error:
-        return RetryLater(str(error))
-    return read_claim(answer, plane.dialect)
+    for left in reversed(range(LOST_ANSWER_TRIES)):
+        try:
+            return read_claim(await plane.claim(envelope.event_id, worker_id), plane.dialect)
+        except MaybeProcessed as error:
+            # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
+            if left == 0:
+                return RetryLater(str(error))
+        except TransportError as error:
+            return RetryLater(str(error))
+    raise AssertionError("the last try returns")
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:
@@ -48,10 +57,16 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:
     if status in (401, 403):
         return AuthRefusedClaim(text)
     if status == 404:
-        return NotFound(text)
+        # A proxy in front of a plane that is being rolled out has a 404 page too, and it says nothing of a command.
+        return NotFound(text) if _is_of_a_plane(json_body(answer)) else RetryLater(text, is_server_error=True)
     if status in (408, 425, 429) or status >= 500:
         return RetryLater(text, retry_after_s(answer), is_server_error=status >= 500)
     return Refused(text)
+
+
+def _is_of_a_plane(body: JsonValue) -> bool:
+    """{"detail": "command not found: 7"} or {"error": "command not found: 7", "status": 404}."""
+    return isinstance(body, dict) and "not found" in str(body.get("detail", body.get("error", ""))).lower()
 
 
 def _read_success(answer: Response) -> ClaimOutcome:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from noetl_worker import json_text
 from noetl_worker.control_plane.client import Plane
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.models import Command, Dialect, Envelope, JsonValue, LoopPosition
+from noetl_worker.patience import until_it_passes
 
 __all__ = ["bare_command", "hydrate", "is_reference"]
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
+_MAX_TRIES: Final = 20
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is a loop."""
 
@@ -80,7 +83,8 @@ async def _resolved(value: JsonValue, name: str, plane: Plane) -> JsonValue:
     """References followed, JSON text parsed."""
     for _ in range(_MAX_HOPS):
         if is_reference(value):
-            value = await plane.resolve_result(value["ref"])
+            ref: str = value["ref"]
+            value = await until_it_passes(name, partial(plane.resolve_result, ref), max_tries=_MAX_TRIES)
         elif isinstance(value, str) and value[:1] in ("{", "["):
             try:
                 value = json_text.loads(value)

@@ -12,11 +12,27 @@ from typing import Any, Final
 from noetl_worker.control_plane.client import Plane
 from noetl_worker.errors import ControlPlaneError, CredentialError
 from noetl_worker.models import Command, JsonValue
+from noetl_worker.patience import until_it_passes
 
 __all__ = ["CommandCredentials"]
 
 _REFERENCE_KEY: Final = "$noetl_ref"
-_SECRET_WORDS: Final = ("password", "passwd", "token", "secret", "key", "passphrase", "credential", "authorization")
+_SECRET_WORDS: Final = (
+    "password",
+    "passwd",
+    "token",
+    "secret",
+    "key",
+    "passphrase",
+    "credential",
+    "authorization",
+    "pwd",
+    "dsn",
+    "connection_string",
+    "cookie",
+    "sas",
+)
+_MAX_TRIES: Final = 6
 _MIN_SECRET_CHARS: Final = 4
 """Shorter values would take ordinary words out of results."""
 
@@ -36,7 +52,11 @@ class CommandCredentials:
             CredentialError: there is none (final), or the plane cannot be asked (retryable).
         """
         try:
-            record = await self._plane.credential(alias, self._command.execution_id)
+            record = await until_it_passes(
+                f"credential {alias}",
+                lambda: self._plane.credential(alias, self._command.execution_id),
+                max_tries=_MAX_TRIES,
+            )
         except CredentialError:
             raise
         except ControlPlaneError as error:
@@ -79,7 +99,12 @@ class CommandCredentials:
         if self._command.catalog_id is None:
             raise CredentialError(f"keychain entry {name!r}: the command carries no catalog_id to look it up with")
         try:
-            answer = await self._plane.keychain(self._command.catalog_id, name, execution_id=self._command.execution_id)
+            catalog_id = self._command.catalog_id
+            answer = await until_it_passes(
+                f"keychain {name}",
+                lambda: self._plane.keychain(catalog_id, name, execution_id=self._command.execution_id),
+                max_tries=_MAX_TRIES,
+            )
         except ControlPlaneError as error:
             raise CredentialError(
                 f"keychain entry {name!r} cannot be fetched: {error}", retryable=error.is_retryable
@@ -95,16 +120,18 @@ class CommandCredentials:
 
 def _secret_values(data: Mapping[str, JsonValue]) -> Iterator[str]:
     for key, value in data.items():
-        if isinstance(value, dict):
-            yield from _secret_values(value)
-        elif isinstance(value, str) and any(word in key.lower() for word in _SECRET_WORDS):
+        if any(word in key.lower() for word in _SECRET_WORDS):
             yield from _all_texts(value)
+        elif isinstance(value, dict):
+            yield from _secret_values(value)
+        elif isinstance(value, list):
+            yield from (text for item in value if isinstance(item, dict) for text in _secret_values(item))
 
 
 def _all_texts(value: JsonValue) -> Iterator[str]:
     if isinstance(value, str):
         if len(value) >= _MIN_SECRET_CHARS:
             yield value
-    elif isinstance(value, dict):
-        for item in value.values():
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _all_texts(item)

@@ -92,6 +92,7 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
             stream_sequence=delivery.stream_sequence,
             num_delivered=delivery.num_delivered,
             reason=outcome.reason,
+            **outcome.detail,
         )
         if not kept:
             settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
@@ -107,5 +108,11 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
         return None
     metrics.SETTLEMENTS.labels(settlement.value).inc()
     if settlement is Settlement.NAK:
-        log.info("given_back", reason=outcome.reason, delay_s=round(delay_s, 2), deliveries=delivery.num_delivered)
+        log.info(
+            "given_back",
+            reason=outcome.reason,
+            delay_s=round(delay_s, 2),
+            deliveries=delivery.num_delivered,
+            **outcome.detail,
+        )
     return f"{settlement.value}:{outcome.reason.partition(':')[0]}"

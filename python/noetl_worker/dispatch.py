@@ -20,6 +20,7 @@ from noetl_worker.credentials import CommandCredentials
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Command, Dialect, JsonValue, ToolResult, ToolStatus
 from noetl_worker.observability import metrics
+from noetl_worker.redaction import redact_value
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.registry import PreparedTool, Registry
@@ -69,7 +70,8 @@ class Dispatch:
         Raises:
             ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
         """
-        command = self._command
+        given = await self._credentials.resolve_references(dict(self._command.input))
+        command = self._command = replace(self._command, input=given)
         config: dict[str, JsonValue] = await self._credentials.resolve_references(dict(command.config))
         if command.input:
             config = {**config, "input": dict(command.input)}
@@ -164,7 +166,7 @@ class Dispatch:
         )
 
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
-        self._log.info("tool_progress", **progress)
+        self._log.info("tool_progress", progress=redact_value(dict(progress), self.secrets))
 
 
 class _ToolPlane:

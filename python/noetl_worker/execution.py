@@ -65,7 +65,7 @@ class Execution:
         if seen is not Seen.NEW:
             return acknowledge.duplicate(seen, delivery.num_delivered)
         with self.in_flight.entered(notification.command_id, delivery.stream_sequence):
-            return await self._claim_and_run(notification, delivery)
+            return acknowledge.named(await self._claim_and_run(notification, delivery), notification)
 
     async def _claim_and_run(self, notification: Envelope, delivery: Delivery) -> Outcome:
         claiming = asyncio.ensure_future(self._claim(notification))
@@ -78,7 +78,12 @@ class Execution:
             return acknowledge.given_back()
         metrics.claim_ended(claim, delivery.received_at)
         if plane is None or not isinstance(claim, Claimed):
-            return acknowledge.after_claim(claim, delivery.num_delivered, max_not_found=self.settings.max_not_found)
+            return acknowledge.after_claim(
+                claim,
+                delivery.num_delivered,
+                max_not_found=self.settings.max_not_found,
+                message_age_s=delivery.age_s(),
+            )
         return await self._run_claimed(claim, notification, plane, delivery)
 
     async def _claim(self, notification: Envelope) -> tuple[Plane | None, ClaimOutcome]:

@@ -40,6 +40,8 @@ _STOP_TIMEOUT_S: Final = 5.0
 class _Beat:
     last_sent: float
     """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
+    expired: bool = False
+    """There was a silence longer than ack_wait: the server may have given it away, whatever came after."""
 
 
 class Keepalive:
@@ -81,7 +83,11 @@ class Keepalive:
     def is_expired(self, reply: str) -> bool:
         """No sign of life for longer than ack_wait: the server has given the message to somebody else."""
         beat = self._beats.get(reply)
-        return beat is not None and time.monotonic() - beat.last_sent > self._ack_wait_s
+        return beat is not None and (beat.expired or time.monotonic() - beat.last_sent > self._ack_wait_s)
+
+    def is_alive(self) -> bool:
+        """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
+        return self._thread.is_alive()
 
     async def stop(self, *, deregister: bool = True) -> None:
         """End the thread: deregister (outliving the drain is the point), close its connection."""
@@ -149,6 +155,9 @@ class Keepalive:
     async def _beat_for_ever(self, connection: Connection) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._ack_wait_s / 12))
+            if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
+                log.warning("keepalive_reconnects", error=repr(connection.last_error))
+                await connection.reopen(self._settings)
             await self._beat_once(connection)
 
     async def _beat_once(self, connection: Connection) -> None:
@@ -166,6 +175,7 @@ class Keepalive:
             log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
             return
         for _, beat in due:
+            beat.expired = beat.expired or now - beat.last_sent > self._ack_wait_s
             beat.last_sent = now
 
     async def _serve_probes(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:

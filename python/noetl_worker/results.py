@@ -8,7 +8,6 @@ and a preview.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -33,13 +32,15 @@ from noetl_worker.models import (
     ToolResult,
     ToolStatus,
 )
+from noetl_worker.patience import until_it_passes
 
 __all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
 
 log = structlog.get_logger("noetl_worker.results")
 _ENVELOPE_BYTES: Final = 512
 """Room for what the event puts around the fitted result: the wrapper object and the command id."""
-_MAX_DOUBTFUL_TRIES: Final = 6
+_THREAD_BYTES: Final = 256 * 1024
+"""Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
 _MAX_ERROR_CHARS: Final = 8_000
 
 
@@ -101,7 +102,7 @@ async def fit_result(command: Command, result: ToolResult, plane: Plane, rules: 
     """
     body = _python_body(result) if command.dialect is Dialect.PYTHON else result.to_json()
     inner = replace(rules, max_bytes=rules.max_bytes - _ENVELOPE_BYTES)
-    fitted = _fit(body, inner)
+    fitted = await _fit(body, inner)
     if fitted.fits(inner):
         return _inline(command, result, fitted)
     return await _by_reference(command, result, fitted, plane)
@@ -116,9 +117,12 @@ def fit_text(text: str, rules: FitRules) -> str:
     return f"{clean[:half]}\n... {len(clean) - _MAX_ERROR_CHARS} characters left out ...\n{clean[-half:]}"
 
 
-def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
+async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
+    packed = json_text.dumps(body)
     try:
-        return engine.fit_result(json_text.dumps(body), rules)
+        if len(packed) > _THREAD_BYTES:
+            return await asyncio.to_thread(engine.fit_result, packed, rules)
+        return engine.fit_result(packed, rules)
     except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
         return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)
 
@@ -168,18 +172,10 @@ async def _by_reference(command: Command, result: ToolResult, fitted: FittedResu
 
 async def _store(command: Command, name: str, fitted: FittedResult, plane: Plane) -> Mapping[str, JsonValue]:
     """Store it, for as long as the trouble is a passing one: the delivery is kept alive meanwhile."""
-    tries = 0
-    while True:
-        try:
-            return await plane.put_result(command.execution_id, name, fitted.body, source_step=command.step)
-        except ControlPlaneError as error:
-            tries += 1
-            status = error.status if isinstance(error, ServerRefused) else 0
-            passing = error.is_retryable or status in (401, 403, 408, 425, 429, 502, 503, 504)
-            if not passing and (status < 500 or tries >= _MAX_DOUBTFUL_TRIES):
-                raise
-            log.warning("result_not_stored_yet", execution_id=command.execution_id, tries=tries, error=str(error))
-            await asyncio.sleep(min(10.0, 0.1 * 2.0 ** min(tries, 10)) * random.uniform(0.1, 1.0))
+    return await until_it_passes(
+        f"result of {command.execution_id}/{command.step}",
+        lambda: plane.put_result(command.execution_id, name, fitted.body, source_step=command.step),
+    )
 
 
 def _reference(stored: Mapping[str, JsonValue], fitted: FittedResult, preview: JsonValue) -> dict[str, JsonValue]:

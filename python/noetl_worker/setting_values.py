@@ -16,6 +16,7 @@ __all__ = [
     "subjects",
     "text",
     "url",
+    "urls",
     "whole",
 ]
 
@@ -99,6 +100,11 @@ def url(*schemes: str) -> Callable[[str], str]:
         return text.strip().rstrip("/")
 
     return parse
+
+
+def urls(text: str) -> tuple[str, ...]:
+    parse = url("http", "https")
+    return tuple(parse(part) for part in text.split(",") if part.strip())
 
 
 def bind(text: str) -> str:

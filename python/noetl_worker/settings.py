@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import environ
-from dotenv import dotenv_values
 
 from noetl_worker import setting_values as values
 from noetl_worker.errors import SettingsError
+from noetl_worker.setting_sources import SettingLine, chosen_texts
 from noetl_worker.setting_values import Secret
 
 __all__ = ["SETTINGS", "Secret", "SettingLine", "Settings", "load_settings"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SettingLine:
-    """One row of the table in the README."""
-
-    field: str
-    variable: str
-    aliases: tuple[str, ...]
-    default: str
-    unit: str
-    source: str
-    help: str
 
 
 SETTINGS: Final[list[SettingLine]] = []
@@ -223,6 +209,14 @@ class Settings:
         values.choice("auto", "pyreqwest", "httpx"),
         source="ours",
         help="library below the control-plane client; auto: pyreqwest where installed",
+    )
+    trusted_servers: tuple[str, ...] = _setting(
+        "trusted_servers",
+        "NOETL_WORKER_TRUSTED_SERVERS",
+        "",
+        values.urls,
+        source="ours",
+        help="other control planes that get the bearer token when a notification names them, comma-separated",
     )
     tls_ca: str = _setting("tls_ca", "NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
     tls_client_cert: str = _setting(
@@ -426,9 +420,6 @@ def _without_user_info(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
 
 
-_EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
-
-
 def load_settings(
     environment: Mapping[str, str] | None = None,
     *,
@@ -448,25 +439,14 @@ def load_settings(
     An empty variable counts as unset, but for `WORKER_METRICS_BIND=`, which switches the endpoint off.
     """
     path = dotenv if dotenv is not None else Path(".env")
-    from_file = {key: value or "" for key, value in dotenv_values(path).items()} if path.is_file() else {}
-    given = {**from_file, **(os.environ if environment is None else environment)}
-    given.update({key: value for key, value in (flags or {}).items() if value is not None})
-    _apply_port(given)
-    chosen: dict[str, str] = {}
-    for line in SETTINGS:
-        for name in (line.variable, *line.aliases):
-            if name in given and (given[name].strip() or name in _EMPTY_MEANS_OFF):
-                chosen[line.variable] = given[name]
-                break
+    chosen = chosen_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
     settings: Settings = environ.to_config(Settings, environ=chosen)
     _check_together(settings)
     return settings
 
 
-def _apply_port(given: dict[str, str]) -> None:
-    """Cloud Run's PORT is the metrics port unless WORKER_METRICS_BIND says otherwise (Rust worker's rule)."""
-    if "WORKER_METRICS_BIND" not in given and given.get("PORT"):
-        given["WORKER_METRICS_BIND"] = f"0.0.0.0:{given['PORT']}"
+def _covers(subject_filter: str, subject: str) -> bool:
+    return subject == subject_filter or (subject_filter.endswith(".>") and subject.startswith(subject_filter[:-1]))
 
 
 def _check_together(settings: Settings) -> None:
@@ -475,6 +455,12 @@ def _check_together(settings: Settings) -> None:
             "NOETL_TLS_CLIENT_CERT",
             settings.tls_client_cert,
             "set it together with NOETL_TLS_CLIENT_KEY, or neither",
+        )
+    if any(_covers(subject, settings.dead_letter_subject) for subject in settings.filters):
+        raise SettingsError(
+            "NOETL_WORKER_DEAD_LETTER_SUBJECT",
+            settings.dead_letter_subject,
+            f"a subject outside of {', '.join(settings.filters)}, else dead letters are pulled as commands",
         )
     if settings.max_ack_pending < settings.max_concurrent:
         raise SettingsError(

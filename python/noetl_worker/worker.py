@@ -116,7 +116,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             puller = self._puller = self._make_puller(connection, durable, self._execution(client, keepalive))
-            return await self._work(connection, durable, puller, plane)
+            return await self._work(connection, durable, puller, plane, keepalive)
         finally:
             self.health.set_ready(False, "stopped")
             await keepalive.stop()
@@ -144,9 +144,11 @@ class Worker:
             ensure=ensure,
         )
 
-    async def _work(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> int:
+    async def _work(
+        self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
+    ) -> int:
         pulling = asyncio.ensure_future(puller.run())
-        watching = asyncio.ensure_future(self._watch(connection, durable, puller, plane))
+        watching = asyncio.ensure_future(self._watch(connection, durable, puller, plane, keepalive))
         stopped = asyncio.ensure_future(self._stop.wait())
         self.health.puller_progress = lambda: puller.last_progress
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
@@ -155,11 +157,14 @@ class Worker:
         self.health.set_ready(True, "pulling")
         self.ready.set()
         try:
-            await asyncio.wait({pulling, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if pulling.done():
-                pulling.result()  # raises what ended it
+            await asyncio.wait({pulling, watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
             self.health.set_ready(False, "draining")
-            return await self._drain(puller)
+            self._stop.set()
+            code = await self._drain(puller)
+            if broken is not None:
+                raise broken
+            return code
         finally:
             for task in (pulling, watching, stopped):
                 task.cancel()
@@ -203,9 +208,11 @@ class Worker:
     # ── one delivery ──
 
     def _deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
-        """A message is here: work on it, or give it back when we are stopping."""
+        """A message is here: work on it, or give it back when we are stopping or full."""
         if self._stop.is_set():
             task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.given_back())))
+        elif len(self._tasks) >= self.settings.max_concurrent:
+            task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.no_free_slot())))
         else:
             execution.keepalive.track(delivery.reply, delivery.received_at)
             task = asyncio.ensure_future(self._handle(delivery, execution, settle))
@@ -218,6 +225,9 @@ class Worker:
             outcome = await execution.run(delivery)
         except asyncio.CancelledError:  # before the claim: another worker takes it now
             outcome = acknowledge.given_back()
+        except Exception as error:  # the last guard: a delivery is always answered
+            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
+            outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
         try:
             if outcome is None:
                 metrics.DUPLICATES.inc()
@@ -287,10 +297,22 @@ class Worker:
         self.health.set_ready(False, "the control plane refuses the credentials")
         log.error("auth_refused", advice="check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)")
 
-    async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
-        """Every few seconds: the durable's lag, whether NATS is there, whether we are let in again."""
-        while True:
+    async def _watch(
+        self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
+    ) -> None:
+        """Every few seconds: the durable's lag, whether NATS is there, whether we are let in again.
+
+        Raises:
+            JetStreamError: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
+        """
+        while not self._stop.is_set():
             await asyncio.sleep(self.settings.lag_poll_interval_s)
+            if self._stop.is_set():
+                return
+            if connection.client.is_closed:
+                raise JetStreamError(f"NATS closed the connection for good: {connection.last_error!r}")
+            if not keepalive.is_alive():
+                raise JetStreamError("the keepalive thread has ended: deliveries would be given away")
             if self._auth_refused and await self._let_in(plane):
                 self._auth_refused = False
                 puller.pause(False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import time
 from collections import Counter
 from typing import Any
@@ -71,7 +70,6 @@ def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialec
             worker = home.workers[0]
             assert sum(worker.settled.values()) == 500
             assert worker.settled == {"ack:reported": 500}
-            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 400 * 1024  # with plane and pytest inside
 
     run(go())
 

@@ -76,7 +76,6 @@ def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
     [
         *((status, RetryLater) for status in (408, 425, 429, 500, 502, 503, 504)),
         *((status, AuthRefusedClaim) for status in (401, 403)),
-        (404, NotFound),
         *((status, Refused) for status in (400, 405, 410, 415, 422, 302)),
     ],
 )
@@ -141,12 +140,38 @@ def test_unknown_command_is_set_aside_at_the_sixth_delivery_and_not_before() -> 
     assert (after.settlement, after.dead_letter) == (Settlement.TERM, True)
 
 
-def test_server_errors_are_set_aside_only_after_an_hour_of_deliveries() -> None:
+@pytest.mark.parametrize(
+    ("body", "dialect"),
+    [
+        ({"detail": "command not found: 7"}, Dialect.PYTHON),
+        ({"error": "command not found: 7", "status": 404}, Dialect.RUST),
+    ],
+)
+def test_404_of_a_plane_says_that_nobody_knows_the_command(body: Any, dialect: Dialect) -> None:
+    assert isinstance(read_claim(answer(404, body), dialect), NotFound)
+
+
+@pytest.mark.parametrize("body", [b"<html>404</html>", {"detail": "x"}, b""], ids=str)
+def test_404_of_a_proxy_says_nothing_of_the_command(body: Any) -> None:
+    assert isinstance(read_claim(answer(404, body), Dialect.PYTHON), RetryLater)
+
+
+def test_lost_claim_answer_is_asked_again_with_the_same_id() -> None:
+    whole = {"execution_id": 1, "node_name": "s", "action": "noop"}
+    answers: list[Any] = [answer(200, whole), MaybeProcessed("reset"), MaybeProcessed("reset")]
+    at, transport = plane(lambda *_: answers.pop())
+    assert isinstance(asyncio.run(claim_command(at, ENVELOPE, "w")), Claimed)
+    assert [body for *_, body, _ in transport.sent] == [{"worker_id": "w"}] * 3
+
+
+def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> None:
     claim = RetryLater("500", is_server_error=True)
-    limit = acknowledge.MAX_SERVER_ERROR_DELIVERIES
-    assert acknowledge.after_claim(claim, limit, max_not_found=6).settlement is Settlement.NAK
-    assert acknowledge.after_claim(claim, limit + 1, max_not_found=6).dead_letter
-    assert not acknowledge.after_claim(RetryLater("refused"), limit + 1, max_not_found=6).dead_letter
+    limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
+    young = acknowledge.after_claim(claim, 900, max_not_found=6, message_age_s=limit_s - 1)
+    old = acknowledge.after_claim(claim, 2, max_not_found=6, message_age_s=limit_s + 1)
+    refused = acknowledge.after_claim(RetryLater("refused"), 2, max_not_found=6, message_age_s=limit_s + 1)
+    assert (young.settlement, old.settlement, refused.settlement) == (Settlement.NAK, Settlement.TERM, Settlement.NAK)
+    assert old.dead_letter
 
 
 def test_retry_after_is_the_floor_of_the_delay() -> None:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
-BOTTOM = {"errors", "models", "settings", "setting_values", "json_text", "engine", "snowflake", "_core"}
+BOTTOM = {
+    "errors",
+    "models",
+    "settings",
+    "setting_values",
+    "setting_sources",
+    "json_text",
+    "engine",
+    "snowflake",
+    "_core",
+}
 SERVICES = {
     "control_plane",
     "template",
@@ -18,6 +28,7 @@ SERVICES = {
     "redaction",
     "concurrency",
     "identity",
+    "patience",
     "observability",
     "event_loop",
 }

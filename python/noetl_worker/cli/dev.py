@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,7 +73,8 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
             "WORKER_METRICS_BIND": "",
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
-        }
+        },
+        dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )
     worker = Worker(settings)
     running = asyncio.ensure_future(worker.run())

@@ -19,6 +19,8 @@ from noetl_worker.settings import Settings
 __all__ = ["ControlPlaneClient", "Plane", "json_body", "refusal", "retry_after_s"]
 
 _JSON: Final = "application/json"
+MAX_SERVERS: Final = 64
+"""Server URLs whose dialect is remembered; more than a fleet has, fewer than a flood of made-up ones."""
 _KEPT_BYTES: Final = 2000
 
 
@@ -29,8 +31,10 @@ class ControlPlaneClient:
         self.transport = transport
         self._settings = settings
         self._headers: dict[str, str] = {"content-type": _JSON}
+        self._trusted_headers = dict(self._headers)
         if settings.internal_api_token:
-            self._headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
+            self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
+        self._trusted = tuple(f"{url}/" for url in (settings.server_url, *settings.trusted_servers))
         self._dialects: dict[str, Dialect] = {}
 
     async def plane(self, server_url: str) -> Plane:
@@ -46,6 +50,8 @@ class ControlPlaneClient:
                 dialect = await self._detect(url)
             else:
                 dialect = Dialect(self._settings.control_plane)
+            if len(self._dialects) >= MAX_SERVERS:
+                self._dialects.clear()
             self._dialects[url] = dialect
         return Plane(self, url, dialect)
 
@@ -76,7 +82,9 @@ class ControlPlaneClient:
         timeout_s: float | None = None,
     ) -> Response:
         """One request; any status is an answer. Raises TransportError only."""
-        whole = {**self._headers, **headers} if headers else self._headers
+        # A notification names its server: the token goes to those that the settings name, not to whoever publishes.
+        own = self._trusted_headers if url.startswith(self._trusted) else self._headers
+        whole = {**own, **headers} if headers else own
         packed = None if body is None else body if isinstance(body, bytes) else json_text.dumps(body)
         return await self.transport.send(method, url, whole, packed, timeout_s or self._settings.http_timeout_s)
 

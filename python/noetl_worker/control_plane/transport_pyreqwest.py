@@ -57,6 +57,8 @@ class PyreqwestTransport:
             return Response(answer.status, dict(answer.headers), bytes(await answer.bytes()))
         except _NOT_SENT as error:
             raise NotSent(f"{method} {url}: {_text(error)}") from error
+        except ValueError as error:  # a URL that is none
+            raise NotSent(f"{method} {url}: {error}") from error
         except PyreqwestError as error:
             raise MaybeProcessed(f"{method} {url}: {_text(error)}") from error
 

@@ -65,6 +65,13 @@ class Connection:
         self.client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
         self._is_up = True
 
+    async def reopen(self, settings: Settings) -> None:
+        """Connect anew after nats-py has closed for good. Raises what the attempt raises."""
+        try:
+            await self._open(_options(settings, self))
+        except (OSError, asyncio.TimeoutError, nats.errors.Error) as error:
+            log.warning("nats_unreachable", connection=self.name, error=describe(self.last_error or error))
+
     async def close(self) -> None:
         """Flush what is pending (acks!) and close; a server that is gone does not hold us for more than 2 s."""
         self._closing = True

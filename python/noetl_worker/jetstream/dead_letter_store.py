@@ -39,6 +39,7 @@ class DeadLetterStore:
                 await self._ensure()
             await self._connection.client.jetstream().publish(subject, data, timeout=5)
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            self._made = False  # the stream may have been deleted: look again next time
             raise JetStreamError(f"dead letter not stored on {subject}: {error!r}") from error
 
     async def _ensure(self) -> None:

@@ -22,7 +22,16 @@ IN_PROGRESS: Final = b"+WPI"
 class Delivery:
     """A message as delivered. `num_delivered` is 1 the first time."""
 
-    __slots__ = ("_client", "data", "num_delivered", "received_at", "reply", "stream_sequence", "subject")
+    __slots__ = (
+        "_client",
+        "data",
+        "num_delivered",
+        "published_at",
+        "received_at",
+        "reply",
+        "stream_sequence",
+        "subject",
+    )
 
     def __init__(self, client: Client, message: Msg) -> None:
         self._client = client
@@ -30,7 +39,11 @@ class Delivery:
         self.subject: str = message.subject
         self.reply: str = message.reply
         self.received_at = time.monotonic()
-        self.num_delivered, self.stream_sequence = _counts(message.reply)
+        self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
+
+    def age_s(self) -> float:
+        """Seconds since it was stored in the stream, by the wall clocks of server and worker."""
+        return max(0.0, time.time() - self.published_at)
 
     async def ack(self) -> None:
         """Acknowledge and wait until the server has stored it.
@@ -61,8 +74,10 @@ class Delivery:
             raise JetStreamError(f"answer to stream sequence {self.stream_sequence} not sent: {error!r}") from error
 
 
-def _counts(reply: str) -> tuple[int, int]:
-    """(num_delivered, stream_sequence) of an ack subject, in both of its forms (9 tokens, or 11 and more).
+def _metadata(reply: str) -> tuple[int, int, float]:
+    """(num_delivered, stream_sequence, published_at in epoch seconds) of an ack subject.
+
+    It has two forms, of 9 tokens, or of 11 and more:
 
     $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>, the longer form
     with <domain>.<account hash> after ACK.
@@ -70,6 +85,6 @@ def _counts(reply: str) -> tuple[int, int]:
     tokens = reply.split(".")
     at = 4 if len(tokens) == 9 else 6
     try:
-        return int(tokens[at]), int(tokens[at + 1])
+        return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 3]) / 1e9
     except (IndexError, ValueError):
         raise JetStreamError(f"not a JetStream delivery (reply subject {reply!r})") from None

@@ -119,6 +119,8 @@ class Puller:
                 await self._refill()
                 self._wake.clear()
                 await self._sleep()
+                if time.monotonic() - self.last_progress > HEARTBEAT_S:
+                    self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
                 self._check_heartbeat()
         finally:
             if not self._connection.client.is_closed:
@@ -213,4 +215,3 @@ class Puller:
                 log.error("durable_unusable", error=str(error))
                 return
         self._broken = None
-        self._pulls.clear()
