@@ -1,0 +1,95 @@
+"""Delivery under trouble: what a review found, each as the behaviour that holds now."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from integration.house import house, run
+from integration.test_pipeline import wait_for
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.errors import JetStreamError
+from noetl_worker.models import Dialect
+
+TWO_STEPS = """
+metadata: {name: two, path: t/two}
+workflow:
+  - step: start
+    tool: {kind: noop}
+    next: {arcs: [{step: second}]}
+  - step: second
+    tool: {kind: noop}
+"""
+
+
+def test_batch_that_is_stored_but_never_processed_is_rescued_and_the_playbook_goes_on() -> None:
+    async def go() -> None:
+        async with house() as home:
+            home.plane.register_playbook(TWO_STEPS)
+            home.plane.batches.fault = "ack_timeout"
+            execution_id = await home.plane.execute("t/two")
+            await home.plane.wait_until(lambda: bool(home.plane.events(execution_id, "batch.failed")))
+            home.plane.batches.fault = None
+            assert await home.plane.wait_ended(execution_id) == "COMPLETED"
+            steps = {event.node for event in home.plane.events(execution_id, "command.completed")}
+            assert steps == {"start", "second"}
+
+    run(go())
+
+
+def test_worker_whose_connection_is_closed_for_good_drains_and_says_so() -> None:
+    async def go() -> None:
+        async with house(worker=False) as home:
+            worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
+            assert worker._puller is not None
+            await worker._puller._connection.client.close()
+            with pytest.raises(JetStreamError, match="closed the connection for good"):
+                await home._running.pop(id(worker))
+
+    run(go())
+
+
+def test_draining_worker_is_never_ready_again() -> None:
+    async def go() -> None:
+        async with house(worker=False) as home:
+            worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 2.5"})])
+            await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
+            running = home._running.pop(id(worker))
+            worker.request_stop()
+            seen: set[tuple[bool, str]] = set()
+            while not running.done():
+                await asyncio.sleep(0.02)
+                seen.add((worker.health.ready, worker.health.reason))
+            assert await running == 0
+            assert {ready for ready, _ in seen if _ != "pulling"} == {False}
+            assert home.terminal_events(one.event_id) == ["command.completed"]
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_deliver(dialect: Dialect) -> None:
+    async def go() -> None:
+        async with house(dialect, WORKER_MAX_CONCURRENT="4") as home:
+            worker = home.workers[0]
+            assert worker._puller is not None
+            worker._puller._reset()  # as after a reconnect: the server may still hold the pulls of before
+            await asyncio.sleep(0.1)
+            worker._puller._reset()
+            issued = await home.plane.create_commands(
+                [RawCommand("shell", {"command": "sleep 0.2"}) for _ in range(16)]
+            )
+            most = 0
+
+            def count() -> bool:
+                nonlocal most
+                most = max(most, len(worker.in_flight))
+                return all(home.terminal_events(one.event_id) for one in issued)
+
+            await wait_for(count, timeout_s=25)
+            assert most <= 4
+            assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
+
+    run(go())
