@@ -25,6 +25,7 @@ from noetl_worker.models import JsonValue
 __all__ = ["JsonView", "LineView", "StepRun", "TableView", "Timeline", "View", "view_for"]
 
 EXCERPT: Final = 96
+STDERR_LINES: Final = 8
 _STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 
@@ -313,6 +314,12 @@ def lasted(execution: Execution) -> float:
     return max(0.0, (execution.ended_at or time.time()) - execution.started_at)
 
 
+def stderr_tail(value: JsonValue) -> list[str]:
+    """The last lines of a failed command's stderr: the traceback of the author's own code, a shell's complaint."""
+    text = value.get("stderr") if isinstance(value, dict) else None
+    return text.rstrip().splitlines()[-STDERR_LINES:] if isinstance(text, str) else []
+
+
 def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
     """How it ended, in one to a few lines."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
@@ -320,7 +327,10 @@ def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
     lines = [
         f"{execution.status} in {duration(lasted(execution))}: {len(runs)} steps, {commands} commands",
     ]
-    lines += [f"  failed: {run.step}: {run.text}" for run in runs if run.failed]
+    for run in runs:
+        if run.failed:
+            lines.append(f"  failed: {run.step}: {run.text}")
+            lines += [f"    | {line}" for line in stderr_tail(run.value)]
     if execution.error and not any(run.failed for run in runs):
         lines.append(f"  error: {execution.error}")
     if execution.status == "COMPLETED" and (last := excerpt(execution.last_result, 400)):
