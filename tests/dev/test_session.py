@@ -51,12 +51,6 @@ def one_step(tool: str) -> str:
 
 @pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
 @pytest.mark.parametrize("name", NAMES)
-def test_stderr_of_a_failed_command_is_shown_by_its_last_lines() -> None:
-    text = "\n".join(f"line {n}" for n in range(20))
-    assert live_view.stderr_tail({"stderr": text})[0] == "line 12"
-    assert live_view.stderr_tail({"stderr": ""}) == live_view.stderr_tail(None) == []
-
-
 def test_example_completes(name: str, dialect: Dialect) -> None:
     code, shown = run_file(EXAMPLES / f"{name}.yaml", dialect=dialect)
     assert code == 0, shown
@@ -202,3 +196,9 @@ def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
             await task
 
     asyncio.run(main())
+
+
+def test_stderr_of_a_failed_command_is_shown_by_its_last_lines() -> None:
+    text = "\n".join(f"line {n}" for n in range(20))
+    assert live_view.stderr_tail({"stderr": text})[0] == "line 12"
+    assert live_view.stderr_tail({"stderr": ""}) == live_view.stderr_tail(None) == []
