@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,6 +19,9 @@ from noetl_worker.observability.logging import configure_logging
 from noetl_worker.settings import load_settings
 
 __all__ = ["dev", "parse_override"]
+
+EXIT_SIGTERM: Final = 143
+"""128 + 15, what a shell reports for a process that SIGTERM ended."""
 
 
 def dev(
@@ -35,13 +40,23 @@ def dev(
         from noetl_worker.dev.session import run_playbook
 
         overrides = dict(parse_override(text) for text in set_ or ())
-        code = event_loop.run(
-            run_playbook(playbook, overrides, dialect=dialect, keep=keep, as_json=as_json, worker_factory=worker_beside)
+        session = run_playbook(
+            playbook, overrides, dialect=dialect, keep=keep, as_json=as_json, worker_factory=worker_beside
         )
+        code = event_loop.run(_until_sigterm(session))
     except NoetlWorkerError as error:
         typer.echo(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(2) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)
+
+
+async def _until_sigterm(session: Coroutine[Any, Any, int]) -> int:
+    """SIGTERM ends it as Ctrl-C does: without this, nats-server and the template process would be left behind."""
+    running = asyncio.ensure_future(session)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    return await running
 
 
 def parse_override(text: str) -> tuple[str, JsonValue]:
@@ -61,8 +76,6 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
 @asynccontextmanager
 async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> AsyncIterator[None]:
     """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end."""
-    import asyncio
-
     from noetl_worker.worker import Worker
 
     settings = load_settings(
