@@ -1,17 +1,19 @@
-"""`noetl-worker config`: every setting with its value and where it came from; secrets hidden."""
+"""`noetl-worker config`: every setting with its value, its default and its unit; secrets hidden."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings import SETTINGS, load_settings
 
 __all__ = ["config", "settings_markdown"]
+
+PLAIN_WIDTH: Final = 200
 
 
 def config(
@@ -26,12 +28,14 @@ def config(
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(2) from None
-    table = Table("variable", "value", "default", "unit")
+    table = Table(Column("variable", no_wrap=True), "value", "default", "unit")
     for line in SETTINGS:
         value = getattr(settings, line.field)
         shown = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         table.add_row(line.variable, shown, line.default, line.unit)
-    Console().print(table)
+    console = Console()
+    # Into a file or a pod's log there is no terminal's width to keep to, and a cut name is of no use.
+    console.print(table, width=None if console.is_terminal else PLAIN_WIDTH, crop=False)
 
 
 def settings_markdown() -> str:
