@@ -233,7 +233,7 @@ class Ended:
         return [line for line in self.err.splitlines() if line.strip()]
 
 
-def command_line(directory: Path, *arguments: str, timeout_s: float = 25.0, **variables: str) -> Ended:
+def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
     """Run `python -m noetl_worker ARGUMENTS` to its end."""
     out, err = directory / "out.txt", directory / "err.txt"
     with out.open("wb") as out_file, err.open("wb") as err_file:
@@ -244,7 +244,7 @@ def command_line(directory: Path, *arguments: str, timeout_s: float = 25.0, **va
             stdin=subprocess.DEVNULL,
             stdout=out_file,
             stderr=err_file,
-            timeout=timeout_s,
+            timeout=25,
             check=False,
         )
     return Ended(done.returncode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))

@@ -1,0 +1,246 @@
+"""The command line as a person at a laptop uses it: every command as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from integration.house import run
+from integration.processes import Ended, command_line, environment, until
+from noetl_worker import __version__
+from noetl_worker.settings import SETTINGS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RUNNABLE = sorted(path.name for path in EXAMPLES.glob("*.yaml") if path.name != "child.yaml")
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """Every line is one JSON object; anything else raises."""
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(isinstance(one, dict) for one in found)
+    return found
+
+
+def complaint(ended: Ended) -> str:
+    """The one line on stderr of a command that could not begin; nothing on stdout."""
+    assert ended.code != 0
+    assert ended.out == ""
+    assert len(ended.err_lines) == 1, ended.err
+    return ended.err_lines[0]
+
+
+def playbook(directory: Path, *steps: dict[str, Any]) -> str:
+    document = {
+        "apiVersion": "noetl.io/v2",
+        "kind": "Playbook",
+        "metadata": {"name": "p", "path": "tests/p"},
+        "workload": {"who": "world", "deep": {"er": 1}},
+        "workflow": list(steps),
+    }
+    file = directory / "p.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return str(file)
+
+
+ECHO = {"step": "start", "tool": {"kind": "shell", "command": "echo {{ workload.who }} {{ workload.deep.er }}"}}
+
+# ── run, config, tools ──
+
+
+def test_version_names_version_engine_and_interpreter(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "--version")
+    assert ended.code == 0
+    assert ended.out.startswith(f"noetl-worker {__version__} (engine: ")
+    assert f"Python {sys.version.split()[0]}" in ended.out
+
+
+def test_help_lists_the_commands_and_exit_codes(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "--help")
+    assert ended.code == 0
+    assert all(name in ended.out for name in ("run", "dev", "tools", "config", "--version"))
+    assert "Exit codes" in command_line(tmp_path, "run", "--help").out
+
+
+def test_run_is_the_default_command(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, WORKER_MAX_CONCURRENT="none")
+    assert ended.code == 2
+    assert complaint(ended) == complaint(command_line(tmp_path, "run", WORKER_MAX_CONCURRENT="none"))
+
+
+def test_flag_wins_over_the_environment_and_is_named_by_its_variable(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "run", "--concurrency", "0", WORKER_MAX_CONCURRENT="4")
+    assert ended.code == 2
+    assert "WORKER_MAX_CONCURRENT='0'" in complaint(ended)
+
+
+def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("WORKER_POOL_NAME=from-dotenv\nNATS_TOKEN=t0ken\n")
+    secrets = {"NATS_URL": "nats://u:s3cr3t@nats:4222", "NATS_PASSWORD": "pa55", "NOETL_INTERNAL_API_TOKEN": "1nternal"}
+    ended = command_line(tmp_path, "config", **secrets)
+    assert ended.code == 0
+    assert "from-dotenv" in ended.out
+    assert [line.variable for line in SETTINGS if line.variable not in ended.out] == []
+    for secret in ("s3cr3t", "pa55", "1nternal", "t0ken"):
+        assert secret not in ended.out + ended.err
+
+
+def test_config_of_wrong_settings_says_what_would_stop_the_start(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "config", NOETL_WORKER_LOOP="trio")
+    assert ended.code == 2
+    assert "NOETL_WORKER_LOOP" in complaint(ended)
+
+
+def test_tools_lists_the_kinds(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "tools")
+    assert ended.code == 0
+    assert {"noop", "shell", "http", "python", "playbook", "task_sequence"} <= set(ended.out.split())
+
+
+# ── dev ──
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_example_completes(name: str, tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "dev", str(EXAMPLES / name))
+    assert ended.code == 0, ended.out + ended.err
+    assert "COMPLETED" in ended.out
+    assert ended.err == ""
+
+
+def test_failing_playbook_ends_with_a_code_above_zero(tmp_path: Path) -> None:
+    file = playbook(tmp_path, {"step": "start", "tool": {"kind": "shell", "command": "exit 3"}})
+    ended = command_line(tmp_path, "dev", file)
+    assert ended.code == 1
+    assert "FAILED" in ended.out
+
+
+def test_wrong_step_name_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    arcs = {"next": {"arcs": [{"step": "reprot"}]}}
+    file = playbook(tmp_path, {**ECHO, **arcs}, {"step": "report", "tool": {"kind": "noop"}})
+    line = complaint(command_line(tmp_path, "dev", file))
+    assert "step 'start'" in line
+    assert "'reprot'" in line
+    assert "'report'" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("workflow: [\n  - step: start", "not YAML at line 2"),
+        ("just text", ""),
+        ("", ""),
+        ("apiVersion: noetl.io/v2\nkind: Playbook\nworkflow: []\n", "workflow"),
+    ],
+    ids=["missing", "broken", "text", "empty", "no steps"],
+)
+def test_file_that_is_no_playbook_is_named_in_one_line(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    if text is not None:
+        file.write_text(text)
+    ended = command_line(tmp_path, "dev", str(file))
+    assert ended.code == 2
+    line = complaint(ended)
+    assert str(file) in line
+    assert said in line
+
+
+@pytest.mark.parametrize("given", ["who=Ada", "workload.=1", "workload.who", "workload.who.first=Ada"])
+def test_override_that_cannot_be_set_is_named(given: str, tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "dev", playbook(tmp_path, ECHO), "--set", given)
+    assert ended.code == 2
+    assert "--set" in complaint(ended)
+
+
+@pytest.mark.parametrize("dialect", ["python", "rust"])
+def test_json_is_all_that_stdout_has(dialect: str, tmp_path: Path) -> None:
+    sets = ("--set", "workload.who=Ada", "--set", "workload.deep.er=2")
+    ended = command_line(tmp_path, "dev", playbook(tmp_path, ECHO), *sets, "--json", "--dialect", dialect)
+    assert ended.code == 0
+    assert ended.err == ""
+    lines = json_lines(ended.out)
+    assert [line["event"] for line in lines] == ["begin", "started", "done", "summary"]
+    assert lines[-1]["status"] == "COMPLETED"
+    assert "Ada 2" in json.dumps(lines[-1]["result"])
+
+
+def test_json_tells_a_failure_too(tmp_path: Path) -> None:
+    file = playbook(tmp_path, {"step": "start", "tool": {"kind": "python", "code": "raise ValueError('not today')"}})
+    ended = command_line(tmp_path, "dev", file, "--json")
+    assert ended.code == 1
+    assert json_lines(ended.out)[-1]["status"] == "FAILED"
+    assert "not today" in ended.out
+
+
+# ── dev --keep ──
+
+
+@contextmanager
+def kept(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`dev --keep` of the smallest playbook, with its output in out.txt and err.txt."""
+    with (directory / "out.txt").open("wb") as out, (directory / "err.txt").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "noetl_worker", "dev", playbook(directory, ECHO), "--keep", "--json"],
+            env=environment(COLUMNS="200"),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def said(directory: Path, event: str) -> dict[str, Any] | None:
+    """The first JSON line with this event."""
+    lines = (directory / "out.txt").read_text().splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return next((one for one in found if one["event"] == event), None)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: int, code: int, tmp_path: Path) -> None:
+    async def go() -> None:
+        with kept(tmp_path) as process:
+            await until(lambda: said(tmp_path, "summary") is not None, "the first run")
+            begin = said(tmp_path, "begin")
+            assert begin is not None
+            url = begin["control_plane"]
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.post(f"{url}/api/execute", json={"path": "tests/p", "payload": {"who": "Bob"}})
+                execution_id = answer.json()["execution_id"]
+
+                async def is_over() -> bool:
+                    status = (await client.get(f"{url}/api/executions/{execution_id}/status")).json()
+                    return bool(status.get("completed"))
+
+                await until(is_over, "the execution asked for")
+            process.send_signal(number)
+            assert await asyncio.to_thread(process.wait, 10) == code
+            port = int(begin["nats"].rpartition(":")[2])
+            await until(lambda: is_closed(port), "the end of nats-server")
+
+    run(go())
+
+
+async def is_closed(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return True
+    writer.close()
+    return False
