@@ -34,6 +34,8 @@ __all__ = ["Keepalive"]
 
 log = structlog.get_logger("noetl_worker.keepalive")
 _STOP_TIMEOUT_S: Final = 5.0
+_DEREGISTER_TIMEOUT_S: Final = 1.5
+"""A plane that accepts and never answers must not hold a stop: drain, give back and this fit into Kubernetes' 30 s."""
 
 
 @dataclass(slots=True)
@@ -122,7 +124,7 @@ class Keepalive:
             await _ended(beats)
             registration = await _ended(registry)
             if registration is not None and self._deregister:
-                await registration.deregister()
+                await _deregister(registration)
             if server is not None and serving is not None:
                 server.should_exit = True
                 await asyncio.wait([serving], timeout=2)
@@ -195,6 +197,13 @@ class Keepalive:
         self.probes_port = sockets[0].getsockname()[1]
         log.info("probes", host=host, port=self.probes_port)
         return server, asyncio.create_task(server.serve(sockets=sockets))
+
+
+async def _deregister(registration: Registration) -> None:
+    try:
+        await asyncio.wait_for(registration.deregister(), _DEREGISTER_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        log.warning("deregister_not_answered", advice="the row goes stale by itself")
 
 
 async def _ended(task: asyncio.Task[Registration | None] | asyncio.Task[None]) -> Registration | None:
