@@ -22,6 +22,17 @@ from integration.house import House
 
 SOURCE = str(Path(noetl_worker.__file__).resolve().parent.parent)
 OURS = ("NATS_", "NOETL_", "WORKER_", "LOG_LEVEL", "PORT")
+SHORT_LEASES: dict[str, Any] = {
+    "claim_lease_s": 1.0,
+    "claims_cache_ttl_s": 0.3,
+    "heartbeat_stale_s": 1.0,
+    "worker_stale_s": 1.0,
+    "reaper_interval_s": 0.5,
+    "retry_after_s": 1,
+}
+"""Python plane: a command of a worker that is gone can be claimed after a second and is published again by then."""
+ON_DISK: dict[str, Any] = {"stream_storage": "file", "publish_recovery_delay_s": 0.3}
+"""A stream that outlives a restart of NATS, and a plane that soon publishes what it could not while it was away."""
 SEVEN_METRICS = (
     "noetl_worker_pulls_total",
     "noetl_worker_pull_duration_seconds",
@@ -39,7 +50,8 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     if "NOETL_WORKER_ENGINE" in os.environ:
         kept["NOETL_WORKER_ENGINE"] = os.environ["NOETL_WORKER_ENGINE"]
-    return {**kept, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1", **variables}
+    path = os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
 
 
 async def until(

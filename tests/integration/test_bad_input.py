@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from integration.house import CLAIM, House, house, run
-from integration.processes import Probe, one_line, refused_start, starting_process, until, worker_process
+from integration.processes import (
+    ON_DISK,
+    SHORT_LEASES,
+    Gate,
+    Probe,
+    one_line,
+    refused_start,
+    starting_process,
+    until,
+    worker_process,
+)
 from integration.test_pipeline import mixed
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
@@ -24,7 +36,6 @@ from noetl_worker.models import Dialect
 
 NOWHERE = "127.0.0.1:1"
 PASSWORD, TOKEN, INTERNAL = "s3cr3t/pa:ss@wörd", "t0ken-of-nats", "internal-t0ken"
-ON_DISK: dict[str, Any] = {"stream_storage": "file", "publish_recovery_delay_s": 0.3}
 
 
 BEAT = "POST /api/worker/pool/heartbeat"
@@ -283,6 +294,62 @@ def test_control_plane_that_dies_and_comes_back_loses_nothing(dialect: Dialect, 
                 await until(lambda: "events_not_accepted" in worker.text, "events that are held back")
             await all_end_once(home, [one.event_id for one in issued])
             assert await worker.stop() == 0
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_stop_while_the_control_plane_is_away_loses_nothing(dialect: Dialect, tmp_path: Path) -> None:
+    """The outcome is known and cannot be told: the message goes back, and the command ends once elsewhere."""
+
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
+        async with house(dialect, worker=False, plane=SHORT_LEASES) as home:
+            async with worker_process(home, tmp_path, "first", **variables) as first:
+                [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+                await home.plane.wait_until(lambda: started(home, one.event_id))
+                async with home.plane.outage():
+                    gate.open()
+                    await first.wait_logged("events_not_accepted")
+                    first.signal()
+                    asked = time.monotonic()
+                    assert await first.exit_code() == 4
+                    assert time.monotonic() - asked < 1 + 5
+                assert home.terminal_events(one.event_id) == []
+                assert await home.unsettled() == 1
+            async with worker_process(home, tmp_path, "second", **variables) as second:
+                await home.wait_terminal(one.event_id)
+                assert await second.stop() == 0
+            assert len(home.terminal_events(one.event_id)) == 1
+
+    run(go())
+
+
+def started(home: House, event_id: int) -> bool:
+    return bool(home.plane.events_of_command(event_id, "command.started"))
+
+
+def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: Path) -> None:
+    async def go() -> None:
+        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+            reached, over = asyncio.Event(), asyncio.Event()
+
+            async def hang(_: Request) -> Response:
+                reached.set()
+                await over.wait()
+                return Response(status_code=503)
+
+            home.plane.fault = hang
+            await home.plane.create_commands(noops(3))
+            await asyncio.wait_for(reached.wait(), 10)
+            worker.signal()
+            asked = time.monotonic()
+            assert await worker.exit_code() == 4
+            assert time.monotonic() - asked < 1 + 5
+            assert await home.unsettled() == 3
+            over.set()
 
     run(go())
 

@@ -12,7 +12,9 @@ import pytest
 
 from integration.house import TERMINAL, House, house, run
 from integration.processes import (
+    ON_DISK,
     SEVEN_METRICS,
+    SHORT_LEASES,
     SOURCE,
     Gate,
     Probe,
@@ -28,17 +30,6 @@ from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
-SHORT_LEASES: dict[str, Any] = {
-    "claim_lease_s": 1.0,
-    "claims_cache_ttl_s": 0.3,
-    "heartbeat_stale_s": 1.0,
-    "worker_stale_s": 1.0,
-    "reaper_interval_s": 0.5,
-    "retry_after_s": 1,
-}
-"""Python plane: a command of a worker that is gone can be claimed after a second and is published again by then."""
-ON_DISK: dict[str, Any] = {"stream_storage": "file", "publish_recovery_delay_s": 0.3}
-"""A stream that outlives a restart of NATS, and a plane that soon publishes what it could not while it was away."""
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
 
 
