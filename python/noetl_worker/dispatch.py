@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker import json_text, template
+from noetl_worker.concurrency import Slots
 from noetl_worker.control_plane.client import Plane
 from noetl_worker.credentials import CommandCredentials
 from noetl_worker.errors import ToolError
@@ -46,13 +47,21 @@ class Dispatch:
     """The tool call of one command."""
 
     def __init__(
-        self, registry: Registry, command: Command, plane: Plane, *, worker_id: str, default_timeout_s: float
+        self,
+        registry: Registry,
+        command: Command,
+        plane: Plane,
+        *,
+        worker_id: str,
+        default_timeout_s: float,
+        slots: Slots,
     ) -> None:
         self._registry = registry
         self._command = command
         self._plane = plane
         self._worker_id = worker_id
         self._default_timeout_s = default_timeout_s
+        self._slots = slots
         self._credentials = CommandCredentials(command, plane)
         self._log = structlog.get_logger("noetl_worker.tool").bind(
             execution_id=command.execution_id, command_id=command.command_id, step=command.step
@@ -163,6 +172,7 @@ class Dispatch:
             credential=self._credentials.credential,
             run_tool=self._registry.run_tool,
             report_progress=self._report_progress,
+            waiting=self._slots.waiting,
         )
 
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from noetl_worker import acknowledge, case_actions, envelope, handover, results
 from noetl_worker.claim import claim_command
 from noetl_worker.command import bare_command, hydrate
-from noetl_worker.concurrency import InFlight, Seen
+from noetl_worker.concurrency import InFlight, Seen, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.dispatch import Dispatch, failure_of
@@ -54,6 +54,7 @@ class Execution:
     in_flight: InFlight
     keepalive: Keepalive
     ids: Snowflake
+    slots: Slots
 
     async def run(self, delivery: Delivery) -> Outcome | None:
         """Take one delivery to its outcome; None when another delivery of the same message will answer."""
@@ -154,7 +155,7 @@ class Execution:
     def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
         name = self.identity.name_for(plane.dialect)
         limit_s = self.settings.command_timeout_s
-        return Dispatch(self.registry, command, plane, worker_id=name, default_timeout_s=limit_s)
+        return Dispatch(self.registry, command, plane, worker_id=name, default_timeout_s=limit_s, slots=self.slots)
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         secrets = dispatch.secrets if dispatch is not None else ()

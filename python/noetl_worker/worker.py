@@ -19,7 +19,7 @@ import nats
 import structlog
 
 from noetl_worker import __version__, acknowledge, engine
-from noetl_worker.concurrency import InFlight
+from noetl_worker.concurrency import InFlight, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dead_letter import DeadLetters, settle_delivery
@@ -66,6 +66,7 @@ class Worker:
         self._stop_level = 0
         self._stop = asyncio.Event()
         self._cancel = asyncio.Event()
+        self.slots = Slots(settings.max_concurrent)
         self._tasks: set[asyncio.Task[None]] = set()
         self._puller: Puller | None = None
         self._auth_refused = False
@@ -116,6 +117,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             puller = self._puller = self._make_puller(connection, durable, self._execution(client, keepalive))
+            self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
         finally:
             self.health.set_ready(False, "stopped")
@@ -139,7 +141,7 @@ class Worker:
         return Puller(
             connection,
             durable,
-            window=lambda: self.settings.max_concurrent - len(self._tasks),
+            window=self.slots.free,
             deliver=lambda delivery: self._deliver(delivery, execution, settle),
             ensure=ensure,
         )
@@ -211,12 +213,13 @@ class Worker:
         """A message is here: work on it, or give it back when we are stopping or full."""
         if self._stop.is_set():
             task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.given_back())))
-        elif len(self._tasks) >= self.settings.max_concurrent:
+        elif self.slots.free() <= 0:
             task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.no_free_slot())))
         else:
             execution.keepalive.track(delivery.reply, delivery.received_at)
             task = asyncio.ensure_future(self._handle(delivery, execution, settle))
         self._tasks.add(task)
+        self.slots.take()
         metrics.CONCURRENT.set(len(self._tasks))
         task.add_done_callback(self._ended)
 
@@ -246,8 +249,7 @@ class Worker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         metrics.CONCURRENT.set(len(self._tasks))
-        if self._puller is not None:
-            self._puller.wake()
+        self.slots.give_back()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
 
@@ -348,4 +350,6 @@ class Worker:
         ids = Snowflake(
             node_of(self.identity.unique) if node is None else node, epoch_ms=self.settings.snowflake_epoch_ms
         )
-        return Execution(self.settings, self.identity, client, self.registry, self.in_flight, keepalive, ids)
+        return Execution(
+            self.settings, self.identity, client, self.registry, self.in_flight, keepalive, ids, self.slots
+        )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.command import hydrate
-from noetl_worker.concurrency import InFlight
+from noetl_worker.concurrency import InFlight, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.registration import Registration
@@ -277,6 +277,7 @@ def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: A
             InFlight(),
             NeverExpires(),
             Snowflake(1),  # type: ignore[arg-type]
+            Slots(4),
         )
         meta = body["meta"]
         notification = {

@@ -69,6 +69,32 @@ def test_draining_worker_is_never_ready_again() -> None:
     run(go())
 
 
+PARENT = """
+metadata: {name: parent, path: t/parent}
+workflow:
+  - step: start
+    tool: {kind: playbook, path: t/child, return_result: true, poll_interval: 0.05, timeout: 20}
+"""
+CHILD = """
+metadata: {name: child, path: t/child}
+workflow:
+  - step: start
+    tool: {kind: noop}
+"""
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_playbook_that_waits_for_its_child_holds_no_slot(dialect: Dialect) -> None:
+    async def go() -> None:
+        async with house(dialect, WORKER_MAX_CONCURRENT="1") as home:
+            home.plane.register_playbook(PARENT)
+            home.plane.register_playbook(CHILD)
+            parents = [await home.plane.execute("t/parent") for _ in range(3)]
+            assert [await home.plane.wait_ended(one, timeout_s=20) for one in parents] == ["COMPLETED"] * 3
+
+    run(go())
+
+
 @pytest.mark.parametrize("dialect", Dialect)
 def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_deliver(dialect: Dialect) -> None:
     async def go() -> None:

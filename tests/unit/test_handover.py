@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noetl_worker import handover
-from noetl_worker.concurrency import InFlight
+from noetl_worker.concurrency import InFlight, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import NotSent
@@ -84,7 +84,7 @@ def script_for(dialect: Dialect, config: Mapping[str, Any], action: str) -> Any:
 def execution(transport: Any, dialect: Dialect, beats: Beats, **variables: str) -> Execution:
     ours = settings(NOETL_CONTROL_PLANE=dialect.value, **variables)
     client = ControlPlaneClient(transport, ours)
-    return Execution(ours, Identity(ours), client, Registry(plugins=False), InFlight(), beats, Snowflake(1))  # type: ignore[arg-type]
+    return Execution(ours, Identity(ours), client, Registry(plugins=False), InFlight(), beats, Snowflake(1), Slots(4))  # type: ignore[arg-type]
 
 
 def delivery(dialect: Dialect, **changes: Any) -> Any:

@@ -7,6 +7,7 @@ A tool imports this module, `models`, `errors` and its own library; everything e
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -80,6 +81,9 @@ class ToolContext:
     credential: Callable[[str], Awaitable[Mapping[str, JsonValue]]]
     run_tool: Callable[..., Awaitable[ToolResult]]
     report_progress: Callable[[Mapping[str, JsonValue]], None]
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """`with context.waiting():` around a wait for other commands: the slot is free meanwhile. Without it, parents
+    that wait for their children fill all slots, and no child ever starts."""
 
     @property
     def cancelled(self) -> bool:

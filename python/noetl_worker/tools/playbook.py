@@ -64,7 +64,8 @@ class PlaybookTool:
             raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
         limit = time_left(config.timeout, context) or _WAIT_S
         try:
-            status = await asyncio.wait_for(_ended(int(execution_id), config, context), limit)
+            with context.waiting():
+                status = await asyncio.wait_for(_ended(int(execution_id), config, context), limit)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(limit, data=data)
         return _result(status, {**data, "async": False}, step)
