@@ -29,6 +29,7 @@ $(PURE_STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(PURE_VENV)
 	$(PURE_VENV)/bin/python -m pip install -q --upgrade pip
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q '.[local]' --group test
+	$(PURE_VENV)/bin/python -m pip uninstall -q -y orjson uvloop pyreqwest httptools
 	@touch $@
 
 lint: $(STAMP) ## ruff, and rustfmt + clippy where cargo is
@@ -46,7 +47,7 @@ test: $(STAMP) ## the whole suite: both engines where cargo is, then the other P
 	$(MAKE) --no-print-directory test-pythons
 
 test-pure: $(PURE_STAMP) ## the suite on a pure install without orjson, uvloop, pyreqwest
-	$(PURE_VENV)/bin/python -m pip uninstall -q -y orjson uvloop pyreqwest
+	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
 	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest
 
 test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (3.10, 3.12, 3.13)
@@ -75,8 +76,8 @@ bench: $(STAMP) ## engine benchmarks and their gates
 wheels: $(STAMP) ## sdist, native and pure wheel, each smoke-tested in a clean venv
 	$(BIN)/python tests/packaging/build_wheels.py
 
-fuzz: $(STAMP) ## 60 seconds of random differential testing
-	$(BIN)/python tests/fuzz/differential.py --seconds 60
+fuzz: $(STAMP) ## a minute: the Rust engine guided by coverage, then random calls on both engines
+	PYTHON=$(BIN)/python tests/fuzz/run_short.sh
 
 compat: $(STAMP) ## the published Rust control plane, our worker, the recorded playbooks (installs it once: minutes)
 	$(BIN)/python tests/compat/real_plane.py

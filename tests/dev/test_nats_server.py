@@ -39,6 +39,10 @@ def test_restart_keeps_port_and_store() -> None:
             await stream.open()
             assert await stream.publish([("s", b"one"), ("s.pool.1", b"two")])
             url, pid = server.url, server.pid
+            before = await nats.connect(server.url)
+            while (await before.jetstream().stream_info("S")).state.messages < 2:
+                await asyncio.sleep(0.01)  # a publish without an acknowledgement is stored a moment later
+            await before.close()
             await stream.close()
             await server.restart()
             assert (server.url, server.pid != pid) == (url, True)
