@@ -298,14 +298,13 @@ def test_control_plane_that_dies_and_comes_back_loses_nothing(dialect: Dialect, 
     run(go())
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-def test_stop_while_the_control_plane_is_away_loses_nothing(dialect: Dialect, tmp_path: Path) -> None:
+def test_stop_while_the_control_plane_is_away_loses_nothing(tmp_path: Path) -> None:
     """The outcome is known and cannot be told: the message goes back, and the command ends once elsewhere."""
 
     async def go() -> None:
         gate = Gate(tmp_path)
         variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
-        async with house(dialect, worker=False, plane=SHORT_LEASES) as home:
+        async with house(worker=False, plane=SHORT_LEASES) as home:
             async with worker_process(home, tmp_path, "first", **variables) as first:
                 [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
                 await home.plane.wait_until(lambda: started(home, one.event_id))
@@ -358,24 +357,8 @@ def ended(home: House, issued: Any) -> list[int]:
     return [one.event_id for one in issued if home.terminal_events(one.event_id)]
 
 
-def test_nats_that_is_restarted_amid_200_commands_loses_nothing(tmp_path: Path) -> None:
-    async def go() -> None:
-        variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_MAX_CONCURRENT": "8"}
-        async with (
-            house(worker=False, plane=ON_DISK) as home,
-            worker_process(home, tmp_path, **variables) as worker,
-        ):
-            issued = await home.plane.create_commands([mixed(number) for number in range(200)])
-            await home.plane.wait_until(lambda: len(ended(home, issued)) >= 40)
-            await home.nats.restart()
-            await all_end_once(home, [one.event_id for one in issued])
-            assert worker.logged("nats_reconnected")
-            assert await worker.stop() == 0
-
-    run(go())
-
-
-def test_nats_that_crashes_amid_200_commands_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_nats_that_goes_away_amid_200_commands_loses_nothing(how: str, tmp_path: Path) -> None:
     async def go() -> None:
         variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_MAX_CONCURRENT": "8"}
         disk = {**ON_DISK, "reaper_interval_s": 1.0, "pending_retry_s": 2.0}  # a crash may lose what was just published
@@ -385,9 +368,10 @@ def test_nats_that_crashes_amid_200_commands_loses_nothing(tmp_path: Path) -> No
         ):
             issued = await home.plane.create_commands([mixed(number) for number in range(200)])
             await home.plane.wait_until(lambda: len(ended(home, issued)) >= 40)
-            await home.nats.kill()
+            await (home.nats.kill() if how == "crash" else home.nats.stop())
             await home.nats.start()
             await all_end_once(home, [one.event_id for one in issued])
+            assert worker.logged("nats_reconnected")
             assert await worker.stop() == 0
 
     run(go())
