@@ -34,7 +34,6 @@ from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
-NOWHERE = "127.0.0.1:1"
 PASSWORD, TOKEN, INTERNAL = "s3cr3t/pa:ss@wörd", "t0ken-of-nats", "internal-t0ken"
 
 
@@ -256,19 +255,6 @@ def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -
 def unreachable(worker: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = worker.logged("control_plane_unreachable")
     return found
-
-
-def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with (
-            house(worker=False) as home,
-            starting_process(home, tmp_path, NOETL_SERVER_URL=f"http://{NOWHERE}") as worker,
-        ):
-            await worker.wait_logged("control_plane_unreachable")
-            worker.signal()
-            assert await worker.exit_code(timeout_s=5) == 0
-
-    run(go())
 
 
 # ── outages while it works ──

@@ -257,6 +257,19 @@ def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:
     run(go())
 
 
+def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with (
+            house(worker=False) as home,
+            starting_process(home, tmp_path, NOETL_SERVER_URL=f"http://127.0.0.1:{free_port()}") as worker,
+        ):
+            await worker.wait_logged("control_plane_unreachable")
+            worker.signal()
+            assert await worker.exit_code(timeout_s=5) == 0
+
+    run(go())
+
+
 # ── probes and metrics ──
 
 
