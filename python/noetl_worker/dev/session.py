@@ -69,7 +69,9 @@ async def run_playbook(
             async with worker_factory(nats.url, plane.url, dialect):
                 execution = await _run(plane, own_path, view, nats.url)
                 if keep:
-                    console.print(f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it", highlight=False)
+                    if not as_json:  # there, the `begin` line has both addresses
+                        line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
+                        console.print(line, highlight=False, soft_wrap=True)
                     await asyncio.Event().wait()
     return 0 if execution.status == "COMPLETED" else 1
 
