@@ -1,7 +1,7 @@
 """The long run: random calls on both engines until they disagree, the time is over, or so many cases are done.
 
-`differential.py --seconds 60` (make fuzz) or `--cases 1000000`. A disagreement is printed, kept in corpus/, and ends
-the run with exit code 1; corpus/ is replayed by the ordinary tests.
+`differential.py --seconds 60` or `--cases 1000000`; `make fuzz` (run_short.sh) is a short one. A disagreement is
+printed, kept in corpus/, and ends the run with exit code 1; corpus/ is replayed by the ordinary tests.
 """
 
 from __future__ import annotations

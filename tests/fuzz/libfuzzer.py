@@ -1,6 +1,6 @@
 """Coverage-guided form of the long run, where atheris is installed: `libfuzzer.py corpus-folder -max_total_time=60`.
 
-atheris has wheels for some interpreters only, so nothing depends on it; differential.py is what `make fuzz` runs.
+atheris has wheels for some interpreters only, so nothing depends on it; run_short.sh (`make fuzz`) takes it along.
 """
 
 from __future__ import annotations
