@@ -11,6 +11,43 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
+__all__ = [
+    "AlreadyFinished",
+    "AuthRefusedClaim",
+    "CaseAction",
+    "CaseDecision",
+    "ClaimOutcome",
+    "Claimed",
+    "Command",
+    "CommandId",
+    "Continue",
+    "Dialect",
+    "Envelope",
+    "Event",
+    "EventRequest",
+    "Exit",
+    "Fail",
+    "FitRules",
+    "FittedResult",
+    "Goto",
+    "HeldByOther",
+    "HeldByThisWorker",
+    "JsonValue",
+    "LoopPosition",
+    "NotFound",
+    "Outcome",
+    "Refused",
+    "Report",
+    "Retry",
+    "RetryLater",
+    "SetVar",
+    "Settlement",
+    "SkippedCase",
+    "ToolFailure",
+    "ToolResult",
+    "ToolStatus",
+]
+
 JsonValue: TypeAlias = Any
 """None, bool, int, float, str, list or dict with str keys: the only place where `Any` means JSON."""
 
