@@ -1,0 +1,10 @@
+"""For every test: the signals a person at a terminal has."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell starts background jobs with SIGINT ignored, and that is inherited by what the tests start: a Ctrl-C sent to
+# a worker would then do nothing. With a handler here, children start with the default again.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
