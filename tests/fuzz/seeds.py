@@ -77,8 +77,8 @@ def fits() -> Iterator[bytes]:
             yield rules + SECRET + SEPARATOR + vector["data"].encode()
     twice = {"a_31337token": 1, "u": ["://Bearer abcdef1:pw@h", "://a:(Basic dXNlcjpwdw==)@h"]}
     yield BIG_RULES + SECRET + SEPARATOR + json.dumps(twice).encode()
-    known = {"a": "hunter2hunter2", "n": [31337, "31337"], SECRET.decode(): "x" + SECRET.decode(), "e": "s3cr\u0001"}
-    yield BIG_RULES + SECRET + SEPARATOR + json.dumps(known).encode()
+    known = rb'{"a":"hunter2hunter2","n":[31337,"31337"],"s3cr3tvalue":1,"k-s3cr\u0033tvalue":["x s3cr\u0033tvalue",2]}'
+    yield BIG_RULES + SECRET + SEPARATOR + known
     for _, call in corpus.kept():
         if call.name == "fit_result":
             yield SMALL_RULES + SECRET + SEPARATOR + call.arguments[0]
