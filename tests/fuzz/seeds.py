@@ -20,9 +20,9 @@ from fuzz import corpus  # noqa: E402
 
 VECTORS = ROOT / "tests" / "vectors"
 SEPARATOR = b"\xff"
-BIG_RULES = bytes((255, 255, 7))
+BIG_RULES = bytes((254, 254, 7))
 SMALL_RULES = bytes((1, 30, 3))
-"""max_bytes and preview_bytes in units of 4, preview_depth."""
+"""max_bytes and preview_bytes in units of 4, preview_depth; 255 would be a separator."""
 SECRET = b"s3cr3tvalue"
 
 
