@@ -1,0 +1,176 @@
+"""The client's whole surface against the development control plane, per dialect and transport."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from integration.house import run
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.transport import open_transport
+from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.errors import CredentialError, MaybeProcessed, NotSent, ServerRefused
+from noetl_worker.models import Dialect
+from noetl_worker.settings import load_settings
+
+Use = Callable[[Plane, DevControlPlane], Awaitable[None]]
+
+
+@pytest.fixture(params=["httpx", "pyreqwest"])
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "pyreqwest":
+        pytest.importorskip("pyreqwest")
+    return str(request.param)
+
+
+def with_plane(dialect: Dialect, transport: str, use: Use, **settings: Any) -> None:
+    async def go() -> None:
+        async with DevControlPlane(PlaneSettings(dialect=dialect, **settings)) as control_plane:
+            variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": transport}
+            chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": "5"})
+            client = ControlPlaneClient(open_transport(chosen), chosen)
+            try:
+                plane = await client.plane("")
+                assert plane.dialect is dialect
+                await use(plane, control_plane)
+            finally:
+                await client.close()
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, transport: str) -> None:
+    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+        [one] = await control_plane.create_commands([RawCommand()], publish=False)
+        big = 2**63 - 1
+        await plane.set_vars(one.execution_id, {"n": big, "deep": {"x": [1, None]}, "name/with slash": "ü"}, "start")
+        assert await plane.get_vars(one.execution_id) == {"n": big, "deep": {"x": [1, None]}, "name/with slash": "ü"}
+        assert await plane.get_var(one.execution_id, "n") == big
+        assert await plane.get_var(one.execution_id, "missing") is None
+
+    with_plane(dialect, transport, use)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str) -> None:
+    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+        [one] = await control_plane.create_commands([RawCommand("shell", {"command": "true"})], publish=False)
+        fetched = await plane.fetch_command(one.event_id)
+        assert (fetched["execution_id"], fetched["action"]) == (one.execution_id, "shell")
+        assert control_plane.command(one.event_id).worker_id is None
+        with pytest.raises(ServerRefused) as caught:
+            await plane.fetch_command(4242)
+        assert caught.value.status == 404
+
+    with_plane(dialect, transport, use)
+
+
+@pytest.mark.parametrize("prefix", ["/api", "/api/api"])
+def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, transport: str) -> None:
+    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+        [one] = await control_plane.create_commands([RawCommand()], publish=False)
+        data = b'{"id":767527441517510672,"rows":[1,2]}'
+        stored = await plane.put_result(one.execution_id, "start", data, source_step="start")
+        assert await plane.resolve_result(stored["ref"]) == {"id": 767527441517510672, "rows": [1, 2]}
+
+    with_plane(Dialect.PYTHON, transport, use, result_prefix=prefix)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str) -> None:
+    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+        body = {"name": "pg demo", "type": "postgres", "data": {"host": "h", "password": "p"}, "tags": []}
+        await plane.client.send("POST", f"{plane.url}/api/credentials", body)
+        record = await plane.credential("pg demo")
+        assert (record["type"], record["data"]["password"]) == ("postgres", "p")
+        with pytest.raises(CredentialError, match="no credential 'nobody'"):
+            await plane.credential("nobody")
+        assert (await plane.keychain("9", "none"))["status"] == "not_found"
+        [one] = await control_plane.create_commands([RawCommand()], publish=False)
+        assert await plane.is_cancelled(one.execution_id) is False
+
+    with_plane(dialect, transport, use)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport: str) -> None:
+    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+        assert await plane.heartbeat("w-1") is False
+        await plane.register({"name": "w-1", "component_type": "worker_pool", "runtime": "python", "status": "ready"})
+        assert await plane.heartbeat("w-1") is True
+        await plane.deregister("w-1")
+        await plane.deregister("never registered")
+
+    with_plane(dialect, transport, use)
+
+
+def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
+    async def use(plane: Plane, control_plane: DevControlPlane) -> None:
+        content = "metadata: {name: c, path: t/c}\nworkflow: [{step: start, tool: {kind: noop}}]\n"
+        control_plane.register_playbook(content)
+        started = await plane.execute_playbook({"path": "t/c", "payload": {}})
+        status = await plane.execution_status(int(started["execution_id"]))
+        assert int(status["execution_id"]) == int(started["execution_id"])
+        with pytest.raises(ServerRefused) as caught:
+            await plane.execute_playbook({"path": "t/none", "payload": {}})
+        assert caught.value.status == 404
+
+    with_plane(Dialect.PYTHON, transport, use)
+
+
+def test_trouble_before_and_after_the_request_left_is_told_apart(transport: str) -> None:
+    import asyncio
+
+    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def go() -> None:
+        server = await asyncio.start_server(drop, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+        try:
+            with pytest.raises(MaybeProcessed):
+                await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 5)
+            server.close()
+            await server.wait_closed()
+            with pytest.raises(NotSent):
+                await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 5)
+        finally:
+            await wire.close()
+
+    run(go())
+
+
+def test_trickling_answer_ends_at_the_total_deadline(transport: str) -> None:
+    import asyncio
+    import time
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        except (ConnectionError, asyncio.CancelledError):
+            writer.close()
+
+    async def go() -> None:
+        server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+        wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+        started = time.monotonic()
+        try:
+            with pytest.raises(MaybeProcessed):
+                await wire.send("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {}, None, 0.5)
+            assert time.monotonic() - started < 3
+        finally:
+            await wire.close()
+            server.close()
+
+    run(go())
