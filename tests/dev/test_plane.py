@@ -361,7 +361,8 @@ async def next_message(subscription: Any) -> dict[str, Any]:
 
 def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id() -> None:
     async def main() -> None:
-        settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=0.05, worker_stale_s=0.05)
+        # A second, so that the first publish is out before the reaper looks, on a busy machine too.
+        settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=1.0, worker_stale_s=0.05)
         async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
             connection = await nats.connect(server.url)
             subscription = await connection.subscribe("noetl.commands")
