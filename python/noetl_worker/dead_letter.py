@@ -85,7 +85,6 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
     """
     settlement, delay_s = outcome.settlement, outcome.delay_s
     if outcome.dead_letter:
-        metrics.DEAD_LETTERS.inc()
         kept = await letters.keep(
             delivery.data,
             subject=delivery.subject,
@@ -94,7 +93,9 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
             reason=outcome.reason,
             **outcome.detail,
         )
-        if not kept:
+        if kept:
+            metrics.DEAD_LETTERS.inc()
+        else:
             settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
     try:
         if settlement is Settlement.ACK:

@@ -1,6 +1,6 @@
 """Stage 5: run exactly one tool for a command, under its timeout.
 
-`dev`, `exec` and `run` all come through here. A tool reaches the worker only by the ToolContext made here.
+`dev` and `run` both come through here. A tool reaches the worker only by the ToolContext made here.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Dispatch:
         config: dict[str, JsonValue] = await self._credentials.resolve_references(dict(command.config))
         if command.input:
             config = {**config, "input": dict(command.input)}
-        timeout_s = effective_timeout(command.kind, config) or command.timeout_s or self._default_timeout_s
+        timeout_s = effective_timeout(command.kind, config) or self._default_timeout_s
         context = await self._context(timeout_s, config)
         prepared = self._registry.prepare(command.kind, config, context)
         for warning in prepared.warnings:

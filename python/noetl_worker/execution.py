@@ -105,7 +105,9 @@ class Execution:
             if self.keepalive.is_expired(delivery.reply) or handover.may_be_reclaimed(plane, claimed_at):
                 taken = await handover.taken_by_other(plane, notification, self.identity)
                 if taken is not None:
-                    return acknowledge.after_claim(taken, delivery.num_delivered, max_not_found=1_000_000)
+                    return acknowledge.after_claim(
+                        taken, delivery.num_delivered, max_not_found=self.settings.max_not_found
+                    )
             telling = asyncio.ensure_future(self._tell(events, report))
             return await asyncio.shield(telling)
         except asyncio.CancelledError:  # the drain is over: interrupted is not failed, and told is told

@@ -61,7 +61,6 @@ class Keepalive:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up: Future[None] = Future()
         self._stop: asyncio.Event | None = None
-        self._deregister = True
         self.probes_port: int | None = None
 
     # ── called from the main loop ──
@@ -91,11 +90,10 @@ class Keepalive:
         """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
         return self._thread.is_alive()
 
-    async def stop(self, *, deregister: bool = True) -> None:
+    async def stop(self) -> None:
         """End the thread: deregister (outliving the drain is the point), close its connection."""
         if self._loop is None or self._stop is None or not self._thread.is_alive():
             return
-        self._deregister = deregister
         self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join, _STOP_TIMEOUT_S)
 
@@ -123,7 +121,7 @@ class Keepalive:
         finally:
             await _ended(beats)
             registration = await _ended(registry)
-            if registration is not None and self._deregister:
+            if registration is not None:
                 await _deregister(registration)
             if server is not None and serving is not None:
                 server.should_exit = True

@@ -104,7 +104,6 @@ class Command:
     server_url: str
     dialect: Dialect
     attempt: int = 1
-    timeout_s: float | None = None
     loop: LoopPosition | None = None
     catalog_id: str | None = None
 

@@ -32,7 +32,6 @@ class Connection:
         self.name = name
         self.client: Client = Client()
         self.on_reconnected: list[Callable[[], None]] = []
-        self.reconnects = 0
         self.last_error: Exception | None = None
         """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
         self._is_up = False
@@ -47,7 +46,6 @@ class Connection:
             log.warning("nats_disconnected", connection=self.name)
 
     async def _reconnected(self) -> None:
-        self.reconnects += 1
         log.info("nats_reconnected", connection=self.name)
         for notify in self.on_reconnected:
             notify()
