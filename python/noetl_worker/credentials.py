@@ -45,6 +45,11 @@ class CommandCredentials:
         self._plane = plane
         self.secrets: set[str] = set()
 
+    def keep_secret(self, text: str) -> None:
+        """Remember a secret that a tool got by itself."""
+        if text:
+            self.secrets.add(text)
+
     async def credential(self, alias: str) -> Mapping[str, JsonValue]:
         """The data of a credential alias, with its `type`.
 

@@ -173,6 +173,7 @@ class Dispatch:
             run_tool=self._registry.run_tool,
             report_progress=self._report_progress,
             waiting=self._slots.waiting,
+            keep_secret=self._credentials.keep_secret,
         )
 
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:

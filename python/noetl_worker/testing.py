@@ -94,6 +94,7 @@ def tool_context(
     credentials: Mapping[str, Mapping[str, JsonValue]] | None = None,
     control_plane: MemoryControlPlane | None = None,
     registry: Registry | None = None,
+    secrets: set[str] | None = None,
     **overrides: Any,
 ) -> ToolContext:
     """A ToolContext with everything in memory.
@@ -103,6 +104,7 @@ def tool_context(
         credentials: alias -> data, as `context.credential` gives it ({"type": "bearer", "token": ...}).
         control_plane: to look into afterwards; a fresh one otherwise.
         registry: for `context.run_tool`; the built-in tools otherwise.
+        secrets: filled with what the tool hands to `context.keep_secret`.
         overrides: any other field of ToolContext (execution_id, step, timeout_s, input, logger, stop, ...).
     """
     known = dict(variables or {})
@@ -138,6 +140,7 @@ def tool_context(
         credential=credential,
         run_tool=tools.run_tool,
         report_progress=forget,
+        keep_secret=(set() if secrets is None else secrets).add,
     )
     return dataclasses.replace(context, **overrides)
 

@@ -18,6 +18,10 @@ __all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolLogger"]
 ConfigT = TypeVar("ConfigT", contravariant=True)
 
 
+def _not_kept(text: str) -> None:
+    """Where nothing leaves the process (a tool under test), there is nothing to take a secret out of."""
+
+
 class ToolLogger(Protocol):
     """A structured logger already bound to execution_id, command_id and step."""
 
@@ -84,6 +88,10 @@ class ToolContext:
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     """`with context.waiting():` around a wait for other commands: the slot is free meanwhile. Without it, parents
     that wait for their children fill all slots, and no child ever starts."""
+    keep_secret: Callable[[str], None] = _not_kept
+    """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password): from
+    then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave is known
+    already. Texts under four characters cannot be told from data and are not searched for."""
 
     @property
     def cancelled(self) -> bool:
