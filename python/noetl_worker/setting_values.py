@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "bind",
     "choice",
     "nats_servers",
+    "numbers_by_name",
     "optional_whole",
     "seconds",
     "secret",
@@ -68,6 +69,22 @@ def whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
 def optional_whole(minimum: int, maximum: int) -> Callable[[str], int | None]:
     parse = whole(minimum, maximum)
     return lambda text: parse(text) if text.strip() else None
+
+
+def numbers_by_name(minimum: int) -> Callable[[str], Mapping[str, int]]:
+    """`postgres=4,container=2` -> {"postgres": 4, "container": 2}."""
+    allowed = f"NAME=NUMBER pairs, comma-separated, numbers from {minimum}: postgres=4,container=2"
+
+    def parse(text: str) -> Mapping[str, int]:
+        numbers: dict[str, int] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, number = (piece.strip() for piece in part.partition("="))
+            if not name or not number.isdigit() or int(number) < minimum or name in numbers:
+                raise ValueError(allowed)
+            numbers[name] = int(number)
+        return numbers
+
+    return parse
 
 
 def seconds(minimum: float) -> Callable[[str], float]:

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import environ
 
 from noetl_worker import setting_values as values
 from noetl_worker.errors import SettingsError
+from noetl_worker.setting_checks import check_together
 from noetl_worker.setting_sources import SettingLine, chosen_texts
 from noetl_worker.setting_values import Secret
 
@@ -64,36 +65,14 @@ class Settings:
         help="NATS servers, comma-separated; user-info in the URL is used",
     )
     nats_user: str = _setting(
-        "nats_user",
-        "NATS_USER",
-        "",
-        values.text,
-        source="Rust worker",
-        help="NATS user; wins over the URL's",
+        "nats_user", "NATS_USER", "", values.text, source="Rust worker", help="NATS user; wins over the URL's"
     )
     nats_password: Secret = _setting(
-        "nats_password",
-        "NATS_PASSWORD",
-        "",
-        values.secret,
-        source="Rust worker",
-        help="NATS password",
+        "nats_password", "NATS_PASSWORD", "", values.secret, source="Rust worker", help="NATS password"
     )
-    nats_token: Secret = _setting(
-        "nats_token",
-        "NATS_TOKEN",
-        "",
-        values.secret,
-        source="NATS CLI",
-        help="NATS token",
-    )
+    nats_token: Secret = _setting("nats_token", "NATS_TOKEN", "", values.secret, source="NATS CLI", help="NATS token")
     nats_creds: str = _setting(
-        "nats_creds",
-        "NATS_CREDS",
-        "",
-        values.text,
-        source="NATS CLI",
-        help="path of a .creds file",
+        "nats_creds", "NATS_CREDS", "", values.text, source="NATS CLI", help="path of a .creds file"
     )
     nats_stream: str = _setting(
         "nats_stream",
@@ -220,20 +199,10 @@ class Settings:
     )
     tls_ca: str = _setting("tls_ca", "NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
     tls_client_cert: str = _setting(
-        "tls_client_cert",
-        "NOETL_TLS_CLIENT_CERT",
-        "",
-        values.text,
-        source="Rust worker",
-        help="client cert (PEM)",
+        "tls_client_cert", "NOETL_TLS_CLIENT_CERT", "", values.text, source="Rust worker", help="client cert (PEM)"
     )
     tls_client_key: str = _setting(
-        "tls_client_key",
-        "NOETL_TLS_CLIENT_KEY",
-        "",
-        values.text,
-        source="Rust worker",
-        help="client key (PEM)",
+        "tls_client_key", "NOETL_TLS_CLIENT_KEY", "", values.text, source="Rust worker", help="client key (PEM)"
     )
     internal_api_token: Secret = _setting(
         "internal_api_token",
@@ -283,6 +252,51 @@ class Settings:
         source="ours: the Python plane gives a command away at 1,800 s (wire.md 3.2)",
         help="limit of a command that sets none",
     )
+    command_timeout_max_s: float = _setting(
+        "command_timeout_max_s",
+        "NOETL_WORKER_COMMAND_TIMEOUT_MAX_S",
+        "86400",
+        values.seconds(0.1),
+        unit="s",
+        source="ours",
+        help="hard limit: a command that asks for more gets this",
+    )
+    cancellation_poll_s: float = _setting(
+        "cancellation_poll_s",
+        "NOETL_WORKER_CANCELLATION_POLL_S",
+        "5",
+        values.seconds(0),
+        unit="s",
+        source="ours",
+        help="how often a running command asks whether its execution is cancelled; 0: never",
+    )
+    kind_limits: Mapping[str, int] = _setting(
+        "kind_limits",
+        "NOETL_WORKER_KIND_LIMITS",
+        "",
+        values.numbers_by_name(1),
+        unit="commands",
+        source="ours",
+        help="most commands of a kind at the same time: postgres=4,container=2",
+    )
+    slot_costs: Mapping[str, int] = _setting(
+        "slot_costs",
+        "NOETL_WORKER_SLOT_COSTS",
+        "",
+        values.numbers_by_name(1),
+        unit="slots",
+        source="ours",
+        help="slots that a command of a kind takes, 1 unless named: container=4",
+    )
+    rate_limit: float = _setting(
+        "rate_limit",
+        "NOETL_WORKER_RATE_LIMIT",
+        "0",
+        values.seconds(0),
+        unit="commands/s",
+        source="ours",
+        help="most commands that are pulled in a second; 0: no limit",
+    )
     started_hold_ms: int = _setting(
         "started_hold_ms",
         "NOETL_WORKER_STARTED_HOLD_MS",
@@ -327,6 +341,42 @@ class Settings:
         values.choice("auto", "uvloop", "asyncio"),
         source="ours",
         help="event loop; auto: uvloop where installed",
+    )
+
+    # ── the outbox ──
+    outbox: str = _setting(
+        "outbox",
+        "NOETL_WORKER_OUTBOX",
+        "on_failure",
+        values.choice("on_failure", "always", "off"),
+        source="ours",
+        help="when terminal events are written to disk: at the first refused try, before the first try, never",
+    )
+    outbox_dir: str = _setting(
+        "outbox_dir",
+        "NOETL_WORKER_OUTBOX_DIR",
+        "",
+        values.text,
+        source="ours",
+        help="directory of the outbox, shared by the workers of a machine; empty: below the temporary directory",
+    )
+    outbox_max_rows: int = _setting(
+        "outbox_max_rows",
+        "NOETL_WORKER_OUTBOX_MAX_ROWS",
+        "10000",
+        values.whole(1),
+        unit="event sets",
+        source="ours",
+        help="a fuller outbox stops the pulling",
+    )
+    outbox_max_bytes: int = _setting(
+        "outbox_max_bytes",
+        "NOETL_WORKER_OUTBOX_MAX_BYTES",
+        "268435456",
+        values.whole(1024),
+        unit="bytes",
+        source="ours",
+        help="a larger outbox stops the pulling",
     )
 
     # ── observability ──
@@ -395,24 +445,6 @@ class Settings:
         """Server URLs without user-info: safe to log."""
         return [_without_user_info(server) for server in self.nats_url.reveal().split(",")]
 
-    def nats_login(self) -> dict[str, str]:
-        """Credentials for the connection: NATS_USER/NATS_PASSWORD, else the URL's user-info, else the token.
-
-        The precedence is the Rust worker's (wire.md 1.1); percent-encoding in the URL is undone.
-        """
-        if self.nats_creds:
-            return {"user_credentials": self.nats_creds}
-        if self.nats_user:
-            return {"user": self.nats_user, "password": self.nats_password.reveal()}
-        parts = urlsplit(self.nats_url.reveal().split(",")[0])
-        if parts.username and parts.password is None:
-            return {"token": unquote(parts.username)}
-        if parts.username:
-            return {"user": unquote(parts.username), "password": unquote(parts.password or "")}
-        if self.nats_token:
-            return {"token": self.nats_token.reveal()}
-        return {}
-
 
 def _without_user_info(url: str) -> str:
     parts = urlsplit(url)
@@ -441,35 +473,5 @@ def load_settings(
     path = dotenv if dotenv is not None else Path(".env")
     chosen = chosen_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
     settings: Settings = environ.to_config(Settings, environ=chosen)
-    _check_together(settings)
+    check_together(settings)
     return settings
-
-
-def _covers(subject_filter: str, subject: str) -> bool:
-    return subject == subject_filter or (subject_filter.endswith(".>") and subject.startswith(subject_filter[:-1]))
-
-
-def _check_together(settings: Settings) -> None:
-    if bool(settings.tls_client_cert) != bool(settings.tls_client_key):
-        raise SettingsError(
-            "NOETL_TLS_CLIENT_CERT",
-            settings.tls_client_cert,
-            "set it together with NOETL_TLS_CLIENT_KEY, or neither",
-        )
-    if any(_covers(subject, settings.dead_letter_subject) for subject in settings.filters):
-        raise SettingsError(
-            "NOETL_WORKER_DEAD_LETTER_SUBJECT",
-            settings.dead_letter_subject,
-            f"a subject outside of {', '.join(settings.filters)}, else dead letters are pulled as commands",
-        )
-    if settings.max_ack_pending < settings.max_concurrent:
-        raise SettingsError(
-            "NOETL_WORKER_MAX_ACK_PENDING",
-            str(settings.max_ack_pending),
-            f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
-        )
-    for variable in ("tls_ca", "tls_client_cert", "tls_client_key", "nats_creds"):
-        path = getattr(settings, variable)
-        if path and not Path(path).is_file():
-            line = next(line for line in SETTINGS if line.field == variable)
-            raise SettingsError(line.variable, path, "the path of a file that can be read")

@@ -14,6 +14,7 @@ BOTTOM = {
     "models",
     "settings",
     "setting_values",
+    "setting_checks",
     "setting_sources",
     "json_text",
     "engine",

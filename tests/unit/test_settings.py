@@ -6,6 +6,7 @@ import pytest
 
 from noetl_worker.cli.config import settings_markdown
 from noetl_worker.errors import SettingsError
+from noetl_worker.jetstream.connection import nats_login
 from noetl_worker.settings import SETTINGS, Secret, load_settings
 
 
@@ -72,12 +73,12 @@ def test_nats_login_prefers_user_pair_then_url_then_token(tmp_path: Path) -> Non
     creds = tmp_path / "worker.creds"
     creds.write_text("x")
     url = {"NATS_URL": "nats://u:p%40ss@h:4222"}
-    assert load_settings(url).nats_login() == {"user": "u", "password": "p@ss"}
+    assert nats_login(load_settings(url)) == {"user": "u", "password": "p@ss"}
     pair = {**url, "NATS_USER": "a", "NATS_PASSWORD": "b"}
-    assert load_settings(pair).nats_login() == {"user": "a", "password": "b"}
-    assert load_settings({"NATS_URL": "nats://tok@h"}).nats_login() == {"token": "tok"}
-    assert load_settings({"NATS_TOKEN": "t"}).nats_login() == {"token": "t"}
-    assert load_settings({**pair, "NATS_CREDS": str(creds)}).nats_login() == {"user_credentials": str(creds)}
+    assert nats_login(load_settings(pair)) == {"user": "a", "password": "b"}
+    assert nats_login(load_settings({"NATS_URL": "nats://tok@h"})) == {"token": "tok"}
+    assert nats_login(load_settings({"NATS_TOKEN": "t"})) == {"token": "t"}
+    assert nats_login(load_settings({**pair, "NATS_CREDS": str(creds)})) == {"user_credentials": str(creds)}
 
 
 def test_secrets_never_show_in_repr_format_or_error() -> None:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import nats
 import structlog
@@ -16,7 +17,7 @@ from nats.aio.client import Client
 from noetl_worker.errors import JetStreamError
 from noetl_worker.settings import Settings
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "connect", "nats_login"]
 
 PING_INTERVAL_S: Final = 10
 """With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min (peers.md 2a.3)."""
@@ -128,7 +129,7 @@ def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
         "reconnected_cb": connection._reconnected,
         "error_cb": connection._failed,
         **_tls(settings),
-        **settings.nats_login(),
+        **nats_login(settings),
     }
 
 
@@ -153,3 +154,22 @@ def describe(error: BaseException) -> str:
     """`TypeName: text`, since several of nats-py's errors have no text of their own."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nats_login(settings: Settings) -> dict[str, str]:
+    """NATS_CREDS, else NATS_USER/NATS_PASSWORD, else the URL's user-info, else the token.
+
+    The precedence is the Rust worker's (wire.md 1.1); percent-encoding in the URL is undone.
+    """
+    if settings.nats_creds:
+        return {"user_credentials": settings.nats_creds}
+    if settings.nats_user:
+        return {"user": settings.nats_user, "password": settings.nats_password.reveal()}
+    parts = urlsplit(settings.nats_url.reveal().split(",")[0])
+    if parts.username and parts.password is None:
+        return {"token": unquote(parts.username)}
+    if parts.username:
+        return {"user": unquote(parts.username), "password": unquote(parts.password or "")}
+    if settings.nats_token:
+        return {"token": settings.nats_token.reveal()}
+    return {}
