@@ -11,7 +11,7 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-pure test-pythons demo bench wheels fuzz compat check clean
+.PHONY: help setup lint types test test-pure test-pythons faults steady soak demo bench wheels fuzz compat check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,16 @@ test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (
 	    && NOETL_WORKER_BUILD=pure $$venv/bin/python -m pip install -q '.[local]' --group test && touch $$venv/.stamp; fi; \
 	  echo "== $$python"; PYTHONPATH=python NOETL_WORKER_ENGINE=python $$venv/bin/python -m pytest -q tests/unit tests/engine; \
 	done
+
+# faults and soak write docs/reliability.md, when nothing fails.
+faults: $(STAMP) ## the fault suite alone, and a minute of steady load
+	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak'
+
+steady: $(STAMP) ## a minute of steady load: memory slope, descriptors, tasks, backlog
+	$(BIN)/pytest tests/faults -m steady
+
+soak: $(STAMP) ## the long forms: 10,000 commands under kills, 100,000 commands, real waits (an hour)
+	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m soak
 
 # The demo needs no compiler: without a .venv it takes a light one of its own, in seconds.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)

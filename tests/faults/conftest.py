@@ -1,0 +1,42 @@
+"""`measured`: figures that the tests of this directory assert and record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from faults import figures
+
+Measured = Callable[..., None]
+_FOUND: Final[list[figures.Figure]] = []
+WRITE: Final = "NOETL_WORKER_FAULTS_WRITE"
+"""Set by `make faults` and `make soak`: a run without a failure writes figures.json and docs/reliability.md."""
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """`measured("F4", "delivered again after", 1.4, "s", at_most=2.0)` asserts the bound and keeps the figure."""
+    where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
+    form = "long" if request.node.get_closest_marker("soak") is not None else "short"
+
+    def note(
+        fault: str, what: str, value: float, unit: str, *, at_most: float | None = None, exactly: float | None = None
+    ) -> None:
+        print(f"{fault}: {what}: {value:g} {unit}")
+        if at_most is not None:
+            assert value <= at_most, f"{fault}: {what}: {value:g} {unit}, promised: at most {at_most:g}"
+        if exactly is not None:
+            assert value == exactly, f"{fault}: {what}: {value:g} {unit}, promised: {exactly:g}"
+        bound = f"<= {at_most:g}" if at_most is not None else f"= {exactly:g}" if exactly is not None else ""
+        assert fault in figures.FAULTS
+        _FOUND.append(figures.Figure(fault, what, value, unit, bound, where, form))
+
+    return note
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == 0 and os.environ.get(WRITE) and _FOUND:
+        figures.save(_FOUND)

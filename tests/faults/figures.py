@@ -1,0 +1,217 @@
+"""The faults, what is promised for each, and what was measured: `make faults` writes docs/reliability.md from it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["FAULTS", "FIGURES_FILE", "POINTERS", "Figure", "document", "merge"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+FIGURES_FILE: Final = Path(__file__).with_name("figures.json")
+DOCUMENT: Final = ROOT / "docs" / "reliability.md"
+
+FAULTS: Final[dict[str, tuple[str, str]]] = {
+    "F1": (
+        "SIGTERM with 50 commands in flight",
+        "none lost, none twice, exit 0 a second after the last one ends; no claim later than 100 ms after the signal; "
+        "deregistered",
+    ),
+    "F2": (
+        "SIGTERM, a command longer than the drain",
+        "stopped and given back, no command.failed, exit 4 within drain + 3 s, a peer runs it to its one end",
+    ),
+    "F3": ("a second and a third signal", "the second cancels: exit 4 in 1 s; the third exits 130 at once"),
+    "F4": (
+        "SIGKILL in the middle of a run, the same WORKER_ID starts again",
+        "delivered again within ack_wait + 1 s, let in, run again, one terminal set",
+    ),
+    "F5": (
+        "SIGKILL, the others have another id",
+        "409 is given back with growing delay, never acked; who may take it takes it",
+    ),
+    "F6": (
+        "nats-server restarts under 500 commands/s (SIGTERM, SIGKILL)",
+        "connected again within 2 s, first delivery 1 s later, none lost",
+    ),
+    "F7": (
+        "NATS is a black hole",
+        "found within two pings, not ready, recovered within 2 s of its return (and its connect timeout)",
+    ),
+    "F8": (
+        "the durable is deleted, while pulling and while idle",
+        "found in 1 s, or at the next pull; made again; at most one pull a second while it cannot be",
+    ),
+    "F9": (
+        "the stream is purged, deleted; leaders change in a cluster of three",
+        "no crash, pulling again; back-off 0.1 to 5 s",
+    ),
+    "F10": (
+        "a dead peer holds all of max_ack_pending",
+        "a gauge and a warning say so; going on within ack_wait + 1 s",
+    ),
+    "F11": ("the ack is lost", "delivered again, acked, the tool not run again"),
+    "F12": (
+        "the worker stands still for longer than ack_wait (SIGSTOP)",
+        "it notices, asks whose the command is, and tells nothing that is another's",
+    ),
+    "F13": (
+        "the event loop is blocked for 10 s",
+        "in_progress goes on, no second delivery, liveness 503 after 5 s, alive again after it",
+    ),
+    "F14": (
+        "the control plane answers 503 and 429",
+        "at most 2 requests a second and worker, no common peaks (largest second at most twice the mean), "
+        "everything told afterwards",
+    ),
+    "F15": (
+        "the control plane hangs, or drops its answer after it has processed",
+        "the same key or id at every try: one row",
+    ),
+    "F16": (
+        "the control plane is down at SIGTERM",
+        "never acked without an accepted terminal set",
+    ),
+    "F17": (
+        "poison: broken JSON, wrong types, 19 digits, 10 MB, depth 2,000, unknown tool",
+        "a dead letter with its reason (or command.failed), less than 5 ms each, the worker goes on",
+    ),
+    "F18": (
+        "1,000 commands whose claim always fails",
+        "others are served at once; at most 5 attempts a second and worker",
+    ),
+    "F19": (
+        "tools that do not end: sleep 1000, a loop in C, a deadlocked thread",
+        "killed with their group within timeout + 1 s, slot free, no zombie",
+    ),
+    "F20": (
+        "tools that leave grandchildren, write 1 GB, close their standard input",
+        "group killed, output cut with a mark, at most 32 MB more memory",
+    ),
+    "F21": ("a tool's process runs out of memory, or is killed for it", "the worker goes on, the event names memory"),
+    "F22": ("the clock jumps an hour, either way", "ids never repeat nor go back; commands end as ever"),
+    "F23": (
+        "names do not resolve; certificates and credentials are replaced",
+        "connected again with the new ones, without a restart",
+    ),
+    "F24": (
+        "steady load of 200 commands/s",
+        "memory slope below 1 MB/h, descriptors and tasks constant, no backlog",
+    ),
+    "F25": ("random schedules of the above", "the invariant holds on every seed; a failing seed prints its replay"),
+    "F26": ("what KEDA reads during long runs", "lag at least what is in flight; 0 only when idle"),
+    "F27": ("two workers race for every command", "each command runs once; the refused path below 2 ms (p99)"),
+    "F28": ("the Rust engine is absent, or panics", "equal results from the Python engine; an exception, no abort"),
+    "K": (
+        "three workers, one killed every 2 s, NATS restarted every 30 s",
+        "none lost, none with two terminal sets, no tool run without its claim",
+    ),
+    "U": (
+        "1,000 notifications, every tenth of a command nobody knows",
+        "the others as fast as without them (+10 %), each unknown one asked 6 times at most, then a dead letter",
+    ),
+    "D": (
+        "two workers are given the same command (the Python plane under contention)",
+        "the first call.done counts; the loser can be counted",
+    ),
+    "S": ("100,000 commands", "less than 5 MB more memory after warm-up, descriptors and tasks constant"),
+}
+POINTERS: Final[dict[str, tuple[str, ...]]] = {
+    "F25": ("tests/simulate",),
+    "F28": ("tests/engine/test_agreement.py", "tests/engine/test_selection.py", "tests/fuzz/differential.py"),
+}
+"""Faults whose tests are not in this directory."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure. `form`: short (make faults) or long (make soak); `bound` is what the test asserted."""
+
+    fault: str
+    what: str
+    value: float
+    unit: str
+    bound: str
+    where: str
+    form: str
+    date: str = ""
+    machine: str = ""
+
+
+def machine_class() -> str:
+    """Cores, memory, system, interpreter: no name of a machine."""
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    interpreter = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{cores} cores, {pages / 2**30:.0f} GB, {platform.system()} {platform.machine()}, {interpreter}"
+
+
+def load() -> list[Figure]:
+    if not FIGURES_FILE.exists():
+        return []
+    return [Figure(**row) for row in json.loads(FIGURES_FILE.read_text(encoding="utf-8"))]
+
+
+def merge(old: Sequence[Figure], new: Sequence[Figure]) -> list[Figure]:
+    """The figures of a run replace those of the same tests and form; a test that did not run keeps its last ones."""
+    today, here = datetime.datetime.now(datetime.timezone.utc).date().isoformat(), machine_class()
+    ran = {(one.where, one.form) for one in new}
+    kept = [one for one in old if (one.where, one.form) not in ran]
+    dated = [Figure(**{**asdict(one), "date": today, "machine": here}) for one in new]
+    order = list(FAULTS)
+    return sorted([*kept, *dated], key=lambda one: (order.index(one.fault), one.form != "short"))
+
+
+def save(new: Sequence[Figure]) -> None:
+    """Write the figures and the document."""
+    rows: list[dict[str, Any]] = [asdict(one) for one in merge(load(), new)]
+    FIGURES_FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    DOCUMENT.write_text(document(load()), encoding="utf-8")
+
+
+_HEAD: Final = """# Reliability: faults, promises, figures
+
+Written by `make faults` (and `make soak` for the rows marked *long*) from the runs of `tests/faults`. Every figure was
+asserted against its bound in the run it comes from; a run that fails writes nothing. Against a real nats-server, worker
+processes and the development control plane. In every test: one terminal set for each command, no tool run without its
+claim, nothing left unacknowledged, no task, descriptor or child process left.
+
+| fault | promise | measured | where |
+|---|---|---|---|
+"""
+
+
+def document(figures: Sequence[Figure]) -> str:
+    """The Markdown page."""
+    rows = []
+    for name, (title, promise) in FAULTS.items():
+        found = [one for one in figures if one.fault == name]
+        said = "<br>".join(_said(one) for one in found) or "(in its own tests)"
+        where = dict.fromkeys([*(one.where for one in found), *POINTERS.get(name, ())])
+        rows.append(f"| {name} {title} | {promise} | {said} | {'<br>'.join(f'`{one}`' for one in where)} |")
+    runs = dict.fromkeys(f"* {one.form} form: {one.date}, {one.machine}" for one in figures)
+    return _HEAD + "\n".join(rows) + "\n\nRun:\n\n" + "\n".join(runs) + "\n"
+
+
+def _said(one: Figure) -> str:
+    value = f"{one.value:,.0f}" if abs(one.value) >= 100 or one.value == int(one.value) else f"{one.value:.3g}"
+    bound = f" ({one.bound})" if one.bound else ""
+    long = " *long*" if one.form == "long" else ""
+    return f"{one.what}: **{value} {one.unit}**".replace(" **", " **", 1).replace(" **", " **") + bound + long
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page anew from the stored figures."""
+    DOCUMENT.write_text(document(load()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

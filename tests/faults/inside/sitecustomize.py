@@ -1,0 +1,76 @@
+"""What a test changes inside a worker process: put this directory on its PYTHONPATH. Nothing of the product knows it.
+
+FAULTS_SET    "module:NAME=number ...": constants of the worker, to make a real wait short
+FAULTS_CLOCK  a file with seconds: the wall clock is wrong by that much, from now on and whenever it changes
+FAULTS_TASKS  a file: SIGUSR2 writes how many asyncio tasks are not done
+FAULTS_DNS    a file: while it is there, no name can be resolved
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+
+def _set_constants(text: str) -> None:
+    for part in text.split():
+        place, _, value = part.partition("=")
+        module, _, name = place.partition(":")
+        found = importlib.import_module(module)
+        getattr(found, name)  # a constant that was renamed must not pass in silence
+        setattr(found, name, float(value))
+
+
+def _set_clock(file: Path) -> None:
+    import time
+
+    right, right_ns = time.time, time.time_ns
+
+    def wrong_by_s() -> float:
+        try:
+            return float(file.read_text(encoding="ascii") or 0)
+        except OSError:
+            return 0.0
+
+    time.time = lambda: right() + wrong_by_s()
+    time.time_ns = lambda: right_ns() + int(wrong_by_s() * 1e9)
+
+
+def _count_tasks(file: Path) -> None:
+    import asyncio
+    import gc
+    import signal
+
+    def count(*_: object) -> None:
+        tasks = [one for one in gc.get_objects() if isinstance(one, asyncio.Task) and not one.done()]
+        new = file.with_suffix(".new")
+        new.write_text(str(len(tasks)), encoding="ascii")
+        new.replace(file)
+
+    signal.signal(signal.SIGUSR2, count)
+
+
+def _break_names(file: Path) -> None:
+    import socket
+
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: object, *rest: object, **more: object) -> object:
+        if file.exists() and host != "127.0.0.1":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve(host, *rest, **more)  # type: ignore[arg-type]
+
+    socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
+
+
+if "noetl_worker" in sys.orig_argv:  # `python -m noetl_worker`, not what it starts
+    if "FAULTS_CLOCK" in os.environ:
+        _set_clock(Path(os.environ["FAULTS_CLOCK"]))
+    if "FAULTS_DNS" in os.environ:
+        _break_names(Path(os.environ["FAULTS_DNS"]))
+    if "FAULTS_TASKS" in os.environ:
+        _count_tasks(Path(os.environ["FAULTS_TASKS"]))
+    if "FAULTS_SET" in os.environ:
+        _set_constants(os.environ["FAULTS_SET"])

@@ -1,0 +1,206 @@
+"""A house for worker processes, with the books a fault test closes at its end: the invariant, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from integration.house import TERMINAL, House
+from integration.processes import SOURCE, WorkerProcess, until, worker_process
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.dev.wire_form import Issued
+from noetl_worker.models import Dialect
+
+__all__ = ["Leftovers", "Scene", "inside", "scene"]
+
+INSIDE: Final = str(Path(__file__).with_name("inside"))
+CALLS: Final = ("call.done", "call.error")
+
+
+def inside(**changes: str) -> dict[str, str]:
+    """Environment that changes the inside of a worker process (inside/sitecustomize.py), FAULTS_ left out."""
+    path = os.pathsep.join(filter(None, (INSIDE, SOURCE, os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, **{f"FAULTS_{name}": value for name, value in changes.items()}}
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What a process holds that must not grow: descriptors that are no sockets, sockets, children, asyncio tasks."""
+
+    files: int
+    sockets: int
+    children: int
+    tasks: int | None = None
+
+    @classmethod
+    def of(cls, pid: int, tasks: int | None = None) -> Leftovers:
+        names = []
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                names.append(str(entry.readlink()))
+            except FileNotFoundError:  # closed while we look
+                continue
+        sockets = sum(name.startswith("socket:") for name in names)
+        return cls(len(names) - sockets, sockets, len(children_of(pid)), tasks)
+
+
+def children_of(pid: int) -> list[int]:
+    """All descendants, zombies included."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in thread.read_text(encoding="ascii").split():
+            found += [int(child), *children_of(int(child))]
+    return found
+
+
+@dataclass
+class Scene(House):
+    """A house without a worker in this process, whose claims are counted."""
+
+    directory: Path = Path()
+    grants: Counter[str] = field(default_factory=Counter)
+    """Claims answered with the command, by command_id as text."""
+    asked: Counter[int] = field(default_factory=Counter)
+    """Claims by the command's event id, whatever the answer."""
+    claim_times: list[float] = field(default_factory=list)
+    processes: list[WorkerProcess] = field(default_factory=list)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def __post_init__(self) -> None:
+        claim = self.plane.claims.claim
+
+        def counted(event_id: int, worker_id: str) -> Any:
+            answer = claim(event_id, worker_id)
+            self.asked[event_id] += 1
+            self.claim_times.append(time.monotonic())
+            if answer.status == 200:
+                self.grants[self.plane.command(event_id).command_ref] += 1
+            return answer
+
+        self.plane.claims.claim = counted  # type: ignore[method-assign]
+
+    async def start_process(self, name: str = "worker", **variables: str) -> WorkerProcess:
+        """A worker process that pulls; it ends with the scene. Its tasks can be counted."""
+        changes = inside(TASKS=str(self.directory / f"{name}.tasks"))
+        given = {**changes, **variables}
+        worker = await self.stack.enter_async_context(worker_process(self, self.directory, name, **given))
+        self.processes.append(worker)
+        return worker
+
+    @property
+    def effects_file(self) -> Path:
+        return self.directory / "effects"
+
+    def effect(self, before: str = "") -> RawCommand:
+        """A shell command whose side effect is a line with its command_id."""
+        return RawCommand(
+            "shell", {"command": f"{before}echo '{{{{ command_id }}}}' >> {shlex.quote(str(self.effects_file))}"}
+        )
+
+    @property
+    def effects(self) -> Counter[str]:
+        return Counter(self.effects_file.read_text().split()) if self.effects_file.exists() else Counter()
+
+    def ends(self, issued: Sequence[Issued], *event_types: str) -> Counter[str]:
+        """How many events of these types each command has."""
+        found: Counter[str] = Counter()
+        for execution_id in dict.fromkeys(one.execution_id for one in issued):
+            found.update(
+                event.command_ref for event in self.plane.events(execution_id, *event_types) if event.command_ref
+            )
+        return found
+
+    async def wait_ended(self, issued: Sequence[Issued], *, timeout_s: float) -> None:
+        """Wait until each has a terminal event."""
+        await until(
+            lambda: len(self.ends(issued, *TERMINAL)) == len(issued), "all ended", timeout_s=timeout_s, every_s=0.1
+        )
+
+    async def tasks_of(self, worker: WorkerProcess) -> int:
+        """Asyncio tasks of a worker that are not done."""
+        file = self.directory / f"{worker.log_path.stem}.tasks"
+        file.unlink(missing_ok=True)
+        worker.signal(signal.SIGUSR2)
+        await until(file.exists, "the count of tasks")
+        return int(file.read_text(encoding="ascii"))
+
+    async def leftovers(self, worker: WorkerProcess) -> Leftovers:
+        return Leftovers.of(worker.process.pid, await self.tasks_of(worker))
+
+    async def assert_holds_no_more(self, worker: WorkerProcess, before: Leftovers, *, sockets: int = 32) -> None:
+        """What the worker held when it was idle before; sockets may stay in the HTTP pool, at most `sockets` more."""
+
+        async def same() -> bool:
+            now = await self.leftovers(worker)
+            bound = before.sockets + sockets
+            return (now.files, now.children, now.tasks) == (before.files, before.children, before.tasks) and (
+                now.sockets <= bound
+            )
+
+        try:
+            await until(same, "nothing left", timeout_s=5, every_s=0.2)
+        except TimeoutError:
+            now = await self.leftovers(worker)
+            raise AssertionError(f"left behind: {now}, before: {before}") from None
+
+    async def assert_books(
+        self, issued: Sequence[Issued], *, settle_timeout_s: float = 15.0, calls_at_most: int | None = 1
+    ) -> None:
+        """The invariant: one terminal set each, no tool run without its claim, nothing unacknowledged.
+
+        `calls_at_most` None: only the terminal event is counted, not the call event before it.
+        """
+        refs = [str(one.command_id) for one in issued]
+        ends = self.ends(issued, *TERMINAL)
+        assert Counter(ends[ref] for ref in refs) == {1: len(refs)}, "terminal events: how many commands have how many"
+        if calls_at_most is not None:
+            calls = self.ends(issued, *CALLS)
+            assert {ref: calls[ref] for ref in refs if not 1 <= calls[ref] <= calls_at_most} == {}
+        over = {ref: (count, self.grants[ref]) for ref, count in self.effects.items() if count > self.grants[ref]}
+        assert over == {}, "side effects above claims"
+        await self.wait_settled(settle_timeout_s)
+
+    async def stop_all(self) -> None:
+        """SIGTERM to all that run; each exits with 0 and leaves no process behind."""
+        for worker in self.processes:
+            if worker.is_running:
+                children = children_of(worker.process.pid)
+                assert await worker.stop() == 0, worker.text[-3000:]
+                await until(lambda pids=children: not any(map(is_there, pids)), "the end of its children")  # type: ignore[misc]
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@asynccontextmanager
+async def scene(
+    directory: Path,
+    dialect: Dialect = Dialect.PYTHON,
+    *,
+    plane: Mapping[str, Any] | None = None,
+    nats_config: str = "",
+) -> AsyncIterator[Scene]:
+    """NATS and the control plane; workers are started by `start_process`."""
+    async with (
+        NatsServer(config=nats_config) as nats,
+        DevControlPlane(PlaneSettings(dialect=dialect, **(plane or {})), nats_url=nats.url) as control_plane,
+        AsyncExitStack() as stack,
+    ):
+        yield Scene(nats, control_plane, directory=directory, stack=stack)
+
+
+async def gone(seconds: float) -> None:
+    """A span that is the fault itself (an outage of so long), not a wait for something."""
+    await asyncio.sleep(seconds)
