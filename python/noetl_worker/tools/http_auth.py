@@ -1,82 +1,228 @@
-"""The `auth` field of a request: a credential's alias or an object, as headers (tools.md 4.1, 4.5)."""
+"""The `auth` field of a request: a credential's alias or an object, as headers and parameters (tools.md 4.1, 4.5)."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, CredentialError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.http_tokens import CLOUD_PLATFORM, Tokens
 
-__all__ = ["auth_headers"]
+__all__ = ["Authorization", "Authorizer"]
 
 _ALIAS_KEYS: Final = ("credential", "key", "alias")
-_SUPPORTED: Final = "bearer, basic, api_key, header, none"
+_RESERVED: Final = frozenset(
+    {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
+    | {"provider", "username", "password", "header", "value", "alias", "headers"}
+)
+"""Keys that make `auth` one object; an object without any of them is alias -> object (tools.md 4.5)."""
+_SUPPORTED: Final = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
+_GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
+_SECRET_VARIABLE: Final = "NOETL_SECRET_"
 
 
-async def auth_headers(auth: str | Mapping[str, Any] | None, context: ToolContext) -> dict[str, str]:
-    """Headers that authorise a request.
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What a request gets. `fetched` is the token that was asked for, to be forgotten when it is refused."""
 
-    Args:
-        auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential", "key":
-            alias}; None.
-
-    Raises:
-        CredentialError: the alias is not known, or the credential lacks what its type needs.
-        ConfigurationError: a type that cannot be sent as headers.
-    """
-    if auth is None:
-        return {}
-    values = await _values(auth, context)
-    kind = _kind(values)
-    if kind == "none":
-        return {}
-    if kind == "bearer":
-        return {"Authorization": f"Bearer {_need(values, 'bearer', 'token', 'access_token', 'bearer_token')}"}
-    if kind == "basic":
-        user = _need(values, "basic", "username", "user", "login")
-        pair = f"{user}:{_need(values, 'basic', 'password')}"
-        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-    if kind == "api_key":
-        name = str(values.get("header") or values.get("header_name") or "X-API-Key")
-        return {name: _need(values, "api_key", "token", "api_key", "value", "key")}
-    if kind == "header":
-        return {_need(values, "header", "header", "name"): _need(values, "header", "value", "token")}
-    raise ConfigurationError(f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}")
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    fetched: str | None = None
 
 
-async def _values(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
-    """The object itself, over the data of the credential it names."""
-    if isinstance(auth, str):
-        return dict(await context.credential(auth))
-    own = {name: value for name, value in auth.items() if value is not None}
-    names_one = own.get("source") == "credential" or "credential" in own
-    alias = next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_one else None
-    if alias is None:
-        return own
-    found = dict(await context.credential(str(alias)))
-    rest = {name: value for name, value in own.items() if name not in (*_ALIAS_KEYS, "source")}
-    return {**found, **rest}
+class Authorizer:
+    """Turns `auth` into an Authorization; every secret it obtains itself is handed to `context.keep_secret`."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+
+    async def authorize(self, auth: str | Mapping[str, Any] | None, context: ToolContext) -> Authorization:
+        """Headers and parameters that authorise a request.
+
+        Args:
+            auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential",
+                "key": alias}; {"source": "secret", "key": NAME} for the worker's NOETL_SECRET_<NAME>; a map of any
+                name to one such object, all of which apply; None.
+
+        Raises:
+            CredentialError: the alias is not known, or the credential lacks what its type needs.
+            ConfigurationError: a type that cannot be sent with a request.
+        """
+        if auth is None:
+            return Authorization()
+        if isinstance(auth, Mapping) and auth and _RESERVED.isdisjoint(auth):
+            if not all(isinstance(one, Mapping) for one in auth.values()):
+                raise ConfigurationError(f"http: auth needs 'type'; supported: {_SUPPORTED}")
+            parts = [await self.authorize(one, context) for one in auth.values()]
+            return Authorization(
+                {name: value for part in parts for name, value in part.headers.items()},
+                {name: value for part in parts for name, value in part.params.items()},
+                next((part.fetched for part in parts if part.fetched), None),
+            )
+        values = await self._values(auth, context)
+        kind = _kind(values)
+        make = _MAKERS.get(kind)
+        if make is None:
+            raise ConfigurationError(
+                f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}"
+            )
+        made = await make(self, values)
+        if made.fetched:
+            context.keep_secret(made.fetched)
+        for value in (*made.headers.values(), *made.params.values()):
+            _one_line(value, kind)
+        return made
+
+    async def token(self, alias: str, context: ToolContext) -> str:
+        """The bare token of a credential: what `token(alias)` gives in a template of the Python worker."""
+        headers = (await self.authorize(alias, context)).headers
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer":
+            raise CredentialError(f"http: token({alias!r}): the credential gives no bearer token")
+        return token
+
+    async def _values(self, auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
+        """The object itself, over the data of the credential it names."""
+        if isinstance(auth, str):
+            return dict(await context.credential(auth))
+        own = {name: value for name, value in auth.items() if value is not None}
+        source = own.get("source")
+        if own.get("provider") == "secret_manager":
+            return await self._from_secret_manager(own, context)
+        if source == "secret":
+            return {**own, "token": _worker_secret(str(own.get("key") or own.get("secret_name")), context)}
+        if source not in (None, "credential", "inline"):
+            raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
+        names_one = source == "credential" or "credential" in own
+        alias = next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_one else None
+        if alias is None:
+            return own
+        found = dict(await context.credential(str(alias)))
+        rest = {name: value for name, value in own.items() if name not in (*_ALIAS_KEYS, "source")}
+        return {**found, **rest}
+
+    async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
+        """{"key": "projects/...", "oauth_credential": alias}: the secret's text as the token."""
+        alias, name = own.get("oauth_credential"), own.get("key") or own.get("secret_name")
+        if not isinstance(name, str):
+            raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
+        google = dict(await context.credential(str(alias))) if alias else {}
+        access = await self.tokens.google(google)
+        context.keep_secret(access)
+        secret = await self.tokens.google_secret(name, access)
+        context.keep_secret(secret)
+        return {"type": own.get("type") or "bearer", "header": own.get("header"), "token": secret}
+
+
+def _worker_secret(name: str, context: ToolContext) -> str:
+    """differs-from-upstream: `source: env` is refused, a playbook must not read the worker's own passwords."""
+    value = os.environ.get(_SECRET_VARIABLE + name.upper())
+    if not value:
+        raise CredentialError(f"http: auth: the worker's environment has no {_SECRET_VARIABLE}{name.upper()}")
+    context.keep_secret(value)
+    return value
+
+
+# ── one maker for each type ─────────────────────────────────────────────────────────────────────
+
+_Maker = Callable[[Authorizer, Mapping[str, JsonValue]], Awaitable[Authorization]]
+
+
+async def _none(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    return Authorization()
+
+
+async def _bearer(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    return _with_token(_need(values, "bearer", "token", "access_token", "bearer_token"))
+
+
+async def _basic(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    user = _need(values, "basic", "username", "user", "login")
+    pair = f"{user}:{_need(values, 'basic', 'password')}"
+    return Authorization({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
+
+
+async def _api_key(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    key = _need(values, "api_key", "token", "api_key", "value", "key")
+    if values.get("in") == "query":
+        return Authorization(params={str(values.get("param") or values.get("name") or "api_key"): key})
+    return Authorization({str(values.get("header") or values.get("header_name") or "X-API-Key"): key})
+
+
+async def _header(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    return Authorization({_need(values, "header", "header", "name"): _need(values, "header", "value", "token")})
+
+
+async def _headers(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    headers = values.get("headers")
+    if not isinstance(headers, Mapping) or not headers:
+        raise CredentialError("http: headers auth needs 'headers'; the credential or `auth` object has none")
+    return Authorization({str(name): str(value) for name, value in headers.items()})
+
+
+async def _oauth2(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    if not any(values.get(name) for name in ("token_url", "token_uri", "token_endpoint", "endpoint")):
+        return await _bearer(authorizer, values)
+    return _with_token(await authorizer.tokens.client_credentials(values), fetched=True)
+
+
+async def _google(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    if isinstance(values.get("access_token"), str):
+        return _with_token(str(values["access_token"]))
+    given = values.get("scopes") or values.get("scope") or CLOUD_PLATFORM
+    scopes = tuple(map(str, given)) if isinstance(given, list) else tuple(str(given).split())
+    return _with_token(await authorizer.tokens.google(values, scopes), fetched=True)
+
+
+_MAKERS: Final[Mapping[str, _Maker]] = {
+    "none": _none,
+    "bearer": _bearer,
+    "basic": _basic,
+    "api_key": _api_key,
+    "header": _header,
+    "headers": _headers,
+    "oauth2": _oauth2,
+    "google": _google,
+}
+
+
+def _with_token(token: str, *, fetched: bool = False) -> Authorization:
+    return Authorization({"Authorization": f"Bearer {token}"}, fetched=token if fetched else None)
 
 
 def _kind(values: Mapping[str, JsonValue]) -> str:
     """The type, in any of its spellings: bearer, bearer_token, httpBearerAuth; guessed from the values without one."""
     given = str(values.get("type") or "").lower().replace("-", "_")
-    for kind, words in (("bearer", ("bearer", "oauth2")), ("basic", ("basic",)), ("api_key", ("api_key", "apikey"))):
+    for kind, words in (
+        ("google", _GOOGLE),
+        ("oauth2", ("oauth", "client_credentials")),
+        ("bearer", ("bearer",)),
+        ("basic", ("basic",)),
+        ("api_key", ("api_key", "apikey")),
+    ):
         if any(word in given for word in words):
             return kind
+    if given in ("custom", "custom_headers"):
+        return "headers"
     if given:
         return given
-    return "bearer" if "token" in values else "basic" if "username" in values else "unknown"
+    guesses = {"private_key": "google", "client_secret": "oauth2", "token": "bearer", "username": "basic"}
+    return next((kind for name, kind in {**guesses, "headers": "headers"}.items() if name in values), "unknown")
 
 
 def _need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
     for name in names:
         value = values.get(name)
         if isinstance(value, (str, int)) and str(value):
-            if "\n" in str(value) or "\r" in str(value):
-                raise CredentialError(f"http: {kind} auth: {name!r} has a line break in it")
             return str(value)
     raise CredentialError(f"http: {kind} auth needs {names[0]!r}; the credential or `auth` object has none")
+
+
+def _one_line(value: str, kind: str) -> None:
+    if "\n" in value or "\r" in value:
+        raise CredentialError(f"http: {kind} auth: its value has a line break in it")

@@ -1,0 +1,201 @@
+"""The answer of an HTTP exchange: read into bounded memory, unpacked within the same bound, made a JSON value.
+
+A small compressed body may unpack to gigabytes, and one chunk of 64 KiB to 64 MiB: the unpacking itself is limited,
+not what it gave.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.json_text import loads
+from noetl_worker.models import JsonValue, ToolResult
+
+__all__ = ["Content", "answer_result", "kind_of", "read", "retry_after_s"]
+
+_CODINGS: Final = ("gzip", "x-gzip", "deflate")
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Content:
+    """A body: at most `limit` bytes of it; `is_cut` when there was more."""
+
+    limit: int
+    data: bytearray = field(default_factory=bytearray)
+    is_cut: bool = False
+
+    def add(self, chunk: bytes) -> None:
+        room = self.limit - len(self.data)
+        if len(chunk) > room:
+            self.is_cut = True
+            chunk = chunk[:room]
+        self.data += chunk
+
+
+async def read(response: httpx.Response, limit: int) -> Content:
+    """The body, unpacked when it is gzip or deflate, until its end or `limit` bytes; then the answer is closed.
+
+    Raises:
+        httpx.DecodingError: the body is not what its Content-Encoding says.
+    """
+    content = Content(limit)
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    unpack = _Unpacking(content) if coding in _CODINGS else None
+    if response.is_stream_consumed:  # a transport that gives answers whole, unpacked already
+        content.add(response.content)
+        return content
+    try:
+        async for chunk in response.aiter_raw():
+            if unpack is None:
+                content.add(chunk)
+            else:
+                unpack.add(chunk)
+            if content.is_cut:
+                break
+    except zlib.error as error:
+        raise httpx.DecodingError(f"the body is not {coding}: {error}", request=response.request) from error
+    finally:
+        await response.aclose()
+    return content
+
+
+class _Unpacking:
+    """gzip (several members too) and deflate (with and without the zlib header) into a Content."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._is_first = True
+
+    def add(self, chunk: bytes) -> None:
+        while chunk and not self._content.is_cut:
+            room = self._content.limit - len(self._content.data)
+            try:
+                unpacked = self._stream.decompress(chunk, room + 1)
+            except zlib.error:
+                if not self._is_first:
+                    raise
+                self._stream = zlib.decompressobj(-zlib.MAX_WBITS)  # deflate without a header, as some servers send it
+                unpacked = self._stream.decompress(chunk, room + 1)
+            self._is_first = False
+            self._content.add(unpacked)
+            chunk = self._stream.unconsumed_tail
+            if self._stream.eof:
+                chunk = self._stream.unused_data
+                self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+
+def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
+    """Data in both workers' forms: the payload under `body` (Rust) and `data` (Python). Empties `content`."""
+    notes: list[str] = []
+    payload = _payload(response, content, response_type, notes)
+    data: dict[str, JsonValue] = {
+        "status_code": response.status_code,
+        "headers": {name.lower(): value for name, value in response.headers.items()},
+        "body": payload,
+        "data": payload,
+        "url": str(response.url.copy_with(username=None, password=None)),
+        "elapsed": round(elapsed_s, 6),
+    }
+    if content.is_cut:
+        data["truncated"] = True
+    if notes:
+        data["notes"] = list(notes)
+    if response.is_success:
+        return ToolResult.success(data, exit_code=0)
+    status = response.status_code
+    kind, retryable = kind_of(status)
+    return ToolResult.failure(
+        f"HTTP {status} response", kind=kind, retryable=retryable, code=str(status), data=data, exit_code=1
+    )
+
+
+def _payload(response: httpx.Response, content: Content, response_type: str, notes: list[str]) -> JsonValue:
+    size = len(content.data)
+    if response_type == "binary":
+        return _binary(content, size)
+    charset = _charset(response, notes)
+    if response_type == "json" and not content.is_cut and content.data.strip():
+        try:
+            return loads(_json_bytes(content.data, charset))
+        except (DocumentError, UnicodeDecodeError):  # not JSON: given as text
+            pass
+    if content.is_cut:
+        declared = response.headers.get("content-length", "")
+        whole = f" of {declared}" if declared.isdigit() and "content-encoding" not in response.headers else ""
+        content.data += f"\n[... cut after {size}{whole} bytes ...]".encode()
+        notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
+    try:
+        return content.data.decode(charset)
+    except UnicodeDecodeError as error:
+        if response_type == "json" and not content.is_cut and _is_binary(response):
+            notes.append("body: neither JSON nor text, given as base64")
+            return _binary(content, size)
+        if not content.is_cut:  # the cut itself may split a character
+            notes.append(f"body: not {charset} at byte {error.start}, unreadable bytes replaced")
+        return content.data.decode(charset, "replace")
+
+
+def _binary(content: Content, size: int) -> dict[str, JsonValue]:
+    encoded = base64.b64encode(content.data)
+    content.data.clear()
+    return {"base64": encoded.decode("ascii"), "size": size}
+
+
+def _json_bytes(data: bytearray, charset: str) -> bytes:
+    if charset in ("utf-8", "utf8", "us-ascii", "ascii"):
+        return bytes(data[len(_BOM) :] if data.startswith(_BOM) else data)
+    return data.decode(charset).encode()
+
+
+def _is_binary(response: httpx.Response) -> bool:
+    """Whether the server says that this is no text, or does not say what it is."""
+    kind = response.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    return not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-www-form-urlencoded")))
+
+
+def _charset(response: httpx.Response, notes: list[str]) -> str:
+    declared = response.charset_encoding or "utf-8"
+    try:
+        "".encode(declared)
+    except LookupError:
+        notes.append(f"body: the charset {declared!r} is not known, read as UTF-8")
+        return "utf-8"
+    return declared.lower()
+
+
+def kind_of(status: int) -> tuple[str, bool]:
+    """(kind of tools.md 5.6, whether the same request may succeed later)."""
+    if status in (401, 403):
+        return "auth", False
+    if status == 404:
+        return "not_found", False
+    if status == 408:
+        return "timeout", True
+    if status == 429:
+        return "rate_limit", True
+    return ("server_error", True) if status >= 500 else ("client_error", False)
+
+
+def retry_after_s(data: Any) -> float | None:
+    """Seconds of the answer's Retry-After header, a number or a date; None without one that can be read."""
+    headers = data.get("headers") if isinstance(data, Mapping) else None
+    value = headers.get("retry-after") if isinstance(headers, Mapping) else None
+    if not isinstance(value, str):
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,156 @@
+"""The connections of the `http` tool: pooled by their TLS and proxy options, without cookies, with our own redirects.
+
+Two commands with the same options share connections and nothing else. Redirects are followed here and not in httpx,
+which would carry an `X-API-Key` to whatever host the answer names.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError
+
+__all__ = ["ClientOptions", "Clients", "send", "shown"]
+
+MAX_REDIRECTS: Final = 10
+_MAX_IDLE_CLIENTS: Final = 16
+_LIMITS: Final = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+_HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
+"""Only what `http_answer` unpacks within its limit: the other codings would be unpacked whole."""
+_SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What a connection is made with; each set of options has a pool of its own."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = None
+
+
+class Clients:
+    """One httpx client per set of options, closed when idle and more than 16 are open.
+
+    Args:
+        transport: instead of the network, for tests.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._transport = transport
+        self._open: OrderedDict[ClientOptions, httpx.AsyncClient] = OrderedDict()
+        self._users: dict[ClientOptions, int] = {}
+
+    @asynccontextmanager
+    async def lease(self, options: ClientOptions = ClientOptions()) -> AsyncIterator[httpx.AsyncClient]:
+        """The client for these options; ConfigurationError for a file or proxy that cannot be used."""
+        client = self._open.get(options)
+        if client is None:
+            client = self._open[options] = _new_client(options, self._transport)
+        self._open.move_to_end(options)
+        self._users[options] = self._users.get(options, 0) + 1
+        try:
+            yield client
+        finally:
+            self._users[options] -= 1
+            await self._close_surplus()
+
+    async def _close_surplus(self) -> None:
+        idle = [options for options in self._open if not self._users.get(options)]
+        for options in idle[: max(0, len(self._open) - _MAX_IDLE_CLIENTS)]:
+            self._users.pop(options, None)
+            await self._open.pop(options).aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        clients = list(self._open.values())
+        self._open.clear()
+        self._users.clear()
+        for client in clients:
+            await client.aclose()
+
+
+def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    verify: Any = options.verify
+    if options.ca_file or options.client_cert or not options.verify:
+        verify = _tls_context(options)
+    try:
+        return httpx.AsyncClient(
+            verify=verify,
+            limits=_LIMITS,
+            timeout=None,  # one deadline over the whole exchange instead: a trickling body has to end too
+            transport=transport,
+            proxy=options.proxy,
+            headers=_HEADERS,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ConfigurationError(
+            f"http: 'proxy' {_without_password(options.proxy)!r} cannot be used: {error}"
+        ) from error
+
+
+def _tls_context(options: ClientOptions) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"http: 'ca_file' {options.ca_file!r} cannot be used: {error}") from error
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.client_cert:
+        try:
+            context.load_cert_chain(options.client_cert, options.client_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"http: 'client_cert' {options.client_cert!r} cannot be used: {error}") from error
+    return context
+
+
+def _without_password(address: str | None) -> str:
+    return shown(httpx.URL(address)) if address and "@" in address else str(address)
+
+
+def shown(url: httpx.URL) -> str:
+    """An address for messages: no user, no password, no query (keys are passed there)."""
+    return str(url.copy_with(username=None, password=None, query=None, fragment=None))
+
+
+async def send(
+    client: httpx.AsyncClient, request: httpx.Request, *, follow_redirects: bool, secret_headers: Collection[str] = ()
+) -> httpx.Response:
+    """The answer, its body not read yet; at most 10 redirects on the way.
+
+    Another scheme, host or port gets no Authorization, no Cookie, none of `secret_headers`, and no header whose name
+    says that it carries a key, a token or a session.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        response = await client.send(request, stream=True, follow_redirects=False)
+        following = response.next_request
+        if not follow_redirects or following is None:
+            return response
+        await response.aclose()
+        if not _same_place(request.url, following.url):
+            for name in list(following.headers):
+                if _is_secret(name, secret_headers):
+                    del following.headers[name]
+        request = following
+    raise httpx.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=request)
+
+
+def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
+    return (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
+
+
+def _is_secret(name: str, given: Collection[str]) -> bool:
+    lower = name.lower()
+    return any(word in lower for word in _SECRET_WORDS) or lower in {one.lower() for one in given}
