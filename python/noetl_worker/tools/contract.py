@@ -107,6 +107,11 @@ class Tool(Protocol[ConfigT]):
     canonical name. `raw_fields`: fields that are not rendered before the tool runs (a sequence renders its own
     tasks one by one). `side_effecting`: False only when running twice changes nothing outside.
 
+    Not needed, but used where a tool has them: `async def aclose(self)` closes what it keeps open between calls;
+    `ignored(config)` gives texts about parts of a decoded config that nothing reads, reported as unknown fields are;
+    `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to
+    install it) lets `noetl-worker tools` say what is missing.
+
     `run` returns a ToolResult (status error for a failure the playbook may handle: an exit code, an HTTP status)
     or raises ToolError (bad config, nothing to talk to).
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import functools
 import types
 import typing
@@ -21,10 +22,10 @@ from mashumaro.exceptions import InvalidFieldValue, MissingField
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 
-__all__ = ["WORKER_FIELDS", "canonical", "decode", "names_of", "nearest"]
+__all__ = ["WORKER_FIELDS", "canonical", "decode", "describe", "hints_of", "names_of", "nearest", "spellings_of"]
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "query": ("command", "commands", "sql"),
+    "query": ("command", "commands", "sql", "queries", "cmd", "cmds"),
     "command": ("cmd", "cmds", "commands"),
     "url": ("endpoint",),
     "input": ("args",),
@@ -32,12 +33,29 @@ _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "auth": ("credential",),
     "timeout": ("timeout_seconds",),
 }
-"""Canonical field -> other spellings. A spelling counts only for a tool that has the field and not the spelling."""
+"""Canonical field -> other spellings (tools.md 8.1). One counts only for a tool that has the field and
+not the spelling. What only one tool has besides is in its `field_aliases`, which win over this table.
+"""
 
-WORKER_FIELDS: Final = frozenset(
-    {"kind", "name", "desc", "description", "spec", "output", "output_select", "case", "cases", "retry", "set"}
-    | {"input", "args", "timeout", "timeout_seconds", "next", "_label"}
-)
+WORKER_FIELDS: Final[Mapping[str, str]] = {
+    "kind": "The tool.",
+    "name": "Label of the task, for a tool that has no field of this name.",
+    "_label": "The same, as one plane sends it.",
+    "desc": "For people; not read.",
+    "description": "For people; not read.",
+    "spec": "The tool's fields may stand here too, and `timeout` and `policy`.",
+    "input": "Values for the templates and the code of this call, under their own names.",
+    "args": "Another spelling of `input`.",
+    "timeout": "Longest time of the call: seconds, or a text like 30s, 2m, 1h.",
+    "timeout_seconds": "Another spelling of `timeout`.",
+    "output": "Where the control plane keeps the result; not read by the worker.",
+    "output_select": "What the control plane keeps of the result; not read by the worker.",
+    "case": "When/then cases that the worker evaluates on the result.",
+    "cases": "Another spelling of `case`.",
+    "retry": "Read by the control plane, not by the worker.",
+    "set": "Values for later steps, made from the output.",
+    "next": "Read by the control plane, not by the worker.",
+}
 """Fields the worker itself reads or the planes put beside a tool's own: never reported as unknown."""
 
 _SENSITIVE: Final = ("password", "token", "secret", "auth", "key", "credential", "connection_string", "dsn")
@@ -52,7 +70,7 @@ def canonical(
     merged, `input` winning; any other field given twice with different values is an error.
     """
     own = names_of(model)
-    spellings = {**_spellings_for(model), **own_spellings}
+    spellings = spellings_of(model, own_spellings)
     fields: dict[str, JsonValue] = {}
     given_as: dict[str, str] = {}
     unknown: list[str] = []
@@ -73,6 +91,12 @@ def canonical(
 def names_of(model: type) -> frozenset[str]:
     """The fields of a config model."""
     return frozenset(field.name for field in dataclasses.fields(model))
+
+
+def spellings_of(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:
+    """Other spelling -> the model's field, from the common table and the tool's own one."""
+    common = _spellings_for(model)
+    return {**common, **own_spellings} if own_spellings else common
 
 
 @functools.lru_cache(maxsize=128)
@@ -150,7 +174,8 @@ def _decoder(model: type) -> BasicDecoder[Any]:
 
 
 @functools.lru_cache(maxsize=128)
-def _hints(model: type) -> Mapping[str, Any]:
+def hints_of(model: type) -> Mapping[str, Any]:
+    """The types of a config model's fields, resolved."""
     return typing.get_type_hints(model)
 
 
@@ -161,7 +186,7 @@ def decode(kind: str, model: type, fields: Mapping[str, JsonValue], raw: Mapping
         ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
     """
     present = {name: value for name, value in fields.items() if value is not None}
-    hints = _hints(model)
+    hints = hints_of(model)
     for name, value in present.items():
         if not _fits(hints[name], value):
             raise _wrong_type(kind, name, hints[name], value)
@@ -180,7 +205,7 @@ def _missing(kind: str, name: str, fields: Mapping[str, JsonValue], raw: Mapping
     if name in fields:
         source = next((raw[key] for key in spellings if raw.get(key) is not None), None)
         return f"{kind}: field {name!r} is null: its template {str(source)[:160]!r} gives nothing"
-    others = f" (or {', '.join(spellings[1:])})" if spellings[1:] else ""
+    others = f" (or {', '.join(spellings[1:4])})" if spellings[1:] else ""  # the usual ones; more are accepted
     return f"{kind}: field {name!r}{others} is missing"
 
 
@@ -188,7 +213,7 @@ def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationErr
     shown = type(value).__name__
     if isinstance(value, (str, int, float)) and not any(word in name.lower() for word in _SENSITIVE):
         shown = f"{str(value)[:80]!r} ({shown})"
-    return ConfigurationError(f"{kind}: field {name!r} must be {_describe(hint)}, not {shown}")
+    return ConfigurationError(f"{kind}: field {name!r} must be {describe(hint)}, not {shown}")
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -207,21 +232,32 @@ def _fits(hint: Any, value: Any) -> bool:
     return not isinstance(value, (Mapping, list, tuple))
 
 
-_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
+_NAMES: Final[Mapping[Any, str]] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    Any: "any value",
+}
 
 
-def _describe(hint: Any) -> str:
+def describe(hint: Any) -> str:
+    """A type in a playbook author's words: `text`, `a list of text`, `one of 'a', 'b'`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(argument) for argument in arguments if argument is not type(None))
+        return " or ".join(describe(argument) for argument in arguments if argument is not type(None))
     if origin in (list, Sequence):
-        return f"a list of {_describe(arguments[0])}"
+        return "a list" if arguments[0] is Any else f"a list of {describe(arguments[0])}"
     if origin is typing.Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin in (dict, Mapping):
         return "an object"
     if dataclasses.is_dataclass(hint):
         return "an object with " + ", ".join(field.name for field in dataclasses.fields(hint))
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "one of " + ", ".join(repr(member.value) for member in hint)
     return _NAMES.get(hint, str(hint))
 
 

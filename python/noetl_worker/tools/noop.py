@@ -14,10 +14,12 @@ __all__ = ["NoopConfig", "NoopTool"]
 
 @dataclass(frozen=True, slots=True)
 class NoopConfig:
-    """`result` is given back as it is; without it the data is {"status": "ok", "message": message}."""
+    """Does nothing and gives back what it was told to: a start or join step, or a value made by a template."""
 
     message: str = "noop"
+    """Text of the data that is given back when there is no `result`."""
     result: Any = None
+    """The data to give back, rendered; absent: {"status": "ok", "message": message}."""
 
 
 class NoopTool:

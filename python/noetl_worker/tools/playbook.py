@@ -21,28 +21,39 @@ _MIN_POLL_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PlaybookConfig:
-    """`path` or `catalog_id` names the child; `payload`, and `input` over it, is its workload.
+    """Starts another playbook as a child execution, and waits for it only when asked to.
 
-    With `return_result` the child's variables come back, with `return_step` (or `result_step`) the named step's.
-    `timeout` bounds that wait (300 s otherwise), `poll_interval` is in seconds.
+    The step succeeds as soon as the control plane has taken the child; with `return_result` or `return_step` it waits
+    for the child's end. A step that waits holds no slot of the worker.
     """
 
     path: str | None = None
+    """Path of the child in the catalog; this or `catalog_id` is needed."""
     catalog_id: str | None = None
+    """Id of the child in the catalog, instead of `path`."""
     version: Any = None
+    """Version of the child; absent: the newest."""
     payload: dict[str, Any] = field(default_factory=dict)
+    """The child's workload."""
     input: dict[str, Any] = field(default_factory=dict)
+    """More of the child's workload; wins over `payload`. Absent or empty: the step's own input."""
     parent_execution_id: int | None = None
+    """Execution that the child is a part of; absent: this one."""
     return_result: bool = False
+    """Wait for the child's end and give its variables back."""
     return_step: str | None = None
+    """Wait for the child's end and give this step's result back."""
     result_step: str | None = None
+    """The same as `return_step`, as newer playbooks write it."""
     timeout: float | None = None
+    """Seconds to wait for the child's end; absent: 300, or what the command has left. The child goes on after it."""
     poll_interval: float = 2.0
+    """Seconds between two questions for the child's status, at least 0.05."""
 
 
 class PlaybookTool:
     kind: ClassVar[str] = "playbook"
-    aliases: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ("playbooks",)
     config_model: ClassVar[type] = PlaybookConfig
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()

@@ -13,12 +13,16 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models import JsonValue, ToolResult, ToolStatus
 from noetl_worker.template import has_template, truthy
+from noetl_worker.tools import fields
 
-__all__ = ["Action", "Rule", "StatusWord", "choose", "outcome_of", "parse_policy", "retry_delay"]
+__all__ = ["Action", "Rule", "StatusWord", "choose", "outcome_of", "parse_policy", "retry_delay", "unknown_words"]
 
 VERBS: Final = ("continue", "retry", "break", "jump", "fail")
 BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
-_REMOVED: Final = ("expr", "set_vars", "eval")
+_REMOVED: Final = ("expr", "set_vars", "eval", "set_ctx", "set_iter")
+_POLICY_WORDS: Final = frozenset({"rules", "on_unmatched", "mode", "before", "after"})
+_RULE_WORDS: Final = frozenset({"when", "then", "else", "name", "desc", "description"})
+_ACTION_WORDS: Final = frozenset({"do", "attempts", "backoff", "delay", "to", "set"})
 _WORDS: Final = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off", "none", "null", ""})
 
 
@@ -137,9 +141,7 @@ def parse_policy(label: str, policy: JsonValue) -> tuple[Rule, ...]:
 def _parse_rule(where: str, rule: JsonValue) -> Rule:
     if not isinstance(rule, Mapping):
         raise ConfigurationError(f"{where} must be an object with 'when' and 'then', or 'else'")
-    removed = [word for word in _REMOVED if word in rule]
-    if removed:
-        raise ConfigurationError(f"{where}: {removed[0]!r} is not supported; use 'when', 'then' and 'set'")
+    _refuse_removed(where, rule)
     if "else" in rule:
         otherwise = rule["else"]
         action = otherwise.get("then", otherwise) if isinstance(otherwise, Mapping) else otherwise
@@ -147,6 +149,13 @@ def _parse_rule(where: str, rule: JsonValue) -> Rule:
     if "when" not in rule and "then" not in rule:
         raise ConfigurationError(f"{where} has neither 'when' nor 'else'")
     return Rule(_parse_condition(where, rule.get("when", True)), _parse_action(where, rule.get("then")))
+
+
+def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
+    """Older playbooks' words: to ignore one would lose what it sets or decides."""
+    removed = [word for word in _REMOVED if word in given]
+    if removed:
+        raise ConfigurationError(f"{where}: {removed[0]!r} is not supported; use 'when', 'then' and 'set'")
 
 
 def _parse_condition(where: str, when: JsonValue) -> JsonValue:
@@ -164,6 +173,7 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
         then = {"do": then}
     if not isinstance(then, Mapping):
         raise ConfigurationError(f"{where}: 'then' must be an object like {{do: retry, attempts: 3}}")
+    _refuse_removed(where, then)
     verb = str(then.get("do", "continue")).strip().lower()
     if verb not in VERBS:
         raise ConfigurationError(f"{where}: 'do: {verb}' is none of {', '.join(VERBS)}")
@@ -194,3 +204,25 @@ def _number(where: str, name: str, value: JsonValue) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a number") from error
+
+
+def unknown_words(label: str, policy: JsonValue) -> list[str]:
+    """Words in a policy that nothing reads, told as the registry tells unknown fields; the policy has been parsed."""
+    if not isinstance(policy, Mapping):
+        policy = {"rules": policy or []}
+    found = _unknown(f"task {label!r}: policy", policy, _POLICY_WORDS)
+    for index, rule in enumerate(policy.get("rules") or []):
+        where = f"task {label!r}: rule {index}"
+        found += _unknown(where, rule, _RULE_WORDS)
+        otherwise = rule.get("else")
+        inner = otherwise.get("then", otherwise) if isinstance(otherwise, Mapping) else None
+        for action in (rule.get("then"), inner):
+            found += _unknown(where, action, _ACTION_WORDS)
+    return found
+
+
+def _unknown(where: str, given: JsonValue, known: frozenset[str]) -> list[str]:
+    if not isinstance(given, Mapping):
+        return []
+    words = [word for word, value in given.items() if word not in known and value is not None]
+    return [f"{where}: {word!r} is ignored{fields.nearest(word, sorted(known))}" for word in words]

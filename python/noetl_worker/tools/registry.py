@@ -85,7 +85,7 @@ class Registry:
     Args:
         tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
         plugins: whether to load the `noetl_worker.tools` entry points.
-        strict: an unknown field is an error instead of a warning.
+        strict: an unknown field, or an unknown word in a task's policy, is an error instead of a warning.
     """
 
     def __init__(self, tools: Iterable[Tool[Any]] = (), *, plugins: bool = True, strict: bool = False) -> None:
@@ -127,17 +127,28 @@ class Registry:
         tool = self.get(kind)
         raw = _with_timeout(kind, raw_config, tool, context)
         given, unknown = fields.canonical(kind, raw, tool.config_model, getattr(tool, "field_aliases", {}))
-        warnings = tuple(_unknown_field(kind, name, tool) for name in unknown)
+        warnings = [_unknown_field(kind, name, tool) for name in unknown]
+        rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
+        try:
+            config = fields.decode(kind, tool.config_model, rendered, raw)
+        except ConfigurationError as error:
+            if not warnings:
+                raise
+            raise ConfigurationError(f"{error} ({'; '.join(warnings)})") from error  # a misspelt name is often why
+        ignored = getattr(tool, "ignored", None)
+        if ignored is not None:
+            warnings += ignored(config)
         if warnings and self._strict:
             raise ConfigurationError("; ".join(warnings))
-        rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
-        config = fields.decode(kind, tool.config_model, rendered, raw)
         timeout_s = time_left(raw["timeout"], context)
-        return PreparedTool(kind, tool, config, context, timeout_s, warnings)
+        return PreparedTool(kind, tool, config, context, timeout_s, tuple(warnings))
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
         """Prepare and run in one go; what a ToolContext offers as `run_tool`, with the context to run it in."""
-        return await self.prepare(kind, raw_config, context).run()
+        prepared = self.prepare(kind, raw_config, context)
+        for warning in prepared.warnings:
+            context.logger.warning("tool_config", kind=kind, problem=warning)
+        return await prepared.run()
 
     def is_side_effecting(self, kind: str) -> bool:
         """False only for tools that say running twice changes nothing outside; unknown kinds count as True."""

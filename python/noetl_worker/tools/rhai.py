@@ -34,14 +34,19 @@ _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource
 
 @dataclass(frozen=True, slots=True)
 class RhaiConfig:
-    """`code`: the script, its last expression is the result. `input` (also `args`): any JSON object.
+    """Runs a Rhai script in an interpreter inside the worker: no process, no files, no modules, limits on everything.
 
-    `timeout`: seconds for the script; the command's own timeout holds as well.
+    The script sees each member of `input` as a variable, and the maps `args`, `vars` and `workload`. Its functions are
+    `log`, `timestamp`, `sleep`, `parse_json`, `to_json`, `contains`, `contains_any`, `http_get`, `http_post`,
+    `http_delete` (and the same with `_auth`), and Rhai's standard packages. Needs the native build of the worker.
     """
 
     code: str
+    """The script; its last expression is the result."""
     input: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the script, with their JSON types: the map `args`, and a variable for each."""
     timeout: float | None = None
+    """Seconds for the script; absent: what the command has left."""
 
 
 class RhaiTool:

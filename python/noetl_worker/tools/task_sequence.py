@@ -22,6 +22,7 @@ from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.tools import policy
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.task_schema import TASKS_SCHEMA
 
 __all__ = ["Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
 
@@ -39,6 +40,8 @@ class Task:
     input: Mapping[str, JsonValue]
     set: Mapping[str, JsonValue]
     rules: tuple[policy.Rule, ...]
+    ignored: tuple[str, ...] = ()
+    """Words of the policy that nothing reads."""
 
 
 def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
@@ -78,7 +81,8 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
     if whole.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
         del whole["name"]
     spec = whole.get("spec") or {}
-    rules = policy.parse_policy(label, spec.get("policy", whole.get("policy")))
+    given = spec.get("policy", whole.get("policy"))
+    rules = policy.parse_policy(label, given)
     config = {key: value for key, value in whole.items() if key not in _NOT_THE_TOOLS}
     if spec:
         config["spec"] = {key: value for key, value in spec.items() if key != "policy"}
@@ -89,14 +93,21 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
         input={**(whole.get("args") or {}), **(whole.get("input") or {})},
         set=whole.get("set") or {},
         rules=rules,
+        ignored=tuple(policy.unknown_words(label, given)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSequenceConfig:
-    """`tasks` as the planes send them; parsed, and refused, before anything runs."""
+    """Runs a list of tools as one command, one after the other on the same worker, under the policy rules of each.
+
+    This is what a list-valued `tool:` of a step becomes. Each task is rendered just before it runs and sees what the
+    tasks before it gave, under their names and as `_prev`. A rule of a task may continue, retry, jump, break or fail.
+    All rules are checked before the first task runs.
+    """
 
     tasks: list[Any]
+    """The tasks in order: `{name, kind, ...}`, or the name as the only key; `spec.policy` has a task's rules."""
 
     def __post_init__(self) -> None:
         parse_tasks(self.tasks)
@@ -104,11 +115,16 @@ class TaskSequenceConfig:
 
 class TaskSequenceTool:
     kind: ClassVar[str] = "task_sequence"
-    aliases: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ("pipeline",)
     config_model: ClassVar[type] = TaskSequenceConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"tool_config": "tasks", "tool": "tasks"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
     side_effecting: ClassVar[bool] = True
+    field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
+
+    def ignored(self, config: TaskSequenceConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        return [f"task_sequence: {words}" for task in parse_tasks(config.tasks) for words in task.ignored]
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = Progress(parse_tasks(config.tasks), context)

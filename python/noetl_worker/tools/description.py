@@ -1,0 +1,112 @@
+"""A tool kind told to people, from its config model: what it does, its fields and their meaning.
+
+A field's meaning is the string literal below it in the model, the kind's is the model's docstring. Both are read from
+the source when somebody asks, never when a command runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_worker.tools import fields
+from noetl_worker.tools.contract import Tool
+
+__all__ = ["NO_DEFAULT", "FieldDescription", "KindDescription", "describe_kind", "field_docs"]
+
+NO_DEFAULT: Final = dataclasses.MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDescription:
+    """One field of a config model."""
+
+    name: str
+    spellings: tuple[str, ...]
+    """Other names it is accepted under."""
+    type: str
+    """In words."""
+    default: Any
+    """A JSON value; NO_DEFAULT when the field is needed."""
+    meaning: str
+
+    @property
+    def is_needed(self) -> bool:
+        return self.default is NO_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class KindDescription:
+    """One tool kind."""
+
+    kind: str
+    aliases: tuple[str, ...]
+    text: str
+    """The model's docstring, without indentation."""
+    fields: tuple[FieldDescription, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence."""
+        return " ".join(self.text.split("\n\n")[0].split())
+
+
+def describe_kind(tool: Tool[Any]) -> KindDescription:
+    """What `noetl-worker tools KIND` shows."""
+    model = tool.config_model
+    spellings = fields.spellings_of(model, getattr(tool, "field_aliases", {}))
+    docs, hints = field_docs(model), fields.hints_of(model)
+    described = tuple(
+        FieldDescription(
+            name=field.name,
+            spellings=tuple(sorted(other for other, name in spellings.items() if name == field.name)),
+            type=fields.describe(hints[field.name]),
+            default=_default(field),
+            meaning=docs.get(field.name, ""),
+        )
+        for field in dataclasses.fields(model)
+    )
+    text = inspect.cleandoc(model.__doc__ or "")
+    if text.startswith(f"{model.__name__}("):  # what dataclass writes where there is none
+        text = ""
+    return KindDescription(tool.kind, tuple(getattr(tool, "aliases", ())), text, described)
+
+
+def field_docs(model: type) -> Mapping[str, str]:
+    """Field -> the string literal below it, on one line; base classes included. Empty without the source."""
+    docs: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if dataclasses.is_dataclass(one):
+            docs.update(_docs_in(one))
+    return docs
+
+
+@functools.lru_cache(maxsize=128)
+def _docs_in(model: type) -> Mapping[str, str]:
+    try:
+        source = inspect.getsource(model)
+    except (OSError, TypeError):  # an install without sources still has its schemas
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
+    body = definition.body if isinstance(definition, ast.ClassDef) else []
+    docs: dict[str, str] = {}
+    for field, below in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            text = below.value.value if is_text else None  # type: ignore[attr-defined]
+            if isinstance(text, str):
+                docs[field.target.id] = " ".join(text.split())
+    return docs
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else NO_DEFAULT
