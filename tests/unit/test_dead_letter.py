@@ -6,9 +6,10 @@ import json
 import pytest
 
 from noetl_worker import acknowledge
-from noetl_worker.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.errors import JetStreamError
-from noetl_worker.models import Outcome, Settlement
+from noetl_worker.dead_letter import DeadLetters, Letter, pack, reason_label, settle_delivery
+from noetl_worker.errors import DocumentError, JetStreamError
+from noetl_worker.models import NotFound, Outcome, Refused, Settlement
+from noetl_worker.observability.metrics import DEAD_LETTER_REASONS, DEAD_LETTERS
 
 
 class Delivery:
@@ -19,6 +20,7 @@ class Delivery:
 
     def __init__(self, *, gone: bool = False) -> None:
         self.answers: list[str] = []
+        self.headers = {"traceparent": "00-1"}
         self.gone = gone
 
     async def _answer(self, text: str) -> None:
@@ -79,3 +81,70 @@ def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> None:
     delivery = Delivery()
     settle(outcome, delivery)
     assert delivery.answers == [said]
+
+
+# ── the letter ──
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{broken",
+        "ö\ufffd".encode(),
+        b"\xff\x00\xfe",
+        b"\xf0\x9f\x98",
+        b"x" * 65_536,
+        b"x" * 65_537,
+        b"\x00" * 300_000,
+    ],
+    ids=["empty", "text", "utf-8", "binary", "cut character", "longest text", "longer", "long binary"],
+)
+def test_message_comes_out_of_its_letter_byte_for_byte(data: bytes) -> None:
+    body = pack(data, {"a": "b"}, reason="r", subject="s", stream_sequence=7, num_delivered=2, step="start")
+    letter = Letter.parse(body)
+    assert letter.data == data
+    assert (letter.size, letter.subject, letter.stream_sequence, letter.num_delivered) == (len(data), "s", 7, 2)
+    assert (dict(letter.headers), dict(letter.detail)) == ({"a": "b"}, {"step": "start"})
+
+
+def test_letter_fits_into_the_default_max_payload_of_nats() -> None:
+    for data in (b"\x00" * 65_536, b"\xff" * (512 * 1024), b"\x01" * 1024 * 1024):
+        assert len(pack(data, None, reason="r", subject="s")) < 1024 * 1024
+
+
+def test_message_too_long_to_be_kept_whole_is_not_taken_for_whole() -> None:
+    letter = Letter.parse(pack(b"x" * 600_000, None, reason="r", subject="s"))
+    assert letter.data is None
+    assert letter.excerpt == "x" * 4096
+
+
+@pytest.mark.parametrize(("text", "size", "is_whole"), [("{broken", 7, True), ("cut", 9, False), ("\ufffd", 3, False)])
+def test_letter_of_an_earlier_version_is_whole_only_if_nothing_can_be_lost(
+    text: str, size: int, is_whole: bool
+) -> None:
+    kept = {"reason": "r", "subject": "s", "notification": text, "notification_bytes": size}
+    assert (Letter.parse(json.dumps(kept).encode()).data is not None) is is_whole
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"reason": 1, "subject": "s"}'])
+def test_message_of_another_kind_is_no_letter(body: bytes) -> None:
+    with pytest.raises(DocumentError):
+        Letter.parse(body)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "label"),
+    [
+        (acknowledge.poison("not a notification: json_syntax"), "not_a_notification"),
+        (acknowledge.poison("the control plane refuses the outcome: 422"), "outcome_refused"),
+        (acknowledge.after_claim(NotFound("404 gone"), 6, max_not_found=6), "unknown_command"),
+        (acknowledge.after_claim(Refused("410 over"), 1, max_not_found=6), "claim_refused"),
+    ],
+)
+def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
+    assert label in DEAD_LETTER_REASONS
+    assert reason_label(outcome.reason) == label
+    before = DEAD_LETTERS.labels(label)._value.get()
+    settle(outcome, Delivery())
+    assert DEAD_LETTERS.labels(label)._value.get() == before + 1

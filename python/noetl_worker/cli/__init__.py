@@ -1,4 +1,4 @@
-"""The command line: `run` (the default), `dev`, `tools`, `config`. One file each."""
+"""The command line: `run` (the default), `dev`, `tools`, `config`, `nats`, `dead-letters`. One file each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noetl_worker import __version__
-from noetl_worker.cli import config, dev, run, tools
+from noetl_worker.cli import config, dead_letters, dev, nats, run, tools
 
 __all__ = ["app", "main"]
 
@@ -45,6 +45,8 @@ app.command("run")(run.run)
 app.command("dev")(dev.dev)
 app.command("tools")(tools.tools)
 app.command("config")(config.config)
+app.add_typer(nats.app, name="nats")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 def main() -> None:

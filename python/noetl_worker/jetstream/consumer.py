@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import nats
 import structlog
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.jetstream import comparison
+from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
+from noetl_worker.jetstream.comparison import Row, config_filters, durable_rows, patched, stream_rows
+from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
 
-__all__ = ["Durable", "consumer_lag", "ensure_durable"]
+__all__ = ["ENSURE", "Durable", "Found", "Look", "apply", "consumer_lag", "ensure_durable", "find", "look"]
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
-_MAX_AGE_S: Final = 3600
+ENSURE: Final = "noetl-worker nats ensure --apply"
+_DEFAULT_ACK_WAIT_S: Final = 30.0
+_DEFAULT_MAX_ACK_PENDING: Final = 1000
 log = structlog.get_logger("noetl_worker.jetstream")
+
+
+@dataclass(slots=True)
+class _Said:
+    """What holds at the moment and has been logged: a line when it begins, not one every look."""
+
+    now: set[str] = field(default_factory=set)
+
+    def begins(self, what: str, holds: bool) -> bool:
+        if not holds:
+            self.now.discard(what)
+            return False
+        if what in self.now:
+            return False
+        self.now.add(what)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,120 +50,259 @@ class Durable:
     ack_wait_s: float
     max_ack_pending: int
     filters: tuple[str, ...]
+    said: _Said = field(default_factory=_Said, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Stream and durable as they are: the server's own words, None where there is none."""
+
+    stream: str
+    durable: str
+    stream_info: Mapping[str, Any] | None
+    durable_info: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a durable that is being pulled from."""
+
+    pending: int
+    """Messages that no worker has got yet."""
+    ack_pending: int
+    """Messages delivered (or given back with a delay) and not acknowledged, over the whole pool."""
+    durable: Durable
+    """As it is now."""
+
+    def is_ours(self, before: Durable) -> bool:
+        """False when somebody has changed the filters: what is pulled from now on may be another pool's."""
+        return set(self.durable.filters) == set(before.filters)
+
+
+# ── at the start ────────────────────────────────────────────────────────────────────────────────
 
 
 async def ensure_durable(client: Client, settings: Settings) -> Durable:
     """Find or make the stream and the durable.
 
     Raises:
-        JetStreamError: JetStream is off, or the durable filters other subjects than the settings say (then
-            another pool's commands would be claimed, wire.md T-22); the text has the command that fixes it.
+        JetStreamError: JetStream is off, or the durable differs so that a worker must not or cannot use it: it
+            filters other subjects than the settings say (then another pool's commands would be claimed, wire.md
+            T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
     """
-    manager = client.jsm()
+    found = await find(client, settings)
+    if found.stream_info is None:
+        await _make_stream(client, found.stream, settings)
+    else:
+        _warn("stream_differs", found.stream, stream_rows(found.stream_info["config"], settings))
+    info = found.durable_info
+    if info is None:
+        info = await _make_durable(client, found, settings)
+    rows = durable_rows(info, settings)
+    fatal = [row for row in rows if row.is_fatal and not row.agrees]
+    if fatal:
+        raise JetStreamError(_refusal(found, fatal[0], settings))
+    _warn("durable_differs", found.durable, rows)
+    return _durable(found.stream, info)
+
+
+async def find(client: Client, settings: Settings) -> Found:
+    """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT) and the durable; makes nothing."""
+    subject = settings.nats_subject
+    stream = settings.nats_stream or await stream_of(client, subject, f"{subject}.>") or DEFAULT_STREAM
+    stream_info = await ask_if_there(client, f"STREAM.INFO.{stream}")
+    durable_info = None
+    if stream_info is not None:
+        durable_info = await ask_if_there(client, f"CONSUMER.INFO.{stream}.{settings.nats_consumer}")
+    return Found(stream, settings.nats_consumer, stream_info, durable_info)
+
+
+async def _make_stream(client: Client, name: str, settings: Settings) -> None:
+    config = comparison.new_stream(name, settings)
     try:
-        stream = settings.nats_stream or await _stream_of_subject(manager, settings)
-        await _ensure_stream(manager, stream, settings)
-        info = await _ensure_consumer(manager, stream, settings)
-    except nats.js.errors.ServiceUnavailableError as error:
-        raise JetStreamError("JetStream is not enabled on this NATS server: start it with -js") from error
-    except (nats.js.errors.APIError, nats.errors.Error, asyncio.TimeoutError) as error:
-        raise JetStreamError(f"cannot set up stream and durable: {error!r}") from error
-    return _check(info, stream, settings)
-
-
-async def _stream_of_subject(manager: Any, settings: Settings) -> str:
-    for subject in (settings.nats_subject, f"{settings.nats_subject}.>"):
-        try:
-            return str(await manager.find_stream_name_by_subject(subject))
-        except nats.js.errors.NotFoundError:
-            continue
-    return DEFAULT_STREAM
-
-
-async def _ensure_stream(manager: Any, stream: str, settings: Settings) -> None:
-    wanted = [settings.nats_subject, f"{settings.nats_subject}.>"]
-    try:
-        info = await manager.stream_info(stream)
-    except nats.js.errors.NotFoundError:
-        # As the Python plane makes it (wire.md 1.3), so that whoever comes first makes the same stream.
-        await manager.add_stream(StreamConfig(name=stream, subjects=wanted, max_age=_MAX_AGE_S))
-        log.info("stream_made", stream=stream, subjects=wanted)
+        await ask(client, f"STREAM.CREATE.{name}", config)
+    except Refused as refused:
+        if refused.err_code not in ALREADY_THERE:  # the plane was faster, with its own idea of it
+            raise
         return
-    uncovered = [s for s in settings.filters if not _covered(s, info.config.subjects or [])]
-    if uncovered:
-        # Not an error: the server delivers from a subject once the stream is extended (wire.md 1.4).
-        log.warning("stream_lacks_subjects", stream=stream, subjects=info.config.subjects, missing=uncovered)
+    log.info("stream_made", stream=name, subjects=config["subjects"])
 
 
-def _covered(subject: str, subjects: list[str]) -> bool:
-    return any(subject == have or (have.endswith(".>") and subject.startswith(have[:-1])) for have in subjects)
-
-
-async def _ensure_consumer(manager: Any, stream: str, settings: Settings) -> ConsumerInfo:
+async def _make_durable(client: Client, found: Found, settings: Settings) -> dict[str, Any]:
+    config = comparison.new_durable(settings)
+    place = f"{found.stream}.{found.durable}"
     try:
-        found: ConsumerInfo = await manager.consumer_info(stream, settings.nats_consumer)
-        return found
-    except nats.js.errors.NotFoundError:
-        pass
-    filters = list(settings.filters)
-    config = ConsumerConfig(
-        durable_name=settings.nats_consumer,
-        # all, not new: a command published before the first start must not wait for a reaper (wire.md T-24)
-        deliver_policy=DeliverPolicy.ALL,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=settings.ack_wait_s,
-        max_deliver=settings.max_deliver,
-        max_ack_pending=settings.max_ack_pending,
-        filter_subject=filters[0] if len(filters) == 1 else None,
-        filter_subjects=filters if len(filters) > 1 else None,
-    )
-    made: ConsumerInfo = await manager.add_consumer(stream, config)
-    log.info("durable_made", stream=stream, durable=settings.nats_consumer, filters=filters)
+        made = await ask(
+            client,
+            f"CONSUMER.CREATE.{place}",
+            {"stream_name": found.stream, "config": config, "action": "create"},
+        )
+    except Refused as refused:
+        if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
+            raise
+        return await ask(client, f"CONSUMER.INFO.{place}")
+    log.info("durable_made", stream=found.stream, durable=found.durable, filters=settings.filters)
     return made
 
 
-def _check(info: ConsumerInfo, stream: str, settings: Settings) -> Durable:
-    config = info.config
-    if config is None:
-        raise JetStreamError(f"the server sent no config for durable {settings.nats_consumer!r}")
-    have = tuple(config.filter_subjects or ([config.filter_subject] if config.filter_subject else []))
-    if set(have) != set(settings.filters):
-        raise JetStreamError(
-            f"durable {settings.nats_consumer!r} on stream {stream!r} filters {', '.join(have) or 'nothing'}, "
-            f"the settings want {', '.join(settings.filters)}. Set NATS_FILTER_SUBJECT or NATS_CONSUMER, or "
-            f"change the durable: nats consumer edit {stream} {settings.nats_consumer} "
-            + " ".join(f"--filter '{subject}'" for subject in settings.filters)
-        )
-    if config.ack_policy not in (None, AckPolicy.EXPLICIT) or config.deliver_subject:
-        raise JetStreamError(
-            f"durable {settings.nats_consumer!r} is not a pull consumer with explicit acks: choose another "
-            "NATS_CONSUMER, it will be made"
-        )
-    for name, wanted in (
-        ("ack_wait", settings.ack_wait_s),
-        ("max_ack_pending", settings.max_ack_pending),
-        ("max_deliver", settings.max_deliver),
-    ):
-        value = getattr(config, name)
-        if value is not None and value != wanted:
+def _warn(event: str, name: str, rows: Sequence[Row]) -> None:
+    """One line for each field that differs: it is used as it is."""
+    for row in rows:
+        if not row.agrees:
             log.warning(
-                "durable_differs",
-                durable=settings.nats_consumer,
-                field=name,
-                server=value,
-                settings=wanted,
-                advice="the server's value is used; align them with `nats consumer edit`",
+                event,
+                name=name,
+                field=row.field,
+                server=row.have,
+                settings=row.wanted,
+                matters=row.matters,
+                change=row.change.value,
+                advice=f"the server's value is used; see, and change what can be changed, with `{ENSURE}`",
             )
+
+
+def _refusal(found: Found, row: Row, settings: Settings) -> str:
+    start = f"durable {found.durable!r} on stream {found.stream!r}"
+    if row.field == "filters":
+        flags = " ".join(f"--filter '{subject}'" for subject in settings.filters)
+        return (
+            f"{start} filters {row.have}, the settings want {row.wanted}. Set NATS_FILTER_SUBJECT or NATS_CONSUMER, "
+            f"or change the durable: {ENSURE} (or: nats consumer edit {found.stream} {found.durable} {flags})"
+        )
+    mend = "it says how to go on" if row.change is not comparison.Change.IN_PLACE else "which changes it in place"
+    return (
+        f"{start} has {row.field} {row.have}, a worker needs {row.wanted}: {row.matters}. Choose another "
+        f"NATS_CONSUMER (it will be made), or run {ENSURE}, {mend}"
+    )
+
+
+def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
+    config = info["config"]
+    ack_wait = int(config.get("ack_wait") or 0)
     return Durable(
         stream=stream,
-        name=settings.nats_consumer,
-        ack_wait_s=float(config.ack_wait or 30.0),
-        max_ack_pending=int(config.max_ack_pending or 1000),
-        filters=have,
+        name=str(info.get("name") or config.get("durable_name")),
+        ack_wait_s=ack_wait / comparison.NANOSECONDS if ack_wait else _DEFAULT_ACK_WAIT_S,
+        max_ack_pending=int(config.get("max_ack_pending") or _DEFAULT_MAX_ACK_PENDING),
+        filters=config_filters(config),
     )
+
+
+# ── by order of an operator ─────────────────────────────────────────────────────────────────────
+
+
+async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
+    """Make what is missing and change in place what differs and can be; what was done, one line each.
+
+    A durable's change holds for every worker that pulls from it.
+
+    Raises:
+        JetStreamError: JetStream refuses it; what was done before stays.
+    """
+    done: list[str] = []
+    if found.stream_info is None:
+        await _make_stream(client, found.stream, settings)
+        done.append(f"stream {found.stream} made")
+    elif changes := _changes(stream_rows(found.stream_info["config"], settings)):
+        config = patched(found.stream_info["config"], _together(changes))
+        await ask(client, f"STREAM.UPDATE.{found.stream}", config)
+        done += [f"stream {found.stream}: {_said(row)}" for row in changes]
+    if found.durable_info is None:
+        await _make_durable(client, found, settings)
+        done.append(f"durable {found.durable} made")
+    elif changes := _changes(durable_rows(found.durable_info, settings)):
+        await _update_durable(client, found, patched(found.durable_info["config"], _together(changes)))
+        done += [f"durable {found.durable}: {_said(row)}" for row in changes]
+    return done
+
+
+async def _update_durable(client: Client, found: Found, config: Mapping[str, Any]) -> None:
+    await ask(
+        client,
+        f"CONSUMER.CREATE.{found.stream}.{found.durable}",
+        {"stream_name": found.stream, "config": dict(config), "action": "update"},
+    )
+
+
+def _changes(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if not row.agrees and row.change is comparison.Change.IN_PLACE]
+
+
+def _together(rows: Sequence[Row]) -> dict[str, Any]:
+    return {name: value for row in rows for name, value in row.patch.items()}
+
+
+def _said(row: Row) -> str:
+    return f"{row.field} {row.have} -> {row.wanted}"
+
+
+# ── while it is used ────────────────────────────────────────────────────────────────────────────
+
+
+async def look(client: Client, durable: Durable) -> Look:
+    """How full the durable is, and what has become of it; says what has changed once, and sets the gauges.
+
+    Raises:
+        JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
+    """
+    info = await ask_if_there(client, f"CONSUMER.INFO.{durable.stream}.{durable.name}")
+    if durable.said.begins("gone", info is None):
+        log.error(
+            "durable_gone",
+            stream=durable.stream,
+            durable=durable.name,
+            advice="somebody deleted it; it is made again, and every message that the stream still has comes again "
+            "(finished commands are dropped at their claim)",
+        )
+    if info is None:
+        raise JetStreamError(f"durable {durable.name!r} on stream {durable.stream!r} is gone")
+    seen = Look(
+        int(info.get("num_pending") or 0), int(info.get("num_ack_pending") or 0), _durable(durable.stream, info)
+    )
+    _say_changes(durable, seen)
+    _watch_limit(durable, seen)
+    return seen
+
+
+def _say_changes(before: Durable, seen: Look) -> None:
+    now = seen.durable
+    if before.said.begins("filters", not seen.is_ours(before)):
+        log.error(
+            "durable_changed",
+            durable=now.name,
+            field="filters",
+            before=before.filters,
+            now=now.filters,
+            advice="commands of another pool may be claimed here, or ours nowhere: put the filters back with "
+            f"`{ENSURE}`, or restart the workers with the settings that are meant",
+        )
+    for name in ("ack_wait_s", "max_ack_pending"):
+        old, new = getattr(before, name), getattr(now, name)
+        if before.said.begins(f"{name} {new}", old != new):
+            log.warning("durable_changed", durable=now.name, field=name, before=old, now=new)
+
+
+def _watch_limit(durable: Durable, seen: Look) -> None:
+    """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (peers.md F10)."""
+    limit = seen.durable.max_ack_pending
+    is_full = 0 < limit <= seen.ack_pending
+    labels = (durable.stream, durable.name)
+    metrics.MAX_ACK_PENDING.labels(*labels).set(limit)
+    metrics.ACK_PENDING_FULL.labels(*labels).set(is_full)
+    if durable.said.begins("full", is_full):
+        log.warning(
+            "max_ack_pending_reached",
+            durable=durable.name,
+            ack_pending=seen.ack_pending,
+            max_ack_pending=limit,
+            waiting=seen.pending,
+            advice="no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
+            f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
+            f"workers together and run `{ENSURE}`",
+        )
 
 
 async def consumer_lag(client: Client, durable: Durable) -> tuple[int, int]:
     """(num_pending, num_ack_pending): what KEDA adds up to the lag."""
-    info = await client.jsm().consumer_info(durable.stream, durable.name)
-    return int(info.num_pending or 0), int(info.num_ack_pending or 0)
+    seen = await look(client, durable)
+    return seen.pending, seen.ack_pending

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import base64
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import nats
 import structlog
-from nats.js.api import StreamConfig
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.connection import Connection
 
-__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore"]
+__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore", "KeptLetter"]
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
 _MAX_BYTES: Final = 256 * 1024 * 1024
+_PUBLISH_TIMEOUT_S: Final = 5
+_AT_ONCE: Final = 32
+"""Letters asked for at the same time; each is one request."""
 log = structlog.get_logger("noetl_worker.jetstream")
 
 
+@dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """One letter in the stream."""
+
+    sequence: int
+    stored_at: str
+    """RFC 3339, by the server's clock."""
+    data: bytes
+
+
 class DeadLetterStore:
-    """Publishes into the stream that owns `subject`, making it when there is none."""
+    """The stream that owns `subject`; made at the first letter when there is none."""
 
     def __init__(self, connection: Connection, subject: str) -> None:
         self._connection = connection
@@ -37,19 +53,100 @@ class DeadLetterStore:
         try:
             async with self._lock:
                 await self._ensure()
-            await self._connection.client.jetstream().publish(subject, data, timeout=5)
-        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            await self._connection.client.jetstream().publish(subject, data, timeout=_PUBLISH_TIMEOUT_S)
+        except (JetStreamError, nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             self._made = False  # the stream may have been deleted: look again next time
             raise JetStreamError(f"dead letter not stored on {subject}: {error!r}") from error
 
     async def _ensure(self) -> None:
         if self._made:
             return
-        manager = self._connection.client.jsm()
-        try:
-            await manager.find_stream_name_by_subject(self._subject)
-        except nats.js.errors.NotFoundError:
-            config = StreamConfig(name=DEAD_LETTER_STREAM, subjects=[self._subject], max_bytes=_MAX_BYTES)
-            await manager.add_stream(config)
-            log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=self._subject)
+        client = self._connection.client
+        if await stream_of(client, self._subject) is None:
+            config = {
+                "name": DEAD_LETTER_STREAM,
+                "subjects": [self._subject],
+                "max_bytes": _MAX_BYTES,
+                "retention": "limits",
+                "storage": "file",
+                "num_replicas": 1,
+            }
+            try:
+                await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
+                log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=self._subject)
+            except Refused as refused:
+                if refused.err_code not in ALREADY_THERE or await stream_of(client, self._subject) is None:
+                    raise
         self._made = True
+
+    # ── for an operator ──
+
+    async def stream(self) -> str | None:
+        """The stream's name; None when there is none yet."""
+        return await stream_of(self._connection.client, self._subject)
+
+    async def get(self, stream: str, sequence: int) -> KeptLetter | None:
+        """One letter; None when there is none of this number."""
+        answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        message = answer["message"] if answer is not None else {}
+        if message.get("subject") != self._subject:  # a stream of the user's own may have other subjects too
+            return None
+        return KeptLetter(
+            int(message["seq"]), str(message.get("time") or ""), base64.b64decode(message.get("data") or "")
+        )
+
+    async def letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[KeptLetter]:
+        """Every letter that is there now, one after another."""
+        state = await self._state(stream)
+        gone = set(state.get("deleted") or ())
+        first, last = int(state["first_seq"]), int(state["last_seq"])
+        numbers = [number for number in range(first, last + 1) if number and number not in gone]
+        if newest_first:
+            numbers.reverse()
+        for at in range(0, len(numbers), _AT_ONCE):
+            found = await asyncio.gather(*(self.get(stream, number) for number in numbers[at : at + _AT_ONCE]))
+            for letter in found:
+                if letter is not None:
+                    yield letter
+
+    async def count(self, stream: str) -> int:
+        """How many letters there are."""
+        return int((await self._state(stream)).get("subjects", {}).get(self._subject, 0))
+
+    async def _state(self, stream: str) -> dict[str, Any]:
+        body = {"deleted_details": True, "subjects_filter": self._subject}
+        state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
+        return dict(state)
+
+    async def put_back(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> tuple[str, int]:
+        """Publish a message where it came from; (stream, sequence) once JetStream has it.
+
+        Args:
+            message_id: within the stream's duplicate window a second message of this id is not stored again.
+
+        Raises:
+            JetStreamError: not stored, or not known to be.
+        """
+        headers = {**headers, "Nats-Msg-Id": message_id}
+        try:
+            stored = await self._connection.client.jetstream().publish(
+                subject, data, timeout=_PUBLISH_TIMEOUT_S, headers=dict(headers)
+            )
+        except nats.js.errors.NoStreamResponseError as error:
+            raise JetStreamError(
+                f"no stream takes {subject}: is it the right NATS, and is the command stream there? "
+                "(noetl-worker nats ensure)"
+            ) from error
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            raise JetStreamError(f"not published to {subject}: {error!r}; ask again, it is published once") from error
+        return stored.stream, stored.seq
+
+    async def remove(self, sequence: int) -> None:
+        """Take a letter away; one that is gone already is fine.
+
+        Raises:
+            JetStreamError: it is still there.
+        """
+        stream = await self.stream()
+        if stream is not None:
+            await ask_if_there(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})

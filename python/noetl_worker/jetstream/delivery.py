@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import nats
@@ -25,6 +26,7 @@ class Delivery:
     __slots__ = (
         "_client",
         "data",
+        "headers",
         "num_delivered",
         "published_at",
         "received_at",
@@ -36,6 +38,7 @@ class Delivery:
     def __init__(self, client: Client, message: Msg) -> None:
         self._client = client
         self.data: bytes = message.data
+        self.headers: Mapping[str, str] | None = message.headers
         self.subject: str = message.subject
         self.reply: str = message.reply
         self.received_at = time.monotonic()

@@ -50,9 +50,19 @@ EVENT_EMIT_FAILED: Final = Counter(
     "noetl_worker_event_emit_failed", "Event sets that the plane refused for good", registry=REGISTRY
 )
 SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"], registry=REGISTRY)
-DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages set aside", registry=REGISTRY)
+DEAD_LETTERS: Final = Counter(
+    "noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"], registry=REGISTRY
+)
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped", "Outcomes of commands that had passed to another worker", registry=REGISTRY
+)
+OUTBOX_ROWS: Final = Gauge("noetl_worker_outbox_rows", "Event sets on disk", registry=REGISTRY)
+OUTBOX_BYTES: Final = Gauge("noetl_worker_outbox_bytes", "Bytes of the event sets on disk", registry=REGISTRY)
+OUTBOX_ADOPTED: Final = Counter(
+    "noetl_worker_outbox_adopted", "Event sets taken over from dead workers", registry=REGISTRY
+)
+OUTBOX_FAILED: Final = Counter(
+    "noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory", registry=REGISTRY
 )
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim", registry=REGISTRY)
 CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse", registry=REGISTRY)
@@ -65,12 +75,34 @@ ACK_PENDING: Final = Gauge(
     ["stream", "consumer"],
     registry=REGISTRY,
 )
+MAX_ACK_PENDING: Final = Gauge(
+    "noetl_worker_nats_consumer_max_ack_pending",
+    "Limit of num_ack_pending over the whole pool",
+    ["stream", "consumer"],
+    registry=REGISTRY,
+)
+ACK_PENDING_FULL: Final = Gauge(
+    "noetl_worker_nats_consumer_ack_pending_full",
+    "1 while max_ack_pending is reached: no worker of the pool gets a command",
+    ["stream", "consumer"],
+    registry=REGISTRY,
+)
 READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls", registry=REGISTRY)
 LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "Silence of the main event loop", registry=REGISTRY)
 BUILD_INFO: Final = Gauge(
     "noetl_worker_build_info", "Always 1; what is running", ["version", "engine"], registry=REGISTRY
 )
 
+DEAD_LETTER_REASONS: Final = (
+    "not_a_notification",
+    "unknown_command",
+    "claim_refused",
+    "server_errors",
+    "outcome_refused",
+)
+
+for _reason in DEAD_LETTER_REASONS:
+    DEAD_LETTERS.labels(_reason)
 for _outcome in ("claimed", "already_claimed", "retry_later", "failed"):
     PULLS.labels(_outcome)
 for _settlement in ("ack", "nak", "term"):

@@ -1,0 +1,164 @@
+"""Stream and durable against the settings, as a table a terminal has room for, or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from noetl_worker.jetstream.comparison import Change, Row, durable_rows, stream_rows
+from noetl_worker.jetstream.consumer import ENSURE, Found
+from noetl_worker.settings import Settings
+
+__all__ = ["ComparisonView", "operator_console"]
+
+PLAIN_WIDTH: Final = 160
+"""Into a file or a pod's log there is no terminal's width to keep to."""
+
+
+def operator_console() -> Console:
+    """Standard output; without colours and wide where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """What `noetl-worker nats ensure` says."""
+
+    found: Found
+    settings: Settings
+    done: Sequence[str]
+
+    @property
+    def stream(self) -> list[Row]:
+        info = self.found.stream_info
+        return stream_rows(None if info is None else info["config"], self.settings)
+
+    @property
+    def durable(self) -> list[Row]:
+        return durable_rows(self.found.durable_info, self.settings)
+
+    @property
+    def is_as_wanted(self) -> bool:
+        is_there = self.found.stream_info is not None and self.found.durable_info is not None
+        return is_there and all(row.agrees for row in (*self.stream, *self.durable))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "as_wanted": self.is_as_wanted,
+            "done": list(self.done),
+            "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
+            "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
+        }
+
+    def print(self, *, as_json: bool) -> None:
+        console = operator_console()
+        if as_json:
+            console.file.write(json.dumps(self.as_json(), ensure_ascii=False) + "\n")
+            return
+        for line in self.done:
+            console.print(f"done: {line}", markup=False, style="green")
+        console.print(_table(f"stream {self.found.stream}", self.stream, self.found.stream_info is not None))
+        console.print()
+        console.print(_table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None))
+        console.print()
+        for line in self.closing():
+            console.print(line, markup=False)
+
+    def closing(self) -> list[str]:
+        """What to do now."""
+        if self.is_as_wanted:
+            return ["Stream and durable are as the settings want them."]
+        lines = []
+        if self.found.stream_info is None:
+            lines.append(f"stream {self.found.stream} is missing: {ENSURE} makes it")
+        if self.found.durable_info is None:
+            lines.append(f"durable {self.found.durable} is missing: {ENSURE} makes it")
+        if self.found.stream_info is not None:
+            lines += self._advice(f"stream {self.found.stream}", self.stream)
+        if self.found.durable_info is not None:
+            lines += self._advice(f"durable {self.found.durable}", self.durable)
+        return lines
+
+    def _advice(self, what: str, rows: Sequence[Row]) -> list[str]:
+        differing = [row for row in rows if not row.agrees]
+        lines = [f"{what}: {row.field} is {row.have}, {_way(row)}" for row in differing]
+        if any(row.change is Change.NEW for row in differing):
+            lines += self._by_hand(what)
+        lines += [f"  {self._edit(row)}" for row in differing if row.change is Change.BY_HAND]
+        return lines
+
+    def _by_hand(self, what: str) -> list[str]:
+        found = self.found
+        if what.startswith("stream"):
+            state = (found.stream_info or {}).get("state", {})
+            return [
+                f"  to make it anew, LOSING its {state.get('messages', 0)} messages and its "
+                f"{state.get('consumer_count', 0)} durables:",
+                f"    nats stream rm {found.stream} && {ENSURE}",
+            ]
+        info = found.durable_info or {}
+        return [
+            f"  to make it anew, LOSING its place: {info.get('num_pending', 0)} messages wait, "
+            f"{info.get('num_ack_pending', 0)} are in flight; the new one begins with the oldest message",
+            "  of the stream, so finished commands come again (and are dropped at their claim). Stop the pool, then:",
+            f"    nats consumer rm {found.stream} {found.durable} && {ENSURE}",
+            "  or leave it to whoever uses it, and choose another NATS_CONSUMER",
+        ]
+
+    def _edit(self, row: Row) -> str:
+        if row.field == "paused":
+            return f"nats consumer resume {self.found.stream} {self.found.durable}"
+        return f"nats stream edit {self.found.stream} --{row.field} {row.wanted.split()[0]}"
+
+
+def _way(row: Row) -> str:
+    if row.change is Change.IN_PLACE:
+        return f"wanted {row.wanted}: {ENSURE} changes it in place"
+    if row.change is Change.BY_HAND:
+        return f"wanted {row.wanted}: left to you, since somebody decided it"
+    return f"wanted {row.wanted}: JetStream does not change it in what exists"
+
+
+def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:
+    fields = [
+        {
+            "field": row.field,
+            "is": row.have,
+            "wanted": row.wanted,
+            "agrees": row.agrees,
+            "matters": row.matters,
+            "change": row.change.value,
+        }
+        for row in rows
+    ]
+    return {"name": name, "exists": exists, "fields": fields}
+
+
+def _table(title: str, rows: Sequence[Row], exists: bool) -> Table:
+    table = Table(
+        Column(" ", no_wrap=True),
+        Column("field", no_wrap=True),
+        Column("is", overflow="fold"),
+        Column("wanted", overflow="fold"),
+        Column("change", overflow="fold"),
+        Column("what it matters for", overflow="fold"),
+        title=title if exists else f"{title} (missing)",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for row in rows:
+        style = "" if row.agrees else "red"
+        mark = "" if row.agrees else "!"
+        cells = (mark, row.field, row.have or "-", row.wanted, row.change.value, row.matters)
+        table.add_row(*(Text(cell, style=style) for cell in cells))
+    return table
