@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from integration.house import TERMINAL, House, house, run
+from integration.house import house, run
 from integration.processes import (
     ON_DISK,
     SEVEN_METRICS,
-    SHORT_LEASES,
     SOURCE,
-    Gate,
     Probe,
     WorkerProcess,
     one_line,
@@ -29,28 +25,6 @@ from integration.test_pipeline import mixed
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
-
-BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
-
-
-def shell(command: str) -> RawCommand:
-    return RawCommand("shell", {"command": command})
-
-
-async def one_running(home: House, command: RawCommand, gate: Gate) -> Any:
-    """Issue it and wait until its tool runs and the plane has heard of the start."""
-    [one] = await home.plane.create_commands([command])
-    await until(lambda: gate.runs >= 1, "the tool's start")
-    await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-    return one
-
-
-def assert_ended_once(home: House, event_id: int) -> None:
-    """Exactly one terminal set: one call event, one command event."""
-    calls = home.plane.events_of_command(event_id, "call.done", "call.error")
-    assert len(home.terminal_events(event_id)) == 1
-    assert len(calls) == 1
-
 
 # ── start and memory ──
 
@@ -123,124 +97,7 @@ def test_library_that_is_asked_for_and_not_installed_stops_the_start(
     assert variable in one_line(worker)
 
 
-# ── signals ──
-
-
-@pytest.mark.parametrize(
-    ("dialect", "number"),
-    [(Dialect.PYTHON, signal.SIGTERM), (Dialect.RUST, signal.SIGTERM), (Dialect.PYTHON, signal.SIGINT)],
-)
-def test_first_signal_drains(dialect: Dialect, number: signal.Signals, tmp_path: Path) -> None:
-    """What runs finishes, what is not claimed goes back, the registry row goes, exit 0."""
-
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"WORKER_MAX_CONCURRENT": "1", "WORKER_ID": "pod-0"}
-        async with house(dialect, worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-            await worker.wait_logged("registered")
-            one = await one_running(home, shell(gate.command()), gate)
-            waiting = await home.plane.create_commands([RawCommand("noop") for _ in range(3)])
-            worker.signal(number)
-            await worker.wait_logged("draining")
-            gate.open()
-            assert await worker.exit_code() == 0
-            assert home.terminal_events(one.event_id) == ["command.completed"]
-            assert_ended_once(home, one.event_id)
-            assert all(home.plane.command(other.event_id).worker_id is None for other in waiting)
-            name = worker.logged("registered")[0]["worker_id"]
-            gone = "worker_missing" if dialect is Dialect.RUST else "worker_inactive"
-            assert home.plane.registry.why_lost(name, 1e9) == gone
-            assert await home.unsettled() == 3  # nothing lost
-            async with worker_process(home, tmp_path, "second", WORKER_ID="pod-1"):
-                await home.wait_terminal(*(other.event_id for other in waiting))
-                await home.wait_settled()
-
-    run(go())
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-def test_command_longer_than_the_drain_comes_back_and_completes_elsewhere(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2", **BEATS}
-        async with house(dialect, worker=False, plane=SHORT_LEASES) as home:
-            async with worker_process(home, tmp_path, "first", **variables) as first:
-                one = await one_running(home, shell(gate.command()), gate)
-                first.signal()
-                asked = time.monotonic()
-                assert await first.exit_code() == 4
-                assert time.monotonic() - asked < 1 + 5
-                assert home.terminal_events(one.event_id) == []
-            gate.open()
-            async with worker_process(home, tmp_path, "second", **variables) as second:
-                await home.wait_terminal(one.event_id)
-                assert await second.stop() == 0
-            assert gate.runs == 2
-            assert home.terminal_events(one.event_id) == ["command.completed"]
-            assert_ended_once(home, one.event_id)
-
-    run(go())
-
-
-def test_second_signal_cancels_at_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "60"}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-            one = await one_running(home, shell(gate.command()), gate)
-            worker.signal()
-            await worker.wait_logged("draining")
-            worker.signal()
-            asked = time.monotonic()
-            assert await worker.exit_code() == 4
-            assert time.monotonic() - asked < 5
-            assert home.terminal_events(one.event_id) == []
-            assert await home.unsettled() == 1
-
-    run(go())
-
-
-def test_third_signal_exits_at_once_even_when_a_tool_ignores_sigterm(tmp_path: Path) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "60"}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-            try:
-                await one_running(home, shell(gate.command(before="trap '' TERM;")), gate)
-                for event in ("draining", "cancelling"):
-                    worker.signal()
-                    await worker.wait_logged(event)
-                worker.signal()
-                asked = time.monotonic()
-                assert await worker.exit_code() == 130
-                assert time.monotonic() - asked < 1
-            finally:
-                gate.open()  # ends the tool that is left
-
-    run(go())
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-def test_command_of_a_killed_worker_ends_once_elsewhere(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", **BEATS}
-        async with house(dialect, worker=False, plane=SHORT_LEASES) as home:
-            async with worker_process(home, tmp_path, "first", **variables) as first:
-                one = await one_running(home, shell(gate.command()), gate)
-                first.signal(signal.SIGKILL)
-                assert await first.exit_code() == -signal.SIGKILL
-            async with worker_process(home, tmp_path, "second", **variables) as second:
-                await until(lambda: gate.runs == 2, "the second run", timeout_s=15)
-                assert home.terminal_events(one.event_id) == []
-                gate.open()  # for the tool of the killed worker too: nobody listens to it any more
-                await home.wait_terminal(one.event_id)
-                await home.wait_settled()
-                assert await second.stop() == 0
-            assert_ended_once(home, one.event_id)
-            assert len(home.plane.events(one.execution_id, *TERMINAL)) == 1
-
-    run(go())
+# ── signals at its start (the others: tests/faults/test_signals.py) ──
 
 
 def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:

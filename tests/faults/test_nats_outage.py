@@ -1,0 +1,183 @@
+"""F6, F7, F11: NATS restarts, is a black hole, loses an ack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.conftest import Measured
+from faults.proxy import Proxy, Way
+from faults.scene import Scene, inside, scene
+from integration.house import TERMINAL, run
+from integration.processes import ON_DISK, Gate, Probe, WorkerProcess, until
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.dev.wire_form import Issued
+
+LOST_PUBLISHES: dict[str, Any] = {**ON_DISK, "pending_retry_s": 2.0, "reaper_interval_s": 0.5}
+"""A plane that publishes again what a killed server had not written."""
+MAIN = "noetl-worker "
+
+
+def main_connection(worker: WorkerProcess, event: str) -> list[Any]:
+    """Log records about the connection that pulls, not the keepalive's."""
+    return [record for record in worker.logged(event) if record["connection"].startswith(MAIN)]
+
+
+@contextlib.asynccontextmanager
+async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIterator[None]:
+    """No-op commands at this rate while the block runs."""
+
+    async def feed() -> None:
+        started, sent = time.monotonic(), 0
+        while True:
+            due = int((time.monotonic() - started) * per_s) - sent
+            issued.extend(await home.plane.create_commands([RawCommand("noop")] * due) if due else [])
+            sent += due
+            await asyncio.sleep(0.02)
+
+    task = asyncio.ensure_future(feed())
+    try:
+        yield
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+# ── F6 ──
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
+    number: signal.Signals, tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        async with scene(tmp_path, plane=LOST_PUBLISHES) as home:
+            worker = await home.start_process(WORKER_MAX_CONCURRENT="32")
+            issued: list[Issued] = []
+            async with feeding(home, issued, per_s=500):
+                await until(lambda: home.grants.total() > 250, "load")
+                await (home.nats.kill() if number is signal.SIGKILL else home.nats.stop())
+                await home.nats.start()
+                up = time.monotonic()
+                await until(lambda: bool(main_connection(worker, "nats_reconnected")), "connected again", every_s=0.01)
+                connected = time.monotonic()
+                before = len(home.claim_times)
+                await until(lambda: len(home.claim_times) > before, "a delivery", every_s=0.005)
+                delivered = home.claim_times[before]
+                await asyncio.sleep(0.5)  # a stretch of load after it
+            await home.wait_ended(issued, timeout_s=20)
+            await home.assert_books(issued)
+            await home.stop_all()
+            lost = len(issued) - len(home.ends(issued, *TERMINAL))
+        measured("F6", f"{number.name}: connected again after", connected - up, "s", at_most=2)
+        measured("F6", f"{number.name}: first delivery after that", delivered - connected, "s", at_most=1)
+        measured("F6", f"{number.name}: lost of {len(issued)}", lost, "", exactly=0)
+
+    run(go())
+
+
+# ── F7 ──
+
+
+async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> None:
+    port = free_port()
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    changes = inside(SET=f"noetl_worker.jetstream.connection:PING_INTERVAL_S={ping_s}")
+    async with scene(directory) as home, Proxy(home.nats.port) as proxy:
+        worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables, **changes)
+        probe = Probe(port)
+        await until(probe.is_ready, "ready")
+        proxy.hold()
+        held = time.monotonic()
+        await until(lambda: bool(main_connection(worker, "nats_disconnected")), "found", timeout_s=3 * ping_s + 5)
+        found_s = time.monotonic() - held
+
+        async def cut_off() -> bool:
+            return not await probe.is_ready()
+
+        await until(cut_off, "not ready")
+        not_ready_s = time.monotonic() - held
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        proxy.heal()
+        healed = time.monotonic()
+        await home.wait_terminal(one.event_id)
+        back_s = time.monotonic() - healed
+        await until(probe.is_ready, "ready again")
+        await home.assert_books([one])
+        await home.stop_all()
+    measured("F7", f"found after (ping {ping_s:g} s)", found_s, "s", at_most=2 * ping_s + 0.5)
+    measured("F7", f"not ready after (ping {ping_s:g} s)", not_ready_s, "s", at_most=2 * ping_s + 1.5)
+    measured("F7", "a command ends after its return", back_s, "s", at_most=2 + 3)
+
+
+def test_f07_black_hole_is_found_and_left(tmp_path: Path, measured: Measured) -> None:
+    run(black_hole(tmp_path, measured, ping_s=1))
+
+
+@pytest.mark.soak
+def test_f07_black_hole_is_found_and_left_with_the_real_ping_interval(tmp_path: Path, measured: Measured) -> None:
+    run(black_hole(tmp_path, measured, ping_s=10))
+
+
+# ── F11 ──
+
+
+def test_f11_lost_ack_is_repaired_without_a_second_run(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+            variables = {"NOETL_WORKER_ACK_WAIT_S": "1"}
+            cut = await home.start_process("cut", NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables)
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+            await until(lambda: gate.runs == 1, "the run")
+            whole = await home.start_process("whole", **variables)
+            proxy.drop(Way.UP)
+            gate.open()
+            await home.wait_terminal(one.event_id)
+            await home.wait_settled()  # the other worker was delivered it, asked, and acked
+            await until(lambda: bool(cut.logged("not_settled")), "the ack given up")
+            proxy.heal()
+            [again] = await home.plane.create_commands([RawCommand("noop")])
+            await home.wait_terminal(again.event_id)
+            await home.assert_books([one, again])
+            await home.stop_all()
+            settled = whole.logged("stopped")[0]["settled"]
+            assert settled.get("ack:already_finished") == 1
+        measured("F11", "runs of the tool", gate.runs, "", exactly=1)
+
+    run(go())
+
+
+def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+            address = {"NATS_URL": f"nats://127.0.0.1:{proxy.port}", "NOETL_WORKER_ACK_WAIT_S": "1"}
+            worker = await home.start_process(**address)
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+            await until(lambda: gate.runs == 1, "the run")
+            proxy.drop(Way.UP)
+            gate.open()
+            await home.wait_terminal(one.event_id)
+            await asyncio.sleep(3)  # the span of the fault
+            proxy.heal()
+            healed = time.monotonic()
+            await home.wait_settled()
+            settled_s = time.monotonic() - healed
+            await home.assert_books([one])
+            await home.stop_all()
+            assert worker.logged("stopped")[0]["settled"].get("ack:already_finished_here") == 1
+            assert home.asked[one.event_id] == 1
+        measured("F11", "same worker: runs of the tool", gate.runs, "", exactly=1)
+        measured("F11", "same worker: acked after", settled_s, "s", at_most=5)
+
+    run(go())
