@@ -16,7 +16,6 @@ from noetl_worker.models import (
     Claimed,
     ClaimOutcome,
     Dialect,
-    Envelope,
     HeldByOther,
     HeldByThisWorker,
     JsonValue,
@@ -30,11 +29,11 @@ __all__ = ["claim_command", "read_claim"]
 LOST_ANSWER_TRIES: Final = 3
 
 
-async def claim_command(plane: Plane, envelope: Envelope, worker_id: str) -> ClaimOutcome:
-    """Claim once. Never raises for what a server or a network does."""
+async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
+    """Claim the command of a `command.issued` event once. Never raises for what a server or a network does."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
-            return read_claim(await plane.claim(envelope.event_id, worker_id), plane.dialect)
+            return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
         except MaybeProcessed as error:
             # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
             if left == 0:

@@ -7,11 +7,15 @@ failed, with which value, and what to do.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from noetl_worker.models import AlreadyFinished, HeldByOther
 
 __all__ = [
     "AuthRefused",
     "CaseError",
+    "ClaimLost",
     "ConditionError",
     "ConfigurationError",
     "ControlPlaneError",
@@ -172,6 +176,14 @@ class AuthRefused(ServerRefused):
 
 
 # ── JetStream and playbooks ─────────────────────────────────────────────────────────────────────
+
+
+class ClaimLost(ControlPlaneError):
+    """The command whose outcome was to be told belongs to another worker, or is over. `claim` is the plane's answer."""
+
+    def __init__(self, claim: HeldByOther | AlreadyFinished) -> None:
+        super().__init__(claim.reason)
+        self.claim = claim
 
 
 class JetStreamError(NoetlWorkerError):

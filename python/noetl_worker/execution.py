@@ -9,8 +9,8 @@ events; whatever fails after the claim ends in exactly one terminal set.
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
+from functools import partial
 
 from noetl_worker import acknowledge, case_actions, envelope, handover, results
 from noetl_worker.claim import claim_command
@@ -19,8 +19,10 @@ from noetl_worker.concurrency import InFlight, Seen, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.dispatch import Dispatch, failure_of
-from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError, ServerRefused
+from noetl_worker.emitter import Emitter
+from noetl_worker.errors import AuthRefused, ClaimLost, ControlPlaneError, NotificationError, ServerRefused
 from noetl_worker.events import CommandEvents
+from noetl_worker.handover import ClaimedOnce
 from noetl_worker.identity import Identity
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.keepalive import Keepalive
@@ -37,7 +39,6 @@ from noetl_worker.models import (
 )
 from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
-from noetl_worker.snowflake import Snowflake
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["Execution"]
@@ -53,7 +54,7 @@ class Execution:
     registry: Registry
     in_flight: InFlight
     keepalive: Keepalive
-    ids: Snowflake
+    emitter: Emitter
     slots: Slots
 
     async def run(self, delivery: Delivery) -> Outcome | None:
@@ -75,7 +76,8 @@ class Execution:
         except asyncio.CancelledError:  # the drain is over, and the plane may have given us the command
             plane, claim = await handover.finish_claim(claiming)
             if isinstance(claim, Claimed) and plane is not None:
-                return await handover.give_back(self._events(claim, notification, plane), self.identity, claim_age_s=0)
+                ownership = self._ownership(notification, plane, delivery)
+                return await handover.give_back(self._events(claim, notification, plane), self.identity, ownership)
             return acknowledge.given_back()
         metrics.claim_ended(claim, delivery.received_at)
         if plane is None or not isinstance(claim, Claimed):
@@ -94,26 +96,20 @@ class Execution:
             return None, AuthRefusedClaim(str(error))
         except ControlPlaneError as error:
             return None, RetryLater(str(error))
-        return plane, await claim_command(plane, notification, self.identity.name_for(plane.dialect))
+        return plane, await claim_command(plane, notification.event_id, self.identity.name_for(plane.dialect))
 
     async def _run_claimed(self, claim: Claimed, notification: Envelope, plane: Plane, delivery: Delivery) -> Outcome:
-        claimed_at = time.monotonic()
+        ownership = self._ownership(notification, plane, delivery)
         events = self._events(claim, notification, plane)
         telling: asyncio.Future[Outcome] | None = None
         try:
             report = await self._perform(claim, notification, plane, events)
-            if self.keepalive.is_expired(delivery.reply) or handover.may_be_reclaimed(plane, claimed_at):
-                taken = await handover.taken_by_other(plane, notification, self.identity)
-                if taken is not None:
-                    return acknowledge.after_claim(
-                        taken, delivery.num_delivered, max_not_found=self.settings.max_not_found
-                    )
-            telling = asyncio.ensure_future(self._tell(events, report))
+            telling = asyncio.ensure_future(self._tell(events, report, ownership, delivery.num_delivered))
             return await asyncio.shield(telling)
         except asyncio.CancelledError:  # the drain is over: interrupted is not failed, and told is told
             if telling is not None:
-                return await handover.finish_telling(telling, plane, time.monotonic() - claimed_at)
-            return await handover.give_back(events, self.identity, claim_age_s=time.monotonic() - claimed_at)
+                return await handover.finish_telling(telling, plane, ownership)
+            return await handover.give_back(events, self.identity, ownership)
         finally:
             events.abandon()
 
@@ -134,16 +130,18 @@ class Execution:
             failure = failure_of(error)
             return await results.report_failure(command, failure, plane, self._rules(dispatch))
 
-    async def _tell(self, events: CommandEvents, report: Report) -> Outcome:
+    async def _tell(self, events: CommandEvents, report: Report, ownership: ClaimedOnce, num_delivered: int) -> Outcome:
         """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""
         try:
-            await events.finish(report)
+            await events.finish(report, ownership)
+        except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
+            metrics.OUTCOMES_DROPPED.inc()
+            return acknowledge.after_claim(lost.claim, num_delivered, max_not_found=self.settings.max_not_found)
         except ServerRefused as refused:
             metrics.EVENT_EMIT_FAILED.inc()
-            plain = results.refused_report(report, refused)
             try:
-                await events.finish(plain)
-            except ServerRefused as again:
+                await events.finish(results.refused_report(report, refused), ownership)
+            except ControlPlaneError as again:
                 metrics.EVENT_EMIT_FAILED.inc()
                 return acknowledge.poison(f"the control plane refuses the outcome: {again}")
         self.in_flight.finish(events.command.command_id)
@@ -152,7 +150,13 @@ class Execution:
     def _events(self, claim: Claimed, notification: Envelope, plane: Plane) -> CommandEvents:
         command = bare_command(claim.body, notification, plane)
         form = event_form(plane.dialect, self.identity.name_for(plane.dialect))
-        return CommandEvents(command, plane, form, self.ids, hold_s=self.settings.started_hold_ms / 1000)
+        hold_s = self.settings.started_hold_ms / 1000
+        return CommandEvents(command, plane, form, self.emitter, hold_s=hold_s, outside=self.slots.waiting)
+
+    def _ownership(self, notification: Envelope, plane: Plane, delivery: Delivery) -> ClaimedOnce:
+        name = self.identity.name_for(plane.dialect)
+        is_expired = partial(self.keepalive.is_expired, delivery.reply)
+        return ClaimedOnce(plane, notification.event_id, name, is_expired)
 
     def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
         name = self.identity.name_for(plane.dialect)

@@ -6,8 +6,8 @@ Interrupted is not failed, and told is told: a stop never adds a second outcome 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from noetl_worker import acknowledge
 from noetl_worker.claim import claim_command
 from noetl_worker.control_plane.client import Plane
-from noetl_worker.errors import ServerRefused
+from noetl_worker.errors import ClaimLost, ControlPlaneError
 from noetl_worker.events import CommandEvents
 from noetl_worker.identity import Identity
 from noetl_worker.models import (
@@ -23,16 +23,14 @@ from noetl_worker.models import (
     Claimed,
     ClaimOutcome,
     Dialect,
-    Envelope,
     HeldByOther,
     HeldByThisWorker,
     Outcome,
     Report,
     RetryLater,
 )
-from noetl_worker.observability import metrics
 
-__all__ = ["finish_claim", "finish_telling", "give_back", "may_be_reclaimed", "taken_by_other"]
+__all__ = ["ClaimedOnce", "finish_claim", "finish_telling", "give_back"]
 
 GRACE_S: Final = 3.0
 """How long a request that is under way may take after the drain is over."""
@@ -52,47 +50,62 @@ async def finish_claim(
     return None, RetryLater("stopped while the claim was under way")
 
 
-async def finish_telling(telling: asyncio.Future[Outcome], plane: Plane, claim_age_s: float) -> Outcome:
+async def finish_telling(telling: asyncio.Future[Outcome], plane: Plane, ownership: ClaimedOnce) -> Outcome:
     """Let the terminal set that is on its way be accepted; never start another one beside it."""
     done, _ = await asyncio.wait({telling}, timeout=GRACE_S)
     if done:
         return telling.result()
     telling.cancel()
     await asyncio.wait({telling})
-    return acknowledge.interrupted(plane.dialect, claim_age_s)
+    return acknowledge.interrupted(plane.dialect, ownership.age_s)
 
 
-async def give_back(events: CommandEvents, identity: Identity, *, claim_age_s: float) -> Outcome:
+class ClaimedOnce:
+    """Whether a command that this process has claimed is still ours (emitter.Ownership).
+
+    Args:
+        is_expired: the delivery was without in_progress for longer than ack_wait.
+    """
+
+    def __init__(self, plane: Plane, event_id: int, worker_id: str, is_expired: Callable[[], bool]) -> None:
+        self._plane = plane
+        self._event_id = event_id
+        self._worker_id = worker_id
+        self._is_expired = is_expired
+        self._claimed_at = time.monotonic()
+
+    def in_doubt(self) -> bool:
+        too_old = self._plane.dialect is Dialect.PYTHON and self.age_s > PYTHON_HARD_LIMIT_S
+        return too_old or self._is_expired()
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self._claimed_at
+
+    async def confirm(self) -> None:
+        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours."""
+        tries = 0
+        while True:
+            claim = await claim_command(self._plane, self._event_id, self._worker_id)
+            if isinstance(claim, Claimed | HeldByThisWorker):
+                return
+            if isinstance(claim, HeldByOther | AlreadyFinished):
+                raise ClaimLost(claim)
+            tries += 1
+            delay_s = acknowledge.backoff_s(tries, 0.5)
+            log.warning("claim_unknown", event_id=self._event_id, reason=claim.reason, next_try_s=round(delay_s, 2))
+            await asyncio.sleep(delay_s)
+
+
+async def give_back(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
     """A command that was not done. On a plane where nobody could take it up again, it is told as failed."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
         failure = Report(status="error", context={"status": "error", "error": text}, error=text)
         try:
-            await asyncio.wait_for(events.finish(failure), GRACE_S)
+            await asyncio.wait_for(events.finish(failure, ownership), GRACE_S)
             return acknowledge.reported()
-        except (asyncio.TimeoutError, ServerRefused) as error:
+        except (asyncio.TimeoutError, ControlPlaneError) as error:
             log.error("interrupted_not_told", command_id=events.command.command_id, error=repr(error))
-    return acknowledge.interrupted(dialect, claim_age_s)
-
-
-def may_be_reclaimed(plane: Plane, claimed_at: float) -> bool:
-    """Whether the plane may have given the claim away for its age alone."""
-    return plane.dialect is Dialect.PYTHON and time.monotonic() - claimed_at > PYTHON_HARD_LIMIT_S
-
-
-async def taken_by_other(plane: Plane, envelope: Envelope, identity: Identity) -> ClaimOutcome | None:
-    """Ask whose the command is, for as long as it takes to know; None when it is still ours."""
-    tries = 0
-    while True:
-        claim = await claim_command(plane, envelope, identity.name_for(plane.dialect))
-        if isinstance(claim, Claimed | HeldByThisWorker):
-            return None
-        if isinstance(claim, HeldByOther | AlreadyFinished):
-            metrics.OUTCOMES_DROPPED.inc()
-            log.warning("outcome_dropped", command_id=envelope.command_id, reason=claim.reason)
-            return claim
-        tries += 1
-        delay_s = acknowledge.backoff_s(tries, 0.5, draw=random.random)
-        log.warning("claim_unknown", command_id=envelope.command_id, reason=claim.reason, next_try_s=round(delay_s, 2))
-        await asyncio.sleep(delay_s)
+    return acknowledge.interrupted(dialect, ownership.age_s)

@@ -13,16 +13,19 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import nats
 import structlog
 
 from noetl_worker import __version__, acknowledge, engine
+from noetl_worker.adoption import Adoption
 from noetl_worker.concurrency import InFlight, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.emitter import Emitter
 from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
@@ -35,6 +38,7 @@ from noetl_worker.keepalive import Keepalive
 from noetl_worker.models import Outcome
 from noetl_worker.observability import metrics
 from noetl_worker.observability.probes import Health
+from noetl_worker.outbox import Outbox, default_directory
 from noetl_worker.settings import Settings
 from noetl_worker.snowflake import Snowflake, node_of
 from noetl_worker.tools.registry import Registry
@@ -68,6 +72,13 @@ class Worker:
         self._cancel = asyncio.Event()
         self.slots = Slots(settings.max_concurrent)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.outbox = Outbox(
+            settings.outbox,
+            Path(settings.outbox_dir) if settings.outbox_dir else default_directory(),
+            max_rows=settings.outbox_max_rows,
+            max_bytes=settings.outbox_max_bytes,
+        )
+        self._adoption: Adoption | None = None
         self._puller: Puller | None = None
         self._auth_refused = False
         self.settled: dict[str, int] = {}
@@ -116,11 +127,18 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            puller = self._puller = self._make_puller(connection, durable, self._execution(client, keepalive))
+            emitter = Emitter(self._ids(), self.outbox)
+            self._adoption = Adoption(client, emitter, self.in_flight)
+            self._adoption.look()  # before the first pull: what is told already must not run again
+            execution = self._execution(client, keepalive, emitter)
+            puller = self._puller = self._make_puller(connection, durable, execution)
             self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
         finally:
             self.health.set_ready(False, "stopped")
+            if self._adoption is not None:
+                await self._adoption.stop()
+            self.outbox.close()
             await keepalive.stop()
             await self.registry.aclose()
             await client.close()
@@ -141,7 +159,7 @@ class Worker:
         return Puller(
             connection,
             durable,
-            window=self.slots.free,
+            window=lambda: 0 if self.outbox.is_full else self.slots.free(),
             deliver=lambda delivery: self._deliver(delivery, execution, settle),
             ensure=ensure,
         )
@@ -320,7 +338,11 @@ class Worker:
                 puller.pause(False)
             if not self._auth_refused:
                 connected = connection.is_connected
-                self.health.set_ready(connected, "pulling" if connected else "NATS is not connected")
+                full = self.outbox.is_full
+                why = "NATS is not connected" if not connected else "the outbox is full" if full else "pulling"
+                self.health.set_ready(connected and not full, why)
+            if self._adoption is not None:
+                self._adoption.look()
             try:
                 pending, ack_pending = await consumer_lag(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
@@ -345,11 +367,13 @@ class Worker:
             self.health.pulse = time.monotonic()
             await asyncio.sleep(PULSE_S)
 
-    def _execution(self, client: ControlPlaneClient, keepalive: Keepalive) -> Execution:
+    def _ids(self) -> Snowflake:
         node = self.settings.snowflake_node_id
-        ids = Snowflake(
+        return Snowflake(
             node_of(self.identity.unique) if node is None else node, epoch_ms=self.settings.snowflake_epoch_ms
         )
+
+    def _execution(self, client: ControlPlaneClient, keepalive: Keepalive, emitter: Emitter) -> Execution:
         return Execution(
-            self.settings, self.identity, client, self.registry, self.in_flight, keepalive, ids, self.slots
+            self.settings, self.identity, client, self.registry, self.in_flight, keepalive, emitter, self.slots
         )

@@ -148,6 +148,7 @@ async def our_worker(nats_url: str, server_url: str) -> AsyncIterator[Worker]:
         "NOETL_CONTROL_PLANE": "auto",
         "WORKER_ID": "compat-worker",
         "WORKER_METRICS_BIND": "",
+        "NOETL_WORKER_OUTBOX": "off",
     }
     worker = Worker(load_settings(variables))
     running = asyncio.ensure_future(worker.run())

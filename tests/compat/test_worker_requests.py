@@ -23,9 +23,8 @@ from noetl_worker.events import CommandEvents
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
 from noetl_worker.models import Dialect, Envelope, Report, Settlement
-from noetl_worker.snowflake import Snowflake
 from noetl_worker.tools.registry import Registry
-from unit.planes import URL, ScriptedTransport, answer, settings
+from unit.planes import URL, Ours, ScriptedTransport, answer, emitter, settings
 
 SAMPLES = Path(__file__, "../samples").resolve()
 CASES = {
@@ -68,12 +67,12 @@ def sent_for(claim: str, report: Report, dialect: Dialect, *, slow: bool = False
         envelope = Envelope(body["execution_id"], body["event_id"], command_id, body["node_name"], URL, None, None)
         command = await hydrate(body, envelope, plane)
         hold_s = 0.0 if slow else 5.0
-        told = CommandEvents(command, plane, event_form(dialect, "worker-rec-a"), Snowflake(1), hold_s=hold_s)
+        told = CommandEvents(command, plane, event_form(dialect, "worker-rec-a"), emitter(), hold_s=hold_s)
         told.start()
         if slow:
             assert told._starting is not None
             await told._starting
-        await told.finish(report)
+        await told.finish(report, Ours())
 
     asyncio.run(go())
     return [(path, sent) for _, path, sent, _ in transport.sent]
@@ -276,7 +275,7 @@ def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: A
             registry,
             InFlight(),
             NeverExpires(),
-            Snowflake(1),  # type: ignore[arg-type]
+            emitter(),  # type: ignore[arg-type]
             Slots(4),
         )
         meta = body["meta"]

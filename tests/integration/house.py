@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from noetl_worker import event_loop
@@ -31,6 +32,8 @@ class House:
     nats: NatsServer
     plane: DevControlPlane
     workers: list[Worker] = field(default_factory=list)
+    outbox: TemporaryDirectory[str] = field(default_factory=lambda: TemporaryDirectory(prefix="noetl-outbox-"))
+    """Shared by the workers of this house, as by those of a machine; what a killed one leaves there stays here."""
     _running: dict[int, asyncio.Task[int]] = field(default_factory=dict)
 
     async def start_worker(self, **variables: str) -> Worker:
@@ -39,6 +42,7 @@ class House:
             "NOETL_SERVER_URL": self.plane.url,
             "WORKER_METRICS_BIND": "",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "5",
+            "NOETL_WORKER_OUTBOX_DIR": self.outbox.name,
             **variables,
         }
         worker = Worker(load_settings(environment))
@@ -63,6 +67,7 @@ class House:
         for worker in self.workers:
             if id(worker) in self._running:
                 await self.stop_worker(worker)
+        self.outbox.cleanup()
 
     async def publish(self, data: bytes, subject: str = "noetl.commands") -> None:
         """Put raw bytes into the command stream."""

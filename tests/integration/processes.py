@@ -148,6 +148,7 @@ async def starting_process(
         "NOETL_SERVER_URL": home.plane.url,
         "WORKER_METRICS_BIND": "",
         "NOETL_WORKER_DRAIN_TIMEOUT_S": "5",
+        "NOETL_WORKER_OUTBOX_DIR": home.outbox.name,
         **variables,
     }
     worker = WorkerProcess(directory, name, given, ["run"])

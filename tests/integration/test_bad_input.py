@@ -128,7 +128,9 @@ async def gated_house(config: str, login: str) -> AsyncIterator[tuple[House, str
     async with NatsServer(config=config) as server:
         address = f"{server.host}:{server.port}"
         async with DevControlPlane(PlaneSettings(), nats_url=f"nats://{login}@{address}") as plane:
-            yield House(server, plane), address
+            home = House(server, plane)
+            yield home, address
+            await home.close()
 
 
 WITH_ACCOUNTS = {

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.transport import Response
+from noetl_worker.emitter import Emitter
 from noetl_worker.models import Command, Dialect, Envelope
+from noetl_worker.outbox import Outbox
 from noetl_worker.settings import Settings, load_settings
+from noetl_worker.snowflake import Snowflake
 
 URL = "http://plane.test"
 Answer = Response | Exception
@@ -56,6 +60,22 @@ def settings(**variables: str) -> Settings:
 def plane(script: Script, dialect: Dialect = Dialect.PYTHON) -> tuple[Plane, ScriptedTransport]:
     transport = ScriptedTransport(script)
     return Plane(ControlPlaneClient(transport, settings()), URL, dialect), transport
+
+
+def emitter(directory: Path | None = None, when: str = "on_failure") -> Emitter:
+    """With an outbox in `directory`; without one, nothing is kept."""
+    where = directory or Path("no outbox")
+    return Emitter(Snowflake(1), Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000))
+
+
+class Ours:
+    """The command is ours, without a doubt."""
+
+    def in_doubt(self) -> bool:
+        return False
+
+    async def confirm(self) -> None:
+        return None
 
 
 ENVELOPE = Envelope(767527441517510672, 767527441685282836, 767527441685282835, "start", URL, None, None)

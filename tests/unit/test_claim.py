@@ -99,14 +99,14 @@ def test_200_that_does_not_decode_is_refused_and_becomes_a_dead_letter(body: Any
 @pytest.mark.parametrize("error", [NotSent("refused"), MaybeProcessed("reset")])
 def test_connection_trouble_is_retried_later_and_not_raised(error: Exception) -> None:
     at, _ = plane(lambda *_: error)
-    claim = asyncio.run(claim_command(at, ENVELOPE, "w"))
+    claim = asyncio.run(claim_command(at, ENVELOPE.event_id, "w"))
     assert isinstance(claim, RetryLater)
 
 
 def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
     whole = {"execution_id": 1, "node_name": "s", "action": "noop", "context": {}, "meta": {}}
     at, transport = plane(lambda *_: answer(200, whole))
-    assert asyncio.run(claim_command(at, ENVELOPE, "w-1")) == Claimed(whole)
+    assert asyncio.run(claim_command(at, ENVELOPE.event_id, "w-1")) == Claimed(whole)
     method, path, body, _ = transport.sent[0]
     assert (method, path, body) == ("POST", f"/api/commands/{ENVELOPE.event_id}/claim", {"worker_id": "w-1"})
 
@@ -160,7 +160,7 @@ def test_lost_claim_answer_is_asked_again_with_the_same_id() -> None:
     whole = {"execution_id": 1, "node_name": "s", "action": "noop"}
     answers: list[Any] = [answer(200, whole), MaybeProcessed("reset"), MaybeProcessed("reset")]
     at, transport = plane(lambda *_: answers.pop())
-    assert isinstance(asyncio.run(claim_command(at, ENVELOPE, "w")), Claimed)
+    assert isinstance(asyncio.run(claim_command(at, ENVELOPE.event_id, "w")), Claimed)
     assert [body for *_, body, _ in transport.sent] == [{"worker_id": "w"}] * 3
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import events as events_module
+from noetl_worker import emitter as emitter_module
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.transport import Response
+from noetl_worker.emitter import Emitter, Verdict, verdict
 from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused
-from noetl_worker.events import CommandEvents, Verdict, verdict
+from noetl_worker.events import CommandEvents
 from noetl_worker.models import Dialect, Exit, LoopPosition, Report
-from noetl_worker.snowflake import Snowflake
-from unit.planes import ScriptedTransport, answer, command, plane
+from unit.planes import Ours, ScriptedTransport, answer, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
@@ -30,7 +30,7 @@ def accept(method: str, path: str, body: Any) -> Response:
 
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CommandEvents, "_delay_s", staticmethod(lambda tries, answer: 0.001))
+    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
 
 
 def tell(
@@ -46,12 +46,12 @@ def tell(
 
     async def go() -> None:
         one = command(dialect, **changes)
-        told = CommandEvents(one, at, event_form(dialect, "w-1"), Snowflake(1), hold_s=hold_s)
+        told = CommandEvents(one, at, event_form(dialect, "w-1"), emitter(), hold_s=hold_s)
         told.start()
         if wait_for_started:
             assert told._starting is not None
             await told._starting
-        await told.finish(report)
+        await told.finish(report, Ours())
 
     asyncio.run(go())
     return transport
@@ -235,7 +235,7 @@ def test_doubtful_500_is_tried_a_bounded_number_of_times() -> None:
 
     with pytest.raises(ServerRefused):
         tell(OK, script)
-    assert len(tries) == events_module.MAX_DOUBTFUL_TRIES
+    assert len(tries) == emitter_module.MAX_DOUBTFUL_TRIES
 
 
 def test_500_that_wraps_a_passing_503_is_passing() -> None:
@@ -247,7 +247,7 @@ def test_abandoned_command_never_reports_its_held_start() -> None:
     at, transport = plane(accept)
 
     async def go() -> None:
-        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w"), Snowflake(1), hold_s=5.0)
+        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w"), emitter(), hold_s=5.0)
         told.start()
         told.abandon()
         assert told._starting is not None

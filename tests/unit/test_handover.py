@@ -18,9 +18,8 @@ from noetl_worker.errors import NotSent
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
 from noetl_worker.models import Dialect, Outcome, Settlement
-from noetl_worker.snowflake import Snowflake
 from noetl_worker.tools.registry import Registry
-from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, settings
+from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, settings
 
 COMMAND_ID = {Dialect.PYTHON: ENVELOPE.command_id, Dialect.RUST: "7:start:9"}
 
@@ -84,7 +83,7 @@ def script_for(dialect: Dialect, config: Mapping[str, Any], action: str) -> Any:
 def execution(transport: Any, dialect: Dialect, beats: Beats, **variables: str) -> Execution:
     ours = settings(NOETL_CONTROL_PLANE=dialect.value, **variables)
     client = ControlPlaneClient(transport, ours)
-    return Execution(ours, Identity(ours), client, Registry(plugins=False), InFlight(), beats, Snowflake(1), Slots(4))  # type: ignore[arg-type]
+    return Execution(ours, Identity(ours), client, Registry(plugins=False), InFlight(), beats, emitter(), Slots(4))  # type: ignore[arg-type]
 
 
 def delivery(dialect: Dialect, **changes: Any) -> Any:

@@ -86,6 +86,7 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
             "WORKER_METRICS_BIND": "",
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
+            "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be told later
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )

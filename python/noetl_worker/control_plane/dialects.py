@@ -18,12 +18,15 @@ __all__ = ["EventForm", "PythonForm", "RustForm", "event_form"]
 
 SINGLE: Final = "/api/events"
 BATCH: Final = "/api/events/batch"
+NO_ID_YET: Final = 0
+"""Stands in a body until the event is about to be sent: its id must be above those that the plane has answered."""
 
 
 class EventForm(Protocol):
     """How one plane wants to be told."""
 
     dialect: Dialect
+    worker_id: str
 
     def started(self, command: Command) -> list[Event]: ...
     def terminal(self, command: Command, report: Report) -> list[Event]: ...
@@ -51,11 +54,11 @@ class PythonForm:
     dialect = Dialect.PYTHON
 
     def __init__(self, worker_id: str) -> None:
-        self._worker_id = worker_id
+        self.worker_id = worker_id
 
     def started(self, command: Command) -> list[Event]:
         now = now_text()
-        payload = {"command_id": command.command_id, "worker_id": self._worker_id}
+        payload = {"command_id": command.command_id, "worker_id": self.worker_id}
         return [
             Event("command.started", payload, "STARTED", now),
             Event("step.enter", {"status": "started"}, "STARTED", now),
@@ -67,7 +70,7 @@ class PythonForm:
         result = self._result(word, report)
         now = now_text()
         meta, last_meta = self._meta(command, report), {"command_id": command.command_id}
-        end: dict[str, JsonValue] = {"command_id": command.command_id, "worker_id": self._worker_id, "result": result}
+        end: dict[str, JsonValue] = {"command_id": command.command_id, "worker_id": self.worker_id, "result": result}
         if failed:
             end["error"] = report.error
         return [
@@ -128,13 +131,13 @@ class PythonForm:
 
     def requests(self, command: Command, events: Sequence[Event]) -> list[EventRequest]:
         # A key per set, kept over its retries: the same key with another body stores nothing (wire.md 9.4).
-        key = f"{self._worker_id}:{command.execution_id}:{uuid.uuid4().hex}"
+        key = f"{self.worker_id}:{command.execution_id}:{uuid.uuid4().hex}"
         return [EventRequest(BATCH, tuple(events), key)] if events else []
 
     def body(self, command: Command, request: EventRequest, event_id: int) -> dict[str, JsonValue]:
         return {
             "execution_id": str(command.execution_id),  # an int is 422 on this route
-            "worker_id": self._worker_id,
+            "worker_id": self.worker_id,
             "events": [self._item(command, event) for event in request.events],
         }
 
@@ -158,7 +161,7 @@ class RustForm:
     dialect = Dialect.RUST
 
     def __init__(self, worker_id: str) -> None:
-        self._worker_id = worker_id
+        self.worker_id = worker_id
 
     def started(self, command: Command) -> list[Event]:
         return [self._event(command, "command.started", "STARTED", {})]
@@ -208,7 +211,7 @@ class RustForm:
         if request.path == BATCH:
             return {
                 "execution_id": command.execution_id,
-                "worker_id": self._worker_id,
+                "worker_id": self.worker_id,
                 "events": [self._item(command, event) for event in request.events],
             }
         event = request.events[0]
@@ -220,7 +223,7 @@ class RustForm:
             "status": event.status,
             "created_at": event.created_at,
             "context": event.payload,
-            "worker_id": self._worker_id,
+            "worker_id": self.worker_id,
             "meta": event.meta,
         }
 

@@ -1,0 +1,224 @@
+"""Stage 7b: a set of terminal events, sent until the plane has accepted it.
+
+What one answer means is the table `verdict`. While a set is refused it is in the outbox, and it leaves its slot:
+what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+import structlog
+
+from noetl_worker.control_plane.client import Plane, json_body, refusal, retry_after_s
+from noetl_worker.control_plane.transport import Response
+from noetl_worker.errors import ControlPlaneError, TransportError
+from noetl_worker.event_set import EventSet, SetRequest
+from noetl_worker.observability import metrics
+from noetl_worker.outbox import Outbox
+from noetl_worker.snowflake import Snowflake
+
+__all__ = ["Emitter", "Ownership", "Verdict", "verdict"]
+
+log = structlog.get_logger("noetl_worker.events")
+MAX_DOUBTFUL_TRIES: Final = 6
+"""A 500 is a client's mistake as often as a fault (wire.md 3.4); more tries only delay the report of the refusal."""
+LATE_S: Final = 30.0
+"""After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
+_MAX_DELAY_S: Final = 10.0
+
+
+class Verdict(Enum):
+    ACCEPTED = "accepted"
+    PASSING = "passing"
+    """Try again for as long as it takes."""
+    DOUBTFUL = "doubtful"
+    """Try again some times: it may pass, or be our mistake."""
+    REFUSED = "refused"
+    """The same body will never be accepted."""
+    NEW_ID = "new_id"
+    """Our event id is taken by another event."""
+
+
+def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> Verdict:
+    """What one answer to an event request means (wire.md 3.4, 3.5, 9.3 item 5, 9.4).
+
+    `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
+    """
+    status = answer.status
+    if 200 <= status < 300:
+        return Verdict.ACCEPTED
+    if status in (401, 403, 408, 425, 429, 502, 503, 504):
+        return Verdict.PASSING
+    if status >= 500:
+        if has_own_id and b"duplicate key" in answer.body:
+            # On a retry it is our own event that was stored before the answer was lost.
+            return Verdict.NEW_ID if first_try else Verdict.ACCEPTED
+        # The single route of the Python plane wraps a passing 503 into a 500 (wire.md 9.4).
+        return Verdict.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else Verdict.DOUBTFUL
+    return Verdict.REFUSED
+
+
+class Ownership(Protocol):
+    """Whether a command whose outcome is late is still ours."""
+
+    def in_doubt(self) -> bool:
+        """The delivery or the claim may have passed to another worker."""
+        ...
+
+    async def confirm(self) -> None:
+        """Ask the plane. Raises ClaimLost when somebody else has the command, or it is over."""
+        ...
+
+
+@dataclass(slots=True)
+class _Course:
+    """How the sending of one set goes."""
+
+    confirmed_at: float
+    """Monotonic time at which the command was known to be ours."""
+    tries: int = 0
+    doubtful: int = 0
+
+
+class Emitter:
+    """Sends sets. One for the whole worker; `deliver` is called concurrently."""
+
+    def __init__(self, ids: Snowflake, outbox: Outbox) -> None:
+        self.ids = ids
+        self.outbox = outbox
+
+    async def deliver(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        outside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Send the set and return when it is accepted.
+
+        Args:
+            outside: entered while a set that is on disk is refused: its slot is free meanwhile.
+
+        Raises:
+            ServerRefused: the plane will never accept this set.
+            ClaimLost: it was late, and the command is no longer ours.
+            asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
+        """
+        course = _Course(confirmed_at=-LATE_S if ownership.in_doubt() else time.monotonic())
+        self._arm(event_set)
+        if self.outbox.writes_first:
+            self.outbox.keep(event_set)
+        try:
+            with ExitStack() as waiting:
+                while event_set.requests:
+                    with metrics.event_emit(event_set.requests[0].last_event):
+                        await self._send(plane, event_set, ownership, course, lambda: waiting.enter_context(outside()))
+                    event_set.requests.pop(0)
+                    self._arm(event_set)
+                    self.outbox.accepted(event_set)
+        except asyncio.CancelledError:
+            self.outbox.keep(event_set)
+            raise
+        except Exception:
+            self.outbox.drop(event_set)
+            raise
+
+    def _arm(self, event_set: EventSet) -> None:
+        """Give the next event its id: after the ids that the plane has answered so far, and before it is kept."""
+        for request in event_set.requests[:1]:
+            if request.has_own_id and not request.body["event_id"]:
+                request.body["event_id"] = self.ids.next_id()
+
+    async def _send(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        course: _Course,
+        leave_slot: Callable[[], None],
+    ) -> None:
+        is_inside = True
+        while True:
+            if time.monotonic() - course.confirmed_at > LATE_S:
+                await ownership.confirm()
+                course.confirmed_at = time.monotonic()
+            request = event_set.requests[0]
+            answer, how, reason = await self._try(plane, event_set, request)
+            if how is Verdict.ACCEPTED:
+                return
+            course.tries += 1
+            course.doubtful += how in (Verdict.DOUBTFUL, Verdict.NEW_ID)
+            if answer is not None and (how is Verdict.REFUSED or course.doubtful >= MAX_DOUBTFUL_TRIES):
+                raise refusal(f"{request.last_event} after {course.tries} tries", answer)
+            if self.outbox.keep(event_set) and is_inside:
+                is_inside = False
+                leave_slot()
+            metrics.EVENT_EMIT_RETRIES.labels(request.last_event).inc()
+            delay_s = self._delay_s(course.tries, answer)
+            log.warning(
+                "events_not_accepted",
+                **event_set.who(),
+                tries=course.tries,
+                next_try_s=round(delay_s, 2),
+                reason=reason,
+            )
+            await asyncio.sleep(delay_s)
+
+    async def _try(
+        self, plane: Plane, event_set: EventSet, request: SetRequest
+    ) -> tuple[Response | None, Verdict, str]:
+        """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
+        first_try, request.was_tried = not request.was_tried, True
+        try:
+            answer = await plane.post_events(request.path, request.body, request.headers)
+        except TransportError as error:
+            return None, Verdict.PASSING, str(error)
+        how = verdict(answer, first_try=first_try, has_own_id=request.has_own_id)
+        if how is Verdict.ACCEPTED:
+            self.observe(answer)
+            return answer, how, ""
+        if how is Verdict.NEW_ID:
+            request.body["event_id"], request.was_tried = self.ids.next_id(), False
+        elif how is Verdict.PASSING and await self._stored_but_not_processed(plane, event_set, answer):
+            rescue = request.rescue()
+            log.warning("batch_rescued", **event_set.who())
+            if rescue is None:
+                return answer, Verdict.ACCEPTED, ""
+            event_set.requests[0] = rescue
+            return await self._try(plane, event_set, rescue)
+        return answer, how, str(refusal(request.path, answer))
+
+    async def _stored_but_not_processed(self, plane: Plane, event_set: EventSet, answer: Response) -> bool:
+        """The Python plane's `ack_timeout`: the rows are stored, the engine never sees them, and the same key is from
+        then on answered as an accepted duplicate (wire.md 9.4). Its batch status says so."""
+        body = json_body(answer)
+        detail = body.get("detail") if isinstance(body, dict) else None
+        if answer.status != 503 or not isinstance(detail, dict) or detail.get("code") != "ack_timeout":
+            return False
+        try:
+            return await plane.batch_state(str(detail.get("request_id"))) == "failed"
+        except ControlPlaneError as error:
+            log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+            return True
+
+    def observe(self, answer: Response) -> None:
+        """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""
+        body = json_body(answer)
+        if not isinstance(body, dict):
+            return
+        for event_id in (body.get("event_id"), *(body.get("event_ids") or [])):
+            if isinstance(event_id, int):
+                self.ids.observe(event_id)
+
+    @staticmethod
+    def _delay_s(tries: int, answer: Response | None, draw: Callable[[], float] = random.random) -> float:
+        floor_s = (retry_after_s(answer) if answer is not None else None) or 0.0
+        return floor_s + min(_MAX_DELAY_S, 0.1 * 2.0 ** min(tries, 10)) * (0.1 + 0.9 * draw())

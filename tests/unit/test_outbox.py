@@ -1,0 +1,407 @@
+"""Outcomes on disk: kept while they are refused, taken over from the dead, never in the way when the disk is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker import emitter as emitter_module
+from noetl_worker.adoption import Adoption
+from noetl_worker.concurrency import InFlight, Seen, Slots
+from noetl_worker.control_plane.client import ControlPlaneClient
+from noetl_worker.control_plane.dialects import event_form
+from noetl_worker.emitter import Emitter
+from noetl_worker.errors import ClaimLost, ServerRefused
+from noetl_worker.event_set import EventSet, SetRequest
+from noetl_worker.events import CommandEvents
+from noetl_worker.models import AlreadyFinished, Dialect, Report
+from noetl_worker.outbox import Outbox
+from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, settings
+
+OK = Report(status="success", context={"ok": True}, response={"ok": True})
+
+
+def event_set(event_id: int = 7, worker_id: str = "dead-worker", **changes: Any) -> EventSet:
+    body = {"execution_id": "1", "worker_id": worker_id, "events": [{"name": "call.done", "payload": {}}]}
+    request = SetRequest("/api/events/batch", body, f"key-{event_id}")
+    fields: dict[str, Any] = {"server_url": URL, "dialect": Dialect.PYTHON, "requests": [request], **changes}
+    return EventSet(event_id, 1, f"c-{event_id}", "start", worker_id, **fields)
+
+
+def box(directory: Path, when: str = "on_failure", *, max_rows: int = 10, max_bytes: int = 1_000_000) -> Outbox:
+    made = Outbox(when, directory, max_rows=max_rows, max_bytes=max_bytes)
+    OPEN.append(made)
+    return made
+
+
+OPEN: list[Outbox] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
+
+
+# ── the files ──
+
+
+def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: Path) -> None:
+    script = (
+        "import sys, signal, os; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path\n"
+        "from unit.test_outbox import box, event_set\n"
+        "ours = box(Path(sys.argv[1])); assert ours.keep(event_set(7)); assert ours.keep(event_set(8))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path), *sys.path], timeout=30)
+    assert died.returncode == -signal.SIGKILL
+    ours = box(tmp_path)
+    adopted = sorted(ours.adopt(), key=lambda one: one.event_id)
+    assert [(one.event_id, one.command_id, one.worker_id) for one in adopted] == [
+        (7, "c-7", "dead-worker"),
+        (8, "c-8", "dead-worker"),
+    ]
+    assert adopted[0].requests[0].idempotency_key == "key-7"
+    assert adopted[0].requests[0].was_tried, "a duplicate key would be its own event"
+    assert len(list(tmp_path.glob("*.lock"))) == 1, "the dead one's files are gone, ours is here"
+    ours.drop(adopted[0])
+    ours.close()
+    assert [one.event_id for one in box(tmp_path).adopt()] == [8], "what was not told waits for the next one"
+
+
+def test_file_of_a_living_owner_is_left_alone(tmp_path: Path) -> None:
+    living = box(tmp_path)
+    living.keep(event_set())
+    assert box(tmp_path).adopt() == []
+    living.close()
+
+
+def test_outbox_without_rows_leaves_no_files(tmp_path: Path) -> None:
+    ours, one = box(tmp_path), event_set()
+    ours.keep(one)
+    ours.drop(one)
+    ours.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_outbox_says_so_until_there_is_room_and_keeps_what_it_has(tmp_path: Path) -> None:
+    ours, sets = box(tmp_path, max_rows=4), [event_set(number) for number in range(5)]
+    assert [ours.keep(one) for one in sets] == [True, True, True, True, False]
+    assert ours.is_full
+    assert ours.keep(sets[0]), "a set that is in may be written again"
+    ours.drop(sets[0])
+    assert not ours.is_full
+    ours.close()
+
+
+def test_bytes_are_bounded_too(tmp_path: Path) -> None:
+    ours = box(tmp_path, max_bytes=100)
+    assert ours.keep(event_set())
+    assert ours.is_full
+    ours.close()
+
+
+def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    ours = box(blocked / "outbox")
+    assert [ours.keep(event_set(1)), ours.keep(event_set(2))] == [False, False]
+    said = capsys.readouterr().out
+    assert said.count("outbox_not_writable") == 1
+    assert "NOETL_WORKER_OUTBOX_DIR" in said
+    ours.close()
+
+
+def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path) -> None:
+    ours = box(tmp_path)
+    assert ours.keep(event_set(1))
+    assert ours._database is not None
+    ours._database.execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
+    large = event_set(2)
+    large.requests[0].body["filler"] = "x" * 100_000
+    assert not ours.keep(large)
+    assert isinstance(ours._trouble, str)
+    assert "full" in ours._trouble
+    ours._database.execute("PRAGMA max_page_count=1000000")
+    assert ours.keep(large), "and it works again when there is room"
+    assert ours._trouble is None
+
+
+def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = box(tmp_path)
+    dead.keep(event_set(7))
+    assert dead._database is not None
+    with dead._database:
+        dead._database.execute("INSERT INTO event_sets VALUES ('x', '{\"not\": \"a set\"}')")
+    dead.close()
+    assert [one.event_id for one in box(tmp_path).adopt()] == [7]
+    assert "outbox_row_unreadable" in capsys.readouterr().out
+
+
+def test_off_writes_nothing(tmp_path: Path) -> None:
+    ours = box(tmp_path, "off")
+    assert not ours.keep(event_set())
+    assert ours.adopt() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── sending ──
+
+
+def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **kwargs: Any) -> ScriptedTransport:
+    at, transport = plane(script, dialect)
+
+    async def go() -> None:
+        told = CommandEvents(command(dialect), at, event_form(dialect, "w-1"), ours, hold_s=5.0, **kwargs)
+        told.start()
+        await told.finish(OK, Ours())
+
+    asyncio.run(go())
+    return transport
+
+
+def accepting(refusals: int, seen: list[int] | None = None, directory: Path | None = None) -> Any:
+    left = [refusals]
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if seen is not None and directory is not None:
+            seen.append(rows_on_disk(directory))
+        if left[0] > 0:
+            left[0] -= 1
+            return answer(503, {})
+        return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
+
+    return script
+
+
+def rows_on_disk(directory: Path) -> int:
+    total = 0
+    for path in directory.glob("*.sqlite3"):
+        with sqlite3.connect(path) as database:
+            total += database.execute("SELECT count(*) FROM event_sets").fetchone()[0]
+        database.close()
+    return total
+
+
+def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:
+    tell(emitter(tmp_path), accepting(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(tmp_path: Path, dialect: Dialect) -> None:
+    seen: list[int] = []
+    ours = emitter(tmp_path)
+    tell(ours, accepting(2, seen, tmp_path), dialect)
+    assert seen[:3] == [0, 1, 1]
+    assert ours.outbox.is_empty
+    assert rows_on_disk(tmp_path) == 0
+    ours.outbox.close()
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_always_writes_before_the_first_try(tmp_path: Path, dialect: Dialect) -> None:
+    seen: list[int] = []
+    ours = emitter(tmp_path, "always")
+    tell(ours, accepting(0, seen, tmp_path), dialect)
+    assert set(seen) == {1}
+    assert rows_on_disk(tmp_path) == 0
+    ours.outbox.close()
+
+
+def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: Path) -> None:
+    free: dict[str, list[int]] = {"disk": [], "memory": []}
+    for where, ours in (("disk", emitter(tmp_path)), ("memory", emitter())):
+        slots = Slots(1)
+        slots.take()
+        inner = accepting(2)
+
+        def script(*request: Any, where: str = where, slots: Slots = slots, inner: Any = inner) -> Any:
+            free[where].append(slots.free())
+            return inner(*request)
+
+        tell(ours, script, outside=slots.waiting)
+        assert slots.free() == 0, "it is back in its slot"
+        ours.outbox.close()
+    assert free == {"disk": [0, 1, 1], "memory": [0, 0, 0]}
+
+
+def test_cancelled_set_is_left_on_disk(tmp_path: Path) -> None:
+    at, _ = plane(lambda *_: answer(503, {}))
+    ours = emitter(tmp_path)
+
+    async def go() -> None:
+        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), ours, hold_s=5.0)
+        telling = asyncio.ensure_future(told.finish(OK, Ours()))
+        while ours.outbox.is_empty:
+            await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.wait({telling})
+
+    asyncio.run(go())
+    ours.outbox.close()
+    [left] = box(tmp_path).adopt()
+    assert left.event_id == command().event_id
+
+
+def test_set_that_the_plane_refuses_for_good_leaves_the_disk(tmp_path: Path) -> None:
+    answers = [answer(503, {}), answer(422, {})]
+    ours = emitter(tmp_path)
+    with pytest.raises(ServerRefused):
+        tell(ours, lambda *_: answers.pop(0))
+    assert ours.outbox.is_empty
+    ours.outbox.close()
+
+
+def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emitter_module, "LATE_S", 0.02)
+    at, transport = plane(lambda *_: answer(503, {}))
+    ours = emitter(tmp_path)
+
+    class Lost(Ours):
+        async def confirm(self) -> None:
+            raise ClaimLost(AlreadyFinished("somebody else did it"))
+
+    async def go() -> None:
+        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), ours, hold_s=5.0)
+        await told.finish(OK, Lost())
+
+    with pytest.raises(ClaimLost):
+        asyncio.run(go())
+    assert transport.sent, "it was tried while it was not late"
+    assert ours.outbox.is_empty
+    ours.outbox.close()
+
+
+def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answered(tmp_path: Path) -> None:
+    far = (1 << 62) + 5
+
+    def script(method: str, path: str, body: Any) -> Any:
+        return answer(202, {"event_ids": [far]}) if "batch" in path else answer(200, {"event_id": body["event_id"]})
+
+    ours = emitter(tmp_path, "always")
+    transport = tell(ours, script, Dialect.RUST)
+    ours.outbox.close()
+    assert transport.bodies("/api/events")[0]["event_id"] > far
+
+
+# ── adoption ──
+
+
+def adopt(directory: Path, script: Any, in_flight: InFlight | None = None) -> tuple[ScriptedTransport, InFlight]:
+    """Everything that is left in `directory`, told by a new worker to the plane of `script`."""
+    transport, flight, ours = (
+        ScriptedTransport(script),
+        InFlight() if in_flight is None else in_flight,
+        emitter(directory),
+    )
+
+    async def go() -> None:
+        client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python"))
+        adoption = Adoption(client, ours, flight)
+        adoption.look()
+        while not ours.outbox.is_empty:
+            await asyncio.sleep(0.001)
+        await adoption.stop()
+
+    asyncio.run(go())
+    ours.outbox.close()
+    return transport, flight
+
+
+def left_behind(directory: Path) -> None:
+    dead = box(directory)
+    dead.keep(event_set())
+    dead.close()
+
+
+def claim_then(claim: Any, told: list[str]) -> Any:
+    def script(method: str, path: str, body: Any) -> Any:
+        told.append(path)
+        if path.endswith("/claim"):
+            assert body == {"worker_id": "dead-worker"}, "asked in the name of the dead one"
+            return claim
+        return answer(202, {})
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        answer(409, {"detail": {"code": "active_claim", "worker_status": "running"}}),
+        answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"}),
+    ],
+    ids=["the dead one had started", "claimed again in its name"],
+)
+def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_path: Path, claim: Any) -> None:
+    left_behind(tmp_path)
+    told: list[str] = []
+    transport, flight = adopt(tmp_path, claim_then(claim, told))
+    assert told == ["/api/commands/7/claim", "/api/events/batch"]
+    assert transport.sent[-1][3]["idempotency-key"] == "key-7"
+    assert flight.look("c-7", 3) is Seen.FINISHED, "a delivery of it runs nothing any more"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        answer(409, {"detail": {"code": "active_claim", "worker_id": "another"}}),
+        answer(409, {"detail": {"code": "already_terminal"}}),
+    ],
+    ids=["another holds it", "it is over"],
+)
+def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, claim: Any) -> None:
+    left_behind(tmp_path)
+    told: list[str] = []
+    _, flight = adopt(tmp_path, claim_then(claim, told))
+    assert told == ["/api/commands/7/claim"]
+    assert flight.look("c-7", 3) is Seen.NEW
+    assert list(tmp_path.glob("*.sqlite3")) == []
+
+
+def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:
+    left_behind(tmp_path)
+    flight, answers = (
+        InFlight(),
+        [answer(503, {}), answer(503, {}), answer(409, {"detail": {"code": "already_terminal"}})],
+    )
+    looks: list[Seen] = []
+
+    def script(method: str, path: str, body: Any) -> Any:
+        looks.append(flight.look("c-7", 3))
+        return answers.pop(0)
+
+    adopt(tmp_path, script, flight)
+    assert looks == [Seen.PUBLISHED_AGAIN] * 3
+
+
+def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> None:
+    for number in range(5):
+        dead = box(tmp_path)
+        dead.keep(event_set(number))
+        dead.close()
+    one, other = box(tmp_path), box(tmp_path)
+    found = [*one.adopt(), *other.adopt()]
+    assert sorted(each.event_id for each in found) == [0, 1, 2, 3, 4]
