@@ -1,0 +1,215 @@
+"""Messages on NATS subjects and JetStream streams, for the `nats` and `subscription` tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.json_text import dumps
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.nats_payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.nats_tool import NatsConfig
+
+__all__ = ["MESSAGES", "give_back", "pull"]
+
+_ANSWER_GRACE_S: Final = 2.0
+"""How long after a pull's own end its last status may take to arrive."""
+_MESSAGE_ID: Final = "Nats-Msg-Id"
+
+
+async def _publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    """Core NATS: nobody says whether anyone received it; the server has it when this returns."""
+    content = _content(client, config)
+    await client.publish(config.subject, content, headers=as_headers(config.headers))
+    await client.flush()
+    return {"subject": config.subject, "size": len(content)}
+
+
+async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    headers = dict(config.headers)
+    if config.message_id is not None:
+        headers[_MESSAGE_ID] = config.message_id
+    ack = await client.jetstream().publish(
+        config.subject, _content(client, config), stream=config.stream, headers=as_headers(headers)
+    )
+    return {"stream": ack.stream, "seq": ack.seq, "duplicate": bool(ack.duplicate)}
+
+
+async def _request(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    import nats.errors
+
+    timeout_s = config.timeout_ms / 1000
+    try:
+        answer = await client.request(
+            config.subject, _content(client, config), timeout=timeout_s, headers=as_headers(config.headers)
+        )
+    except nats.errors.NoRespondersError as error:
+        text = f"request failed: nobody answers requests on {config.subject!r}"
+        raise ToolError(text, kind="connection", retryable=True, code="no_responders") from error
+    return {"subject": config.subject, "data": as_value(answer.data), "headers": dict(answer.headers or {})}
+
+
+async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    """At most `batch` messages within `timeout_ms`; those returned are acked, unless `ack` is false."""
+    assert config.stream is not None
+    assert config.consumer is not None
+    pulled = await pull(client, config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
+    messages = [_message(one, with_ack_id=not config.ack) for one in pulled]
+    if config.ack:
+        for one in pulled:
+            await one.ack()
+        await client.flush()
+    return {
+        "stream": config.stream,
+        "consumer": config.consumer,
+        "count": len(messages),
+        "messages": messages,
+        "acked": len(messages) if config.ack else 0,
+    }
+
+
+def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
+    meta = message.metadata
+    whole: dict[str, JsonValue] = {
+        "subject": message.subject,
+        "stream_seq": meta.sequence.stream,
+        "consumer_seq": meta.sequence.consumer,
+        "delivered": meta.num_delivered,
+        "pending": meta.num_pending,
+        "data": as_value(message.data),
+        "headers": dict(message.headers or {}),
+    }
+    return {**whole, "ack_id": message.reply} if with_ack_id else whole
+
+
+async def _get_message(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    context = client.jetstream()
+    if config.seq is not None:
+        found = await context.get_msg(config.stream, seq=config.seq)
+    elif config.subject is not None:
+        found = await context.get_msg(config.stream, subject=config.subject)
+    else:
+        info = await context.stream_info(config.stream)
+        if info.state.messages == 0:
+            raise ToolError(f"js_get_msg failed: stream {config.stream!r} is empty", kind="not_found")
+        found = await context.get_msg(config.stream, seq=info.state.last_seq)
+    return {
+        "stream": config.stream,
+        "subject": found.subject,
+        "seq": found.seq,
+        "data": as_value(found.data),
+        "headers": dict(found.headers or {}),
+    }
+
+
+async def _stream_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    info = await client.jetstream().stream_info(config.stream)
+    settings, state = info.config, info.state
+    return {
+        "stream": settings.name,
+        "config": {
+            "name": settings.name,
+            "subjects": list(settings.subjects or []),
+            "max_msgs": settings.max_msgs,
+            "max_bytes": settings.max_bytes,
+        },
+        "state": {
+            "messages": state.messages,
+            "bytes": state.bytes,
+            "first_seq": state.first_seq,
+            "last_seq": state.last_seq,
+            "consumer_count": state.consumer_count,
+        },
+    }
+
+
+def _content(client: Any, config: NatsConfig) -> bytes:
+    content = as_bytes(config.data, config.encoding)
+    if len(content) > client.max_payload:
+        raise ConfigurationError(
+            f"nats: the data has {len(content)} bytes, the server takes {client.max_payload}; "
+            "put it into an object store (object_put) and publish its name"
+        )
+    return content
+
+
+# ── pulling ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
+    """At most `batch` messages of a durable pull consumer within `timeout_s`; none of them is acked.
+
+    One pull request whose time and size the server bounds, on an inbox of its own: when this returns, nothing of
+    it is left on the way. nats-py's `fetch` hides a deleted consumer and can leave a message waiting.
+
+    Raises:
+        ToolError: the stream or consumer is not there, or is none that can be pulled from.
+    """
+    inbox = client.new_inbox()
+    arrived: asyncio.Queue[Any] = asyncio.Queue()
+    subscription = await client.subscribe(inbox, cb=arrived.put)
+    messages: list[Any] = []
+    try:
+        wanted = {"batch": batch, "expires": int(timeout_s * 1_000_000_000), "max_bytes": MAX_RESULT_BYTES}
+        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=inbox)
+        deadline = asyncio.get_running_loop().time() + timeout_s + _ANSWER_GRACE_S
+        while len(messages) < batch:
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                one = await asyncio.wait_for(arrived.get(), max(0.0, left))
+            except (asyncio.TimeoutError, TimeoutError):  # the status got lost with a server that went away
+                break
+            status = (one.headers or {}).get("Status")
+            if status is None:
+                messages.append(one)
+            elif _ends(status, (one.headers or {}).get("Description", ""), stream, consumer, bool(messages)):
+                break
+    except BaseException:
+        await give_back(client, messages)
+        raise
+    finally:
+        await subscription.unsubscribe()
+    return messages
+
+
+async def give_back(client: Any, messages: list[Any]) -> None:
+    """Let others have them now instead of after the consumer's ack_wait."""
+    if client.is_connected:
+        for one in messages:
+            await one.nak()
+
+
+def _ends(status: str, description: str, stream: str, consumer: str, has_messages: bool) -> bool:
+    """Whether a pull's status is its ordinary end. Raises ToolError for the others; 100 is a heartbeat."""
+    if status == "100":
+        return False
+    what = f"js_consume failed: consumer {consumer!r} of stream {stream!r}"
+    text = description.lower()
+    if status == "503":
+        raise ToolError(f"{what} does not answer: it must exist before", kind="not_found")
+    if status == "409" and "deleted" in text:
+        raise ToolError(f"{what} was deleted", kind="not_found")
+    if status == "409" and "push" in text:
+        raise ToolError(f"{what} is a push consumer; a pull consumer is needed", kind="client_error")
+    if status == "409" and "size exceeds" in text and not has_messages:
+        raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="client_error")
+    if status == "409" and "maxwaiting" in text.replace(" ", ""):
+        raise ToolError(f"{what} has too many waiting pulls", kind="rate_limit", retryable=True)
+    if status in ("404", "408", "409"):
+        return True
+    raise ToolError(f"{what}: {status} {description}", kind="server_error", retryable=True)
+
+
+MESSAGES: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
+    "publish": (("subject",), _publish),
+    "request": (("subject",), _request),
+    "js_publish": (("subject",), _js_publish),
+    "js_consume": (("stream", "consumer"), _consume),
+    "js_get_msg": (("stream",), _get_message),
+    "js_stream_info": (("stream",), _stream_info),
+}
+"""Operation -> (fields it requires, its function)."""

@@ -1,0 +1,250 @@
+"""Kind `nats`: key-value buckets, object stores, messages and streams of NATS (tools.md 2.11)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import nearest
+from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of
+from noetl_worker.tools.nats_kv import KEY_VALUE, OBJECTS
+from noetl_worker.tools.nats_messages import MESSAGES
+
+__all__ = ["NatsConfig", "NatsTool", "failure"]
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+MAX_BATCH: Final = 1000
+MAX_WAIT_MS: Final = 5000
+_OPERATIONS: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
+_SAME: Final = {
+    "js_request": "request",
+    "core_publish": "publish",
+    "consume": "js_consume",
+    "object_store_get": "object_get",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NatsConfig:
+    """One operation on a NATS server: key-value (kv_*), object store (object_*), messages (publish, request, js_*).
+
+    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands with
+    the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
+    """
+
+    operation: str
+    """What to do: kv_get, kv_put, kv_create, kv_update, kv_delete, kv_purge, kv_keys, kv_history, kv_watch, object_put,
+    object_get, object_info, object_list, object_delete, publish, request, js_publish, js_consume, js_get_msg,
+    js_stream_info."""
+    url: str | list[str] | None = None
+    """Server, or several; wins over the credential's."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
+    user: str | None = None
+    """User name; wins over the credential's."""
+    password: str | None = None
+    """Password; wins over the credential's."""
+    token: str | None = None
+    """Token; wins over the credential's."""
+    bucket: str | None = None
+    """Bucket of a kv_ or object_ operation."""
+    key: str | None = None
+    """Key of a kv_ operation; for kv_watch also a subject pattern such as orders.>"""
+    value: Any = None
+    """What kv_put, kv_create and kv_update store: text as it is, anything else as JSON."""
+    revision: int | None = None
+    """kv_update: the revision to replace (required); kv_get: the one to read; kv_delete: only if it is the last one."""
+    ttl: int | None = None
+    """kv_create: seconds after which the key goes by itself, where the bucket allows it; other operations ignore it."""
+    pattern: str | None = None
+    """kv_keys: only keys that match, * standing for anything; kv_watch: a subject pattern."""
+    updates_only: bool = False
+    """kv_watch: leave out the values that are there already."""
+    object: str | None = None
+    """Name of the object; use it instead of `name` where a plane takes `name` for the task's label."""
+    name: str | None = None
+    """Name of the object, when `object` is absent."""
+    data: Any = None
+    """Content of object_put, publish, js_publish and request: text as it is, anything else as JSON."""
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    """Whether `value` and `data` are given, and an object's content is returned, as text or as base64."""
+    description: str | None = None
+    """Description of a stored object."""
+    stream: str | None = None
+    """Stream of js_consume, js_get_msg and js_stream_info; for js_publish the stream that must take the message."""
+    consumer: str | None = None
+    """Durable pull consumer of js_consume."""
+    subject: str | None = None
+    """Subject of publish, request and js_publish; js_get_msg: the last message on it."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """Headers of a message; nulls are left out."""
+    message_id: str | None = None
+    """js_publish: id by which the stream drops a repetition."""
+    seq: int | None = None
+    """js_get_msg: sequence number of the message."""
+    last: bool = False
+    """js_get_msg: the stream's last message."""
+    batch: int = 100
+    """js_consume, kv_watch: at most so many; above 1000 is 1000."""
+    timeout_ms: int = 1000
+    """js_consume, kv_watch, request: how long to wait, in milliseconds; above 5000 is 5000."""
+    ack: bool = True
+    """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
+    timeout: float | None = None
+    """Longest time of the whole call in seconds; 60 when absent."""
+
+    def __post_init__(self) -> None:
+        operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
+        operation = _SAME.get(operation, operation)
+        if operation not in _OPERATIONS:
+            raise ValueError(f"unsupported operation {self.operation!r}{nearest(operation, list(_OPERATIONS))}")
+        required, _ = _OPERATIONS[operation]
+        for name in required:
+            value = self.object_name if name == "name" else getattr(self, name)
+            if value is None or (value == "" and name != "value"):
+                shown = "object' or 'name" if name == "name" else name
+                raise ValueError(f"{operation} requires '{shown}'")
+        if operation == "js_get_msg" and (self.seq, self.subject, self.last) == (None, None, False):
+            raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
+        if self.batch < 1 or self.timeout_ms < 1:
+            raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
+        self._check_names()
+        object.__setattr__(self, "operation", operation)
+        object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
+        object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
+
+    def _check_names(self) -> None:
+        for name in ("bucket", "stream", "consumer"):
+            value = getattr(self, name)
+            if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
+                raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+        if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
+            raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
+
+    @property
+    def object_name(self) -> str | None:
+        """`object`, else `name`: the label of a task may have taken the latter."""
+        return self.object or self.name
+
+
+class NatsTool:
+    """Data, always with `status: success` (kv_get: or `not_found`):
+
+    kv_get {bucket, key, value, revision}; kv_put, kv_create, kv_update {bucket, key, revision}; kv_delete, kv_purge
+    {bucket, key}; kv_keys {bucket, keys, count}; kv_history {bucket, key, entries: [{key, value, revision, operation,
+    created}], count}; kv_watch the same and `timed_out`. object_put {bucket, name, size, digest}; object_get {bucket,
+    name, data, size}; object_info {bucket, name, size, description, chunks, digest}; object_list {bucket, objects,
+    count}; object_delete {bucket, name}. publish {subject, size}; request {subject, data, headers}; js_publish {stream,
+    seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq, consumer_seq, delivered,
+    pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers}; js_stream_info {stream, config,
+    state}. Values and payloads that are JSON are parsed.
+
+    Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_create of a key
+    that is there, kv_update of another revision), auth, connection, timeout.
+
+    differs-from-upstream: kv_create, kv_update, kv_history, kv_watch, publish and request are ours; connections are
+    kept.
+    """
+
+    kind: ClassVar[str] = "nats"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = NatsConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {
+        "nats_url": "url",
+        "servers": "url",
+        "username": "user",
+        "nats_user": "user",
+        "nats_password": "password",
+        "nats_token": "token",
+        "object_name": "object",
+        "payload": "data",
+        "msg_id": "message_id",
+        "last_revision": "revision",
+    }
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._connections = Connections()
+
+    async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
+        login = Login(config.url, config.auth, config.user, config.password, config.token)
+        address = await address_of("nats", login, context)
+        if config.ttl is not None and config.operation != "kv_create":
+            context.logger.warning("nats_ttl_ignored", operation=config.operation, bucket=config.bucket)
+        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
+        try:
+            data = await asyncio.wait_for(self._call(address, config), timeout_s)
+        except (asyncio.TimeoutError, TimeoutError) as error:
+            if refusal := self._connections.refusal(address):
+                raise _not_permitted(config.operation, refusal) from error
+            return ToolResult.timed_out(timeout_s)
+        return ToolResult.success({"status": "success", **data})
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
+
+    async def _call(self, address: Address, config: NatsConfig) -> Mapping[str, JsonValue]:
+        import nats.errors
+
+        _, operate = _OPERATIONS[config.operation]
+        async with self._connections.lease(address) as client:
+            try:
+                found: Mapping[str, JsonValue] = await operate(client, config)
+            except (nats.errors.Error, OSError) as error:
+                raise failure(config.operation, error, self._connections.refusal(address)) from error
+            return found
+
+
+def failure(operation: str, error: Exception, refusal: str | None) -> ToolError:
+    """What an error of the library is in our taxonomy.
+
+    `refusal`: what the server said about a missing permission; it never answers such a request, so only a timeout
+    would be seen.
+    """
+    import nats.errors
+    from nats.js import errors as js_errors
+
+    if refusal is not None and isinstance(error, nats.errors.TimeoutError):
+        return _not_permitted(operation, refusal)
+    text = _text_of(error)
+    kind, retryable, code = "client_error", False, type(error).__name__
+    if isinstance(error, js_errors.KeyWrongLastSequenceError):
+        code = "wrong_last_sequence"
+    elif isinstance(error, (js_errors.NotFoundError, js_errors.NoStreamResponseError)):
+        kind = "not_found"
+    elif isinstance(error, js_errors.DigestMismatchError):
+        kind, retryable = "parse", True
+    elif isinstance(error, nats.errors.TimeoutError):
+        kind, retryable = "timeout", True
+    elif isinstance(error, (js_errors.ServiceUnavailableError, js_errors.ServerError)):
+        kind, retryable = "server_error", True
+    elif isinstance(error, (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError, OSError)):
+        kind, retryable = "connection", True
+    return ToolError(f"{operation} failed: {text}", kind=kind, retryable=retryable, code=code)
+
+
+def _not_permitted(operation: str, refusal: str) -> ToolError:
+    return ToolError(f"{operation} failed: {refusal}", kind="auth", code="permissions_violation")
+
+
+_WORDS: Final[Mapping[str, str]] = {
+    "BucketNotFoundError": "the bucket does not exist",
+    "ObjectNotFoundError": "the object does not exist",
+    "NoStreamResponseError": "no stream takes messages on this subject",
+    "InvalidKeyError": "the key may have letters, digits and - / _ = . only",
+    "TimeoutError": "the server did not answer in time",
+}
+"""Where the library's own text is only a class name."""
+
+
+def _text_of(error: Exception) -> str:
+    said = getattr(error, "description", None)
+    return str(said or _WORDS.get(type(error).__name__) or str(error) or type(error).__name__)
