@@ -1,18 +1,100 @@
-"""`noetl-worker tools`: the kinds that are registered, and plug-ins that do not load."""
+"""`noetl-worker tools`: the kinds of this installation, what one of them takes, JSON Schemas, and docs/tools.md."""
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from noetl_worker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.contract import Tool
+    from noetl_worker.tools.registry import Registry
 
 __all__ = ["tools"]
 
+PLAIN_WIDTH: Final = 200
 
-def tools() -> None:
-    """List the tool kinds of this installation."""
+
+def tools(
+    kind: Annotated[str | None, typer.Argument(help="A tool kind or an alias of one; none: list them all.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="JSON Schema (2020-12) of the kind, or of all by kind.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="With --schema: unknown fields do not validate.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/tools.md: built-in kinds only.")] = False,
+) -> None:
+    """List the tool kinds of this installation, or show what one takes."""
     from noetl_worker.tools.registry import Registry
 
-    registry = Registry()
-    for kind in registry.kinds():
-        typer.echo(kind)
+    registry = Registry(plugins=not markdown)
+    try:
+        chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds())]
+    except ConfigurationError as error:
+        typer.echo(f"noetl-worker tools: {error}", err=True)
+        raise typer.Exit(2) from None
+    if markdown:
+        from noetl_worker.tools.reference import reference_markdown
+
+        typer.echo(reference_markdown(chosen), nl=False)
+    elif schema:
+        _print_schemas(chosen, strict=strict, by_kind=kind is None)
+    elif kind:
+        _print_kind(chosen[0])
+    else:
+        _print_list(registry, chosen)
+
+
+def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> None:
+    from noetl_worker.tools.schema import json_schema
+
+    schemas = {tool.kind: json_schema(tool, strict=strict) for tool in chosen}
+    typer.echo(json.dumps(schemas if by_kind else schemas[chosen[0].kind], indent=2, default=str))
+
+
+def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
+    from noetl_worker.tools.description import describe_kind
+    from noetl_worker.tools.requirements import missing
+
+    table = Table(Column("kind", no_wrap=True), "also", "what it does", "to be installed")
+    for tool in chosen:
+        one = describe_kind(tool)
+        table.add_row(one.kind, ", ".join(one.aliases), escape(one.summary), escape(", ".join(missing(tool))))
+    _show(table)
     for broken in registry.broken:
         typer.echo(f"noetl-worker: {broken}", err=True)
+
+
+def _print_kind(tool: Tool[Any]) -> None:
+    from noetl_worker.tools.description import describe_kind
+    from noetl_worker.tools.guide import guide_of
+    from noetl_worker.tools.reference import default_text
+    from noetl_worker.tools.requirements import missing
+
+    one, guide = describe_kind(tool), guide_of(tool)
+    names = ", ".join((one.kind, *one.aliases))
+    typer.echo(f"{names}\n\n{one.text}\n")
+    for what in missing(tool):
+        typer.echo(f"To be installed: {what}\n")
+    table = Table(Column("field", no_wrap=True), "also", "type", "default", "meaning")
+    for field in one.fields:
+        row = (field.name, ", ".join(field.spellings), field.type, default_text(field), field.meaning)
+        table.add_row(*map(escape, row))
+    _show(table)
+    for title, text in (("Example", guide.example), ("Result", guide.result), ("Worth knowing", guide.traps)):
+        if text:
+            typer.echo(f"\n{title}\n\n{text}")
+    if guide.errors:
+        typer.echo("\nFailures\n\n" + "\n".join(f"{name}: {when}" for name, when in guide.errors.items()))
+
+
+def _show(table: Table) -> None:
+    console = Console()
+    if not console.is_terminal:  # in a file or a pipe there is no width to keep to, and a cut name is of no use
+        console = Console(width=PLAIN_WIDTH)
+    console.print(table, crop=False)

@@ -37,6 +37,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "rhai": "noetl_worker.tools.rhai:RhaiTool",
     "duckdb": "noetl_worker.tools.duckdb:DuckdbTool",
     "postgres": "noetl_worker.tools.postgres:PostgresTool",
+    "nats": "noetl_worker.tools.nats_tool:NatsTool",
 }
 _KIND_ALIASES: Final[Mapping[str, str]] = {"ducklake": "duckdb", "playbooks": "playbook", "pipeline": "task_sequence"}
 
@@ -216,6 +217,12 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
         raise ConfigurationError(f"tool {kind!r}: `config_model` must be a dataclass, not {model!r}")
     if not inspect.iscoroutinefunction(getattr(tool, "run", None)):
         raise ConfigurationError(f"tool {kind!r}: `run` must be an async method")
+    named = {*getattr(tool, "raw_fields", ()), *getattr(tool, "field_aliases", {}).values()}
+    if not named <= fields.names_of(model):
+        lacking = ", ".join(sorted(named - fields.names_of(model)))
+        raise ConfigurationError(
+            f"tool {kind!r}: its config_model has no field {lacking}, named in raw_fields or field_aliases"
+        )
     return (kind, *getattr(tool, "aliases", ()))
 
 

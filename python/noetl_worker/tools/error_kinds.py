@@ -1,0 +1,54 @@
+"""The words of `output.error.kind`: what a playbook's rules and the events tell a failure by.
+
+Most are the Python worker's (tools.md 5.6), so that playbooks written for it hold; the others it calls `unknown`.
+The built-in tools use no word that is not here; a plug-in may, but a playbook author will look here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+__all__ = ["ERROR_KINDS", "ErrorKind"]
+
+
+class ErrorKind(NamedTuple):
+    """One kind of failure."""
+
+    meaning: str
+    retryable: str
+    """Whether the same call may succeed later: yes, no, or what it depends on. `output.error.retryable` has the answer
+    for one failure."""
+
+
+ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
+    "configuration": ErrorKind("the tool's config is wrong or incomplete, or the kind is not there", "no"),
+    "template": ErrorKind("a template does not compile or cannot be rendered", "no"),
+    "auth": ErrorKind("a credential cannot be resolved, or the other side refuses it", "if it could not be fetched"),
+    "connection": ErrorKind(
+        "the other side cannot be reached, or the connection broke", "if nothing can have happened"
+    ),
+    "timeout": ErrorKind("the call took longer than it may", "yes"),
+    "rate_limit": ErrorKind("the other side asks for fewer calls (HTTP 429)", "yes"),
+    "not_found": ErrorKind("what was asked for is not there (HTTP 404, no such database, bucket or key)", "no"),
+    "client_error": ErrorKind("the other side refuses the request as it is (other HTTP 4xx)", "no"),
+    "server_error": ErrorKind("the other side failed (HTTP 5xx)", "yes"),
+    "schema": ErrorKind("data has another structure than the one that is needed", "no"),
+    "parse": ErrorKind("an answer cannot be read as what it says it is", "no"),
+    "transform": ErrorKind("data cannot be turned into what was asked for", "no"),
+    "process": ErrorKind("a process cannot be started, ended with an exit code other than 0, or died", "if it died"),
+    "python": ErrorKind("Python code of the playbook raised, or its result is no JSON", "no"),
+    "execution": ErrorKind("a script raised, or ended in an error", "no"),
+    "resource": ErrorKind("a limit was reached: operations, memory, size", "no"),
+    "cancelled": ErrorKind("the call was stopped from outside", "yes"),
+    "playbook": ErrorKind("a child execution failed or was cancelled", "no"),
+    "policy": ErrorKind("a rule of a task sequence ended it, or its retries are used up", "no"),
+    "db_syntax": ErrorKind("SQL that does not parse, or names what is not there (SQLSTATE 42)", "no"),
+    "db_constraint": ErrorKind("a constraint of the database was violated (SQLSTATE 23)", "no"),
+    "db_transaction": ErrorKind("a deadlock or serialization failure (SQLSTATE 40), or a failed transaction", "if 40"),
+    "db_lock": ErrorKind("a lock could not be had in time (SQLSTATE 55P03)", "yes"),
+    "db_resources": ErrorKind("the database is out of connections, memory or disk (SQLSTATE 53)", "yes"),
+    "db_cancelled": ErrorKind("the statement was cancelled on the server (SQLSTATE 57014)", "yes"),
+    "db_error": ErrorKind("any other failure of a statement", "no"),
+    "unknown": ErrorKind("anything else; `code` names the exception", "no"),
+}

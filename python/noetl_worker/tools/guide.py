@@ -1,0 +1,59 @@
+"""The written half of a kind's documentation: an example, the result, the failures, the traps.
+
+It is a Markdown file `guides/<kind>.md` beside the tool's module, in a plug-in's package as in ours, with some of these
+headings: `## Example` (one YAML block: a step's `tool`), `## Result`, `## Errors` (`- \\`kind\\`: when`), `## Traps`.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.contract import Tool
+
+__all__ = ["Guide", "guide_of", "parse_guide"]
+
+_HEADINGS: Final = ("Example", "Result", "Errors", "Traps")
+_ERROR: Final = re.compile(r"^- `([a-z_]+)`: (.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Each part is Markdown; empty where the file has none."""
+
+    example: str = ""
+    """A step's `tool` as YAML, without the fence."""
+    result: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """Kind of failure -> when; those that every tool has are left out."""
+    traps: str = ""
+
+
+def guide_of(tool: Tool[Any]) -> Guide:
+    """The guide beside the tool's module; an empty one where there is none."""
+    package = type(tool).__module__.rpartition(".")[0]
+    if not package:
+        return Guide()
+    file = importlib.resources.files(package) / "guides" / f"{tool.kind}.md"
+    return parse_guide(file.read_text(encoding="utf-8"), tool.kind) if file.is_file() else Guide()
+
+
+def parse_guide(text: str, kind: str) -> Guide:
+    """Raises ConfigurationError for a heading or a line of `Errors` that is of another form."""
+    _, *rest = re.split(r"^## +(.+?) *$", text, flags=re.MULTILINE)
+    parts = dict(zip(rest[::2], (part.strip() for part in rest[1::2]), strict=True))
+    odd = [name for name in parts if name not in _HEADINGS]
+    if odd:
+        raise ConfigurationError(f"guide of {kind!r}: heading {odd[0]!r} is none of {', '.join(_HEADINGS)}")
+    example = parts.get("Example", "").removeprefix("```yaml\n").removesuffix("\n```")
+    errors: dict[str, str] = {}
+    for line in parts.get("Errors", "").splitlines():
+        found = _ERROR.match(line)
+        if found is None:
+            raise ConfigurationError(f"guide of {kind!r}: write {line!r} as - `kind`: when")
+        errors[found[1]] = found[2]
+    return Guide(example, parts.get("Result", ""), errors, parts.get("Traps", ""))
