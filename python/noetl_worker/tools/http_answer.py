@@ -28,18 +28,28 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 @dataclass(slots=True)
 class Content:
-    """A body: at most `limit` bytes of it; `is_cut` when there was more."""
+    """A body: at most `limit` bytes of it; `is_cut` when there was more.
+
+    Kept in the pieces it came in: a buffer that grows is moved by the allocator, which costs its size again.
+    """
 
     limit: int
-    data: bytearray = field(default_factory=bytearray)
+    size: int = 0
     is_cut: bool = False
+    pieces: list[bytes] = field(default_factory=list)
 
-    def add(self, chunk: bytes) -> None:
-        room = self.limit - len(self.data)
-        if len(chunk) > room:
+    def add(self, piece: bytes) -> None:
+        room = self.limit - self.size
+        if len(piece) > room:
             self.is_cut = True
-            chunk = chunk[:room]
-        self.data += chunk
+            piece = piece[:room]
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def take(self, ending: bytes = b"") -> bytes:
+        """The whole body, once: nothing stays here."""
+        pieces, self.pieces = [*self.pieces, ending], []
+        return b"".join(pieces)
 
 
 async def read(response: httpx.Response, limit: int) -> Content:
@@ -79,7 +89,7 @@ class _Unpacking:
 
     def add(self, chunk: bytes) -> None:
         while chunk and not self._content.is_cut:
-            room = self._content.limit - len(self._content.data)
+            room = self._content.limit - self._content.size
             try:
                 unpacked = self._stream.decompress(chunk, room + 1)
             except zlib.error:
@@ -121,40 +131,52 @@ def answer_result(response: httpx.Response, content: Content, response_type: str
 
 
 def _payload(response: httpx.Response, content: Content, response_type: str, notes: list[str]) -> JsonValue:
-    size = len(content.data)
+    size = content.size
+    if content.is_cut:
+        notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
     if response_type == "binary":
-        return _binary(content, size)
+        return _binary(content.pieces, size)
     charset = _charset(response, notes)
-    if response_type == "json" and not content.is_cut and content.data.strip():
+    whole = content.take(_cut_mark(response, size) if content.is_cut else b"")
+    if response_type == "json" and not content.is_cut and whole.strip():
         try:
-            return loads(_json_bytes(content.data, charset))
+            return loads(_json_bytes(whole, charset))
         except (DocumentError, UnicodeDecodeError):  # not JSON: given as text
             pass
-    if content.is_cut:
-        declared = response.headers.get("content-length", "")
-        whole = f" of {declared}" if declared.isdigit() and "content-encoding" not in response.headers else ""
-        content.data += f"\n[... cut after {size}{whole} bytes ...]".encode()
-        notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
     try:
-        return content.data.decode(charset)
+        return whole.decode(charset)
     except UnicodeDecodeError as error:
         if response_type == "json" and not content.is_cut and _is_binary(response):
             notes.append("body: neither JSON nor text, given as base64")
-            return _binary(content, size)
+            return _binary([whole], size)
         if not content.is_cut:  # the cut itself may split a character
             notes.append(f"body: not {charset} at byte {error.start}, unreadable bytes replaced")
-        return content.data.decode(charset, "replace")
+        return whole.decode(charset, "replace")
 
 
-def _binary(content: Content, size: int) -> dict[str, JsonValue]:
-    encoded = base64.b64encode(content.data)
-    content.data.clear()
-    return {"base64": encoded.decode("ascii"), "size": size}
+def _cut_mark(response: httpx.Response, size: int) -> bytes:
+    declared = response.headers.get("content-length", "")
+    of_how_many = f" of {declared}" if declared.isdigit() and "content-encoding" not in response.headers else ""
+    return f"\n[... cut after {size}{of_how_many} bytes ...]".encode()
 
 
-def _json_bytes(data: bytearray, charset: str) -> bytes:
+def _binary(pieces: list[bytes], size: int) -> dict[str, JsonValue]:
+    """Empties `pieces` on the way: body, base64 and text of it at once would be four times its size."""
+    texts: list[str] = []
+    rest = b""
+    pieces.reverse()
+    while pieces:
+        piece = rest + pieces.pop()
+        whole = len(piece) - len(piece) % 3
+        texts.append(base64.b64encode(piece[:whole]).decode("ascii"))
+        rest = piece[whole:]
+    texts.append(base64.b64encode(rest).decode("ascii"))
+    return {"base64": "".join(texts), "size": size}
+
+
+def _json_bytes(data: bytes, charset: str) -> bytes:
     if charset in ("utf-8", "utf8", "us-ascii", "ascii"):
-        return bytes(data[len(_BOM) :] if data.startswith(_BOM) else data)
+        return data.removeprefix(_BOM)
     return data.decode(charset).encode()
 
 

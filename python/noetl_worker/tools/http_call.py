@@ -204,10 +204,10 @@ class Call:
                     content = await read(response, max(1, config.max_response_bytes - self._received))
                 except httpx.TimeoutException as error:
                     return _silent(error, config), None
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, ssl.SSLError) as error:  # TLS 1.3 refuses a client after the handshake
                     return transport_failure(error, request), None
         if self._plan.pages is not None:
-            self._received += len(content.data)
+            self._received += content.size
         result = answer_result(response, content, config.response_type, time.monotonic() - started)
         return _without(result, authorization.params), authorization.fetched
 
@@ -316,8 +316,8 @@ def _without(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
     return dataclasses.replace(result, data={**result.data, "url": str(url)})
 
 
-def transport_failure(error: httpx.HTTPError, request: httpx.Request) -> ToolResult:
-    """The result for an answer that cannot be used. Raises ToolError when there was none.
+def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
+    """The result for an answer that cannot be used. Raises ToolError when there was none, or no request either.
 
     No answer at all is raised, as the Rust worker does: on that plane a returned failure completes the step, and an
     unreachable host would pass in silence. A task sequence's rules see both.
@@ -325,6 +325,8 @@ def transport_failure(error: httpx.HTTPError, request: httpx.Request) -> ToolRes
     place = shown(request.url)
     data: dict[str, JsonValue] = {"url": place, "status_code": None}
     text = f"{request.method} {place}: {type(error).__name__}: {error}"
+    if isinstance(error, httpx.LocalProtocolError):
+        raise ConfigurationError(f"http: the request to {place} cannot be sent: {error}") from error
     if isinstance(error, (httpx.TooManyRedirects, httpx.UnsupportedProtocol)):
         return ToolResult.failure(text, kind="client_error", code=type(error).__name__, data=data)
     if isinstance(error, httpx.DecodingError):

@@ -6,13 +6,14 @@ which would carry an `X-API-Key` to whatever host the answer names.
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
@@ -81,9 +82,8 @@ class Clients:
 
 
 def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    verify: Any = options.verify
-    if options.ca_file or options.client_cert or not options.verify:
-        verify = _tls_context(options)
+    own = options.ca_file or options.client_cert or not options.verify
+    verify = _tls_context(options) if own else _public_tls_context()
     try:
         return httpx.AsyncClient(
             verify=verify,
@@ -98,6 +98,12 @@ def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | No
         raise ConfigurationError(
             f"http: 'proxy' {_without_password(options.proxy)!r} cannot be used: {error}"
         ) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _public_tls_context() -> ssl.SSLContext:
+    """The public authorities (or SSL_CERT_FILE), read once: it takes a tenth of a second."""
+    return httpx.create_ssl_context()
 
 
 def _tls_context(options: ClientOptions) -> ssl.SSLContext:

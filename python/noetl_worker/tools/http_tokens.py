@@ -178,7 +178,7 @@ class Tokens:
             text = f"http: no answer from {place}: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True) from error
         try:
-            answer = loads(bytes(content.data))
+            answer = loads(content.take())
         except DocumentError:
             answer = None
         if response.is_success and isinstance(answer, dict):

@@ -1,0 +1,307 @@
+"""Kind `http` against a server that misbehaves: what arrives, what is cut, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.registry import Registry
+
+from .http_server import Answer, Seen, ToolServer, unused_port
+from .processes import PeakMemory, open_descriptors
+
+PEM = Path(__file__).with_name("loopback.pem")
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+def get(server: ToolServer, path: str, **config: Any) -> ToolResult:
+    return run_tool("http", {"url": server.url(path), **config})
+
+
+# ── endpoints that answer badly ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "retryable", "code"),
+    [
+        ("/drop", "Server disconnected without sending a response.", True, "RemoteProtocolError"),
+        ("/malformed", "bad Content-Length", True, "RemoteProtocolError"),
+        ("/garbage", "illegal status line", True, "RemoteProtocolError"),
+        ("/short", "peer closed connection without sending complete message body", True, "RemoteProtocolError"),
+    ],
+)
+def test_no_usable_answer_is_a_connection_error(
+    server: ToolServer, path: str, message: str, retryable: bool, code: str
+) -> None:
+    with pytest.raises(ToolError, match=message) as caught:
+        get(server, path)
+    assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("connection", retryable, code)
+    assert str(caught.value).startswith(f"GET {server.url(path)}: ")
+
+
+def test_refused_connection_and_unknown_host_are_connection_errors() -> None:
+    for host in (f"127.0.0.1:{unused_port()}", "no-such-host.invalid"):
+        with pytest.raises(ToolError, match=f"GET http://{host}/: ConnectError: ") as caught:
+            run_tool("http", {"url": f"http://{host}/?api_key=hidden"})
+        assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+        assert "hidden" not in str(caught.value)
+
+
+def test_body_that_is_not_what_it_says_is_a_parse_error(server: ToolServer) -> None:
+    result = get(server, "/badgzip")
+    assert result.error is not None
+    assert (result.error.kind, result.error.code) == ("parse", "DecodingError")
+    assert "the body is not gzip" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("path", "config", "message"),
+    [
+        ("/silent", {"timeout": 0.2}, "Execution timed out after 0.2 seconds"),
+        ("/trickle", {"timeout": 0.2}, "Execution timed out after 0.2 seconds"),
+        ("/silent", {"attempt_timeout": 0.2}, "Execution timed out after 0.2 seconds"),
+        ("/silent", {"read_timeout": 0.2}, "http: nothing came for 0.2 seconds (read_timeout)"),
+    ],
+)
+def test_every_timeout_ends_the_call(server: ToolServer, path: str, config: dict[str, Any], message: str) -> None:
+    began = time.monotonic()
+    result = get(server, path, **config)
+    assert time.monotonic() - began < 5
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.error is not None
+    assert (result.error.message, result.error.retryable) == (message, True)
+
+
+def test_connection_that_is_not_made_in_time_names_its_timeout() -> None:
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # the queue is full: later connections wait for ever
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/"
+        result = run_tool("http", {"url": url, "connect_timeout": 0.2, "timeout": 5})
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.error is not None
+    assert result.error.message == "http: no connection after 0.2 seconds (connect_timeout)"
+
+
+# ── size ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measured(server: ToolServer, path: str, **config: Any) -> tuple[ToolResult, float]:
+    """(result, how far the process grew in MiB). Not by run_tool: asyncio.run writes out its result's repr."""
+    found: list[Any] = []
+
+    async def scenario() -> None:
+        await arun_tool("http", {"url": server.url(path.replace("=100", "=1")), **config})  # what is made once is made
+        with PeakMemory() as peak:
+            found.append(await arun_tool("http", {"url": server.url(path), **config}))
+        found.append(peak.grown_mib)
+
+    asyncio.run(scenario())
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("path", ["/huge?mb=100", "/huge?mb=100&chunked"])
+@pytest.mark.parametrize("response_type", ["json", "text", "binary"])
+def test_hundred_megabytes_cost_a_bounded_amount_of_memory(server: ToolServer, path: str, response_type: str) -> None:
+    result, grown_mib = measured(server, path, response_type=response_type)
+    assert result.data["truncated"] is True
+    assert result.data["notes"] == ["body: cut after 8388608 bytes; max_response_bytes sets the limit"]
+    if response_type == "binary":
+        assert result.data["body"]["size"] == 8 << 20
+    else:
+        whole = "" if "chunked" in path else f" of {100 << 20}"
+        assert result.data["body"].endswith(f"cdef\n[... cut after 8388608{whole} bytes ...]")
+    assert grown_mib <= 32
+
+
+def test_unpacking_stops_at_the_limit(server: ToolServer) -> None:
+    result, grown_mib = measured(server, "/bomb?mb=100", max_response_bytes=1 << 20)
+    assert result.data["truncated"] is True
+    assert result.data["body"].endswith("\n[... cut after 1048576 bytes ...]")
+    assert grown_mib <= 32
+
+
+def test_cut_answers_leave_no_connection_open(server: ToolServer) -> None:
+    before = open_descriptors()
+    get(server, "/huge?mb=20", max_response_bytes=1000)
+    assert open_descriptors() <= before + 1  # the server's side may take a moment
+
+
+# ── text, bytes, JSON ───────────────────────────────────────────────────────────────────────────
+
+
+def b64(data: bytes) -> dict[str, Any]:
+    return {"base64": base64.b64encode(data).decode(), "size": len(data)}
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "response_type", "payload", "notes"),
+    [
+        (b'{"a": 1}', "text/plain", "json", {"a": 1}, None),
+        (b'\xef\xbb\xbf{"a": 1}', "application/json", "json", {"a": 1}, None),
+        ("é".encode("latin-1"), "text/plain; charset=iso-8859-1", "json", "é", None),
+        ('"é"'.encode("latin-1"), "application/json; charset=iso-8859-1", "json", "é", None),
+        (b"a", "text/plain; charset=no-such", "text", "a", ["body: the charset 'no-such' is not known, read as UTF-8"]),
+        (b"a\xffb", "text/plain", "json", "a\ufffdb", ["body: not utf-8 at byte 1, unreadable bytes replaced"]),
+        (b"a\xffb", "image/png", "json", b64(b"a\xffb"), ["body: neither JSON nor text, given as base64"]),
+        (b"a\xffb", "image/png", "text", "a\ufffdb", ["body: not utf-8 at byte 1, unreadable bytes replaced"]),
+        (b"a\xffb", "text/plain", "binary", b64(b"a\xffb"), None),
+        (b"NaN", "application/json", "json", "NaN", None),
+        (b"", "application/json", "json", "", None),
+        (b"{broken", "application/json", "json", "{broken", None),
+    ],
+)  # fmt: skip
+def test_payload_by_type_and_charset(
+    server: ToolServer, data: bytes, content_type: str, response_type: str, payload: Any, notes: list[str] | None
+) -> None:
+    result = get(server, "/bytes", params={"hex": data.hex(), "type": content_type}, response_type=response_type)
+    assert result.data["body"] == result.data["data"] == payload
+    assert result.data.get("notes") == notes
+
+
+def test_packed_answers_are_unpacked(server: ToolServer) -> None:
+    whole = b'{"packed": true}'
+    raw = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    forms = {
+        "gzip": gzip.compress(whole),
+        "gzip in two members": gzip.compress(whole[:5]) + gzip.compress(whole[5:]),
+        "deflate": zlib.compress(whole),
+        "deflate without header": raw.compress(whole) + raw.flush(),
+    }
+    for name, body in forms.items():
+        coding = name.partition(" ")[0]
+        server.routes["/packed"] = lambda seen, body=body, coding=coding: Answer(  # type: ignore[misc]
+            200, body, {"Content-Encoding": coding}
+        )
+        assert get(server, "/packed").data["data"] == {"packed": True}, name
+
+
+# ── redirects ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_credentials_do_not_follow_a_redirect_to_another_host(server: ToolServer) -> None:
+    with ToolServer() as other:
+        target = other.url("/echo")
+        result = run_tool(
+            "http",
+            {
+                "url": server.url("/redirect"),
+                "params": {"to": target},
+                "headers": {"X-Plain": "1", "X-Api-Key": "k", "Cookie": "c=1", "X-Mine": "m"},
+                "auth": {
+                    "a": {"type": "bearer", "token": "secret"},
+                    "b": {"type": "header", "header": "X-Sign", "value": "s"},
+                },
+            },
+        )
+        (seen,) = other.requests
+    assert result.data["url"] == target
+    assert server.requests[0].headers["authorization"] == "Bearer secret"
+    assert server.requests[0].headers["x-sign"] == "s"
+    for name in ("authorization", "x-api-key", "cookie", "x-sign"):
+        assert name not in seen.headers
+    assert (seen.headers["x-plain"], seen.headers["x-mine"]) == ("1", "m")
+
+
+def test_credentials_follow_a_redirect_on_the_same_host(server: ToolServer) -> None:
+    result = get(server, "/redirect?to=/echo", auth={"type": "api_key", "token": "k"})
+    assert result.data["data"]["headers"]["x-api-key"] == "k"
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "body"), [(301, "GET", ""), (303, "GET", ""), (307, "POST", "x=1"), (308, "POST", "x=1")]
+)
+def test_body_follows_where_the_status_says_so(server: ToolServer, status: int, method: str, body: str) -> None:
+    result = get(server, f"/redirect?to=/echo&status={status}", method="POST", form={"x": 1})
+    assert (result.data["data"]["method"], result.data["data"]["body"]) == (method, body)
+
+
+def test_redirects_without_an_end_and_to_another_scheme_are_client_errors(server: ToolServer) -> None:
+    endless = get(server, "/loop")
+    assert endless.error is not None
+    assert (endless.error.kind, endless.error.code) == ("client_error", "TooManyRedirects")
+    assert len(server.requests) == 11
+    scheme = get(server, "/redirect", params={"to": "file:///etc/passwd"})
+    assert scheme.error is not None
+    assert (scheme.error.kind, scheme.error.code) == ("client_error", "UnsupportedProtocol")
+
+
+# ── what is kept between commands: connections only ─────────────────────────────────────────────
+
+
+def test_cookies_of_one_command_are_not_sent_by_the_next(server: ToolServer) -> None:
+    async def scenario() -> list[Any]:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        found = [await registry.run_tool("http", {"url": server.url("/cookie")}, context) for _ in range(2)]
+        await registry.aclose()
+        return [one.data["data"]["cookie"] for one in found]
+
+    assert asyncio.run(scenario()) == [None, None]
+
+
+# ── TLS and proxies ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_certificate_nobody_vouches_for_is_refused_and_can_be_trusted() -> None:
+    with ToolServer(tls=(PEM, PEM)) as server:
+        with pytest.raises(ToolError, match="set 'ca_file' to the authority that signed it") as caught:
+            get(server, "/echo")
+        assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("connection", False, "certificate")
+        assert get(server, "/echo", ca_file=str(PEM)).status is ToolStatus.SUCCESS
+        assert get(server, "/echo", verify_ssl=False).status is ToolStatus.SUCCESS
+
+
+def test_client_certificate_is_shown() -> None:
+    with ToolServer(tls=(PEM, PEM), client_ca=PEM) as server:
+        with pytest.raises(ToolError) as caught:
+            get(server, "/echo", ca_file=str(PEM))
+        assert caught.value.kind == "connection"
+        assert get(server, "/echo", ca_file=str(PEM), client_cert=str(PEM)).status is ToolStatus.SUCCESS
+
+
+def test_request_goes_through_the_proxy(server: ToolServer) -> None:
+    def proxied(seen: Seen) -> Answer:
+        return Answer(200, b'"by proxy"')
+
+    server.routes["/some/page"] = proxied
+    result = run_tool("http", {"url": "http://example.invalid/some/page", "proxy": server.url("")})
+    assert result.data["data"] == "by proxy"
+    assert server.requests[0].headers["host"] == "example.invalid"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"ca_file": "/no/such.pem"}, "http: 'ca_file' '/no/such.pem' cannot be used: "),
+        ({"client_cert": "/no/such.pem"}, "http: 'client_cert' '/no/such.pem' cannot be used: "),
+        ({"proxy": "gopher://u:hidden@host"}, "http: 'proxy' 'gopher://host' cannot be used: "),
+    ],
+)
+def test_connection_options_that_cannot_be_used_are_configuration_errors(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool("http", {"url": "http://127.0.0.1/", **config})
+    assert str(caught.value).startswith(message)
