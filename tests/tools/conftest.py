@@ -1,12 +1,17 @@
-"""Both event loops for what starts processes."""
+"""Both event loops for what starts processes; every failure of a built-in tool has a kind that is documented."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import ToolResult
+from noetl_worker.tools import registry
+from noetl_worker.tools.error_kinds import ERROR_KINDS
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -29,3 +34,29 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             loop.close()
 
     return run_on_loop
+
+
+@pytest.fixture(autouse=True)
+def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails the test in which a built-in tool fails with a word that tools/error_kinds.py does not have."""
+    wrong: list[str] = []
+    run = registry.PreparedTool.run
+
+    async def watched(self: registry.PreparedTool) -> ToolResult:
+        try:
+            result = await run(self)
+        except ToolError as error:
+            note(self, error.kind)
+            raise
+        if result.error is not None:
+            note(self, result.error.kind)
+        return result
+
+    def note(prepared: registry.PreparedTool, kind: str) -> None:
+        is_ours = type(prepared.tool).__module__.startswith("noetl_worker.")
+        if is_ours and kind not in ERROR_KINDS:
+            wrong.append(f"{prepared.kind}: {kind}")
+
+    monkeypatch.setattr(registry.PreparedTool, "run", watched)
+    yield
+    assert wrong == [], "failures of a kind that tools/error_kinds.py does not have"
