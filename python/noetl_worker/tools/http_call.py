@@ -120,9 +120,7 @@ class Call:
         for number in range(1, pages.limit + 1):
             asked = _fingerprint(config, self._headers)
             if asked in seen:
-                return _page_failure(
-                    f"page {number} asks for the same as a page before it: 'next_call' does not move on"
-                )
+                return _page_failure(f"page {number} asks for the same as one before it: 'next_call' does not move on")
             seen.add(asked)
             names: dict[str, JsonValue] = {"_retry": {"index": number, "count": number}, pages.into: gathered}
             result, facts = await self._tried(config, names)

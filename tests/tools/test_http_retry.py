@@ -1,0 +1,331 @@
+"""Kind `http`: tries after failures, pages after successes, in every form that playbooks have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import RecordedLogger, run_tool
+from noetl_worker.tools import http_retry
+from noetl_worker.tools.http_retry import Pages, Rule
+
+from .http_server import ITEMS, ToolServer, as_json, unused_port
+
+QUICK = {"initial_delay": 0.01, "jitter": False}
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolResult:
+    return run_tool("http", {"url": server.url(path), "retry": retry}, **more)
+
+
+# ── the forms ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("retry", "rules"),
+    [
+        (None, ()),
+        (False, ()),
+        (True, (Rule(),)),
+        (5, (Rule(attempts=5),)),
+        ("5", (Rule(attempts=5),)),
+        ({"max_attempts": 2, "initial_delay": 0.5, "backoff_multiplier": 3, "max_delay": 9, "jitter": False},
+         (Rule(attempts=2, delay_s=0.5, multiplier=3.0, max_delay_s=9.0, jitter=False),)),
+        ({"max_retries": 2, "initial_delay_ms": 250, "max_delay_ms": 1000},
+         (Rule(attempts=3, delay_s=0.25, max_delay_s=1.0),)),
+        ({"attempts": 4, "backoff": "linear", "delay": "500ms"}, (Rule(attempts=4, backoff="linear", delay_s=0.5),)),
+        ({"retry_on": ["timeout", 429]}, (Rule(statuses=frozenset({429}), kinds=frozenset({"timeout"})),)),
+        ({"retry_when": "{{ a }}", "stop_when": "{{ b }}"}, (Rule(when="{{ a }}", stop_when="{{ b }}"),)),
+        ({"on_error": {"when": "{{ a }}", "max_attempts": 2}}, (Rule(when="{{ a }}", attempts=2),)),
+        ([{"when": "{{ a }}", "then": {"max_attempts": 2}}, {"when": "{{ b }}", "then": {}}],
+         (Rule(when="{{ a }}", attempts=2), Rule(when="{{ b }}"))),
+    ],
+)  # fmt: skip
+def test_every_form_of_tries(retry: Any, rules: tuple[Rule, ...]) -> None:
+    assert http_retry.parse(retry) == http_retry.Plan(rules)
+
+
+def test_whole_hundreds_of_statuses() -> None:
+    (rule,) = http_retry.parse({"retry_on_status": ["5xx"]}).rules
+    assert rule.statuses == frozenset(range(500, 600))
+
+
+NEXT = {"params": {"page": 2}}
+
+
+@pytest.mark.parametrize(
+    ("retry", "pages"),
+    [
+        ([{"when": "{{ m }}", "then": {"next_call": NEXT, "collect": {"path": "data", "strategy": "append"}}}],
+         Pages("{{ m }}", NEXT, path="data")),
+        ({"on_success": {"while": "{{ m }}", "max_attempts": 10, "next_call": NEXT,
+                         "collect": {"strategy": "merge", "path": "d", "into": "all"}}},
+         Pages("{{ m }}", NEXT, path="d", strategy="merge", into="all", limit=10)),
+        ({"on_success": {"while": "{{ m }}", "max_iterations": 3, "next_call": NEXT, "collect": "data"}},
+         Pages("{{ m }}", NEXT, path="data", limit=3)),
+    ],
+)  # fmt: skip
+def test_every_form_of_pages(retry: Any, pages: Pages) -> None:
+    assert http_retry.parse(retry).pages == pages
+
+
+@pytest.mark.parametrize(
+    ("retry", "message"),
+    [
+        (0, "retry must be a whole number from 1, not 0"),
+        ("often", "retry must be a whole number from 1, not 'often'"),
+        ({"max_atempts": 3}, "retry: unknown key 'max_atempts'; did you mean 'max_attempts'?"),
+        ({"max_attempts": True}, "retry.max_attempts must be a whole number from 1, not True"),
+        (
+            {"initial_delay": "soon"},
+            "retry.initial_delay='soon' is not a time: give seconds above 0, or a text like 30s or 2m",
+        ),
+        ({"backoff": "wild"}, "retry.backoff 'wild' is none of none, fixed, linear, exponential"),
+        (
+            {"retry_on": ["rain"]},
+            "retry.retry_on: 'rain' is no status and none of auth, client_error, connection, error, "
+            "not_found, parse, rate_limit, server_error, timeout",
+        ),
+        (["x"], "retry[0] must be an object, not str"),
+        ([{"when": "{{ a }}"}], "retry[0] needs 'when' and 'then'"),
+        ([{"when": "x", "then": {"next_call": NEXT}}] * 2, "retry[1]: there is a rule with 'next_call' already"),
+        ({"on_success": {"next_call": NEXT}}, "retry.on_success needs 'while': whether there is another page"),
+        (
+            {"on_success": {"while": "x", "next_call": {}}},
+            "retry.on_success.next_call is empty: the same page would be asked for again",
+        ),
+        (
+            {"on_success": {"while": "x", "next_call": NEXT, "collect": {"strategy": "zip"}}},
+            "retry.on_success.collect.strategy 'zip' is none of append, replace, merge",
+        ),
+    ],
+)
+def test_retry_that_cannot_be_read_says_where(retry: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        http_retry.parse(retry)
+    assert str(caught.value) == f"http: {message}"
+
+
+def test_delays_grow_to_their_limit_and_are_spread() -> None:
+    rule = Rule(delay_s=1.0, max_delay_s=5.0, jitter=False)
+    assert [http_retry.delay_s(rule, tries) for tries in (1, 2, 3, 4)] == [1, 2, 4, 5]
+    linear = Rule(delay_s=1.0, backoff="linear", jitter=False)
+    assert [http_retry.delay_s(linear, tries) for tries in (1, 2, 3)] == [1, 2, 3]
+    assert http_retry.delay_s(Rule(backoff="none"), 3) == 0
+    spread = {http_retry.delay_s(Rule(), 1) for _ in range(50)}
+    assert len(spread) > 10
+    assert all(0.5 <= delay <= 1.5 for delay in spread)
+
+
+# ── tries ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_failure_that_may_pass_is_tried_again(server: ToolServer) -> None:
+    result = get(server, "/flaky?fail=2", {"max_attempts": 3, **QUICK})
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data["attempts"] == 3
+    assert len(server.requests) == 3
+
+
+def test_last_failure_is_the_result_when_the_tries_are_over(server: ToolServer) -> None:
+    result = get(server, "/flaky?fail=9", {"max_attempts": 3, **QUICK})
+    assert result.error is not None
+    assert (result.error.message, result.data["attempts"]) == ("HTTP 503 response", 3)
+
+
+def test_failure_that_will_not_pass_is_not_tried_again(server: ToolServer) -> None:
+    for status in (400, 401, 404):
+        assert "attempts" not in get(server, f"/status/{status}", {"max_attempts": 3, **QUICK}).data
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("retry", "requests"),
+    [
+        ({"retry_on_status": [418], "max_attempts": 2}, 2),
+        ({"retry_on": ["4xx"], "max_attempts": 2}, 2),
+        ({"retry_on": ["client_error"], "max_attempts": 2}, 2),
+        ({"retry_on": ["timeout"], "max_attempts": 2}, 1),
+        ({"retry_when": "{{ status_code == 418 }}", "max_attempts": 2}, 2),
+        ({"retry_when": "{{ error.status >= 400 }}", "stop_when": "{{ attempt == 2 }}", "max_attempts": 9}, 2),
+        ([{"when": "{{ error.status >= 500 }}", "then": {"max_attempts": 9}},
+          {"when": "{{ error.status == 418 }}", "then": {"max_attempts": 2}}], 2),
+        ([{"when": "{{ response.asked_for == 418 and not success }}", "then": {"max_attempts": 3}}], 3),
+        ([{"when": "{{ result.status == 'error' and error.kind == 'client_error' }}", "then": {"max_attempts": 3}}], 3),
+    ],
+)  # fmt: skip
+def test_rules_decide_on_the_outcome(server: ToolServer, retry: Any, requests: int) -> None:
+    for rule in retry if isinstance(retry, list) else [retry]:
+        rule.get("then", rule).update(QUICK)
+    get(server, "/status/418", retry)
+    assert len(server.requests) == requests
+
+
+def test_success_can_be_polled_until_it_says_so(server: ToolServer) -> None:
+    server.routes["/job"] = lambda seen: as_json({"state": "done" if server.count("job") == 3 else "running"})
+    result = get(server, "/job", {"retry_when": "{{ response.state == 'running' }}", "max_attempts": 9, **QUICK})
+    assert (result.data["data"], result.data["attempts"]) == ({"state": "done"}, 3)
+
+
+def test_connection_that_is_refused_is_tried_again_and_then_raised() -> None:
+    logger = RecordedLogger()
+    with pytest.raises(ToolError) as caught:
+        run_tool(
+            "http",
+            {"url": f"http://127.0.0.1:{unused_port()}/", "retry": {"max_attempts": 3, **QUICK}},
+            logger=logger,
+        )
+    assert caught.value.kind == "connection"
+    assert [event for _, event, _ in logger.records] == ["http_retry", "http_retry"]
+
+
+def test_retry_after_is_waited_for(server: ToolServer) -> None:
+    began = time.monotonic()
+    result = get(server, "/flaky?fail=1&status=429&retry_after=1", {"max_attempts": 2, **QUICK})
+    assert result.status is ToolStatus.SUCCESS
+    assert 1.0 <= time.monotonic() - began < 5
+
+
+def test_no_wait_beyond_the_time_that_is_left(server: ToolServer) -> None:
+    began = time.monotonic()
+    result = get(server, "/flaky?fail=1&status=429&retry_after=60", {"max_attempts": 2, **QUICK}, timeout_s=2.0)
+    assert time.monotonic() - began < 1
+    assert result.error is not None
+    assert result.error.kind == "rate_limit"
+    assert result.data["headers"]["retry-after"] == "60"
+
+
+def test_timeout_covers_all_tries(server: ToolServer) -> None:
+    began = time.monotonic()
+    config = {
+        "url": server.url("/silent"),
+        "attempt_timeout": 0.2,
+        "timeout": 0.5,
+        "retry": {"max_attempts": 9, **QUICK},
+    }
+    result = run_tool("http", config)
+    assert time.monotonic() - began < 2
+    assert result.status is ToolStatus.TIMEOUT
+    assert 2 <= len(server.requests) <= 3
+
+
+# ── pages ───────────────────────────────────────────────────────────────────────────────────────
+
+BY_PAGE = {
+    "while": "{{ response.paging.hasMore == true }}",
+    "next_call": {"params": {"page": "{{ (response.paging.page | int) + 1 }}"}},
+    "collect": {"strategy": "append", "path": "data", "into": "pages"},
+}
+IDS = list(range(1, ITEMS + 1))
+
+
+def ids(result: ToolResult) -> list[int]:
+    return [one["id"] for one in result.data["data"]]
+
+
+def test_pages_are_collected(server: ToolServer) -> None:
+    result = get(server, "/pages?page=1&pageSize=10", {"on_success": BY_PAGE})
+    assert result.status is ToolStatus.SUCCESS
+    assert ids(result) == IDS
+    assert result.data["body"] == result.data["data"]
+    assert (result.data["pages"], result.data["status_code"]) == (4, 200)
+    assert [seen.param("page") for seen in server.requests] == ["1", "2", "3", "4"]
+
+
+def test_pages_and_tries_together(server: ToolServer) -> None:
+    on_error = {"when": "{{ error.status in [500, 502, 503] }}", "max_attempts": 3, **QUICK}
+    result = get(server, "/pages?pageSize=10&fail_on=2", {"on_error": on_error, "on_success": BY_PAGE})
+    assert ids(result) == IDS
+    assert (result.data["pages"], result.data["attempts"]) == (4, 5)
+
+
+def test_pages_by_cursor_in_the_list_form(server: ToolServer) -> None:
+    rule = {
+        "when": "{{ response.next_cursor is not none }}",
+        "then": {"next_call": {"params": {"cursor": "{{ page.next_cursor }}"}}, "collect": {"path": "events"}},
+    }
+    result = get(server, "/cursor?limit=20", [rule])
+    assert ids(result) == IDS
+
+
+def test_pages_by_link(server: ToolServer) -> None:
+    server.routes["/first"] = lambda seen: as_json({"items": [1, 2], "next": "/second?token=t"})
+    server.routes["/second"] = lambda seen: as_json({"items": [3], "next": None})
+    pages = {"while": "{{ response.next != none }}", "next_call": {"url": "{{ response.next }}"}, "collect": "items"}
+    config = {"url": server.url("/first"), "params": {"size": 2}, "retry": {"on_success": pages}}
+    result = run_tool("http", config)
+    assert result.data["data"] == [1, 2, 3]
+    assert server.requests[1].query == {"token": ["t"]}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "gathered"), [("append", [{"a": 1}, {"b": 2}]), ("replace", {"b": 2}), ("merge", {"a": 1, "b": 2})]
+)
+def test_strategies(server: ToolServer, strategy: str, gathered: Any) -> None:
+    server.routes["/some"] = lambda seen: as_json({"part": {"b": 2} if seen.param("n") else {"a": 1}})
+    pages = {
+        "while": "{{ _retry.index < 2 }}",
+        "next_call": {"params": {"n": 1}},
+        "collect": {"path": "part", "strategy": strategy},
+    }
+    assert get(server, "/some", {"on_success": pages}).data["data"] == gathered
+
+
+def test_pages_stop_at_their_limit_and_say_so(server: ToolServer) -> None:
+    result = get(server, "/pages?pageSize=10", {"on_success": {**BY_PAGE, "max_attempts": 2}})
+    assert ids(result) == IDS[:20]
+    assert result.data["truncated"] is True
+    assert result.data["notes"] == ["stopped after 2 pages although there are more"]
+
+
+def test_page_that_fails_is_the_result(server: ToolServer) -> None:
+    result = get(server, "/pages?pageSize=10&fail_on=2", {"on_success": BY_PAGE})
+    assert result.error is not None
+    assert (result.error.message, result.data["pages"]) == ("HTTP 500 response", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "message"),
+    [
+        (
+            "/pages",
+            {"next_call": {"params": {"page": 1}}},
+            "http: page 3 asks for the same as one before it: 'next_call' does not move on",
+        ),
+        ("/pages", {"collect": "items"}, "http: page 1: the answer has no 'items' to collect"),
+        (
+            "/pages",
+            {"collect": {"path": "data", "strategy": "merge"}},
+            "http: page 1: strategy merge collects objects, data is no object",
+        ),
+    ],
+)
+def test_pages_that_cannot_be_collected_say_why(
+    server: ToolServer, path: str, change: dict[str, Any], message: str
+) -> None:
+    result = get(server, path, {"on_success": {**BY_PAGE, **change}})
+    assert result.error is not None
+    assert (result.error.message, result.error.kind) == (message, "parse")
+
+
+def test_pages_together_are_bounded(server: ToolServer) -> None:
+    config = {"url": server.url("/pages"), "retry": {"on_success": BY_PAGE}, "max_response_bytes": 300}
+    result = run_tool("http", config)
+    assert result.error is not None
+    assert result.error.message == "http: page 2: over 300 bytes together; raise max_response_bytes"
+
+
+def test_field_that_no_request_has_is_refused_in_next_call(server: ToolServer) -> None:
+    with pytest.raises(ConfigurationError, match="next_call: unknown field 'query'; known: url, params, headers"):
+        get(server, "/pages", {"on_success": {**BY_PAGE, "next_call": {"query": {}}}})
