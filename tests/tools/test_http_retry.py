@@ -220,6 +220,13 @@ def test_timeout_covers_all_tries(server: ToolServer) -> None:
     assert 2 <= len(server.requests) <= 3
 
 
+@pytest.mark.parametrize("config", [{"timeout": {"read": 0.2, "total": 9}}, {"spec": {"timeout": {"read": "200ms"}}}])
+def test_parts_of_a_timeout_are_told_apart(server: ToolServer, config: dict[str, Any]) -> None:
+    result = run_tool("http", {"url": server.url("/silent"), **config})
+    assert result.error is not None
+    assert result.error.message == "http: nothing came for 0.2 seconds (read_timeout)"
+
+
 # ── pages ───────────────────────────────────────────────────────────────────────────────────────
 
 BY_PAGE = {

@@ -183,6 +183,8 @@ def test_side_effects_are_assumed_unless_denied() -> None:
         ({"timeout_seconds": 7}, 7.0),
         ({"timeout": 20, "timeout_seconds": 7}, 7.0),
         ({"spec": {"policy": None, "timeout": {"total": 9}}}, 9.0),
+        ({"timeout": {"total": 9, "connect": 2}}, 9.0),
+        ({"timeout": {"connect": 2}}, None),
         ({"spec": {"timeout": "9s"}, "timeout": 20}, 9.0),
         ({"spec": None, "timeout": None}, None),
         ({"timeout": "{{ t }}"}, None),

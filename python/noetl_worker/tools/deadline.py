@@ -12,7 +12,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["effective_timeout", "seconds", "time_left"]
+__all__ = ["effective_timeout", "seconds", "time_left", "timeout_parts"]
 
 _DURATION: Final = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(ms|s|sec|secs|m|min|mins|h)?\s*")
 _UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0}
@@ -31,21 +31,34 @@ def seconds(value: JsonValue, field: str) -> float:
 
 
 def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float | None:
-    """The shortest of `timeout`, `timeout_seconds` and `spec.timeout` (a number, or {"total": ...}); None if none.
+    """The shortest of `timeout`, `timeout_seconds` and `spec.timeout` (each a time, or {"total": ...}); None if none.
 
     `kind` names the tool in the message of the ConfigurationError for a value that is no time. A value that is
     still a template is passed over: `Registry.prepare` asks again with rendered ones.
     """
     spec = raw_config.get("spec")
-    in_spec = spec.get("timeout") if isinstance(spec, Mapping) else None
-    total = in_spec.get("total") if isinstance(in_spec, Mapping) else in_spec
     given = {
-        "timeout": raw_config.get("timeout"),
-        "timeout_seconds": raw_config.get("timeout_seconds"),
-        "spec.timeout": total,
+        "timeout": _total(raw_config.get("timeout")),
+        "timeout_seconds": _total(raw_config.get("timeout_seconds")),
+        "spec.timeout": _total(spec.get("timeout") if isinstance(spec, Mapping) else None),
     }
     known = {name: value for name, value in given.items() if value is not None and not has_template(value)}
     return min((seconds(value, f"{kind}: {name}") for name, value in known.items()), default=None)
+
+
+def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, float]:
+    """{"connect_timeout": s, "read_timeout": s} of a timeout like {"connect": 2, "read": "5s", "total": 30}."""
+    spec = raw_config.get("spec")
+    parts: dict[str, float] = {}
+    for given in (raw_config.get("timeout"), spec.get("timeout") if isinstance(spec, Mapping) else None):
+        for name in ("connect", "read"):
+            if isinstance(given, Mapping) and given.get(name) is not None:
+                parts.setdefault(f"{name}_timeout", seconds(given[name], f"{kind}: timeout.{name}"))
+    return parts
+
+
+def _total(value: JsonValue) -> JsonValue:
+    return value.get("total") if isinstance(value, Mapping) else value
 
 
 def time_left(timeout_s: float | None, context: ToolContext) -> float | None:

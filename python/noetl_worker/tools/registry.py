@@ -21,7 +21,7 @@ from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool, ToolContext
-from noetl_worker.tools.deadline import effective_timeout, time_left
+from noetl_worker.tools.deadline import effective_timeout, time_left, timeout_parts
 
 __all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "default_registry", "effective_timeout"]
 
@@ -245,10 +245,12 @@ def _with_timeout(
     times = {name: raw[name] for name in ("timeout", "timeout_seconds") if name in raw}
     if "timeout" in spec:
         times["spec"] = {"timeout": spec["timeout"]}
-    timeout_s = effective_timeout(kind, context.render(times)) if times else None
+    rendered = context.render(times) if times else {}
+    timeout_s = effective_timeout(kind, rendered) if times else None
     own = fields.names_of(tool.config_model)
     lifted = {name: value for name, value in spec.items() if name in own and raw.get(name) is None}
-    whole = {**raw, **lifted, "timeout": timeout_s}
+    parts = {name: limit for name, limit in timeout_parts(kind, rendered).items() if name in own}
+    whole = {**parts, **raw, **lifted, "timeout": timeout_s}
     whole.pop("timeout_seconds", None)
     return whole
 
