@@ -15,7 +15,7 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_context
-from noetl_worker.tools import nats_payload
+from noetl_worker.tools import payload
 from noetl_worker.tools.nats_tool import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -275,7 +275,7 @@ def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
 
 def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noetl_worker.tools.nats_kv.MAX_RESULT_BYTES", 10)
-    assert nats_payload.MAX_RESULT_BYTES == 16 * 1024 * 1024
+    assert payload.MAX_RESULT_BYTES == 16 * 1024 * 1024
 
     async def body(nats: Session) -> None:
         bucket = await nats.store()

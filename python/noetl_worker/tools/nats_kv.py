@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models import JsonValue
-from noetl_worker.tools.nats_payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
+from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
 
 if TYPE_CHECKING:
     from noetl_worker.tools.nats_tool import NatsConfig
@@ -36,20 +36,20 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 async def _put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    revision = await bucket.put(config.key, as_bytes(config.value, config.encoding))
+    revision = await bucket.put(config.key, as_bytes("nats", config.value, config.encoding))
     return {"bucket": config.bucket, "key": config.key, "revision": revision}
 
 
 async def _create(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    value = as_bytes(config.value, config.encoding)
+    value = as_bytes("nats", config.value, config.encoding)
     revision = await bucket.create(config.key, value, msg_ttl=config.ttl)
     return {"bucket": config.bucket, "key": config.key, "revision": revision}
 
 
 async def _update(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    revision = await bucket.update(config.key, as_bytes(config.value, config.encoding), last=config.revision)
+    revision = await bucket.update(config.key, as_bytes("nats", config.value, config.encoding), last=config.revision)
     return {"bucket": config.bucket, "key": config.key, "revision": revision}
 
 
@@ -141,7 +141,7 @@ def _entry(entry: Any) -> dict[str, JsonValue]:
 async def _object_put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     from nats.js.api import ObjectMeta, ObjectMetaOptions
 
-    content = as_bytes(config.data, config.encoding)
+    content = as_bytes("nats", config.data, config.encoding)
     _bounded(f"the data of object {config.object_name!r}", len(content))
     store = await client.jetstream().object_store(config.bucket)
     options = ObjectMetaOptions(max_chunk_size=128 * 1024)

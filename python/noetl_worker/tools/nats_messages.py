@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
-from noetl_worker.tools.nats_payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
+from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
 
 if TYPE_CHECKING:
     from noetl_worker.tools.nats_tool import NatsConfig
@@ -128,7 +128,7 @@ async def _stream_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 def _content(client: Any, config: NatsConfig) -> bytes:
-    content = as_bytes(config.data, config.encoding)
+    content = as_bytes("nats", config.data, config.encoding)
     if len(content) > client.max_payload:
         raise ConfigurationError(
             f"nats: the data has {len(content)} bytes, the server takes {client.max_payload}; "

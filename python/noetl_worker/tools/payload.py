@@ -1,4 +1,4 @@
-"""Values of a playbook as bytes on a NATS subject, and back."""
+"""Values of a playbook as bytes in a message, an object or a file, and back."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
 """What one call may bring into the worker's memory."""
 
 
-def as_bytes(value: JsonValue, encoding: str) -> bytes:
-    """Text as UTF-8 (or decoded from base64), null as nothing, anything else as JSON."""
+def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
+    """Text as UTF-8 (or decoded from base64), null as nothing, anything else as JSON.
+
+    Raises:
+        ConfigurationError: names the tool `kind`; text that is no base64.
+    """
     if value is None:
         return b""
     if encoding == "base64":
         try:
             return base64.b64decode(value if isinstance(value, str) else "!", validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ConfigurationError("nats: with encoding base64 the data must be base64 text") from error
+            raise ConfigurationError(f"{kind}: with encoding base64 the data must be base64 text") from error
     return value.encode() if isinstance(value, str) else dumps(value)
 
 

@@ -1,0 +1,79 @@
+"""Files of the worker's machine for the `artifact` tool: bounded reads, writes that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from noetl_worker.errors import ConfigurationError, ToolError
+
+__all__ = ["ROOT_VARIABLE", "path_of", "read_file", "write_file"]
+
+ROOT_VARIABLE: Final = "NOETL_ARTIFACT_ROOT"
+"""Directory that file artifacts have to be in; unset: anywhere but the kernel's own trees."""
+_KERNEL: Final = ("/proc", "/sys", "/dev")
+"""/proc/self/environ has the worker's own passwords."""
+
+
+def path_of(uri: str) -> Path:
+    """The file of a file:// address or an absolute path, links followed.
+
+    Raises:
+        ConfigurationError: a relative path, another host, or a place outside NOETL_ARTIFACT_ROOT.
+    """
+    text = uri
+    if uri.lower().startswith("file:"):
+        whole = urlsplit(uri)
+        if whole.netloc not in ("", "localhost"):
+            raise ConfigurationError(f"artifact: {uri!r} names the host {whole.netloc!r}; write file:///absolute/path")
+        text = unquote(whole.path)
+    if not text.startswith("/") or "\0" in text:
+        raise ConfigurationError(f"artifact: {uri!r} is no absolute path; write file:///absolute/path")
+    path = Path(text).resolve()
+    root = os.environ.get(ROOT_VARIABLE)
+    if any(path.is_relative_to(tree) for tree in _KERNEL):
+        raise ConfigurationError(f"artifact: {uri!r} is the kernel's, not a file")
+    if root and not path.is_relative_to(Path(root).resolve()):
+        raise ConfigurationError(f"artifact: {uri!r} is outside {ROOT_VARIABLE}={root}")
+    return path
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """At most `max_bytes`. Raises ToolError: not_found, auth, client_error (too large, no regular file)."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+            raise ToolError(f"{path} is no regular file", kind="client_error")
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise _failure("read", path, error) from error
+    if len(content) > max_bytes:
+        raise ToolError(f"{path} has more than {max_bytes} bytes (max_bytes)", kind="client_error")
+    return content
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Through a file beside it and a rename: a reader sees the old content or the new one. Raises ToolError."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failure("written", path, error) from error
+
+
+def _failure(verb: str, path: Path, error: OSError) -> ToolError:
+    text = f"{path} cannot be {verb}: {error.strerror or error}"
+    kind = "not_found" if isinstance(error, FileNotFoundError) else "client_error"
+    return ToolError(text, kind="auth" if isinstance(error, PermissionError) else kind, code=type(error).__name__)

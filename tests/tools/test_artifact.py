@@ -1,0 +1,384 @@
+"""Kinds `artifact` and `result_fetch`: the result store of the development plane, files, HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.transport import open_transport
+from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError
+from noetl_worker.models import Dialect, JsonValue, ToolResult
+from noetl_worker.settings import load_settings
+from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool, tool_context
+from noetl_worker.tools.artifact import ArtifactTool
+from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.result_fetch import ResultFetchTool
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+class PlaneOfOneExecution:
+    """The tool's view of a real plane, as the worker makes it."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Any:
+        return await self._plane.put_result(4711, name, data, source_step=source_step)
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        return await self._plane.resolve_result(ref)
+
+
+class BrokenPlane(MemoryControlPlane):
+    """Raises what the client raises."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        raise self.error
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Any:
+        raise self.error
+
+
+def with_plane(dialect: Dialect, use: Callable[[Any], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with DevControlPlane(PlaneSettings(dialect=dialect)) as control_plane:
+            settings = load_settings({"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": "httpx"})
+            client = ControlPlaneClient(open_transport(settings), settings)
+            try:
+                await use(PlaneOfOneExecution(await client.plane("")))
+            finally:
+                await client.close()
+
+    asyncio.run(go())
+
+
+def artifact(config: dict[str, Any], answer: Answer | None = None, **context: Any) -> ToolResult:
+    return run_tool(ArtifactTool(httpx.MockTransport(answer) if answer else None), config, **context)
+
+
+def refused(config: dict[str, Any], answer: Answer | None = None, **context: Any) -> ToolError:
+    with pytest.raises(ToolError) as caught:
+        artifact(config, answer, **context)
+    return caught.value
+
+
+# ── the result store ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_result_is_put_fetched_and_compared_on_both_planes(dialect: Dialect) -> None:
+    value = {"rows": [{"id": 2**53 + 1, "name": "é"}], "none": None}
+
+    async def use(plane: Any) -> None:
+        put = await arun_tool(ArtifactTool(), {"action": "put", "data": value, "name": "rows"}, control_plane=plane)
+        reference = put.data["uri"]
+        assert reference.startswith("noetl://execution/4711/result/rows/")
+        assert (put.data["ref"], put.data["scope"], put.data["compressed"]) == (reference, "execution", False)
+        got = await arun_tool(ArtifactTool(), {"uri": reference, "sha256": put.data["sha256"]}, control_plane=plane)
+        assert got.data == {
+            "data": value, "uri": reference, "size_bytes": put.data["size_bytes"], "compressed": False,
+            "sha256": put.data["sha256"],
+        }  # fmt: skip
+        fetched = await arun_tool(ResultFetchTool(), {"ref": reference}, control_plane=plane)
+        assert fetched.data == value
+        for tool, config in ((ArtifactTool(), {"uri": f"{reference}0"}), (ResultFetchTool(), {"ref": f"{reference}0"})):
+            with pytest.raises(ToolError) as caught:
+                await arun_tool(tool, config, control_plane=plane)
+            assert (caught.value.kind, caught.value.retryable) == ("not_found", False)
+            expected = f"no result at {reference}0: it was never stored, or it has expired"
+            assert str(caught.value) == expected
+
+    with_plane(dialect, use)
+
+
+def stored(value: JsonValue) -> tuple[MemoryControlPlane, str]:
+    plane = MemoryControlPlane()
+    plane.results["noetl://execution/1/result/s/1"] = json.dumps(value).encode()
+    return plane, "noetl://execution/1/result/s/1"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"result_ref": "REF"},
+        {"uri": "REF"},
+        {"ref": "REF"},
+        {"result_ref": {"kind": "result_ref", "ref": "REF", "store": "kv"}},
+        {"input": {"result_ref": "REF"}},
+        {"args": {"result_ref": "REF"}},
+        {"args": {"uri": "REF", "other": 1}},
+        {"action": "get", "args": {"uri": "REF"}, "input": {"result_ref": {"ref": "REF"}}},
+    ],
+)
+def test_a_reference_is_found_wherever_playbooks_write_it(config: dict[str, Any]) -> None:
+    """tools.md 8, traps 13 and 14: under `args`, under `input`, under both, flat."""
+    plane, reference = stored([1, 2])
+    config = json.loads(json.dumps(config).replace("REF", reference))
+    assert artifact(config, control_plane=plane).data["data"] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["ref", "result_ref", "uri"])
+def test_result_fetch_gives_the_json_as_it_is(name: str) -> None:
+    plane, reference = stored({"status": "error", "x": "{{ not a template }}"})
+    result = run_tool(ResultFetchTool(), {name: reference, "prefer": "flight"}, control_plane=plane)
+    assert result.data == {"status": "error", "x": "{{ not a template }}"}
+
+
+def test_the_digest_a_plane_told_is_compared() -> None:
+    """The recorded digest of the Python plane for {"x": 1} (wire-samples, result-put-scope-permanent)."""
+    plane, reference = stored({"x": 1})
+    recorded = "613fe5aa65343dbb1b9abe6abac6773f5c91bd60d3f2ffb7e2eae69e1db8b227"
+    assert run_tool(ResultFetchTool(), {"ref": reference, "sha256": recorded}, control_plane=plane).data == {"x": 1}
+    for tool, config in ((ResultFetchTool(), {"ref": reference}), (ArtifactTool(), {"uri": reference})):
+        with pytest.raises(ToolError) as caught:
+            run_tool(tool, {**config, "sha256": "0" * 64}, control_plane=plane)
+        assert str(caught.value) == f"the content of {reference} is not the one with SHA-256 {'0' * 64}"
+        assert caught.value.kind == "parse"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (ServerRefused("503 busy", status=503, body=""), "server_error", True),
+        (ServerRefused("403 no", status=403, body=""), "auth", False),
+        (ServerRefused("422 no", status=422, body=""), "client_error", False),
+        (MaybeProcessed("no answer"), "connection", True),
+    ],
+)
+def test_a_plane_that_does_not_give_it_is_told_by_kind(error: Exception, kind: str, retryable: bool) -> None:
+    with pytest.raises(ToolError) as caught:
+        run_tool(ResultFetchTool(), {"ref": "noetl://x"}, control_plane=BrokenPlane(error))
+    assert (caught.value.kind, caught.value.retryable) == (kind, retryable)
+
+
+def test_a_put_that_the_plane_does_not_take_is_a_failure() -> None:
+    error = refused({"action": "put", "data": 1}, control_plane=BrokenPlane(MaybeProcessed("no answer")))
+    assert (str(error), error.kind) == ("the result 'step' cannot be stored: no answer", "connection")
+
+
+def test_a_stored_result_above_the_limit_is_refused() -> None:
+    plane, reference = stored("x" * 20)
+    error = refused({"uri": reference, "max_bytes": 10}, control_plane=plane)
+    assert (str(error), error.kind) == (f"{reference} has 22 bytes, more than 10 (max_bytes)", "client_error")
+    error = refused({"action": "put", "data": "x" * 20, "max_bytes": 10})
+    assert str(error) == "the data has 22 bytes, more than 10 (max_bytes)"
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("value", [{"a": [1, None]}, "text é", "", [1], True])
+def test_a_file_is_written_and_read_back(tmp_path: Path, value: Any, compress: bool) -> None:
+    uri = f"file://{tmp_path}/deep/er/out%20put.json"
+    put = artifact({"action": "put", "uri": uri, "data": value, "compress": compress})
+    file = tmp_path / "deep" / "er" / "out put.json"
+    content = file.read_bytes()
+    assert put.data == {
+        "uri": uri, "size_bytes": len(content), "compressed": compress, "sha256": hashlib.sha256(content).hexdigest(),
+    }  # fmt: skip
+    got = artifact({"uri": uri, "sha256": put.data["sha256"].upper()})
+    assert got.data == {**put.data, "data": value}
+    assert [one.name for one in file.parent.iterdir()] == ["out put.json"]
+
+
+def test_bytes_and_text_in_the_encoding_asked_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "b")
+    encoded = base64.b64encode(b"\xff\x00").decode()
+    artifact({"action": "put", "uri": path, "data": encoded, "encoding": "base64"})
+    assert artifact({"uri": path}).data["data"] == {"base64": encoded, "size": 2}
+    assert artifact({"uri": path, "encoding": "base64"}).data["data"] == encoded
+    error = refused({"uri": path, "encoding": "text"})
+    assert str(error) == f"{path} is not UTF-8 text: ask for it with encoding: base64"
+    error = refused({"uri": path, "encoding": "json"})
+    assert error.kind == "parse"
+    (tmp_path / "n").write_text("12")
+    assert artifact({"uri": str(tmp_path / "n"), "encoding": "text"}).data["data"] == "12"
+    assert artifact({"path": str(tmp_path / "n"), "encoding": "json"}).data["data"] == 12
+
+
+def test_what_cannot_be_read_is_told_by_kind(tmp_path: Path) -> None:
+    missing = refused({"uri": f"file://{tmp_path}/none"})
+    assert (str(missing), missing.kind) == (f"{tmp_path}/none cannot be read: No such file or directory", "not_found")
+    folder = refused({"uri": f"file://{tmp_path}"})
+    assert (str(folder), folder.kind) == (f"{tmp_path} is no regular file", "client_error")
+    os.mkfifo(tmp_path / "pipe")
+    assert str(refused({"uri": f"{tmp_path}/pipe"})) == f"{tmp_path}/pipe is no regular file"
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    large = refused({"uri": f"{tmp_path}/large", "max_bytes": 10})
+    assert str(large) == f"{tmp_path}/large has more than 10 bytes (max_bytes)"
+    other = refused({"uri": f"{tmp_path}/large", "sha256": "00"})
+    assert other.kind == "parse"
+    under_a_file = refused({"action": "put", "uri": f"{tmp_path}/large/x", "data": 1})
+    assert under_a_file.kind == "client_error"
+
+
+def test_gzip_is_unpacked_within_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"0" * 1_000_000))
+    error = refused({"uri": f"{tmp_path}/bomb.gz", "max_bytes": 10_000})
+    assert str(error) == f"{tmp_path}/bomb.gz unpacks to more than 10000 bytes (max_bytes)"
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"0" * 1_000)[:-6])
+    error = refused({"uri": f"{tmp_path}/cut.gz"})
+    assert error.kind == "parse"
+
+
+@pytest.mark.parametrize("uri", ["file:///proc/self/environ", "/dev/zero", "/tmp/../proc/self/environ"])
+def test_the_kernels_files_are_not_read(uri: str) -> None:
+    assert str(refused({"uri": uri})) == f"artifact: {uri!r} is the kernel's, not a file"
+
+
+def test_files_stay_inside_the_root_when_one_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "outside").write_text("x")
+    (inside / "link").symlink_to(tmp_path / "outside")
+    monkeypatch.setenv("NOETL_ARTIFACT_ROOT", str(inside))
+    artifact({"action": "put", "uri": f"{inside}/a", "data": 1})
+    for uri in (f"{tmp_path}/outside", f"{inside}/../outside", f"{inside}/link"):
+        assert str(refused({"uri": uri})) == f"artifact: {uri!r} is outside NOETL_ARTIFACT_ROOT={inside}"
+
+
+# ── HTTP ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_content_comes_over_http_with_the_credential() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"a": 1})
+
+    got = artifact(
+        {"uri": "https://store/x.json?sig=hidden", "auth": "token", "headers": {"X-N": 1, "X-None": None}},
+        answer,
+        credentials={"token": {"type": "bearer", "token": "t0ken"}},
+    )
+    assert got.data["data"] == {"a": 1}
+    assert (seen[0].headers["authorization"], seen[0].headers["x-n"]) == ("Bearer t0ken", "1")
+    assert str(seen[0].url) == "https://store/x.json?sig=hidden"
+
+
+def test_content_is_put_over_http() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(201)
+
+    put = artifact({"action": "put", "uri": "http://store/x", "data": {"a": 1}}, answer)
+    assert (seen[0].method, seen[0].content, seen[0].headers["content-type"]) == (
+        "PUT", b'{"a":1}', "application/json",
+    )  # fmt: skip
+    assert put.data["size_bytes"] == 7
+    artifact({"action": "put", "uri": "http://store/x", "data": "a,b", "content_type": "text/csv"}, answer)
+    assert seen[1].headers["content-type"] == "text/csv"
+
+
+def test_http_failures_are_told_without_the_query() -> None:
+    config = {"uri": "https://store/x?sig=hidden"}
+    for status, kind, retryable in ((404, "not_found", False), (403, "auth", False), (503, "server_error", True)):
+        error = refused(config, lambda request, status=status: httpx.Response(status))
+        assert (str(error), error.kind, error.retryable) == (f"GET https://store/x: HTTP {status}", kind, retryable)
+    large = refused({**config, "max_bytes": 10}, lambda request: httpx.Response(200, content=b"x" * 11))
+    assert str(large) == "https://store/x has more than 10 bytes (max_bytes)"
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    gone = refused(config, refuse)
+    assert (str(gone), gone.kind, gone.retryable) == (
+        "GET https://store/x: ConnectError: refused", "connection", True,
+    )  # fmt: skip
+
+
+def test_the_whole_call_ends_with_its_timeout() -> None:
+    class Silent(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    result = run_tool(ArtifactTool(Silent()), {"uri": "http://store/x", "timeout": 0.05})
+    assert result.status.value == "timeout"
+
+
+# ── configs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        ("artifact", {}, "artifact: get requires 'uri' or 'result_ref' (or either of them under 'input')"),
+        ("artifact", {"action": "put"}, "artifact: put requires 'data'"),
+        (
+            "artifact",
+            {"action": "delete"},
+            "artifact: field 'action' must be one of 'get', 'put', not 'delete' (str)",
+        ),
+        (
+            "artifact",
+            {"uri": "s3://bucket/x"},
+            "artifact: uri scheme 's3' is not supported: give a signed https:// address",
+        ),
+        (
+            "artifact",
+            {"uri": "nats-kv://b/k"},
+            "artifact: uri scheme 'nats-kv' is not supported: use the nats tool with kv_get or kv_put",
+        ),
+        (
+            "artifact",
+            {"uri": "relative/x"},
+            "artifact: uri 'relative/x': supported are noetl://, file://, http:// and https://",
+        ),
+        ("artifact", {"input": {"uri": 5}}, "artifact: 'uri' under 'input' must be text"),
+        ("artifact", {"result_ref": "x"}, "artifact: ref 'x' is no reference: it starts with noetl://"),
+        ("artifact", {"uri": "/x", "max_bytes": 0}, "artifact: 'max_bytes' must be between 1 and 268435456"),
+        (
+            "artifact",
+            {"action": "put", "data": 1, "compress": True},
+            "artifact: 'compress' is for files and http; the control plane packs its results by itself",
+        ),
+        ("result_fetch", {}, "result_fetch: field 'ref' is missing"),
+        ("result_fetch", {"ref": "x"}, "result_fetch: ref 'x' is no reference: it starts with noetl://"),
+        ("result_fetch", {"ref": {"kind": "result_ref"}}, "result_fetch: ref 'None' is no reference: it starts with noetl://"),
+    ],
+)  # fmt: skip
+def test_a_broken_config_is_told_with_its_field(kind: str, config: dict[str, Any], message: str) -> None:
+    registry = Registry([ArtifactTool(), ResultFetchTool()], plugins=False)
+    with pytest.raises(ConfigurationError) as caught:
+        registry.prepare(kind, config, tool_context())
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"uri": "file://other/x"}, "artifact: 'file://other/x' names the host 'other'; write file:///absolute/path"),
+        ({"uri": "file:x"}, "artifact: 'file:x' is no absolute path; write file:///absolute/path"),
+        (
+            {"action": "put", "data": 1, "uri": "noetl://execution/1/result/x/1"},
+            "artifact: the control plane names its references: put without 'uri', and give 'name'",
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_told(config: dict[str, Any], message: str) -> None:
+    error = refused(config)
+    assert isinstance(error, ConfigurationError)
+    assert str(error) == message
