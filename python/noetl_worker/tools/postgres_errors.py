@@ -1,0 +1,77 @@
+"""What a Postgres said, as a ToolError: message, SQLSTATE, place, detail and hint (tools.md 8, trap 7)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.tools import sql
+from noetl_worker.tools.postgres_address import library
+
+__all__ = ["connection_failure", "is_statement_timeout", "statement_failure"]
+
+_KINDS: Final = (
+    ("08", "connection", True),
+    ("28", "auth", False),
+    ("40", "db_transaction", True),
+    ("25P02", "db_transaction", False),
+    ("53", "db_resources", True),
+    ("55P03", "db_lock", True),
+    ("57014", "db_cancelled", True),
+    ("57P", "connection", True),
+    ("23", "db_constraint", False),
+    ("42501", "auth", False),
+    ("42", "db_syntax", False),
+)
+"""SQLSTATE prefix -> (kind, whether the same statement may succeed later)."""
+_REFUSED: Final = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+)
+_WRONG: Final = ("invalid ", "sslmode value", "root certificate file")
+
+
+def connection_failure(error: Exception) -> ToolError:
+    """Why no connection came about. Only the server's words tell: libpq gives no SQLSTATE here."""
+    said = str(error)
+    if any(text in said for text in _REFUSED) or ("role" in said and "does not exist" in said):
+        return ToolError(f"cannot connect: {said}", kind="auth")
+    if "database" in said and "does not exist" in said:
+        return ToolError(f"cannot connect: {said}", kind="not_found")
+    if any(text in said for text in _WRONG):
+        return ConfigurationError(f"postgres: cannot connect: {said}")
+    return ToolError(f"cannot connect: {said}", kind="connection", retryable=True)
+
+
+def is_statement_timeout(error: Any) -> bool:
+    """Whether the server ended the statement because of `statement_timeout`, ours or the playbook's own."""
+    return error.sqlstate == "57014" and "statement timeout" in str(error.diag.message_primary)
+
+
+def statement_failure(error: Any, text: str) -> ToolError:
+    """Why a statement of `text` failed; the kind from the SQLSTATE."""
+    psycopg = library()
+    state = error.sqlstate or ""
+    if not state:
+        if isinstance(error, psycopg.OperationalError):
+            return ToolError(
+                f"{sql.preview(text)}: the connection was lost: {error}", kind="connection", retryable=True
+            )
+        return ToolError(f"{sql.preview(text)}: {error}", kind="db_error")
+    parts = [f"{error.diag.message_primary} (SQLSTATE {state}){_place(error.diag.statement_position, text)}"]
+    details = (("DETAIL", error.diag.message_detail), ("HINT", error.diag.message_hint), ("WHERE", error.diag.context))
+    parts += [f"{name}: {said}" for name, said in details if said]
+    kind, retryable = next(
+        ((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False)
+    )
+    return ToolError(f"{sql.preview(text)}: {' | '.join(parts)}", kind=kind, retryable=retryable, code=state)
+
+
+def _place(position: str | None, text: str) -> str:
+    """` at line 2, column 8`, of the text as the playbook has it."""
+    if position is None or not position.isdigit() or not 0 < int(position) <= len(text) + 1:
+        return ""
+    before = text[: int(position) - 1]
+    return f" at line {before.count(chr(10)) + 1}, column {len(before) - (before.rfind(chr(10)) + 1) + 1}"

