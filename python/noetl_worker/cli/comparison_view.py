@@ -19,6 +19,8 @@ __all__ = ["ComparisonView", "operator_console"]
 
 PLAIN_WIDTH: Final = 160
 """Into a file or a pod's log there is no terminal's width to keep to."""
+WIDE: Final = 120
+"""From this width on a row has room for what its field matters for."""
 
 
 def operator_console() -> Console:
@@ -64,12 +66,15 @@ class ComparisonView:
             return
         for line in self.done:
             console.print(f"done: {line}", markup=False, style="green")
-        console.print(_table(f"stream {self.found.stream}", self.stream, self.found.stream_info is not None))
+        is_wide = console.width >= WIDE
+        console.print(_table(f"stream {self.found.stream}", self.stream, self.found.stream_info is not None, is_wide))
         console.print()
-        console.print(_table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None))
+        console.print(
+            _table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None, is_wide)
+        )
         console.print()
         for line in self.closing():
-            console.print(line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
 
     def closing(self) -> list[str]:
         """What to do now."""
@@ -88,42 +93,44 @@ class ComparisonView:
 
     def _advice(self, what: str, rows: Sequence[Row]) -> list[str]:
         differing = [row for row in rows if not row.agrees]
-        lines = [f"{what}: {row.field} is {row.have}, {_way(row)}" for row in differing]
-        if any(row.change is Change.NEW for row in differing):
-            lines += self._by_hand(what)
-        lines += [f"  {self._edit(row)}" for row in differing if row.change is Change.BY_HAND]
-        return lines
+        has_to_be_new = any(row.change is Change.NEW for row in differing)
+        lines = []
+        for row in differing:
+            lines.append(f"{what}: {row.field} is {row.have}, wanted {row.wanted}")
+            lines.append(f"    {row.matters}")
+            lines.append(f"    {self._way(row, has_to_be_new)}")
+        return lines + (self._by_hand(what) if has_to_be_new else [])
+
+    def _way(self, row: Row, has_to_be_new: bool) -> str:
+        if row.change is Change.NEW:
+            return "JetStream does not change it in what exists"
+        if row.change is Change.BY_HAND:
+            return f"left to you, since somebody decided it: {self._edit(row)}"
+        return "comes with the new one" if has_to_be_new else f"changed in place by {ENSURE}"
 
     def _by_hand(self, what: str) -> list[str]:
         found = self.found
         if what.startswith("stream"):
             state = (found.stream_info or {}).get("state", {})
             return [
-                f"  to make it anew, LOSING its {state.get('messages', 0)} messages and its "
-                f"{state.get('consumer_count', 0)} durables:",
+                "By hand, LOSING what is in the stream "
+                f"(messages: {state.get('messages', 0)}, durables: {state.get('consumer_count', 0)}):",
                 f"    nats stream rm {found.stream} && {ENSURE}",
             ]
         info = found.durable_info or {}
         return [
-            f"  to make it anew, LOSING its place: {info.get('num_pending', 0)} messages wait, "
-            f"{info.get('num_ack_pending', 0)} are in flight; the new one begins with the oldest message",
-            "  of the stream, so finished commands come again (and are dropped at their claim). Stop the pool, then:",
+            "By hand, LOSING the durable's place "
+            f"(messages waiting: {info.get('num_pending', 0)}, in flight: {info.get('num_ack_pending', 0)}):",
+            "the new one begins with the oldest message of the stream, so finished",
+            "commands come again and are dropped at their claim. Stop the pool, then",
             f"    nats consumer rm {found.stream} {found.durable} && {ENSURE}",
-            "  or leave it to whoever uses it, and choose another NATS_CONSUMER",
+            "or leave it to whoever uses it, and set another NATS_CONSUMER.",
         ]
 
     def _edit(self, row: Row) -> str:
         if row.field == "paused":
             return f"nats consumer resume {self.found.stream} {self.found.durable}"
         return f"nats stream edit {self.found.stream} --{row.field} {row.wanted.split()[0]}"
-
-
-def _way(row: Row) -> str:
-    if row.change is Change.IN_PLACE:
-        return f"wanted {row.wanted}: {ENSURE} changes it in place"
-    if row.change is Change.BY_HAND:
-        return f"wanted {row.wanted}: left to you, since somebody decided it"
-    return f"wanted {row.wanted}: JetStream does not change it in what exists"
 
 
 def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:
@@ -141,14 +148,12 @@ def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:
     return {"name": name, "exists": exists, "fields": fields}
 
 
-def _table(title: str, rows: Sequence[Row], exists: bool) -> Table:
+def _table(title: str, rows: Sequence[Row], exists: bool, is_wide: bool) -> Table:
+    """Every field; on a narrow terminal without the prose, which is below for those that differ."""
+    names = ["field", "is", "wanted", *(("change", "what it matters for") if is_wide else ())]
     table = Table(
-        Column(" ", no_wrap=True),
-        Column("field", no_wrap=True),
-        Column("is", overflow="fold"),
-        Column("wanted", overflow="fold"),
-        Column("change", overflow="fold"),
-        Column("what it matters for", overflow="fold"),
+        " ",
+        *(Column(name, overflow="fold", no_wrap=name == "field") for name in names),
         title=title if exists else f"{title} (missing)",
         title_justify="left",
         title_style="bold",
@@ -157,8 +162,6 @@ def _table(title: str, rows: Sequence[Row], exists: bool) -> Table:
         pad_edge=False,
     )
     for row in rows:
-        style = "" if row.agrees else "red"
-        mark = "" if row.agrees else "!"
-        cells = (mark, row.field, row.have or "-", row.wanted, row.change.value, row.matters)
-        table.add_row(*(Text(cell, style=style) for cell in cells))
+        cells = ["" if row.agrees else "!", row.field, row.have or "-", row.wanted, row.change.value, row.matters]
+        table.add_row(*(Text(cell, style="" if row.agrees else "red") for cell in cells[: len(names) + 1]))
     return table

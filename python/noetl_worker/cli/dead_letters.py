@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 ReasonOption = Annotated[
-    str | None, typer.Option("--reason", help="Only letters whose reason has this text, or whose kind is this word.")
+    str | None, typer.Option("--reason", help="Only letters with this text in the reason, or of this kind.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 UrlOption = Annotated[str | None, typer.Option(help="NATS servers [NATS_URL]")]
@@ -40,7 +40,8 @@ def list_(
 ) -> None:
     """List dead letters, the newest first.
 
-    Exit codes: 0, also when there are none; 2 a setting is wrong; 3 no NATS or JetStream.
+    Exit codes: 0, also when there are none; 2 a setting is wrong; 3 no NATS or
+    JetStream.
     """
 
     async def work(store: DeadLetterStore, stream: str) -> int:
@@ -64,9 +65,10 @@ def show(
     as_json: JsonOption = False,
     nats_url: UrlOption = None,
 ) -> None:
-    """Show one dead letter: why it was set aside, with the plane's last answer, and the message. Secrets are hidden.
+    """Show one letter: why it was set aside, the plane's last answer, the message.
 
-    Exit codes: 0; 2 a setting is wrong; 3 no NATS or JetStream; 5 there is no such letter.
+    Secrets are hidden. Exit codes: 0; 2 a setting is wrong; 3 no NATS or
+    JetStream; 5 there is no such letter.
     """
 
     async def work(store: DeadLetterStore, stream: str) -> int:
@@ -89,14 +91,15 @@ def requeue_(
     reason: ReasonOption = None,
     nats_url: UrlOption = None,
 ) -> None:
-    """Publish messages again, as they were and where they were, and take their dead letters away.
+    """Publish messages again, as and where they were; then drop their letters.
 
-    A letter is taken away only after JetStream has acknowledged the message. Asking twice publishes once (for as long
-    as the command stream's duplicate window, 2 minutes by default). What comes of the message is decided as always:
-    a command that is finished by now is acknowledged at its claim, and poison comes back as a new dead letter.
+    A letter goes only after JetStream has acknowledged its message. Asking
+    twice publishes once (within the duplicate window of the command stream, 2
+    minutes by default). What comes of a message is decided as always: a command
+    that is finished by now is dropped at its claim, poison becomes a new letter.
 
-    Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream; 5 a letter is still there, or was
-    not found.
+    Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream;
+    5 a letter is still there, or was not found.
     """
     if bool(ids) == all_:
         raise typer.BadParameter("name the letters (noetl-worker dead-letters list), or say --all")

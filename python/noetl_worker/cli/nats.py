@@ -36,18 +36,20 @@ def _group() -> None:
 @app.command("ensure")
 def ensure(
     apply_: Annotated[
-        bool, typer.Option("--apply", help="Make what is missing, change in place what differs and can be changed so.")
+        bool, typer.Option("--apply", help="Make what is missing; change what can be changed in place.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
     nats_url: Annotated[str | None, typer.Option(help="NATS servers [NATS_URL]")] = None,
 ) -> None:
-    """Show stream and durable as they are against what the settings want, field by field.
+    """Show stream and durable as they are against what the settings want.
 
-    Without --apply nothing is changed. With it, nothing is deleted: what JetStream does not change in place is shown
-    with the commands that do it by hand and with what they lose. A durable belongs to all workers of its pool.
+    Without --apply nothing is changed. With it nothing is deleted: what
+    JetStream does not change in place is shown with what a new one would lose
+    and the command that makes it. A durable belongs to all workers of its pool.
 
-    Exit codes: 0 all is as wanted (with --apply: by now); 2 a setting is wrong; 3 no NATS or JetStream, or it refuses
-    the change; 5 something differs or is missing.
+    Exit codes: 0 all is as wanted (with --apply: by now); 2 a setting is wrong;
+    3 no NATS or JetStream, or it refuses the change; 5 something differs or is
+    missing.
     """
 
     async def work(connection: Connection, settings: Settings) -> int:

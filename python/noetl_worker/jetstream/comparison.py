@@ -240,7 +240,7 @@ def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             ", ".join(filters) or SHOWN_NONE,
             ", ".join(settings.filters),
             set(filters) == set(settings.filters),
-            "which commands this pool gets; a change is for the messages that come after it",
+            "which commands this pool gets; a change counts for later messages only",
             Change.IN_PLACE,
             is_fatal=True,
             patch=_filter_fields(settings.filters),

@@ -225,7 +225,11 @@ async def _update_durable(client: Client, found: Found, config: Mapping[str, Any
 
 
 def _changes(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if not row.agrees and row.change is comparison.Change.IN_PLACE]
+    """What to change in place; nothing in what has to be made anew, since it may not go with the rest of it."""
+    differing = [row for row in rows if not row.agrees]
+    if any(row.change is comparison.Change.NEW for row in differing):
+        return []
+    return [row for row in differing if row.change is comparison.Change.IN_PLACE]
 
 
 def _together(rows: Sequence[Row]) -> dict[str, Any]:

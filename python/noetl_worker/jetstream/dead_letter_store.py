@@ -148,5 +148,10 @@ class DeadLetterStore:
             JetStreamError: it is still there.
         """
         stream = await self.stream()
-        if stream is not None:
-            await ask_if_there(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
+        if stream is None:
+            return
+        try:
+            await ask(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
+        except Refused:  # its one err_code says only that it could not
+            if await self.get(stream, sequence) is not None:
+                raise
