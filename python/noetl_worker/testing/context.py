@@ -1,13 +1,4 @@
-"""Test a tool without NATS and without a server.
-
-    from noetl_worker.testing import run_tool
-
-    def test_greets():
-        result = run_tool(GreetTool(), {"name": "{{ who }}"}, variables={"who": "ada"})
-        assert result.data == {"greeting": "hello ada"}
-
-The config goes through the same registry as in the worker: spellings, templates, types, unknown fields.
-"""
+"""A ToolContext with everything in memory, and one call of a tool in it."""
 
 from __future__ import annotations
 
@@ -16,7 +7,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from noetl_worker import template
 from noetl_worker.errors import CredentialError
@@ -88,6 +79,10 @@ class RecordedLogger:
         self._log.log(logging.getLevelName(level.upper()), "%s %s", event, fields)
 
 
+_METADATA: Final = ("execution_id", "step", "server_url", "worker_id", "command_id")
+"""Templates see these too, as in the worker."""
+
+
 def tool_context(
     *,
     variables: Mapping[str, JsonValue] | None = None,
@@ -106,8 +101,16 @@ def tool_context(
         registry: for `context.run_tool`; the built-in tools otherwise.
         secrets: filled with what the tool hands to `context.keep_secret`.
         overrides: any other field of ToolContext (execution_id, step, timeout_s, input, logger, stop, ...).
+
+    Raises:
+        TypeError: an override that is no field of ToolContext; names the ones there are.
     """
-    known = dict(variables or {})
+    odd = sorted(overrides.keys() - {field.name for field in dataclasses.fields(ToolContext)})
+    if odd:
+        names = ", ".join(sorted(field.name for field in dataclasses.fields(ToolContext)))
+        raise TypeError(f"{odd[0]!r} is no field of ToolContext and no argument of tool_context; fields: {names}")
+    metadata = {name: overrides[name] for name in _METADATA if name in overrides}
+    known: dict[str, JsonValue] = {**(variables or {}), **metadata}
     aliases = dict(credentials or {})
     tools = registry or Registry(plugins=False)
 
@@ -116,7 +119,10 @@ def tool_context(
 
     async def credential(alias: str) -> Mapping[str, JsonValue]:
         if alias not in aliases:
-            raise CredentialError(f"credential {alias!r} is not known; known: {sorted(aliases)}")
+            raise CredentialError(
+                f"credential {alias!r} is not known; known: {sorted(aliases)}. "
+                f"Give it as credentials={{{alias!r}: {{...}}}}"
+            )
         return aliases[alias]
 
     def forget(progress: Mapping[str, JsonValue]) -> None:

@@ -1,0 +1,37 @@
+"""Test a tool without NATS, without a server and without a network.
+
+    from noetl_worker.testing import HttpStub, call_tool, run_tool
+
+    def test_greets():
+        result = run_tool(GreetTool(), {"name": "{{ who }}"}, variables={"who": "ada"})
+        assert result.data == {"greeting": "hello ada"}
+
+    def test_refused_token_is_told_and_not_shown():
+        with HttpStub() as server:
+            server.answer("GET /me", status=401)
+            call = call_tool(
+                GreetTool(), {"url": server.url, "auth": "mine"}, credentials={"mine": {"token": "s3cret-token"}}
+            )
+        assert (call.kind, call.retryable) == ("auth", False)
+        call.assert_no_secrets()
+
+`run_tool` gives the result or raises, `call_tool` gives everything that came of the call, failures too. The config goes
+through the same registry as in the worker: spellings, templates, types, unknown fields.
+"""
+
+from noetl_worker.testing.context import MemoryControlPlane, RecordedLogger, arun_tool, run_tool, tool_context
+from noetl_worker.testing.http_stub import HttpStub, Received
+from noetl_worker.testing.tool_call import ToolCall, acall_tool, call_tool
+
+__all__ = [
+    "HttpStub",
+    "MemoryControlPlane",
+    "Received",
+    "RecordedLogger",
+    "ToolCall",
+    "acall_tool",
+    "arun_tool",
+    "call_tool",
+    "run_tool",
+    "tool_context",
+]

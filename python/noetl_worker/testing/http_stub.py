@@ -1,0 +1,173 @@
+"""A web server on this machine that answers what a test tells it to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+__all__ = ["HttpStub", "Received"]
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+_POLL_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request that came in."""
+
+    method: str
+    path: str
+    """Without the query."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; ValueError if it is none."""
+        return json.loads(self.body)
+
+
+@dataclass
+class _Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    delay_s: float
+    left: int | None
+    """How often it may still be given; None without an end."""
+
+
+@dataclass
+class _State:
+    answers: dict[str, list[_Answer]] = field(default_factory=dict)
+    received: list[Received] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def take(self, request: Received) -> _Answer:
+        with self.lock:
+            self.received.append(request)
+            for answer in self.answers.get(f"{request.method} {request.path}", ()):
+                if answer.left is None or answer.left > 0:
+                    answer.left = None if answer.left is None else answer.left - 1
+                    return answer
+        known = ", ".join(sorted(self.answers)) or "none"
+        text = f"HttpStub has no answer to {request.method} {request.path} (any more); it has: {known}\n"
+        return _Answer(404, text.encode(), {"Content-Type": "text/plain"}, 0.0, None)
+
+
+class HttpStub:
+    """`with HttpStub() as server:`; `server.url` is its address, `server.requests` what came in, in order.
+
+    It is a real server on a free port of the loopback address, so that the tool's own client, its timeouts and its
+    connection errors are tested. After the block nothing listens there any more: a call then is refused.
+    """
+
+    def __init__(self) -> None:
+        self._state = _State()
+        self._server = _Server(("127.0.0.1", 0), _handler(self._state))
+        self.url: Final = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def answer(
+        self,
+        request: str,
+        *,
+        status: int = 200,
+        json: Any = None,
+        text: str | bytes = "",
+        headers: Mapping[str, str] | None = None,
+        delay_s: float = 0.0,
+        times: int | None = None,
+    ) -> None:
+        """Say what a request gets; answers to the same request are given in the order they were said.
+
+        Args:
+            request: method and path, "POST /hooks"; the query does not count.
+            status: 200 unless given.
+            json: the body as JSON; else `text`.
+            headers: over the Content-Type that the body brings.
+            delay_s: wait before it is sent, to make the tool's timeout strike.
+            times: how often; the next answer follows. None: always.
+        """
+        method, _, path = request.partition(" ")
+        if method not in _METHODS or not path.startswith("/"):
+            raise ValueError(f"answer({request!r}): write a method and a path, for example 'POST /hooks'")
+        body = _encoded(json) if json is not None else text.encode() if isinstance(text, str) else text
+        kind = "application/json" if json is not None else "text/plain; charset=utf-8"
+        answer = _Answer(status, body, {"Content-Type": kind, **(headers or {})}, delay_s, times)
+        with self._state.lock:
+            self._state.answers.setdefault(request, []).append(answer)
+
+    @property
+    def requests(self) -> list[Received]:
+        """What came in until now, in order."""
+        with self._state.lock:
+            return list(self._state.received)
+
+    def __enter__(self) -> HttpStub:
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="http-stub", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._state.over.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is what tests of timeouts do, not an error of the stub."""
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _handler(state: _State) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 10.0
+
+        def _serve(self) -> None:
+            address = urlsplit(self.path)
+            request = Received(
+                method=self.command,
+                path=address.path,
+                query=dict(parse_qsl(address.query, keep_blank_values=True)),
+                headers={name.lower(): value for name, value in self.headers.items()},
+                body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
+            )
+            answer = state.take(request)
+            if answer.delay_s:
+                state.over.wait(answer.delay_s)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+            """Nothing on the test's stderr."""
+
+    for method in _METHODS:
+        setattr(Handler, f"do_{method}", Handler._serve)
+    return Handler

@@ -1,0 +1,154 @@
+"""Everything that came of one call of a tool, and what of it a test has to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from noetl_worker import json_text
+from noetl_worker.errors import ToolError
+from noetl_worker.known_secrets import KnownSecrets
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.redaction import redact_value
+from noetl_worker.testing.context import MemoryControlPlane, RecordedLogger, tool_context
+from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["ToolCall", "acall_tool", "call_tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What came of a call. A failure reads the same whether the tool returned it or raised it."""
+
+    result: ToolResult | None
+    """What `run` returned; None when it raised, or was not reached."""
+    raised: BaseException | None
+    warnings: tuple[str, ...]
+    """What the registry had to say about the config: unknown fields."""
+    log: tuple[tuple[str, str, Mapping[str, Any]], ...]
+    """(level, event, fields) of what the tool logged."""
+    progress: tuple[Mapping[str, JsonValue], ...]
+    control_plane: MemoryControlPlane
+    secrets: tuple[str, ...]
+    """Texts that must not leave, in every form they may have: the credentials' and what `keep_secret` was told."""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.result is not None and self.result.error is None
+
+    @property
+    def data(self) -> JsonValue:
+        return self.result.data if self.result is not None else None
+
+    @property
+    def kind(self) -> str | None:
+        """`output.error.kind`, a word of noetl_worker.tools.error_kinds; None on success."""
+        if self.result is not None:
+            return self.result.error.kind if self.result.error is not None else None
+        return self.raised.kind if isinstance(self.raised, ToolError) else "unknown"
+
+    @property
+    def message(self) -> str | None:
+        """The failure's text; None on success."""
+        if self.result is not None:
+            return self.result.error.message if self.result.error is not None else None
+        return str(self.raised)
+
+    @property
+    def retryable(self) -> bool:
+        """`output.error.retryable`; False on success."""
+        if self.result is not None:
+            return self.result.error is not None and self.result.error.retryable
+        return isinstance(self.raised, ToolError) and self.raised.retryable
+
+    @property
+    def code(self) -> str | None:
+        """`output.error.code`; None on success."""
+        if self.result is not None:
+            return self.result.error.code if self.result.error is not None else None
+        return self.raised.code if isinstance(self.raised, ToolError) else type(self.raised).__name__
+
+    @property
+    def sent(self) -> Mapping[str, JsonValue]:
+        """The result as the worker sends it in its events: encoded, and secrets taken out."""
+        result = self.result or ToolResult.failure(self.message or "", kind=self.kind or "unknown")
+        sent: Mapping[str, JsonValue] = redact_value(json_text.loads(json_text.dumps(result.to_json())), self.secrets)
+        return sent
+
+    def assert_no_secrets(self) -> None:
+        """Fail if the tool itself put a secret anywhere: its data, error, log, progress, what it stored or started.
+
+        The worker takes known secrets out of what leaves, but only as it knows them: one that a tool has cut, joined
+        or hashed gets through. A tool that shows none needs no luck.
+        """
+        plane = self.control_plane
+        places: dict[str, Any] = {
+            "result": None if self.result is None else dataclasses.asdict(self.result),
+            "error": None if self.raised is None else _chain(self.raised),
+            "log": self.log,
+            "progress": self.progress,
+            "stored results": [data.decode(errors="replace") for data in plane.results.values()],
+            "variables": plane.variables,
+            "child executions": plane.executions,
+        }
+        for place, value in places.items():
+            text = json.dumps(value, default=str, ensure_ascii=False)
+            found = next((secret for secret in self.secrets if secret in text), None)
+            if found is not None:
+                raise AssertionError(
+                    f"the {place} shows the secret {found[:2]}... ({len(found)} characters): {value!r}"
+                )
+
+
+def _chain(error: BaseException) -> list[str]:
+    """The texts of an exception and of what caused it: the worker tells them all."""
+    texts: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(texts) < 20:
+        texts.append(f"{type(current).__name__}: {current}")
+        current = current.__cause__ or current.__context__
+    return texts
+
+
+async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
+    """Call a tool once in the running loop; never raises for what the tool does.
+
+    Args:
+        tool: an instance of your tool, or a kind.
+        config: as a playbook has it, unrendered.
+        context: see `tool_context`; a `logger`, `control_plane` or `report_progress` of your own is used as it is.
+    """
+    secrets = KnownSecrets()
+    for data in (context.get("credentials") or {}).values():
+        secrets.add_credential(data)
+    logger = context.setdefault("logger", RecordedLogger())
+    plane = context.setdefault("control_plane", MemoryControlPlane())
+    progress: list[Mapping[str, JsonValue]] = []
+    context.setdefault("report_progress", progress.append)
+    context.setdefault("keep_secret", secrets.add)
+    registry = context.pop("registry", None) or Registry([] if isinstance(tool, str) else [tool], plugins=False)
+    kind = tool if isinstance(tool, str) else tool.kind
+    made = tool_context(registry=registry, kind=kind, **context)
+    result: ToolResult | None = None
+    raised: Exception | None = None
+    warnings: tuple[str, ...] = ()
+    try:
+        prepared = registry.prepare(kind, config, made)
+        warnings = prepared.warnings
+        result = await prepared.run()
+    except Exception as error:  # a tool may raise anything, and the test asks for it
+        raised = error
+    finally:
+        await registry.aclose()
+    log = tuple(logger.records) if isinstance(logger, RecordedLogger) else ()
+    return ToolCall(result, raised, warnings, log, tuple(progress), plane, secrets.forms())
+
+
+def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
+    """`acall_tool` on an event loop of its own, for plain test functions."""
+    return asyncio.run(acall_tool(tool, config, **context))
