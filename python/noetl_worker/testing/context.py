@@ -79,7 +79,7 @@ class RecordedLogger:
         self._log.log(logging.getLevelName(level.upper()), "%s %s", event, fields)
 
 
-_METADATA: Final = ("execution_id", "step", "server_url", "worker_id", "command_id")
+_METADATA: Final[tuple[str, ...]] = ("execution_id", "step", "server_url", "worker_id", "command_id")
 """Templates see these too, as in the worker."""
 
 
