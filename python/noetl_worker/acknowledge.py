@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from noetl_worker.concurrency import Seen
+from noetl_worker.in_flight import Seen
 from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,

@@ -10,12 +10,12 @@ import asyncio
 
 import structlog
 
-from noetl_worker.concurrency import InFlight
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import ClaimLost, ControlPlaneError
 from noetl_worker.event_set import EventSet
 from noetl_worker.handover import ClaimedOnce
+from noetl_worker.in_flight import InFlight
 from noetl_worker.observability import metrics
 from noetl_worker.patience import until_it_passes
 

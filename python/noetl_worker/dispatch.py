@@ -6,32 +6,31 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
 
-from noetl_worker import json_text, template
-from noetl_worker.concurrency import Slots
+from noetl_worker import engine, json_text, redaction, template
+from noetl_worker.cancellation import until_cancelled
 from noetl_worker.control_plane.client import Plane
-from noetl_worker.credentials import CommandCredentials
-from noetl_worker.errors import ToolError
-from noetl_worker.models import Command, Dialect, JsonValue, ToolResult, ToolStatus
+from noetl_worker.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.errors import CommandCancelled, ToolError
+from noetl_worker.models import Command, Dialect, FitRules, JsonValue, ToolResult, ToolStatus
 from noetl_worker.observability import metrics
-from noetl_worker.redaction import redact_value
+from noetl_worker.observability.logging import SafeLogger
+from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.task_sequence import python_form, rust_form
 
-__all__ = ["Dispatch", "Ready", "failure_of"]
+__all__ = ["Dispatch", "Limits", "Ready", "failure_of"]
 
 STOP_GRACE_S: Final = 5.0
 """A tool that knows its timeout stops by itself and keeps its partial output; this much later it is cancelled."""
-_KEYCHAIN_NAME: Final = re.compile(rb"\bkeychain\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,18 @@ class Ready:
     prepared: PreparedTool
     context: ToolContext
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a tool may run, in seconds."""
+
+    default_s: float
+    """For a command that sets none."""
+    hard_s: float
+    """Whatever the command sets."""
+    cancellation_poll_s: float
+    """Between two questions whether the execution is cancelled; 0: never asked."""
 
 
 class Dispatch:
@@ -53,14 +64,14 @@ class Dispatch:
         plane: Plane,
         *,
         worker_id: str,
-        default_timeout_s: float,
+        limits: Limits,
         slots: Slots,
     ) -> None:
         self._registry = registry
         self._command = command
         self._plane = plane
         self._worker_id = worker_id
-        self._default_timeout_s = default_timeout_s
+        self._limits = limits
         self._slots = slots
         self._credentials = CommandCredentials(command, plane)
         self._log = structlog.get_logger("noetl_worker.tool").bind(
@@ -71,7 +82,7 @@ class Dispatch:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Secret values handed to the tool so far: they are taken out of everything that leaves."""
-        return tuple(self._credentials.secrets)
+        return self._credentials.known.forms()
 
     async def prepare(self) -> Ready:
         """Resolve secrets, render and validate: everything that can go wrong before `command.started`.
@@ -79,14 +90,19 @@ class Dispatch:
         Raises:
             ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
         """
+        known = self._credentials.known
+        redaction.remember(known.forms)
+        known.add_inline(self._command.variables.get("workload"))
         given = await self._credentials.resolve_references(dict(self._command.input))
         command = self._command = replace(self._command, input=given)
         config: dict[str, JsonValue] = await self._credentials.resolve_references(dict(command.config))
         if command.input:
             config = {**config, "input": dict(command.input)}
-        timeout_s = effective_timeout(command.kind, config) or self._default_timeout_s
+        timeout_s = min(effective_timeout(command.kind, config) or self._limits.default_s, self._limits.hard_s)
         context = await self._context(timeout_s, config)
+        known.add_inline(config)
         prepared = self._registry.prepare(command.kind, config, context)
+        known.add_inline(prepared.config)
         for warning in prepared.warnings:
             self._log.warning("tool_config", kind=command.kind, problem=warning)
         return Ready(prepared, context, prepared.timeout_s or timeout_s)
@@ -95,15 +111,17 @@ class Dispatch:
         """Run the tool to its end, its timeout or our cancellation.
 
         Raises:
+            CommandCancelled: its execution was cancelled.
             ToolError, or whatever else the tool raised.
         """
         started = time.monotonic()
         kind = self._command.kind
         task = asyncio.ensure_future(ready.prepared.run())
         try:
-            done, _ = await asyncio.wait({task}, timeout=ready.timeout_s + STOP_GRACE_S)
-            result = task.result() if done else await self._stopped(task, ready.timeout_s)
+            result = await self._end_of(task, ready.timeout_s)
         except BaseException as error:
+            if isinstance(error, ToolError) and error.kind == "auth":
+                self._credentials.forget()
             await self._cancel(task, "shutdown" if isinstance(error, asyncio.CancelledError) else "failed")
             metrics.DISPATCH_ERRORS.labels(kind).inc()
             raise
@@ -111,6 +129,7 @@ class Dispatch:
             metrics.DISPATCH_DURATION.labels(kind).observe(time.monotonic() - started)
         if result.status is not ToolStatus.SUCCESS:
             metrics.DISPATCH_ERRORS.labels(kind).inc()
+            self._forget_if_refused(result)
         if result.duration_ms is None:
             result = replace(result, duration_ms=int((time.monotonic() - started) * 1000))
         return self._in_plane_form(result)
@@ -121,6 +140,23 @@ class Dispatch:
             return result
         form = python_form if self._command.dialect is Dialect.PYTHON else rust_form
         return replace(result, data=form(result.data))
+
+    async def _end_of(self, task: asyncio.Future[ToolResult], timeout_s: float) -> ToolResult:
+        limit_s = timeout_s + STOP_GRACE_S
+        poll_s = self._limits.cancellation_poll_s
+        # Most commands end before the first look, and cost nothing.
+        done, _ = await asyncio.wait({task}, timeout=min(limit_s, poll_s or limit_s))
+        if not done and 0 < poll_s < limit_s:
+            cancelled = asyncio.ensure_future(until_cancelled(self._plane, self._command.execution_id, poll_s))
+            either: set[asyncio.Future[Any]] = {task, cancelled}
+            try:
+                await asyncio.wait(either, timeout=limit_s - poll_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                cancelled.cancel()
+            if cancelled.done() and not task.done():
+                await self._cancel(task, "cancelled")
+                raise CommandCancelled(f"execution {self._command.execution_id} was cancelled; the tool was stopped")
+        return task.result() if task.done() else await self._stopped(task, timeout_s)
 
     async def _stopped(self, task: asyncio.Future[ToolResult], timeout_s: float) -> ToolResult:
         await self._cancel(task, "timeout")
@@ -147,7 +183,7 @@ class Dispatch:
             "worker_id": self._worker_id,
             "command_id": command.command_id,
         }
-        names = {match.decode() for match in _KEYCHAIN_NAME.findall(json_text.dumps(config))}
+        names = keychain_names_in(config)
         if names:
             variables["keychain"] = await self._credentials.keychain_names(names)
 
@@ -166,35 +202,59 @@ class Dispatch:
             variables=variables,
             input=command.input,
             stop=self.stop,
-            logger=self._log,
-            control_plane=_ToolPlane(self._plane, command),
+            logger=SafeLogger(self._log, self._credentials.known.forms),
+            control_plane=_ToolPlane(self._plane, command, self._credentials.known.forms),
             render=render,
             credential=self._credentials.credential,
-            run_tool=self._registry.run_tool,
+            run_tool=self._run_tool,
             report_progress=self._report_progress,
             waiting=self._slots.waiting,
             keep_secret=self._credentials.keep_secret,
         )
 
+    async def _run_tool(
+        self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
+    ) -> ToolResult:
+        """A tool inside of a sequence: its own secrets are known before it runs, and a refusal drops them."""
+        prepared = self._registry.prepare(kind, config, context)
+        self._credentials.known.add_inline(prepared.config)
+        try:
+            result = await prepared.run()
+        except ToolError as error:
+            if error.kind == "auth":
+                self._credentials.forget()
+            raise
+        self._forget_if_refused(result)
+        return result
+
+    def _forget_if_refused(self, result: ToolResult) -> None:
+        if result.error is not None and result.error.kind == "auth":
+            self._credentials.forget()
+
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
-        self._log.info("tool_progress", progress=redact_value(dict(progress), self.secrets))
+        self._log.info("tool_progress", progress=redaction.redact_fields(progress, self.secrets))
 
 
 class _ToolPlane:
-    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane)."""
+    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane).
 
-    def __init__(self, plane: Plane, command: Command) -> None:
+    What the plane is given to keep leaves without the command's secrets.
+    """
+
+    def __init__(self, plane: Plane, command: Command, known: Callable[[], Sequence[str]]) -> None:
         self._plane = plane
         self._command = command
+        self._known = known
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        return await self._plane.execute_playbook(body)
+        return await self._plane.execute_playbook(self._safe(body))
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return await self._plane.execution_status(execution_id)
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
-        return await self._plane.put_result(self._command.execution_id, name, data, source_step=source_step)
+        safe = await asyncio.to_thread(engine.fit_result, data, FitRules(max_bytes=2**62, secrets=tuple(self._known())))
+        return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
 
     async def resolve_result(self, ref: str) -> JsonValue:
         return await self._plane.resolve_result(ref)
@@ -203,7 +263,11 @@ class _ToolPlane:
         return await self._plane.get_var(self._command.execution_id, name)
 
     async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
-        await self._plane.set_vars(self._command.execution_id, variables, self._command.step)
+        await self._plane.set_vars(self._command.execution_id, self._safe(variables), self._command.step)
+
+    def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        safe: Mapping[str, JsonValue] = redaction.without_known(json_text.plain(body), self._known())
+        return safe
 
 
 def failure_of(error: BaseException) -> ToolResult:

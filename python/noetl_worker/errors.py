@@ -16,6 +16,7 @@ __all__ = [
     "AuthRefused",
     "CaseError",
     "ClaimLost",
+    "CommandCancelled",
     "ConditionError",
     "ConfigurationError",
     "ControlPlaneError",
@@ -122,6 +123,13 @@ class ConfigurationError(ToolError):
     """The tool's config is wrong or incomplete; found before `command.started`."""
 
     default_kind = "configuration"
+
+
+class CommandCancelled(ToolError):
+    """Somebody cancelled the execution while its tool ran."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="cancelled")
 
 
 class UnknownTool(ConfigurationError):

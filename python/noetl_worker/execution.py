@@ -15,15 +15,15 @@ from functools import partial
 from noetl_worker import acknowledge, case_actions, envelope, handover, results
 from noetl_worker.claim import claim_command
 from noetl_worker.command import bare_command, hydrate
-from noetl_worker.concurrency import InFlight, Seen, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
-from noetl_worker.dispatch import Dispatch, failure_of
+from noetl_worker.dispatch import Dispatch, Limits, failure_of
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import AuthRefused, ClaimLost, ControlPlaneError, NotificationError, ServerRefused
 from noetl_worker.events import CommandEvents
 from noetl_worker.handover import ClaimedOnce
 from noetl_worker.identity import Identity
+from noetl_worker.in_flight import InFlight, Seen
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.keepalive import Keepalive
 from noetl_worker.models import (
@@ -39,6 +39,7 @@ from noetl_worker.models import (
 )
 from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
+from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 
 __all__ = ["Execution"]
@@ -119,9 +120,10 @@ class Execution:
         try:
             command = await hydrate(claim.body, notification, plane)
             dispatch = self._dispatch(command, plane)
-            ready = await dispatch.prepare()
-            events.start()
-            result = await dispatch.run(ready)
+            async with self.slots.kind(command.kind):
+                ready = await dispatch.prepare()
+                events.start()
+                result = await dispatch.run(ready)
             decision = case_actions.decide(command, result, self.identity.name_for(plane.dialect))
             await case_actions.act(decision, command, plane)
             return await results.report(command, result, decision, plane, self._rules(dispatch))
@@ -160,8 +162,9 @@ class Execution:
 
     def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
         name = self.identity.name_for(plane.dialect)
-        limit_s = self.settings.command_timeout_s
-        return Dispatch(self.registry, command, plane, worker_id=name, default_timeout_s=limit_s, slots=self.slots)
+        ours = self.settings
+        limits = Limits(ours.command_timeout_s, ours.command_timeout_max_s, ours.cancellation_poll_s)
+        return Dispatch(self.registry, command, plane, worker_id=name, limits=limits, slots=self.slots)
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         secrets = dispatch.secrets if dispatch is not None else ()

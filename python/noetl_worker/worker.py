@@ -7,6 +7,7 @@ what runs finish). Second: cancel. Third: exit at once. Heartbeat and keepalive 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -21,14 +22,14 @@ import structlog
 
 from noetl_worker import __version__, acknowledge, engine
 from noetl_worker.adoption import Adoption
-from noetl_worker.concurrency import InFlight, Slots
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
 from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
+from noetl_worker.in_flight import InFlight
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import Durable, consumer_lag, ensure_durable
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
@@ -40,6 +41,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.observability.probes import Health
 from noetl_worker.outbox import Outbox, default_directory
 from noetl_worker.settings import Settings
+from noetl_worker.slots import Slots
 from noetl_worker.snowflake import Snowflake, node_of
 from noetl_worker.tools.registry import Registry
 
@@ -70,7 +72,12 @@ class Worker:
         self._stop_level = 0
         self._stop = asyncio.Event()
         self._cancel = asyncio.Event()
-        self.slots = Slots(settings.max_concurrent)
+        self.slots = Slots(
+            settings.max_concurrent,
+            limits=settings.kind_limits,
+            costs=settings.slot_costs,
+            rate=settings.rate_limit,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self.outbox = Outbox(
             settings.outbox,
@@ -112,7 +119,9 @@ class Worker:
         """
         settings, pulse = self.settings, asyncio.ensure_future(self._pulse())
         keepalive = Keepalive(settings, self.health, self.identity, version=__version__, engine=engine.ENGINE)
-        client = ControlPlaneClient(open_transport(settings, max_connections=settings.max_concurrent + 8), settings)
+        connections = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
+        client = ControlPlaneClient(open_transport(settings, max_connections=connections), settings)
+        self.slots.ceiling = lambda: math.ceil(settings.max_concurrent * client.open_share())
         connection: Connection | None = None
         try:
             connection = await self._unless_stopped(
@@ -159,7 +168,7 @@ class Worker:
         return Puller(
             connection,
             durable,
-            window=lambda: 0 if self.outbox.is_full else self.slots.free(),
+            window=lambda: 0 if self.outbox.is_full else self.slots.window(),
             deliver=lambda delivery: self._deliver(delivery, execution, settle),
             ensure=ensure,
         )
@@ -343,6 +352,7 @@ class Worker:
                 self.health.set_ready(connected and not full, why)
             if self._adoption is not None:
                 self._adoption.look()
+            metrics.SLOTS_LIMIT.set(min(self.slots.size, self.slots.ceiling()))
             try:
                 pending, ack_pending = await consumer_lag(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from noetl_worker.command import hydrate
-from noetl_worker.concurrency import InFlight, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.registration import Registration
 from noetl_worker.events import CommandEvents
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
+from noetl_worker.in_flight import InFlight
 from noetl_worker.models import Dialect, Envelope, Report, Settlement
+from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from unit.planes import URL, Ours, ScriptedTransport, answer, emitter, settings
 

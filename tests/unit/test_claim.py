@@ -11,9 +11,9 @@ import pytest
 
 from noetl_worker import acknowledge
 from noetl_worker.claim import claim_command, read_claim
-from noetl_worker.concurrency import Seen
 from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.in_flight import Seen
 from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,

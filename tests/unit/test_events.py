@@ -153,8 +153,19 @@ def test_rust_event_ids_are_above_the_commands_own_and_above_every_answered_id()
 
 def test_slow_command_on_the_rust_plane_sends_done_before_completed() -> None:
     transport = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
-    sent = [body["event_type"] for body in transport.bodies("/api/events")]
-    assert sent == ["command.started", "call.done", "command.completed"]
+    assert [body["event_type"] for body in transport.bodies("/api/events")] == ["call.done", "command.completed"]
+
+
+def test_start_of_a_slow_command_asks_the_rust_plane_for_its_ids() -> None:
+    """With a clock behind, ids of ours lie below the plane's `command.claimed` until an answer has told a later one."""
+    high = 2**62
+
+    def script(method: str, path: str, body: Any) -> Response:
+        return answer(200, {"status": "ok", "event_ids": [high]} if "batch" in path else {"event_id": 1})
+
+    transport = tell(OK, script, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    assert names(transport.bodies("/api/events/batch")[0]) == ["command.started"]
+    assert all(body["event_id"] > high for body in transport.bodies("/api/events"))
 
 
 def test_failure_on_the_rust_plane_is_call_error_then_command_failed() -> None:

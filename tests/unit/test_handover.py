@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from noetl_worker import handover
-from noetl_worker.concurrency import InFlight, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import NotSent
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
+from noetl_worker.in_flight import InFlight
 from noetl_worker.models import Dialect, Outcome, Settlement
+from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, settings
 

@@ -15,15 +15,16 @@ import pytest
 
 from noetl_worker import emitter as emitter_module
 from noetl_worker.adoption import Adoption
-from noetl_worker.concurrency import InFlight, Seen, Slots
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.event_set import EventSet, SetRequest
 from noetl_worker.events import CommandEvents
+from noetl_worker.in_flight import InFlight, Seen
 from noetl_worker.models import AlreadyFinished, Dialect, Report
 from noetl_worker.outbox import Outbox
+from noetl_worker.slots import Slots
 from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, settings
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})

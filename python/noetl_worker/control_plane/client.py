@@ -6,13 +6,24 @@ command: claims and events go back to where the notification came from (wire.md 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 from noetl_worker import json_text
+from noetl_worker.control_plane.gate import Gate
 from noetl_worker.control_plane.transport import Response, Transport
-from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError, DocumentError, ServerRefused
+from noetl_worker.credential_cache import CredentialCache
+from noetl_worker.errors import (
+    AuthRefused,
+    ControlPlaneError,
+    CredentialError,
+    DocumentError,
+    NotSent,
+    ServerRefused,
+    TransportError,
+)
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.settings import Settings
 
@@ -21,6 +32,10 @@ __all__ = ["ControlPlaneClient", "Plane", "json_body", "refusal", "retry_after_s
 _JSON: Final = "application/json"
 MAX_SERVERS: Final = 64
 """Server URLs whose dialect is remembered; more than a fleet has, fewer than a flood of made-up ones."""
+CONNECTIONS_BESIDE_SLOTS: Final = 8
+CLAIM_PATIENCE_S: Final = 1.0
+"""A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
+_OVERLOADED: Final = frozenset({429, 502, 503, 504})
 _KEPT_BYTES: Final = 2000
 
 
@@ -36,6 +51,9 @@ class ControlPlaneClient:
             self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
         self._trusted = tuple(f"{url}/" for url in (settings.server_url, *settings.trusted_servers))
         self._dialects: dict[str, Dialect] = {}
+        self._gates: dict[str, Gate] = {}
+        self.credential_cache: Final = CredentialCache()
+        """Here, because what the plane gives depends on the identity it is asked with."""
 
     async def plane(self, server_url: str) -> Plane:
         """The plane at `server_url` ("" is the configured one), its dialect found out once.
@@ -57,7 +75,7 @@ class ControlPlaneClient:
 
     async def _detect(self, url: str) -> Dialect:
         """GET /api/health: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (wire.md 9)."""
-        answer = await self.send("GET", f"{url}/api/health")
+        answer = await self.send("GET", f"{url}/api/health", gate=self.gate(url), patience_s=CLAIM_PATIENCE_S)
         body: JsonValue = None
         if answer.status == 200:
             body = json_body(answer)
@@ -80,33 +98,80 @@ class ControlPlaneClient:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        gate: Gate | None = None,
+        patience_s: float | None = None,
     ) -> Response:
-        """One request; any status is an answer. Raises TransportError only."""
+        """One request; any status is an answer.
+
+        Args:
+            gate: of the plane that is asked; it is told how the request went.
+            patience_s: how long the request may wait at the gate; None: for as long as it takes.
+
+        Raises:
+            TransportError: no answer; NotSent as well when the gate did not open in time.
+        """
         # A notification names its server: the token goes to those that the settings name, not to whoever publishes.
         own = self._trusted_headers if url.startswith(self._trusted) else self._headers
         whole = {**own, **headers} if headers else own
         packed = None if body is None else body if isinstance(body, bytes) else json_text.dumps(body)
-        return await self.transport.send(method, url, whole, packed, timeout_s or self._settings.http_timeout_s)
+        limit_s = timeout_s or self._settings.http_timeout_s
+        if gate is None:
+            return await self.transport.send(method, url, whole, packed, limit_s)
+        if not await gate.enter(patience_s):
+            raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
+        sent_at = time.monotonic()
+        try:
+            answer = await self.transport.send(method, url, whole, packed, limit_s)
+        except TransportError:
+            gate.refused(sent_at)
+            raise
+        finally:
+            gate.leave()
+        if answer.status in _OVERLOADED:
+            gate.refused(sent_at, retry_after_s(answer))
+        else:
+            gate.answered(time.monotonic() - sent_at)
+        return answer
+
+    def gate(self, url: str) -> Gate:
+        """The gate in front of one plane."""
+        gate = self._gates.get(url)
+        if gate is None:
+            if len(self._gates) >= MAX_SERVERS:
+                self._gates.clear()
+            gate = self._gates[url] = Gate(self._settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS)
+        return gate
+
+    def open_share(self) -> float:
+        """How far the gate of the least troubled plane is open, above 0 and at most 1.
+
+        The least: a plane that is down must not hold up the commands of the others.
+        """
+        return max((gate.open_share() for gate in self._gates.values()), default=1.0)
 
     async def close(self) -> None:
+        self.credential_cache.clear()
         await self.transport.close()
 
 
 class Plane:
     """One control plane in its dialect."""
 
-    __slots__ = ("client", "dialect", "url")
+    __slots__ = ("client", "dialect", "gate", "url")
 
     def __init__(self, client: ControlPlaneClient, url: str, dialect: Dialect) -> None:
         self.client = client
         self.url = url
         self.dialect = dialect
+        self.gate = client.gate(url)
 
     # ── commands and events: the answer is read by claim.py and events.py ──
 
     async def claim(self, event_id: int, worker_id: str) -> Response:
         """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
-        return await self._send("POST", f"/api/commands/{event_id}/claim", {"worker_id": worker_id})
+        url = f"{self.url}/api/commands/{event_id}/claim"
+        body = {"worker_id": worker_id}
+        return await self.client.send("POST", url, body, gate=self.gate, patience_s=CLAIM_PATIENCE_S)
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
         """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
@@ -114,7 +179,7 @@ class Plane:
 
     async def post_events(self, path: str, body: JsonValue, headers: Mapping[str, str]) -> Response:
         """POST /api/events or /api/events/batch, as dialects.py built it."""
-        return await self.client.send("POST", self.url + path, body, headers=headers)
+        return await self.client.send("POST", self.url + path, body, headers=headers, gate=self.gate)
 
     async def batch_state(self, request_id: str) -> str:
         """accepted, processing, completed or failed (Python plane only)."""
@@ -229,7 +294,7 @@ class Plane:
             _expect("deregister", answer)
 
     async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
-        return await self.client.send(method, self.url + path, body)
+        return await self.client.send(method, self.url + path, body, gate=self.gate)
 
     async def _json(self, method: str, path: str, body: JsonValue = None) -> Any:
         return _expect_json(f"{method} {path}", await self._send(method, path, body))

@@ -198,7 +198,14 @@ class RustForm:
         )
 
     def requests(self, command: Command, events: Sequence[Event]) -> list[EventRequest]:
-        """All but the last as one batch (or a single one as itself), the last one alone, with its meta."""
+        """All but the last as one batch (or a single one as itself), the last one alone, with its meta.
+
+        A start that travels alone goes as a batch: its ids are the plane's own, and the answer tells them. With a clock
+        behind, ids made here could lie below the plane's `command.claimed`, which no answer names, and the execution
+        would stay RUNNING for ever (wire.md 9.3, item 5).
+        """
+        if [event.name for event in events] == ["command.started"]:
+            return [EventRequest(BATCH, tuple(events))]
         first, last = tuple(events[:-1]), tuple(events[-1:])
         requests = []
         if first:

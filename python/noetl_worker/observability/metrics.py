@@ -37,6 +37,9 @@ DISPATCH_ERRORS: Final = Counter(
     "noetl_worker_dispatch_errors", "Tools that raised or returned a failure", ["tool_kind"], registry=REGISTRY
 )
 CONCURRENT: Final = Gauge("noetl_worker_concurrent_dispatches", "Commands in flight", registry=REGISTRY)
+SLOTS_LIMIT: Final = Gauge(
+    "noetl_worker_slots_limit", "Slots that the control plane's answers let this worker fill", registry=REGISTRY
+)
 EVENT_EMIT_DURATION: Final = Histogram(
     "noetl_worker_event_emit_duration_seconds",
     "One event request until it is accepted, labelled by its last event",

@@ -7,52 +7,17 @@ ones (production-lessons B13).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
 from noetl_worker.models import CommandId
 
-__all__ = ["InFlight", "Seen", "Slots"]
+__all__ = ["InFlight", "Seen"]
 
-WAITING_PER_SLOT: Final = 10
 REMEMBERED: Final = 10_000
 """Finished commands kept in mind: some minutes of a full worker; an older duplicate costs one claim (409)."""
-
-
-class Slots:
-    """How many commands may run at the same time. A command that waits for others holds none."""
-
-    def __init__(self, size: int) -> None:
-        self.size: Final = size
-        self.taken = 0
-        self._waiting = 0
-        self.on_free: Callable[[], None] = lambda: None
-
-    def free(self) -> int:
-        """Below zero while a command that waited goes on beside the one that took its slot."""
-        return self.size - self.taken + self._waiting
-
-    def take(self) -> None:
-        self.taken += 1
-
-    def give_back(self) -> None:
-        self.taken -= 1
-        self.on_free()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, the command's slot is free. Bounded: with WAITING_PER_SLOT waiting for each slot it is not."""
-        if self._waiting >= self.size * WAITING_PER_SLOT:
-            yield
-            return
-        self._waiting += 1
-        self.on_free()
-        try:
-            yield
-        finally:
-            self._waiting -= 1
 
 
 class Seen(Enum):

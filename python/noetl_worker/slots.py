@@ -1,0 +1,183 @@
+"""How many commands run at the same time: slots, what a kind may take of them, how fast they are filled.
+
+Whoever waits holds no slot: a parent that waits for its child, a set that waits for its plane, a claimed command
+whose kind is full. What is pulled is bounded by `window`; what runs by `free` and the kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["Slots"]
+
+WAITING_PER_SLOT: Final = 10
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A command that waits for its kind, or runs within its limits."""
+
+    kind: str
+    cost: int
+    admitted: asyncio.Future[None]
+
+
+class Slots:
+    """The slots of a worker.
+
+    Args:
+        limits: kind -> most commands of it at the same time.
+        costs: kind -> slots that one command takes, 1 unless named; more than `size` counts as all of them.
+        rate: most commands that are taken in a second, with a burst of one second; 0 is no limit.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        limits: Mapping[str, int] = _NOTHING,
+        costs: Mapping[str, int] = _NOTHING,
+        rate: float = 0.0,
+        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
+    ) -> None:
+        self.size: Final = size
+        self._limits = limits
+        self._costs = {kind: min(cost, size) for kind, cost in costs.items()}
+        self._used = 0
+        self._waiting = 0
+        self._running: Counter[str] = Counter()
+        self._queue: list[_Place] = []
+        self._is_starved = False
+        self._rate = _Rate(rate, clock) if rate else None
+        self.on_free: Callable[[], None] = lambda: None
+        self.ceiling: Callable[[], int] = lambda: size
+        """How many slots the control plane lets us fill (its gate); never below one."""
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    def free(self) -> int:
+        """Below zero while a command that waited goes on beside the one that took its slot."""
+        return self.size - self._used
+
+    def window(self) -> int:
+        """How many more may be pulled: none while a claimed command cannot find room, or too many wait for a kind."""
+        if self._is_starved or len(self._queue) >= self.size:
+            return 0
+        room = min(self.size, max(1, self.ceiling())) - self._used
+        if room > 0 and self._rate is not None:
+            return min(room, self._rate.available(self.on_free))
+        return room
+
+    def take(self) -> None:
+        self._used += 1
+        if self._rate is not None:
+            self._rate.spend()
+
+    def give_back(self) -> None:
+        self._release(1)
+
+    def _release(self, slots: int) -> None:
+        self._used -= slots
+        if self._queue:
+            self._admit()
+        self.on_free()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, the command's slot is free. Bounded: with WAITING_PER_SLOT waiting for each slot it is not."""
+        if self._waiting >= self.size * WAITING_PER_SLOT:
+            yield
+            return
+        self._waiting += 1
+        self._release(1)
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._used += 1
+
+    @asynccontextmanager
+    async def kind(self, kind: str) -> AsyncIterator[None]:
+        """Inside, a command of this kind runs within its limits; before, it waits for them outside of its slot."""
+        cost = self._costs.get(kind, 1)
+        if cost == 1 and kind not in self._limits:
+            yield
+            return
+        place = _Place(kind, cost, asyncio.get_running_loop().create_future())
+        self._used -= 1
+        self._queue.append(place)
+        self._admit()
+        try:
+            if not place.admitted.done():
+                self.on_free()
+                await place.admitted
+        except asyncio.CancelledError:
+            self._leave(place)
+            raise
+        try:
+            yield
+        finally:
+            self._leave(place)
+
+    def _admit(self) -> None:
+        """Let in, in their order, who fits. One that lacks slots only is not overtaken: it would wait for ever."""
+        self._is_starved = False
+        for place in list(self._queue):
+            is_full = place.kind in self._limits and self._running[place.kind] >= self._limits[place.kind]
+            if is_full or place.admitted.cancelled():
+                continue
+            if self._used > 0 and self._used + place.cost > self.size:
+                self._is_starved = True
+                return
+            self._queue.remove(place)
+            self._used += place.cost
+            self._running[place.kind] += 1
+            place.admitted.set_result(None)
+
+    def _leave(self, place: _Place) -> None:
+        """Back to the one slot that the delivery holds."""
+        if place in self._queue:
+            self._queue.remove(place)
+            self._used += 1
+            self._admit()
+            return
+        self._running[place.kind] -= 1
+        self._release(place.cost - 1)
+
+
+class _Rate:
+    """A bucket of as many commands as a second allows."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._burst = max(1.0, per_second)
+        self._clock = clock
+        self._left = self._burst
+        self._counted_at = clock()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def available(self, wake: Callable[[], None]) -> int:
+        """Whole commands that may be taken now; `wake` is called when there is one again."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._counted_at) * self._per_second)
+        self._counted_at = now
+        if self._left < 1 and self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later((1 - self._left) / self._per_second, self._ring, wake)
+        return int(self._left)
+
+    def _ring(self, wake: Callable[[], None]) -> None:
+        self._alarm = None
+        wake()
+
+    def spend(self) -> None:
+        self._left -= 1

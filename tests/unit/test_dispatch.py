@@ -1,0 +1,136 @@
+"""How long a tool may run: its own timeout, the hard limit, and the cancellation of its execution."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from noetl_worker.dispatch import Dispatch, Limits
+from noetl_worker.errors import CommandCancelled
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
+from noetl_worker.slots import Slots
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.registry import Registry
+from unit.planes import answer, command, plane
+
+
+@dataclass(frozen=True, slots=True)
+class WaitConfig:
+    seconds: float
+    timeout: float | None = None
+
+
+class WaitTool:
+    kind: ClassVar[str] = "wait"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = WaitConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.stopped: str | None = None
+        self.allowed_s: float | None = None
+
+    async def run(self, config: WaitConfig, context: ToolContext) -> ToolResult:
+        self.allowed_s = context.timeout_s
+        try:
+            await asyncio.sleep(config.seconds)
+        except asyncio.CancelledError:
+            self.stopped = context.stop.reason
+            raise
+        return ToolResult.success("done")
+
+
+def dispatched(config: dict[str, Any], limits: Limits, script: Any) -> tuple[WaitTool, ToolResult]:
+    tool = WaitTool()
+
+    async def go() -> ToolResult:
+        at, _ = plane(script)
+        one = command(Dialect.PYTHON, kind="wait", config=config)
+        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+        return await dispatch.run(await dispatch.prepare())
+
+    return tool, asyncio.run(go())
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noetl_worker.dispatch.STOP_GRACE_S", 0.05)
+
+
+def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> None:
+    asked: list[str] = []
+
+    def script(method: str, path: str, body: Any) -> Any:
+        asked.append(path)
+        if len(asked) == 1:
+            return answer(500, {})  # not knowing is no reason to stop
+        return answer(200, {"cancelled": len(asked) >= 3, "status": "RUNNING"})
+
+    tool = WaitTool()
+
+    async def go() -> None:
+        at, _ = plane(script)
+        one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
+        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
+        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+        await dispatch.run(await dispatch.prepare())
+
+    started = time.monotonic()
+    with pytest.raises(CommandCancelled) as caught:
+        asyncio.run(go())
+    assert caught.value.kind == "cancelled"
+    assert tool.stopped == "cancelled"
+    assert len(asked) == 3
+    assert asked[0] == f"/api/executions/{command().execution_id}/cancellation-check"
+    assert time.monotonic() - started < 5
+
+
+def test_fast_command_never_asks() -> None:
+    asked: list[str] = []
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    _, result = dispatched({"seconds": 0}, limits, lambda m, path, b: asked.append(path))
+    assert (result.data, asked) == ("done", [])
+
+
+def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered() -> None:
+    tool = WaitTool()
+
+    async def go() -> ToolResult:
+        at, transport = plane(lambda *_: answer(200, {}))
+
+        async def never(*_: Any, **__: Any) -> Any:
+            await asyncio.Event().wait()
+
+        transport.send = never  # type: ignore[method-assign]
+        one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
+        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
+        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+        return await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)
+
+    assert asyncio.run(go()).data == "done"
+
+
+@pytest.mark.parametrize(
+    ("config", "allowed_s"),
+    [({}, 3.0), ({"timeout": 0.5}, 0.5), ({"timeout": 900}, 7.0)],
+    ids=["the default", "its own", "the hard limit over its own"],
+)
+def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
+    config: dict[str, Any], allowed_s: float
+) -> None:
+    limits = Limits(default_s=3.0, hard_s=7.0, cancellation_poll_s=0)
+    tool, _ = dispatched({"seconds": 0, **config}, limits, lambda *_: answer(200, {}))
+    assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
+
+
+def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
+    limits = Limits(default_s=60, hard_s=0.05, cancellation_poll_s=0)
+    tool, result = dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
+    assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")

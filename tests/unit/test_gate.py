@@ -1,0 +1,189 @@
+"""What a control plane in trouble gets: less at once, one at a time when it is down, everything 30 s later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.gate import DOWN_AFTER, Gate
+from noetl_worker.errors import NotSent
+from noetl_worker.models import Dialect
+from unit.planes import URL, ScriptedTransport, answer, settings
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def gate_at(clock: Clock, full: int = 16) -> Gate:
+    return Gate(full, clock=clock, draw=lambda: 1.0)
+
+
+def refuse(gate: Gate, clock: Clock, times: int) -> None:
+    for _ in range(times):
+        clock.now += 0.01
+        gate.refused(clock.now)
+
+
+def test_one_refusal_halves_the_limit_and_a_volley_of_them_does_so_once(clock: Clock) -> None:
+    gate = gate_at(clock)
+    sent_at = clock.now
+    clock.now += 0.1
+    for _ in range(10):
+        gate.refused(sent_at)
+    assert (gate.limit(), gate.is_down) == (8, False)
+
+
+def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal(clock: Clock) -> None:
+    gate = gate_at(clock)
+    refuse(gate, clock, 40)
+    assert gate.limit() == 1
+    grown = []
+    for _ in range(6):
+        clock.now += 5.0
+        grown.append(gate.limit())
+    assert grown == sorted(grown)
+    assert grown[-1] == 16
+
+
+def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second(clock: Clock) -> None:
+    async def body() -> int:
+        gate, sent = gate_at(clock), 0
+        for _ in range(DOWN_AFTER):
+            clock.now += 0.01
+            gate.refused(clock.now)
+        end = clock.now + 60
+        while clock.now < end:
+            if await gate.enter(patience_s=0):
+                assert not await gate.enter(patience_s=0), "a second one beside it"
+                sent += 1
+                gate.refused(clock.now)
+                gate.leave()
+            clock.now += 0.01
+        return sent
+
+    sent = asyncio.run(body())
+    assert 12 <= sent <= 30, "0.5 s growing to 5 s"
+
+
+def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
+    async def body() -> list[bool]:
+        gate = gate_at(clock)
+        refuse(gate, clock, DOWN_AFTER)
+        clock.now += 5
+        assert await gate.enter(0)
+        gate.leave()
+        gate.answered(0.01)
+        return [await gate.enter(0) for _ in range(6)]
+
+    entered = asyncio.run(body())
+    assert entered.count(True) >= 4, "16 halved three times, and five seconds of growth"
+    assert entered.count(True) < 16
+
+
+def test_retry_after_closes_the_gate_for_that_long(clock: Clock) -> None:
+    async def body() -> tuple[bool, bool]:
+        gate = gate_at(clock)
+        gate.refused(clock.now, 7.0)
+        clock.now += 6.9
+        before = await gate.enter(0)
+        clock.now += 0.2
+        return before, await gate.enter(0)
+
+    assert asyncio.run(body()) == (False, True)
+
+
+def test_answers_that_grow_slow_take_a_quarter_off(clock: Clock) -> None:
+    gate = gate_at(clock)
+    for _ in range(50):
+        gate.answered(0.01)
+    clock.now += 100
+    gate.answered(3.0)
+    assert gate.limit() == 12
+
+
+def test_waiting_requests_go_on_one_after_the_other_when_places_are_left() -> None:
+    async def body() -> list[int]:
+        gate, order = Gate(1), []
+
+        async def request(number: int) -> None:
+            assert await gate.enter()
+            order.append(number)
+            await asyncio.sleep(0)
+            gate.leave()
+
+        await asyncio.wait_for(asyncio.gather(*(request(number) for number in range(20))), 5)
+        return order
+
+    assert asyncio.run(body()) == list(range(20))
+
+
+def test_cancelled_waiter_passes_its_turn_on() -> None:
+    async def body() -> None:
+        gate = Gate(1)
+        assert await gate.enter()
+        waiting = [asyncio.ensure_future(gate.enter()) for _ in range(2)]
+        await asyncio.sleep(0)
+        gate.leave()
+        waiting[0].cancel()
+        assert await asyncio.wait_for(waiting[1], 0.5)
+
+    asyncio.run(body())
+
+
+def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedTransport]:
+    transport = ScriptedTransport(script)
+    client = ControlPlaneClient(transport, settings(WORKER_MAX_CONCURRENT="4"))
+    return Plane(client, URL, Dialect.PYTHON), transport
+
+
+@pytest.mark.parametrize("trouble", [answer(503, {}), answer(429, {}), NotSent("refused")], ids=["503", "429", "down"])
+def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noetl_worker.control_plane.client.CLAIM_PATIENCE_S", 0.0)
+    at, transport = plane_with(lambda *_: trouble)
+
+    async def body() -> None:
+        for _ in range(DOWN_AFTER):
+            with suppress(NotSent):
+                await at.claim(7, "w")
+        with pytest.raises(NotSent, match="refuses more or is down"):
+            await at.claim(7, "w")
+
+    asyncio.run(body())
+    assert len(transport.sent) == DOWN_AFTER
+    assert at.client.open_share() < 0.2
+
+
+def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
+    at, transport = plane_with(lambda *_: answer(409, {"detail": "no"}))
+
+    async def body() -> None:
+        for _ in range(20):
+            await at.claim(7, "w")
+
+    asyncio.run(body())
+    assert (len(transport.sent), at.client.open_share()) == (20, 1.0)
+
+
+def test_plane_in_trouble_does_not_hold_up_the_others() -> None:
+    at, _ = plane_with(lambda *_: answer(503, {}))
+    for _ in range(5):
+        at.gate.refused(at.gate._clock())
+    other = at.client.gate("http://other.test")
+    assert at.client.open_share() == 1.0
+    other.refused(other._clock())
+    assert at.client.open_share() < 1.0

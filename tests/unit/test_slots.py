@@ -1,0 +1,181 @@
+"""Who may run beside whom: slots, limits and costs of kinds, the rate, and who waits outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from noetl_worker.slots import Slots
+
+
+class Commands:
+    """Commands that run until they are let go; `running` has the names of those inside their kind."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.running: list[str] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._go: dict[str, asyncio.Event] = {}
+
+    async def start(self, name: str, kind: str = "noop") -> None:
+        self.slots.take()
+        self._go[name] = asyncio.Event()
+        self._tasks[name] = asyncio.ensure_future(self._run(name, kind))
+        await settle()
+
+    async def _run(self, name: str, kind: str) -> None:
+        try:
+            async with self.slots.kind(kind):
+                self.running.append(name)
+                try:
+                    await self._go[name].wait()
+                finally:
+                    self.running.remove(name)
+        finally:
+            self.slots.give_back()
+
+    async def end(self, name: str) -> None:
+        self._go[name].set()
+        await self._tasks.pop(name)
+        await settle()
+
+    async def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+        await asyncio.wait({self._tasks.pop(name)})
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(body())
+
+
+def test_kind_without_a_limit_takes_one_slot_each() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(2))
+        await commands.start("a")
+        await commands.start("b")
+        assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
+        await commands.end("a")
+        assert commands.slots.window() == 1
+        await commands.end("b")
+        assert commands.slots.used == 0
+
+    run(body)
+
+
+def test_command_of_a_full_kind_waits_outside_its_slot_and_others_pass() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(2, limits={"postgres": 1}))
+        await commands.start("p1", "postgres")
+        await commands.start("p2", "postgres")
+        assert (commands.running, commands.slots.window()) == (["p1"], 1)
+        await commands.start("other")
+        assert commands.running == ["p1", "other"]
+        await commands.end("p1")
+        assert commands.running == ["other", "p2"]
+        await commands.end("p2")
+        await commands.end("other")
+        assert commands.slots.used == 0
+
+    run(body)
+
+
+def test_pulling_stops_when_as_many_wait_for_a_kind_as_there_are_slots() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(2, limits={"postgres": 1}))
+        for name in ("p1", "p2", "p3"):
+            assert commands.slots.window() > 0
+            await commands.start(name, "postgres")
+        assert commands.slots.window() == 0
+        await commands.end("p1")
+        assert (commands.running, commands.slots.window()) == (["p2"], 1)
+        await commands.end("p2")
+        await commands.end("p3")
+
+    run(body)
+
+
+def test_costly_command_is_not_overtaken_and_stops_the_pulling_until_it_fits() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(4, costs={"container": 3}))
+        await commands.start("a")
+        await commands.start("b")
+        await commands.start("big", "container")
+        assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
+        await commands.end("a")
+        assert (commands.running, commands.slots.window()) == (["b", "big"], 0)
+        await commands.end("b")
+        assert commands.slots.window() == 1
+        await commands.end("big")
+        assert (commands.slots.used, commands.slots.window()) == (0, 4)
+
+    run(body)
+
+
+def test_command_that_costs_more_than_there_is_runs_alone() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(2, costs={"container": 9}))
+        await commands.start("big", "container")
+        assert (commands.running, commands.slots.window()) == (["big"], 0)
+        await commands.end("big")
+        assert commands.slots.window() == 2
+
+    run(body)
+
+
+@pytest.mark.parametrize("victim", ["waiting", "running"])
+def test_cancelled_command_leaves_nothing_behind(victim: str) -> None:
+    async def body() -> None:
+        commands = Commands(Slots(4, limits={"container": 1}, costs={"container": 2}))
+        await commands.start("running", "container")
+        await commands.start("waiting", "container")
+        assert commands.running == ["running"]
+        await commands.cancel(victim)
+        [left] = [name for name in ("running", "waiting") if name != victim]
+        assert commands.running == [left]
+        await commands.end(left)
+        assert (commands.slots.used, commands.slots.window()) == (0, 4)
+
+    run(body)
+
+
+def test_command_that_waits_for_others_holds_no_slot() -> None:
+    slots = Slots(1)
+    slots.take()
+    with slots.waiting():
+        assert slots.window() == 1
+    assert slots.window() == 0
+
+
+def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() -> None:
+    slots = Slots(8)
+    slots.ceiling = lambda: 0
+    assert slots.window() == 1
+    slots.take()
+    assert slots.window() == 0
+    assert slots.free() == 7, "what is already on its way finds room"
+
+
+def test_rate_bounds_how_many_are_pulled_and_wakes_the_puller_when_there_is_one_more() -> None:
+    async def body() -> None:
+        now = [100.0]
+        slots = Slots(100, rate=20.0, clock=lambda: now[0])
+        woken = asyncio.Event()
+        slots.on_free = woken.set
+        assert slots.window() == 20
+        for _ in range(20):
+            slots.take()
+        assert slots.window() == 0
+        await asyncio.wait_for(woken.wait(), 5)  # the alarm rings after 1/20 s
+        now[0] += 0.25
+        assert slots.window() == 5
+
+    run(body)
