@@ -38,6 +38,7 @@ BENCH = [
         "-m",
         "pytest",
         "benches/bench_engine.py",
+        "benches/bench_tools.py",
         "-q",
         "-p",
         "no:cacheprovider",

@@ -69,13 +69,15 @@ def engine(name: str) -> Any:
 
 
 def call(engine_name: str, name: str) -> Callable[[], Any]:
-    """Return a call without arguments: decode, match_<bytes>, fit_<bytes>, or nothing, which costs the loop only."""
+    """Return a call without arguments: decode, match_<bytes>, fit_<bytes>, noop_<bytes>, or nothing (the loop only)."""
     chosen = engine(engine_name)
     kind, _, size = name.partition("_")
     if kind == "nothing":
         return lambda: None
     if kind == "decode":
         made: Callable[[], Any] = lambda: chosen.decode_notification(NOTIFICATION)  # noqa: E731
+    elif kind == "noop":
+        made = tool_call(chosen, int(size))
     elif kind == "match":
         table, data = chosen.compile_cases(cases()), result(int(size))
         made = lambda: table.match(VARIABLES, data)  # noqa: E731
@@ -83,6 +85,40 @@ def call(engine_name: str, name: str) -> Callable[[], Any]:
         data = result(int(size))
         made = lambda: chosen.fit_result(data, RULES)  # noqa: E731
     return _slowed(made) if engine_name == "rust" else made
+
+
+def tool_call(chosen: Any, size: int) -> Callable[[], Any]:
+    """What the worker adds around a tool that does nothing: its config checked and rendered, its result fitted.
+
+    The variables are about `size` bytes of JSON; the templates are as a playbook has them. Without an event loop:
+    `noop` waits for nothing, so one step of its coroutine is the whole call.
+    """
+    from noetl_worker import json_text  # here: the engine's calls are counted in a process that needs none of it
+    from noetl_worker.testing import tool_context
+    from noetl_worker.tools.registry import Registry
+
+    variables = {"workload": json.loads(result(size)), "ctx": {"region": "eu"}, "load": {"status": "ok"}}
+    config = {
+        "kind": "noop",
+        "message": "loaded {{ load.status }} for {{ ctx.region | upper }}",
+        "result": {"rows": "{{ workload.data.rows }}", "count": "{{ workload.row_count + 1 }}"},
+        "input": {"region": "{{ ctx.region }}"},
+        "timeout": 30,
+        "spec": None,
+        "output": None,
+    }
+    registry = Registry(plugins=False)
+    context = tool_context(variables=variables, registry=registry)
+
+    def made() -> Any:
+        running = registry.prepare("noop", config, context).run()
+        try:
+            running.send(None)
+        except StopIteration as done:
+            return chosen.fit_result(json_text.dumps(done.value.data), RULES)
+        raise AssertionError("noop waited for something")
+
+    return made
 
 
 def _slowed(made: Callable[[], Any]) -> Callable[[], Any]:

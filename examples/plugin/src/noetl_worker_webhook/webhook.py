@@ -6,6 +6,7 @@ also one on another worker after a crash, carries the same `webhook-id`, by whic
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -69,8 +70,9 @@ class WebhookTool:
         headers = {"content-type": "application/json", **config.headers, **_headers(key, message_id, body)}
         timeout_s = min(config.timeout, context.timeout_s or config.timeout)
         try:
-            response = await self._open().post(config.url, content=body, headers=headers, timeout=timeout_s)
-        except httpx.TimeoutException:
+            sending = self._open().post(config.url, content=body, headers=headers, timeout=timeout_s)
+            response = await asyncio.wait_for(sending, timeout_s)  # httpx's own timeout is for each part of it
+        except (httpx.TimeoutException, asyncio.TimeoutError):
             return ToolResult.timed_out(timeout_s, data={"id": message_id})
         except httpx.HTTPError as error:  # a second try is safe: the receiver knows the id
             raise ToolError(
