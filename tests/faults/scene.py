@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import signal
@@ -78,6 +77,7 @@ class Scene(House):
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def __post_init__(self) -> None:
+        self.stack.callback(self.outbox.cleanup)  # the first in, so the last out: after the workers
         claim = self.plane.claims.claim
 
         def counted(event_id: int, worker_id: str) -> Any:
@@ -199,8 +199,3 @@ async def scene(
         AsyncExitStack() as stack,
     ):
         yield Scene(nats, control_plane, directory=directory, stack=stack)
-
-
-async def gone(seconds: float) -> None:
-    """A span that is the fault itself (an outage of so long), not a wait for something."""
-    await asyncio.sleep(seconds)

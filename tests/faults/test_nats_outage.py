@@ -35,9 +35,11 @@ def main_connection(worker: WorkerProcess, event: str) -> list[Any]:
 async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIterator[None]:
     """No-op commands at this rate while the block runs."""
 
+    stop = asyncio.Event()  # not a cancellation: nats-py's flush may swallow it (cpython #86296)
+
     async def feed() -> None:
         started, sent = time.monotonic(), 0
-        while True:
+        while not stop.is_set():
             due = int((time.monotonic() - started) * per_s) - sent
             issued.extend(await home.plane.create_commands([RawCommand("noop")] * due) if due else [])
             sent += due
@@ -48,8 +50,8 @@ async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIter
         yield
         assert not task.done(), task.exception()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        stop.set()
+        await task
 
 
 # ── F6 ──
@@ -61,7 +63,7 @@ def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
 ) -> None:
     async def go() -> None:
         async with scene(tmp_path, plane=LOST_PUBLISHES) as home:
-            worker = await home.start_process(WORKER_MAX_CONCURRENT="32")
+            worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_ACK_WAIT_S="2")
             issued: list[Issued] = []
             async with feeding(home, issued, per_s=500):
                 await until(lambda: home.grants.total() > 250, "load")
@@ -80,7 +82,7 @@ def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
             lost = len(issued) - len(home.ends(issued, *TERMINAL))
         measured("F6", f"{number.name}: connected again after", connected - up, "s", at_most=2)
         measured("F6", f"{number.name}: first delivery after that", delivered - connected, "s", at_most=1)
-        measured("F6", f"{number.name}: lost of {len(issued)}", lost, "", exactly=0)
+        measured("F6", f"{number.name}: lost", lost, "", exactly=0)
 
     run(go())
 
@@ -90,7 +92,11 @@ def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
 
 async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> None:
     port = free_port()
-    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    variables = {
+        "WORKER_METRICS_BIND": f"127.0.0.1:{port}",
+        "WORKER_NATS_LAG_POLL_INTERVAL": "1",
+        "NOETL_WORKER_ACK_WAIT_S": "2",
+    }
     changes = inside(SET=f"noetl_worker.jetstream.connection:PING_INTERVAL_S={ping_s}")
     async with scene(directory) as home, Proxy(home.nats.port) as proxy:
         worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables, **changes)
@@ -106,17 +112,23 @@ async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> N
 
         await until(cut_off, "not ready")
         not_ready_s = time.monotonic() - held
-        [one] = await home.plane.create_commands([RawCommand("noop")])
+        # Published into the hole: NATS hands it to a connection that it still believes in.
+        [lost] = await home.plane.create_commands([RawCommand("noop")])
         proxy.heal()
         healed = time.monotonic()
-        await home.wait_terminal(one.event_id)
+        await until(lambda: bool(main_connection(worker, "nats_reconnected")), "connected again")
+        [fresh] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(fresh.event_id)
         back_s = time.monotonic() - healed
+        await home.wait_terminal(lost.event_id)
+        lost_s = time.monotonic() - healed
         await until(probe.is_ready, "ready again")
-        await home.assert_books([one])
+        await home.assert_books([lost, fresh])
         await home.stop_all()
-    measured("F7", f"found after (ping {ping_s:g} s)", found_s, "s", at_most=2 * ping_s + 0.5)
-    measured("F7", f"not ready after (ping {ping_s:g} s)", not_ready_s, "s", at_most=2 * ping_s + 1.5)
-    measured("F7", "a command ends after its return", back_s, "s", at_most=2 + 3)
+    measured("F7", f"found after (ping {ping_s:g} s)", found_s, "s", at_most=2 * ping_s + 0.2)
+    measured("F7", f"not ready after (ping {ping_s:g} s)", not_ready_s, "s")
+    measured("F7", f"works again after (ping {ping_s:g} s)", back_s, "s", at_most=2)
+    measured("F7", "what NATS sent into the hole ends after (ack_wait 2 s)", lost_s, "s", at_most=2 + 1)
 
 
 def test_f07_black_hole_is_found_and_left(tmp_path: Path, measured: Measured) -> None:
@@ -175,7 +187,7 @@ def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path, meas
             settled_s = time.monotonic() - healed
             await home.assert_books([one])
             await home.stop_all()
-            assert worker.logged("stopped")[0]["settled"].get("ack:already_finished_here") == 1
+            assert worker.logged("stopped")[0]["settled"].get("ack:already_finished_here", 0) >= 1
             assert home.asked[one.event_id] == 1
         measured("F11", "same worker: runs of the tool", gate.runs, "", exactly=1)
         measured("F11", "same worker: acked after", settled_s, "s", at_most=5)

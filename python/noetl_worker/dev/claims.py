@@ -113,9 +113,10 @@ class Claims:
 
     def _remember(self, event_id: int, worker_id: str) -> None:
         now = time.monotonic()
-        if len(self._cache) > 10_000:
-            self._cache = {key: found for key, found in self._cache.items() if found[1] >= now}
+        self._cache.pop(event_id, None)  # so that the order of the dictionary is that of the expiries
         self._cache[event_id] = (worker_id, now + self._settings.claims_cache_ttl_s)
+        while self._cache[oldest := next(iter(self._cache))][1] < now:
+            del self._cache[oldest]
 
     # ── Rust plane ──────────────────────────────────────────────────────────────────────────────
 

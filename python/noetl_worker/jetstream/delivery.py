@@ -15,7 +15,10 @@ from noetl_worker.errors import JetStreamError
 
 __all__ = ["Delivery"]
 
-ACK_TIMEOUT_S: Final = 5.0
+ACK_TRIES: Final = 5
+ACK_TRY_S: Final = 1.0
+"""What was in a socket when the server was killed is gone without a word: asked again, a slot waits one second for its
+ack and not five, and the message is not delivered a second time. A second ack is confirmed as the first (tried)."""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
@@ -25,6 +28,7 @@ class Delivery:
 
     __slots__ = (
         "_client",
+        "_wall_offset_s",
         "data",
         "headers",
         "num_delivered",
@@ -35,8 +39,10 @@ class Delivery:
         "subject",
     )
 
-    def __init__(self, client: Client, message: Msg) -> None:
+    def __init__(self, client: Client, message: Msg, *, wall_offset_s: float | None = None) -> None:
+        """`wall_offset_s`: wall clock less monotonic clock, taken once; None takes it now."""
         self._client = client
+        self._wall_offset_s = time.time() - time.monotonic() if wall_offset_s is None else wall_offset_s
         self.data: bytes = message.data
         self.headers: Mapping[str, str] | None = message.headers
         self.subject: str = message.subject
@@ -45,8 +51,9 @@ class Delivery:
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
 
     def age_s(self) -> float:
-        """Seconds since it was stored in the stream, by the wall clocks of server and worker."""
-        return max(0.0, time.time() - self.published_at)
+        """Seconds since it was stored in the stream. A jump of our wall clock must not make it old: then one server
+        error would set a fresh message aside."""
+        return max(0.0, time.monotonic() + self._wall_offset_s - self.published_at)
 
     async def ack(self) -> None:
         """Acknowledge and wait until the server has stored it.
@@ -54,12 +61,16 @@ class Delivery:
         A plain ack is buffered while disconnected and may be lost without a word (peers.md 2a.11).
 
         Raises:
-            JetStreamError: not confirmed; the message may come again, and the claim will settle that.
+            JetStreamError: not confirmed in 5 s; the message may come again, and the claim will settle that.
         """
-        try:
-            await self._client.request(self.reply, _ACK, timeout=ACK_TIMEOUT_S)
-        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            raise JetStreamError(f"ack of stream sequence {self.stream_sequence} not confirmed: {error!r}") from error
+        for left in reversed(range(ACK_TRIES)):
+            try:
+                await self._client.request(self.reply, _ACK, timeout=ACK_TRY_S)
+                return
+            except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+                if left == 0 or not isinstance(error, asyncio.TimeoutError):
+                    text = f"ack of stream sequence {self.stream_sequence} not confirmed: {error!r}"
+                    raise JetStreamError(text) from error
 
     async def nak(self, delay_s: float) -> None:
         """Give it back, to come again after `delay_s`. Never without a delay but at shutdown (peers.md 2a.15)."""

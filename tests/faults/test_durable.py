@@ -1,0 +1,275 @@
+"""F8, F9, F10, F26: the durable or its stream goes, leaders change, a dead peer holds everything, KEDA looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import pytest
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from faults.conftest import Measured
+from faults.scene import Scene, scene
+from faults.test_nats_outage import feeding
+from integration.house import run
+from integration.processes import Gate, Probe, until
+from noetl_worker.dev.nats_server import NatsServer, free_port
+from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.dev.wire_form import Issued
+
+STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
+NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
+
+
+@contextlib.asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[Any]:
+    client = await nats.connect(url)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def one_more(home: Scene, *, timeout_s: float = 10.0) -> Issued:
+    [one] = await home.plane.create_commands([RawCommand("noop")])
+    await home.wait_terminal(one.event_id, timeout_s=timeout_s)
+    return one
+
+
+# ── F8 ──
+
+
+def test_f08_durable_deleted_while_pulling_is_made_again(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+            worker = await home.start_process()
+            first = await one_more(home)
+            await client.jsm().delete_consumer(STREAM, DURABLE)
+            deleted = time.monotonic()
+            await until(lambda: len(worker.logged("durable_made")) == 2, "the durable again", every_s=0.01)
+            made_s = time.monotonic() - deleted
+            second = await one_more(home)
+            await home.assert_books([first, second])
+            await home.stop_all()
+        measured("F8", "while pulling: made again after", made_s, "s", at_most=1)
+
+    run(go())
+
+
+def test_f08_durable_deleted_while_no_pull_is_open_is_made_again_at_the_next(
+    tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+            worker = await home.start_process(WORKER_MAX_CONCURRENT="1")
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+            await until(lambda: gate.runs == 1, "the only slot taken")
+            await client.jsm().delete_consumer(STREAM, DURABLE)
+            gate.open()
+            await home.wait_terminal(one.event_id)
+            ended = time.monotonic()
+            await until(lambda: len(worker.logged("durable_made")) == 2, "the durable again", every_s=0.01)
+            made_s = time.monotonic() - ended
+            second = await one_more(home)
+            await home.assert_books([one, second])
+            assert gate.runs == 1
+            await home.stop_all()
+        measured("F8", "while idle: made again after the next pull", made_s, "s", at_most=2)
+
+    run(go())
+
+
+def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+            worker = await home.start_process()
+            first = await one_more(home)
+            pulls: list[float] = []
+
+            async def count(_: object) -> None:
+                pulls.append(time.monotonic())
+
+            await client.subscribe(NEXT, cb=count)
+            others = ConsumerConfig(durable_name=DURABLE, filter_subject="noetl.commands.others")
+            await client.jsm().delete_consumer(STREAM, DURABLE)
+            await client.jsm().add_consumer(STREAM, others)
+            broken = time.monotonic()
+            await until(lambda: bool(worker.logged("durable_unusable")), "said so")
+            await asyncio.sleep(5)  # the span of the fault
+            rate = len([one for one in pulls if one > broken]) / (time.monotonic() - broken)
+            await client.jsm().delete_consumer(STREAM, DURABLE)
+            second = await one_more(home, timeout_s=15)
+            await home.assert_books([first, second])
+            await home.stop_all()
+        measured("F8", "pulls a second while it cannot be used", rate, "/s", at_most=1)
+
+    run(go())
+
+
+# ── F9 ──
+
+
+def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        async with scene(tmp_path) as home, client_of(home.nats.url) as client:
+            worker = await home.start_process()
+            issued = [await one_more(home)]
+            await client.jsm().purge_stream(STREAM)
+            issued.append(await one_more(home))
+            await client.jsm().delete_stream(STREAM)
+            deleted = time.monotonic()
+            await until(lambda: len(worker.logged("durable_made")) == 2, "stream and durable again", every_s=0.02)
+            made_s = time.monotonic() - deleted
+            issued.append(await one_more(home))
+            await home.assert_books(issued)
+            await home.stop_all()
+        measured("F9", "deleted stream: made again after", made_s, "s", at_most=2)
+
+    run(go())
+
+
+@contextlib.asynccontextmanager
+async def cluster() -> AsyncIterator[list[NatsServer]]:
+    """Three servers on loopback, with a stream that each of them keeps."""
+    ports = [free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    async with AsyncExitStack() as stack:
+        servers = [
+            NatsServer(
+                config=f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
+            )
+            for number, port in enumerate(ports)
+        ]
+        await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
+        async with client_of(servers[0].url) as client:
+
+            async def has_leader() -> bool:
+                try:
+                    await client.jetstream(timeout=1).add_stream(
+                        StreamConfig(name=STREAM, subjects=["noetl.commands", "noetl.commands.>"], num_replicas=3)
+                    )
+                except (nats.errors.Error, nats.js.errors.APIError):
+                    return False
+                return True
+
+            await until(has_leader, "a leader of the cluster", timeout_s=20, every_s=0.2)
+        yield servers
+
+
+@pytest.mark.timeout(90)
+def test_f09_leaders_change_and_a_node_of_three_is_lost_under_load(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        settings = PlaneSettings(pending_retry_s=2.0, reaper_interval_s=0.5)
+        async with cluster() as servers, AsyncExitStack() as stack:
+            whole = ",".join(server.url for server in servers)
+            plane = await stack.enter_async_context(DevControlPlane(settings, nats_url=servers[0].url))
+            home = Scene(servers[0], plane, directory=tmp_path, stack=stack)
+            await home.start_process(NATS_URL=whole, NOETL_WORKER_ACK_WAIT_S="2")
+            issued: list[Issued] = []
+            async with client_of(servers[0].url) as client, feeding(home, issued, per_s=100):
+                await until(lambda: home.grants.total() > 50, "load")
+                for subject in (f"CONSUMER.LEADER.STEPDOWN.{STREAM}.{DURABLE}", f"STREAM.LEADER.STEPDOWN.{STREAM}"):
+                    answer = json.loads((await client.request(f"$JS.API.{subject}", b"", timeout=5)).data)
+                    assert answer.get("success"), answer
+                    await asyncio.sleep(1)  # a stretch of load after it
+                await servers[2].kill()
+                before = len(home.claim_times)
+                await asyncio.sleep(1)  # a stretch of load without the third node
+            await home.wait_ended(issued, timeout_s=30)
+            gaps = [late - early for early, late in zip(home.claim_times, home.claim_times[1:], strict=False)]
+            assert len(home.claim_times) > before
+            await home.assert_books(issued)
+            await home.stop_all()
+        measured("F9", "leaders change: longest time without a claim", max(gaps), "s", at_most=10)
+        measured("F9", "leaders change: lost", len(issued) - len(home.grants), "", exactly=0)
+
+    run(go())
+
+
+# ── F10 ──
+
+
+def test_f10_dead_peer_that_holds_all_of_max_ack_pending(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        gate, port = Gate(tmp_path), free_port()
+        limits = {
+            "WORKER_MAX_CONCURRENT": "4",
+            "NOETL_WORKER_MAX_ACK_PENDING": "4",
+            "NOETL_WORKER_ACK_WAIT_S": "3",
+            "WORKER_NATS_LAG_POLL_INTERVAL": "1",
+        }
+        async with scene(tmp_path) as home:
+            dead = await home.start_process("dead", **limits)
+            await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
+            await until(lambda: gate.runs == 4, "all held")
+            alive = await home.start_process("alive", WORKER_METRICS_BIND=f"127.0.0.1:{port}", **limits)
+            waiting = await home.plane.create_commands([RawCommand("noop") for _ in range(4)])
+            gauge = f'noetl_worker_nats_consumer_ack_pending{{consumer="{DURABLE}",stream="{STREAM}"}} 4.0'
+
+            async def shown() -> bool:
+                return gauge in await Probe(port).metrics()
+
+            await until(shown, "the gauge")
+            await until(lambda: bool(alive.logged("max_ack_pending_reached")), "the warning")
+            assert all(home.plane.command(one.event_id).worker_id is None for one in waiting)
+            asked = len(home.claim_times)
+            dead.signal(signal.SIGKILL)
+            await dead.exit_code()
+            killed = time.monotonic()
+            await until(lambda: len(home.claim_times) > asked, "a delivery", every_s=0.01)
+            resumed_s = home.claim_times[asked] - killed
+            gate.open()
+        measured("F10", "goes on after (ack_wait 3 s)", resumed_s, "s", at_most=3 + 1)
+
+    run(go())
+
+
+# ── F26 ──
+
+
+async def lag_as_keda(port: int) -> int:
+    """num_pending + num_ack_pending of the durable, as its scaler reads it."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = (await client.get(f"http://127.0.0.1:{port}/jsz?acc=$G&consumers=true&config=true")).json()
+    found: list[Mapping[str, Any]] = [
+        consumer
+        for account in answer["account_details"]
+        for stream in account["stream_detail"]
+        for consumer in stream.get("consumer_detail", [])
+        if consumer["name"] == DURABLE
+    ]
+    return sum(int(one["num_pending"]) + int(one["num_ack_pending"]) for one in found)
+
+
+def test_f26_lag_that_keda_reads_covers_what_is_in_flight(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        gate, port = Gate(tmp_path), free_port()
+        async with scene(tmp_path, nats_config=f'http: "127.0.0.1:{port}"') as home:
+            await home.start_process(WORKER_MAX_CONCURRENT="4", NOETL_WORKER_ACK_WAIT_S="1")
+            idle = await lag_as_keda(port)
+            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 10)
+            await until(lambda: gate.runs == 4, "all slots taken")
+            lags = []
+            for _ in range(15):  # over more than an ack_wait
+                lags.append(await lag_as_keda(port))
+                await asyncio.sleep(0.1)
+            gate.open()
+            await home.wait_ended(issued, timeout_s=20)
+            await home.assert_books(issued)
+            after = await lag_as_keda(port)
+            await home.stop_all()
+        measured("F26", "lag when idle", max(idle, after), "", exactly=0)
+        measured("F26", "least lag of 10 commands, 4 in flight", min(lags), "", exactly=10)
+
+    run(go())
