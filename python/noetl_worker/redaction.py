@@ -1,17 +1,33 @@
 """Redaction for every path out that is not an event body: exception texts, log lines, values of events.
 
-Event bodies go through `engine.fit_result`, which applies the same rules in one pass.
+Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Whoever logs or stores something
+while a command runs need not be handed its secrets: `known_here()` has them, for this task and what it starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final
 
-from noetl_worker import engine
+from noetl_worker import engine, json_text
 from noetl_worker.engine.pure.redact import MARK, Redactor
 from noetl_worker.models import JsonValue
 
-__all__ = ["MARK", "redact_text", "redact_value"]
+__all__ = ["MARK", "known_here", "redact_fields", "redact_text", "redact_value", "remember", "without_known"]
+
+_KNOWN: Final[ContextVar[Callable[[], Sequence[str]] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
+
+
+def remember(known: Callable[[], Sequence[str]]) -> None:
+    """From here on, in this task and those it starts, `known_here` gives what this function gives at that time."""
+    _KNOWN.set(known)
+
+
+def known_here() -> Sequence[str]:
+    """The secrets of the command that is being worked on; none outside of one."""
+    known = _KNOWN.get()
+    return known() if known is not None else ()
 
 
 def redact_text(text: str, secrets: Sequence[str] = ()) -> str:
@@ -29,3 +45,18 @@ def redact_value(value: JsonValue, secrets: Sequence[str] = ()) -> JsonValue:
     Tuples and other non-JSON objects pass through as they are; encode first if they may hold secrets.
     """
     return Redactor(secrets).value(value)
+
+
+def redact_fields(fields: Mapping[str, Any], secrets: Sequence[str] = ()) -> dict[str, JsonValue]:
+    """Redact the fields of a log line: as `redact_value`, their texts as free text. Any object becomes plain JSON."""
+    plain = json_text.plain(dict(fields))
+    redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
+    return redacted
+
+
+def without_known(value: JsonValue, secrets: Sequence[str]) -> JsonValue:
+    """Return a copy without the known secrets, in texts and keys; nothing is judged by its name or shape.
+
+    For values that a playbook passes on, where `auth: my_alias` is a name and no secret.
+    """
+    return Redactor(secrets, known_only=True).value(value)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from noetl_worker.engine.pure.redact import is_sensitive_key
 from noetl_worker.models import FitRules
-from noetl_worker.redaction import redact_text, redact_value
+from noetl_worker.redaction import redact_fields, redact_text, redact_value, without_known
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
@@ -57,6 +59,10 @@ def test_value_is_copied_not_changed() -> None:
         ("max_tokens=5 page_token=7", "max_tokens=5 page_token=7"),
         ("the value s3cr3t-value leaked", "the value [REDACTED] leaked"),
         ("http://host:80/path@x", "http://host:80/path@x"),
+        ("ftp://Bearer abcdefg:pw@h", "ftp://[REDACTED]:[REDACTED]@h"),
+        ("pg://u:p@ss@w0rd@host:5432/d", "pg://u:[REDACTED]@host:5432/d"),
+        ('{"a":"pg://u:p@h","b":"x@y"}', '{"a":"pg://u:[REDACTED]@h","b":"x@y"}'),
+        ("password='a b'://u:pw@h", "password=[REDACTED]://u:[REDACTED]@h"),
     ],
 )
 def test_free_text(chosen: Any, text: str, redacted: str) -> None:
@@ -73,6 +79,43 @@ def test_halves_of_surrogate_pairs_are_no_error(engine: Any) -> None:
 
 def test_short_secrets_are_not_searched_for(chosen: Any) -> None:
     assert redact_text("a1b2 1 12 123", ["", "1", "12", "123"]) == "a1b2 1 12 123"
+
+
+PIECES = (
+    *("://", ":", "@", "/", ",", ";", " ", "\n", "=", "a", "'", '"', "[REDACTED]", "s3cr3t", "abcdefghijklmnop"),
+    *("Bearer ", "Basic ", "dXNlcjpwYXNz", "authentication", "password=", "token=", "eyJabcdef.", "sk-", "ghp_"),
+    *("-----BEGIN X-----", "-----END X-----"),
+)
+_pieces = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=_pieces)
+def test_redacting_twice_changes_nothing_more(engine: Any, text: str) -> None:
+    once = engine.redact_text(text, ["s3cr3t"])
+    assert engine.redact_text(once, ["s3cr3t"]) == once
+    body = engine.fit_result(json.dumps({"k": text}).encode(), FitRules(secrets=("s3cr3t",))).body
+    again = engine.fit_result(body, FitRules(secrets=("s3cr3t",)))
+    assert again.body == body
+
+
+def test_names_and_shapes_stay_where_only_known_secrets_go() -> None:
+    value = {"auth": "pg_local", "note": "Bearer abcdefgh", "row": ["s3cr3t-value", {"s3cr3t-value": 1}]}
+    assert without_known(value, ["s3cr3t-value"]) == {
+        "auth": "pg_local",
+        "note": "Bearer abcdefgh",
+        "row": ["[REDACTED]", {"[REDACTED]~0": 1}],
+    }
+
+
+def test_fields_of_a_log_line_are_free_text_and_any_object() -> None:
+    fields = {"error": ValueError("login with s3cr3t-value"), "argv": ("--password=abc", 1), "token": "x", "n": 5}
+    assert redact_fields(fields, ["s3cr3t-value"]) == {
+        "error": "login with [REDACTED]",
+        "argv": ["--password=[REDACTED]", 1],
+        "token": "[REDACTED]",
+        "n": 5,
+    }
 
 
 def test_many_secrets_longest_first(chosen: Any) -> None:

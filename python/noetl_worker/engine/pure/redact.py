@@ -4,6 +4,7 @@ Twin: rust/engine/src/redact.rs.
 
 Keys are judged by whole words (production-lessons B10, lesson 16): `author`, `concert` and `max_tokens` stay.
 Reference placeholders stay usable: the reference itself is never rewritten (noetl#626).
+Redacting twice changes nothing more: addresses come last, since the other rules may leave a part of one behind.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MIN_SECRET_CHARS: Final = 4
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 SENSITIVE_WORDS: Final = frozenset({
-    "password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "auth",
+    "password", "passwords", "passwd", "passphrase", "pwd", "pgpassword", "creds", "secret", "secrets", "token", "auth",
     "authorization", "authentication", "credential", "credentials", "cookie", "cookies", "bearer",
     "jwt", "pem", "cert", "apikey", "accesskey", "secretkey", "privatekey", "authtoken",
     "accesstoken", "refreshtoken", "sessionid", "dsn",
@@ -67,10 +68,11 @@ _CREDENTIAL: Final = re.compile(
     r"|\bgithub_pat_[A-Za-z0-9_]{16,}"
     r"|\bAIza[A-Za-z0-9_-]{16,}"
     r"|\bya29\.[A-Za-z0-9._-]{8,}"
-    r"|\bxox[abeoprs]-[A-Za-z0-9-]{8,}"
-    r"|://[^/ \t\r\n:@?#]*:[^/ \t\r\n@]+@",
+    r"|\bxox[abeoprs]-[A-Za-z0-9-]{8,}",
     re.ASCII,
 )
+# The password of an address, up to the last @ before the host: one in it need not be escaped to be sent.
+_ADDRESS: Final = re.compile(r"(://[^/ \t\r\n:@?#]*:)([^/ \t\r\n@]+(?:@[^/ \t\r\n@\"'<>,;]+)*)@", re.ASCII)
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*")
 _ASSIGNMENT: Final = re.compile(
     r"\b((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]"
@@ -110,24 +112,30 @@ _REFERENCE_KINDS: Final = ("result_ref", "temp_ref")
 class Redactor:
     """Redaction with one set of known secrets. Counts what it replaced; one per document."""
 
-    __slots__ = ("_secrets", "count")
+    __slots__ = ("_is_free_text", "_knows_only", "_secrets", "count")
 
-    def __init__(self, secrets: Sequence[str]) -> None:
+    def __init__(self, secrets: Sequence[str], *, free_text: bool = False, known_only: bool = False) -> None:
+        """`free_text`: the value of `password=...` and its like is replaced too; results are data and keep it.
+
+        `known_only`: neither names nor shapes are judged.
+        """
         self.count = 0
         self._secrets = _Secrets(secrets)
+        self._is_free_text = free_text
+        self._knows_only = known_only
 
     def text(self, text: str) -> str:
         """Replace known secrets, then what looks like a credential."""
         if self._secrets.are_in(text):
             text, found = self._secrets.replace(text)
             self.count += found
+        if self._knows_only:
+            return text
         if _CREDENTIAL.search(text):
             text = _CREDENTIAL.sub(self._credential, text)
-        return text
-
-    def assignments(self, text: str) -> str:
-        """Replace the value of `password=...` and its like; for free text only, results are data."""
-        return _ASSIGNMENT.sub(self._assignment, text)
+        if self._is_free_text:
+            text = _ASSIGNMENT.sub(self._assignment, text)
+        return _ADDRESS.sub(self._address, text) if "://" in text and "@" in text else text
 
     def value(self, root: JsonValue) -> JsonValue:
         """Return a redacted copy of a JSON value; the order of keys stays."""
@@ -155,11 +163,17 @@ class Redactor:
             name = self._key(key, position)
             if key in keeps:
                 target[name] = value
-            elif is_sensitive_key(key) and not (value is None or type(value) is bool or is_reference(value)):
+            elif self._hides(key, value):
                 target[name] = MARK
                 self.count += 1
             else:
                 target[name] = self._child(value, waiting)
+
+    def _hides(self, key: str, value: JsonValue) -> bool:
+        """Whether the whole value goes because of its name; null and booleans hold no secret."""
+        if self._knows_only or value is None or type(value) is bool:
+            return False
+        return is_sensitive_key(key) and not is_reference(value)
 
     def _child(self, value: JsonValue, waiting: list[tuple[JsonValue, JsonValue]]) -> JsonValue:
         if type(value) is dict or type(value) is list:
@@ -187,14 +201,17 @@ class Redactor:
 
     def _credential(self, found: re.Match[str]) -> str:
         text = found.group()
-        if text.startswith("://"):
-            self.count += 1
-            return f"{text[: text.index(':', 3) + 1]}{MARK}@"
         # "Basic authentication" is prose; a base64 pair of user and password practically never is one plain word.
         if text[:5].lower() == "basic" and _PROSE.fullmatch(text[5:].lstrip(" \t")):
             return text
         self.count += 1
         return MARK
+
+    def _address(self, found: re.Match[str]) -> str:
+        if found.group(2) == MARK:
+            return found.group()
+        self.count += 1
+        return f"{found.group(1)}{MARK}@"
 
     def _assignment(self, found: re.Match[str]) -> str:
         if found.group(2) == MARK:
@@ -220,7 +237,8 @@ class _Secrets:
     __slots__ = ("_values",)
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        long_enough = {_whole(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
+        # A piece of the mark cannot be told from the mark.
+        long_enough = {_whole(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS and secret not in MARK}
         self._values = sorted(long_enough, key=len, reverse=True)
 
     def are_in(self, text: str) -> bool:
@@ -251,5 +269,4 @@ def _whole(text: str) -> str:
 
 def redact_text(text: str, secrets: Sequence[str]) -> str:
     """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
-    redacting = Redactor(secrets)
-    return redacting.assignments(redacting.text(_whole(text)))
+    return Redactor(secrets, free_text=True).text(_whole(text))
