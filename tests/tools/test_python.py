@@ -216,7 +216,7 @@ def test_code_from_base64_script_and_file(python: Python, tmp_path: Path) -> Non
         ({"code": "  \n"}, "no code"),
         ({"code_b64": "%"}, "not base64"),
         ({"script": "/no/such/file.py"}, "cannot be read"),
-        ({"script": {"uri": "gs://bucket/x.py"}}, "only files can be read"),
+        ({"script": {"uri": "s3://bucket/x.py"}}, "a signed https URL"),
         ({"script": {"other": 1}}, "needs 'uri'"),
     ],
 )

@@ -34,6 +34,7 @@ __all__ = [
     "Group",
     "base_environment",
     "exit_text",
+    "oom_kills",
     "run_process",
     "scratch_directory",
     "supervise",
@@ -68,6 +69,19 @@ def exit_text(exit_code: int) -> str:
     except ValueError:
         name = f"signal {-exit_code}"
     return f"was killed by {name}" + (" (out of memory?)" if exit_code == -signal.SIGKILL else "")
+
+
+def oom_kills(events: str | os.PathLike[str] = "/sys/fs/cgroup/memory.events") -> int | None:
+    """How many processes of the worker's cgroup the kernel has killed for want of memory; None when it does not say.
+
+    Looked at before and after a program: SIGKILL alone does not tell who sent it.
+    """
+    try:
+        lines = Path(events).read_text().splitlines()
+    except OSError:  # no Linux, no cgroup v2
+        return None
+    counts = dict(line.split() for line in lines if len(line.split()) == 2)
+    return int(counts["oom_kill"]) if counts.get("oom_kill", "").isdigit() else None
 
 
 @asynccontextmanager

@@ -17,18 +17,16 @@ from __future__ import annotations
 import ast
 import asyncio
 import atexit
-import base64
 import builtins
 import datetime
-import decimal
-import enum
+import faulthandler
 import gc
 import importlib
 import inspect
 import json
 import linecache
-import math
 import os
+import runpy
 import selectors
 import signal
 import socket
@@ -45,8 +43,8 @@ from typing import Any, NoReturn
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
 LENGTH = struct.Struct("!Q")
-MAX_DEPTH = 200
 FILE_NAME = "<python step>"
+VALUES = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "python_values.py"))  # noqa: PTH100, PTH118, PTH120 - no pathlib in every child
 
 
 # ── the template: forks, signals, reaps ─────────────────────────────────────────────────────────
@@ -172,6 +170,7 @@ def become_child(descriptors: list[int]) -> socket.socket:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGTERM, file=2, all_threads=True, chain=True)  # a timeout shows where the code was
     channel, out, err = descriptors
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (out, 1), (err, 2)):
@@ -228,7 +227,10 @@ def receive_exactly(channel: socket.socket, size: int) -> bytes:
 def finish_threads() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+            thread.join(1.0)
+            if thread.is_alive():  # for whoever wonders at a timeout
+                sys.stderr.write(f"[the code has ended, its thread {thread.name!r} has not]\n")
+                thread.join()
     atexit._run_exitfuncs()
 
 
@@ -242,7 +244,7 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
         return exited(stop)
     except BaseException as error:
         return failed(error), 1
-    return ({"result": plain(value)} if found else {}), 0
+    return ({"result": VALUES["plain"](value)} if found else {}), 0
 
 
 def prepare_process(request: dict[str, Any]) -> None:
@@ -250,8 +252,18 @@ def prepare_process(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     python_path = request["env"].get("PYTHONPATH", "")
-    sys.path[:0] = [request["cwd"], *filter(None, python_path.split(os.pathsep))]
+    sys.path[:0] = [request["cwd"], *request.get("sys_path", ()), *filter(None, python_path.split(os.pathsep))]
     sys.argv = [FILE_NAME]
+    if request.get("memory_mb"):
+        limit_memory(request["memory_mb"] << 20)
+
+
+def limit_memory(limit: int) -> None:
+    """RLIMIT_DATA, not RLIMIT_AS: address space that threads reserve and do not use must not count."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def make_scope(request: dict[str, Any]) -> dict[str, Any]:
@@ -261,13 +273,21 @@ def make_scope(request: dict[str, Any]) -> dict[str, Any]:
     scope = module.__dict__
     scope["__builtins__"] = builtins
     given, variables = request["input"], request["variables"]
-    scope.update(json=json, os=os, uuid=uuid, execution_id=request["execution_id"], step=request["step"])
+    scope.update(json=json, os=os, uuid=uuid, datetime=datetime, **VALUES["LEGACY"])
+    scope.update(execution_id=request["execution_id"], step=request["step"], auth=request.get("auth", {}))
     scope.update(args=given, input_data=given, variables=variables)
     scope["context"] = {**variables, "input": given, "execution_id": request["execution_id"], "step": request["step"]}
     scope.update({name: value for name, value in given.items() if name.isidentifier() and not name.startswith("__")})
-    for alias, name in request["libs"].items():
-        scope[alias] = importlib.import_module(name)
+    for alias, (name, *attribute) in request["libs"].items():
+        scope[alias] = imported(name, *attribute)
     return scope
+
+
+def imported(name: str, attribute: str = "") -> Any:
+    module = importlib.import_module(name)
+    if not attribute:
+        return module
+    return getattr(module, attribute, None) or importlib.import_module(f"{name}.{attribute}")
 
 
 def run_code(source: str, scope: dict[str, Any], request: dict[str, Any]) -> tuple[bool, Any]:
@@ -376,40 +396,6 @@ def users_part(frames: types.TracebackType | None) -> types.TracebackType | None
     while current is not None and current.tb_frame.f_code.co_filename != FILE_NAME:
         current = current.tb_next
     return current
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """JSON-plain form of a result, the rules of `noetl_worker.json_text.plain`; arrays have `tolist`."""
-    if depth > MAX_DEPTH:
-        return "[nested too deeply]"
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, enum.Enum):
-        return plain(value.value, depth + 1)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else str(int(value))
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item, depth + 1) for item in value]
-    return plain_object(value, depth)
-
-
-def plain_object(value: Any, depth: int) -> Any:
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(bytes(value)).decode()
-    if isinstance(value, (decimal.Decimal, uuid.UUID)):
-        return str(value)
-    to_list = getattr(value, "tolist", None)
-    if callable(to_list):  # numpy scalars and arrays
-        return plain(to_list(), depth + 1)
-    return str(value).encode("utf-8", "replace").decode()
 
 
 def main() -> None:

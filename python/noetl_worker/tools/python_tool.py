@@ -1,56 +1,85 @@
-"""Kind `python`: user code in a process of its own (tools.md 2.4).
-
-The value is, in this order: what a top-level `return` gives, the global `result`, what `main()` returns. With none
-of them the data is {"stdout", "stderr"}, as in the Rust worker.
-
-differs-from-upstream: the Python worker runs the code inside itself; there a `print` is lost, a loop never ends
-and `os._exit` ends the worker.
-"""
+"""Kind `python`: user code in a process of its own (tools.md 2.4)."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import re
+import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
-from urllib.parse import unquote, urlsplit
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.tools import process
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.python_auth import Granted, granted
 from noetl_worker.tools.python_runner import PythonRun, PythonRunner
+from noetl_worker.tools.python_source import Sources
 
 __all__ = ["PythonConfig", "PythonTool"]
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
+_LEAST_MEMORY_MB: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class PythonConfig:
-    """Code from `script`, `code_b64` or `code`, in this order; what it finds and where it runs.
+    """Runs Python code in a process of its own, with an empty directory and a scrubbed environment.
 
-    `script`: a path, a file:// address, source text, or {"uri": ...} / {"source": {"type": "inline", "code": ...}}.
-    `input`: each key is a global of the code, all of them are `args` and `input_data`.
-    `libs`: global name -> module, or a list of modules. `timeout` in seconds. `python`: another interpreter.
+    The code finds each key of `input` as a global, all of them as `args` and `input_data`; also `context`,
+    `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
+    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker.
+
+    Result: the value, which is what a top-level `return` gives, else the global `result`, else what `main()` (also
+    `async def`; its parameters by name) returns; with none of them `{stdout, stderr}`. What JSON cannot say becomes:
+    NaN and infinities null; Decimal, UUID and ints beyond 64 bits text; dates ISO 8601; bytes base64; sets sorted
+    lists; numpy and pandas lists; dataclasses objects; anything else its `str()`. `stdout`, `stderr` and `exit_code`
+    stand beside the data. An exception is an error of kind python with its type as the code and the traceback, from
+    the code's first line on, in stderr; a timeout keeps what was printed and shows there where the code was.
+
+    differs-from-upstream: the Python worker runs the code inside itself; there a `print` is lost, a loop never ends
+    and `os._exit` ends the worker.
     """
 
     code: str | None = None
+    """The code."""
     code_b64: str | None = None
+    """The code, as base64 of UTF-8 text; before `code`."""
     script: str | dict[str, Any] | None = None
+    """Where the code is, before the others: a path, a file://, http(s):// or gs:// address, source text, or
+    {"uri", "source": {"type": inline | file | http | gcs, "code", "auth", "endpoint", "timeout"}}."""
     input: dict[str, Any] = field(default_factory=dict)
-    libs: dict[str, str] | list[str] = field(default_factory=dict)
+    """Values for the code; over the step's own input."""
+    libs: dict[str, Any] | list[str] = field(default_factory=dict)
+    """Modules to import: global name -> module, or -> {"from": module, "import": name}; or a list of modules."""
+    deps: dict[str, Any] | None = None
+    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in}."""
+    auth: str | dict[str, Any] | None = None
+    """A credential's alias, or name -> {"key": alias, "service"}: as GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_*
+    or PG* variables, and as the global `auth`."""
     env: dict[str, str] = field(default_factory=dict)
+    """Variables on top of PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH."""
     cwd: str | None = None
+    """Where it runs; absent: an empty directory that is removed afterwards."""
     python: str | None = None
+    """Another interpreter, CPython 3.9 or newer; absent: the worker's own."""
     timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+    memory_mb: int | None = None
+    """MiB of memory (data) that the code may have; over it, MemoryError. Linux; absent: no limit but the machine's."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
+    """Kept of stdout and of stderr each, in bytes (4 MiB): the first and the last half."""
+
+    def __post_init__(self) -> None:
+        if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:
+            raise ValueError(f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}")
+        if self.max_output_bytes < 1:
+            raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
 
 
 class PythonTool:
@@ -63,33 +92,86 @@ class PythonTool:
 
     def __init__(self, runner: PythonRunner | None = None) -> None:
         self._runner = runner or PythonRunner()
+        self._sources = Sources()
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
-        code = _source(config)
-        given = {**context.input, **config.input}
+        code = await self._sources.code(config, context)
         timeout_s = time_left(config.timeout, context)
-        async with process.scratch_directory() as scratch:
-            request: dict[str, JsonValue] = {
-                "code": code,
-                "input": given,
-                "libs": config.libs if isinstance(config.libs, dict) else {name: name for name in config.libs},
-                "execution_id": str(context.execution_id),
-                "step": context.step,
-                "env": {**process.base_environment(), "TMPDIR": scratch, **_python_path(config.env), **config.env},
-                "cwd": config.cwd or scratch,
-                # A plane's render context can be megabytes: it travels only to code that can look at it.
-                "variables": dict(context.variables) if _READS_CONTEXT.search(code) else {},
-            }
+        sys_path, interpreter = _deps(config)
+        async with AsyncExitStack() as directories:
+            rights = Granted()
+            if config.auth is not None:
+                keys = await directories.enter_async_context(process.scratch_directory())
+                rights = await granted(config.auth, context, keys)
+            scratch = await directories.enter_async_context(process.scratch_directory())
+            request = _request(config, context, code, scratch, rights)
+            request["sys_path"] = list(sys_path)
+            kills = process.oom_kills()
             run = await self._runner.run(
-                request,
-                interpreter=config.python or sys.executable,
-                timeout_s=timeout_s,
-                max_output_bytes=config.max_output_bytes,
+                request, interpreter=interpreter, timeout_s=timeout_s, max_output_bytes=config.max_output_bytes
             )
-        return _result(run, timeout_s)
+        return _result(run, timeout_s, config, out_of_memory=kills is not None and process.oom_kills() != kills)
 
     async def aclose(self) -> None:
+        """End the template processes and close the connections."""
         await self._runner.aclose()
+        await self._sources.aclose()
+
+
+def _request(
+    config: PythonConfig, context: ToolContext, code: str, scratch: str, rights: Granted
+) -> dict[str, JsonValue]:
+    env = {**process.base_environment(), "TMPDIR": scratch, **_python_path(config.env), **rights.env, **config.env}
+    return {
+        "code": code,
+        "input": {**context.input, **config.input},
+        "libs": _libs(config.libs),
+        "execution_id": str(context.execution_id),
+        "step": context.step,
+        "env": dict(env),
+        "cwd": _directory(config.cwd) or scratch,
+        "auth": rights.data,
+        "memory_mb": config.memory_mb,
+        # A plane's render context can be megabytes: it travels only to code that can look at it.
+        "variables": dict(context.variables) if _READS_CONTEXT.search(code) else {},
+    }
+
+
+def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
+    """Global name -> [module] or [module, attribute]."""
+    named: dict[str, JsonValue] = {}
+    for name, module in ({one: one for one in libs} if isinstance(libs, list) else libs).items():
+        if isinstance(module, str) and module:
+            named[name] = [module]
+        elif isinstance(module, Mapping) and module.get("from") and module.get("import"):
+            named[name] = [str(module["from"]), str(module["import"])]
+        else:
+            raise ConfigurationError(f"python: libs: {name!r} must be a module or {{from, import}}, not {module!r}")
+    return named
+
+
+def _deps(config: PythonConfig) -> tuple[list[str], str]:
+    """(directories to import from, the interpreter)."""
+    deps = config.deps or {}
+    unknown = sorted(set(deps) - {"sys_path", "venv_path"})
+    if unknown:
+        raise ConfigurationError(
+            f"python: deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
+        )
+    given = deps.get("sys_path") or []
+    sys_path = [given] if isinstance(given, str) else [str(one) for one in given]
+    interpreter = config.python or sys.executable
+    if deps.get("venv_path") and not config.python:
+        interpreter = str(Path(str(deps["venv_path"])) / "bin" / "python")
+        if not os.access(interpreter, os.X_OK):
+            raise ConfigurationError(f"python: deps: {deps['venv_path']!r} is no virtual environment of this worker")
+    return sys_path, interpreter
+
+
+def _directory(cwd: str | None) -> str | None:
+    if cwd is not None and not Path(cwd).is_dir():
+        raise ConfigurationError(f"python: 'cwd' {cwd!r} is no directory of this worker")
+    return cwd
 
 
 def _python_path(env: Mapping[str, str]) -> dict[str, str]:
@@ -98,7 +180,7 @@ def _python_path(env: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": inherited} if inherited and "PYTHONPATH" not in env else {}
 
 
-def _result(run: PythonRun, timeout_s: float | None) -> ToolResult:
+def _result(run: PythonRun, timeout_s: float | None, config: PythonConfig, *, out_of_memory: bool) -> ToolResult:
     output: dict[str, Any] = {
         "stdout": run.stdout,
         "stderr": run.stderr,
@@ -114,62 +196,21 @@ def _result(run: PythonRun, timeout_s: float | None) -> ToolResult:
     if run.timed_out:
         timed_out = ToolResult.timed_out(timeout_s or 0.0)
         return ToolResult(status=timed_out.status, data=data, error=timed_out.error, **output)
-    if "error" in answer:
-        error = ToolFailure(answer["error"]["message"], kind="python", code=answer["error"]["type"])
-    elif run.exit_code != 0:
-        error = ToolFailure(f"Python code {process.exit_text(run.exit_code)}", kind="python", code=str(run.exit_code))
-    else:
+    error = _failure(run, config, out_of_memory)
+    if error is None:
         return ToolResult.success(data, **output)
     return ToolResult(status=ToolStatus.ERROR, data=data, error=error, **output)
 
 
-# ── where the code comes from ───────────────────────────────────────────────────────────────────
-
-
-def _source(config: PythonConfig) -> str:
-    """The text to run; ConfigurationError when there is none or it cannot be read."""
-    if config.script is not None:
-        code = _from_script(config.script)
-    elif config.code_b64 is not None:
-        code = _from_base64(config.code_b64)
-    else:
-        code = config.code or ""
-    if not code.strip():
-        raise ConfigurationError("python: no code; give 'code', 'script' or 'code_b64'")
-    return code
-
-
-def _from_base64(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"python: 'code_b64' is not base64 of UTF-8 text: {error}") from error
-
-
-def _from_script(script: str | Mapping[str, Any]) -> str:
-    if isinstance(script, str):
-        return script if _is_source(script) else _from_file(script)
-    source = script.get("source")
-    if isinstance(source, Mapping) and isinstance(source.get("code"), str):
-        return str(source["code"])
-    uri = script.get("uri") or (source.get("uri") if isinstance(source, Mapping) else source)
-    if not isinstance(uri, str):
-        raise ConfigurationError("python: 'script' needs 'uri', or 'source' with 'code'")
-    return _from_file(uri)
-
-
-def _is_source(script: str) -> bool:
-    """Source text, not the name of a file: several lines, or something no path of ours looks like."""
-    text = script.strip()
-    return "\n" in text or not (text.startswith(("file:", "/", "./", "../")) or text.endswith(".py") or "://" in text)
-
-
-def _from_file(uri: str) -> str:
-    parts = urlsplit(uri.strip())
-    if parts.scheme not in ("", "file"):
-        raise ConfigurationError(f"python: script address {uri!r}: only files can be read (file:///path or a path)")
-    path = unquote(parts.path) if parts.scheme else uri.strip()
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"python: script {uri!r} cannot be read: {error}") from error
+def _failure(run: PythonRun, config: PythonConfig, out_of_memory: bool) -> ToolFailure | None:
+    told = (run.answer or {}).get("error")
+    if isinstance(told, Mapping):
+        message, code = str(told["message"]), str(told["type"])
+        if code == "MemoryError" and config.memory_mb is not None:
+            message += f" (memory_mb={config.memory_mb})"
+        return ToolFailure(message, kind="python", code=code)
+    if run.exit_code == 0:
+        return None
+    if run.exit_code == -signal.SIGKILL and out_of_memory:
+        return ToolFailure("Python code was killed: out of memory", kind="python", code="out_of_memory")
+    return ToolFailure(f"Python code {process.exit_text(run.exit_code)}", kind="python", code=str(run.exit_code))

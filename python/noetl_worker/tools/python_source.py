@@ -1,0 +1,171 @@
+"""Where the code of a `python` step comes from: the step itself, a file, an http(s) address, a gs:// object."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import seconds
+from noetl_worker.tools.http_answer import kind_of, read
+from noetl_worker.tools.http_auth import Authorization, Authorizer
+from noetl_worker.tools.http_client import Clients, send, shown
+from noetl_worker.tools.http_tokens import Tokens
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.python_tool import PythonConfig
+
+__all__ = ["Sources"]
+
+MAX_CODE_BYTES: Final = 4 * 1024 * 1024
+_TIMEOUT_S: Final = 30.0
+_TYPES: Final = ("inline", "file", "http", "gcs")
+_READ_ONLY: Final = "https://www.googleapis.com/auth/devstorage.read_only"
+_STORAGE: Final = "https://storage.googleapis.com"
+
+
+class Sources:
+    """Reads code; keeps the connections it reads from until `aclose`."""
+
+    def __init__(self) -> None:
+        self._clients = Clients()
+        self._authorizer = Authorizer(Tokens(self._clients))
+
+    async def code(self, config: PythonConfig, context: ToolContext) -> str:
+        """The text to run: from `script`, `code_b64` or `code`, in this order.
+
+        Raises:
+            ConfigurationError: there is none, or it cannot be read.
+            ToolError: an address that does not answer, or not with 2xx.
+        """
+        if config.script is not None:
+            code = await self._of_script(config.script, context)
+        elif config.code_b64 is not None:
+            code = _of_base64(config.code_b64)
+        else:
+            code = config.code or ""
+        if not code.strip():
+            raise ConfigurationError("python: no code; give 'code', 'script' or 'code_b64'")
+        return code
+
+    async def aclose(self) -> None:
+        await self._clients.aclose()
+
+    async def _of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
+        if isinstance(script, str):
+            return script if _is_source(script) else await self._of_address(script.strip(), {}, context)
+        source = script.get("source")
+        details: Mapping[str, Any] = source if isinstance(source, Mapping) else {}
+        if isinstance(details.get("code"), str):
+            return str(details["code"])
+        kind = details.get("type")
+        if kind is not None and kind not in _TYPES:
+            raise ConfigurationError(f"python: script.source.type {kind!r} is none of {', '.join(_TYPES)}")
+        uri = script.get("uri") or details.get("uri") or (source if isinstance(source, str) else None)
+        endpoint = details.get("endpoint")
+        if kind == "http" and isinstance(endpoint, str):
+            uri = (
+                f"{endpoint.rstrip('/')}/{uri.lstrip('/')}"
+                if isinstance(uri, str) and "://" not in uri
+                else uri or endpoint
+            )
+        if not isinstance(uri, str) or kind == "inline":
+            raise ConfigurationError("python: 'script' needs 'uri', or 'source' with 'code'")
+        return await self._of_address(uri.strip(), details, context)
+
+    async def _of_address(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
+        scheme = urlsplit(uri).scheme
+        if scheme in ("", "file"):
+            return await asyncio.to_thread(_of_file, uri)
+        if scheme in ("http", "https"):
+            auth = details.get("auth") or details.get("credential")
+            authorization = await self._authorizer.authorize(auth, context)
+            return await self._fetched(uri, uri, authorization, details)
+        if scheme == "gs":
+            return await self._of_bucket(uri, details, context)
+        raise ConfigurationError(
+            f"python: script address {uri!r}: a path, file://, http(s):// or gs:// is needed (s3: a signed https URL)"
+        )
+
+    async def _of_bucket(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
+        parts = urlsplit(uri)
+        bucket, name = parts.netloc, parts.path.lstrip("/")
+        if not bucket or not name:
+            raise ConfigurationError(f"python: script address {uri!r}: gs://<bucket>/<object> is needed")
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        base = _STORAGE if not emulator else emulator if "://" in emulator else f"http://{emulator}"
+        alias = details.get("auth") or details.get("credential")
+        auth = alias if alias is not None else {"type": "gcp_adc", "scopes": [_READ_ONLY]}
+        authorization = (
+            Authorization() if emulator and alias is None else await self._authorizer.authorize(auth, context)
+        )
+        url = f"{base}/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}?alt=media"
+        return await self._fetched(url, uri, authorization, details)
+
+    async def _fetched(self, url: str, name: str, authorization: Authorization, details: Mapping[str, Any]) -> str:
+        given = details.get("timeout")
+        limit_s = _TIMEOUT_S if given is None else seconds(given, "python: script.source.timeout")
+        place = name if name.startswith("gs:") else shown(httpx.URL(name))
+        try:
+            async with self._clients.lease() as client:
+                method = str(details.get("method") or "GET").upper()
+                request = client.build_request(method, url, headers=authorization.headers)
+                if authorization.params:
+                    request.url = request.url.copy_merge_params(authorization.params)
+                sending = send(client, request, follow_redirects=True, secret_headers=tuple(authorization.headers))
+                response = await asyncio.wait_for(sending, limit_s)
+                content = await asyncio.wait_for(read(response, MAX_CODE_BYTES), limit_s)
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(f"python: script address {place!r} cannot be used: {error}") from error
+        except (httpx.HTTPError, OSError, asyncio.TimeoutError, TimeoutError) as error:
+            text = f"python: script {place!r} cannot be fetched: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True) from error
+        if not response.is_success:
+            kind, retryable = kind_of(response.status_code)
+            status = response.status_code
+            text = f"python: script {place!r} cannot be fetched: HTTP {status}"
+            raise ToolError(text, kind=kind, retryable=retryable, code=str(status))
+        if content.is_cut:
+            raise ConfigurationError(f"python: script {place!r} is over {MAX_CODE_BYTES >> 20} MiB")
+        return _decoded(content.take(), place)
+
+
+def _is_source(script: str) -> bool:
+    """Source text, not the name of a file: several lines, or something no path of ours looks like."""
+    text = script.strip()
+    return "\n" in text or not (text.startswith(("file:", "/", "./", "../")) or text.endswith(".py") or "://" in text)
+
+
+def _of_base64(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"python: 'code_b64' is not base64 of UTF-8 text: {error}") from error
+
+
+def _of_file(uri: str) -> str:
+    path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CODE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"python: script {uri!r} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_CODE_BYTES:
+        raise ConfigurationError(f"python: script {uri!r} is over {MAX_CODE_BYTES >> 20} MiB")
+    return _decoded(data, uri)
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"python: script {name!r} is not UTF-8 text: {error}") from error

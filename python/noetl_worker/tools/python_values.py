@@ -1,0 +1,110 @@
+"""Values of user code: what the Python worker lends it (tools.md 2.4), and the JSON-plain form of its result.
+
+Read by path into the template process, as `python_template.py` is: the standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import decimal
+import enum
+import math
+import uuid
+from typing import Any
+
+MAX_DEPTH = 200
+
+
+def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """JSON-plain form of a result, the rules of `noetl_worker.json_text.plain`; arrays and frames are lists.
+
+    `above` has the containers that `value` is in: one that contains itself ends there.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value, above)
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(int(value))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if len(above) > MAX_DEPTH:
+        return "[nested too deeply]"
+    if id(value) in above:
+        return "[circular]"
+    within = (*above, id(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item, within) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, within) for item in value]
+    if isinstance(value, (set, frozenset)):  # in an order that is the same next time
+        return sorted((plain(item, within) for item in value), key=lambda item: (type(item).__name__, sort_key(item)))
+    return plain_object(value, within)
+
+
+def sort_key(item: Any) -> Any:
+    return item if isinstance(item, (int, float, str)) else str(item)
+
+
+def plain_object(value: Any, within: tuple[int, ...]) -> Any:
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    if isinstance(value, type):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name), within) for each in dataclasses.fields(value)}
+    for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
+        convert = getattr(value, method, None)  # numpy and Series; pydantic; DataFrame
+        if callable(convert) and (method != "to_dict" or hasattr(value, "columns")):
+            return plain(convert(*arguments), within)
+    return str(value).encode("utf-8", "replace").decode()
+
+
+# ── what the Python worker lends ────────────────────────────────────────────────────────────────
+
+
+def get_val(value: Any, keys: Any, default: Any = None) -> Any:
+    """`value[keys[0]][keys[1]]...`, or `default` when there is no such thing."""
+    for key in keys:
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return default
+    return value
+
+
+def deep_merge(below: Any, above: Any) -> Any:
+    """Objects key by key, lists one after the other; of anything else, `above`."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        merged = {key: deep_merge(below[key], item) if key in below else item for key, item in above.items()}
+        return {**below, **merged}
+    return [*below, *above] if isinstance(below, list) and isinstance(above, list) else above
+
+
+def now_utc() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def format_iso8601(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.timezone.utc).isoformat()
+
+
+def make_serializable(value: Any) -> Any:
+    return plain(value)
+
+
+LEGACY = {
+    "get_val": get_val,
+    "deep_merge": deep_merge,
+    "now_utc": now_utc,
+    "format_iso8601": format_iso8601,
+    "make_serializable": make_serializable,
+}
