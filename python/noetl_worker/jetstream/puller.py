@@ -88,6 +88,7 @@ class Puller:
         self._counter = 0
         self._inbox = connection.client.new_inbox()
         self._heard = time.monotonic()
+        self._wall_offset_s = time.time() - time.monotonic()
         self._broken: str | None = None
         self._backoff_s = 0.0
         self._paused = False
@@ -180,7 +181,7 @@ class Puller:
             self._count()
             self._backoff_s = 0.0
             try:
-                self._deliver(Delivery(self._connection.client, message))
+                self._deliver(Delivery(self._connection.client, message, wall_offset_s=self._wall_offset_s))
             except JetStreamError as error:
                 log.warning("not_a_delivery", subject=message.subject, error=str(error))
         elif status != "100":
