@@ -23,7 +23,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.environment import Template
 from jinja2.runtime import Undefined
 
-from noetl_worker.errors import TemplateError
+from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models import JsonValue
 from noetl_worker.template_sandbox import LENIENT, STRICT, Scope, truthy
 
@@ -61,6 +61,7 @@ def render(value: JsonValue, variables: Mapping[str, JsonValue], *, strict: bool
     Raises:
         TemplateError: it does not compile, uses what the sandbox forbids, fails while running, or gives
             something JSON cannot say. Names the template (an excerpt), the line and what to do.
+        CredentialError: a keychain entry has no such field.
 
     Cost: 0.5 us for a cached path (`{{ a.b }}`), some 4 us for another cached expression; 0.2-1 ms to compile.
     """
@@ -89,6 +90,8 @@ def _render_text(source: str, variables: Mapping[str, JsonValue], strict: bool) 
             return found
     try:
         return compiled.run(variables)
+    except CredentialError:  # names the secret; a template's error would hide its kind
+        raise
     except Exception as error:  # an expression may raise anything
         _fail(source, error, compiled.template)
 

@@ -20,10 +20,11 @@ from jinja2.runtime import ChainableUndefined, Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing, pass_environment
 
+from noetl_worker.errors import CredentialError
 from noetl_worker.json_text import plain
 from noetl_worker.models import JsonValue
 
-__all__ = ["LENIENT", "STRICT", "Environment", "Scope", "to_text", "truthy"]
+__all__ = ["LENIENT", "STRICT", "Environment", "Scope", "SecretEntry", "to_text", "truthy"]
 
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 _MAX_PRODUCT: Final = 10_000_000
@@ -74,6 +75,30 @@ class _StrictMissing(ChainableUndefined):
     __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error
     __eq__ = __ne__ = __bool__ = __hash__ = Undefined._fail_with_undefined_error
     __contains__ = Undefined._fail_with_undefined_error
+
+
+class SecretEntry(dict[str, Any]):
+    """A keychain entry, or the whole name space (`entry` is ""): a field it lacks is a failure that names it.
+
+    Undefined would print as nothing, and a request with an empty bearer token would leave the worker
+    (production-lessons 17).
+    """
+
+    __slots__ = ("entry",)
+
+    def __init__(self, fields: Mapping[str, Any], entry: str) -> None:
+        super().__init__(fields)
+        self.entry = entry
+
+    def field(self, name: str) -> Any:
+        """Raises CredentialError: there is none, or it is null or empty."""
+        value = self.get(name)
+        if value is None or value == "":
+            state = "is empty" if name in self else "does not exist"
+            known = f"; it has {', '.join(sorted(self))}" if self else ""
+            what = f"keychain entry {self.entry!r}: field {name!r}" if self.entry else f"keychain entry {name!r}"
+            raise CredentialError(f"{what} {state}{known}", code="keychain_field")
+        return SecretEntry(value, f"{self.entry}.{name}") if type(value) is dict else value
 
 
 class Scope(Context):
@@ -133,6 +158,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`value.name` without a call: the key of an object. `{{ workload.items }}` is data, not a method."""
+        if isinstance(obj, SecretEntry):
+            return obj.field(attribute)
         if isinstance(obj, dict):
             if attribute in obj:
                 return obj[attribute]
@@ -141,6 +168,11 @@ class Environment(ImmutableSandboxedEnvironment):
         if attribute.startswith("_"):
             return self.unsafe_undefined(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, SecretEntry):
+            return obj.field(str(argument))
+        return super().getitem(obj, argument)
 
     def method(self, obj: Any, attribute: str) -> Any:
         """`value.name(...)`: the attribute, so that `m.items()` works beside a key of that name."""

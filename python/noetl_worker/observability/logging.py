@@ -1,15 +1,69 @@
-"""Structured logs: one JSON object a line, or colours on a terminal. Known secrets never get this far."""
+"""Structured logs: one JSON object a line, or colours on a terminal.
+
+Every line is redacted last, after the trace of an exception has become text: by the names of its fields, by the shape
+of credentials, and by the secrets of the command that is being worked on (`redaction.known_here`).
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 import warnings
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Final, TextIO
 
 import structlog
 
-__all__ = ["configure_logging"]
+from noetl_worker import redaction
+
+__all__ = ["SafeLogger", "configure_logging", "redact_line"]
+
+_OWN_FIELDS: Final = frozenset({"level", "timestamp"})
+
+
+def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """A structlog processor; for a set-up of one's own, put it directly before the renderer."""
+    own = {name: event_dict[name] for name in _OWN_FIELDS & event_dict.keys()}
+    rest = {name: value for name, value in event_dict.items() if name not in own}
+    return {**redaction.redact_fields(rest, redaction.known_here()), **own}
+
+
+class SafeLogger:
+    """A tool's logger: safe from any thread and under any structlog set-up of an application around the worker."""
+
+    def __init__(self, logger: Any, known: Callable[[], Sequence[str]]) -> None:
+        self._logger = logger
+        self._known = known
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._logger.debug(*self._safe(event), **self._safe_fields(fields))
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._logger.info(*self._safe(event), **self._safe_fields(fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._logger.warning(*self._safe(event), **self._safe_fields(fields))
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._logger.error(*self._safe(event), **self._safe_fields(fields))
+
+    def _safe(self, event: str) -> tuple[str]:
+        return (redaction.redact_text(str(event), self._known()),)
+
+    def _safe_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        if fields.get("exc_info"):
+            error = fields["exc_info"] if isinstance(fields["exc_info"], BaseException) else sys.exc_info()[1]
+            trace = "".join(traceback.format_exception(error)) if error is not None else ""
+            fields = {**{name: value for name, value in fields.items() if name != "exc_info"}, "exception": trace}
+        return redaction.redact_fields(fields, self._known())
+
+
+class _SafeFormatter(logging.Formatter):
+    """For what libraries log through the standard library: the finished text, its trace included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redaction.redact_text(super().format(record), redaction.known_here())
 
 
 def configure_logging(level: str, form: str) -> None:
@@ -28,6 +82,7 @@ def configure_logging(level: str, form: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            redact_line,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -36,7 +91,9 @@ def configure_logging(level: str, form: str) -> None:
     )
     # A warning of Python's (the engine's fallback, a dependency's) is one log line too, without a source path.
     warnings.showwarning = _log_warning
-    logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_SafeFormatter(logging.BASIC_FORMAT))
+    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
 
 
 def _log_warning(
