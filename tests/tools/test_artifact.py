@@ -177,7 +177,7 @@ def test_a_put_that_the_plane_does_not_take_is_a_failure() -> None:
 def test_a_stored_result_above_the_limit_is_refused() -> None:
     plane, reference = stored("x" * 20)
     error = refused({"uri": reference, "max_bytes": 10}, control_plane=plane)
-    assert (str(error), error.kind) == (f"{reference} has 22 bytes, more than 10 (max_bytes)", "client_error")
+    assert (str(error), error.kind) == (f"{reference} has 22 bytes, more than 10 (max_bytes)", "resource")
     error = refused({"action": "put", "data": "x" * 20, "max_bytes": 10})
     assert str(error) == "the data has 22 bytes, more than 10 (max_bytes)"
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import nats
 import pytest
 from nats.js.api import ConsumerConfig, KeyValueConfig, ObjectStoreConfig, StreamConfig
 
@@ -88,18 +89,18 @@ def with_session(server: NatsServer, body: Callable[[Session], Awaitable[None]])
 
 
 def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
-        put = await nats.call("kv_put", bucket=bucket, key="user.1", value={"name": "ada"})
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        put = await session.call("kv_put", bucket=bucket, key="user.1", value={"name": "ada"})
         assert put == {"status": "success", "bucket": bucket, "key": "user.1", "revision": 1}
-        got = await nats.call("kv_get", bucket=bucket, key="user.1")
+        got = await session.call("kv_get", bucket=bucket, key="user.1")
         assert got == {
             "status": "success", "bucket": bucket, "key": "user.1", "value": {"name": "ada"}, "revision": 1,
         }  # fmt: skip
-        assert await nats.call("kv_delete", bucket=bucket, key="user.1") == {
+        assert await session.call("kv_delete", bucket=bucket, key="user.1") == {
             "status": "success", "bucket": bucket, "key": "user.1",
         }  # fmt: skip
-        gone = await nats.call("kv_get", bucket=bucket, key="user.1")
+        gone = await session.call("kv_get", bucket=bucket, key="user.1")
         assert gone == {"status": "not_found", "bucket": bucket, "key": "user.1", "value": None, "revision": None}
 
     with_session(server, body)
@@ -120,60 +121,60 @@ def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> Non
     ],
 )
 def test_values_are_text_or_json(server: NatsServer, stored: Any, read: Any) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
         if stored is None:
-            error = await nats.refused("kv_put", bucket=bucket, key="k", value=None)
+            error = await session.refused("kv_put", bucket=bucket, key="k", value=None)
             assert str(error) == "nats: kv_put requires 'value'"
             return
-        await nats.call("kv_put", bucket=bucket, key="k", value=stored)
-        assert (await nats.call("kv_get", bucket=bucket, key="k"))["value"] == read
+        await session.call("kv_put", bucket=bucket, key="k", value=stored)
+        assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == read
 
     with_session(server, body)
 
 
 def test_bytes_go_in_as_base64_and_come_out_marked(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
         encoded = base64.b64encode(b"\xff\x00").decode()
-        await nats.call("kv_put", bucket=bucket, key="k", value=encoded, encoding="base64")
-        assert (await nats.call("kv_get", bucket=bucket, key="k"))["value"] == {"base64": encoded, "size": 2}
-        error = await nats.refused("kv_put", bucket=bucket, key="k", value="no base64!", encoding="base64")
+        await session.call("kv_put", bucket=bucket, key="k", value=encoded, encoding="base64")
+        assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == {"base64": encoded, "size": 2}
+        error = await session.refused("kv_put", bucket=bucket, key="k", value="no base64!", encoding="base64")
         assert str(error) == "nats: with encoding base64 the data must be base64 text"
 
     with_session(server, body)
 
 
 def test_create_and_update_refuse_another_revision(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket(history=5)
-        assert (await nats.call("kv_create", bucket=bucket, key="k", value="a"))["revision"] == 1
-        again = await nats.refused("kv_create", bucket=bucket, key="k", value="b")
+    async def body(session: Session) -> None:
+        bucket = await session.bucket(history=5)
+        assert (await session.call("kv_create", bucket=bucket, key="k", value="a"))["revision"] == 1
+        again = await session.refused("kv_create", bucket=bucket, key="k", value="b")
         assert (again.kind, again.code, again.retryable) == ("client_error", "wrong_last_sequence", False)
-        assert (await nats.call("kv_update", bucket=bucket, key="k", value="c", revision=1))["revision"] == 2
-        stale = await nats.refused("kv_update", bucket=bucket, key="k", value="d", revision=1)
+        assert (await session.call("kv_update", bucket=bucket, key="k", value="c", revision=1))["revision"] == 2
+        stale = await session.refused("kv_update", bucket=bucket, key="k", value="d", revision=1)
         assert stale.code == "wrong_last_sequence"
         assert str(stale).startswith("kv_update failed: wrong last sequence")
-        deleted = await nats.refused("kv_delete", bucket=bucket, key="k", revision=1)
+        deleted = await session.refused("kv_delete", bucket=bucket, key="k", revision=1)
         assert str(deleted).startswith("kv_delete failed: wrong last sequence")
-        assert (await nats.call("kv_get", bucket=bucket, key="k", revision=1))["value"] == "a"
-        await nats.call("kv_delete", bucket=bucket, key="k", revision=2)
-        assert (await nats.call("kv_create", bucket=bucket, key="k", value="e"))["revision"] == 4
+        assert (await session.call("kv_get", bucket=bucket, key="k", revision=1))["value"] == "a"
+        await session.call("kv_delete", bucket=bucket, key="k", revision=2)
+        assert (await session.call("kv_create", bucket=bucket, key="k", value="e"))["revision"] == 4
 
     with_session(server, body)
 
 
 def test_keys_are_sorted_globbed_and_without_deleted_ones(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
-        assert await nats.call("kv_keys", bucket=bucket) == {
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        assert await session.call("kv_keys", bucket=bucket) == {
             "status": "success", "bucket": bucket, "keys": [], "count": 0,
         }  # fmt: skip
         for key in ("user.2", "user.1", "order.1", "user.3"):
-            await nats.call("kv_put", bucket=bucket, key=key, value=1)
-        await nats.call("kv_delete", bucket=bucket, key="user.3")
-        assert (await nats.call("kv_keys", bucket=bucket))["keys"] == ["order.1", "user.1", "user.2"]
-        assert await nats.call("kv_keys", bucket=bucket, pattern="user.*") == {
+            await session.call("kv_put", bucket=bucket, key=key, value=1)
+        await session.call("kv_delete", bucket=bucket, key="user.3")
+        assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["order.1", "user.1", "user.2"]
+        assert await session.call("kv_keys", bucket=bucket, pattern="user.*") == {
             "status": "success", "bucket": bucket, "keys": ["user.1", "user.2"], "count": 2,
         }  # fmt: skip
 
@@ -181,38 +182,38 @@ def test_keys_are_sorted_globbed_and_without_deleted_ones(server: NatsServer) ->
 
 
 def test_history_has_every_revision_and_purge_removes_them(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket(history=5)
+    async def body(session: Session) -> None:
+        bucket = await session.bucket(history=5)
         for value in ("a", "b"):
-            await nats.call("kv_put", bucket=bucket, key="k", value=value)
-        await nats.call("kv_delete", bucket=bucket, key="k")
-        entries = (await nats.call("kv_history", bucket=bucket, key="k"))["entries"]
+            await session.call("kv_put", bucket=bucket, key="k", value=value)
+        await session.call("kv_delete", bucket=bucket, key="k")
+        entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
         assert [(one["value"], one["revision"], one["operation"]) for one in entries] == [
             ("a", 1, "PUT"), ("b", 2, "PUT"), (None, 3, "DELETE"),
         ]  # fmt: skip
         assert entries[0]["created"].startswith("20")
-        assert (await nats.call("kv_history", bucket=bucket, key="none"))["count"] == 0
-        assert await nats.call("kv_purge", bucket=bucket, key="k") == {
+        assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
+        assert await session.call("kv_purge", bucket=bucket, key="k") == {
             "status": "success", "bucket": bucket, "key": "k",
         }  # fmt: skip
-        entries = (await nats.call("kv_history", bucket=bucket, key="k"))["entries"]
+        entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
         assert [one["operation"] for one in entries] == ["PURGE"]
 
     with_session(server, body)
 
 
 def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
-        await nats.call("kv_put", bucket=bucket, key="a", value=1)
-        present = await nats.call("kv_watch", bucket=bucket, batch=1)
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        await session.call("kv_put", bucket=bucket, key="a", value=1)
+        present = await session.call("kv_watch", bucket=bucket, batch=1)
         assert (present["count"], present["timed_out"], present["entries"][0]["value"]) == (1, False, 1)
-        nothing = await nats.call("kv_watch", bucket=bucket, timeout_ms=50, updates_only=True)
+        nothing = await session.call("kv_watch", bucket=bucket, timeout_ms=50, updates_only=True)
         assert (nothing["count"], nothing["timed_out"]) == (0, True)
         waiting = asyncio.ensure_future(
-            nats.call("kv_watch", bucket=bucket, pattern="b.>", batch=1, timeout_ms=5000, updates_only=True)
+            session.call("kv_watch", bucket=bucket, pattern="b.>", batch=1, timeout_ms=5000, updates_only=True)
         )
-        store = await nats.connection.jetstream().key_value(bucket)
+        store = await session.connection.jetstream().key_value(bucket)
         while not waiting.done():  # the watch starts at a moment of its own
             await store.put("a", b"2")
             await store.put("b.1", b"3")
@@ -223,10 +224,10 @@ def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
 
 
 def test_a_ttl_that_cannot_be_kept_is_a_warning(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
-        await nats.call("kv_put", bucket=bucket, key="k", value=1, ttl=60)
-        assert [event for _, event, _ in nats.logger.records] == ["nats_ttl_ignored"]
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        await session.call("kv_put", bucket=bucket, key="k", value=1, ttl=60)
+        assert [event for _, event, _ in session.logger.records] == ["nats_ttl_ignored"]
 
     with_session(server, body)
 
@@ -235,37 +236,37 @@ def test_a_ttl_that_cannot_be_kept_is_a_warning(server: NatsServer) -> None:
 
 
 def test_objects_from_put_to_delete(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.store()
-        assert (await nats.call("object_list", bucket=bucket))["objects"] == []
+    async def body(session: Session) -> None:
+        bucket = await session.store()
+        assert (await session.call("object_list", bucket=bucket))["objects"] == []
         text = "line\n" * 60_000  # three chunks
-        put = await nats.call("object_put", bucket=bucket, object="report.txt", data=text, description="d")
+        put = await session.call("object_put", bucket=bucket, object="report.txt", data=text, description="d")
         assert put["size"] == 300_000
-        got = await nats.call("object_get", bucket=bucket, object="report.txt")
+        got = await session.call("object_get", bucket=bucket, object="report.txt")
         assert got == {"status": "success", "bucket": bucket, "name": "report.txt", "data": text, "size": 300_000}
-        info = await nats.call("object_info", bucket=bucket, name="report.txt")
+        info = await session.call("object_info", bucket=bucket, name="report.txt")
         assert info["digest"].startswith("SHA-256=")
         described = {"name": "report.txt", "size": 300_000, "description": "d", "chunks": 3, "digest": info["digest"]}
         assert info == {"status": "success", "bucket": bucket, **described}
-        assert await nats.call("object_list", bucket=bucket) == {
+        assert await session.call("object_list", bucket=bucket) == {
             "status": "success", "bucket": bucket, "objects": [described], "count": 1,
         }  # fmt: skip
-        assert await nats.call("object_delete", bucket=bucket, name="report.txt") == {
+        assert await session.call("object_delete", bucket=bucket, name="report.txt") == {
             "status": "success", "bucket": bucket, "name": "report.txt",
         }  # fmt: skip
-        missing = await nats.refused("object_get", bucket=bucket, name="report.txt")
+        missing = await session.refused("object_get", bucket=bucket, name="report.txt")
         assert (str(missing), missing.kind) == ("object_get failed: the object does not exist", "not_found")
 
     with_session(server, body)
 
 
 def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        bucket = await nats.store()
+    async def body(session: Session) -> None:
+        bucket = await session.store()
         encoded = base64.b64encode(b"\xff\xfe").decode()
-        await nats.call("object_put", bucket=bucket, object="o", data=encoded, encoding="base64")
-        assert (await nats.call("object_get", bucket=bucket, object="o", encoding="base64"))["data"] == encoded
-        error = await nats.refused("object_get", bucket=bucket, object="o")
+        await session.call("object_put", bucket=bucket, object="o", data=encoded, encoding="base64")
+        assert (await session.call("object_get", bucket=bucket, object="o", encoding="base64"))["data"] == encoded
+        error = await session.refused("object_get", bucket=bucket, object="o")
         assert (str(error), error.kind) == (
             "object 'o' is not UTF-8 text: ask for it with encoding: base64", "parse",
         )  # fmt: skip
@@ -277,13 +278,13 @@ def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: 
     monkeypatch.setattr("noetl_worker.tools.nats_kv.MAX_RESULT_BYTES", 10)
     assert payload.MAX_RESULT_BYTES == 16 * 1024 * 1024
 
-    async def body(nats: Session) -> None:
-        bucket = await nats.store()
-        too_large = await nats.refused("object_put", bucket=bucket, object="o", data="x" * 11)
+    async def body(session: Session) -> None:
+        bucket = await session.store()
+        too_large = await session.refused("object_put", bucket=bucket, object="o", data="x" * 11)
         assert str(too_large) == "the data of object 'o' has 11 bytes; one call carries at most 10"
-        store = await nats.connection.jetstream().object_store(bucket)
+        store = await session.connection.jetstream().object_store(bucket)
         await store.put("o", b"x" * 11)
-        too_large = await nats.refused("object_get", bucket=bucket, object="o")
+        too_large = await session.refused("object_get", bucket=bucket, object="o")
         assert str(too_large) == "object 'o' has 11 bytes; one call carries at most 10"
 
     with_session(server, body)
@@ -292,9 +293,9 @@ def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: 
 def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -> None:
     """tools.md 8, trap 50: `object` wins over `name`, which one plane leaves in the config as the label."""
 
-    async def body(nats: Session) -> None:
-        bucket = await nats.store()
-        put = await nats.call("object_put", name="the_label", object="real", bucket=bucket, data="x")
+    async def body(session: Session) -> None:
+        bucket = await session.store()
+        put = await session.call("object_put", name="the_label", object="real", bucket=bucket, data="x")
         assert put["name"] == "real"
 
     with_session(server, body)
@@ -304,10 +305,10 @@ def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -
 
 
 def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        subscription = await nats.connection.subscribe("greet.>")
-        await nats.connection.flush()
-        data = await nats.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
+    async def body(session: Session) -> None:
+        subscription = await session.connection.subscribe("greet.>")
+        await session.connection.flush()
+        data = await session.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
         assert data == {"status": "success", "subject": "greet.ada", "size": 7}
         message = await subscription.next_msg(timeout=5)
         assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
@@ -316,15 +317,15 @@ def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
 
 
 def test_request_gets_the_answer(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
+    async def body(session: Session) -> None:
         async def answer(message: Any) -> None:
             await message.respond(b'{"got":' + message.data + b"}")
 
-        await nats.connection.subscribe("ask", cb=answer)
-        await nats.connection.flush()
-        data = await nats.call("request", subject="ask", data=[1])
+        await session.connection.subscribe("ask", cb=answer)
+        await session.connection.flush()
+        data = await session.call("request", subject="ask", data=[1])
         assert data == {"status": "success", "subject": "ask", "data": {"got": [1]}, "headers": {}}
-        nobody = await nats.refused("request", subject="nobody.there")
+        nobody = await session.refused("request", subject="nobody.there")
         assert (str(nobody), nobody.kind, nobody.code) == (
             "request failed: nobody answers requests on 'nobody.there'", "connection", "no_responders",
         )  # fmt: skip
@@ -333,10 +334,10 @@ def test_request_gets_the_answer(server: NatsServer) -> None:
 
 
 def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        await nats.connection.subscribe("silent")
-        await nats.connection.flush()
-        error = await nats.refused("request", subject="silent", timeout_ms=50)
+    async def body(session: Session) -> None:
+        await session.connection.subscribe("silent")
+        await session.connection.flush()
+        error = await session.refused("request", subject="silent", timeout_ms=50)
         assert (error.kind, error.retryable) == ("timeout", True)
         assert str(error) == "request failed: the server did not answer in time"
 
@@ -344,22 +345,22 @@ def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
 
 
 def test_js_publish_is_acked_and_told_from_a_repetition(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, subject, _ = await nats.stream()
-        first = await nats.call("js_publish", subject=subject, data="x", message_id="m1")
+    async def body(session: Session) -> None:
+        stream, subject, _ = await session.stream()
+        first = await session.call("js_publish", subject=subject, data="x", message_id="m1")
         assert first == {"status": "success", "stream": stream, "seq": 1, "duplicate": False}
-        assert (await nats.call("js_publish", subject=subject, data="x", message_id="m1"))["duplicate"] is True
-        lost = await nats.refused("js_publish", subject="no.stream.here", data="x")
+        assert (await session.call("js_publish", subject=subject, data="x", message_id="m1"))["duplicate"] is True
+        lost = await session.refused("js_publish", subject="no.stream.here", data="x")
         assert (str(lost), lost.kind) == ("js_publish failed: no stream takes messages on this subject", "not_found")
-        other = await nats.refused("js_publish", subject=subject, stream="OTHER", data="x")
+        other = await session.refused("js_publish", subject=subject, stream="OTHER", data="x")
         assert str(other) == "js_publish failed: expected stream does not match"
 
     with_session(server, body)
 
 
 def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        error = await nats.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
+    async def body(session: Session) -> None:
+        error = await session.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
         assert str(error) == (
             "nats: the data has 1048577 bytes, the server takes 1048576; "
             "put it into an object store (object_put) and publish its name"
@@ -369,51 +370,71 @@ def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsSe
 
 
 def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, subject, consumer = await nats.stream(b'{"n": 1}', b"two", b"\xff")
-        data = await nats.call("js_consume", stream=stream, consumer=consumer, batch=2)
+    async def body(session: Session) -> None:
+        stream, subject, consumer = await session.stream(b'{"n": 1}', b"two", b"\xff")
+        data = await session.call("js_consume", stream=stream, consumer=consumer, batch=2)
         assert (data["count"], data["acked"], data["stream"], data["consumer"]) == (2, 2, stream, consumer)
         assert data["messages"][0] == {
             "subject": subject, "stream_seq": 1, "consumer_seq": 1, "delivered": 1, "pending": 2,
             "data": {"n": 1}, "headers": {"X-Kind": "item"},
         }  # fmt: skip
         assert data["messages"][1]["data"] == "two"
-        state = await nats.connection.jetstream().consumer_info(stream, consumer)
+        state = await session.connection.jetstream().consumer_info(stream, consumer)
         assert (state.num_ack_pending, state.num_pending, state.num_waiting) == (0, 1, 0)
-        rest = await nats.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
+        rest = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
         assert [one["data"] for one in rest["messages"]] == [{"base64": "/w==", "size": 1}]
-        empty = await nats.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
+        empty = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
         assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], 0)
 
     with_session(server, body)
 
 
 def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, _, consumer = await nats.stream(b"a")
-        data = await nats.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream(b"a")
+        data = await session.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
         assert data["acked"] == 0
         assert data["messages"][0]["ack_id"].startswith("$JS.ACK.")
-        state = await nats.connection.jetstream().consumer_info(stream, consumer)
+        state = await session.connection.jetstream().consumer_info(stream, consumer)
         assert state.num_ack_pending == 1
 
     with_session(server, body)
 
 
 def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, _, consumer = await nats.stream(b"a")
-        running = asyncio.ensure_future(nats.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
-        context = nats.connection.jetstream()
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream(b"a")
+        running = asyncio.ensure_future(session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
+        context = session.connection.jetstream()
         while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
             await asyncio.sleep(0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        again = await nats.call("js_consume", stream=stream, consumer=consumer, batch=1)
+        again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
         assert again["messages"][0]["delivered"] == 2
 
     with_session(server, body)
+
+
+def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
+    async def run() -> None:
+        async with NatsServer() as server:
+            connection = await nats.connect(server.url)
+            context = connection.jetstream()
+            await context.add_stream(StreamConfig(name="S", subjects=["S.>"]))
+            await context.add_consumer("S", ConsumerConfig(durable_name="reader"))
+            config = {"operation": "js_consume", "stream": "S", "consumer": "reader", "url": server.url}
+            reading = asyncio.ensure_future(arun_tool(NatsTool(), {**config, "timeout_ms": 5000}))
+            while (await context.consumer_info("S", "reader")).num_waiting == 0:
+                await asyncio.sleep(0)
+            await connection.close()
+            await server.kill()
+            with pytest.raises(ToolError) as caught:
+                await asyncio.wait_for(reading, 4)
+            assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+
+    asyncio.run(run())
 
 
 def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
@@ -425,27 +446,27 @@ def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
 
 
 def test_get_msg_by_sequence_subject_or_last(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, subject, _ = await nats.stream(b"1", b"2", b"3")
+    async def body(session: Session) -> None:
+        stream, subject, _ = await session.stream(b"1", b"2", b"3")
         for fields, seq in (({"seq": 2}, 2), ({"subject": subject}, 3), ({"last": True}, 3)):
-            data = await nats.call("js_get_msg", stream=stream, **fields)
+            data = await session.call("js_get_msg", stream=stream, **fields)
             assert data == {
                 "status": "success", "stream": stream, "subject": subject, "seq": seq, "data": seq,
                 "headers": {"X-Kind": "item"},
             }  # fmt: skip
-        missing = await nats.refused("js_get_msg", stream=stream, seq=9)
+        missing = await session.refused("js_get_msg", stream=stream, seq=9)
         assert (str(missing), missing.kind) == ("js_get_msg failed: no message found", "not_found")
-        empty, _, _ = await nats.stream()
-        missing = await nats.refused("js_get_msg", stream=empty, last=True)
+        empty, _, _ = await session.stream()
+        missing = await session.refused("js_get_msg", stream=empty, last=True)
         assert str(missing) == f"js_get_msg failed: stream {empty!r} is empty"
 
     with_session(server, body)
 
 
 def test_stream_info(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, _, _ = await nats.stream(b"1", b"22")
-        data = await nats.call("js_stream_info", stream=stream)
+    async def body(session: Session) -> None:
+        stream, _, _ = await session.stream(b"1", b"22")
+        data = await session.call("js_stream_info", stream=stream)
         assert data["config"] == {"name": stream, "subjects": [f"{stream}.>"], "max_msgs": -1, "max_bytes": -1}
         assert data["state"]["bytes"] > 0
         del data["state"]["bytes"]
@@ -474,8 +495,8 @@ def test_stream_info(server: NatsServer) -> None:
 def test_what_does_not_exist_is_not_made(
     server: NatsServer, operation: str, fields: dict[str, Any], message: str
 ) -> None:
-    async def body(nats: Session) -> None:
-        error = await nats.refused(operation, **fields)
+    async def body(session: Session) -> None:
+        error = await session.refused(operation, **fields)
         assert (str(error), error.kind, error.retryable) == (message, "not_found", False)
 
     with_session(server, body)
@@ -487,15 +508,15 @@ def test_what_does_not_exist_is_not_made(
 def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
     """tools.md 8, trap 28: a connection per call churned the server."""
 
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
-        before = nats.connection.stats["reconnects"]
-        calls = [nats.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        before = session.connection.stats["reconnects"]
+        calls = [session.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
         await asyncio.gather(*calls)
-        assert len(nats.tool._connections._entries) == 1
-        await nats.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=0.5)
-        assert len(nats.tool._connections._entries) == 2
-        assert nats.connection.stats["reconnects"] == before
+        assert len(session.tool._connections._entries) == 1
+        await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=0.5)
+        assert len(session.tool._connections._entries) == 2
+        assert session.connection.stats["reconnects"] == before
 
     with_session(server, body)
 
@@ -503,24 +524,24 @@ def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> No
 def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noetl_worker.tools.nats_connections.MAX_IDLE", 1)
 
-    async def body(nats: Session) -> None:
-        bucket = await nats.bucket()
-        for url in (nats.server.url, f"{nats.server.url}/", f"nats://localhost:{nats.server.port}"):
-            await nats.call("kv_keys", bucket=bucket, url=url)
-        left = list(nats.tool._connections._entries)
-        assert [address.servers for address in left] == [(f"nats://localhost:{nats.server.port}",)]
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        for url in (session.server.url, f"{session.server.url}/", f"nats://localhost:{session.server.port}"):
+            await session.call("kv_keys", bucket=bucket, url=url)
+        left = list(session.tool._connections._entries)
+        assert [address.servers for address in left] == [(f"nats://localhost:{session.server.port}",)]
 
     with_session(server, body)
 
 
 def test_aclose_closes_the_connections(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        await nats.call("publish", subject="s", data="x")
-        (entry,) = nats.tool._connections._entries.values()
+    async def body(session: Session) -> None:
+        await session.call("publish", subject="s", data="x")
+        (entry,) = session.tool._connections._entries.values()
         connection = entry.client
-        await nats.registry.aclose()
+        await session.registry.aclose()
         assert connection.is_closed
-        await nats.call("publish", subject="s", data="x")  # and a later call makes a new one
+        await session.call("publish", subject="s", data="x")  # and a later call makes a new one
 
     with_session(server, body)
 
@@ -544,10 +565,10 @@ def test_a_lost_connection_is_made_anew() -> None:
 
 
 def test_wrong_password_is_an_auth_failure_that_does_not_show_it(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        error = await nats.refused("publish", subject="s", auth="nats_wrong")
+    async def body(session: Session) -> None:
+        error = await session.refused("publish", subject="s", auth="nats_wrong")
         assert (error.kind, error.retryable) == ("auth", False)
-        assert str(error) == f"cannot connect to {nats.server.url}: nats: 'Authorization Violation'"
+        assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
 
     with_session(server, body)
 
@@ -562,8 +583,8 @@ def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server
 
 
 def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        error = await nats.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=0.5)
+    async def body(session: Session) -> None:
+        error = await session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=0.5)
         assert (error.kind, error.code) == ("auth", "permissions_violation")
         assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
 
@@ -578,9 +599,9 @@ def test_an_unreachable_server_is_a_connection_failure(server: NatsServer) -> No
 
 
 def test_the_whole_call_ends_with_its_timeout(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        stream, _, consumer = await nats.stream()
-        result = await nats.result("js_consume", stream=stream, consumer=consumer, timeout_ms=5000, timeout=0.1)
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream()
+        result = await session.result("js_consume", stream=stream, consumer=consumer, timeout_ms=5000, timeout=0.1)
         assert result.status is ToolStatus.TIMEOUT
 
     with_session(server, body)
@@ -701,8 +722,8 @@ def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message:
 
 
 def test_a_header_with_a_line_break_is_refused(server: NatsServer) -> None:
-    async def body(nats: Session) -> None:
-        error = await nats.refused("publish", subject="s", headers={"a": "x\r\nB: y"})
+    async def body(session: Session) -> None:
+        error = await session.refused("publish", subject="s", headers={"a": "x\r\nB: y"})
         assert str(error) == "nats: header 'a' has a line break or a colon where none may be"
 
     with_session(server, body)

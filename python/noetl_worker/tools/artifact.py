@@ -119,7 +119,7 @@ class ArtifactTool:
 
     size_bytes and sha256 are of the content as stored (gzip included); for a stored result, of its compact JSON.
 
-    Errors: not_found, auth, client_error (too large), parse (digest, gzip, JSON), server_error, connection.
+    Errors: not_found, auth, resource (too large), parse (digest, gzip, JSON), server_error, connection.
 
     differs-from-upstream: one data shape for every place (the Rust worker gives a stored result bare, as `result_fetch`
     does); `put` works; `sha256` is compared.
@@ -227,7 +227,7 @@ class ArtifactTool:
             text = f"{method} {place}: HTTP {response.status_code}"
             raise ToolError(text, kind=kind, retryable=retryable, code=str(response.status_code))
         if answer.is_cut and method == "GET":
-            raise ToolError(f"{place} has more than {config.max_bytes} bytes (max_bytes)", kind="client_error")
+            raise ToolError(f"{place} has more than {config.max_bytes} bytes (max_bytes)", kind="resource")
         return answer.take(), response
 
 
@@ -268,7 +268,7 @@ async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, Json
 def _bounded(config: ArtifactConfig, size: int) -> None:
     if size > config.max_bytes:
         place = _place(config.uri) if config.uri else "the data"
-        raise ToolError(f"{place} has {size} bytes, more than {config.max_bytes} (max_bytes)", kind="client_error")
+        raise ToolError(f"{place} has {size} bytes, more than {config.max_bytes} (max_bytes)", kind="resource")
 
 
 def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
@@ -280,7 +280,7 @@ def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise ToolError(f"{place} is no whole gzip file: {error}", kind="parse") from error
     if len(whole) > config.max_bytes:
-        raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes (max_bytes)", kind="client_error")
+        raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes (max_bytes)", kind="resource")
     return whole
 
 

@@ -43,7 +43,7 @@ def path_of(uri: str) -> Path:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """At most `max_bytes`. Raises ToolError: not_found, auth, client_error (too large, no regular file)."""
+    """At most `max_bytes`. Raises ToolError: not_found, auth, resource (too large), client_error (no regular file)."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
             raise ToolError(f"{path} is no regular file", kind="client_error")
@@ -52,7 +52,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     except OSError as error:
         raise _failure("read", path, error) from error
     if len(content) > max_bytes:
-        raise ToolError(f"{path} has more than {max_bytes} bytes (max_bytes)", kind="client_error")
+        raise ToolError(f"{path} has more than {max_bytes} bytes (max_bytes)", kind="resource")
     return content
 
 

@@ -197,7 +197,7 @@ def _described(info: Any) -> dict[str, JsonValue]:
 
 def _bounded(what: str, size: int) -> None:
     if size > MAX_RESULT_BYTES:
-        raise ToolError(f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}", kind="client_error")
+        raise ToolError(f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}", kind="resource")
 
 
 KEY_VALUE: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {

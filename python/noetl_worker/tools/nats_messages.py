@@ -14,7 +14,7 @@ from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers, a
 if TYPE_CHECKING:
     from noetl_worker.tools.nats_tool import NatsConfig
 
-__all__ = ["MESSAGES", "give_back", "pull"]
+__all__ = ["MESSAGES", "pull"]
 
 _ANSWER_GRACE_S: Final = 2.0
 """How long after a pull's own end its last status may take to arrive."""
@@ -149,9 +149,10 @@ async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: f
     Raises:
         ToolError: the stream or consumer is not there, or is none that can be pulled from.
     """
+    import nats.errors
+
     inbox = client.new_inbox()
-    arrived: asyncio.Queue[Any] = asyncio.Queue()
-    subscription = await client.subscribe(inbox, cb=arrived.put)
+    subscription = await client.subscribe(inbox)
     messages: list[Any] = []
     try:
         wanted = {"batch": batch, "expires": int(timeout_s * 1_000_000_000), "max_bytes": MAX_RESULT_BYTES}
@@ -160,8 +161,8 @@ async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: f
         while len(messages) < batch:
             left = deadline - asyncio.get_running_loop().time()
             try:
-                one = await asyncio.wait_for(arrived.get(), max(0.0, left))
-            except (asyncio.TimeoutError, TimeoutError):  # the status got lost with a server that went away
+                one = await subscription.next_msg(timeout=max(0.0, left))
+            except nats.errors.TimeoutError:  # the status got lost with a server that went away
                 break
             status = (one.headers or {}).get("Status")
             if status is None:
@@ -169,18 +170,27 @@ async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: f
             elif _ends(status, (one.headers or {}).get("Description", ""), stream, consumer, bool(messages)):
                 break
     except BaseException:
-        await give_back(client, messages)
+        await _give_back(client, messages, subscription)
         raise
     finally:
-        await subscription.unsubscribe()
+        if client.is_connected:
+            await subscription.unsubscribe()
     return messages
 
 
-async def give_back(client: Any, messages: list[Any]) -> None:
-    """Let others have them now instead of after the consumer's ack_wait."""
-    if client.is_connected:
+async def _give_back(client: Any, messages: list[Any], subscription: Any) -> None:
+    """Let others have at once what was pulled for a call that ended: in hand, in the queue, or still on the way."""
+    import nats.errors
+
+    try:
+        await client.flush(timeout=_ANSWER_GRACE_S)  # what the server sent before its answer to this is here now
+        while subscription.pending_msgs:
+            messages.append(await subscription.next_msg(timeout=_ANSWER_GRACE_S))
         for one in messages:
-            await one.nak()
+            if one.reply:
+                await one.nak()
+    except (nats.errors.Error, OSError):
+        return  # no connection: the server delivers them again after the consumer's ack_wait
 
 
 def _ends(status: str, description: str, stream: str, consumer: str, has_messages: bool) -> bool:
@@ -196,7 +206,7 @@ def _ends(status: str, description: str, stream: str, consumer: str, has_message
     if status == "409" and "push" in text:
         raise ToolError(f"{what} is a push consumer; a pull consumer is needed", kind="client_error")
     if status == "409" and "size exceeds" in text and not has_messages:
-        raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="client_error")
+        raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="resource")
     if status == "409" and "maxwaiting" in text.replace(" ", ""):
         raise ToolError(f"{what} has too many waiting pulls", kind="rate_limit", retryable=True)
     if status in ("404", "408", "409"):
