@@ -150,10 +150,14 @@ class Template:
 
 
 def kill_group(pid: int, number: int) -> None:
-    """The group, and the leader by itself: in its first moments it has no group of its own yet."""
+    """The group, or the leader by itself: in its first moments it has no group of its own yet.
+
+    Never both: a second SIGTERM would end the process while it still writes where it was.
+    """
     for kill in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
             kill(pid, number)
+            return
 
 
 def drain(descriptor: int) -> None:
@@ -240,11 +244,11 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
         prepare_process(request)
         scope = make_scope(request)
         found, value = run_code(request["code"], scope, request)
+        return ({"result": VALUES["plain"](value)} if found else {}), 0
     except SystemExit as stop:
         return exited(stop)
     except BaseException as error:
         return failed(error), 1
-    return ({"result": VALUES["plain"](value)} if found else {}), 0
 
 
 def prepare_process(request: dict[str, Any]) -> None:
@@ -386,7 +390,10 @@ def failed(error: BaseException) -> dict[str, Any]:
     whole = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
     sys.stderr.write("".join(whole.format()))
     name = type(error).__name__
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # its __str__ is the user's code too
+        text = "(its text cannot be had)"
     return {"error": {"type": name, "message": f"{name}: {text}" if text else name}}
 
 

@@ -1,0 +1,279 @@
+"""Kind `python`: code that does not stop, takes too much, says too much or gives what JSON cannot say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import tool_context
+from noetl_worker.tools import process
+from noetl_worker.tools.registry import Registry
+
+from .processes import PeakMemory, until_gone
+
+
+class Worker:
+    """A registry on a loop of its own: one template process for all commands of a test."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.registry = Registry(plugins=False)
+
+    def python(self, code: str, **config: Any) -> ToolResult:
+        context = tool_context(registry=self.registry)
+        return self.loop.run_until_complete(self.registry.run_tool("python", {"code": code, **config}, context))
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.registry.aclose())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    running = Worker()
+    yield running
+    running.close()
+
+
+# ── code that does not stop ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("print('on the way')\nwhile 1: pass", 'File "<python step>", line 2 in <module>'),
+        ("print('on the way')\nsum(range(10**15))", 'File "<python step>", line 2 in <module>'),
+        ("print('on the way')\nimport re\nre.match('(a+)+b', 'a' * 50)", 'File "<python step>", line 3 in <module>'),
+        (
+            "print('on the way')\nimport threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()",
+            'File "<python step>", line 5 in <module>',
+        ),
+        (
+            "print('on the way')\nimport asyncio\nasync def main():\n    await asyncio.Event().wait()",
+            'File "<python step>", line',
+        ),
+    ],
+    ids=["loop", "loop in C", "regular expression", "deadlock", "async main"],
+)
+def test_timeout_stops_the_code_and_shows_where_it_was(worker: Worker, code: str, line: str) -> None:
+    began = time.monotonic()
+    result = worker.python(code, timeout=0.4)
+    assert time.monotonic() - began < 5
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.stdout == "on the way\n"
+    assert result.stderr is not None
+    if "async" not in code:
+        assert line in result.stderr
+    assert "most recent call first" in result.stderr
+
+
+def test_thread_that_does_not_end_is_named(worker: Worker) -> None:
+    code = "import threading\nthreading.Thread(target=threading.Event().wait, name='stuck').start()\nresult = 1"
+    result = worker.python(code, timeout=1.5)
+    assert result.status is ToolStatus.TIMEOUT
+    assert "[the code has ended, its thread 'stuck' has not]" in (result.stderr or "")
+
+
+def test_great_grandchildren_in_the_group_are_killed(worker: Worker, tmp_path: Path) -> None:
+    code = f"""
+import os, subprocess, time
+open({str(tmp_path / "pid")!r}, "w").write(f"{{os.getpid()}}\\n")
+subprocess.Popen(["sh", "-c", "(sleep 60 & sleep 60) & wait"])
+time.sleep(60)
+"""
+    assert worker.python(code, timeout=0.5).status is ToolStatus.TIMEOUT
+    assert worker.loop.run_until_complete(until_gone(int((tmp_path / "pid").read_text()))) == []
+
+
+def test_forked_child_of_the_code_does_not_answer_for_it(worker: Worker) -> None:
+    code = "import os\npid = os.fork()\nif pid == 0:\n    os._exit(7)\nos.waitpid(pid, 0)\nresult = 'parent'"
+    assert worker.python(code).data == "parent"
+
+
+# ── memory ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_memory_limit_is_a_memory_error(worker: Worker) -> None:
+    result = worker.python("held = bytearray(500 << 20)\nresult = len(held)", memory_mb=128)
+    assert result.error is not None
+    assert (result.error.message, result.error.code) == ("MemoryError (memory_mb=128)", "MemoryError")
+    assert "held = bytearray(500 << 20)" in (result.stderr or "")
+    assert worker.python("result = len(bytearray(50 << 20))", memory_mb=128).data == 50 << 20
+
+
+def test_memory_limit_of_one_command_is_not_the_next_ones(worker: Worker) -> None:
+    worker.python("result = 1", memory_mb=64)
+    assert worker.python("result = len(bytearray(200 << 20))").data == 200 << 20
+
+
+def test_kernels_kill_for_memory_is_told_as_such(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([3, 4])
+    monkeypatch.setattr(process, "oom_kills", lambda: next(counts))
+    result = worker.python("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert result.error is not None
+    assert (result.error.message, result.error.code) == ("Python code was killed: out of memory", "out_of_memory")
+
+
+def test_count_of_the_kernels_kills(tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\nhigh 0\nmax 12\noom 2\noom_kill 5\noom_group_kill 0\n")
+    assert process.oom_kills(events) == 5
+    events.write_text("nothing here\n")
+    assert process.oom_kills(events) is None
+    assert process.oom_kills(tmp_path / "none") is None
+
+
+# ── output and results ──────────────────────────────────────────────────────────────────────────
+
+
+def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory(worker: Worker) -> None:
+    worker.python("print('x' * 5_000_000)")
+    with PeakMemory() as peak:
+        result = worker.python("for _ in range(100):\n    print('x' * (1 << 20))\nresult = 'end'")
+    assert peak.grown_mib <= 32
+    assert result.data == "end"
+    assert result.stdout is not None
+    assert " bytes left out ...]" in result.stdout
+    assert len(result.stdout) < process.MAX_OUTPUT_BYTES + 100
+
+
+def test_output_that_is_not_utf8_is_replaced_and_noted(worker: Worker) -> None:
+    result = worker.python("import os\nos.write(1, b'a\\xffb')")
+    assert result.data == {
+        "stdout": "a\ufffdb",
+        "stderr": "",
+        "notes": ["stdout: not UTF-8 at byte 1, unreadable bytes replaced"],
+    }
+
+
+def test_result_over_the_limit_says_so(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from noetl_worker.tools import python_runner
+
+    monkeypatch.setattr(python_runner, "MAX_ANSWER_BYTES", 1 << 20)
+    with pytest.raises(ToolError, match="the result of the Python code is over 1 MiB"):
+        worker.python("result = 'x' * (2 << 20)")
+    assert worker.python("result = 1").data == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "data"),
+    [
+        ("result = {'b', 'a', 'c'}", ["a", "b", "c"]),
+        ("result = {10, 9, 1}", [1, 9, 10]),
+        ("result = [float('nan'), float('inf'), -0.0]", [None, None, -0.0]),
+        ("import decimal\nresult = [decimal.Decimal('NaN'), decimal.Decimal('1E+3')]", ["NaN", "1E+3"]),
+        ("result = {1: 'a', None: 'b', (1, 2): 'c'}", {"1": "a", "None": "b", "(1, 2)": "c"}),
+        ("result = [1]\nresult.append(result)", [1, "[circular]"]),
+        ("result = {}\nresult['self'] = [result, result]", {"self": ["[circular]", "[circular]"]}),
+        ("same = [1]\nresult = [same, same]", [[1], [1]]),
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\nresult = P(1)", {"x": 1}),
+        ("import collections\nresult = collections.namedtuple('P', 'x y')(1, 2)", [1, 2]),
+        ("result = (n for n in range(3)).__class__", "<class 'generator'>"),
+        ("result = ValueError('v')", "v"),
+        ("result = bytearray(b'ab')", "YWI="),
+        ("import datetime\nresult = datetime.timedelta(seconds=90)", "0:01:30"),
+        ("result = True", True),
+        ("result = 9007199254740993", 9007199254740993),
+    ],
+)  # fmt: skip
+def test_values_that_json_cannot_say(worker: Worker, code: str, data: Any) -> None:
+    assert worker.python(code).data == data
+
+
+def test_deep_nesting_ends_somewhere(worker: Worker) -> None:
+    data = worker.python("result = []\nfor _ in range(500):\n    result = [result]").data
+    depth = 0
+    while isinstance(data, list):
+        data, depth = data[0], depth + 1
+    assert (data, depth) == ("[nested too deeply]", 201)
+
+
+def test_numpy_values(worker: Worker) -> None:
+    pytest.importorskip("numpy")
+    code = """
+import numpy as np
+result = {
+    "int": np.int64(5), "float": np.float32(0.5), "bool": np.bool_(True), "nan": np.float64("nan"),
+    "array": np.arange(6).reshape(2, 3), "nans": np.array([1.0, np.nan]), "text": np.array(["a"]),
+    "day": np.datetime64("2026-01-02"), "empty": np.array([]),
+}
+"""
+    assert worker.python(code).data == {
+        "int": 5,
+        "float": 0.5,
+        "bool": True,
+        "nan": None,
+        "array": [[0, 1, 2], [3, 4, 5]],
+        "nans": [1.0, None],
+        "text": ["a"],
+        "day": "2026-01-02",
+        "empty": [],
+    }
+
+
+def test_frame_is_a_list_of_rows(worker: Worker) -> None:
+    code = """
+class Frame:
+    columns = ["a"]
+    def to_dict(self, orient):
+        assert orient == "records"
+        return [{"a": 1}, {"a": float("nan")}]
+result = Frame()
+"""
+    assert worker.python(code).data == [{"a": 1}, {"a": None}]
+
+
+def test_object_whose_text_cannot_be_had_is_an_error_of_the_code(worker: Worker) -> None:
+    result = worker.python("class Bad:\n    def __str__(self):\n        raise RuntimeError('no text')\nresult = Bad()")
+    assert result.error is not None
+    assert result.error.message == "RuntimeError: no text"
+
+
+# ── exceptions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_traceback_has_every_line_of_the_code_and_its_cause(worker: Worker) -> None:
+    code = """def inner(n):
+    return 1 / n
+
+def outer():
+    try:
+        inner(0)
+    except ZeroDivisionError as error:
+        raise RuntimeError("outer failed") from error
+
+outer()
+"""
+    result = worker.python(code)
+    assert result.error is not None
+    assert (result.error.message, result.error.code) == ("RuntimeError: outer failed", "RuntimeError")
+    for line in ("return 1 / n", "inner(0)", 'raise RuntimeError("outer failed") from error', "outer()"):
+        assert line in (result.stderr or "")
+    assert "ZeroDivisionError: division by zero" in (result.stderr or "")
+    assert "python_template" not in (result.stderr or "")
+
+
+def test_exception_that_cannot_tell_itself_is_still_told(worker: Worker) -> None:
+    result = worker.python("class Odd(Exception):\n    def __str__(self):\n        raise ValueError\nraise Odd()")
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert result.error.message == "Odd: (its text cannot be had)"
+
+
+def test_infinite_recursion_is_an_exception(worker: Worker) -> None:
+    result = worker.python("def f():\n    f()\nf()")
+    assert result.error is not None
+    assert result.error.code == "RecursionError"
+
+
+def test_closed_streams_do_not_lose_the_result(worker: Worker) -> None:
+    code = "import sys, os\nsys.stdout.close()\nsys.stderr = None\nos.close(1)\nos.close(2)\nresult = 1"
+    assert worker.python(code).data == 1
