@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from noetl_worker import cases, template
+from noetl_worker import cases, redaction, template
 from noetl_worker.control_plane.client import Plane
 from noetl_worker.errors import ControlPlaneError, ToolError
 from noetl_worker.models import CaseDecision, Command, JsonValue, SetVar, ToolResult
@@ -65,10 +65,11 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     action = decision.action
     if not isinstance(action, SetVar):
         return
+    kept = redaction.without_known({action.name: action.value}, redaction.known_here())  # the plane stores it in clear
     try:
         await until_it_passes(
             f"set_var {action.name}",
-            lambda: plane.set_vars(command.execution_id, {action.name: action.value}, command.step),
+            lambda: plane.set_vars(command.execution_id, kept, command.step),
             max_tries=_MAX_TRIES,
         )
     except ControlPlaneError as error:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from noetl_worker import engine, json_text
+from noetl_worker import engine, json_text, redaction
 from noetl_worker.control_plane.client import Plane
 from noetl_worker.errors import ControlPlaneError, DocumentError, ServerRefused
 from noetl_worker.models import (
@@ -42,6 +42,9 @@ _ENVELOPE_BYTES: Final = 512
 _THREAD_BYTES: Final = 256 * 1024
 """Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
 _MAX_ERROR_CHARS: Final = 8_000
+_MAX_REASON_CHARS: Final = 500
+_MAX_SKIPPED: Final = 20
+"""Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
 
 
 async def report(command: Command, result: ToolResult, decision: CaseDecision, plane: Plane, rules: FitRules) -> Report:
@@ -51,12 +54,12 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, p
     because playbooks are written for it: the Python plane is told call.error, the Rust plane a call.done with that
     status (the playbook goes on; wire.md 9.3, item 7).
     """
-    fitted = replace(await fit_result(command, result, plane, rules), notes=_notes(decision))
+    fitted = replace(await fit_result(command, result, plane, rules), notes=_notes(decision, rules))
     action = decision.action
     if isinstance(action, Fail):
         return replace(fitted, error=fit_text(action.message, rules))
     if isinstance(action, Exit):
-        return replace(fitted, exit=action)
+        return replace(fitted, exit=await _fit_exit(action, rules))
     if action is None and result.status is not ToolStatus.SUCCESS and command.dialect is Dialect.PYTHON:
         message = result.error.message if result.error is not None else f"the tool ended with {result.status.value}"
         return replace(fitted, error=fit_text(message, rules))
@@ -67,23 +70,38 @@ async def report_failure(command: Command, failure: ToolResult, plane: Plane, ru
     """What the plane is told of a command that raised before, in or after its tool: always call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
     fitted = await fit_result(command, failure, plane, rules)
-    return replace(fitted, error=fit_text(message, rules))
+    kind = failure.error.kind if failure.error is not None else None
+    return replace(fitted, error=fit_text(message, rules), error_kind=kind)
 
 
 def refused_report(refused_one: Report, error: ServerRefused) -> Report:
     """The smallest possible failure, for a set that the plane will never accept."""
-    text = f"the control plane refused the outcome of this command ({error.status}): {error.body[:500]}"
+    said = redaction.redact_text(error.body[:500], redaction.known_here())  # a plane may quote what it was sent
+    text = f"the control plane refused the outcome of this command ({error.status}): {said}"
     context = {"status": "error", "error": text}
     return Report(status="error", context=context, response=context, error=text, notes=refused_one.notes)
 
 
-def _notes(decision: CaseDecision) -> dict[str, JsonValue]:
+def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
     notes: dict[str, JsonValue] = {}
     if decision.action is not None:
         notes["case"] = {"index": decision.index, "action": _action_name(decision.action)}
     if decision.skipped:
-        notes["cases_skipped"] = [{"index": skipped.index, "reason": skipped.reason} for skipped in decision.skipped]
+        notes["cases_skipped"] = [
+            {"index": skipped.index, "reason": engine.redact_text(skipped.reason, rules.secrets)[:_MAX_REASON_CHARS]}
+            for skipped in decision.skipped[:_MAX_SKIPPED]
+        ]
+        if len(decision.skipped) > _MAX_SKIPPED:
+            notes["cases_skipped_count"] = len(decision.skipped)
     return notes
+
+
+async def _fit_exit(action: Exit, rules: FitRules) -> Exit:
+    """A case's own status and data under the rules of a result; over the budget its preview stands for it."""
+    inner = replace(rules, max_bytes=rules.max_bytes - _ENVELOPE_BYTES)
+    fitted = await _fit(action.data, inner)
+    data = fitted.body if fitted.fits(inner) else fitted.preview or b'{"_truncated":true}'
+    return Exit(engine.redact_text(action.status, rules.secrets)[:_MAX_REASON_CHARS], json_text.embed(data))
 
 
 def _action_name(action: CaseAction) -> str:
@@ -100,6 +118,8 @@ async def fit_result(command: Command, result: ToolResult, plane: Plane, rules: 
     Returns:
         A Report without error: `report` decides whether the command failed.
     """
+    if result.error is not None:  # free text, where `password=...` goes too; in data it would be a value
+        result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
     body = _python_body(result) if command.dialect is Dialect.PYTHON else result.to_json()
     inner = replace(rules, max_bytes=rules.max_bytes - _ENVELOPE_BYTES)
     fitted = await _fit(body, inner)

@@ -151,6 +151,38 @@ def test_known_secret_is_taken_out_of_result_and_error() -> None:
     assert b"s3cr3t-value" not in json_text.dumps([report.context, report.response, report.error])
 
 
+@pytest.mark.parametrize("dialect", Dialect)
+def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
+    report, _ = told(ToolResult.failure("login with password=hunter2 failed"), dialect)
+    assert b"hunter2" not in json_text.dumps([report.context, report.response, report.error])
+
+
+def test_exit_of_a_case_is_redacted_and_held_to_the_budget() -> None:
+    rules = FitRules(secrets=("s3cr3t-value",))
+    data = {"line": "pw is s3cr3t-value", "password": "x", "n": 1}
+    report, _ = told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
+    assert report.exit is not None
+    assert report.exit.status == "[REDACTED]"
+    assert value(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
+
+    large = CaseDecision(0, Exit("done", {"text": "x" * 200_000, "n": 1}))
+    report, _ = told(ToolResult.success({}), decision=large, rules=rules)
+    assert report.exit is not None
+    assert len(json_text.dumps(report.exit.data)) <= rules.preview_bytes
+    assert value(report.exit.data)["n"] == 1
+
+
+def test_skipped_cases_are_redacted_and_bounded() -> None:
+    skipped = tuple(SkippedCase(at, "bad s3cr3t-value " + "x" * 2000) for at in range(1000))
+    report, _ = told(
+        ToolResult.success({}), decision=CaseDecision(skipped=skipped), rules=FitRules(secrets=("s3cr3t-value",))
+    )
+    packed = json_text.dumps(report.notes)
+    assert b"s3cr3t-value" not in packed
+    assert len(packed) < 16_384
+    assert report.notes["cases_skipped_count"] == 1000
+
+
 def test_very_deep_result_is_cut_and_not_lost() -> None:
     deep: Any = 1
     for _ in range(700):
