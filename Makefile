@@ -11,7 +11,7 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-pure test-pythons faults steady soak demo bench wheels fuzz compat check clean
+.PHONY: help setup lint types test test-pure test-pythons faults steady soak demo docs bench wheels fuzz compat check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 
 demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
 	$(if $(filter .venv-demo,$(DEMO_VENV)),NOETL_WORKER_ENGINE=python )$(DEMO_VENV)/bin/noetl-worker dev examples/demo.yaml
+
+docs: $(STAMP) ## docs/tools.md from the tools' config models and guides
+	$(BIN)/noetl-worker tools --markdown > docs/tools.md
 
 bench: $(STAMP) ## engine benchmarks and their gates
 	$(BIN)/python benches/check_gates.py run

@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
-from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.policy import Action, StatusWord, retry_delay
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.task_sequence import python_form, rust_form
-
-
-@dataclass(frozen=True, slots=True)
-class StubConfig:
-    say: Any = None
-    fail: bool = False
-    crash: str | None = None
-    fail_times: int = 0
-    wait: float = 0.0
-    input: dict[str, Any] | None = None
-    name: str | None = None
-
-
-class StubTool:
-    """Says what it is told to, fails as often as it is told to; `calls` has what it got."""
-
-    kind: ClassVar[str] = "stub"
-    aliases: ClassVar[tuple[str, ...]] = ()
-    config_model: ClassVar[type] = StubConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
-    side_effecting: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self.calls: list[StubConfig] = []
-        self.contexts: list[ToolContext] = []
-
-    async def run(self, config: StubConfig, context: ToolContext) -> ToolResult:
-        self.calls.append(config)
-        self.contexts.append(context)
-        if config.crash == "tool":
-            raise ToolError("no connection", kind="connection", retryable=True, code="08006")
-        if config.crash == "other":
-            raise KeyError("odd")
-        if config.wait:
-            try:
-                await asyncio.wait_for(asyncio.Event().wait(), min(config.wait, context.timeout_s or config.wait))
-            except (asyncio.TimeoutError, TimeoutError):
-                return ToolResult.timed_out(config.wait)
-        if config.fail or len(self.calls) <= config.fail_times:
-            return ToolResult.failure("planned", kind="server_error", retryable=True, data={"said": config.say})
-        return ToolResult.success(config.say if config.say is not None else config.input)
-
-
-def go(tasks: Any, *, stub: StubTool | None = None, **context: Any) -> ToolResult:
-    registry = Registry([stub or StubTool()], plugins=False)
-    return run_tool("task_sequence", tasks, registry=registry, **context)
-
-
-def rules(*entries: dict[str, Any]) -> dict[str, Any]:
-    return {"policy": {"rules": list(entries)}}
-
-
-ON_ERROR = "{{ output.status == 'error' }}"
+from tools.sequence_stub import ON_ERROR, StubTool, go, rules
 
 # ── forms and references ────────────────────────────────────────────────────────────────────────
 

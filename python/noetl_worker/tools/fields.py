@@ -58,6 +58,7 @@ WORKER_FIELDS: Final[Mapping[str, str]] = {
 }
 """Fields the worker itself reads or the planes put beside a tool's own: never reported as unknown."""
 
+_NONE: Final[Mapping[str, str]] = {}
 _SENSITIVE: Final = ("password", "token", "secret", "auth", "key", "credential", "connection_string", "dsn")
 
 
@@ -179,8 +180,14 @@ def hints_of(model: type) -> Mapping[str, Any]:
     return typing.get_type_hints(model)
 
 
-def decode(kind: str, model: type, fields: Mapping[str, JsonValue], raw: Mapping[str, JsonValue]) -> Any:
-    """`model` from canonical, rendered fields.
+def decode(
+    kind: str,
+    model: type,
+    fields: Mapping[str, JsonValue],
+    raw: Mapping[str, JsonValue],
+    own_spellings: Mapping[str, str] = _NONE,
+) -> Any:
+    """`model` from canonical, rendered fields; `raw` is what was written, for the message about a missing one.
 
     Raises:
         ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
@@ -193,20 +200,23 @@ def decode(kind: str, model: type, fields: Mapping[str, JsonValue], raw: Mapping
     try:
         return _decoder(model).decode(present)
     except MissingField as error:
-        raise ConfigurationError(_missing(kind, error.field_name, fields, raw)) from error
+        spellings = spellings_of(model, own_spellings)
+        others = [other for other, name in spellings.items() if name == error.field_name]
+        raise ConfigurationError(_missing(kind, error.field_name, others, fields, raw)) from error
     except InvalidFieldValue as error:
         raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from error
     except (TypeError, ValueError) as error:  # a model's own __post_init__
         raise ConfigurationError(f"{kind}: {error}") from error
 
 
-def _missing(kind: str, name: str, fields: Mapping[str, JsonValue], raw: Mapping[str, JsonValue]) -> str:
-    spellings = [name, *_SPELLINGS.get(name, ())]
+def _missing(
+    kind: str, name: str, others: Sequence[str], fields: Mapping[str, JsonValue], raw: Mapping[str, JsonValue]
+) -> str:
     if name in fields:
-        source = next((raw[key] for key in spellings if raw.get(key) is not None), None)
+        source = next((raw[key] for key in (name, *others) if raw.get(key) is not None), None)
         return f"{kind}: field {name!r} is null: its template {str(source)[:160]!r} gives nothing"
-    others = f" (or {', '.join(spellings[1:4])})" if spellings[1:] else ""  # the usual ones; more are accepted
-    return f"{kind}: field {name!r}{others} is missing"
+    usual = f" (or {', '.join(others[:3])})" if others else ""  # more are accepted than a message should name
+    return f"{kind}: field {name!r}{usual} is missing"
 
 
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:

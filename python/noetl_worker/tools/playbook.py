@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
@@ -50,6 +50,10 @@ class PlaybookConfig:
     poll_interval: float = 2.0
     """Seconds between two questions for the child's status, at least 0.05."""
 
+    def __post_init__(self) -> None:
+        if not self.path and not self.catalog_id:
+            raise ValueError("'path' or 'catalog_id' is missing")
+
 
 class PlaybookTool:
     kind: ClassVar[str] = "playbook"
@@ -83,8 +87,6 @@ class PlaybookTool:
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
-    if not config.path and not config.catalog_id:
-        raise ConfigurationError("playbook: 'path' or 'catalog_id' is missing")
     payload = {**config.payload, **(config.input or context.input)}  # empty is not present: trap 27
     body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
     if config.version is not None:

@@ -6,6 +6,7 @@ that holds decides; a condition that cannot be evaluated does not hold, and says
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -130,11 +131,13 @@ def parse_policy(label: str, policy: JsonValue) -> tuple[Rule, ...]:
         return ()
     rules = policy.get("rules") or [] if isinstance(policy, Mapping) else policy
     if not isinstance(rules, Sequence) or isinstance(rules, str):
-        raise ConfigurationError(f"task {label!r}: policy must be an object with 'rules', or a list of rules")
-    parsed = [_parse_rule(f"task {label!r}: rule {index}", rule) for index, rule in enumerate(rules)]
+        raise ConfigurationError(
+            f"task_sequence: task {label!r}: policy must be an object with 'rules', or a list of rules"
+        )
+    parsed = [_parse_rule(f"task_sequence: task {label!r}: rule {index}", rule) for index, rule in enumerate(rules)]
     unmatched = policy.get("on_unmatched") if isinstance(policy, Mapping) else None
     if unmatched is not None:
-        parsed.append(Rule(True, _parse_action(f"task {label!r}: on_unmatched", unmatched)))
+        parsed.append(Rule(True, _parse_action(f"task_sequence: task {label!r}: on_unmatched", unmatched)))
     return tuple(parsed)
 
 
@@ -189,7 +192,7 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
     # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it (tools.md 5.4).
     return Action(
         do=verb,
-        attempts=max(1, int(_number(where, "attempts", then.get("attempts", 3)))),
+        attempts=max(1, _whole(where, "attempts", then.get("attempts", 3))),
         backoff=backoff,
         delay_s=max(0.0, _number(where, "delay", then.get("delay", 1.0))),
         to=to,
@@ -199,20 +202,28 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
 
 def _number(where: str, name: str, value: JsonValue) -> float:
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a number") from error
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a number")
+    return number
+
+
+def _whole(where: str, name: str, value: JsonValue) -> int:
+    number = _number(where, name, value)
+    if not number.is_integer():
+        raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a whole number")
+    return int(number)
 
 
 def unknown_words(label: str, policy: JsonValue) -> list[str]:
     """Words in a policy that nothing reads, told as the registry tells unknown fields; the policy has been parsed."""
     if not isinstance(policy, Mapping):
         policy = {"rules": policy or []}
-    found = _unknown(f"task {label!r}: policy", policy, _POLICY_WORDS)
+    found = _unknown(f"task_sequence: task {label!r}: policy", policy, _POLICY_WORDS)
     for index, rule in enumerate(policy.get("rules") or []):
-        where = f"task {label!r}: rule {index}"
+        where = f"task_sequence: task {label!r}: rule {index}"
         found += _unknown(where, rule, _RULE_WORDS)
         otherwise = rule.get("else")
         inner = otherwise.get("then", otherwise) if isinstance(otherwise, Mapping) else None

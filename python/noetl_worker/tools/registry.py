@@ -36,10 +36,11 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "task_sequence": "noetl_worker.tools.task_sequence:TaskSequenceTool",
     "rhai": "noetl_worker.tools.rhai:RhaiTool",
     "duckdb": "noetl_worker.tools.duckdb:DuckdbTool",
+    "ducklake": "noetl_worker.tools.ducklake:DucklakeTool",
     "postgres": "noetl_worker.tools.postgres:PostgresTool",
     "nats": "noetl_worker.tools.nats_tool:NatsTool",
 }
-_KIND_ALIASES: Final[Mapping[str, str]] = {"ducklake": "duckdb", "playbooks": "playbook", "pipeline": "task_sequence"}
+_KIND_ALIASES: Final[Mapping[str, str]] = {"playbooks": "playbook", "pipeline": "task_sequence"}
 
 _log = logging.getLogger(__name__)
 
@@ -127,11 +128,12 @@ class Registry:
         """
         tool = self.get(kind)
         raw = _with_timeout(kind, raw_config, tool, context)
-        given, unknown = fields.canonical(kind, raw, tool.config_model, getattr(tool, "field_aliases", {}))
+        own_spellings = getattr(tool, "field_aliases", {})
+        given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
         warnings = [_unknown_field(kind, name, tool) for name in unknown]
         rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
         try:
-            config = fields.decode(kind, tool.config_model, rendered, raw)
+            config = fields.decode(kind, tool.config_model, rendered, raw, own_spellings)
         except ConfigurationError as error:
             if not warnings:
                 raise

@@ -80,7 +80,7 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
         raise ConfigurationError(f"task_sequence: task {label!r} missing required 'kind' field")
     if whole.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
         del whole["name"]
-    spec = whole.get("spec") or {}
+    spec, assignments = _object(label, "spec", whole), _object(label, "set", whole)
     given = spec.get("policy", whole.get("policy"))
     rules = policy.parse_policy(label, given)
     config = {key: value for key, value in whole.items() if key not in _NOT_THE_TOOLS}
@@ -90,11 +90,20 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
         label=label,
         kind=whole["kind"],
         config=config,
-        input={**(whole.get("args") or {}), **(whole.get("input") or {})},
-        set=whole.get("set") or {},
+        input={**_object(label, "args", whole), **_object(label, "input", whole)},
+        set=assignments,
         rules=rules,
         ignored=tuple(policy.unknown_words(label, given)),
     )
+
+
+def _object(label: str, name: str, task: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    value = task.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"task_sequence: task {label!r}: {name!r} must be an object, not {type(value).__name__}"
+        )
+    return value or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ class TaskSequenceTool:
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:
         """What the registry reports beside unknown fields."""
-        return [f"task_sequence: {words}" for task in parse_tasks(config.tasks) for words in task.ignored]
+        return [words for task in parse_tasks(config.tasks) for words in task.ignored]
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = Progress(parse_tasks(config.tasks), context)

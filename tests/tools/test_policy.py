@@ -1,0 +1,108 @@
+"""Policy rules of a task sequence, as a whole (tools.md 5.3, 5.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_worker.models import ToolStatus
+from tools.sequence_stub import ON_ERROR, StubTool, go, rules
+
+
+@pytest.mark.parametrize("verb", ["continue", "break", "fail", "jump", "retry"])
+def test_set_of_a_rule_is_applied_before_every_verb(verb: str) -> None:
+    action = {
+        "do": verb,
+        "to": "last",
+        "attempts": 2,
+        "set": {"ctx.seen": "{{ output.data.v }}", "iter.n": "{{ _attempt }}", "plain": "{{ output.status }}"},
+    }
+    tasks = [
+        {"name": "a", "kind": "stub", "say": {"v": 7}, "spec": rules({"when": "{{ not ctx.seen }}", "then": action})},
+        {"name": "last", "kind": "stub", "say": "{{ [ctx.seen, iter.n, plain] }}"},
+    ]
+    data = go(tasks).data
+    assert list(data["updates"].items()) == [("ctx.seen", 7), ("iter.n", 1), ("plain", "ok")]
+    if verb in ("continue", "jump", "retry"):
+        assert data["results"]["last"] == [7, 1, "ok"]
+    assert data["status"] == {"break": "break", "fail": "failed"}.get(verb, "ok")
+
+
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        (None, "failed"),
+        ({}, "ok"),
+        ({"set": {"ctx.a": 1}}, "ok"),
+        ("continue", "ok"),
+        ("BREAK", "break"),
+        ({"do": " Fail "}, "failed"),
+    ],
+)
+def test_action_without_a_verb_continues_and_no_action_is_the_default_one(then: Any, expected: str) -> None:
+    tasks = [{"kind": "stub", "fail": True, "spec": rules({"when": True, "then": then})}]
+    assert go(tasks).data["status"] == expected
+
+
+@pytest.mark.parametrize("rule", [{"else": {"then": {"do": "continue"}}}, {"else": "continue"}, {"then": "continue"}])
+def test_rule_without_a_condition_takes_failures_too(rule: dict[str, Any]) -> None:
+    assert go([{"kind": "stub", "fail": True, "spec": rules(rule)}]).status is ToolStatus.SUCCESS
+
+
+def test_policy_may_be_a_list_and_may_stand_beside_the_tools_fields() -> None:
+    for task in ({"policy": [{"then": "break"}]}, {"spec": {"policy": [{"then": "break"}]}}):
+        assert go([{"kind": "stub", "say": 1, **task}, {"kind": "stub", "fail": True}]).data["status"] == "break"
+
+
+def test_task_without_a_rule_that_holds_continues_on_success_and_fails_otherwise() -> None:
+    never = rules({"when": False, "then": "break"})
+    assert go([{"kind": "stub", "say": 1, "spec": never}]).data["status"] == "ok"
+    assert go([{"kind": "stub", "fail": True, "spec": never}]).data["status"] == "failed"
+
+
+def test_timeout_of_one_task_is_a_failure_for_its_rules_and_for_the_default() -> None:
+    late = {"name": "a", "kind": "stub", "wait": 0.01}
+    assert go([late]).data["status"] == "failed"
+    seen = rules({"when": "{{ output.status == 'timeout' and output.error.kind == 'timeout' }}", "then": "continue"})
+    assert go([{**late, "spec": seen}]).data["status"] == "ok"
+
+
+def test_what_a_rule_sets_is_data_even_if_it_looks_like_a_template() -> None:
+    sly = "{{ 1 // 0 }}"
+    tasks = [
+        {
+            "kind": "stub",
+            "say": "{{ sly }}",
+            "spec": rules({"when": "{{ output.data == sly }}", "then": {"set": {"ctx.kept": "{{ output.data }}"}}}),
+        },
+        {"kind": "stub", "say": "{{ ctx.kept }}", "spec": rules({"when": "{{ ctx.kept != sly }}", "then": "fail"})},
+    ]
+    result = go(tasks, variables={"sly": sly})
+    assert result.data["results"] == {"task_1": sly, "task_2": sly}
+
+
+def test_failing_set_of_a_rule_ends_the_sequence_and_says_where() -> None:
+    broken = rules({"when": True, "then": {"set": {"ctx.a": "{{ 1 // 0 }}"}}})
+    result = go([{"name": "a", "kind": "stub", "say": 1, "spec": broken}])
+    assert result.error is not None
+    assert (result.error.kind, result.error.message.startswith("task 'a': template ")) == ("template", True)
+
+
+def test_delay_and_attempts_may_be_text_and_attempts_below_one_are_one() -> None:
+    stub = StubTool()
+    once = rules({"when": ON_ERROR, "then": {"do": "retry", "attempts": "0", "delay": "0.001"}})
+    assert go([{"kind": "stub", "fail": True, "spec": once}], stub=stub).status is ToolStatus.ERROR
+    assert len(stub.calls) == 1
+
+
+def test_each_retry_waits_as_the_backoff_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("noetl_worker.tools.task_sequence.asyncio.sleep", sleep)
+    for then in ({"backoff": "exponential", "delay": 2}, {"delay": 2}, {"backoff": "linear"}, {"backoff": "none"}):
+        go([{"kind": "stub", "fail": True, "spec": rules({"when": True, "then": {"do": "retry", **then}})}])
+    assert waited == [2, 4, 2, 2, 1, 2, 0, 0]

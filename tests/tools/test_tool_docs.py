@@ -1,0 +1,172 @@
+"""docs/tools.md, the guides it is made of, and `noetl-worker tools`."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from noetl_worker.cli import app
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools import requirements
+from noetl_worker.tools.error_kinds import ERROR_KINDS
+from noetl_worker.tools.guide import guide_of, parse_guide
+from noetl_worker.tools.reference import reference_markdown
+from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.schema import json_schema
+
+ROOT = Path(__file__).parents[2]
+REGISTRY = Registry(plugins=False)
+KINDS = REGISTRY.kinds()
+FROM_EVERY_TOOL = {"configuration", "template", "auth", "timeout", "unknown"}
+NOT_A_TOOLS = {"registry", "contract", "fields", "deadline", "policy", "description", "schema", "task_schema"}
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["tools", *arguments])
+
+
+# ── docs/tools.md ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_page_is_what_the_models_and_guides_give() -> None:
+    page = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
+    made = reference_markdown(map(REGISTRY.get, KINDS))
+    assert page == made, "docs/tools.md is not what `make docs` gives"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guide_has_a_result_and_an_example_that_validates(kind: str) -> None:
+    tool = REGISTRY.get(kind)
+    guide = guide_of(tool)
+    assert guide.result
+    example = yaml.safe_load(guide.example)
+    config = {"tasks": example} if isinstance(example, list) else example
+    assert isinstance(example, list) or example["kind"] == kind
+    errors = jsonschema.Draft202012Validator(json_schema(tool, strict=True)).iter_errors(config)
+    assert [error.message for error in errors] == []
+
+
+def test_guides_are_of_kinds_there_are() -> None:
+    files = {path.stem for path in (ROOT / "python" / "noetl_worker" / "tools" / "guides").glob("*.md")}
+    assert files - {"common"} == set(KINDS)
+
+
+def test_guide_of_another_form_says_what_is_wrong() -> None:
+    with pytest.raises(ConfigurationError, match="guide of 'x': heading 'Exmaple' is none of Example, Result, Errors"):
+        parse_guide("## Exmaple\n\nx\n", "x")
+    with pytest.raises(ConfigurationError, match="guide of 'x': write 'timeout - late' as - `kind`: when"):
+        parse_guide("## Errors\n\ntimeout - late\n", "x")
+
+
+# ── kinds of failure ────────────────────────────────────────────────────────────────────────────
+
+
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8"))
+
+
+def family(module: str, seen: set[str] | None = None) -> set[str]:
+    """A tool's module and those of the tools package that it is made of."""
+    seen = set() if seen is None else seen
+    seen.add(module)
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("noetl_worker.tools"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in [node.module] if node.module != "noetl_worker.tools" else names:
+                if name not in seen and name.rpartition(".")[2] not in NOT_A_TOOLS:
+                    family(name, seen)
+    return seen
+
+
+def words_given(module: str) -> set[str]:
+    """Words written as `kind=` where a failure is made."""
+    found: set[str] = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Call) and _makes_failure(node.func):
+            for keyword in node.keywords:
+                if keyword.arg == "kind":
+                    constants = (part for part in ast.walk(keyword.value) if isinstance(part, ast.Constant))
+                    found |= {str(constant.value) for constant in constants}
+    return found
+
+
+def _makes_failure(function: ast.expr) -> bool:
+    name = (
+        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    )
+    return name in {"failure", "ToolFailure"} or name.endswith("Error")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_failures_of_a_kind_are_in_its_guide_and_in_the_table(kind: str) -> None:
+    tool = REGISTRY.get(kind)
+    told = set(guide_of(tool).errors) | FROM_EVERY_TOOL
+    given = set().union(*map(words_given, family(type(tool).__module__)))
+    assert given - set(ERROR_KINDS) == set(), "add it to tools/error_kinds.py"
+    assert given - told == set(), f"say when in tools/guides/{kind}.md, under Errors"
+    assert told - set(ERROR_KINDS) == set()
+
+
+def test_table_says_of_every_kind_when_and_whether_a_retry_helps() -> None:
+    assert all(one.meaning and one.retryable for one in ERROR_KINDS.values())
+    assert {"connection", "timeout", "rate_limit", "auth", "not_found", "client_error", "server_error"} <= set(
+        ERROR_KINDS
+    )
+    assert {"schema", "parse", "transform", "unknown"} <= set(ERROR_KINDS)  # the Python worker's, tools.md 5.6
+
+
+# ── noetl-worker tools ──────────────────────────────────────────────────────────────────────────
+
+
+def test_list_has_every_kind_with_what_it_does() -> None:
+    ended = command()
+    assert ended.exit_code == 0
+    assert set(KINDS) <= set(ended.stdout.split())
+    assert "Does nothing and gives back what it was told to" in ended.stdout
+
+
+def test_what_is_to_be_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "_is_there", lambda module: module != "duckdb")
+    monkeypatch.setattr(requirements, "_has_native", lambda _feature: False)
+    told = {line.split()[1]: line for line in command().stdout.splitlines() if line.startswith("│") and line[2] != " "}
+    assert "noetl-worker[duckdb]" in told["duckdb"]
+    assert "the native build" in told["rhai"]
+    assert "noetl-worker[" not in told["noop"]
+
+
+def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
+    shown = command("playbooks").stdout
+    assert shown.startswith("playbook, playbooks\n\nStarts another playbook")
+    assert "Wait for the child's end and give its variables back." in shown
+    assert "not_found: there is no such playbook" in shown
+    assert "\nExample\n\nkind: playbook\n" in shown
+
+
+def test_unknown_kind_is_an_error_that_names_the_nearest() -> None:
+    ended = command("playbok")
+    assert ended.exit_code == 2
+    assert "did you mean 'playbook'?" in ended.stderr
+
+
+def test_schemas_of_one_and_of_all() -> None:
+    one = json.loads(command("noop", "--schema").stdout)
+    assert one["properties"]["kind"]["enum"] == ["noop"]
+    everything = json.loads(command("--schema").stdout)
+    assert set(KINDS) <= everything.keys()
+    assert everything["noop"] == one
+    assert json.loads(command("noop", "--schema", "--strict").stdout)["additionalProperties"] is False
+
+
+def test_markdown_of_one_kind_or_of_the_page() -> None:
+    assert command("--markdown").stdout == reference_markdown(map(REGISTRY.get, KINDS))
+    assert "## noop" in command("noop", "--markdown").stdout
