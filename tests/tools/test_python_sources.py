@@ -1,0 +1,274 @@
+"""Kind `python`: code from addresses, credentials as environment, modules, and configs that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolResult
+from noetl_worker.testing import run_tool
+
+from .http_server import Answer, Seen, ToolServer, unused_port
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+def python(config: dict[str, Any], **context: Any) -> ToolResult:
+    return run_tool("python", config, **context)
+
+
+def serve(server: ToolServer, path: str, code: str) -> None:
+    server.routes[path] = lambda seen: Answer(200, code.encode())
+
+
+# ── code from somewhere ─────────────────────────────────────────────────────────────────────────
+
+
+def test_code_from_an_http_address(server: ToolServer) -> None:
+    serve(server, "/jobs/hello.py", "result = f'hello {who}'")
+    assert python({"script": server.url("/jobs/hello.py"), "input": {"who": "ada"}}).data == "hello ada"
+
+
+def test_code_from_an_endpoint_with_a_credential(server: ToolServer) -> None:
+    def guarded(seen: Seen) -> Answer:
+        allowed = seen.headers.get("authorization") == "Bearer t"
+        return Answer(200, b"result = 1") if allowed else Answer(401)
+
+    server.routes["/jobs/a.py"] = guarded
+    source = {"type": "http", "endpoint": server.url("/jobs/"), "auth": "alias"}
+    config = {"script": {"uri": "a.py", "source": source}}
+    assert python(config, credentials={"alias": {"type": "bearer", "token": "t"}}).data == 1
+    with pytest.raises(ToolError) as caught:
+        python({"script": {"uri": server.url("/jobs/a.py")}})
+    assert (caught.value.kind, caught.value.code) == ("auth", "401")
+
+
+def test_code_from_a_bucket(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.port}")
+    serve(server, "/storage/v1/b/my-bucket/o/scripts%2Fhello.py", "result = 'from gs'")
+    assert python({"script": "gs://my-bucket/scripts/hello.py"}).data == "from gs"
+    assert server.requests[0].param("alt") == "media"
+    config = {"script": {"uri": "gs://my-bucket/scripts/hello.py", "source": {"type": "gcs", "auth": "google_oauth"}}}
+    credentials = {"google_oauth": {"type": "google_oauth", "access_token": "g"}}
+    assert python(config, credentials=credentials).data == "from gs"
+    assert server.requests[1].headers["authorization"] == "Bearer g"
+
+
+def test_inline_source_of_the_fixtures() -> None:
+    source = {"type": "inline", "code": "result = {'message': 'works'}"}
+    assert python({"script": {"uri": "inline", "source": source}, "input": {}}).data == {"message": "works"}
+
+
+def test_code_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_bytes(b"\xef\xbb\xbfresult = 1")
+    assert python({"script": str(tmp_path / "a.py")}).data == 1
+
+
+def test_address_that_does_not_answer_may_be_asked_again() -> None:
+    address = f"http://127.0.0.1:{unused_port()}/a.py"
+    with pytest.raises(ToolError, match=f"python: script '{address}' cannot be fetched: ConnectError") as caught:
+        python({"script": address + "?signature=hidden"})
+    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+    assert "hidden" not in str(caught.value)
+
+
+def test_slow_address_ends_at_its_timeout(server: ToolServer) -> None:
+    source = {"type": "http", "timeout": 0.2}
+    with pytest.raises(ToolError, match="cannot be fetched: TimeoutError"):
+        python({"script": {"uri": server.url("/silent"), "source": source}})
+
+
+def test_code_over_the_limit_is_refused(server: ToolServer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is over 4 MiB"):
+        python({"script": server.url("/huge") + "?mb=5"})
+    (tmp_path / "a.py").write_bytes(b"#" * (4 << 20) + b"\n")
+    with pytest.raises(ConfigurationError, match="is over 4 MiB"):
+        python({"script": str(tmp_path / "a.py")})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "no code; give 'code', 'script' or 'code_b64'"),
+        ({"code": ["result = 1"]}, "field 'code' must be text, not list"),
+        (
+            {"code_b64": "/w=="},
+            "'code_b64' is not base64 of UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 0: "
+            "invalid start byte",
+        ),
+        ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
+        ({"script": {"source": {"type": "inline"}, "uri": "inline"}}, "'script' needs 'uri', or 'source' with 'code'"),
+        ({"script": {"source": {"type": "ftp"}}}, "script.source.type 'ftp' is none of inline, file, http, gcs"),
+        ({"script": "/no/such.py"}, "script '/no/such.py' cannot be read: No such file or directory"),
+        (
+            {"script": "s3://b/a.py"},
+            "script address 's3://b/a.py': a path, file://, http(s):// or gs:// is needed (s3: a signed https URL)",
+        ),
+        ({"script": "gs://bucket"}, "script address 'gs://bucket': gs://<bucket>/<object> is needed"),
+        ({"code": "1", "input": [1]}, "field 'input' must be an object, not list"),
+        ({"code": "1", "libs": "math"}, "field 'libs' must be an object or a list of text, not 'math' (str)"),
+        (
+            {"code": "1", "libs": {"m": {"from": "os"}}},
+            "libs: 'm' must be a module or {from, import}, not {'from': 'os'}",
+        ),
+        (
+            {"code": "1", "deps": {"packages": ["x"]}},
+            "deps: 'packages' is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+        ),
+        ({"code": "1", "deps": {"venv_path": "/no/such"}}, "deps: '/no/such' is no virtual environment of this worker"),
+        ({"code": "1", "env": {"A": None}}, "field 'env' must be an object, not dict"),
+        ({"code": "1", "cwd": "/no/such"}, "'cwd' '/no/such' is no directory of this worker"),
+        (
+            {"code": "1", "timeout": "soon"},
+            "timeout='soon' is not a time: give seconds above 0, or a text like 30s or 2m",
+        ),
+        ({"code": "1", "memory_mb": 1}, "'memory_mb' must be from 32, not 1"),
+        ({"code": "1", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
+        ({"code": "1", "auth": {"a": 5}}, "auth: 'a' must be an alias or an object, not int"),
+        ({"code": "1", "auth": {"a": {"source": "credential"}}}, "auth: 'a' needs 'key': the alias of a credential"),
+        (
+            {"code": "1", "auth": {"a": {"source": "env", "key": "PATH"}}},
+            "auth: 'a': source 'env' is not supported; use credential",
+        ),
+        (
+            {"code": "1", "auth": {"a": {"type": "gcs", "service_account_json": "{"}}},
+            "auth: 'a': 'service_account_json' is not JSON",
+        ),
+    ],
+)
+def test_broken_config_is_refused_with_its_reason(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        python(config)
+    assert str(caught.value) == f"python: {message}"
+
+
+# ── credentials ─────────────────────────────────────────────────────────────────────────────────
+
+SHOW = "import os\nresult = {name: os.environ.get(name) for name in names}"
+
+
+@pytest.mark.parametrize(
+    ("service", "data", "variables"),
+    [
+        ("gcs_hmac", {"access_key_id": "i", "secret_access_key": "s"},
+         {"AWS_ACCESS_KEY_ID": "i", "AWS_SECRET_ACCESS_KEY": "s"}),
+        ("s3", {"access_key_id": "i", "secret_access_key": "s", "region": "eu-1", "endpoint": "http://minio"},
+         {"AWS_ACCESS_KEY_ID": "i", "AWS_DEFAULT_REGION": "eu-1", "AWS_ENDPOINT_URL": "http://minio"}),
+        ("azure_storage", {"connection_string": "c"}, {"AZURE_STORAGE_CONNECTION_STRING": "c"}),
+        ("postgres", {"db_host": "h", "db_port": 5432, "db_user": "u", "db_password": "p", "db_name": "d"},
+         {"PGHOST": "h", "PGPORT": "5432", "PGUSER": "u", "PGPASSWORD": "p", "PGDATABASE": "d"}),
+        ("bearer", {"token": "t"}, {"AWS_ACCESS_KEY_ID": None}),
+    ],
+)  # fmt: skip
+def test_credentials_are_variables(service: str, data: dict[str, Any], variables: dict[str, Any]) -> None:
+    auth = {"store": {"source": "credential", "key": "alias", "service": service}}
+    config = {"code": SHOW, "auth": auth, "input": {"names": list(variables)}}
+    assert python(config, credentials={"alias": data}).data == variables
+
+
+def test_google_key_is_a_file_that_is_gone_afterwards() -> None:
+    account = {"type": "service_account", "private_key": "k", "client_email": "e", "project_id": "p"}
+    code = """
+import os
+path = os.environ["GOOGLE_APPLICATION_CREDENTIALS"]
+result = [json.load(open(path)), oct(os.stat(path).st_mode & 0o777), path, os.environ["GOOGLE_CLOUD_PROJECT"],
+          os.listdir(), auth["gcs"]["client_email"]]
+"""
+    auth = {"gcs": {"key": "gcs_service_account", "tool": "service_account", "source": "credential"}}
+    data = python({"code": code, "auth": auth}, credentials={"gcs_service_account": account}).data
+    assert data[:2] == [account, "0o600"]
+    assert not Path(data[2]).exists()
+    assert data[3:] == ["p", [], "e"]
+
+
+def test_alias_alone_and_key_file_as_text() -> None:
+    credentials = {"google": {"type": "gcp", "service_account_json": json.dumps({"client_email": "e"})}}
+    code = "import os\nresult = [json.load(open(os.environ['GOOGLE_APPLICATION_CREDENTIALS'])), list(auth)]"
+    assert python({"code": code, "auth": "google"}, credentials=credentials).data == [{"client_email": "e"}, ["google"]]
+
+
+def test_credentials_are_not_the_next_commands() -> None:
+    config = {"code": "import os\nresult = [os.environ.get('AWS_ACCESS_KEY_ID'), auth]"}
+    assert python(config).data == [None, {}]
+
+
+# ── modules and names ───────────────────────────────────────────────────────────────────────────
+
+
+def test_libs_in_the_form_of_an_import_from() -> None:
+    libs = {"dumps": {"from": "json", "import": "dumps"}, "path": {"from": "os", "import": "path"}, "p": "os.path"}
+    config = {"code": "result = [dumps([1]), path.sep, p.basename('/a/b')]", "libs": libs}
+    assert python(config).data == ["[1]", "/", "b"]
+
+
+def test_submodule_in_an_import_from() -> None:
+    libs = {"client": {"from": "http", "import": "client"}}
+    assert python({"code": "result = client.OK", "libs": libs}).data == 200
+
+
+def test_modules_of_the_playbook_are_imported_from_sys_path(tmp_path: Path) -> None:
+    (tmp_path / "shared_code.py").write_text("VALUE = 7")
+    config = {"code": "import shared_code\nresult = shared_code.VALUE", "deps": {"sys_path": [str(tmp_path)]}}
+    assert python(config).data == 7
+
+
+def test_virtual_environment_has_its_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    config = {"code": "import sys\nresult = sys.executable", "deps": {"venv_path": str(tmp_path)}}
+    assert python(config).data == str(tmp_path / "bin" / "python")
+
+
+def test_names_of_the_python_worker() -> None:
+    code = """
+result = {
+    "found": get_val({"a": [{"b": 1}]}, ["a", 0, "b"]),
+    "default": get_val({"a": 1}, ["a", "b"], "none"),
+    "merged": deep_merge({"a": {"x": 1}, "l": [1]}, {"a": {"y": 2}, "l": [2]}),
+    "utc": now_utc().tzinfo is datetime.timezone.utc,
+    "text": format_iso8601(datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)),
+    "plain": make_serializable({"when": datetime.date(2026, 1, 2)}),
+    "id": len(str(uuid.uuid4())),
+}
+"""
+    assert python({"code": code}).data == {
+        "found": 1,
+        "default": "none",
+        "merged": {"a": {"x": 1, "y": 2}, "l": [1, 2]},
+        "utc": True,
+        "text": "2026-01-02T00:00:00+00:00",
+        "plain": {"when": "2026-01-02"},
+        "id": 36,
+    }
+
+
+# ── the traps of tools.md 8 that name this kind ─────────────────────────────────────────────────
+
+
+def test_trap_5_print_does_not_destroy_the_result() -> None:
+    result = python({"code": "print('@@__NOETL_RESULT__@@')\nprint('{}')\nresult = {'a': 1}"})
+    assert (result.data, result.stdout) == ({"a": 1}, "@@__NOETL_RESULT__@@\n{}\n")
+
+
+def test_trap_12_nested_source_is_read_and_empty_code_refused() -> None:
+    assert python({"script": {"source": {"code": "result = 1"}}}).data == 1
+    with pytest.raises(ConfigurationError, match="python: no code"):
+        python({"script": {"source": {"code": "  "}}})
+
+
+def test_trap_14_input_and_args_together_are_merged() -> None:
+    assert python({"code": "result = args", "input": {"a": 1}, "args": {"a": 2, "b": 3}}).data == {"a": 1, "b": 3}
+
+
+def test_trap_27_empty_input_does_not_hide_the_steps() -> None:
+    assert python({"code": "result = args", "input": {}}, input={"a": 1}).data == {"a": 1}
