@@ -38,7 +38,7 @@ BENCH = [
         "-m",
         "pytest",
         "benches/bench_engine.py",
-        "benches/bench_tools.py",
+        "benches/bench_registry.py",
         "-q",
         "-p",
         "no:cacheprovider",

@@ -1,0 +1,24 @@
+"""The registry's share of a command, as bench_engine.py measures the engine's: CPU time, and the minimum of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import workload
+
+
+@pytest.mark.parametrize("engine_name", ["python", pytest.param("rust", marks=pytest.mark.rust)])
+def test_tool_call(benchmark: Callable[[Callable[[], Any]], Any], engine_name: str) -> None:
+    if engine_name == "rust":
+        pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
+    benchmark.group = "noop_2500"  # type: ignore[attr-defined]
+    call = workload.call(engine_name, "noop_2500")
+    fitted = benchmark(call)
+    assert fitted == workload.call("python", "noop_2500")()
+    assert fitted.size > 2_000
