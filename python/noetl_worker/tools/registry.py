@@ -39,8 +39,16 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "ducklake": "noetl_worker.tools.ducklake:DucklakeTool",
     "postgres": "noetl_worker.tools.postgres:PostgresTool",
     "nats": "noetl_worker.tools.nats_tool:NatsTool",
+    "artifact": "noetl_worker.tools.artifact:ArtifactTool",
+    "result_fetch": "noetl_worker.tools.result_fetch:ResultFetchTool",
+    "mcp": "noetl_worker.tools.mcp:McpTool",
+    "secrets": "noetl_worker.tools.secrets:SecretsTool",
 }
-_KIND_ALIASES: Final[Mapping[str, str]] = {"playbooks": "playbook", "pipeline": "task_sequence"}
+_KIND_ALIASES: Final[Mapping[str, str]] = {
+    "playbooks": "playbook",
+    "pipeline": "task_sequence",
+    "secret_manager": "secrets",
+}
 
 _log = logging.getLogger(__name__)
 

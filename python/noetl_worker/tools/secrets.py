@@ -1,0 +1,248 @@
+"""Kind `secrets` (and `secret_manager`): a secret for the tasks that follow in the same sequence (tools.md 2.15)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import quote
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
+from noetl_worker.json_text import loads
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.http_answer import kind_of, read
+from noetl_worker.tools.http_auth import Authorizer
+from noetl_worker.tools.http_client import Clients
+from noetl_worker.tools.http_tokens import Tokens
+
+__all__ = ["SecretsConfig", "SecretsTool"]
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
+ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"
+_PREFIX: Final = "NOETL_SECRET_"
+_GOOGLE_API: Final = "https://secretmanager.googleapis.com/v1/"
+_GOOGLE_NAME: Final = re.compile(r"projects/[^/]+(?:/locations/[^/]+)?/secrets/[^/]+(?:/versions/[^/]+)?")
+_MAX_BYTES: Final = 1 << 20
+_MIN_CHARS: Final = 4
+"""A shorter text cannot be found again in what leaves the worker (ToolContext.keep_secret), so it is not given out."""
+_SAME: Final = {
+    "environment": "env",
+    "files": "file",
+    "gcp": "google",
+    "google_secret_manager": "google",
+    "gcp_secret_manager": "google",
+    "secret_manager": "google",
+}
+_PROVIDERS: Final = ("env", "file", "google")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsConfig:
+    """Reads one secret.
+
+    Later tasks of the same task sequence can use its value; in everything that leaves the worker it is taken out. A
+    step of its own is therefore of no use: write {{ keychain.<name>.<field> }} or `auth` there.
+    """
+
+    name: str | None = None
+    """Name of the secret; one plane may put the task's label here, then use `secret_name`."""
+    secret_name: str | None = None
+    """The same; wins over `name`. For google also projects/<project>/secrets/<name>, with /versions/<version>."""
+    provider: str | None = None
+    """env: NOETL_SECRET_<NAME> of the worker, or a variable listed in its NOETL_KEYCHAIN_ENV_VARS. file: a file of this
+    name in the worker's NOETL_SECRETS_DIR. google: Secret Manager. Absent: google for kind secret_manager and for names
+    that begin with projects/, else env."""
+    project: str | None = None
+    """Google project of a short name; the credential's project_id or GOOGLE_CLOUD_PROJECT when absent."""
+    version: str = "latest"
+    """Version of a Google secret."""
+    auth: str | dict[str, Any] | None = None
+    """google: alias of a service account's credential; the worker's own identity when absent."""
+    timeout: float | None = None
+    """Longest time in seconds; 30 when absent."""
+
+    def __post_init__(self) -> None:
+        if not self.secret:
+            raise ValueError("field 'name' (or secret_name) is missing")
+        provider = _SAME.get(str(self.provider).lower(), str(self.provider).lower())
+        if self.provider is not None and provider not in _PROVIDERS:
+            raise ValueError(
+                f"Secrets provider {self.provider!r} is not implemented; use {', '.join(_PROVIDERS)}, or "
+                "{{ keychain.<name>.<field> }} in a template"
+            )
+        object.__setattr__(self, "provider", None if self.provider is None else provider)
+
+    @property
+    def secret(self) -> str:
+        return self.secret_name or self.name or ""
+
+
+class SecretsTool:
+    """Data: {status: success, name, provider, value, secret_value, version}: `value` and `secret_value` are the same
+    text (base64 of bytes that are no UTF-8), `version` is Google's.
+
+    Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too long).
+
+    differs-from-upstream: `env` reads only what the worker offers to playbooks, since its own passwords are in its
+    environment too; the value never reaches an event (tools.md 8, trap 11).
+    """
+
+    kind: ClassVar[str] = "secrets"
+    aliases: ClassVar[tuple[str, ...]] = ("secret_manager",)
+    config_model: ClassVar[type] = SecretsConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._clients = Clients(transport)
+        self._authorizer = Authorizer(Tokens(self._clients))
+
+    async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
+        is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")
+        provider = config.provider or ("google" if is_google else "env")
+        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
+        version: str | None = None
+        try:
+            if provider == "env":
+                content = _from_environment(config.secret).encode()
+            elif provider == "file":
+                content = await asyncio.to_thread(_from_file, config.secret)
+            else:
+                content, version = await asyncio.wait_for(self._from_google(config, context), timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(timeout_s)
+        value = _hidden(config.secret, content, context)
+        data = {"status": "success", "name": config.secret, "provider": provider, "value": value, "secret_value": value}
+        return ToolResult.success({**data, "version": version} if version else data)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
+
+    async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
+        """(content, version)."""
+        auth: str | Mapping[str, Any] = {"type": "gcp_adc"} if config.auth is None else config.auth
+        permit = await self._authorizer.authorize(auth, context)
+        path = await _google_path(config, context)
+        request = httpx.Request("GET", f"{_GOOGLE_API}{quote(path)}:access", headers=dict(permit.headers))
+        try:
+            async with self._clients.lease() as client:
+                response = await client.send(request, stream=True)
+                answer = await read(response, 2 * _MAX_BYTES)
+        except httpx.HTTPError as error:
+            text = f"Google's Secret Manager cannot be reached: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+        return _google_answer(path, response.status_code, answer.take())
+
+
+def _hidden(name: str, content: bytes, context: ToolContext) -> str:
+    """The value as text, known to the worker as a secret from here on."""
+    try:
+        value = content.decode()
+    except UnicodeDecodeError:
+        value = base64.b64encode(content).decode()
+    if len(value.strip()) < _MIN_CHARS:
+        raise ToolError(
+            f"Secret {name!r} has fewer than {_MIN_CHARS} characters: it could not be kept out of results",
+            kind="resource",
+        )
+    context.keep_secret(value)
+    if value != value.strip():
+        context.keep_secret(value.strip())
+    return value
+
+
+# ── env, file ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _from_environment(name: str) -> str:
+    offered = name if name.startswith(_PREFIX) else _PREFIX + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    allowed = {one.strip() for one in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
+    value = os.environ.get(offered) or (os.environ.get(name) if name in allowed else None)
+    if not value:
+        raise ToolError(
+            f"Secret {name!r} not found in environment: set {offered} for the worker, "
+            f"or list {name} in {ALLOWED_VARIABLE}",
+            kind="not_found",
+        )
+    return value
+
+
+def _from_file(name: str) -> bytes:
+    """A mounted secret; the line break that editors put at its end is not part of it."""
+    directory = os.environ.get(DIRECTORY_VARIABLE)
+    if not directory:
+        raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
+    root = Path(directory).resolve()
+    path = (root / name).resolve()  # mounted secrets are links into a sibling directory below the root
+    if not path.is_relative_to(root):
+        raise ConfigurationError(f"secrets: {name!r} is outside {DIRECTORY_VARIABLE}")
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        kind = "auth" if isinstance(error, PermissionError) else "not_found"
+        raise ToolError(f"Secret {name!r} not found in {directory}: {error.strerror}", kind=kind) from error
+    if len(content) > _MAX_BYTES:
+        raise ToolError(f"Secret {name!r} has more than {_MAX_BYTES} bytes", kind="resource")
+    return content.removesuffix(b"\n").removesuffix(b"\r")
+
+
+# ── Google ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
+    """projects/<p>/secrets/<s>/versions/<v>."""
+    name = config.secret
+    if not name.startswith("projects/"):
+        project = config.project or await _project(config.auth, context)
+        if not project:
+            raise ConfigurationError(
+                "secrets: a Google secret needs 'project', or its whole name projects/<project>/secrets/<name>"
+            )
+        name = f"projects/{project}/secrets/{name}"
+    if not _GOOGLE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"secrets: {name!r} is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]"
+        )
+    return name if "/versions/" in name else f"{name}/versions/{config.version}"
+
+
+async def _project(auth: str | Mapping[str, Any] | None, context: ToolContext) -> str | None:
+    found: Mapping[str, Any] = await context.credential(auth) if isinstance(auth, str) else auth or {}
+    project = found.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    return str(project) if project else None
+
+
+def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
+    try:
+        answer: JsonValue = loads(body)
+    except DocumentError:
+        answer = None
+    whole = answer if isinstance(answer, Mapping) else {}
+    if not 200 <= status < 300:
+        error = whole.get("error")
+        said = error.get("message") if isinstance(error, Mapping) else None
+        kind, retryable = kind_of(status)
+        text = f"Google's Secret Manager does not give {path}: HTTP {status}{f' ({said})' if said else ''}"
+        if kind == "auth":
+            raise CredentialError(text, retryable=retryable, code=str(status))
+        raise ToolError(text, kind=kind, retryable=retryable, code=str(status))
+    payload = whole.get("payload")
+    try:
+        content = base64.b64decode(payload["data"] if isinstance(payload, Mapping) else "!", validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise ToolError(f"Google's Secret Manager gives no data for {path}", kind="parse") from error
+    return content, str(whole.get("name") or path).rpartition("/")[2]
