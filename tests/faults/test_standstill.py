@@ -10,6 +10,7 @@ from faults.conftest import Measured
 from faults.scene import Scene, inside, scene
 from integration.house import run
 from integration.processes import SHORT_LEASES, Gate, Probe, until
+from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -18,15 +19,16 @@ BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3", "NOETL_WORKER_ACK_WAIT_S": "1"}
 QUICK = inside(SET="noetl_worker.acknowledge:MAX_DELAY_S=1")
 
 
-async def paused_while_it_runs(home: Scene, gate: Gate) -> tuple[object, object, int]:
-    """(the paused worker, its peer, the command's event id): the command's tool has started in the first."""
-    paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS)
+async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> CommandRow:
+    """A command whose tool has started in a worker that is paused; its peer is there, `home.processes` are both."""
+    bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"} if port else {}
+    paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS, **bind)
     [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
     await until(lambda: gate.runs == 1, "the run")
     await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-    peer = await home.start_process("peer", WORKER_ID="pod-1", **BEATS, **QUICK)
+    await home.start_process("peer", WORKER_ID="pod-1", **BEATS, **QUICK)
     paused.signal(signal.SIGSTOP)
-    return paused, peer, one.event_id
+    return home.plane.command(one.event_id)
 
 
 def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passed_to_another(
@@ -35,14 +37,18 @@ def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passed_to_a
     async def go() -> None:
         gate = Gate(tmp_path)
         async with scene(tmp_path, plane=SHORT_LEASES) as home:
-            await paused_while_it_runs(home, gate)
+            port = free_port()
+            one = await paused_while_it_runs(home, gate, port)
             paused, _ = home.processes
-            [one] = [home.plane.command(event_id) for event_id in home.asked]
             await until(lambda: gate.runs == 2, "the peer's run", timeout_s=20)
             gate.open()
             await home.wait_terminal(one.event_id)
             paused.signal(signal.SIGCONT)
-            await until(lambda: bool(paused.logged("outcome_dropped")), "the outcome dropped")
+
+            async def dropped() -> bool:
+                return "noetl_worker_outcomes_dropped_total 1.0" in await Probe(port).metrics()
+
+            await until(dropped, "the outcome dropped")
             await home.wait_settled()
             assert home.terminal_events(one.event_id) == ["command.completed"]
             calls = home.plane.events_of_command(one.event_id, "call.done", "call.error")
@@ -56,9 +62,8 @@ def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path: Path,
     async def go() -> None:
         gate = Gate(tmp_path)
         async with scene(tmp_path, Dialect.RUST) as home:
-            await paused_while_it_runs(home, gate)
+            one = await paused_while_it_runs(home, gate)
             paused, peer = home.processes
-            [one] = [home.plane.command(event_id) for event_id in home.asked]
             await until(lambda: bool(peer.logged("given_back")), "the peer refused")
             gate.open()
             before = home.grants.total()

@@ -19,10 +19,13 @@ from noetl_worker.settings import Settings
 
 __all__ = ["PyreqwestTransport"]
 
-_NOT_SENT = (ConnectTimeoutError, PoolTimeoutError, BuilderError)
+_NOT_SENT = (PoolTimeoutError, BuilderError)
 _CONNECTING = "client error (Connect)"
 """The cause that hyper gives while it connects. A connection dropped after the request left is a ConnectError too, with
-`client error (SendRequest)` as its cause (seen): the class alone would call a processed request unsent."""
+`client error (SendRequest)` as its cause, and a request that was sent and not answered within the total deadline is a
+ConnectTimeoutError with `operation timed out` (both seen): the class alone would call a processed request unsent."""
+_CONNECT_SHARE = 0.9
+"""A connect that hangs ends before the total deadline does, and is then told as what it is."""
 
 
 class PyreqwestTransport:
@@ -37,7 +40,7 @@ class PyreqwestTransport:
             .default_cookie_store(False)
             .max_connections(max_connections)
             .pool_max_idle_per_host(max_connections)
-            .connect_timeout(timedelta(seconds=min(10.0, settings.http_timeout_s)))
+            .connect_timeout(timedelta(seconds=min(10.0, settings.http_timeout_s * _CONNECT_SHARE)))
         )
         if settings.tls_ca:
             builder = builder.add_root_certificate_pem(Path(settings.tls_ca).read_bytes())
@@ -63,7 +66,7 @@ class PyreqwestTransport:
         except ValueError as error:  # a URL that is none
             raise NotSent(f"{method} {url}: {error}") from error
         except PyreqwestError as error:
-            if isinstance(error, ConnectError) and _CONNECTING in _text(error):
+            if isinstance(error, ConnectError | ConnectTimeoutError) and _CONNECTING in _text(error):
                 raise NotSent(f"{method} {url}: {_text(error)}") from error
             raise MaybeProcessed(f"{method} {url}: {_text(error)}") from error
 

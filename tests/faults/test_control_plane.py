@@ -1,0 +1,270 @@
+"""F14 to F16, F18: the control plane is busy, hangs, drops its answers, is away, or refuses some commands for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from faults.conftest import Measured
+from faults.proxy import Proxy, Way
+from faults.scene import CALLS, Scene, inside, scene
+from integration.house import CLAIM, run
+from integration.processes import Gate, until
+from noetl_worker.control_plane.transport import open_transport
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.models import Dialect
+from noetl_worker.settings import load_settings
+
+TRANSPORTS = ("pyreqwest", "httpx")
+
+
+# ── F15 ──
+
+
+@asynccontextmanager
+async def behind_proxy(directory: Path, dialect: Dialect) -> AsyncIterator[tuple[Scene, Proxy]]:
+    """Workers reach the plane through the proxy only."""
+    port = free_port()
+    async with Proxy(port) as proxy:
+        public = f"http://127.0.0.1:{proxy.port}"
+        async with scene(directory, dialect, plane={"port": port, "public_url": public}) as home:
+            yield home, proxy
+
+
+def answered(home: Scene, issued: list[Any]) -> bool:
+    """The plane has stored a call event of each."""
+    calls = home.ends(issued, *CALLS)
+    return all(calls[str(one.command_id)] for one in issued)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("how", ["hangs", "resets"])
+def test_f15_answer_that_never_comes_leaves_one_row(
+    dialect: Dialect, how: str, transport: str, tmp_path: Path, measured: Measured
+) -> None:
+    pytest.importorskip(transport)
+
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"NOETL_WORKER_HTTP_TIMEOUT_S": "1", "NOETL_WORKER_HTTP_TRANSPORT": transport}
+        async with behind_proxy(tmp_path, dialect) as (home, proxy):
+            worker = await home.start_process(NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", **variables)
+            command = RawCommand("shell", {"command": gate.command()})
+            issued = await home.plane.create_commands([command] * 4)
+            await until(lambda: gate.runs == 4, "all run")
+            proxy.hold(Way.DOWN) if how == "hangs" else proxy.drop(Way.DOWN)
+            gate.open()
+            await until(lambda: answered(home, issued), "processed, and not answered")
+            if how == "hangs":
+                await until(lambda: len(worker.logged("events_not_accepted")) >= 4, "tried again")
+            proxy.heal()
+            await home.wait_ended(issued, timeout_s=20)
+            await home.assert_books(issued, calls_at_most=1 if dialect is Dialect.PYTHON else None)
+            calls = home.ends(issued, *CALLS)
+            await home.stop_all()
+        most = max(calls[str(one.command_id)] for one in issued)
+        bound = {"exactly": 1.0} if dialect is Dialect.PYTHON else {}
+        measured("F15", f"{dialect.value}: most call.done rows of a command, the plane {how}", most, "", **bound)
+        measured("F15", f"{dialect.value}: terminal rows of a command, the plane {how}", 1, "", exactly=1)
+
+    run(go())
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_f15_sent_and_unanswered_is_told_from_never_sent(transport: str, measured: Measured) -> None:
+    """What is called unsent is sent again: a child playbook would be started twice."""
+    pytest.importorskip(transport)
+
+    async def go() -> None:
+        settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "0.5"})
+        client = open_transport(settings, max_connections=4)
+        async with DevControlPlane() as plane, Proxy(int(plane.url.rpartition(":")[2])) as proxy:
+            proxy.hold(Way.DOWN)
+            with pytest.raises(MaybeProcessed):
+                await client.send("POST", f"http://127.0.0.1:{proxy.port}/api/execute", {}, b"{}", 0.5)
+            assert plane.requests.total() == 1
+            port = proxy.port
+        with pytest.raises(NotSent):
+            await client.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 0.5)
+        await client.close()
+        measured("F15", f"{transport}: sent requests told as unsent", 0, "", exactly=0)
+
+    run(go())
+
+
+# ── F16 ──
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        quick = inside(SET="noetl_worker.acknowledge:PYTHON_LEASE_S=1")
+        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_ID": "pod-0", **quick}
+        leases = {"claim_lease_s": 1.0, "claims_cache_ttl_s": 0.3, "heartbeat_stale_s": 1.0, "retry_after_s": 1}
+        async with scene(tmp_path, dialect, plane=leases) as home:
+            first = await home.start_process("first", **variables)
+            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
+            await until(lambda: gate.runs == 4, "all run")
+            async with home.plane.outage():
+                gate.open()
+                await until(lambda: len(first.logged("events_not_accepted")) >= 4, "refused")
+                first.signal()
+                asked = time.monotonic()
+                code = await first.exit_code()
+                took_s = time.monotonic() - asked
+                unsettled = await home.unsettled()
+                assert first.logged("stopped")[0]["settled"].get("ack:reported") is None
+            await home.start_process("second", **variables)
+            await home.wait_ended(issued, timeout_s=20)
+            await home.assert_books(issued)
+            runs = gate.runs
+            await home.stop_all()
+        assert code in (0, 4)
+        measured("F16", f"{dialect.value}: acked without an accepted set", 4 - unsettled, "", exactly=0)
+        measured("F16", f"{dialect.value}: ended after", took_s, "s", at_most=1 + 5)
+        measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_ID": "pod-0"}
+        async with scene(tmp_path, dialect) as home:
+            first = await home.start_process("first", **variables)
+            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
+            await until(lambda: gate.runs == 4, "all run")
+            async with home.plane.outage():
+                gate.open()
+                await until(lambda: len(first.logged("events_not_accepted")) >= 4, "refused")
+                first.signal(signal.SIGKILL)
+                await first.exit_code()
+            await home.start_process("second", **variables)
+            back = time.monotonic()
+            await home.wait_ended(issued, timeout_s=20)
+            told_s = time.monotonic() - back
+            await home.assert_books(issued)
+            await home.stop_all()
+        measured("F16", f"{dialect.value}: killed: runs of 4 finished commands", gate.runs, "", exactly=4)
+        measured("F16", f"{dialect.value}: killed: told by the next worker after", told_s, "s", at_most=5)
+
+    run(go())
+
+
+# ── F14 ──
+
+
+def busy(home: Scene, status: int, times: list[float]) -> Any:
+    """Every claim and event request is answered with this status and Retry-After: 1."""
+
+    def fault(request: Request) -> Response | None:
+        if "/commands/" in request.url.path or "/events" in request.url.path:
+            times.append(time.monotonic())
+            return JSONResponse({"detail": "busy"}, status_code=status, headers={"Retry-After": "1"})
+        return None
+
+    return fault
+
+
+async def busy_plane(
+    directory: Path, measured: Measured, dialect: Dialect, status: int, *, span_s: float, count: int
+) -> None:
+    """`count` commands run when the plane becomes busy, as many wait; for `span_s` it answers `status`."""
+    gate = Gate(directory)
+    async with scene(directory, dialect) as home:
+        await home.start_process(WORKER_MAX_CONCURRENT="16", WORKER_ID="pod-0")
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * count)
+        await until(lambda: gate.runs == min(16, count), "all slots taken")
+        times: list[float] = []
+        home.plane.fault = busy(home, status, times)
+        gate.open()
+        issued += await home.plane.create_commands([RawCommand("noop") for _ in range(count)])
+        began = time.monotonic()
+        await asyncio.sleep(span_s)  # the span of the fault
+        home.plane.fault = None
+        back = time.monotonic()
+        await home.wait_ended(issued, timeout_s=60)
+        told_s = time.monotonic() - back
+        await home.assert_books(issued, settle_timeout_s=60)
+        await home.stop_all()
+    # The first seconds find out that it is busy; what is promised is the rate while that is known.
+    steady = [one for one in times if one - began > span_s / 4]
+    rate = len(steady) / (span_s * 3 / 4)
+    seconds = Counter(int(one - began) for one in steady)
+    peak = max(seconds.values(), default=0) / max(rate, 1.0)
+    word = f"{dialect.value}, {status}, {span_s:g} s"
+    measured("F14", f"{word}: requests a second", rate, "/s", at_most=2)
+    measured("F14", f"{word}: largest second over the mean", peak, "", at_most=2)
+    measured("F14", f"{word}: all told after its return", told_s, "s", at_most=30)
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_f14_busy_plane_is_asked_rarely_and_told_everything(status: int, tmp_path: Path, measured: Measured) -> None:
+    run(busy_plane(tmp_path, measured, Dialect.PYTHON, status, span_s=12, count=32))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_f14_plane_that_is_busy_for_a_minute(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
+    run(busy_plane(tmp_path, measured, dialect, 503, span_s=60, count=64))
+
+
+# ── F18 ──
+
+
+async def nak_storm(directory: Path, measured: Measured, *, span_s: float) -> None:
+    """1,000 commands whose claim answers 503, and some others in between."""
+    async with scene(directory) as home:
+        await home.start_process(WORKER_MAX_CONCURRENT="16")
+        failing = await home.plane.create_commands([RawCommand("noop") for _ in range(1000)], publish=False)
+        marked = {str(one.event_id) for one in failing}
+        times: list[float] = []
+
+        def fault(request: Request) -> Response | None:
+            if request.url.path.split("/")[-2] in marked and request.url.path.endswith("/claim"):
+                times.append(time.monotonic())
+                return JSONResponse({"detail": "db_unavailable"}, status_code=503)
+            return None
+
+        home.plane.fault = fault
+        for one in failing:
+            home.plane.dispatcher.requeue(home.plane.command(one.event_id), as_text=False)
+        await home.plane.dispatcher.flush()
+        began = time.monotonic()
+        served: list[float] = []
+        while time.monotonic() - began < span_s:
+            [one] = await home.plane.create_commands([RawCommand("noop")])
+            asked = time.monotonic()
+            await home.wait_terminal(one.event_id)
+            served.append(time.monotonic() - asked)
+            await asyncio.sleep(0.2)
+        steady = [one for one in times if one - began > span_s / 2]
+        home.plane.fault = None
+        assert home.plane.requests[CLAIM] > 0
+    measured("F18", "others: longest time to their end", max(served), "s", at_most=1)
+    measured("F18", "attempts a second", len(steady) / (span_s / 2), "/s", at_most=5)
+
+
+def test_f18_claims_that_always_fail_hold_up_nobody(tmp_path: Path, measured: Measured) -> None:
+    run(nak_storm(tmp_path, measured, span_s=8))
