@@ -65,3 +65,19 @@ def postgres_server() -> Iterator[Postgres]:
             yield Postgres(server, directory)
         finally:
             server.cleanup()
+
+
+def duckdb_extensions(directory: Path, *names: str) -> Path:
+    """A directory of DuckDB extensions, from the wheels `duckdb-extension-*` where they fit the installed DuckDB."""
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as connection:
+        version, platform = connection.execute("select version(), (from pragma_platform())").fetchone()
+    target = directory / "extensions" / version / platform
+    target.mkdir(parents=True)
+    for name in names:
+        wheel = pytest.importorskip(f"duckdb_extension_{name}")
+        file = Path(wheel.__file__).parent / "extensions" / version / f"{name}.duckdb_extension"
+        if not file.exists():
+            pytest.skip(f"the wheel of the extension {name} is not for DuckDB {version}")
+        (target / file.name).symlink_to(file)
+    return directory / "extensions"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -13,7 +17,10 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools import duckdb_files, duckdb_secrets
 from noetl_worker.tools.registry import Registry
+
+from .databases import Postgres, duckdb_extensions
 
 pytest.importorskip("duckdb")
 
@@ -58,15 +65,31 @@ def test_changes_are_counted_and_an_empty_result_keeps_its_columns() -> None:
     assert (data["columns"], data["rows"], data["row_count"]) == (["a"], [], 0)
 
 
-def test_values_have_a_json_form() -> None:
-    row = query(
-        "select 1.50::decimal(5,2) d, date '2026-01-02' dd, timestamp '2026-01-02 03:04:05' ts, [1,2] l, {'a': 1} s,"
-        " 'ab'::blob b, 170141183460469231731687303715884105727::hugeint h, 'nan'::double n, null z, true t"
-    )["rows"][0]
-    assert row == {
-        "d": "1.50", "dd": "2026-01-02", "ts": "2026-01-02T03:04:05", "l": [1, 2], "s": {"a": 1}, "b": "YWI=",
-        "h": "170141183460469231731687303715884105727", "n": None, "z": None, "t": True,
-    }  # fmt: skip
+TYPES: list[tuple[str, Any]] = [
+    ("1.50::decimal(5,2)", "1.50"), ("date '2026-01-02'", "2026-01-02"), ("true", True), ("null", None),
+    ("timestamp '2026-01-02 03:04:05'", "2026-01-02T03:04:05"), ("time '03:04:05.5'", "03:04:05.500000"),
+    ("[1, null]", [1, None]), ("[['a'], []]", [["a"], []]), ("array_value(1, 2)", [1, 2]),
+    ("{'a': 1, 'b': {'c': 1.10}}", {"a": 1, "b": {"c": "1.10"}}), ("map {'a': 1}", {"a": 1}),
+    ("map {1: 'x'}", {"1": "x"}), ("map {date '2026-01-02': true}", {"2026-01-02": True}),
+    ("'ab'::blob", "YWI="), ("'{\"a\": [1, null]}'::json", {"a": [1, None]}),
+    ("170141183460469231731687303715884105727::hugeint", "170141183460469231731687303715884105727"),
+    ("7::hugeint", 7), ("18446744073709551615::ubigint", "18446744073709551615"),
+    ("'nan'::double", "NaN"), ("'-infinity'::float", "-Infinity"), ("['nan'::double]", ["NaN"]),
+    ("interval '2 days 90 minutes'", "P2DT1H30M"), ("interval '-1 second'", "PT-1S"), ("interval '0 days'", "PT0S"),
+    ("uuid '00000000-0000-0000-0000-000000000001'", "00000000-0000-0000-0000-000000000001"),
+    ("'101'::bit", "101"), ("'x'::enum('x', 'y')", "x"), ("union_value(a := 1)", 1),
+    ("date '0044-01-01 (BC)'", "0044-01-01 (BC)"), ("''", ""),
+]  # fmt: skip
+
+
+def test_every_type_has_a_json_form_and_only_null_is_null() -> None:
+    row = query("select " + ", ".join(f"{text} as v{number}" for number, (text, _) in enumerate(TYPES)))["rows"][0]
+    assert {text: row[f"v{number}"] for number, (text, _) in enumerate(TYPES)} == dict(TYPES)
+
+
+def test_moment_with_time_zone_has_its_offset() -> None:
+    text = "set timezone = 'Asia/Tokyo'; select timestamptz '2026-01-02 03:04:05+00' as t"
+    assert query(text)["rows"] == [{"t": "2026-01-02T12:04:05+09:00"}]
 
 
 def test_parameters_and_rows_as_lists() -> None:
@@ -102,11 +125,256 @@ def test_failed_statement_is_named(text: str, kind: str, message: str) -> None:
     assert caught.value.kind == kind
 
 
-def test_nothing_to_run_and_no_file() -> None:
-    with pytest.raises(ConfigurationError, match="has no statement"):
-        query("  -- nothing\n")
+def test_no_file_in_no_directory() -> None:
     with pytest.raises(ToolError, match=r"Failed to open database '/no/such/x\.db'"):
         query("select 1", database="/no/such/x.db")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "duckdb: field 'query' (or command, commands, sql) is missing"),
+        ({"query": "\n "}, "duckdb: 'query' has no statement"),
+        ({"query": "-- nothing\n"}, "'query' has no statement"),
+        ({"query_b64": "?"}, "duckdb: 'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
+        ({"query": "select 1", "max_rows": 0}, "duckdb: 'max_rows' is 0: give 1 or more"),
+        ({"query": "select 1", "threads": 0}, "duckdb: 'threads' is 0: give 1 or more"),
+        (
+            {"query": "q", "params": "x"},
+            "duckdb: field 'params' must be an object or a list, not 'x' (str)",
+        ),
+        (
+            {"query": "q", "read_only": "maybe"},
+            "duckdb: field 'read_only' must be true or false, not 'maybe' (str)",
+        ),
+        (
+            {"query": "select 1", "extensions": ["x'; drop"]},
+            'duckdb: extension "x\'; drop" is no name; write `name` or `name from repository`',
+        ),
+        (
+            {"query": "select 1", "auth": {"type": "ldap", "host": "h"}},
+            "duckdb: auth 'noetl' is of type 'ldap'; DuckDB has secrets for "
+            "gcs, http, huggingface, mysql, postgres, r2, s3",
+        ),
+        (
+            {"query": "select 1", "auth": {"lake": {"type": "s3"}}},
+            "duckdb: auth 'lake' has nothing of a s3 credential in it: "
+            "key_id, secret, session_token, region, endpoint, url_style, use_ssl, scope",
+        ),
+        ({"query": "select 1", "auth": {"a": 5}}, "duckdb: auth 'a' must be an alias or an object, not int"),
+    ],
+)
+def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool("duckdb", config)
+    assert str(caught.value) == message
+
+
+def test_memory_limit_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="duckdb: memory_limit = 'much' is refused: "):
+        query("select 1", memory_limit="much")
+
+
+def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_REPOSITORY", str(tmp_path / "mirror"))
+    message = (
+        r"duckdb: extension 'nothing_like_it' is not installed and cannot be fetched: .*; install it for DuckDB "
+        r"[\d.]+ where the worker runs, or name a directory that has it in NOETL_DUCKDB_EXTENSION_DIRECTORY"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        query("select 1", extensions=["nothing_like_it"])
+
+
+def test_extension_that_is_there_is_loaded() -> None:
+    assert query("select json_extract('{\"a\": 1}', '$.a')::int as a", extensions=["json"])["rows"] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("name", ["query_b64", "command_b64", "commands_b64", "sql_b64"])
+def test_base64_spellings_are_decoded_and_not_rendered(name: str) -> None:
+    text = base64.b64encode("select '{{ a }}' as a, 'ü' as u".encode()).decode()
+    data = run_tool("duckdb", {name: text}, variables={"a": "rendered"}).data
+    assert isinstance(data, dict)
+    assert data["rows"] == [{"a": "{{ a }}", "u": "ü"}]
+
+
+def test_more_than_memory_allows_is_a_resource_failure(tmp_path: Path) -> None:
+    text = "set temp_directory = ''; select count(distinct i) from range(30000000) r(i)"
+    with pytest.raises(ToolError, match="Out of Memory Error") as caught:
+        query(text, memory_limit="30MB", threads=1)
+    assert caught.value.kind == "resource"
+    assert query("select current_setting('memory_limit') as m", memory_limit="100MB")["rows"] == [{"m": "95.3 MiB"}]
+
+
+def test_huge_result_is_read_only_as_far_as_it_is_kept() -> None:
+    began = time.monotonic()
+    data = query("select i, repeat('x', 1000) as x from range(100000000) r(i)", max_rows=5, memory_limit="200MB")
+    assert (len(data["rows"]), data["truncated"]) == (5, True)
+    assert time.monotonic() - began < 10
+
+
+# ── files, scopes and turns ─────────────────────────────────────────────────────────────────────
+
+
+def test_named_memory_is_not_shared_between_commands() -> None:
+    query("create table t as select 1 as i", database=":memory:shared")
+    with pytest.raises(ToolError, match="Table with name t does not exist"):
+        query("select i from t", database=":memory:shared")
+
+
+@pytest.fixture
+def scoped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
+    monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def in_execution(execution_id: int, text: str, **config: Any) -> Any:
+    data = run_tool("duckdb", {"query": text, **config}, execution_id=execution_id).data
+    assert isinstance(data, dict)
+    return data["rows"]
+
+
+def test_scope_execution_keeps_the_tables_of_each_execution_apart(scoped: Path) -> None:
+    in_execution(7, "create table t as select 'seven' as v")
+    in_execution(8, "create table t as select 'eight' as v")
+    assert in_execution(7, "select v from t") == [{"v": "seven"}]
+    assert in_execution(8, "select v from t") == [{"v": "eight"}]
+    assert sorted(path.name for path in (scoped / "noetldb").iterdir()) == ["duckdb_7.duckdb", "duckdb_8.duckdb"]
+    message = r"duckdb: '.*duckdb_7\.duckdb' belongs to execution 7, not to 8"
+    with pytest.raises(ConfigurationError, match=message):
+        in_execution(8, "select v from t", database=str(scoped / "noetldb" / "duckdb_7.duckdb"))
+    assert in_execution(7, "select 1 as a", database=":memory:") == [{"a": 1}]
+
+
+def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> None:
+    async def scenario() -> Any:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry, execution_id=9)
+        start = "create table if not exists log(n int); attach ':memory:' as side; create table side.t as select 1"
+        calls = [
+            registry.run_tool("duckdb", {"query": [start, f"insert into log values ({n})"]}, context) for n in range(8)
+        ]
+        await asyncio.gather(*calls)
+        result = await registry.run_tool("duckdb", {"query": "select count(*) as n from log"}, context)
+        await registry.aclose()
+        return result.data
+
+    assert asyncio.run(scenario())["rows"] == [{"n": 8}]
+    assert duckdb_files._turns == {}
+
+
+def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.duckdb")
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        async with duckdb_files.turn(file, read_only=False):
+            config = {"query": "select 1", "database": file, "timeout": 0.1}
+            result = await registry.run_tool("duckdb", config, context)
+            assert result.status is ToolStatus.TIMEOUT
+        assert (await registry.run_tool("duckdb", config, context)).status is ToolStatus.SUCCESS
+        await registry.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.duckdb")
+    query("create table t as select 1 as i", database=file)
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        config = {"query": "select i from t", "database": file, "read_only": True, "timeout": 5}
+        async with duckdb_files.turn(file, read_only=True):
+            result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
+        assert result.status is ToolStatus.SUCCESS
+        await registry.aclose()
+
+    asyncio.run(scenario())
+    with pytest.raises(ToolError, match="read-only"):
+        query("insert into t values (2)", database=file, read_only=True)
+
+
+def test_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.duckdb"
+    code = f"import duckdb, sys; c = duckdb.connect({str(file)!r}); print('open', flush=True); sys.stdin.readline()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        timer = threading.Timer(0.3, lambda: other.communicate("\n"))
+        result = run_tool("duckdb", {"query": "select 1", "database": str(file), "timeout": 0.2})
+        assert result.status is ToolStatus.TIMEOUT
+        timer.start()
+        assert query("select 1 as a", database=str(file))["rows"] == [{"a": 1}]
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"NOETL_DUCKDB_SCOPE": "step"}, "NOETL_DUCKDB_SCOPE='step' is not usable: give memory or execution"),
+        (
+            {"NOETL_DUCKDB_SCOPE": "execution"},
+            "NOETL_DUCKDB_SCOPE=execution needs NOETL_DATA_DIR: the directory its database files go to",
+        ),
+    ],
+)
+def test_wrong_scope_is_told_exactly(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], message: str) -> None:
+    monkeypatch.delenv("NOETL_DATA_DIR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        query("select 1")
+    assert str(caught.value) == message
+
+
+def test_data_directory_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
+    monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match=r"NOETL_DATA_DIR=.* cannot be used: "):
+        query("select 1")
+
+
+# ── secrets ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_credentials_become_secrets_and_their_values_stay_out_of_messages() -> None:
+    credentials = {
+        "pg-main": {"type": "postgres", "db_host": "h", "db_port": 5433, "db_password": "p'w#1", "db_name": "d"},
+        "hmac": {"type": "gcs_hmac", "key_id": "K", "secret": "SS99"},
+    }
+    seen: set[str] = set()
+
+    async def scenario(auth: Any) -> list[Any]:
+        return await duckdb_secrets.secrets_of("duckdb", auth, tool_context(credentials=credentials, secrets=seen))
+
+    [one] = asyncio.run(scenario("pg-main"))
+    assert one.statement() == (
+        'CREATE OR REPLACE TEMPORARY SECRET "pg_main" '
+        "(TYPE postgres, HOST 'h', PORT '5433', DATABASE 'd', PASSWORD 'p''w#1')"
+    )
+    several = {"a": {"source": "credential", "key": "pg-main"}, "b": {"credential": "hmac", "scope": "gs://x"}}
+    names = [(secret.name, secret.kind, secret.extension) for secret in asyncio.run(scenario(several))]
+    assert names == [("a", "postgres", "postgres"), ("b", "gcs", "httpfs")]
+    assert "p'w#1" not in repr(one)
+    assert one.without_values("bad p'w#1 in 5433") == "bad *** in 5433"
+    assert seen == {"p'w#1", "SS99"}
+
+
+def test_postgres_is_attached_by_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> None:
+    found = duckdb_extensions(tmp_path, "postgres_scanner")
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(found))
+    from psycopg.conninfo import conninfo_to_dict
+
+    known = conninfo_to_dict(postgres.uri)
+    data = {"type": "postgres", "db_host": known["host"], "db_user": "postgres", "db_name": "postgres"}
+    text = "attach '' as pg (type postgres, secret pg_k8s); select * from postgres_query('pg', 'select 7 as n')"
+    result = run_tool("duckdb", {"query": text, "auth": "pg_k8s"}, credentials={"pg_k8s": data})
+    assert isinstance(result.data, dict)
+    assert result.data["rows"] == [{"n": 7}]
 
 
 def test_timeout_interrupts_the_query() -> None:

@@ -3,143 +3,202 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult
+from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import sql
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.duckdb_files import placement, turn
+from noetl_worker.tools.duckdb_secrets import secrets_of
+from noetl_worker.tools.duckdb_session import Opening, Threads, Work
 
-__all__ = ["DuckdbConfig", "DuckdbTool"]
+__all__ = ["DuckdbConfig", "DuckdbTool", "run_script", "statement_failure"]
 
-_THREADS: Final = 32
-_INTERRUPT_AGAIN_S: Final = 0.05
+_KINDS: Final = (
+    ("IntegrityError", "db_constraint"),
+    ("TransactionException", "db_transaction"),
+    ("OutOfMemoryException", "resource"),
+    ("HTTPException", "connection"),
+    ("ProgrammingError", "db_syntax"),
+)
+"""A class of DuckDB's errors, or one above it -> kind; anything else is db_error."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuckdbConfig:
-    """`query` may hold several statements; DuckDB itself splits them. `params` go to the last one.
+    """Run SQL in an embedded DuckDB; the data is the last statement's: {columns, rows, row_count, affected_rows,
+    statements, statement_count}, and `truncated: true` when rows were left out.
 
-    differs-from-upstream: without `database` nothing is kept between commands (the Python worker keeps a file per
-    execution); workers hold no state.
+    * Without `database` the tables live in memory and end with the command: workers hold no state.
+      `NOETL_DUCKDB_SCOPE=execution` gives each execution a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`,
+      as the Python worker does. **Another worker does not see it** (unless the directory is shared), and nobody deletes
+      it: use it for playbooks that rely on it, with one worker.
+    * Commands of one file run one after the other in this worker (with `read_only` together); a file that another
+      process has open is waited for, 30 s at most.
+    * Each statement is a transaction of its own unless the text has BEGIN and COMMIT.
+    * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits; date and time ISO 8601, INTERVAL
+      an ISO 8601 duration (DuckDB's library counts a month as 30 days), BLOB base64, JSON and STRUCT objects, LIST a
+      list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity".
+    * A timeout or a cancelled execution interrupts the statement.
     """
 
-    query: str | list[str]
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; DuckDB splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     database: str | None = None
+    """Database file, made when it is not there; absent or `:memory:`: see above."""
     read_only: bool = False
+    """Open the file for reading: several commands, and other processes, may read it together."""
+    auth: str | dict[str, Any] | None = None
+    """Credentials for ATTACH and for s3://, gs:// and https:// paths, as DuckDB secrets: an alias, or an object
+    `name: {source: credential, key: alias}` of several. Then `ATTACH '' AS pg (TYPE postgres, SECRET name)`."""
+    extensions: list[str] = field(default_factory=list)
+    """Extensions to load, installed first when they are not there: `spatial`, or `h3 from community`."""
+    memory_limit: str | None = None
+    """What the command may use, like 2GB; absent: NOETL_DUCKDB_MEMORY_LIMIT, else DuckDB's 80 % of the machine."""
+    threads: int | None = None
+    """Threads of a query; absent: one for each core."""
     as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        sql.script_of(self.query, self.query_b64)
+        for name, value in (("max_rows", self.max_rows), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name!r} is {value}: give 1 or more")
 
 
 class DuckdbTool:
+    """A database opened for each command and closed after it, in a thread of its own."""
+
     kind: ClassVar[str] = "duckdb"
-    aliases: ClassVar[tuple[str, ...]] = ("ducklake",)
+    aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = DuckdbConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {"queries": "query", "cmd": "query", "cmds": "query"}
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    field_aliases: ClassVar[Mapping[str, str]] = {
+        **sql.SPELLINGS_B64,
+        "queries": "query",
+        "cmd": "query",
+        "cmds": "query",
+        "parameters": "params",
+    }
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads()
 
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
-        work = _Work(config)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="duckdb")
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work.run)
-        timeout_s = time_left(config.timeout, context)
-        try:
-            done, _ = await asyncio.wait({running}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            await asyncio.shield(asyncio.ensure_future(_interrupt(work, running)))
-            raise
-        if not done:
-            await _interrupt(work, running)
-            return ToolResult.timed_out(timeout_s or 0.0)
-        return ToolResult.success(running.result())
+        opening = Opening(
+            kind=self.kind,
+            database=placement().database(config.database, context.execution_id),
+            read_only=config.read_only,
+            memory_limit=config.memory_limit,
+            threads=config.threads,
+            extensions=tuple(config.extensions),
+            secrets=tuple(await secrets_of(self.kind, config.auth, context)),
+        )
+        text = sql.script_of(config.query, config.query_b64)
+        batch = sql.Batch(config.as_objects, config.max_rows)
+
+        def body(duckdb: Any, connection: Any, work: Work[dict[str, JsonValue]]) -> dict[str, JsonValue]:
+            return run_script(duckdb, connection, work, batch, text, config.params)
+
+        return await run_opened(self._threads, opening, body, time_left(config.timeout, context))
 
     async def aclose(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
 
-async def _interrupt(work: _Work, running: asyncio.Future[Any]) -> None:
-    """Interrupt until the thread has ended: an interrupt between two statements is lost."""
-    while not running.done():
-        work.interrupt()
-        await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
-    if not running.cancelled():
-        running.exception()  # an interrupted statement: told as timeout or cancellation
+async def run_opened(
+    threads: Threads,
+    opening: Opening,
+    body: Callable[[Any, Any, Work[dict[str, JsonValue]]], dict[str, JsonValue]],
+    timeout_s: float | None,
+    *,
+    turn_of: str | None = None,
+    read_only: bool = False,
+) -> ToolResult:
+    """`body`'s data as a result, after waiting for the file's turn; a timeout counts both.
 
-
-class _Work:
-    """One command in a thread of its own."""
-
-    def __init__(self, config: DuckdbConfig) -> None:
-        self._config = config
-        self._connection: Any = None
-        self._is_stopped = False
-
-    def interrupt(self) -> None:
-        self._is_stopped = True
-        if self._connection is not None:
-            self._connection.interrupt()
-
-    def run(self) -> dict[str, Any]:
-        duckdb = _library()
-        try:
-            self._connection = duckdb.connect(self._config.database or ":memory:", read_only=self._config.read_only)
-        except duckdb.Error as error:
-            text = f"Failed to open database {self._config.database!r}: {error}"
-            raise ToolError(text, kind="connection", retryable=True) from error
-        with contextlib.closing(self._connection):
-            return self._run_statements(duckdb)
-
-    def _run_statements(self, duckdb: Any) -> dict[str, Any]:
-        config = self._config
-        try:
-            statements = self._connection.extract_statements(sql.script_of(config.query))
-        except duckdb.Error as error:
-            raise ToolError(f"SQL does not parse: {error}", kind="db_syntax") from error
-        if not statements:
-            raise ConfigurationError("duckdb: 'query' has no statement")
-        batch = sql.Batch(config.as_objects, config.max_rows)
-        for number, statement in enumerate(statements, start=1):
-            if self._is_stopped:
-                raise ToolError("stopped", kind="timeout")
-            text = sql.preview(statement.query)
-            params = config.params if number == len(statements) else []
-            try:
-                self._run_one(batch, statement, text, params)
-            except duckdb.Error as error:
-                kind = "db_constraint" if isinstance(error, duckdb.IntegrityError) else "db_error"
-                kind = "db_syntax" if isinstance(error, duckdb.ProgrammingError) else kind
-                code = type(error).__name__
-                raise ToolError(f"statement {number} ({text}): {error}", kind=kind, code=code) from error
-        return batch.data()
-
-    def _run_one(self, batch: sql.Batch, statement: Any, text: str, params: Any) -> None:
-        result = self._connection.execute(statement, params or None)
-        columns = [column[0] for column in result.description or ()]
-        rows = result.fetchmany(batch.max_rows + 1) if columns else []
-        if columns == ["Count"] and "SELECT" not in str(statement.type):
-            batch.changed(text, rows[0][0] if rows else 0)
-        elif columns and rows is not None and columns != ["Success"]:
-            batch.returned(text, columns, rows)
-        else:
-            batch.changed(text, None)
-
-
-def _library() -> Any:
+    `turn_of` is a file that `body` attaches (`read_only`: for reading), beside the one that is opened.
+    """
+    began = time.monotonic()
     try:
-        import duckdb
-    except ImportError as error:
-        raise ConfigurationError("duckdb is not installed: pip install 'noetl-worker[duckdb]'") from error
-    return duckdb
+        async with AsyncExitStack() as stack:
+            ours = turn(turn_of or opening.database, read_only=read_only if turn_of else opening.read_only)
+            await asyncio.wait_for(stack.enter_async_context(ours), timeout_s)
+            left_s = None if timeout_s is None else max(timeout_s - (time.monotonic() - began), 0.001)
+            return ToolResult.success(await threads.run(Work(opening, body), left_s))
+    except (asyncio.TimeoutError, TimeoutError):
+        return ToolResult.timed_out(timeout_s or 0.0)
+
+
+def run_script(
+    duckdb: Any, connection: Any, work: Work[Any], batch: sql.Batch, text: str, params: Any
+) -> dict[str, JsonValue]:
+    """Run every statement of `text`, `params` with the last one; the data of `batch`.
+
+    Raises:
+        ToolError: which statement failed, and what DuckDB said.
+    """
+    try:
+        statements = connection.extract_statements(text)
+    except duckdb.Error as error:
+        raise ToolError(f"SQL does not parse: {error}", kind="db_syntax") from error
+    if not statements:
+        raise ConfigurationError("'query' has no statement")
+    for number, statement in enumerate(statements, start=1):
+        if work.is_stopped:
+            raise ToolError("stopped", kind="cancelled")
+        shown = sql.preview(statement.query)
+        try:
+            _run_one(connection, batch, statement, shown, params if number == len(statements) else [])
+        except duckdb.Error as error:
+            raise statement_failure(error, f"statement {number} ({shown})") from error
+    return batch.data()
+
+
+def statement_failure(error: Any, what: str) -> ToolError:
+    """What DuckDB said about `what`, as a ToolError."""
+    names = {one.__name__ for one in type(error).__mro__}
+    kind = next((kind for name, kind in _KINDS if name in names), "db_error")
+    return ToolError(f"{what}: {error}", kind=kind, code=type(error).__name__, retryable=kind == "db_transaction")
+
+
+def _run_one(connection: Any, batch: sql.Batch, statement: Any, shown: str, params: Any) -> None:
+    result = connection.execute(statement, params or None)
+    described = result.description or ()
+    columns = [column[0] for column in described]
+    rows = result.fetchmany(batch.max_rows + 1) if columns else []
+    if columns == ["Count"] and "SELECT" not in str(statement.type):
+        batch.changed(shown, rows[0][0] if rows else 0)
+    elif columns and rows is not None and columns != ["Success"]:
+        batch.returned(shown, columns, _with_json(rows, [str(column[1]) for column in described]))
+    else:
+        batch.changed(shown, None)
+
+
+def _with_json(rows: Sequence[Sequence[Any]], types: list[str]) -> Sequence[Sequence[Any]]:
+    """Rows with the texts of JSON columns read."""
+    wanted = [number for number, name in enumerate(types) if name == "JSON"]
+    if not wanted:
+        return rows
+    read = [list(row) for row in rows]
+    for row in read:
+        for number in wanted:
+            row[number] = json.loads(row[number]) if row[number] is not None else None
+    return read

@@ -56,9 +56,8 @@ def statement_failure(error: Any, text: str) -> ToolError:
     state = error.sqlstate or ""
     if not state:
         if isinstance(error, psycopg.OperationalError):
-            return ToolError(
-                f"{sql.preview(text)}: the connection was lost: {error}", kind="connection", retryable=True
-            )
+            lost = "the connection was lost; whether the statement took effect is not known"
+            return ToolError(f"{sql.preview(text)}: {lost}: {error}", kind="connection")
         return ToolError(f"{sql.preview(text)}: {error}", kind="db_error")
     parts = [f"{error.diag.message_primary} (SQLSTATE {state}){_place(error.diag.statement_position, text)}"]
     details = (("DETAIL", error.diag.message_detail), ("HINT", error.diag.message_hint), ("WHERE", error.diag.context))

@@ -1,0 +1,195 @@
+"""One opened DuckDB in a thread of its own, from opening to closing; it can be interrupted from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.tools import duckdb_files
+from noetl_worker.tools.duckdb_secrets import DuckdbSecret
+
+__all__ = ["EXTENSION_DIRECTORY", "MEMORY_LIMIT", "Opening", "Threads", "Work", "library", "load_extension"]
+
+T = TypeVar("T")
+
+MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
+"""Variable: what one command may use, like 2GB; absent: DuckDB's own limit, 80 % of the machine for each command."""
+EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
+"""Variable: where extensions are looked for and installed; absent: ~/.duckdb/extensions."""
+EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
+"""Variable: URL or directory that extensions are installed from, for a mirror; absent: extensions.duckdb.org."""
+_THREADS: Final = 32
+_INTERRUPT_AGAIN_S: Final = 0.05
+_LOCK_WAIT_S: Final = 30.0
+_LOCK_AGAIN_S: Final = (0.05, 1.0)
+_EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is opened, and what is there before the first statement."""
+
+    kind: str
+    database: str = duckdb_files.MEMORY
+    read_only: bool = False
+    memory_limit: str | None = None
+    threads: int | None = None
+    extensions: tuple[str, ...] = ()
+    secrets: tuple[DuckdbSecret, ...] = ()
+
+
+class Work(Generic[T]):
+    """`body(duckdb, connection, work)` with an opened database, in the thread that calls `run`."""
+
+    def __init__(self, opening: Opening, body: Callable[[Any, Any, Work[T]], T]) -> None:
+        self._opening = opening
+        self._body = body
+        self._connection: Any = None
+        self._stopped = threading.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def interrupt(self) -> None:
+        self._stopped.set()
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
+
+    def run(self) -> T:
+        duckdb = library()
+        connection = self._connected(duckdb)
+        self._connection = connection
+        try:
+            with contextlib.closing(connection):
+                _set_up(duckdb, connection, self._opening)
+                return self._body(duckdb, connection, self)
+        finally:
+            self._connection = None
+
+    def _connected(self, duckdb: Any) -> Any:
+        opening, waited_s, pause_s = self._opening, 0.0, _LOCK_AGAIN_S[0]
+        while True:
+            try:
+                return duckdb.connect(opening.database, read_only=opening.read_only)
+            except duckdb.Error as error:
+                text = f"Failed to open database {opening.database!r}: {error}"
+                if "lock" not in str(error).lower():
+                    raise ToolError(text, kind="connection", retryable=True) from error
+                if waited_s >= _LOCK_WAIT_S or self._stopped.wait(pause_s):
+                    raise ToolError(text, kind="db_lock", retryable=True) from error
+            waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
+
+
+class Threads:
+    """The threads of a tool. They are not the event loop's default ones: a long query would hold up name lookups."""
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def run(self, work: Work[T], timeout_s: float | None) -> T:
+        """Run it, interrupted after `timeout_s` (asyncio.TimeoutError) and when this task is cancelled."""
+        running = asyncio.get_running_loop().run_in_executor(self.executor, work.run)
+        try:
+            done, _ = await asyncio.wait({running}, timeout=timeout_s)
+        except asyncio.CancelledError:
+            await asyncio.shield(_interrupt(work, running))
+            raise
+        if not done:
+            await asyncio.shield(_interrupt(work, running))
+            raise asyncio.TimeoutError
+        return running.result()
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="duckdb")
+        return self._threads
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+
+async def _interrupt(work: Work[Any], running: asyncio.Future[Any]) -> None:
+    """Interrupt until the thread has ended: an interrupt between two statements is lost."""
+    while not running.done():
+        work.interrupt()
+        await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
+    if not running.cancelled():
+        running.exception()  # an interrupted statement: told as timeout or cancellation
+
+
+# ── setting up ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _set_up(duckdb: Any, connection: Any, opening: Opening) -> None:
+    settings: dict[str, Any] = {
+        "memory_limit": opening.memory_limit or os.environ.get(MEMORY_LIMIT),
+        "threads": opening.threads,
+        "extension_directory": os.environ.get(EXTENSION_DIRECTORY),
+        "custom_extension_repository": os.environ.get(EXTENSION_REPOSITORY),
+    }
+    if opening.database == duckdb_files.MEMORY:
+        # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
+        settings["temp_directory"] = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
+    for name, value in settings.items():
+        if value:
+            try:
+                connection.execute(f"SET {name} = ?", [value])
+            except duckdb.Error as error:
+                raise ConfigurationError(f"{opening.kind}: {name} = {value!r} is refused: {error}") from error
+    for extension in dict.fromkeys([*opening.extensions, *(secret.extension for secret in opening.secrets)]):
+        load_extension(duckdb, connection, opening.kind, extension)
+    for secret in opening.secrets:
+        try:
+            connection.execute(secret.statement())
+        except duckdb.Error as error:
+            said = secret.without_values(str(error))
+            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {said}") from None
+
+
+def load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
+    """Load an extension, installing it first when it is not there: `spatial`, or `h3 from community`.
+
+    Raises:
+        ConfigurationError: not a name, or it is neither installed nor to be had from here.
+    """
+    match = _EXTENSION.fullmatch(wanted.strip())
+    if match is None:
+        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
+    name = match["name"]
+    try:
+        connection.execute(f"LOAD {name}")
+    except duckdb.Error:
+        try:
+            source = f" FROM {match['source']}" if match["source"] else ""
+            connection.execute(f"INSTALL {name}{source}; LOAD {name}")
+        except duckdb.Error as error:
+            said = str(error).split("\n", 1)[0]
+            raise ConfigurationError(
+                f"{kind}: extension {name!r} is not installed and cannot be fetched: {said}; install it for DuckDB "
+                f"{duckdb.__version__} where the worker runs, or name a directory that has it in {EXTENSION_DIRECTORY}"
+            ) from error
+
+
+def library() -> Any:
+    """duckdb; ConfigurationError names the extra that has it."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ConfigurationError("duckdb is not installed: pip install 'noetl-worker[duckdb]'") from error
+    return duckdb

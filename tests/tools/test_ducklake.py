@@ -1,0 +1,183 @@
+"""Kind `ducklake`. The tests with a catalog need the extension: they run where the `duckdb-extension-ducklake` wheel of
+the installed DuckDB is (and `duckdb-extension-postgres-scanner` for a catalog in Postgres)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools import ducklake
+from noetl_worker.tools.registry import Registry
+
+from .databases import Postgres, duckdb_extensions
+
+duckdb = pytest.importorskip("duckdb")
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
+    return in_lake(tmp_path)
+
+
+def in_lake(directory: Path, **fixed: Any) -> Any:
+    where = {"catalog_connection": str(directory / "meta.ducklake"), "data_path": str(directory / "data"), **fixed}
+
+    def run(text: Any, **config: Any) -> dict[str, Any]:
+        data = run_tool("ducklake", {"commands": text, **where, **config}).data
+        assert isinstance(data, dict)
+        return data
+
+    return run
+
+
+def test_catalog_keeps_tables_between_commands(lake: Any, tmp_path: Path) -> None:
+    data = lake("create table t as select range as i from range(3); insert into t values (7)")
+    assert (data["affected_rows"], data["statement_count"]) == (1, 2)
+    assert data["catalog"] == {"name": "lake", "data_path": str(tmp_path / "data")}
+    assert lake("select i from t order by i desc limit 1")["rows"] == [{"i": 7}]
+    assert lake("select count(*) as n from l2.t", catalog_name="l2", use_catalog=False)["rows"] == [{"n": 4}]
+
+
+def test_failed_statement_keeps_those_before_it_and_ends_the_command(lake: Any) -> None:
+    lake("create table t(i int)")
+    with pytest.raises(ToolError, match=r"statement 2 \(select nope from t\)"):
+        lake("insert into t values (1); select nope from t; insert into t values (2)")
+    assert lake("select i from t")["rows"] == [{"i": 1}]
+
+
+def test_absent_catalog_is_not_made_when_that_is_not_wanted(lake: Any) -> None:
+    with pytest.raises(ToolError, match=r"cannot attach the catalog: .* does not exist") as caught:
+        lake("select 1", create_catalog=False)
+    assert caught.value.kind == "not_found"
+
+
+def test_catalog_for_reading_refuses_to_write(lake: Any) -> None:
+    lake("create table t(i int)")
+    with pytest.raises(ToolError, match="read-only"):
+        lake("insert into t values (1)", read_only=True)
+
+
+def test_parallel_commands_of_one_catalog_file_take_turns(lake: Any, tmp_path: Path) -> None:
+    lake("create table t(i int)")
+
+    async def scenario() -> None:
+        where = {"catalog_connection": str(tmp_path / "meta.ducklake"), "data_path": str(tmp_path / "data")}
+        await asyncio.gather(
+            *(arun_tool("ducklake", {"query": f"insert into t values ({n})", **where}) for n in range(5))
+        )
+
+    asyncio.run(scenario())
+    assert lake("select count(*) as n from t")["rows"] == [{"n": 5}]
+
+
+def test_catalog_in_postgres_by_credential_and_by_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres
+) -> None:
+    found = duckdb_extensions(tmp_path, "ducklake", "postgres_scanner")
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(found))
+    from psycopg.conninfo import conninfo_to_dict
+
+    known = conninfo_to_dict(postgres.uri)
+    postgres.sql("drop database if exists lake")
+    postgres.sql("create database lake")
+    credentials = {"pg": {"type": "postgres", "db_host": known["host"], "db_user": "postgres", "db_name": "lake"}}
+    config: dict[str, Any] = {"auth": "pg", "data_path": str(tmp_path / "data")}
+    config["query"] = "create table t as select 1 as i"
+    run_tool("ducklake", config, credentials=credentials)
+    pairs = f"postgres:host={known['host']} user=postgres dbname=lake"
+    data = run_tool("ducklake", {**config, "auth": None, "catalog_connection": pairs, "query": "select i from t"}).data
+    assert isinstance(data, dict)
+    assert data["rows"] == [{"i": 1}]
+    wrong = {**config, "auth": None, "catalog_connection": "postgresql://u:hunter2-secret@127.0.0.1:1/lake"}
+    with pytest.raises(ToolError, match="Connection refused") as caught:
+        run_tool("ducklake", wrong)
+    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(tmp_path / "none"))
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_REPOSITORY", str(tmp_path / "mirror"))
+    message = (
+        r"^ducklake: extension 'ducklake' is not installed and cannot be fetched: .*; install it for DuckDB "
+        r"[\d.]+ where the worker runs, or name a directory that has it in NOETL_DUCKDB_EXTENSION_DIRECTORY$"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        in_lake(tmp_path)("select 1")
+
+
+GOOD: dict[str, Any] = {"query": "select 1", "data_path": "d", "catalog_connection": "m.ducklake"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": None}, "ducklake: field 'query' (or command, commands, sql) is missing"),
+        (
+            {"data_path": None},
+            "ducklake: field 'data_path' is missing: the directory or s3:// prefix of the Parquet files",
+        ),
+        (
+            {"catalog_connection": None},
+            "ducklake: no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql",
+        ),
+        (
+            {"catalog_connection": None, "auth": {"type": "s3", "key_id": "k"}},
+            "ducklake: 'auth' has no credential of type postgres or mysql; give 'catalog_connection'",
+        ),
+        ({"catalog_name": 'a"b'}, "ducklake: 'catalog_name' is 'a\"b': give a name of letters, digits and _"),
+        ({"max_rows": -1}, "ducklake: 'max_rows' is -1: give 1 or more"),
+        (
+            {"catalog_connection": "postgres:host=h sslmode=require"},
+            "ducklake: 'catalog_connection' has sslmode: DuckDB cannot pass it on",
+        ),
+        ({"catalog_connection": "postgresql://h:x/d"}, "ducklake: the port of 'catalog_connection' is no number"),
+    ],
+)
+def test_broken_config_is_told_exactly(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool("ducklake", {**GOOD, **change})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "metadata", "values"),
+    [
+        (
+            "postgresql://u:p%40w@h:5433/db",
+            "postgres:",
+            {"HOST": "h", "PORT": "5433", "DATABASE": "db", "USER": "u", "PASSWORD": "p@w"},
+        ),
+        (
+            "ducklake:postgres:dbname=db host=h password='a b'",
+            "postgres:",
+            {"DATABASE": "db", "HOST": "h", "PASSWORD": "a b"},
+        ),
+        ("sqlite:m.db", "sqlite:m.db", None),
+    ],
+)
+def test_address_of_a_catalog_stands_in_a_secret(given: str, metadata: str, values: Any) -> None:
+    seen: set[str] = set()
+    config = ducklake.DucklakeConfig(query="select 1", data_path="d", catalog_connection=given)
+    found, secret = ducklake._catalog(config, [], tool_context(secrets=seen))
+    assert found == metadata
+    assert (secret.values if secret else None) == values
+    assert seen == ({values["PASSWORD"]} if values else set())
+
+
+def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[duckdb\]'"):
+        run_tool("ducklake", GOOD)
+
+
+def test_it_is_a_kind_of_its_own() -> None:
+    assert Registry(plugins=False).get("ducklake").kind == "ducklake"
