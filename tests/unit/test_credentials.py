@@ -1,0 +1,221 @@
+"""Secrets of one command: resolved or a failure that names them; kept for whom they are for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from noetl_worker import template
+from noetl_worker.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.errors import CredentialError, NotSent
+from noetl_worker.models import JsonValue
+from unit.planes import Script, answer, command, plane
+
+RECORD = {"id": "1", "name": "pg", "type": "postgres", "data": {"db_host": "h", "db_password": "s3cr3t-value"}}
+TOKEN = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at": None, "ttl_seconds": 3600}
+MISSING = {"status": "not_found", "token_data": None}
+
+
+def use(script: Script, *uses: Callable[[CommandCredentials], Awaitable[Any]], **changes: Any) -> tuple[list[Any], Any]:
+    """Each use by a command of its own, on one plane; and the transport."""
+
+    async def go() -> tuple[list[Any], Any]:
+        at, transport = plane(script)
+        return [await each(CommandCredentials(command(catalog_id="9", **changes), at)) for each in uses], transport
+
+    return asyncio.run(go())
+
+
+def failing(script: Script, each: Callable[[CommandCredentials], Awaitable[Any]], **changes: Any) -> CredentialError:
+    with pytest.raises(CredentialError) as caught:
+        use(script, each, **changes)
+    return caught.value
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(_: float) -> None: ...
+
+    monkeypatch.setattr("noetl_worker.patience.asyncio.sleep", sleep)
+
+
+def credential(one: CommandCredentials) -> Awaitable[Any]:
+    return one.credential("pg")
+
+
+def test_alias_gives_data_and_type_and_its_secrets_are_known() -> None:
+    at, transport = plane(lambda *_: answer(200, RECORD))
+    one = CommandCredentials(command(), at)
+    assert asyncio.run(credential(one)) == {"type": "postgres", "db_host": "h", "db_password": "s3cr3t-value"}
+    assert "s3cr3t-value" in one.known.forms()
+    assert "h" not in one.known.forms()
+    [(method, path, _, _)] = transport.sent
+    assert (method, path) == (
+        "GET",
+        f"/api/credentials/pg?include_data=true&execution_id={command().execution_id}",
+    )
+
+
+def test_second_command_of_an_execution_does_not_ask_again() -> None:
+    found, transport = use(lambda *_: answer(200, RECORD), credential, credential)
+    assert found[0] == found[1]
+    assert len(transport.sent) == 1
+
+
+def test_no_execution_sees_what_another_was_given() -> None:
+    async def go() -> None:
+        at, transport = plane(lambda _, path, __: answer(200, {**RECORD, "data": {"password": path[-4:]}}))
+        for number in (1111, 2222, 1111):
+            one = CommandCredentials(command(execution_id=number), at)
+            assert (await one.credential("pg"))["password"] == str(number)
+        assert len(transport.sent) == 2
+
+    asyncio.run(go())
+
+
+def test_keychain_entry_is_shared_by_executions_when_global_and_not_when_local() -> None:
+    def script(_: str, path: str, __: Any) -> Any:
+        wanted = "global" if "/shared_one" in path else "local"
+        return answer(200, {**TOKEN, "token_data": {"token": path[-4:]}} if f"scope_type={wanted}" in path else MISSING)
+
+    async def go() -> None:
+        at, transport = plane(script)
+        for number in (1111, 2222):
+            one = CommandCredentials(command(execution_id=number, catalog_id="9"), at)
+            names: Any = await one.keychain_names({"shared_one", "own"})
+            assert names["shared_one"]["token"] == "1111"
+            assert names["own"]["token"] == str(number)
+        paths = [path for _, path, _, _ in transport.sent]
+        assert sum("/shared_one" in path for path in paths) == 1
+        assert sum("/own" in path and "scope_type=local" in path for path in paths) == 2
+
+    asyncio.run(go())
+
+
+def test_auth_failure_of_a_tool_makes_the_next_command_ask_again() -> None:
+    async def refused(one: CommandCredentials) -> None:
+        await one.credential("pg")
+        one.forget()
+
+    _, transport = use(lambda *_: answer(200, RECORD), refused, credential)
+    assert len(transport.sent) == 2
+
+
+@pytest.mark.parametrize("moment", [lambda now: now + 0.0, lambda now: (now - 5) * 1000])
+def test_credential_that_is_over_is_not_kept(moment: Callable[[float], float]) -> None:
+    record = {**RECORD, "data": {"token": "tok-12345", "expires_at": moment(time.time())}}
+    _, transport = use(lambda *_: answer(200, record), credential, credential)
+    assert len(transport.sent) == 2
+
+
+def test_unknown_alias_is_a_final_failure_that_names_it() -> None:
+    error = failing(lambda *_: answer(404, {"detail": "Credential not found"}), credential)
+    assert "'pg'" in str(error)
+    assert (error.kind, error.retryable) == ("auth", False)
+
+
+@pytest.mark.parametrize("status", [401, 403, 400, 422])
+def test_refusal_is_final_and_is_not_asked_again(status: int) -> None:
+    at, transport = plane(lambda *_: answer(status, {"detail": "no"}))
+    with pytest.raises(CredentialError, match=f"credential 'pg'.*{status}") as caught:
+        asyncio.run(CommandCredentials(command(), at).credential("pg"))
+    assert caught.value.retryable is False
+    assert len(transport.sent) == 1
+
+
+def test_passing_trouble_is_waited_out() -> None:
+    answers = [answer(200, RECORD), answer(503, {}), NotSent("refused"), answer(429, {}), answer(500, {})]
+    [found], _ = use(lambda *_: answers.pop(), credential)
+    assert found["db_host"] == "h"
+
+
+def test_trouble_that_stays_is_a_retryable_failure_that_names_the_alias() -> None:
+    error = failing(lambda *_: answer(503, {}), credential)
+    assert "'pg'" in str(error)
+    assert error.retryable is True
+
+
+@pytest.mark.parametrize("data", [None, {}, [], "text"])
+def test_credential_without_data_is_a_failure(data: Any) -> None:
+    assert "'pg' has no data" in str(failing(lambda *_: answer(200, {**RECORD, "data": data}), credential))
+
+
+def refer(**reference: Any) -> Callable[[CommandCredentials], Awaitable[Any]]:
+    value: JsonValue = {"headers": [{"X": {"$noetl_ref": {"kind": "keychain", "name": "tok", **reference}}}]}
+    return lambda one: one.resolve_references(value)
+
+
+def test_reference_is_replaced_at_any_depth() -> None:
+    found, _ = use(lambda *_: answer(200, TOKEN), refer(field="token"), refer())
+    assert found == [{"headers": [{"X": "tok-12345"}]}, {"headers": [{"X": {"token": "tok-12345"}}]}]
+
+
+@pytest.mark.parametrize(
+    ("token_data", "reference", "says"),
+    [
+        ({"token": "x"}, {"field": "pasword"}, "'tok': field 'pasword' does not exist; it has token"),
+        ({"token": ""}, {"field": "token"}, "'tok': field 'token' is empty"),
+        ({"token": None}, {"field": "token"}, "'tok': field 'token' is empty"),
+        ("text", {"field": "token"}, "'tok': field 'token' does not exist"),
+        ({}, {}, "'tok' is empty"),
+        (None, {}, "'tok' is empty"),
+        ({"token": "x"}, {"kind": "vault"}, "of kind 'vault'"),
+    ],
+)
+def test_reference_that_leads_to_nothing_fails_and_names_it(token_data: Any, reference: Any, says: str) -> None:
+    error = failing(lambda *_: answer(200, {**TOKEN, "token_data": token_data}), refer(**reference))
+    assert says in str(error)
+
+
+@pytest.mark.parametrize("status", ["not_found", "expired"])
+def test_missing_keychain_entry_fails_with_its_name(status: str) -> None:
+    error = failing(lambda *_: answer(200, {"status": status}), refer(field="token"))
+    assert f"'tok' is {status}" in str(error)
+
+
+def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
+    at, _ = plane(lambda *_: answer(200, TOKEN))
+    with pytest.raises(CredentialError, match="'tok': the command carries no catalog_id"):
+        asyncio.run(CommandCredentials(command(), at).keychain_names({"tok"}))
+
+
+def test_names_are_found_in_templates_only() -> None:
+    value = {
+        "a": "Bearer {{ keychain.one.token }}",
+        "b": ["{{ keychain[\"two-2\"].x ~ keychain ['no'] }}", {"c": "{% if keychain['three'].y %}x{% endif %}"}],
+        "code": "keychain.not_a_template",
+    }
+    assert keychain_names_in(value) >= {"one", "two-2", "three"}
+    assert "not_a_template" not in keychain_names_in(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bearer {{ keychain.tok.pasword }}",
+        "{{ keychain.tok.pasword }}",
+        "{{ keychain.tok['pasword'] }}",
+        "{{ keychain.tok.pasword | default('') }}",
+        "{% if keychain.tok.pasword %}x{% endif %}",
+        "{{ keychain.other.token }}",
+        "{{ keychain.tok.nested.pasword }}",
+    ],
+)
+def test_template_that_names_no_secret_fails_and_prints_nothing(text: str) -> None:
+    entry = {**TOKEN, "token_data": {"token": "x", "nested": {"a": 1}}}
+    [names], _ = use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
+    with pytest.raises(CredentialError, match=r"keychain entry '.*(pasword|other)") as caught:
+        template.render(text, {"keychain": names})
+    assert caught.value.kind == "auth"
+
+
+def test_template_reads_keychain_fields_with_their_type() -> None:
+    entry = {**TOKEN, "token_data": {"token": "x", "nested": {"n": 5}}}
+    [names], _ = use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
+    assert template.render("{{ keychain.tok.nested.n }}", {"keychain": names}) == 5
+    assert template.render("{{ keychain.tok }}", {"keychain": names}) == {"token": "x", "nested": {"n": 5}}
+    assert template.render("Bearer {{ keychain.tok.token }}", {"keychain": names}) == "Bearer x"
