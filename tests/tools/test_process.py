@@ -142,6 +142,7 @@ def test_hundred_programs_run_at_once_without_threads_or_leaked_descriptors(run:
     async def scenario() -> list[str]:
         import threading
 
+        await sh("true")  # the watchdog runs
         before = open_descriptors()
         threads = threading.active_count()
         finished = await asyncio.gather(*(sh(f"echo {number}") for number in range(100)))

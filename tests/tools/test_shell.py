@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools import process
 from noetl_worker.tools.registry import Registry
+
+from .processes import PeakMemory, children_of
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -106,3 +110,179 @@ def test_hundred_commands_at_once_keep_to_themselves(run: Run) -> None:
         return [result.data["stdout"].strip() for result in results]
 
     assert run(scenario()) == [str(number) for number in range(100)]
+
+
+# ── configs that cannot be used ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "field 'command' (or cmd, cmds, commands) is missing"),
+        ({"command": {"a": 1}}, "field 'command' must be text or a list of text, not dict"),
+        ({"command": ""}, "'command' is empty"),
+        ({"cmds": []}, "'command' is empty"),
+        ({"cmds": ["true", " "]}, "'command' is empty"),
+        ({"command": "a\0b"}, "'command' has a NUL character in it"),
+        ({"command": "true", "cmd": "false"}, "'command' and 'cmd' are the same field with two values; keep one"),
+        ({"command": "true", "cwd": "/no/such"}, "'cwd' '/no/such' is no directory of this worker"),
+        ({"command": "true", "shell": "zzsh"}, "there is no 'zzsh' on this worker; choose another 'shell'"),
+        ({"command": "true", "env": ["A=1"]}, "field 'env' must be an object, not list"),
+        (
+            {"command": "true", "env": {"A=B": "1"}},
+            "env: 'A=B' cannot be a variable: no '=' and no NUL character may be in it",
+        ),
+        (
+            {"command": "true", "env": {"A": "\0"}},
+            "env: 'A' cannot be a variable: no '=' and no NUL character may be in it",
+        ),
+        (
+            {"command": "true", "timeout": -1},
+            "timeout=-1 is not a time: give seconds above 0, or a text like 30s or 2m",
+        ),
+        ({"command": "true", "capture": "perhaps"}, "field 'capture' must be true or false, not 'perhaps' (str)"),
+        ({"command": "true", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
+    ],
+)
+def test_broken_config_is_refused_with_its_reason(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool("shell", config)
+    assert str(caught.value) == f"shell: {message}"
+
+
+# ── how commands end ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "message"),
+    [
+        ("exit 7", 7, "Command exited with code 7"),
+        ("no-such-program", 127, "Command exited with code 127 (command not found)"),
+        ("touch f; ./f", 126, "Command exited with code 126 (found, but cannot be run)"),
+        (
+            "sh -c 'kill -9 $$'; exit $?",
+            137,
+            "Command exited with code 137 (a program in it was killed by SIGKILL)",
+        ),
+        ("kill -9 $$", -9, "Command was killed by SIGKILL (out of memory?)"),
+        ("kill -SEGV $$", -11, "Command was killed by SIGSEGV"),
+        ("exit 255", 255, "Command exited with code 255"),
+    ],
+)
+def test_exit_codes_and_signals_are_named(command: str, exit_code: int, message: str) -> None:
+    result = run_tool("shell", {"command": command})
+    assert result.error is not None
+    assert (result.exit_code, result.error.message, result.error.code) == (exit_code, message, str(exit_code))
+
+
+def test_kernels_kill_for_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([0, 1])
+    monkeypatch.setattr(process, "oom_kills", lambda: next(counts))
+    result = run_tool("shell", {"command": "kill -9 $$"})
+    assert result.error is not None
+    assert (result.error.message, result.error.code) == ("Command was killed: out of memory", "out_of_memory")
+
+
+def test_standard_input_is_empty() -> None:
+    assert run_tool("shell", {"command": "cat; echo end"}).stdout == "end\n"
+
+
+def test_output_without_a_newline_and_with_carriage_returns_is_kept() -> None:
+    assert run_tool("shell", {"command": r"printf 'a\r\nb'"}).stdout == "a\r\nb"
+
+
+def test_output_that_is_not_utf8_is_replaced_and_noted() -> None:
+    data = run_tool("shell", {"command": r"printf 'a\377b'"}).data
+    assert (data["stdout"], data["notes"]) == (
+        "a\ufffdb",
+        ["stdout: not UTF-8 at byte 1, unreadable bytes replaced"],
+    )
+
+
+def test_output_is_thrown_away_when_it_is_not_wanted() -> None:
+    data = run_tool("shell", {"command": "seq 1 100000; echo err >&2", "capture": False}).data
+    assert (data["stdout"], data["stderr"], "notes" in data) == ("", "", False)
+
+
+def test_command_longer_than_an_argument_may_be() -> None:
+    command = f": '{'x' * 200_000}'\necho \"$#\" done"
+    assert run_tool("shell", {"command": command}).stdout == "0 done\n"
+
+
+# ── what it costs ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_hundred_parallel_commands_hold_no_thread_each(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> tuple[int, int]:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        await registry.run_tool("shell", {"command": "true"}, context)
+        before = threads()
+        gate = tmp_path / "go"
+        config = {"command": f"echo x >> {tmp_path}/running; while [ ! -e {gate} ]; do sleep 0.05; done"}
+        calls = [asyncio.ensure_future(registry.run_tool("shell", config, context)) for _ in range(100)]
+        running = tmp_path / "running"
+        while not running.exists() or running.read_bytes().count(b"x") < 100:
+            await asyncio.sleep(0.01)
+        more = threads() - before
+        gate.touch()
+        results = await asyncio.gather(*calls)
+        return more, sum(result.exit_code == 0 for result in results)
+
+    assert run(scenario()) == (0, 100)
+
+
+def threads() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory() -> None:
+    grown: list[float] = []
+
+    async def scenario() -> None:
+        await arun_tool("shell", {"command": "head -c 5000000 /dev/zero | tr '\\0' x"})
+        with PeakMemory() as peak:
+            result = await arun_tool("shell", {"command": "head -c 104857600 /dev/zero | tr '\\0' x"})
+        grown.append(peak.grown_mib)
+        assert result.stdout is not None
+        assert len(result.stdout) < process.MAX_OUTPUT_BYTES + 100
+        assert f"[... {104857600 - process.MAX_OUTPUT_BYTES} bytes left out ...]" in result.stdout
+        assert result.data["notes"] == [f"stdout: {104857600 - process.MAX_OUTPUT_BYTES} bytes left out of the middle"]
+
+    asyncio.run(scenario())
+    assert grown[0] <= 32
+
+
+def test_list_of_commands_shares_one_limit() -> None:
+    result = run_tool("shell", {"cmds": ["head -c 50000 /dev/zero | tr '\\0' x"] * 5, "max_output_bytes": 60_000})
+    assert result.stdout is not None
+    assert len(result.stdout) < 60_000 + 4 * 4096 + 5 * 50
+
+
+def test_no_zombies_and_no_processes_stay(run: Run) -> None:
+    async def scenario() -> set[str]:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        await registry.run_tool("shell", {"command": "true"}, context)
+        before = set(children_of(os.getpid()))
+        config = {"command": "sleep 60 & sleep 60 >/dev/null 2>&1 & true"}
+        await asyncio.gather(*(registry.run_tool("shell", config, context) for _ in range(5)))
+        return set(children_of(os.getpid())) - before
+
+    assert run(scenario()) == set()
+
+
+# ── the traps of tools.md 8 that name this kind ─────────────────────────────────────────────────
+
+
+def test_trap_1_default_shell_is_the_one_every_image_has() -> None:
+    assert run_tool("shell", {"command": "echo $0"}).stdout == "sh\n"
+
+
+def test_trap_8_every_spelling_of_the_command() -> None:
+    for name in ("command", "cmd", "cmds", "commands"):
+        assert run_tool("shell", {name: "echo hi"}).stdout == "hi\n"
+
+
+def test_trap_53_command_that_fails_is_no_success() -> None:
+    assert run_tool("shell", {"command": "exit 1"}).status is ToolStatus.ERROR

@@ -6,7 +6,8 @@ Used by the tools that start programs. What is promised, whatever the program do
 * when the program ends, what it left behind in its group is killed: executions share nothing;
 * output is kept up to a limit (head and tail), never in unbounded memory;
 * a left-over process that holds the pipe open delays the answer by `drain_s` at most;
-* no thread per process: Linux pidfds, elsewhere a poll of 20 ms.
+* no thread per process: Linux pidfds, elsewhere a poll of 20 ms;
+* when the worker itself is killed, so is what it started (`process_watchdog`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from noetl_worker.errors import ToolError
+from noetl_worker.tools.process_watchdog import watchdog
 
 __all__ = [
     "MAX_OUTPUT_BYTES",
@@ -310,6 +312,7 @@ class _ProcessGroup:
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         self._poll: asyncio.TimerHandle | None = None
+        watchdog.guard(process.pid)
         try:
             self._pidfd = os.pidfd_open(process.pid)
         except (AttributeError, OSError):  # not Linux, or a kernel or sandbox without pidfds
@@ -326,6 +329,7 @@ class _ProcessGroup:
         """Kill what is left of the group and reap its leader; its exit code."""
         self.signal(signal.SIGKILL)
         self._forget()
+        watchdog.release(self._process.pid)
         return self._process.wait()
 
     def _has_exited(self) -> None:

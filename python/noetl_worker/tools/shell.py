@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
@@ -15,25 +18,52 @@ from noetl_worker.tools.deadline import time_left
 
 __all__ = ["ShellConfig", "ShellTool"]
 
-_PREVIEW: int = 200
+_PREVIEW: Final = 200
+_LONGEST_ARGUMENT: Final = 100_000
+"""Bytes of a command that are handed over as an argument (Linux takes 128 KiB); a longer one goes by a file."""
+_LEAST_OUTPUT: Final = 4096
+"""Bytes kept of each command of a list, however much the ones before it printed."""
+_CODES: Final = {126: "found, but cannot be run", 127: "command not found"}
 
 
 @dataclass(frozen=True, slots=True)
 class ShellConfig:
-    """`command` is one text or a list; a list runs in order and stops at the first that does not exit with 0.
+    """Runs commands through a shell: in a process group of their own, with an empty standard input, an empty
+    directory and a scrubbed environment.
 
-    `cwd` is used as it is; without it the commands run in an empty directory that is removed afterwards.
-    `env` comes on top of `process.base_environment`. `timeout` is in seconds, for all commands together.
+    Result: `{exit_code, returncode, stdout, stderr, duration_ms}`, of a list also `commands`: for each that ran
+    `{cmd_preview, returncode, stdout, stderr, duration_ms}`; `notes` when output was left out of the middle or is not
+    UTF-8 (unreadable bytes become U+FFFD). `exit_code` is negative for a signal. Another exit code than 0 is an error
+    of kind process with the code; a timeout (SIGTERM to the whole group, SIGKILL 2 seconds later) keeps what was
+    printed. What a command leaves running in its group is killed when it ends.
     """
 
     command: str | list[str]
+    """A text, or a list that runs in order and stops at the first that does not exit with 0."""
     shell: str = "sh"
+    """The shell, run as `<shell> -c <command>`."""
     cwd: str | None = None
+    """Where it runs; absent: an empty directory that is removed afterwards."""
     env: dict[str, str] = field(default_factory=dict)
+    """Variables on top of PATH, HOME, LANG, LC_*, TZ and USER of the worker."""
     timeout: float | None = None
+    """Seconds, for all commands together; absent: what the command has left."""
     capture: bool = True
     """False: the output is thrown away (upstream: it goes to the worker's own, mixed with its log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
+    """Kept of stdout and of stderr each, in bytes (4 MiB), of all commands together: the first and the last half."""
+
+    def __post_init__(self) -> None:
+        if self.max_output_bytes < 1:
+            raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
+        commands = [self.command] if isinstance(self.command, str) else self.command
+        if not commands or not all(command.strip() for command in commands):
+            raise ValueError("'command' is empty")
+        if any("\0" in command for command in commands):
+            raise ValueError("'command' has a NUL character in it")
+        for name, value in self.env.items():
+            if not name or "=" in name or "\0" in name or "\0" in value:
+                raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no NUL character may be in it")
 
 
 class ShellTool:
@@ -45,37 +75,52 @@ class ShellTool:
     side_effecting: ClassVar[bool] = True
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
+        if config.cwd is not None and not Path(config.cwd).is_dir():
+            raise ConfigurationError(f"shell: 'cwd' {config.cwd!r} is no directory of this worker")
         commands = [config.command] if isinstance(config.command, str) else config.command
-        if not commands or not all(command.strip() for command in commands):
-            raise ConfigurationError("shell: 'command' is empty")
         timeout_s = time_left(config.timeout, context)
         async with process.scratch_directory() as scratch:
             env = {**process.base_environment(), "TMPDIR": scratch, **config.env}
-            runs = await _run_in_order(commands, config, env, config.cwd or scratch, timeout_s)
-        return _result(commands, runs, is_list=not isinstance(config.command, str), config=config, timeout_s=timeout_s)
+            if shutil.which(config.shell, path=env["PATH"]) is None:
+                raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
+            kills = process.oom_kills()
+            runs = await _run_in_order(commands, config, env, scratch, timeout_s)
+            is_oom = kills is not None and process.oom_kills() != kills
+        return _result(commands, runs, config=config, timeout_s=timeout_s, is_oom=is_oom)
 
 
 async def _run_in_order(
-    commands: list[str], config: ShellConfig, env: Mapping[str, str], cwd: str, timeout_s: float | None
+    commands: list[str], config: ShellConfig, env: Mapping[str, str], scratch: str, timeout_s: float | None
 ) -> list[process.Finished]:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     runs: list[process.Finished] = []
+    room = config.max_output_bytes
     for command in commands:
         finished = await process.run_process(
-            [config.shell, "-c", command],
+            [config.shell, *_arguments(command, scratch)],
             env=env,
-            cwd=cwd,
+            cwd=config.cwd or scratch,
             timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
-            max_output_bytes=config.max_output_bytes,
+            max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
         )
         runs.append(finished)
+        room -= max(len(finished.stdout), len(finished.stderr))
         if finished.timed_out or finished.exit_code != 0:
             break
     return runs
 
 
+def _arguments(command: str, scratch: str) -> list[str]:
+    data = command.encode("utf-8", "surrogateescape")
+    if len(data) <= _LONGEST_ARGUMENT:
+        return ["-c", command]
+    path = Path(scratch) / ".command"
+    path.write_bytes(data)
+    return [str(path)]
+
+
 def _result(
-    commands: list[str], runs: list[process.Finished], *, is_list: bool, config: ShellConfig, timeout_s: float | None
+    commands: list[str], runs: list[process.Finished], *, config: ShellConfig, timeout_s: float | None, is_oom: bool
 ) -> ToolResult:
     """Data in both workers' forms: `exit_code` (Rust), `returncode`, `duration_ms` and `commands` (Python)."""
     last = runs[-1]
@@ -89,19 +134,18 @@ def _result(
         "stderr": stderr,
         "duration_ms": duration_ms,
     }
-    if is_list:
+    if not isinstance(config.command, str):
         data["commands"] = [_one(command, run, config.capture) for command, run in zip(commands, runs, strict=False)]
-    notes = [note for run in runs for note in run.notes]
+    notes = [note for run in runs for note in run.notes] if config.capture else []
     if notes:
-        data["notes"] = notes
+        data["notes"] = list(notes)
     error: ToolFailure | None = None
     status = ToolStatus.SUCCESS
     if last.timed_out:
         timed_out = ToolResult.timed_out(timeout_s or 0.0)
         status, error = timed_out.status, timed_out.error
     elif last.exit_code != 0:
-        status = ToolStatus.ERROR
-        error = ToolFailure(f"Command {process.exit_text(last.exit_code)}", kind="process", code=str(last.exit_code))
+        status, error = ToolStatus.ERROR, _failure(last.exit_code, is_oom)
     return ToolResult(
         status=status,
         data=data,
@@ -111,6 +155,17 @@ def _result(
         exit_code=last.exit_code,
         duration_ms=duration_ms,
     )
+
+
+def _failure(exit_code: int, is_oom: bool) -> ToolFailure:
+    """What a shell's exit code says: 126, 127, and 128 + n for a program that a signal ended."""
+    if is_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return ToolFailure("Command was killed: out of memory", kind="process", code="out_of_memory")
+    meaning = _CODES.get(exit_code, "")
+    if 128 < exit_code <= 128 + signal.NSIG and exit_code - 128 in set(signal.Signals):
+        meaning = f"a program in it was killed by {signal.Signals(exit_code - 128).name}"
+    text = f"Command {process.exit_text(exit_code)}" + (f" ({meaning})" if meaning else "")
+    return ToolFailure(text, kind="process", code=str(exit_code))
 
 
 def _one(command: str, run: process.Finished, captured: bool) -> dict[str, JsonValue]:

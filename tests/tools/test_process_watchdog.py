@@ -1,0 +1,75 @@
+"""Programs do not outlive a worker that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import noetl_worker
+from noetl_worker.tools.process_watchdog import Watchdog
+
+from .processes import members_of, started, until_gone
+
+
+def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
+    command = f"echo $$ > {tmp_path}/pid; (sleep 60 & sleep 60) & wait"
+    worker = f"from noetl_worker.testing import run_tool\nrun_tool('shell', {{'command': {command!r}}})"
+    package = Path(noetl_worker.__file__).parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)}
+    )
+    try:
+        group = asyncio.run(started(tmp_path / "pid"))
+        assert members_of(group)
+    finally:
+        process.kill()
+        process.wait()
+    assert asyncio.run(until_gone(group)) == []
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], start_new_session=True)
+
+
+def test_guarded_group_dies_with_the_pipe_and_a_released_one_does_not() -> None:
+    guarded, released = sleeper(), sleeper()
+    watchdog = Watchdog()
+    watchdog.guard(guarded.pid)
+    watchdog.guard(released.pid)
+    watchdog.release(released.pid)
+    watchdog.close()
+    assert guarded.wait(10) == -signal.SIGKILL
+    assert released.poll() is None
+    released.kill()
+    released.wait()
+
+
+def test_watchdog_that_died_is_started_again_and_knows_everything() -> None:
+    first, second = sleeper(), sleeper()
+    watchdog = Watchdog()
+    watchdog.guard(first.pid)
+    assert watchdog._process is not None
+    watchdog._process.kill()
+    watchdog._process.wait()
+    watchdog.guard(second.pid)
+    watchdog.close()
+    assert (first.wait(10), second.wait(10)) == (-signal.SIGKILL, -signal.SIGKILL)
+
+
+def test_watchdog_that_cannot_be_started_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    watchdog = Watchdog()
+    with caplog.at_level(logging.WARNING):
+        watchdog.guard(os.getpid())
+        watchdog.release(os.getpid())
+        watchdog.close()
+    assert "programs outlive a killed worker" in caplog.text
