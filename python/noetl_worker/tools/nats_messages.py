@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
@@ -14,7 +14,7 @@ from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers, a
 if TYPE_CHECKING:
     from noetl_worker.tools.nats_tool import NatsConfig
 
-__all__ = ["MESSAGES", "pull"]
+__all__ = ["MESSAGES", "acknowledge", "pull"]
 
 _ANSWER_GRACE_S: Final = 2.0
 """How long after a pull's own end its last status may take to arrive."""
@@ -57,7 +57,7 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     """At most `batch` messages within `timeout_ms`; those returned are acked, unless `ack` is false."""
     assert config.stream is not None
     assert config.consumer is not None
-    pulled = await pull(client, config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
+    pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
     messages = [_message(one, with_ack_id=not config.ack) for one in pulled]
     if config.ack:
         for one in pulled:
@@ -140,7 +140,7 @@ def _content(client: Any, config: NatsConfig) -> bytes:
 # ── pulling ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
+async def pull(client: Any, operation: str, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
     """At most `batch` messages of a durable pull consumer within `timeout_s`; none of them is acked.
 
     One pull request whose time and size the server bounds, on an inbox of its own: when this returns, nothing of
@@ -151,6 +151,7 @@ async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: f
     """
     import nats.errors
 
+    what = f"{operation} failed: consumer {consumer!r} of stream {stream!r}"
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     messages: list[Any] = []
@@ -167,7 +168,7 @@ async def pull(client: Any, stream: str, consumer: str, batch: int, timeout_s: f
             status = (one.headers or {}).get("Status")
             if status is None:
                 messages.append(one)
-            elif _ends(status, (one.headers or {}).get("Description", ""), stream, consumer, bool(messages)):
+            elif _ends(status, (one.headers or {}).get("Description", ""), what, bool(messages)):
                 break
     except BaseException:
         await _give_back(client, messages, subscription)
@@ -193,11 +194,10 @@ async def _give_back(client: Any, messages: list[Any], subscription: Any) -> Non
         return  # no connection: the server delivers them again after the consumer's ack_wait
 
 
-def _ends(status: str, description: str, stream: str, consumer: str, has_messages: bool) -> bool:
+def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
     """Whether a pull's status is its ordinary end. Raises ToolError for the others; 100 is a heartbeat."""
     if status == "100":
         return False
-    what = f"js_consume failed: consumer {consumer!r} of stream {stream!r}"
     text = description.lower()
     if status == "503":
         raise ToolError(f"{what} does not answer: it must exist before", kind="not_found")
@@ -212,6 +212,30 @@ def _ends(status: str, description: str, stream: str, consumer: str, has_message
     if status in ("404", "408", "409"):
         return True
     raise ToolError(f"{what}: {status} {description}", kind="server_error", retryable=True)
+
+
+# ── settling ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes, timeout_s: float) -> dict[str, str]:
+    """Settle pulled messages with `answer` (+ACK, -NAK, +TERM) and wait until the server has taken it.
+
+    Returns:
+        ack id -> why the server did not take it; empty when all were taken.
+    """
+    import nats.errors
+
+    async def settle(ack_id: str) -> str | None:
+        try:
+            await client.request(ack_id, answer, timeout=timeout_s)
+        except nats.errors.NoRespondersError:
+            return "no such stream or consumer"
+        except nats.errors.TimeoutError:
+            return "the server did not confirm it in time"
+        return None
+
+    answers = await asyncio.gather(*(settle(ack_id) for ack_id in ack_ids))
+    return {ack_id: problem for ack_id, problem in zip(ack_ids, answers, strict=True) if problem is not None}
 
 
 MESSAGES: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {

@@ -1,0 +1,202 @@
+"""Kind `subscription` against a real server: bounded polls, every ack mode, settling later."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.subscription import SubscriptionTool
+
+from .nats_service import client, credentials, running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    yield from running()
+
+
+class Reader:
+    """A stream with a durable consumer, and the tool."""
+
+    def __init__(self, server: NatsServer, connection: Any) -> None:
+        self.server, self.connection = server, connection
+        self.registry = Registry([SubscriptionTool()], plugins=False)
+        self.stream = f"S{uuid.uuid4().hex[:8]}"
+
+    async def fill(self, *bodies: bytes) -> None:
+        context = self.connection.jetstream()
+        await context.add_stream(StreamConfig(name=self.stream, subjects=[f"{self.stream}.>"]))
+        await context.add_consumer(self.stream, ConsumerConfig(durable_name="reader", ack_wait=30))
+        for body in bodies:
+            await context.publish(f"{self.stream}.item", body, headers={"X-Kind": "item"})
+
+    async def call(self, operation: str, **config: Any) -> Any:
+        context = tool_context(credentials=credentials(self.server), registry=self.registry)
+        common = {"source": "nats", "auth": "nats_all", "stream": self.stream, "consumer": "reader", "timeout_ms": 50}
+        whole = {**common, "operation": operation, **config}
+        return (await self.registry.run_tool("subscription", whole, context)).data
+
+    async def state(self) -> tuple[int, int]:
+        """(messages not delivered yet, messages delivered and not acked)."""
+        info = await self.connection.jetstream().consumer_info(self.stream, "reader")
+        return info.num_pending, info.num_ack_pending
+
+
+def reading(server: NatsServer, body: Callable[[Reader], Awaitable[None]], *bodies: bytes) -> None:
+    async def run() -> None:
+        async with client(server) as connection:
+            reader = Reader(server, connection)
+            try:
+                await reader.fill(*bodies)
+                await body(reader)
+            finally:
+                await reader.registry.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("mode", ["on_success", "auto", True, "TRUE"])
+def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> None:
+    async def body(reader: Reader) -> None:
+        data = await reader.call("poll", ack=mode, batch=1)
+        (message,) = data.pop("messages")
+        duration_ms = data["metrics"].pop("duration_ms")
+        assert 0 <= duration_ms < 5000
+        assert data == {
+            "status": "success", "source": "nats", "operation": "poll", "count": 1, "acked": 1,
+            "ack_mode": str(mode).lower(), "ack_ids": [], "metrics": {"bytes": 8, "redelivered": 0},
+        }  # fmt: skip
+        assert message.pop("metadata")["stream_seq"] == 1
+        headers = {"X-Kind": "item"}
+        assert message == {"id": f"{reader.stream}:1", "data": {"n": 1}, "headers": headers, "attributes": headers}
+        assert await reader.state() == (1, 0)
+
+    reading(server, body, b'{"n": 1}', b"two")
+
+
+@pytest.mark.parametrize("mode", ["manual", "defer", False])
+def test_a_deferred_ack_is_given_by_a_later_call(server: NatsServer, mode: Any) -> None:
+    """tools.md 8, trap 22: acked before the work, messages were lost."""
+
+    async def body(reader: Reader) -> None:
+        data = await reader.call("poll", ack=mode)
+        assert (data["acked"], len(data["ack_ids"])) == (0, 3)
+        assert [one["ack_id"] for one in data["messages"]] == data["ack_ids"]
+        assert await reader.state() == (0, 3)
+        first, second, third = data["ack_ids"]
+        acked = await reader.call("ack", ack_ids=[first, first])
+        assert acked.pop("metrics")["duration_ms"] >= 0
+        assert acked == {
+            "status": "success", "source": "nats", "operation": "ack", "requested": 1, "disposed": 1, "errors": [],
+        }  # fmt: skip
+        assert await reader.state() == (0, 2)
+        assert (await reader.call("term", ack_ids=[second]))["disposed"] == 1
+        assert await reader.state() == (0, 1)
+        assert (await reader.call("nak", ack_ids=[third]))["operation"] == "nack"
+        again = await reader.call("poll")
+        assert (again["count"], again["metrics"]["redelivered"]) == (1, 1)
+        assert again["messages"][0]["metadata"]["delivered"] == 2
+
+    reading(server, body, b"1", b"2", b"3")
+
+
+def test_a_delayed_nack_is_not_delivered_at_once(server: NatsServer) -> None:
+    async def body(reader: Reader) -> None:
+        ack_ids = (await reader.call("poll", ack="defer"))["ack_ids"]
+        await reader.call("nack", ack_ids=ack_ids, nack_delay_ms=300)
+        assert (await reader.call("poll"))["count"] == 0
+        assert (await reader.call("poll", timeout_ms=5000, batch=1))["count"] == 1
+
+    reading(server, body, b"1")
+
+
+def test_without_ack_the_messages_just_stay(server: NatsServer) -> None:
+    async def body(reader: Reader) -> None:
+        data = await reader.call("poll", ack="none")
+        assert (data["ack_ids"], "ack_id" in data["messages"][0]) == ([], False)
+        assert await reader.state() == (0, 1)
+
+    reading(server, body, b"1")
+
+
+def test_what_the_server_does_not_take_is_told_one_by_one(server: NatsServer) -> None:
+    async def body(reader: Reader) -> None:
+        (good,) = (await reader.call("poll", ack="defer"))["ack_ids"]
+        other = good.replace(reader.stream, "NONE")
+        data = await reader.call("ack", ack_ids=[other, good])
+        assert (data["status"], data["requested"], data["disposed"]) == ("partial", 2, 1)
+        assert data["errors"] == [{"ack_id": other, "error": "no such stream or consumer"}]
+
+    reading(server, body, b"1")
+
+
+def test_a_consumer_that_is_not_there_is_told(server: NatsServer) -> None:
+    async def body(reader: Reader) -> None:
+        with pytest.raises(ToolError) as caught:
+            await reader.call("poll", consumer="other")
+        assert (str(caught.value), caught.value.kind) == (
+            f"poll failed: consumer 'other' of stream {reader.stream!r} does not answer: it must exist before",
+            "not_found",
+        )
+
+    reading(server, body)
+
+
+NATS = {"source": "nats", "stream": "S", "consumer": "c"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "subscription: field 'source' is missing"),
+        ({"source": "sqs"}, "subscription: unsupported source 'sqs'. Supported: nats"),
+        (
+            {"source": "kafka"},
+            "subscription: source 'kafka' is not read by this worker, nats is: bridge it to a stream, or read it with "
+            "the python tool and a client library",
+        ),
+        (
+            {**NATS, "operation": "drain"},
+            "subscription: unsupported operation 'drain'. Supported: poll, ack, nack, term",
+        ),
+        (
+            {**NATS, "ack": "later"},
+            "subscription: unsupported ack 'later'. Supported: on_success, auto, true, manual, defer, none, false",
+        ),
+        ({"source": "nats"}, "subscription: [nats] requires 'stream'"),
+        ({"source": "nats", "stream": "S"}, "subscription: [nats] requires 'consumer'"),
+        ({**NATS, "stream": "S.x"}, "subscription: stream 'S.x' has a character that no stream may have"),
+        ({**NATS, "batch": 0}, "subscription: 'batch' and 'timeout_ms' must be 1 or more"),
+        (
+            {"source": "nats", "operation": "ack"},
+            "subscription: ack requires 'ack_ids', as a poll with ack: defer gave them",
+        ),
+        (
+            {"source": "nats", "operation": "ack", "ack_ids": ["$JS.API.STREAM.DELETE.S"]},
+            "subscription: ack_id '$JS.API.STREAM.DELETE.S' is none of a NATS poll",
+        ),
+        (
+            {"source": "nats", "operation": "ack", "ack_ids": ["$JS.ACK.x"] * 1001},
+            "subscription: ack: 1001 ack_ids; at most 1000 at once",
+        ),
+    ],
+)
+def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Registry([SubscriptionTool()], plugins=False).prepare("subscription", config, tool_context())
+    assert str(caught.value) == message
+
+
+def test_limits_are_hard_whatever_is_asked_for() -> None:
+    raw = {**NATS, "batch": 99_999, "timeout_ms": 99_999}
+    config = Registry([SubscriptionTool()], plugins=False).prepare("subscription", raw, tool_context()).config
+    assert (config.batch, config.timeout_ms) == (1000, 5000)
