@@ -45,8 +45,6 @@ __all__ = [
 AUTH_DELAY_S: Final = 30.0
 AUTH_REFUSED: Final = "auth_refused"
 MAX_DELAY_S: Final = 30.0
-PYTHON_LEASE_S: Final = 120.0
-"""NOETL_COMMAND_CLAIM_LEASE_SECONDS of the Python plane (wire.md 3.2)."""
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """A message that has met server errors only is set aside before the stream forgets it after an hour (wire.md 1.3)."""
 
@@ -134,11 +132,13 @@ def given_back() -> Outcome:
     return Outcome(Settlement.NAK, "given_back")
 
 
-def interrupted(dialect: Dialect, claim_age_s: float, *, draw: Callable[[], float] = random.random) -> Outcome:
+def interrupted(
+    dialect: Dialect, claim_age_s: float, lease_s: float, *, draw: Callable[[], float] = random.random
+) -> Outcome:
     """Stopped while it ran: back to the queue when somebody can claim it.
 
     Python plane: a claim is reclaimed once it is older than the lease; sooner would only cost refusals. Rust plane:
     the same id is let in at any time.
     """
-    rest_s = max(0.0, PYTHON_LEASE_S - claim_age_s) if dialect is Dialect.PYTHON else 0.0
+    rest_s = max(0.0, lease_s - claim_age_s) if dialect is Dialect.PYTHON else 0.0
     return Outcome(Settlement.NAK, "interrupted", delay_s=rest_s + 1.0 + 2.0 * draw())

@@ -55,7 +55,9 @@ class Adoption:
             try:
                 where = f"the control plane of an adopted outcome, {event_set.server_url}"
                 plane = await until_it_passes(where, lambda: self._client.plane(event_set.server_url))
-                ownership = ClaimedOnce(plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True)
+                ownership = ClaimedOnce(
+                    plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0
+                )
                 await self._emitter.deliver(plane, event_set, ownership)
             except ClaimLost as lost:
                 metrics.OUTCOMES_DROPPED.inc()

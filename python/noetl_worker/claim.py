@@ -72,7 +72,7 @@ def _read_success(answer: Response) -> ClaimOutcome:
     body = json_body(answer)
     if not isinstance(body, dict):
         return Refused(f"claim answered {answer.status} with a body that is not a JSON object: is a proxy in between?")
-    missing = [key for key in ("execution_id", "node_name", "action") if key not in body]
+    missing = [key for key in ("execution_id", "node_name", "action") if body.get(key) is None]
     if missing:
         return Refused(f"claim answered {answer.status} without {', '.join(missing)}")
     if not isinstance(body.get("context") or {}, dict) or not isinstance(body.get("meta") or {}, dict):

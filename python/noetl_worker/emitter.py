@@ -91,9 +91,11 @@ class _Course:
 class Emitter:
     """Sends sets. One for the whole worker; `deliver` is called concurrently."""
 
-    def __init__(self, ids: Snowflake, outbox: Outbox) -> None:
+    def __init__(self, ids: Snowflake, outbox: Outbox, *, on_auth_refused: Callable[[], None] = lambda: None) -> None:
         self.ids = ids
         self.outbox = outbox
+        self._on_auth_refused = on_auth_refused
+        """Who is refused here is refused the next claim too: pulling more would only fill the outbox."""
 
     async def deliver(
         self,
@@ -158,6 +160,8 @@ class Emitter:
             course.doubtful += how in (Verdict.DOUBTFUL, Verdict.NEW_ID)
             if answer is not None and (how is Verdict.REFUSED or course.doubtful >= MAX_DOUBTFUL_TRIES):
                 raise refusal(f"{request.last_event} after {course.tries} tries", answer)
+            if answer is not None and answer.status in (401, 403):
+                self._on_auth_refused()
             if self.outbox.keep(event_set) and is_inside:
                 is_inside = False
                 leave_slot()

@@ -158,7 +158,8 @@ class Execution:
     def _ownership(self, notification: Envelope, plane: Plane, delivery: Delivery) -> ClaimedOnce:
         name = self.identity.name_for(plane.dialect)
         is_expired = partial(self.keepalive.is_expired, delivery.reply)
-        return ClaimedOnce(plane, notification.event_id, name, is_expired)
+        lease_s = self.settings.claim_lease_s
+        return ClaimedOnce(plane, notification.event_id, name, is_expired=is_expired, lease_s=lease_s)
 
     def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
         name = self.identity.name_for(plane.dialect)

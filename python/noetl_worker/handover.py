@@ -57,7 +57,7 @@ async def finish_telling(telling: asyncio.Future[Outcome], plane: Plane, ownersh
         return telling.result()
     telling.cancel()
     await asyncio.wait({telling})
-    return acknowledge.interrupted(plane.dialect, ownership.age_s)
+    return acknowledge.interrupted(plane.dialect, ownership.age_s, ownership.lease_s)
 
 
 class ClaimedOnce:
@@ -65,13 +65,17 @@ class ClaimedOnce:
 
     Args:
         is_expired: the delivery was without in_progress for longer than ack_wait.
+        lease_s: how long a claim is the holder's, whatever became of it.
     """
 
-    def __init__(self, plane: Plane, event_id: int, worker_id: str, is_expired: Callable[[], bool]) -> None:
+    def __init__(
+        self, plane: Plane, event_id: int, worker_id: str, *, is_expired: Callable[[], bool], lease_s: float
+    ) -> None:
         self._plane = plane
         self._event_id = event_id
         self._worker_id = worker_id
         self._is_expired = is_expired
+        self.lease_s = lease_s
         self._claimed_at = time.monotonic()
 
     def in_doubt(self) -> bool:
@@ -108,4 +112,4 @@ async def give_back(events: CommandEvents, identity: Identity, ownership: Claime
             return acknowledge.reported()
         except (asyncio.TimeoutError, ControlPlaneError) as error:
             log.error("interrupted_not_told", command_id=events.command.command_id, error=repr(error))
-    return acknowledge.interrupted(dialect, ownership.age_s)
+    return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

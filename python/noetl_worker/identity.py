@@ -18,6 +18,8 @@ from noetl_worker.settings import Settings
 
 __all__ = ["Identity"]
 
+STALE_AFTER_S: Final = 30.0
+"""Silence after which the Python plane calls a worker stale (wire.md 3.2)."""
 log = structlog.get_logger("noetl_worker.identity")
 
 
@@ -27,6 +29,7 @@ class Identity:
     def __init__(self, settings: Settings) -> None:
         stem = settings.worker_id or socket.gethostname() or "worker"
         self.unique: Final = f"{stem}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._heartbeat_interval_s = settings.heartbeat_interval_s
         self.stable: Final = settings.worker_id or None
 
     def name_for(self, dialect: Dialect) -> str:
@@ -38,6 +41,14 @@ class Identity:
         return dialect is Dialect.PYTHON or self.stable is not None
 
     def warn_if_unstable(self, dialect: Dialect) -> None:
+        """Say once what makes a plane give commands away, or keep them for ever."""
+        if dialect is Dialect.PYTHON and self._heartbeat_interval_s >= STALE_AFTER_S:
+            log.warning(
+                "heartbeat_too_slow",
+                interval_s=self._heartbeat_interval_s,
+                advice=f"the control plane calls {STALE_AFTER_S:g} s of silence stale, and gives the commands of a "
+                "stale worker away: set WORKER_HEARTBEAT_INTERVAL to 15",
+            )
         if not self.can_return(dialect):
             log.warning(
                 "worker_id_unset",

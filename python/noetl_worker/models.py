@@ -363,6 +363,8 @@ class Report:
     reference: Mapping[str, JsonValue] | None = None
     error: str | None = None
     """Set: the command failed, and this text says why."""
+    error_kind: str | None = None
+    """Of a failure that the worker found (timeout, cancelled, configuration, ...: tools.md 5.6)."""
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""

@@ -136,6 +136,16 @@ class Settings:
         source="ours: an exhausted message is invisible to KEDA (peers.md 0.8); we set poison aside ourselves",
         help="max_deliver of the durable; -1 is unlimited",
     )
+    claim_lease_s: float = _setting(
+        "claim_lease_s",
+        "NOETL_WORKER_CLAIM_LEASE_S",
+        "120",
+        values.seconds(0),
+        aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",),
+        unit="s",
+        source="Python plane",
+        help="the Python plane's lease of a claim: an interrupted command comes back when it is over",
+    )
     max_not_found: int = _setting(
         "max_not_found",
         "NOETL_WORKER_MAX_NOT_FOUND",

@@ -136,7 +136,7 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            emitter = Emitter(self._ids(), self.outbox)
+            emitter = Emitter(self._ids(), self.outbox, on_auth_refused=self._pause_for_auth)
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is told already must not run again
             execution = self._execution(client, keepalive, emitter)

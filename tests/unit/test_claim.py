@@ -198,9 +198,9 @@ def test_duplicates_are_answered_without_a_claim() -> None:
 
 
 def test_interrupted_command_waits_for_the_rest_of_the_lease_on_the_python_plane_only() -> None:
-    assert 90 < acknowledge.interrupted(Dialect.PYTHON, 20.0).delay_s < 104
-    assert acknowledge.interrupted(Dialect.PYTHON, 500.0).delay_s < 4
-    assert acknowledge.interrupted(Dialect.RUST, 1.0).delay_s < 4
+    assert 90 < acknowledge.interrupted(Dialect.PYTHON, 20.0, 120.0).delay_s < 104
+    assert acknowledge.interrupted(Dialect.PYTHON, 500.0, 120.0).delay_s < 4
+    assert acknowledge.interrupted(Dialect.RUST, 1.0, 120.0).delay_s < 4
 
 
 SAMPLES = Path(__file__, "../../compat/samples").resolve()

@@ -169,6 +169,8 @@ class RustForm:
     def terminal(self, command: Command, report: Report) -> list[Event]:
         if report.error is not None:
             error = {"error": report.error}
+            if report.error_kind is not None:
+                error["error_kind"] = report.error_kind
             return [
                 self._event(command, "call.error", "FAILED", {"call_index": 0, **error}),
                 self._event(command, "command.failed", "FAILED", {**error, **report.notes}),

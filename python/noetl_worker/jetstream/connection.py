@@ -134,8 +134,9 @@ def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
-    if not any(server.startswith(("tls://", "wss://")) for server in settings.nats_servers):
-        return {}
+    named = any(server.startswith(("tls://", "wss://")) for server in settings.nats_servers)
+    if not named and not settings.tls_ca and not settings.tls_client_cert:
+        return {}  # a server that asks for TLS behind nats:// gets it all the same, with the system's CAs
     context = ssl.create_default_context(cafile=settings.tls_ca or None)
     if settings.tls_client_cert:
         context.load_cert_chain(Path(settings.tls_client_cert), Path(settings.tls_client_key))
