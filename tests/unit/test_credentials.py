@@ -128,13 +128,13 @@ def test_refusal_is_final_and_is_not_asked_again(status: int) -> None:
 
 
 def test_passing_trouble_is_waited_out() -> None:
-    answers = [answer(200, RECORD), answer(502, {}), NotSent("refused"), answer(429, {}), answer(500, {})]
+    answers = [answer(200, RECORD), answer(425, {}), NotSent("refused"), answer(429, {}), answer(500, {})]
     [found], _ = use(lambda *_: answers.pop(), credential)
     assert found["db_host"] == "h"
 
 
 def test_trouble_that_stays_is_a_retryable_failure_that_names_the_alias() -> None:
-    error = failing(lambda *_: answer(502, {}), credential)  # 503 would make the gate wait as well
+    error = failing(lambda *_: answer(425, {}), credential)  # 503 would make the gate wait as well
     assert "'pg'" in str(error)
     assert error.retryable is True
 

@@ -130,7 +130,7 @@ def test_passing_trouble_of_the_result_store_is_waited_out(monkeypatch: pytest.M
         waits.append(delay_s)
 
     monkeypatch.setattr("noetl_worker.results.asyncio.sleep", sleep)
-    answers = [answer(200, STORED), *[answer(502, {})] * 20]  # 503 would make the gate wait as well
+    answers = [answer(200, STORED), *[answer(425, {})] * 20]  # 503 would make the gate wait as well
     report, _ = told(ToolResult.success({"t": "x" * 200_000}), script=lambda *_: answers.pop())
     assert report.reference is not None
     assert len(waits) == 20
