@@ -355,7 +355,7 @@ def test_the_whole_call_ends_with_its_timeout() -> None:
             {"action": "put", "data": 1, "compress": True},
             "artifact: 'compress' is for files and http; the control plane packs its results by itself",
         ),
-        ("result_fetch", {}, "result_fetch: field 'ref' is missing"),
+        ("result_fetch", {}, "result_fetch: field 'ref' (or result_ref, uri, reference) is missing"),
         ("result_fetch", {"ref": "x"}, "result_fetch: ref 'x' is no reference: it starts with noetl://"),
         ("result_fetch", {"ref": {"kind": "result_ref"}}, "result_fetch: ref 'None' is no reference: it starts with noetl://"),
     ],

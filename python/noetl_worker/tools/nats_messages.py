@@ -14,10 +14,12 @@ from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers, a
 if TYPE_CHECKING:
     from noetl_worker.tools.nats_tool import NatsConfig
 
-__all__ = ["MESSAGES", "acknowledge", "pull"]
+__all__ = ["ACK", "MESSAGES", "acknowledge", "confirmed_acks", "pull"]
 
 _ANSWER_GRACE_S: Final = 2.0
 """How long after a pull's own end its last status may take to arrive."""
+ACK: Final = b"+ACK"
+_CONFIRM_S: Final = 5.0
 _MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
@@ -59,16 +61,13 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
     messages = [_message(one, with_ack_id=not config.ack) for one in pulled]
-    if config.ack:
-        for one in pulled:
-            await one.ack()
-        await client.flush()
+    acked = await confirmed_acks(client, pulled) if config.ack else 0
     return {
         "stream": config.stream,
         "consumer": config.consumer,
         "count": len(messages),
         "messages": messages,
-        "acked": len(messages) if config.ack else 0,
+        "acked": acked,
     }
 
 
@@ -217,7 +216,13 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
 # ── settling ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes, timeout_s: float) -> dict[str, str]:
+async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
+    """Ack pulled messages; how many the server has confirmed. The others come again after the consumer's ack wait."""
+    problems = await acknowledge(client, [one.reply for one in messages], ACK)
+    return len(messages) - len(problems)
+
+
+async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dict[str, str]:
     """Settle pulled messages with `answer` (+ACK, -NAK, +TERM) and wait until the server has taken it.
 
     Returns:
@@ -227,7 +232,7 @@ async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes, timeou
 
     async def settle(ack_id: str) -> str | None:
         try:
-            await client.request(ack_id, answer, timeout=timeout_s)
+            await client.request(ack_id, answer, timeout=_CONFIRM_S)
         except nats.errors.NoRespondersError:
             return "no such stream or consumer"
         except nats.errors.TimeoutError:

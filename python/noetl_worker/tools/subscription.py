@@ -13,14 +13,13 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of
-from noetl_worker.tools.nats_messages import acknowledge, pull
+from noetl_worker.tools.nats_messages import ACK, acknowledge, confirmed_acks, pull
 from noetl_worker.tools.nats_tool import MAX_BATCH, MAX_WAIT_MS, failure
 from noetl_worker.tools.payload import as_value
 
 __all__ = ["SubscriptionConfig", "SubscriptionTool"]
 
 DEFAULT_TIMEOUT_S: Final = 60.0
-_CONFIRM_S: Final = 5.0
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
 _ACK_MODES: Final = {"on_success": True, "auto": True, "true": True} | dict.fromkeys(
     ("manual", "defer", "none", "false"), False
@@ -164,14 +163,11 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     is_acked = _ACK_MODES[config.ack]
     is_deferred = not is_acked and config.ack != "none"
     messages = [_message(one, with_ack_id=is_deferred) for one in pulled]
-    if is_acked:
-        for one in pulled:
-            await one.ack()
-        await client.flush()
+    acked = await confirmed_acks(client, pulled) if is_acked else 0
     return {
         "count": len(messages),
         "messages": messages,
-        "acked": len(messages) if is_acked else 0,
+        "acked": acked,
         "ack_mode": config.ack,
         "ack_ids": [one.reply for one in pulled] if is_deferred else [],
         "metrics": {
@@ -205,7 +201,7 @@ def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
 
 async def _settle(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     ack_ids: Sequence[str] = list(dict.fromkeys(config.ack_ids))
-    problems = await acknowledge(client, ack_ids, _answer(config), _CONFIRM_S)
+    problems = await acknowledge(client, ack_ids, _answer(config))
     return {
         "status": "partial" if problems else "success",
         "requested": len(ack_ids),
@@ -217,4 +213,4 @@ async def _settle(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
 def _answer(config: SubscriptionConfig) -> bytes:
     if config.operation == "nack" and config.nack_delay_ms:
         return b"-NAK " + dumps({"delay": config.nack_delay_ms * 1_000_000})
-    return {"ack": b"+ACK", "nack": b"-NAK", "term": b"+TERM"}[config.operation]
+    return {"ack": ACK, "nack": b"-NAK", "term": b"+TERM"}[config.operation]
