@@ -35,6 +35,8 @@ class Side:
 class EveryTypeConfig:
     """Has a field of every type. The second sentence is no summary.
 
+    Result: `{rows}`, or nothing.
+
     More of it.
     """
 
@@ -218,10 +220,11 @@ def test_model_made_without_a_source_has_a_schema_without_meanings() -> None:
     assert validator(MadeTool()).is_valid({"a": 1})
 
 
-def test_kind_is_described_by_its_first_paragraph_and_types_in_words() -> None:
+def test_kind_is_described_by_its_first_sentence_and_types_in_words() -> None:
     described = describe_kind(EveryTypeTool())
-    assert described.summary == "Has a field of every type. The second sentence is no summary."
+    assert described.summary == "Has a field of every type."
     assert described.text.endswith("More of it.")
+    assert described.result == "`{rows}`, or nothing."
     by_name = {one.name: one for one in described.fields}
     assert by_name["query"].spellings == ("cmd", "cmds", "command", "commands", "queries", "sql")
     assert by_name["query"].is_needed

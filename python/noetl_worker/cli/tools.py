@@ -86,7 +86,8 @@ def _print_kind(tool: Tool[Any]) -> None:
         row = (field.name, ", ".join(field.spellings), field.type, default_text(field), field.meaning)
         table.add_row(*map(escape, row))
     _show(table)
-    for title, text in (("Example", guide.example), ("Result", guide.result), ("Worth knowing", guide.traps)):
+    result = "\n\n".join(filter(None, (one.result, guide.result)))
+    for title, text in (("Example", guide.example), ("Result", result), ("Worth knowing", guide.traps)):
         if text:
             typer.echo(f"\n{title}\n\n{text}")
     if guide.errors:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from noetl_worker.tools.contract import Tool
 __all__ = ["NO_DEFAULT", "FieldDescription", "KindDescription", "describe_kind", "field_docs"]
 
 NO_DEFAULT: Final = dataclasses.MISSING
+_RESULT: Final = "Result:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,16 @@ class KindDescription:
     kind: str
     aliases: tuple[str, ...]
     text: str
-    """The model's docstring, without indentation."""
+    """The model's docstring, without indentation and without its `Result:` paragraph."""
+    result: str
+    """That paragraph: what the data of a result is."""
     fields: tuple[FieldDescription, ...]
 
     @property
     def summary(self) -> str:
-        """The first sentence."""
-        return " ".join(self.text.split("\n\n")[0].split())
+        """The first sentence, or its part before a semicolon."""
+        first = " ".join(self.text.split("\n\n")[0].split())
+        return re.split(r"(?<=[.])\s|;\s", first)[0].rstrip(".:") + "." if first else ""
 
 
 def describe_kind(tool: Tool[Any]) -> KindDescription:
@@ -76,7 +81,15 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
     text = inspect.cleandoc(model.__doc__ or "")
     if text.startswith(f"{model.__name__}("):  # what dataclass writes where there is none
         text = ""
-    return KindDescription(tool.kind, tuple(getattr(tool, "aliases", ())), text, described)
+    paragraphs = text.split("\n\n")
+    results = [one for one in paragraphs if one.startswith(_RESULT)]
+    return KindDescription(
+        kind=tool.kind,
+        aliases=tuple(getattr(tool, "aliases", ())),
+        text="\n\n".join(one for one in paragraphs if one not in results),
+        result="\n\n".join(one.removeprefix(_RESULT).strip() for one in results),
+        fields=described,
+    )
 
 
 def field_docs(model: type) -> Mapping[str, str]:

@@ -61,8 +61,9 @@ def _section(kind: KindDescription, guide: Guide) -> str:
     if guide.example:
         parts.append(f"```yaml\n{guide.example}\n```")
     parts.append(_field_table(kind.fields))
-    if guide.result:
-        parts.append(f"**Result.** {guide.result}")
+    result = "\n\n".join(filter(None, (kind.result, guide.result)))
+    if result:
+        parts.append(f"**Result.** {result}")
     if guide.errors:
         listed = "\n".join(f"- `{name}`: {when}" for name, when in guide.errors.items())
         parts.append(f"**Failures.**\n\n{listed}")

@@ -143,9 +143,10 @@ class Registry:
         try:
             config = fields.decode(kind, tool.config_model, rendered, raw, own_spellings)
         except ConfigurationError as error:
-            if not warnings:
+            misspelt = [warning for warning in warnings if "did you mean" in warning]
+            if not misspelt:
                 raise
-            raise ConfigurationError(f"{error} ({'; '.join(warnings)})") from error  # a misspelt name is often why
+            raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why
         ignored = getattr(tool, "ignored", None)
         if ignored is not None:
             warnings += ignored(config)
