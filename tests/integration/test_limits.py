@@ -1,0 +1,109 @@
+"""What bounds a command from outside: a cancelled execution, the limits of its kind; and an outage its worker dies in."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+
+from integration.house import House, house, run
+from integration.processes import until, worker_process
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.models import Dialect
+
+
+async def cancel(home: House, execution_id: int) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{home.plane.url}/api/executions/{execution_id}/cancel", json={"reason": "a test"})
+    assert answer.status_code == 200, answer.text
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancelled(dialect: Dialect, tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+
+    async def main() -> None:
+        async with house(dialect, WORKER_ID="w", NOETL_WORKER_CANCELLATION_POLL_S="0.1") as home:
+            config = {"command": f"touch {started}; sleep 60; touch {ended}"}
+            [issued] = await home.plane.create_commands([RawCommand("shell", config)])
+            await until(lambda: is_there(started), "the tool runs")
+            await cancel(home, issued.execution_id)
+            await home.wait_terminal(issued.event_id)
+            assert home.terminal_events(issued.event_id) == ["command.failed"]
+            [error] = home.plane.events_of_command(issued.event_id, "call.error")
+            assert "cancelled" in str(error)
+            await until(lambda: home.workers[0].slots.used == 0, "the slot is free")
+            await home.wait_settled()
+        assert not ended.exists()
+
+    run(main())
+
+
+def test_kind_with_a_limit_never_runs_more_and_others_pass(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    counted = tmp_path / "counted"
+    # Each command puts its own file into the directory, writes down how many are there, and takes it out again.
+    script = f"touch {inside}/$$; ls {inside} | wc -l >> {counted}; sleep 0.15; rm {inside}/$$"
+
+    async def main() -> None:
+        limits = {"WORKER_MAX_CONCURRENT": "4", "NOETL_WORKER_KIND_LIMITS": "shell=2"}
+        async with house(Dialect.PYTHON, **limits) as home:
+            limited = [RawCommand("shell", {"command": script}) for _ in range(8)]
+            issued = await home.plane.create_commands([*limited, *(RawCommand("noop", {}) for _ in range(8))])
+            await home.wait_terminal(*(one.event_id for one in issued))
+            await home.wait_settled()
+
+    run(main())
+    counts = [int(line) for line in counted.read_text().split()]
+    assert len(counts) == 8
+    assert max(counts) == 2
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_once(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    ran, started, go = tmp_path / "ran", tmp_path / "started", tmp_path / "go"
+    script = f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done; echo x >> {ran}"
+
+    async def main() -> None:
+        async with house(dialect, worker=False) as home:
+            ours = {"WORKER_ID": "stable", "NOETL_WORKER_ACK_WAIT_S": "3", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
+            async with worker_process(home, tmp_path, "first", **ours) as first:
+                [issued] = await home.plane.create_commands([RawCommand("shell", {"command": script})])
+                await until(lambda: is_there(started), "the tool runs")
+                await until(lambda: bool(home.plane.events_of_command(issued.event_id, "command.started")), "started")
+                async with home.plane.outage():
+                    go.touch()
+                    await until(lambda: outbox_rows(home) == 1, "the outcome is on disk", timeout_s=20)
+                    first.process.kill()
+                    await first.exit_code()
+            async with worker_process(home, tmp_path, "second", **ours) as second:
+                await home.wait_terminal(issued.event_id)
+                await second.wait_logged("adopted_outcome_told")
+                await home.wait_settled(timeout_s=30)
+                assert home.terminal_events(issued.event_id) == ["command.completed"]
+                assert outbox_rows(home) == 0
+        assert ran.read_text() == "x\n"
+
+    run(main())
+
+
+def outbox_rows(home: House) -> int:
+    total = 0
+    for path in Path(home.outbox.name).glob("*.sqlite3"):
+        database = sqlite3.connect(path)
+        try:
+            total += database.execute("SELECT count(*) FROM event_sets").fetchone()[0]
+        except sqlite3.OperationalError:  # being made
+            pass
+        finally:
+            database.close()
+    return total
