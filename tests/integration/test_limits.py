@@ -1,4 +1,4 @@
-"""What bounds a command from outside: a cancelled execution, the limits of its kind; and an outage its worker dies in."""
+"""What bounds a command from outside: its execution is cancelled, its kind is full, its worker dies in an outage."""
 
 from __future__ import annotations
 
