@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Mapping
@@ -12,10 +13,11 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import ToolResult
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import RecordedLogger, run_tool, tool_context
+from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import effective_timeout
-from noetl_worker.tools.registry import PreparedTool, Registry
+from noetl_worker.tools.registry import _KIND_ALIASES, PreparedTool, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,36 @@ def test_unknown_field_is_reported_with_the_nearest_name() -> None:
     )
     with pytest.raises(ConfigurationError, match="unknown field 'databse'"):
         prepare({"query": "q", "databse": "x"}, strict=True)
+
+
+def test_misspelt_field_is_named_with_the_one_that_is_missing() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        prepare({"qurey": "q", "something": 1})
+    assert str(caught.value) == (
+        "echo: field 'query' (or command, commands, sql) is missing "
+        "(echo: unknown field 'qurey' is ignored; did you mean 'query'?)"
+    )
+
+
+def test_unknown_fields_of_an_inner_call_are_logged() -> None:
+    logger = RecordedLogger()
+    registry = Registry([EchoTool()], plugins=False)
+    context = tool_context(registry=registry, logger=logger)
+    asyncio.run(registry.run_tool("echo", {"query": "q", "cuont": 1}, context))
+    problem = "echo: unknown field 'cuont' is ignored; did you mean 'count'?"
+    assert logger.records == [("warning", "tool_config", {"kind": "echo", "problem": problem})]
+
+
+def test_parts_of_a_config_that_a_tool_itself_calls_ignored_are_reported_too() -> None:
+    class Pickier(EchoTool):
+        def ignored(self, config: EchoConfig) -> list[str]:
+            return [f"echo: {name!r} is no name" for name in config.names if not name.isalpha()]
+
+    registry, strict = (Registry([Pickier()], plugins=False, strict=strict) for strict in (False, True))
+    config = {"query": "q", "names": ["ada", "4"]}
+    assert registry.prepare("echo", config, tool_context()).warnings == ("echo: '4' is no name",)
+    with pytest.raises(ConfigurationError, match="'4' is no name"):
+        strict.prepare("echo", config, tool_context())
 
 
 def test_missing_field_names_its_spellings() -> None:
@@ -160,6 +192,49 @@ def test_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
 def test_alias_of_a_kind_is_the_same_tool() -> None:
     registry = Registry([EchoTool()], plugins=False)
     assert registry.get("say") is registry.get("echo")
+    assert registry.get("playbooks") is registry.get("playbook")
+
+
+def test_aliases_of_the_built_in_kinds_are_those_the_tools_name() -> None:
+    registry = Registry(plugins=False)
+    named = {alias: kind for kind in registry.kinds() for alias in registry.get(kind).aliases}
+    assert named == _KIND_ALIASES
+    assert set(named) & set(registry.kinds()) == set()
+
+
+def test_no_own_spelling_repeats_the_common_table_or_hides_a_field() -> None:
+    registry = Registry(plugins=False)
+    for kind in registry.kinds():
+        tool = registry.get(kind)
+        own = fields.names_of(tool.config_model)
+        assert set(tool.field_aliases) & own == set(), kind
+        common = fields.spellings_of(tool.config_model, {})
+        assert [name for name, meant in tool.field_aliases.items() if common.get(name) == meant] == [], kind
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("kind", "", "is no tool: it has no `kind`"),
+        ("config_model", dict, "tool 'echo': `config_model` must be a dataclass, not <class 'dict'>"),
+        ("run", lambda self, config, context: None, "tool 'echo': `run` must be an async method"),
+        (
+            "raw_fields",
+            frozenset({"tempalte"}),
+            "tool 'echo': its config_model has no field tempalte, named in raw_fields or field_aliases",
+        ),
+        (
+            "field_aliases",
+            {"n": "cuont"},
+            "tool 'echo': its config_model has no field cuont, named in raw_fields or field_aliases",
+        ),
+    ],
+)
+def test_tool_that_lacks_something_is_refused_with_what_it_lacks(attribute: str, value: Any, message: str) -> None:
+    broken = type("Broken", (EchoTool,), {attribute: value})
+    with pytest.raises(ConfigurationError) as caught:
+        Registry([broken()], plugins=False)
+    assert str(caught.value).endswith(message)
 
 
 def test_side_effects_are_assumed_unless_denied() -> None:

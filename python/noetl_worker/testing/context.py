@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from noetl_worker import template
@@ -105,25 +105,17 @@ def tool_context(
     Raises:
         TypeError: an override that is no field of ToolContext; names the ones there are.
     """
-    odd = sorted(overrides.keys() - {field.name for field in dataclasses.fields(ToolContext)})
+    fields = sorted(field.name for field in dataclasses.fields(ToolContext))
+    odd = sorted(overrides.keys() - set(fields))
     if odd:
-        names = ", ".join(sorted(field.name for field in dataclasses.fields(ToolContext)))
-        raise TypeError(f"{odd[0]!r} is no field of ToolContext and no argument of tool_context; fields: {names}")
+        known = ", ".join(fields)
+        raise TypeError(f"{odd[0]!r} is no field of ToolContext and no argument of tool_context; fields: {known}")
     metadata = {name: overrides[name] for name in _METADATA if name in overrides}
-    known: dict[str, JsonValue] = {**(variables or {}), **metadata}
-    aliases = dict(credentials or {})
+    scope: dict[str, JsonValue] = {**(variables or {}), **metadata}
     tools = registry or Registry(plugins=False)
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        return template.render(value, {**known, **extra} if extra else known)
-
-    async def credential(alias: str) -> Mapping[str, JsonValue]:
-        if alias not in aliases:
-            raise CredentialError(
-                f"credential {alias!r} is not known; known: {sorted(aliases)}. "
-                f"Give it as credentials={{{alias!r}: {{...}}}}"
-            )
-        return aliases[alias]
+        return template.render(value, {**scope, **extra} if extra else scope)
 
     def forget(progress: Mapping[str, JsonValue]) -> None:
         del progress
@@ -137,18 +129,32 @@ def tool_context(
         worker_id="worker-test",
         attempt=1,
         timeout_s=None,
-        variables=known,
+        variables=scope,
         input={},
         stop=Stop(),
         logger=RecordedLogger(),
         control_plane=control_plane or MemoryControlPlane(),
         render=render,
-        credential=credential,
+        credential=_credentials(credentials or {}),
         run_tool=tools.run_tool,
         report_progress=forget,
         keep_secret=(set() if secrets is None else secrets).add,
     )
     return dataclasses.replace(context, **overrides)
+
+
+def _credentials(
+    aliases: Mapping[str, Mapping[str, JsonValue]],
+) -> Callable[[str], Awaitable[Mapping[str, JsonValue]]]:
+    async def credential(alias: str) -> Mapping[str, JsonValue]:
+        if alias not in aliases:
+            raise CredentialError(
+                f"credential {alias!r} is not known; known: {sorted(aliases)}. "
+                f"Give it as credentials={{{alias!r}: {{...}}}}"
+            )
+        return aliases[alias]
+
+    return credential
 
 
 async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:

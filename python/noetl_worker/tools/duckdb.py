@@ -90,9 +90,6 @@ class DuckdbTool:
     config_model: ClassVar[type] = DuckdbConfig
     field_aliases: ClassVar[Mapping[str, str]] = {
         **sql.SPELLINGS_B64,
-        "queries": "query",
-        "cmd": "query",
-        "cmds": "query",
         "parameters": "params",
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})

@@ -96,9 +96,6 @@ class DucklakeTool:
     config_model: ClassVar[type] = DucklakeConfig
     field_aliases: ClassVar[Mapping[str, str]] = {
         **sql.SPELLINGS_B64,
-        "queries": "query",
-        "cmd": "query",
-        "cmds": "query",
         "parameters": "params",
         "catalog": "catalog_connection",
     }

@@ -55,7 +55,7 @@ class RhaiTool:
     kind: ClassVar[str] = "rhai"
     aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = RhaiConfig
-    field_aliases: ClassVar[Mapping[str, str]] = {"args": "input", "script": "code"}
+    field_aliases: ClassVar[Mapping[str, str]] = {"script": "code"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True  # it can call http_post
 
