@@ -184,6 +184,13 @@ def test_fields_under_spec_are_taken_from_there() -> None:
     assert prepare({"spec": {"query": "q", "policy": {"rules": []}}}).config.query == "q"
 
 
+def test_rules_of_a_single_tool_are_reported_since_nothing_evaluates_them() -> None:
+    raw = {"query": "q", "spec": {"policy": {"rules": [{"then": "retry"}]}}}
+    assert prepare(raw).warnings == (
+        "echo: spec.policy is ignored: rules count in a list; make `tool` a list of this one task",
+    )
+
+
 def test_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(UnknownTool, match=r"^Tool not found: htp; did you mean 'http'\? Known kinds: .*noop.*shell"):
         prepare({}, kind="htp")

@@ -23,7 +23,7 @@ from noetl_worker.tools.contract import Tool
 __all__ = ["NO_DEFAULT", "FieldDescription", "KindDescription", "describe_kind", "field_docs"]
 
 NO_DEFAULT: Final = dataclasses.MISSING
-_RESULT: Final = "Result:"
+_RESULT: Final = ("Result:", "Data:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class KindDescription:
     kind: str
     aliases: tuple[str, ...]
     text: str
-    """The model's docstring, without indentation and without its `Result:` paragraph."""
+    """The model's docstring, without indentation and without its `Result:` (or `Data:`) paragraph."""
     result: str
     """That paragraph: what the data of a result is."""
     fields: tuple[FieldDescription, ...]
@@ -87,7 +87,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
         kind=tool.kind,
         aliases=tuple(getattr(tool, "aliases", ())),
         text="\n\n".join(one for one in paragraphs if one not in results),
-        result="\n\n".join(one.removeprefix(_RESULT).strip() for one in results),
+        result="\n\n".join(one.partition(":")[2].strip() for one in results),
         fields=described,
     )
 

@@ -139,6 +139,10 @@ class Registry:
         own_spellings = getattr(tool, "field_aliases", {})
         given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
         warnings = [_unknown_field(kind, name, tool) for name in unknown]
+        if _has_rules(raw) and "tasks" not in fields.names_of(tool.config_model):
+            warnings.append(
+                f"{kind}: spec.policy is ignored: rules count in a list; make `tool` a list of this one task"
+            )
         rendered = _rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context)
         try:
             config = fields.decode(kind, tool.config_model, rendered, raw, own_spellings)
@@ -264,6 +268,12 @@ def _with_timeout(
     whole = {**parts, **raw, **lifted, "timeout": timeout_s}
     whole.pop("timeout_seconds", None)
     return whole
+
+
+def _has_rules(raw: Mapping[str, JsonValue]) -> bool:
+    spec = raw.get("spec")
+    policy = spec.get("policy") if isinstance(spec, Mapping) else None
+    return bool(policy.get("rules")) if isinstance(policy, Mapping) else bool(policy)
 
 
 def _rendered(
