@@ -108,7 +108,7 @@ def _public_tls_context() -> ssl.SSLContext:
 
 def _tls_context(options: ClientOptions) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=options.ca_file)
+        context = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else httpx.create_ssl_context()
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"http: 'ca_file' {options.ca_file!r} cannot be used: {error}") from error
     if not options.verify:

@@ -48,7 +48,7 @@ class Sources:
             ToolError: an address that does not answer, or not with 2xx.
         """
         if config.script is not None:
-            code = await self._of_script(config.script, context)
+            code = await self.of_script(config.script, context)
         elif config.code_b64 is not None:
             code = _of_base64(config.code_b64)
         else:
@@ -60,7 +60,8 @@ class Sources:
     async def aclose(self) -> None:
         await self._clients.aclose()
 
-    async def _of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
+    async def of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
+        """The text of a `script` field; raises as `code` does."""
         if isinstance(script, str):
             return script if _is_source(script) else await self._of_address(script.strip(), {}, context)
         source = script.get("source")

@@ -43,6 +43,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "result_fetch": "noetl_worker.tools.result_fetch:ResultFetchTool",
     "mcp": "noetl_worker.tools.mcp:McpTool",
     "secrets": "noetl_worker.tools.secrets:SecretsTool",
+    "script": "noetl_worker.tools.script:ScriptTool",
 }
 _KIND_ALIASES: Final[Mapping[str, str]] = {
     "playbooks": "playbook",
