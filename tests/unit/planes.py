@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.transport import Response
+from noetl_worker.control_plane.transport import Body, Response
 from noetl_worker.emitter import Emitter
 from noetl_worker.models import Command, Dialect, Envelope
 from noetl_worker.outbox import Outbox
@@ -36,10 +36,11 @@ class ScriptedTransport:
         self.sent: list[tuple[str, str, Any, Mapping[str, str]]] = []
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float
     ) -> Response:
         path = url.removeprefix(URL)
-        value = None if body is None else json.loads(body)
+        whole = b"".join(body) if isinstance(body, tuple) else body
+        value = None if whole is None else json.loads(whole)
         self.sent.append((method, path, value, dict(headers)))
         said = self.script(method, path, value)
         if isinstance(said, Exception):

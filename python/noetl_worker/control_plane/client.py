@@ -37,6 +37,9 @@ CLAIM_PATIENCE_S: Final = 1.0
 """A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
 _OVERLOADED: Final = frozenset({429, 502, 503, 504})
 _KEPT_BYTES: Final = 2000
+_STREAMED_BYTES: Final = 1024 * 1024
+"""Up to here one copy is cheaper than a body in parts."""
+_SLOWEST_BYTES_PER_S: Final = 1_000_000
 
 
 class ControlPlaneClient:
@@ -54,6 +57,11 @@ class ControlPlaneClient:
         self._gates: dict[str, Gate] = {}
         self.credential_cache: Final = CredentialCache()
         """Here, because what the plane gives depends on the identity it is asked with."""
+
+    @property
+    def timeout_s(self) -> float:
+        """For one whole request."""
+        return self._settings.http_timeout_s
 
     async def plane(self, server_url: str) -> Plane:
         """The plane at `server_url` ("" is the configured one), its dialect found out once.
@@ -113,7 +121,7 @@ class ControlPlaneClient:
         # A notification names its server: the token goes to those that the settings name, not to whoever publishes.
         own = self._trusted_headers if url.startswith(self._trusted) else self._headers
         whole = {**own, **headers} if headers else own
-        packed = None if body is None else body if isinstance(body, bytes) else json_text.dumps(body)
+        packed = None if body is None else body if isinstance(body, (bytes, tuple)) else json_text.dumps(body)
         limit_s = timeout_s or self._settings.http_timeout_s
         if gate is None:
             return await self.transport.send(method, url, whole, packed, limit_s)
@@ -232,20 +240,26 @@ class Plane:
     async def put_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
-        """Store a result; `data` is JSON. Answers {ref, store, scope, bytes, sha256, expires_at}."""
-        body = {"name": name, "data": json_text.embed(data), "scope": "execution", "source_step": source_step}
-        return _expect("PUT result", await self._result_call("PUT", f"/{execution_id}", body))
+        """Store a result; `data` is JSON. Answers {ref, store, scope, bytes, sha256, expires_at}.
+
+        A large one is sent around its bytes as they are: it is in memory once.
+        """
+        head = json_text.dumps({"name": name, "scope": "execution", "source_step": source_step})[:-1] + b',"data":'
+        body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
+        # The deadline of a small request would cut off a large one on a slow link.
+        extra_s = len(data) / _SLOWEST_BYTES_PER_S
+        return _expect("PUT result", await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s))
 
     async def resolve_result(self, ref: str) -> JsonValue:
         """The stored data behind a `noetl://...` reference."""
         answer = await self._result_call("GET", f"/resolve?ref={quote(ref, safe='')}")
         return _expect_json(f"resolving {ref}", answer)
 
-    async def _result_call(self, method: str, path: str, body: JsonValue = None) -> Response:
+    async def _result_call(self, method: str, path: str, body: JsonValue = None, *, extra_s: float = 0.0) -> Response:
         """v4.0.0 of the Python plane mounts the routes at /api/api/result (wire.md T-10): 404 asks the other once."""
-        answer = await self._send(method, f"/api/result{path}", body)
+        answer = await self._send(method, f"/api/result{path}", body, extra_s=extra_s)
         if answer.status == 404 and self.dialect is Dialect.PYTHON:
-            doubled = await self._send(method, f"/api/api/result{path}", body)
+            doubled = await self._send(method, f"/api/api/result{path}", body, extra_s=extra_s)
             return doubled if doubled.status != 404 else answer
         return answer
 
@@ -293,8 +307,9 @@ class Plane:
         if answer.status != 404:  # not registered is what was wanted
             _expect("deregister", answer)
 
-    async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
-        return await self.client.send(method, self.url + path, body, gate=self.gate)
+    async def _send(self, method: str, path: str, body: JsonValue = None, *, extra_s: float = 0.0) -> Response:
+        limit_s = self.client.timeout_s + extra_s
+        return await self.client.send(method, self.url + path, body, timeout_s=limit_s, gate=self.gate)
 
     async def _json(self, method: str, path: str, body: JsonValue = None) -> Any:
         return _expect_json(f"{method} {path}", await self._send(method, path, body))

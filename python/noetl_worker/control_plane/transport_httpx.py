@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import anyio
 import httpx
 
-from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Response
+from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Body, Response, parts_of, size_of
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.settings import Settings
 
@@ -34,7 +34,7 @@ class HttpxTransport:
         )
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float
     ) -> Response:
         try:
             with anyio.fail_after(timeout_s):
@@ -47,24 +47,43 @@ class HttpxTransport:
             raise MaybeProcessed(f"{method} {url}: {type(error).__name__}: {error}") from error
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float
     ) -> Response:
+        whole, content = dict(headers), body if not isinstance(body, tuple) else _streamed(body)
+        if isinstance(body, tuple):
+            whole["content-length"] = str(size_of(body))
         request = self._client.build_request(
-            method, url, headers=dict(headers), content=body, timeout=httpx.Timeout(timeout_s)
+            method, url, headers=whole, content=content, timeout=httpx.Timeout(timeout_s)
         )
         response = await self._client.send(request, stream=True)
         try:
-            whole = bytearray()
-            async for chunk in response.aiter_bytes():
-                whole += chunk
-                if len(whole) > MAX_BODY_BYTES:
-                    raise MaybeProcessed(f"{method} {url}: the answer is larger than {MAX_BODY_BYTES} bytes")
+            received = await _received(response)
         finally:
             await response.aclose()
-        return Response(response.status_code, dict(response.headers), bytes(whole))
+        if received is None:
+            raise MaybeProcessed(f"{method} {url}: the answer is larger than {MAX_BODY_BYTES} bytes")
+        return Response(response.status_code, dict(response.headers), received)
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+async def _received(response: httpx.Response) -> bytes | None:
+    """The whole body; None when it is larger than MAX_BODY_BYTES, declared or counted (after decompression)."""
+    declared = response.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        return None
+    received = bytearray()
+    async for chunk in response.aiter_bytes():
+        received += chunk
+        if len(received) > MAX_BODY_BYTES:
+            return None
+    return bytes(received)
+
+
+async def _streamed(body: tuple[bytes, ...]) -> AsyncIterator[bytes]:
+    for part in parts_of(body):
+        yield bytes(part)
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext | bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import BuilderError, ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
+from pyreqwest.response import Response as Answer
 
-from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Response
+from noetl_worker.control_plane.transport import MAX_BODY_BYTES, USER_AGENT, Body, Response, parts_of, size_of
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.settings import Settings
 
@@ -50,17 +51,19 @@ class PyreqwestTransport:
         self._client = builder.build()
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float
     ) -> Response:
         try:
             request = self._client.request(method, url).headers(dict(headers)).timeout(timedelta(seconds=timeout_s))
-            if body is not None:
+            if isinstance(body, tuple):
+                request = request.header("content-length", str(size_of(body))).body_stream(parts_of(body))
+            elif body is not None:
                 request = request.body_bytes(body)
-            answer = await request.build().send()
-            declared = answer.get_header("content-length")
-            if declared is not None and int(declared) > MAX_BODY_BYTES:
-                raise MaybeProcessed(f"{method} {url}: the answer is larger than {MAX_BODY_BYTES} bytes")
-            return Response(answer.status, dict(answer.headers), bytes(await answer.bytes()))
+            async with request.build_streamed() as answer:
+                received = await _received(answer)
+                if received is None:
+                    raise MaybeProcessed(f"{method} {url}: the answer is larger than {MAX_BODY_BYTES} bytes")
+                return Response(answer.status, dict(answer.headers), received)
         except _NOT_SENT as error:
             raise NotSent(f"{method} {url}: {_text(error)}") from error
         except ValueError as error:  # a URL that is none
@@ -72,6 +75,22 @@ class PyreqwestTransport:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+async def _received(answer: Answer) -> bytes | None:
+    """The whole body; None when it is larger than MAX_BODY_BYTES.
+
+    A declared length is what the library reads, so that most bodies come in one call; anything else is counted.
+    """
+    declared, reader = answer.get_header("content-length"), answer.body_reader
+    if declared is not None and declared.isdigit():
+        return None if int(declared) > MAX_BODY_BYTES else bytes(await reader.bytes())
+    received = bytearray()
+    while (chunk := await reader.read_chunk()) is not None:
+        received += chunk
+        if len(received) > MAX_BODY_BYTES:
+            return None
+    return bytes(received)
 
 
 def _text(error: PyreqwestError) -> str:

@@ -1,0 +1,164 @@
+"""Bodies on the wire: an answer has an end, a large result is sent without being copied."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from integration.house import run
+from noetl_worker.control_plane import transport as seam
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.control_plane.transport import MAX_BODY_BYTES, Response, Transport, open_transport
+from noetl_worker.errors import MaybeProcessed
+from noetl_worker.models import Dialect
+from noetl_worker.settings import load_settings
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}
+
+
+@pytest.fixture(params=["httpx", "pyreqwest"])
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "pyreqwest":
+        pytest.importorskip("pyreqwest")
+    return str(request.param)
+
+
+def against(handler: Handler, transport: str, use: Callable[[Transport, str], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with await asyncio.start_server(handler, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+            try:
+                await use(wire, url)
+            finally:
+                await wire.close()
+
+    run(go())
+
+
+def chunks(count: int, size: int, sent: list[int]) -> Handler:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # the other side has seen enough: that is the test
+            for _ in range(count):
+                writer.write(b"%x\r\n" % size + b"x" * size + b"\r\n")
+                await writer.drain()
+                sent[0] += size
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    return answer
+
+
+def test_chunked_answer_without_an_end_is_refused_and_not_read_on(transport: str) -> None:
+    sent = [0]
+
+    async def use(wire: Transport, url: str) -> None:
+        with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
+            await wire.send("GET", url, {}, None, 30)
+
+    against(chunks(100_000, 256 * 1024, sent), transport, use)
+    assert MAX_BODY_BYTES < sent[0] < 2 * MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_chunked_answer_may_be_as_large_as_the_limit(
+    transport: str, over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"{seam.__name__}_{transport}")
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 4 * 1000 - over)
+    answers: list[Response] = []
+
+    async def use(wire: Transport, url: str) -> None:
+        if over:
+            with pytest.raises(MaybeProcessed, match="larger than 3999 bytes"):
+                await wire.send("GET", url, {}, None, 5)
+        else:
+            answers.append(await wire.send("GET", url, {}, None, 5))
+
+    against(chunks(4, 1000, [0]), transport, use)
+    assert [len(answer.body) for answer in answers] == ([] if over else [4000])
+
+
+def test_declared_length_over_the_limit_is_refused_before_it_is_read(transport: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 500_000)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            await reader.read()
+        writer.close()
+
+    async def use(wire: Transport, url: str) -> None:
+        with pytest.raises(MaybeProcessed, match="larger than"):
+            await wire.send("GET", url, {}, None, 5)
+
+    against(answer, transport, use)
+
+
+def store(received: list[tuple[bytes, Any, int]]) -> Handler:
+    """Keeps (head, body or its length when large, largest read) of each PUT."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        small = length < 4_000_000
+        kept, left = bytearray(), length
+        while left:
+            piece = await reader.read(min(left, 65_536))
+            left -= len(piece)
+            if small:
+                kept += piece
+        received.append((head, json.loads(kept) if small else None, length))
+        body = json.dumps({**STORED, "bytes": length}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+def put(transport: str, data: bytes, received: list[Any]) -> int:
+    """Store one result; the most memory Python took for it."""
+    peaks: list[int] = []
+
+    async def use(wire: Transport, url: str) -> None:
+        settings = load_settings({"NOETL_SERVER_URL": url})
+        plane = Plane(ControlPlaneClient(wire, settings), url, Dialect.RUST)
+        tracemalloc.start()
+        try:
+            answer = await plane.put_result(7, "start", data, source_step="start")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert answer["ref"] == STORED["ref"]
+
+    against(store(received), transport, use)
+    return peaks[0]
+
+
+@pytest.mark.parametrize("size", [10, 1024 * 1024 - 2, 1024 * 1024 + 1, 3_000_000])
+def test_result_arrives_whole_with_its_length_declared(transport: str, size: int) -> None:
+    received: list[Any] = []
+    put(transport, json.dumps("x" * size).encode(), received)
+    [(head, body, _)] = received
+    assert body == {"name": "start", "scope": "execution", "source_step": "start", "data": "x" * size}
+    assert b"chunked" not in head.lower()
+    assert b"application/json" in head.lower()
+
+
+def test_large_result_is_sent_without_a_copy_of_it(transport: str) -> None:
+    received: list[Any] = []
+    data = b'"' + b"x" * 30_000_000 + b'"'
+    assert put(transport, data, received) < 5_000_000
+    assert received[0][2] > len(data)
