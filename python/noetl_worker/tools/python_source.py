@@ -8,7 +8,7 @@ import binascii
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
@@ -20,9 +20,6 @@ from noetl_worker.tools.http_answer import kind_of, read
 from noetl_worker.tools.http_auth import Authorization, Authorizer
 from noetl_worker.tools.http_client import Clients, send, shown
 from noetl_worker.tools.http_tokens import Tokens
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.python_tool import PythonConfig
 
 __all__ = ["Sources"]
 
@@ -40,22 +37,27 @@ class Sources:
         self._clients = Clients()
         self._authorizer = Authorizer(Tokens(self._clients))
 
-    async def code(self, config: PythonConfig, context: ToolContext) -> str:
+    async def code(
+        self,
+        context: ToolContext,
+        *,
+        script: str | Mapping[str, Any] | None,
+        code_b64: str | None,
+        code: str | None,
+    ) -> str:
         """The text to run: from `script`, `code_b64` or `code`, in this order.
 
         Raises:
             ConfigurationError: there is none, or it cannot be read.
             ToolError: an address that does not answer, or not with 2xx.
         """
-        if config.script is not None:
-            code = await self.of_script(config.script, context)
-        elif config.code_b64 is not None:
-            code = _of_base64(config.code_b64)
+        if script is not None:
+            text = await self.of_script(script, context)
         else:
-            code = config.code or ""
-        if not code.strip():
+            text = (code or "") if code_b64 is None else _of_base64(code_b64)
+        if not text.strip():
             raise ConfigurationError("python: no code; give 'code', 'script' or 'code_b64'")
-        return code
+        return text
 
     async def aclose(self) -> None:
         await self._clients.aclose()

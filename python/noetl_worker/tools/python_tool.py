@@ -95,7 +95,7 @@ class PythonTool:
         self._sources = Sources()
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
-        code = await self._sources.code(config, context)
+        code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
         timeout_s = time_left(config.timeout, context)
         sys_path, interpreter = _deps(config)
         async with AsyncExitStack() as directories:
