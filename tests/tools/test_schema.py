@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal
 
 import jsonschema
 import pytest
+import yaml
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.description import describe_kind, field_docs
+from noetl_worker.tools.playbook_schema import playbook_schema
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.schema import json_schema
 from tools import tool_configs
@@ -121,6 +123,43 @@ def _check(configs: Any) -> set[str]:
         checked.add(tool.kind)
     assert wrong == []
     return checked
+
+
+SEQUENCE = validator(REGISTRY.get("task_sequence"))
+PLAYBOOK = jsonschema.Draft202012Validator(playbook_schema(map(REGISTRY.get, KINDS)))
+
+
+def test_whole_playbooks_validate() -> None:
+    jsonschema.Draft202012Validator.check_schema(PLAYBOOK.schema)
+    wrong = []
+    for path in tool_configs.PLAYBOOKS:
+        if path.name not in tool_configs.MEANT_TO_BE_BROKEN | tool_configs.NO_PLAYBOOKS:
+            playbook = yaml.safe_load(path.read_text(encoding="utf-8"))
+            wrong += [f"{path.name}: {error.json_path}: {error.message}" for error in PLAYBOOK.iter_errors(playbook)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"kind": "htp", "url": "http://x"},
+        {"kind": "http"},
+        {"url": "http://x"},
+        {"kind": "playbook", "path": "a", "poll_interval": "often"},
+        [],
+        ["noop"],
+        [{"kind": "http"}],
+        [{"fetch": {"kind": "http"}}],
+        [{"fetch": {"kind": "htp"}}],
+        [{"kind": "noop", "spec": {"policy": {"rules": [{"when": True, "then": {"do": "retyr"}}]}}}],
+    ],
+    ids=str,
+)
+def test_playbook_with_a_broken_tool_does_not_validate(tool: Any) -> None:
+    playbook = {"workflow": [{"step": "start", "tool": {"kind": "noop"}}, {"step": "x", "tool": tool}]}
+    found = [error.json_path for error in PLAYBOOK.iter_errors(playbook)]
+    assert found
+    assert [path for path in found if not path.startswith("$.workflow[1].tool")] == []
 
 
 # ── the same answer as the registry's ───────────────────────────────────────────────────────────
@@ -249,9 +288,8 @@ def test_kind_is_described_by_its_first_sentence_and_types_in_words() -> None:
     ids=str,
 )
 def test_rules_of_a_task_validate(rule: dict[str, Any]) -> None:
-    sequence = validator(REGISTRY.get("task_sequence"))
-    assert sequence.is_valid({"tasks": [{"kind": "noop", "spec": {"policy": {"rules": [rule]}}}]})
-    assert sequence.is_valid({"tool_config": [{"label": {"kind": "noop", "spec": {"policy": {"rules": [rule]}}}}]})
+    assert SEQUENCE.is_valid({"tasks": [{"kind": "noop", "spec": {"policy": {"rules": [rule]}}}]})
+    assert SEQUENCE.is_valid({"tool_config": [{"label": {"kind": "noop", "spec": {"policy": {"rules": [rule]}}}}]})
 
 
 @pytest.mark.parametrize(
@@ -272,4 +310,4 @@ def test_rules_of_a_task_validate(rule: dict[str, Any]) -> None:
 def test_broken_sequences_validate_neither_here_nor_there(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         REGISTRY.prepare("task_sequence", config, tool_context())
-    assert not validator(REGISTRY.get("task_sequence")).is_valid(config)
+    assert not SEQUENCE.is_valid(config)

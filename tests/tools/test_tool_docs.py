@@ -181,6 +181,11 @@ def test_schemas_of_one_and_of_all() -> None:
     assert json.loads(command("noop", "--schema", "--strict").stdout)["additionalProperties"] is False
 
 
+def test_schema_of_a_playbook_knows_every_kind() -> None:
+    schema = json.loads(command("--schema", "--playbook").stdout)
+    assert set(KINDS) <= set(schema["$defs"]["tool"]["properties"]["kind"]["enum"])
+
+
 def test_markdown_of_one_kind_or_of_the_page() -> None:
     assert command("--markdown").stdout == reference_markdown(map(REGISTRY.get, KINDS))
     assert "## noop" in command("noop", "--markdown").stdout

@@ -27,6 +27,7 @@ def tools(
         bool, typer.Option("--schema", help="JSON Schema (2020-12) of the kind, or of all by kind.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="With --schema: unknown fields do not validate.")] = False,
+    playbook: Annotated[bool, typer.Option("--playbook", help="With --schema: one for a whole playbook file.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/tools.md: built-in kinds only.")] = False,
 ) -> None:
     """List the tool kinds of this installation, or show what one takes."""
@@ -42,6 +43,10 @@ def tools(
         from noetl_worker.tools.reference import reference_markdown
 
         typer.echo(reference_markdown(chosen), nl=False)
+    elif schema and playbook:
+        from noetl_worker.tools.playbook_schema import playbook_schema
+
+        typer.echo(json.dumps(playbook_schema(chosen, strict=strict), indent=2, default=str))
     elif schema:
         _print_schemas(chosen, strict=strict, by_kind=kind is None)
     elif kind:
