@@ -1,0 +1,123 @@
+"""F24 and the long run: memory, descriptors and tasks stay where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import Measured
+from faults.scene import Leftovers, Scene, scene
+from faults.test_nats_outage import feeding
+from integration.house import run
+from integration.processes import WorkerProcess
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.dev.wire_form import Issued
+from noetl_worker.models import Dialect
+
+CHUNK = 2_000
+WARM_UP = 12_000
+"""More commands than the worker remembers as finished (10,000): its memory of them is full when the counting begins."""
+
+
+async def run_chunk(home: Scene, count: int = CHUNK) -> None:
+    """No-op commands, all at once, to their end; each ends once."""
+    issued = await home.plane.create_commands([RawCommand("noop") for _ in range(count)])
+    await home.wait_terminal(*(one.event_id for one in issued), timeout_s=60)
+    await home.assert_books(issued, settle_timeout_s=60)
+
+
+async def idle(home: Scene, worker: WorkerProcess) -> tuple[float, Leftovers]:
+    """(resident MB, what it holds) of a worker that has nothing to do."""
+    held = await home.leftovers(worker)
+    return worker.memory_mb()[0], held
+
+
+async def soak(directory: Path, measured: Measured, dialect: Dialect, *, warm_up: int, count: int) -> None:
+    async with scene(directory, dialect) as home:
+        worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_MAX_ACK_PENDING="20000")
+        for _ in range(0, warm_up, CHUNK):
+            await run_chunk(home)
+        before_mb, before = await idle(home, worker)
+        started = time.monotonic()
+        for _ in range(0, count, CHUNK):
+            await run_chunk(home)
+        rate = count / (time.monotonic() - started)
+        after_mb, _ = await idle(home, worker)
+        await home.assert_holds_no_more(worker, before)
+        _, after = await idle(home, worker)
+        await home.stop_all()
+    word = f"{dialect.value}, {count:,} commands"
+    measured("S", f"{word}: more resident memory", after_mb - before_mb, "MB", at_most=5)
+    measured("S", f"{word}: more descriptors (files)", after.files - before.files, "", at_most=0)
+    measured("S", f"{word}: more tasks", (after.tasks or 0) - (before.tasks or 0), "", at_most=0)
+    measured("S", f"{word}: commands a second, NATS and plane on the same cores", rate, "/s")
+
+
+def test_memory_descriptors_and_tasks_stay_over_10_000_commands(tmp_path: Path, measured: Measured) -> None:
+    run(soak(tmp_path, measured, Dialect.PYTHON, warm_up=2_000, count=10_000))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_memory_descriptors_and_tasks_stay_over_100_000_commands(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    run(soak(tmp_path, measured, dialect, warm_up=WARM_UP, count=100_000))
+
+
+# ── F24 ──
+
+
+def slope_mb_per_h(samples: list[tuple[float, float]]) -> float:
+    times, sizes = zip(*samples, strict=True)
+    return statistics.linear_regression(times, sizes).slope * 3600
+
+
+async def steady(directory: Path, measured: Measured, *, span_s: float) -> None:
+    """200 commands a second for `span_s`, after the worker has seen more commands than it remembers."""
+    async with scene(directory) as home:
+        worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_MAX_ACK_PENDING="20000")
+        for _ in range(0, WARM_UP, CHUNK):
+            await run_chunk(home)
+        _, before = await idle(home, worker)
+        issued: list[Issued] = []
+        samples, backlog = [], []
+        began = time.monotonic()
+        async with feeding(home, issued, per_s=200):
+            while time.monotonic() - began < span_s:
+                await asyncio.sleep(min(1.0, span_s / 60))
+                samples.append((time.monotonic() - began, worker.memory_mb()[0]))
+                backlog.append(await home.unsettled())
+        await home.wait_ended(issued, timeout_s=30)
+        await home.assert_books(issued)
+        await home.assert_holds_no_more(worker, before)
+        _, after = await idle(home, worker)
+        await home.stop_all()
+    word = f"{len(issued) / span_s:.0f}/s for {span_s:g} s"
+    measured("F24", f"{word}: memory slope", slope_mb_per_h(samples), "MB/h", at_most=1)
+    measured("F24", f"{word}: more descriptors (files)", after.files - before.files, "", at_most=0)
+    measured("F24", f"{word}: more tasks", (after.tasks or 0) - (before.tasks or 0), "", at_most=0)
+    measured(
+        "F24",
+        f"{word}: median backlog, last quarter",
+        statistics.median(backlog[-len(backlog) // 4 :]),
+        "",
+        at_most=200,
+    )
+
+
+@pytest.mark.steady
+@pytest.mark.timeout(180)
+def test_f24_steady_load_for_a_minute(tmp_path: Path, measured: Measured) -> None:
+    run(steady(tmp_path, measured, span_s=60))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_f24_steady_load_for_ten_minutes(tmp_path: Path, measured: Measured) -> None:
+    run(steady(tmp_path, measured, span_s=600))

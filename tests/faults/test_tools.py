@@ -1,0 +1,195 @@
+"""F17, F19, F20, F21: poison, and tools that do not end, leave processes, flood, run out of memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.conftest import Measured
+from faults.scene import Scene, children_of, scene
+from integration.house import TERMINAL, run
+from integration.processes import until
+from integration.test_pipeline import BAD_NOTIFICATIONS
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.dev.wire_form import Issued
+from noetl_worker.envelope import decode_notification
+from noetl_worker.errors import NotificationError
+from noetl_worker.models import Dialect
+
+ONE_SLOT = {"WORKER_MAX_CONCURRENT": "1"}
+DEADLOCK = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"
+DEADLOCKED_THREAD = (
+    "import threading\nlock = threading.Lock()\nlock.acquire()\n"
+    "thread = threading.Thread(target=lock.acquire)\nthread.start()\nthread.join()"
+)
+
+
+async def run_one(home: Scene, command: RawCommand, *, timeout_s: float = 15.0) -> tuple[Issued, float]:
+    """(the command, seconds from its claim to its terminal event)"""
+    [one] = await home.plane.create_commands([command])
+    await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
+    claimed = time.monotonic()
+    await home.wait_terminal(one.event_id, timeout_s=timeout_s)
+    return one, time.monotonic() - claimed
+
+
+def told(home: Scene, one: Issued) -> str:
+    """Everything that the plane was told of a command's end, as text."""
+    events = home.plane.events_of_command(one.event_id, "call.done", "call.error", "step.exit", *TERMINAL)
+    return json.dumps([[event.result, event.error, event.context] for event in events], default=str)
+
+
+# ── F17 ──
+
+POISON: list[Any] = [
+    *BAD_NOTIFICATIONS,
+    b"[" * 2000 + b"]" * 2000,
+    b'{"a":' * 2000 + b"1" + b"}" * 2000,
+    json.dumps({"execution_id": "x" * 19, "event_id": 1, "command_id": 1, "step": "s"}).encode(),
+    b'{"execution_id": 99999999999999999999, "event_id": 1, "command_id": 1, "step": "s"}',
+    b"x" * 10_000_000,
+    b'{"padding": "' + b"x" * 10_000_000 + b'"}',
+]
+
+
+def test_f17_each_poisonous_message_is_refused_in_less_than_5_ms(measured: Measured) -> None:
+    def time_ms(data: bytes) -> float:
+        started = time.thread_time()  # what else the machine does is not ours
+        with pytest.raises(NotificationError):
+            decode_notification(data)
+        return (time.thread_time() - started) * 1000
+
+    slowest = max(min(time_ms(data) for _ in range(5)) for data in POISON)
+    measured("F17", "slowest of the poisonous messages, 10 MB included", slowest, "ms", at_most=5)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_f17_poison_becomes_dead_letters_and_failed_commands_and_the_worker_goes_on(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        async with scene(tmp_path, dialect, nats_config="max_payload: 16MB\nmax_pending: 64MB") as home:
+            worker = await home.start_process()
+            deep: Any = 1
+            for _ in range(400):
+                deep = [deep]
+            for data in POISON:
+                await home.publish(data)
+            issued = await home.plane.create_commands(
+                [RawCommand("teleport", {}), RawCommand("noop", {"result": deep}), RawCommand("noop")]
+            )
+            await home.wait_ended(issued, timeout_s=20)
+            await home.assert_books(issued)
+            assert home.terminal_events(issued[0].event_id) == ["command.failed"]
+            assert "teleport" in told(home, issued[0])
+            assert home.terminal_events(issued[2].event_id) == ["command.completed"]
+            letters = await home.dead_letters()
+            assert all(letter["reason"].startswith("not a notification") for letter in letters)
+            assert worker.is_running
+            await home.stop_all()
+        measured("F17", f"{dialect.value}: poison without a dead letter", len(POISON) - len(letters), "", exactly=0)
+
+    run(go())
+
+
+# ── F19 ──
+
+ENDLESS = {
+    "shell sleep 1000": RawCommand("shell", {"command": "sleep 1000", "timeout": 1}),
+    "python loop in C": RawCommand("python", {"code": "result = sum(range(10 ** 13))", "timeout": 1}),
+    "python deadlock": RawCommand("python", {"code": DEADLOCK, "timeout": 1}),
+    "python deadlocked thread": RawCommand("python", {"code": DEADLOCKED_THREAD, "timeout": 1}),
+}
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_f19_tool_that_does_not_end_is_killed_at_its_timeout(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        async with scene(tmp_path, dialect) as home:
+            worker = await home.start_process(**ONE_SLOT)
+            warm = [RawCommand("python", {"code": "result = 1"}), RawCommand("shell", {"command": "true"})]
+            issued = [(await run_one(home, command))[0] for command in warm]
+            before = await home.leftovers(worker)
+            took = {}
+            for name, command in ENDLESS.items():
+                one, took[name] = await run_one(home, command)
+                issued.append(one)
+                assert "time" in told(home, one).lower(), told(home, one)
+            after, _ = await run_one(home, RawCommand("noop"))
+            await home.assert_books([*issued, after])
+            await home.assert_holds_no_more(worker, before)
+            await home.stop_all()
+        for name, took_s in took.items():
+            measured("F19", f"{dialect.value}: {name}, timeout 1 s: told after", took_s, "s", at_most=1 + 1)
+
+    run(go())
+
+
+# ── F20 ──
+
+GRANDCHILDREN = "sleep 1000 & (sleep 1001 & sleep 1002 & wait) & wait"
+FLOOD = "yes 0123456789abcdef | head -c 1000000000"
+
+
+def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: Measured) -> None:
+    async def go() -> None:
+        async with scene(tmp_path) as home:
+            worker = await home.start_process(**ONE_SLOT)
+            warm, _ = await run_one(home, RawCommand("shell", {"command": "true"}))
+            before, (_, most_before) = await home.leftovers(worker), worker.memory_mb()
+            many, _ = await run_one(home, RawCommand("shell", {"command": GRANDCHILDREN, "timeout": 1}))
+            await until(lambda: len(children_of(worker.process.pid)) == before.children, "the group's end")
+            quick, took_s = await run_one(home, RawCommand("shell", {"command": "sleep 1003 & echo started"}))
+            flood, _ = await run_one(home, RawCommand("shell", {"command": FLOOD}), timeout_s=40)
+            _, most = worker.memory_mb()
+            closed, _ = await run_one(home, RawCommand("shell", {"command": "exec 0<&-; cat; echo went on"}))
+            assert "went on" in told(home, closed)
+            assert home.terminal_events(flood.event_id) == ["command.completed"]
+            assert "omitted" in told(home, flood) or "truncated" in told(home, flood), told(home, flood)[-500:]
+            await home.assert_books([warm, many, quick, flood, closed])
+            await home.assert_holds_no_more(worker, before)
+            await home.stop_all()
+        measured("F20", "more memory over 1 GB of output", most - most_before, "MB", at_most=32)
+        measured("F20", "a shell that leaves a child behind: told after", took_s, "s", at_most=3)
+
+    run(go())
+
+
+# ── F21 ──
+
+GREEDY = "x = [bytearray(10 ** 7) for _ in range(10 ** 4)]"
+OOM = {
+    "python over its memory_mb": RawCommand("python", {"code": GREEDY, "memory_mb": 200}),
+    "shell over its limit": RawCommand("shell", {"command": f"ulimit -v 300000; python3 -c '{GREEDY}'"}),
+    "killed as by the kernel": RawCommand("shell", {"command": "kill -9 $$"}),
+    "python killed as by the kernel": RawCommand("python", {"code": "import os; os.kill(os.getpid(), 9)"}),
+}
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_f21_process_without_memory_is_told_as_such_and_the_worker_goes_on(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    async def go() -> None:
+        silent = []
+        async with scene(tmp_path, dialect) as home:
+            await home.start_process(**ONE_SLOT)
+            issued = []
+            for name, command in OOM.items():
+                one, _ = await run_one(home, command)
+                issued.append(one)
+                if "memory" not in told(home, one).lower():
+                    silent.append(name)
+            after, _ = await run_one(home, RawCommand("noop"))
+            await home.assert_books([*issued, after])
+            await home.stop_all()
+        assert silent == []
+        measured("F21", f"{dialect.value}: ends whose event does not name memory", len(silent), "", exactly=0)
+
+    run(go())
