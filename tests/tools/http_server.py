@@ -38,6 +38,8 @@ class Seen:
     query: dict[str, list[str]]
     headers: dict[str, str]
     body: bytes
+    client_port: int = 0
+    """The other end of the connection: requests with the same one shared it."""
 
     def param(self, name: str, default: str = "") -> str:
         return self.query.get(name, [default])[0]
@@ -63,7 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(size) if size else self._chunked()
         headers = {name.lower(): value for name, value in self.headers.items()}
-        seen = Seen(self.command, parts.path, parse_qs(parts.query, keep_blank_values=True), headers, body)
+        query = parse_qs(parts.query, keep_blank_values=True)
+        seen = Seen(self.command, parts.path, query, headers, body, self.client_address[1])
         with self.owner.lock:
             self.owner.requests.append(seen)
         route = self.owner.routes.get(parts.path) or getattr(
@@ -215,6 +218,11 @@ class _Handler(BaseHTTPRequestHandler):
         return as_json({"access_token": f"token-{number}", "token_type": "Bearer", "expires_in": lifetime})
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class ToolServer:
     """The server in a thread of its own. `routes` adds endpoints by exact path; `tls` is (certificate, key)."""
 
@@ -225,8 +233,7 @@ class ToolServer:
         self.closing = threading.Event()
         self._counts: Counter[str] = Counter()
         self._scheme = "http" if tls is None else "https"
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
         self._server.handle_error = lambda request, address: None  # type: ignore[method-assign]
         if tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

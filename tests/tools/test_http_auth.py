@@ -87,6 +87,12 @@ def test_auth_objects(server: ToolServer, auth: Any, headers: dict[str, str]) ->
     assert {name: sent.get(name) for name in headers} == headers
 
 
+def test_what_is_sent_is_kept_secret(server: ToolServer) -> None:
+    secrets: set[str] = set()
+    told(server, {"type": "basic", "username": "me", "password": "long-password"}, secrets=secrets)
+    assert base64.b64encode(b"me:long-password").decode() in secrets
+
+
 def test_key_in_the_query_is_sent_and_not_told(server: ToolServer) -> None:
     auth = {"type": "api_key", "token": "hidden-key", "in": "query", "param": "appid"}
     result = run_tool("http", {"url": server.url("/status/200?x=1"), "auth": auth})

@@ -263,6 +263,29 @@ def test_cookies_of_one_command_are_not_sent_by_the_next(server: ToolServer) -> 
     assert asyncio.run(scenario()) == [None, None]
 
 
+def test_commands_of_a_worker_share_a_connection(server: ToolServer) -> None:
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        for _ in range(3):
+            await registry.run_tool("http", {"url": server.url("/echo")}, tool_context(registry=registry))
+        await registry.aclose()
+
+    asyncio.run(scenario())
+    assert len({seen.client_port for seen in server.requests}) == 1
+
+
+def test_hundred_requests_at_once(server: ToolServer) -> None:
+    async def scenario() -> list[Any]:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        calls = [registry.run_tool("http", {"url": server.url(f"/echo?n={n}")}, context) for n in range(100)]
+        results = await asyncio.gather(*calls)
+        await registry.aclose()
+        return [result.data["data"]["query"]["n"] for result in results]
+
+    assert asyncio.run(scenario()) == [[str(number)] for number in range(100)]
+
+
 # ── TLS and proxies ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -291,6 +314,15 @@ def test_request_goes_through_the_proxy(server: ToolServer) -> None:
     result = run_tool("http", {"url": "http://example.invalid/some/page", "proxy": server.url("")})
     assert result.data["data"] == "by proxy"
     assert server.requests[0].headers["host"] == "example.invalid"
+
+
+def test_proxy_of_the_workers_environment(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.routes["/page"] = lambda seen: Answer(200, b'"by proxy"')
+    monkeypatch.setenv("HTTP_PROXY", server.url(""))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert run_tool("http", {"url": "http://example.invalid/page"}).data["data"] == "by proxy"
+    run_tool("http", {"url": server.url("/echo")})
+    assert server.requests[1].headers["host"] == f"127.0.0.1:{server.port}"
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_code_over_the_limit_is_refused(server: ToolServer, tmp_path: Path) -> N
             "deps: 'packages' is not supported; install beforehand and give 'venv_path' or 'sys_path'",
         ),
         ({"code": "1", "deps": {"venv_path": "/no/such"}}, "deps: '/no/such' is no virtual environment of this worker"),
-        ({"code": "1", "env": {"A": None}}, "field 'env' must be an object, not dict"),
+        ({"code": "1", "env": {"A=": 1}}, "env: 'A=' cannot be a variable: no '=' and no NUL character may be in it"),
         ({"code": "1", "cwd": "/no/such"}, "'cwd' '/no/such' is no directory of this worker"),
         (
             {"code": "1", "timeout": "soon"},

@@ -80,10 +80,12 @@ def test_given_directory_is_used_and_kept(run: Run, tmp_path: Path) -> None:
 
 def test_environment_is_scrubbed_and_extended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATS_PASSWORD", "hunter2")
-    result = run(arun_tool("shell", {"command": "env", "env": {"SAMPLE": "x y", "NUMBER": 5}}))
+    result = run(arun_tool("shell", {"command": "env", "env": {"SAMPLE": "x y", "NUMBER": 5, "NONE": None, "L": [1]}}))
     assert "hunter2" not in result.data["stdout"]
     assert "SAMPLE=x y\n" in result.data["stdout"]
     assert "NUMBER=5\n" in result.data["stdout"]
+    assert "L=[1]\n" in result.data["stdout"]
+    assert "NONE" not in result.data["stdout"]
 
 
 def test_empty_command_is_refused(run: Run) -> None:

@@ -36,7 +36,7 @@ class Authorization:
 
 
 class Authorizer:
-    """Turns `auth` into an Authorization; every secret it obtains itself is handed to `context.keep_secret`."""
+    """Turns `auth` into an Authorization; everything secret in it is handed to `context.keep_secret`."""
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -72,10 +72,9 @@ class Authorizer:
                 f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}"
             )
         made = await make(self, values)
-        if made.fetched:
-            context.keep_secret(made.fetched)
         for value in (*made.headers.values(), *made.params.values()):
             _one_line(value, kind)
+            context.keep_secret(value.partition(" ")[2] or value)  # also what only looks encoded: Basic
         return made
 
     async def token(self, alias: str, context: ToolContext) -> str:

@@ -222,7 +222,8 @@ class Call:
                         alias = str(self._context.render("{{ " + expression + " }}"))
                         tokens[alias] = await self._authorizer.token(alias, self._context)
                     value = _TOKEN_CALL.sub(rf"{_TOKENS_NAME}[\1]", value) if tokens else value
-                rendered[name] = self._context.render(value, {_TOKENS_NAME: tokens})
+                render = self._context.render
+                rendered[name] = render(value, {_TOKENS_NAME: tokens}) if tokens else render(value)
             except TemplateError as error:
                 raise TemplateError(f"http: field 'headers': {name}: {error}") from error
         return rendered

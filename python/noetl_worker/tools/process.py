@@ -24,9 +24,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from noetl_worker.errors import ToolError
+from noetl_worker.json_text import dumps
 from noetl_worker.tools.process_watchdog import watchdog
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Finished",
     "Group",
     "base_environment",
+    "environment_text",
     "exit_text",
     "oom_kills",
     "run_process",
@@ -60,6 +62,23 @@ def base_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     kept = {name: value for name, value in source.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
     kept.setdefault("PATH", os.defpath)
     return kept
+
+
+def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
+    """A step's `env` as texts: nulls are left out, true is `true`, lists and objects are JSON.
+
+    Raises:
+        ValueError: a name or value that no environment can hold.
+    """
+    texts: dict[str, str] = {}
+    for name, value in env.items():
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else dumps(value).decode()
+        if not name or "=" in name or "\0" in name or "\0" in text:
+            raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no NUL character may be in it")
+        texts[name] = text
+    return texts
 
 
 def exit_text(exit_code: int) -> str:

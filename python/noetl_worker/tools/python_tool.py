@@ -62,8 +62,8 @@ class PythonConfig:
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or name -> {"key": alias, "service"}: as GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_*
     or PG* variables, and as the global `auth`."""
-    env: dict[str, str] = field(default_factory=dict)
-    """Variables on top of PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH."""
+    env: dict[str, Any] = field(default_factory=dict)
+    """Variables on top of PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
     cwd: str | None = None
     """Where it runs; absent: an empty directory that is removed afterwards."""
     python: str | None = None
@@ -80,6 +80,7 @@ class PythonConfig:
             raise ValueError(f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}")
         if self.max_output_bytes < 1:
             raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
+        process.environment_text(self.env)
 
 
 class PythonTool:
@@ -121,7 +122,8 @@ class PythonTool:
 def _request(
     config: PythonConfig, context: ToolContext, code: str, scratch: str, rights: Granted
 ) -> dict[str, JsonValue]:
-    env = {**process.base_environment(), "TMPDIR": scratch, **_python_path(config.env), **rights.env, **config.env}
+    own = process.environment_text(config.env)
+    env = {**process.base_environment(), "TMPDIR": scratch, **_python_path(own), **rights.env, **own}
     return {
         "code": code,
         "input": {**context.input, **config.input},

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
@@ -44,8 +44,8 @@ class ShellConfig:
     """The shell, run as `<shell> -c <command>`."""
     cwd: str | None = None
     """Where it runs; absent: an empty directory that is removed afterwards."""
-    env: dict[str, str] = field(default_factory=dict)
-    """Variables on top of PATH, HOME, LANG, LC_*, TZ and USER of the worker."""
+    env: dict[str, Any] = field(default_factory=dict)
+    """Variables on top of PATH, HOME, LANG, LC_*, TZ and USER of the worker; a null is left out."""
     timeout: float | None = None
     """Seconds, for all commands together; absent: what the command has left."""
     capture: bool = True
@@ -61,9 +61,7 @@ class ShellConfig:
             raise ValueError("'command' is empty")
         if any("\0" in command for command in commands):
             raise ValueError("'command' has a NUL character in it")
-        for name, value in self.env.items():
-            if not name or "=" in name or "\0" in name or "\0" in value:
-                raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no NUL character may be in it")
+        process.environment_text(self.env)
 
 
 class ShellTool:
@@ -80,7 +78,7 @@ class ShellTool:
         commands = [config.command] if isinstance(config.command, str) else config.command
         timeout_s = time_left(config.timeout, context)
         async with process.scratch_directory() as scratch:
-            env = {**process.base_environment(), "TMPDIR": scratch, **config.env}
+            env = {**process.base_environment(), "TMPDIR": scratch, **process.environment_text(config.env)}
             if shutil.which(config.shell, path=env["PATH"]) is None:
                 raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
             kills = process.oom_kills()
