@@ -110,22 +110,42 @@ class Puller:
         self._wake.set()
 
     async def run(self) -> None:
-        """Pull until cancelled. Open pulls are left to expire: what still arrives is given to `deliver`."""
-        subscription = await self._subscribe()
+        """Pull until cancelled. While paused no pull is open; what is on its way is still given to `deliver`."""
+        subscription: Subscription | None = None
         try:
             while True:
-                self.last_progress = time.monotonic()
-                if self._broken is not None:
-                    await self._mend()
-                await self._refill()
                 self._wake.clear()
+                self.last_progress = time.monotonic()
+                if self._paused:
+                    await self._withdraw(subscription)
+                    subscription = None
+                else:
+                    subscription = subscription or await self._subscribe()
+                    if self._broken is not None:
+                        await self._mend()
+                    await self._refill()
                 await self._sleep()
                 if time.monotonic() - self.last_progress > HEARTBEAT_S:
                     self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
                 self._check_heartbeat()
         finally:
-            if not self._connection.client.is_closed:
+            if subscription is not None and not self._connection.client.is_closed:
                 await subscription.unsubscribe()
+
+    async def _withdraw(self, subscription: Subscription | None) -> None:
+        """Take our open pulls back, by taking their inbox away.
+
+        Else what is given back at a stop comes straight back to us, and the last of it to nobody: it would wait for
+        ack_wait instead of being another worker's at once.
+        """
+        self._pulls.clear()
+        client = self._connection.client
+        if subscription is None or client.is_closed:
+            return
+        try:
+            await (subscription.drain() if self._connection.is_connected else subscription.unsubscribe())
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            log.warning("pulls_not_withdrawn", error=describe(error))
 
     async def _subscribe(self) -> Subscription:
         # No pending limit: the window already bounds what can arrive, and a "slow consumer" drops messages.
