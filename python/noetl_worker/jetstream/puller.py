@@ -143,7 +143,10 @@ class Puller:
         if subscription is None or client.is_closed:
             return
         try:
-            await (subscription.drain() if self._connection.is_connected else subscription.unsubscribe())
+            if self._connection.is_connected:
+                await subscription.drain()  # type: ignore[no-untyped-call]
+            else:  # the server has forgotten us and our pulls already
+                await subscription.unsubscribe()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             log.warning("pulls_not_withdrawn", error=describe(error))
 
