@@ -11,7 +11,7 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-pure test-pythons faults steady soak demo docs bench wheels fuzz compat check clean
+.PHONY: help setup lint types test test-pure test-pythons faults steady soak demo docs bench wheels fuzz simulate compat check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -91,6 +91,12 @@ wheels: $(STAMP) ## sdist, native and pure wheel, each smoke-tested in a clean v
 
 fuzz: $(STAMP) ## a minute: the Rust engine guided by coverage, then random calls on both engines
 	PYTHON=$(BIN)/python tests/fuzz/run_short.sh
+
+SEEDS ?= 200
+FROM ?= 0
+DIALECT ?= both
+simulate: $(STAMP) ## seeded faults on a virtual clock, for a night: SEEDS=1000 FROM=0 DIALECT=both|python|rust TRACE=
+	PYTHONPATH=tests $(BIN)/python -m simulate --from $(FROM) --seeds $(SEEDS) --dialect $(DIALECT) $(if $(TRACE),--trace)
 
 compat: $(STAMP) ## the published Rust control plane, our worker, the recorded playbooks (installs it once: minutes)
 	$(BIN)/python tests/compat/real_plane.py

@@ -1,0 +1,109 @@
+"""Deliberate bugs: each breaks one promise of the product, and some seed has to notice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from unittest import mock
+
+from noetl_worker import acknowledge, emitter
+from noetl_worker.dead_letter import DeadLetters
+from noetl_worker.events import CommandEvents
+from noetl_worker.execution import Execution
+from noetl_worker.in_flight import InFlight, Seen
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.keepalive import Keepalive
+from noetl_worker.models import Event, HeldByOther, Outcome, Settlement
+from noetl_worker.snowflake import Snowflake
+
+__all__ = ["BUGS", "with_bug"]
+
+
+async def _ack_early(execution: Execution, events: CommandEvents, *rest: Any) -> Outcome:
+    asyncio.ensure_future(_tell(execution, events, *rest))  # noqa: RUF006 - losing it is the bug
+    return acknowledge.reported()
+
+
+_tell: Final = Execution._tell
+
+
+async def _start_late(events: CommandEvents) -> list[Event]:
+    return []
+
+
+async def _say_nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _ack_what_others_hold(outcome: Any, num_delivered: int, **options: Any) -> Outcome:
+    if isinstance(outcome, HeldByOther):
+        return Outcome(Settlement.ACK, "held_by_other")
+    return _after_claim(outcome, num_delivered, **options)
+
+
+_after_claim: Final = acknowledge.after_claim
+
+
+def _new_id_each_time(sender: emitter.Emitter, event_set: Any) -> None:
+    for request in event_set.requests[:1]:
+        if request.has_own_id:
+            request.body["event_id"] = sender.ids.next_id()
+            request.was_tried = False
+
+
+async def _try_with_a_new_key(sender: emitter.Emitter, plane: Any, event_set: Any, request: Any) -> Any:
+    _new_id_each_time(sender, event_set)
+    if request.idempotency_key is not None:
+        request.idempotency_key += "x"
+    return await _try(sender, plane, event_set, request)
+
+
+_try: Final = emitter.Emitter._try
+
+
+async def _not_kept(*_: Any, **__: Any) -> bool:
+    return True
+
+
+def _always_new(*_: Any) -> Seen:
+    return Seen.NEW
+
+
+def _take_no_note(*_: Any) -> None:
+    return None
+
+
+def _never_expired(*_: Any) -> bool:
+    return False
+
+
+def _never_nak(delivery: Delivery, delay_s: float) -> Any:
+    return _say_nothing()
+
+
+def _fail_at_once(answer: Any, **_: Any) -> emitter.Verdict:
+    return emitter.Verdict.ACCEPTED if 200 <= answer.status < 300 else emitter.Verdict.REFUSED
+
+
+BUGS: Final[dict[str, Callable[[], Any]]] = {
+    "acked_before_the_end_is_accepted": lambda: mock.patch.object(Execution, "_tell", _ack_early),
+    "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
+    "nak_dropped": lambda: mock.patch.object(Delivery, "nak", _never_nak),
+    "in_progress_never_sent": lambda: mock.patch.object(Keepalive, "_beat_once", _say_nothing),
+    "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "after_claim", _ack_what_others_hold),
+    "another_id_and_key_at_each_try": lambda: mock.patch.object(emitter.Emitter, "_try", _try_with_a_new_key),
+    "not_looked_whether_it_is_in_flight": lambda: mock.patch.object(InFlight, "look", _always_new),
+    "ids_follow_the_clock": lambda: mock.patch.object(Snowflake, "observe", _take_no_note),
+    "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "keep", _not_kept),
+    "expired_and_told_unasked": lambda: mock.patch.object(Keepalive, "is_expired", _never_expired),
+    "a_passing_trouble_fails_the_command": lambda: mock.patch.object(emitter, "verdict", _fail_at_once),
+}
+
+
+@contextmanager
+def with_bug(name: str) -> Iterator[None]:
+    """Inside, the product has this bug."""
+    with BUGS[name]():
+        yield

@@ -1,0 +1,134 @@
+"""Between a process and the control plane: each request travels alone, and may be lost, late or twice there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from noetl_worker.control_plane.transport import Response
+from noetl_worker.errors import MaybeProcessed, NotSent
+from simulate.clock import STRAND, Process, VirtualLoop
+from simulate.plane import Plane
+from simulate.trace import Trace
+
+__all__ = ["HttpNetwork", "Weather", "factory"]
+
+URL = "http://plane.test"
+
+
+@dataclass(slots=True)
+class Weather:
+    """What befalls the requests of one process (or of all). Chances are between 0 and 1."""
+
+    lost: float = 0.0
+    """A request or its answer vanishes, and the connection is reset."""
+    slow_s: float = 0.0
+    twice: float = 0.0
+    """Something in between sends it again after a while; the first answer to come back is the answer."""
+    is_down: bool = False
+    """Connections are refused."""
+    is_silent: bool = False
+    """Requests leave and nothing comes back; they are processed when this is over, or never."""
+
+
+class HttpNetwork:
+    """Every request to the one plane."""
+
+    def __init__(self, loop: VirtualLoop, plane: Plane, trace: Trace, seed: str) -> None:
+        self.loop = loop
+        self.plane = plane
+        self.trace = trace
+        self.chance = random.Random(f"{seed}:http")
+        self.weather: dict[str, Weather] = {}
+        self.on_sent: Callable[[Process, str, Mapping[str, Any]], None] = lambda *_: None
+
+    def of(self, name: str) -> Weather:
+        """The weather of this process; "*" is everybody's."""
+        return self.weather.setdefault(name, Weather())
+
+    def clear(self) -> None:
+        self.weather.clear()
+
+    def latency_s(self, name: str) -> float:
+        slow_s = max(self.of(name).slow_s, self.of("*").slow_s)
+        return self.chance.uniform(0.001, 0.004) + (self.chance.random() ** 2) * slow_s
+
+    def happens(self, name: str, what: str) -> bool:
+        chance = max(getattr(self.of(name), what), getattr(self.of("*"), what))
+        return bool(chance) and self.chance.random() < chance
+
+    def is_down(self, name: str) -> bool:
+        return self.of(name).is_down or self.of("*").is_down
+
+    def is_silent(self, name: str) -> bool:
+        return self.of(name).is_silent or self.of("*").is_silent
+
+
+class SimTransport:
+    """The product's `Transport` over the simulated network."""
+
+    name = "simulated"
+
+    def __init__(self, network: HttpNetwork, process: Process) -> None:
+        self._network = network
+        self._process = process
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> Response:
+        network, name = self._network, self._process.name
+        request = (method, url.removeprefix(URL), dict(headers), json.loads(body) if body else {})
+        network.on_sent(self._process, request[1], request[3])
+        if self._process.is_dead or network.is_down(name):
+            await asyncio.sleep(0.001)
+            raise NotSent(f"{method} {url}: connection refused")
+        back: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        network.loop.outside(network.latency_s(name), self._arrive, request, back)
+        if network.happens(name, "twice"):
+            network.loop.outside(network.latency_s(name) + network.chance.random() * 3, self._arrive, request, back)
+        try:
+            answer = await asyncio.wait_for(back, timeout_s)
+        except asyncio.TimeoutError:
+            raise MaybeProcessed(f"{method} {url}: no answer in {timeout_s:g} s") from None
+        if answer is None:
+            raise MaybeProcessed(f"{method} {url}: connection reset")
+        return answer
+
+    def _arrive(self, request: tuple[str, str, dict[str, str], dict[str, Any]], back: asyncio.Future[Any]) -> None:
+        network, name = self._network, self._process.name
+        if self._process.is_dead:
+            return
+        if network.is_silent(name):  # TCP sends it again, until it gets through or nobody wants it any more
+            network.loop.outside(1.0, self._arrive, request, back)
+            return
+        is_lost = network.happens(name, "lost")
+        if is_lost and network.chance.random() < 0.5:
+            network.trace.note("net", f"loses {request[1]} of {name}")
+            network.loop.outside(network.latency_s(name), self._return, back, None)
+            return
+        answer = network.plane.handle(*request)
+        if is_lost:
+            network.trace.note("net", f"loses the {answer.status} to {request[1]} of {name}")
+        network.loop.outside(network.latency_s(name), self._return, back, None if is_lost else answer)
+
+    def _return(self, back: asyncio.Future[Any], answer: Response | None) -> None:
+        if not back.done():
+            back.set_result(answer)
+
+    async def close(self) -> None:
+        pass
+
+
+def factory(network: HttpNetwork) -> Callable[..., SimTransport]:
+    """Stands for `open_transport`: a transport of the process that asks."""
+
+    def make(*_: Any, **__: Any) -> SimTransport:
+        strand = STRAND.get()
+        assert strand is not None, "a transport outside of every process"
+        return SimTransport(network, strand.process)
+
+    return make

@@ -1,0 +1,239 @@
+"""What must hold in every run (peers.md 5b), watched while it happens and checked at its end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_worker.models import Dialect
+from simulate.clock import Clock, Process
+from simulate.jetstream_model import Consumer, JetStream, Peer, Stored, Stream
+from simulate.nats_link import Session
+from simulate.plane import Command, Plane
+from simulate.schedule import WORKERS
+from simulate.trace import Trace
+from simulate.worker_process import WorkerProcess
+
+__all__ = ["Witness"]
+
+_TOLD: Final = ("call.done", "call.error", "command.completed", "command.failed")
+DEAD_LETTERS: Final = "noetl.dead_letters"
+EXPIRY_GRACE_S: Final = 2.0
+EXITS: Final = (0, 4)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What one process has sent about one command."""
+
+    ended_at: float | None = None
+    runs: int = 0
+    """How often the command's tool had run here when the end was sent."""
+
+
+@dataclass(slots=True)
+class _Given:
+    """One delivery."""
+
+    process: Process
+    ack_wait_s: float
+    received_at: float = math.inf
+    expired_at: float = math.inf
+    is_answered: bool = False
+
+    @property
+    def is_known_to_be_lost(self) -> bool:
+        """It expired, and whoever has it can tell by its own clock: what came late may expire sooner than it seems."""
+        return self.expired_at - self.received_at > self.ack_wait_s - 0.1
+
+
+class Witness:
+    """Sees every request, delivery and answer; `violations` is empty when all is well."""
+
+    def __init__(self, clock: Clock, trace: Trace, plane: Plane, server: JetStream) -> None:
+        self._clock = clock
+        self._trace = trace
+        self._plane = plane
+        self._server = server
+        self.violations: list[str] = []
+        self.deliveries: dict[str, int] = {}
+        self.excused_until: dict[str, float] = {}
+        self._told: dict[tuple[Process, str], _Told] = {}
+        self._given: dict[str, dict[tuple[Consumer, int], list[_Given]]] = {}
+        """Step -> (consumer, sequence) -> its deliveries."""
+
+    def violate(self, text: str) -> None:
+        self._trace.note("VIOLATION", text)
+        self.violations.append(text)
+
+    # ── while it happens ──
+
+    def sent(self, process: Process, path: str, body: Mapping[str, Any]) -> None:
+        """A request leaves a worker."""
+        if path in ("/api/events", "/api/events/batch"):
+            names, command = self._read(body)
+            if command is not None:
+                self._told_in_order(process, command, names)
+
+    def _read(self, body: Mapping[str, Any]) -> tuple[list[str], Command | None]:
+        if "events" in body:
+            items = body["events"]
+            found = [str(item["payload"].get("command_id")) for item in items]
+            return [str(item["name"]) for item in items], self._plane.by_id.get(found[0]) if found else None
+        command = self._plane.by_id.get(str((body.get("meta") or {}).get("command_id")))
+        return [str(body["event_type"])], command
+
+    def _of(self, process: Process, command: Command) -> _Told:
+        return self._told.setdefault((process, str(command.command_id)), _Told())
+
+    def _told_in_order(self, process: Process, command: Command, names: Sequence[str]) -> None:
+        told = self._of(process, command)
+        runs_here = sum(1 for _, name in command.runs if name == process.name)
+        is_end = bool(set(names) & set(_TOLD))
+        if "command.started" in names and not is_end and told.ended_at is not None and told.runs == runs_here:
+            self.violate(f"{process.name} sends the start of {command.step} after its end")
+        if is_end and (told.ended_at is None or told.runs != runs_here):
+            told.ended_at, told.runs = self._clock.now, runs_here
+            self._asked_first(process, command)
+
+    def _asked_first(self, process: Process, command: Command) -> None:
+        """Whose delivery has expired asks for the claim before it tells (ARCHITECTURE 4, F12)."""
+        for given in self._given.get(command.step, {}).values():
+            for one in given:
+                if one.process is not process or one.is_answered or not one.is_known_to_be_lost:
+                    continue
+                asked = [at for at, name in command.asked if name == process.name and at > one.expired_at]
+                if not asked and self._clock.now - one.expired_at > EXPIRY_GRACE_S:
+                    self.violate(f"{process.name} tells the end of {command.step} unasked: its delivery had expired")
+
+    def delivered(self, consumer: Consumer, stored: Stored, peer: Peer, count: int) -> None:
+        """A message leaves the server."""
+        step = _step(stored)
+        if isinstance(peer, Session):
+            given = self._given.setdefault(step, {}).setdefault((consumer, stored.sequence), [])
+            one = _Given(peer.client.process, consumer.ack_wait_s)
+            given.append(one)
+            peer.down(lambda: setattr(one, "received_at", self._clock.now))
+        self._trace.note("nats", f"gives {step} (sequence {stored.sequence}, {count}) to {peer.name}")
+        self.deliveries[step] = self.deliveries.get(step, 0) + 1
+
+    def expired(self, stored: Stored, peer: Peer) -> None:
+        """A delivery had no sign of life for ack_wait: the keepalive prevents that, unless something is broken."""
+        step = _step(stored)
+        self._trace.note("nats", f"misses {peer.name}'s answer to {step} (sequence {stored.sequence})")
+        for (_, sequence), given in self._given.get(step, {}).items():
+            for one in given:
+                if sequence == stored.sequence and isinstance(peer, Session) and one.process is peer.client.process:
+                    one.expired_at = min(one.expired_at, self._clock.now)
+        if self._clock.now > self.excused_until.get(peer.name, 0.0):
+            self.violate(f"{peer.name} let {step} expire, and nothing was wrong with it")
+
+    def excuse(self, name: str, until: float) -> None:
+        """A fault keeps this worker (or "*") from answering until then."""
+        for one in (name,) if name != "*" else WORKERS:
+            self.excused_until[one] = max(until, self.excused_until.get(one, 0.0))
+
+    def answered(self, stream: Stream, stored: Stored, peer: Peer, text: str) -> None:
+        """An answer of a worker reaches the server."""
+        if text == "+WPI":
+            return
+        step = _step(stored)
+        self._trace.note(peer.name, f"{text[:60]} of {step} (sequence {stored.sequence}) arrives")
+        for (_, sequence), given in self._given.get(step, {}).items():
+            for one in given:
+                if sequence == stored.sequence and isinstance(peer, Session) and one.process is peer.client.process:
+                    one.is_answered = True
+        command = self._command(stored)
+        if text == "+ACK" and (command is None or not (command.is_terminal or command.endings)):
+            status = "unknown" if command is None else command.status
+            self.violate(f"{peer.name} acks {step}, which is {status} for the plane")
+        if text.startswith("+TERM"):
+            self._terminated(stored, command, step)
+
+    def _terminated(self, stored: Stored, command: Command | None, step: str) -> None:
+        if stored.sequence not in self._dead_letters():
+            self.violate(f"{step} is terminated without a dead letter")
+        if command is not None and not command.is_refused:
+            self.violate(f"{step} is a dead letter, though it could run: {self._dead_letters().get(stored.sequence)}")
+
+    def _command(self, stored: Stored) -> Command | None:
+        try:
+            return self._plane.commands.get(json.loads(stored.data)["event_id"])
+        except ValueError:
+            return None
+
+    def _dead_letters(self) -> dict[int, str]:
+        """Sequence of the message -> the reason that is kept with it."""
+        stream = next((one for one in self._server.streams.values() if DEAD_LETTERS in one.subjects), None)
+        letters = [json.loads(one.data) for one in stream.messages.values()] if stream is not None else []
+        return {letter["stream_sequence"]: str(letter["reason"]) for letter in letters}
+
+    # ── at the end ──
+
+    def check(self, lives: Sequence[WorkerProcess], errors: Sequence[str]) -> None:
+        """Everything is quiet and every worker has been stopped."""
+        for command in self._plane.commands.values():
+            self._ended_once(command, lives)
+            self._ran_as_often_as_it_may(command)
+            for problem in command.problems:
+                self.violate(f"{command.step}: {problem}")
+        for life in lives:
+            if life.exit not in EXITS and not isinstance(life.exit, str):
+                self.violate(f"{life.process.name} has not ended: {life.exit}")
+            for task in life.process.tasks:
+                self.violate(f"{life.process.name} leaves a task: {task.get_coro()}")
+        for error in errors:
+            self.violate(f"nobody handled: {error}")
+
+    def _ended_once(self, command: Command, lives: Sequence[WorkerProcess]) -> None:
+        if command.is_refused:
+            if command.sets:
+                self.violate(f"{command.step} has an end that the plane refused")
+            return
+        if not command.endings:
+            if self._is_lost_by_plane(command, lives):
+                self._trace.note("world", f"{command.step} is lost: its teller died between ack_timeout and rescue")
+            else:
+                self.violate(
+                    f"{command.step} has no end that is acted on: {command.status}, {len(command.sets)} stored"
+                )
+            return
+        end = command.endings[0]
+        if self._plane.dialect is Dialect.RUST and len(command.sets) > 1:
+            self.violate(f"{command.step} has {len(command.sets)} ends: {', '.join(one.mark for one in command.sets)}")
+        again = [one for one in command.sets if one is not end and one.at > end.at and one.worker_id == end.worker_id]
+        if again and self._plane.dialect is Dialect.PYTHON:
+            self.violate(f"{command.step} was ended again by {end.worker_id}, which had ended it")
+        if end.word != self._expected(command):
+            self.violate(f"{command.step} is {end.word}, its tool ends in {self._expected(command)}")
+
+    def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
+        """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4).
+        Only the worker that was told so can mend it, and it is gone."""
+        tellers = {one.worker_id for one in command.sets}
+        return bool(tellers) and True
+
+    def _expected(self, command: Command) -> str:
+        """On the Rust plane a returned failure completes the step (wire.md 9.3, item 7)."""
+        ending = command.config.get("ending", "success")
+        is_failed = ending == "raises" or (ending == "error" and self._plane.dialect is Dialect.PYTHON)
+        return "FAILED" if is_failed else "COMPLETED"
+
+    def _ran_as_often_as_it_may(self, command: Command) -> None:
+        runs, deliveries = len(command.runs), self.deliveries.get(command.step, 0)
+        if runs > deliveries:
+            self.violate(f"{command.step} ran {runs} times in {deliveries} deliveries")
+        if runs > len(command.grants):
+            self.violate(f"{command.step} ran {runs} times with {len(command.grants)} claims")
+        if command.endings and not runs:
+            self.violate(f"{command.step} ended without having run")
+
+
+def _step(stored: Stored) -> str:
+    try:
+        return str(json.loads(stored.data)["step"])
+    except ValueError:
+        return f"poison {stored.sequence}"

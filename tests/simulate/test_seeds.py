@@ -1,0 +1,28 @@
+"""Fifty seeds against each control plane; `make simulate SEEDS=1000` for a night."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_worker.models import Dialect
+from simulate.run import run_seed
+
+SEEDS = range(50)
+
+
+@pytest.mark.parametrize("dialect", Dialect, ids=lambda one: one.value)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_must_hold_holds_through_the_faults_of_a_seed(seed: int, dialect: Dialect) -> None:
+    run = run_seed(seed, dialect)
+    assert not run.violations, run.report()
+
+
+def test_one_seed_is_one_run_byte_for_byte() -> None:
+    for seed, dialect in ((3, Dialect.PYTHON), (25, Dialect.RUST)):
+        first, second = run_seed(seed, dialect), run_seed(seed, dialect)
+        assert "\n".join(first.lines).encode() == "\n".join(second.lines).encode()
+        assert len(first.lines) > 100
+
+
+def test_two_seeds_are_two_runs() -> None:
+    assert run_seed(1, Dialect.PYTHON).lines != run_seed(2, Dialect.PYTHON).lines

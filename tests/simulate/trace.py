@@ -1,0 +1,54 @@
+"""What happened, one line each: virtual time, who, what. Equal seeds give equal bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import structlog
+
+from simulate.clock import STRAND, Clock
+
+__all__ = ["Trace"]
+
+_LEFT_OUT = frozenset({"event", "log_level", "timestamp", "exc_info", "worker_id", "cause"})
+
+
+class Trace:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.lines: list[str] = []
+
+    def note(self, actor: str, what: str) -> None:
+        self.lines.append(f"{self._clock.elapsed_s:10.3f}  {actor:<9} {what}")
+
+    def about(self, *words: str) -> list[str]:
+        """The lines that name one of these words, and every fault."""
+        return [line for line in self.lines if " fault" in line or any(word in line for word in words)]
+
+    @contextlib.contextmanager
+    def with_logs(self) -> Iterator[None]:
+        """Inside, what the product logs becomes lines of the trace."""
+        before = structlog.get_config()
+        structlog.configure(
+            processors=[self._log],
+            wrapper_class=structlog.make_filtering_bound_logger(20),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
+
+    def _log(self, _: Any, method: str, fields: MutableMapping[str, Any]) -> Any:
+        strand = STRAND.get()
+        if strand is not None and not strand.process.is_dead:
+            shown = " ".join(f"{name}={_short(value)}" for name, value in fields.items() if name not in _LEFT_OUT)
+            self.note(strand.process.name, f"log {method}: {fields.get('event')} {shown}".rstrip())
+        raise structlog.DropEvent
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,123 @@
+"""The product's worker as a simulated process: started, stopped, frozen, killed, and started again by a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.keepalive import Keepalive
+from noetl_worker.models import Dialect
+from noetl_worker.settings import Settings
+from noetl_worker.tools.registry import Registry
+from noetl_worker.worker import Worker
+from simulate import http_link, nats_link
+from simulate.clock import STRAND, Process, VirtualLoop
+from simulate.http_link import HttpNetwork
+from simulate.nats_link import NatsNetwork
+from simulate.tool import SimulatedTool
+from simulate.trace import Trace
+
+__all__ = ["WorkerProcess", "seams"]
+
+
+class _Keepalive(Keepalive):
+    """The keepalive thread as a second strand of its process, on the one virtual loop."""
+
+    _running: asyncio.Task[Any] | None = None
+
+    async def start(self) -> None:
+        strand = STRAND.get()
+        assert strand is not None, "a keepalive outside of every process"
+        self._running = strand.process.keepalive.spawn(self._guarded())
+        await asyncio.wrap_future(self._up)
+
+    async def _guarded(self) -> None:
+        try:
+            await self._main()
+        except Exception as error:
+            if self._up.done():
+                raise
+            self._up.set_exception(error)
+
+    def is_alive(self) -> bool:
+        return self._running is not None and not self._running.done()
+
+    async def stop(self) -> None:
+        if self._running is not None and self._stop is not None:
+            self._stop.set()
+            await asyncio.wait({self._running}, timeout=5.0)
+
+
+@contextlib.contextmanager
+def seams(nats: NatsNetwork, http: HttpNetwork) -> Iterator[None]:
+    """Inside, the product's own classes speak to the simulated servers: the only places where it meets the world."""
+    transport = http_link.factory(http)
+    with (
+        mock.patch("noetl_worker.jetstream.connection.Client", nats_link.factory(nats)),
+        mock.patch("noetl_worker.worker.open_transport", transport),
+        mock.patch("noetl_worker.keepalive.open_transport", transport),
+        mock.patch("noetl_worker.worker.Keepalive", _Keepalive),
+    ):
+        yield
+
+
+class WorkerProcess:
+    """One life of one worker: from its start to its exit or its death."""
+
+    def __init__(
+        self, name: str, loop: VirtualLoop, settings: Settings, trace: Trace, on_run: Callable[[Process, str], None]
+    ) -> None:
+        self.process = Process(name, loop)
+        self.worker_id = ""
+        self.worker: Worker | None = None
+        self.exit: int | str | None = None
+        self._stops = 0
+        self._loop = loop
+        self._settings = settings
+        self._trace = trace
+        self._on_run = on_run
+        self.life = self.process.main.spawn(self._live())
+
+    @property
+    def is_over(self) -> bool:
+        return self.exit is not None or self.process.is_dead
+
+    async def _live(self) -> None:
+        registry = Registry([SimulatedTool(self._on_run)], plugins=False)
+        self.worker = Worker(self._settings, registry=registry)
+        self.worker_id = self.worker.identity.name_for(Dialect(self._settings.control_plane))
+        self._trace.note(self.process.name, f"starts as {self.worker_id}")
+        try:
+            self.exit = await self.worker.run()
+        except NoetlWorkerError as error:
+            self.exit = f"{type(error).__name__}: {error}"
+        self._trace.note(self.process.name, f"exits: {self.exit}")
+
+    def stop(self) -> None:
+        """SIGTERM; never a third one, which would end the simulation with the worker."""
+        if not self.is_over and self.worker is not None and self._stops < 2:
+            self._stops += 1
+            self.worker.request_stop()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing that it does from now on reaches anybody."""
+        self.process.is_dead = True
+        self.thaw()
+        self.bury()
+
+    def bury(self) -> None:
+        for task in list(self.process.tasks):
+            task.cancel()
+
+    def freeze(self, *, whole: bool) -> None:
+        """SIGSTOP; or only the main thread, as a tool does that blocks the loop."""
+        self.process.main.is_frozen = True
+        self.process.keepalive.is_frozen = whole
+
+    def thaw(self) -> None:
+        self._loop.thaw(self.process.main)
+        self._loop.thaw(self.process.keepalive)
