@@ -19,7 +19,18 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools import duckdb_files
 from noetl_worker.tools.duckdb_secrets import DuckdbSecret
 
-__all__ = ["EXTENSION_DIRECTORY", "MEMORY_LIMIT", "Opening", "Threads", "Work", "library", "load_extension"]
+__all__ = [
+    "EXTENSION_DIRECTORY",
+    "EXTENSION_REPOSITORY",
+    "MEMORY_LIMIT",
+    "Opening",
+    "Stepwise",
+    "Threads",
+    "Work",
+    "library",
+    "load_extension",
+    "opened",
+]
 
 T = TypeVar("T")
 
@@ -70,27 +81,90 @@ class Work(Generic[T]):
 
     def run(self) -> T:
         duckdb = library()
-        connection = self._connected(duckdb)
-        self._connection = connection
+        connection = self._connection = opened(duckdb, self._opening, self._stopped)
         try:
             with contextlib.closing(connection):
-                _set_up(duckdb, connection, self._opening)
                 return self._body(duckdb, connection, self)
         finally:
             self._connection = None
 
-    def _connected(self, duckdb: Any) -> Any:
-        opening, waited_s, pause_s = self._opening, 0.0, _LOCK_AGAIN_S[0]
-        while True:
-            try:
-                return duckdb.connect(opening.database, read_only=opening.read_only)
-            except duckdb.Error as error:
-                text = f"Failed to open database {opening.database!r}: {error}"
-                if "lock" not in str(error).lower():
-                    raise ToolError(text, kind="connection", retryable=True) from error
-                if waited_s >= _LOCK_WAIT_S or self._stopped.wait(pause_s):
-                    raise ToolError(text, kind="db_lock", retryable=True) from error
-            waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
+
+def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Any:
+    """A connection with everything of `opening` set up; waits for a file that another process has locked.
+
+    Raises:
+        ToolError: connection, or db_lock (both retryable).
+        ConfigurationError: a setting, an extension or a secret that is refused.
+    """
+    connection = _connected(duckdb, opening, stopped)
+    try:
+        _set_up(duckdb, connection, opening)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected(duckdb: Any, opening: Opening, stopped: threading.Event) -> Any:
+    waited_s, pause_s = 0.0, _LOCK_AGAIN_S[0]
+    while True:
+        try:
+            return duckdb.connect(opening.database, read_only=opening.read_only)
+        except duckdb.Error as error:
+            text = f"Failed to open database {opening.database!r}: {error}"
+            if "lock" not in str(error).lower():
+                raise ToolError(text, kind="connection", retryable=True) from error
+            if waited_s >= _LOCK_WAIT_S or stopped.wait(pause_s):
+                raise ToolError(text, kind="db_lock", retryable=True) from error
+        waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
+
+
+class Stepwise:
+    """A DuckDB that is used step by step from the event loop, each step in one thread of its own.
+
+    `async with Stepwise(opening) as steps: await steps.do(lambda connection: ...)`. A cancelled step is interrupted,
+    and has ended before the cancellation goes on.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._stopped = threading.Event()
+        self._connection: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb-steps")
+
+    async def __aenter__(self) -> Stepwise:
+        try:
+            await self._in_thread(self._open)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        try:
+            if self._connection is not None:
+                await self._in_thread(self._connection.close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def do(self, step: Callable[[Any], T]) -> T:
+        return await self._in_thread(lambda: step(self._connection))
+
+    def interrupt(self) -> None:
+        self._stopped.set()
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def _open(self) -> None:
+        self._connection = opened(library(), self._opening, self._stopped)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.shield(_interrupt(self, running))
+            raise
 
 
 class Threads:
@@ -124,7 +198,7 @@ class Threads:
             self._threads = None
 
 
-async def _interrupt(work: Work[Any], running: asyncio.Future[Any]) -> None:
+async def _interrupt(work: Work[Any] | Stepwise, running: asyncio.Future[Any]) -> None:
     """Interrupt until the thread has ended: an interrupt between two statements is lost."""
     while not running.done():
         work.interrupt()

@@ -20,7 +20,7 @@ from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres_pool import MAX_SIZE, Pools
 
-__all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool"]
+__all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool", "session_settings"]
 
 POOL_SIZE: Final = "NOETL_WORKER_POSTGRES_POOL_SIZE"
 """Variable: connections to one address at most; 1 or more."""
@@ -133,7 +133,7 @@ class PostgresTool:
         psycopg = library()
         text = sql.script_of(config.query, config.query_b64)
         began = time.monotonic()
-        async with self.pools.connection(address, _session(psycopg, config.schema, timeout_s)) as connection:
+        async with self.pools.connection(address, session_settings(config.schema, timeout_s)) as connection:
             try:
                 data = await _execute(psycopg, connection, text, config)
             except psycopg.Error as error:
@@ -158,8 +158,8 @@ def _pool_size() -> int:
     return int(text)
 
 
-def _session(psycopg: Any, schema: str | None, timeout_s: float | None) -> str:
-    """The settings that a command starts with.
+def session_settings(schema: str | None, timeout_s: float | None) -> str:
+    """The SET statements that a command starts with.
 
     The server's own timeout is for a worker that is gone: the next power of two seconds above ours, so that commands
     with nearly the same time left find a connection that is set already.
@@ -169,7 +169,7 @@ def _session(psycopg: Any, schema: str | None, timeout_s: float | None) -> str:
         server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
         settings.append(f"SET statement_timeout = {server_ms}; ")
     if schema:
-        settings.append(f"SET search_path TO {psycopg.sql.Identifier(schema).as_string(None)}; ")
+        settings.append(f"SET search_path TO {library().sql.Identifier(schema).as_string(None)}; ")
     return "".join(settings)
 
 

@@ -38,6 +38,8 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "duckdb": "noetl_worker.tools.duckdb:DuckdbTool",
     "ducklake": "noetl_worker.tools.ducklake:DucklakeTool",
     "postgres": "noetl_worker.tools.postgres:PostgresTool",
+    "transfer": "noetl_worker.tools.transfer:TransferTool",
+    "snowflake": "noetl_worker.tools.snowflake:SnowflakeTool",
     "nats": "noetl_worker.tools.nats_tool:NatsTool",
     "artifact": "noetl_worker.tools.artifact:ArtifactTool",
     "result_fetch": "noetl_worker.tools.result_fetch:ResultFetchTool",
@@ -49,6 +51,7 @@ _KIND_ALIASES: Final[Mapping[str, str]] = {
     "playbooks": "playbook",
     "pipeline": "task_sequence",
     "secret_manager": "secrets",
+    "snowflake_transfer": "transfer",
 }
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,309 @@
+"""Kind `snowflake`: SQL in Snowflake through its own connector (tools.md 2.7)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, TypeVar
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools import sql
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.postgres_address import credential_data
+
+__all__ = ["Session", "SnowflakeConfig", "SnowflakeTool", "connection_settings", "duckdb_type", "library", "session"]
+
+T = TypeVar("T")
+
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "account": ("sf_account", "account"),
+    "user": ("sf_user", "user", "username"),
+    "password": ("sf_password", "password"),
+    "private_key": ("sf_private_key", "private_key"),
+    "private_key_passphrase": ("sf_private_key_passphrase", "private_key_passphrase"),
+    "token": ("sf_token", "token"),
+    "authenticator": ("sf_authenticator", "authenticator"),
+    "warehouse": ("sf_warehouse", "warehouse"),
+    "database": ("sf_database", "database"),
+    "schema": ("sf_schema", "schema"),
+    "role": ("sf_role", "role"),
+}
+_DEFAULTS: Final = {"warehouse": "COMPUTE_WH", "schema": "PUBLIC"}
+_TIMEOUTS: Final = frozenset({604, 630})
+"""Error numbers of a statement that Snowflake ended after its time."""
+_FIXED, _REAL, _DATE, _TIME, _BOOLEAN, _BINARY = 0, 1, 3, 12, 13, 11
+_JSON: Final = frozenset({5, 9, 10, 14, 15})
+_NAMES: Final[Mapping[int, str]] = {
+    _REAL: "DOUBLE",
+    _DATE: "DATE",
+    4: "TIMESTAMP",
+    6: "TIMESTAMP WITH TIME ZONE",
+    7: "TIMESTAMP WITH TIME ZONE",
+    8: "TIMESTAMP",
+    _BINARY: "BLOB",
+    _TIME: "TIME",
+    _BOOLEAN: "BOOLEAN",
+    **dict.fromkeys(_JSON, "JSON"),
+}
+_STOP_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SnowflakeConfig:
+    """Run SQL in Snowflake; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
+    statement_count}, and `truncated: true` when rows were left out.
+
+    One session for all statements (USE and ALTER SESSION hold for the ones after them), each a transaction of its own
+    unless the text has BEGIN and COMMIT; the first that fails ends the command. NUMBER with decimals is exact text,
+    VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY base64. Each command signs in anew.
+
+    differs-from-upstream: both workers answer {statement_0: ..., statement_1: ...} and go on after a failure.
+    """
+
+    query: str | list[str] | None = None
+    """SQL text of one or more statements, or a list of them; Snowflake's connector splits them."""
+    query_b64: str | list[str] | None = None
+    """The same as base64 of UTF-8; it is not rendered."""
+    params: dict[str, Any] | list[Any] = field(default_factory=list)
+    """Values of the place holders of the last statement: a list for `%s`, an object for `%(name)s`."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential of type snowflake, or an object with its data; fields written here win over it."""
+    account: str | None = None
+    """Account identifier, `ORG-ACCOUNT`. Required, here or in the credential."""
+    user: str | None = None
+    """User. Required, here or in the credential."""
+    password: str | None = None
+    """Password, better kept in a credential."""
+    private_key: str | None = None
+    """Private key (PEM) for key-pair authentication, instead of a password."""
+    private_key_passphrase: str | None = None
+    """Passphrase of an encrypted `private_key`."""
+    token: str | None = None
+    """OAuth or programmatic access token, with `authenticator`."""
+    authenticator: str | None = None
+    """How to sign in: the connector's word (oauth, programmatic_access_token, ...); absent: password or key pair."""
+    warehouse: str | None = None
+    """Warehouse; absent: COMPUTE_WH."""
+    database: str | None = None
+    """Database."""
+    schema: str | None = None
+    """Schema; absent: PUBLIC."""
+    role: str | None = None
+    """Role; absent: the user's own."""
+    as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
+    max_rows: int = sql.MAX_ROWS
+    """Rows kept of the last statement; more are left out and marked by `truncated`."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left. Snowflake ends the statement by then, too."""
+
+    def __post_init__(self) -> None:
+        sql.script_of(self.query, self.query_b64)
+        if self.max_rows < 1:
+            raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
+
+
+class SnowflakeTool:
+    """A session for each command, in a thread of its own; a cancelled command closes it, which ends its statement."""
+
+    kind: ClassVar[str] = "snowflake"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = SnowflakeConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS_B64, "username": "user", "parameters": "params"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
+    side_effecting: ClassVar[bool] = True
+
+    async def run(self, config: SnowflakeConfig, context: ToolContext) -> ToolResult:
+        timeout_s = time_left(config.timeout, context)
+        settings = await connection_settings(self.kind, config, context, timeout_s)
+        try:
+            return ToolResult.success(await asyncio.wait_for(self._run(config, settings), timeout_s))
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(timeout_s or 0.0)
+        except ToolError as error:
+            if error.kind == "timeout":
+                return ToolResult.timed_out(timeout_s or 0.0)
+            raise
+
+    async def _run(self, config: SnowflakeConfig, settings: dict[str, Any]) -> dict[str, JsonValue]:
+        text = sql.script_of(config.query, config.query_b64)
+        batch = sql.Batch(config.as_objects, config.max_rows)
+        async with session(settings) as opened:
+            statements = opened.statements(text)
+            for number, statement in enumerate(statements, start=1):
+                params = config.params if number == len(statements) else None
+                cursor, described = await opened.query(statement, params or None)
+                names = [column.name for column in described]
+                shown = sql.preview(statement)
+                if names and not all(name.lower().startswith("number of ") for name in names):
+                    batch.returned(shown, names, await opened.fetch(cursor, config.max_rows + 1))
+                else:
+                    batch.changed(shown, cursor.rowcount)
+        return batch.data()
+
+
+async def connection_settings(
+    kind: str, fields: Any, context: ToolContext, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """What the connector's `connect` is given; `fields` has the connection fields, or some of them, and `auth`.
+
+    Raises:
+        ConfigurationError: no account, user or secret, or a key that cannot be read.
+    """
+    found = await credential_data(kind, fields.auth, context)
+    settings: dict[str, Any] = {}
+    for name, spellings in _FIELDS.items():
+        value = getattr(fields, name, None)
+        if value is None:
+            value = next((found[key] for key in spellings if found.get(key) not in (None, "")), _DEFAULTS.get(name))
+        if value is not None:
+            settings[name] = str(value)
+    for name in ("account", "user"):
+        if name not in settings:
+            raise ConfigurationError(f"{kind}: no {name!r}; give it, or 'auth' with a credential of type snowflake")
+    secrets = [settings[name] for name in ("password", "private_key", "token") if name in settings]
+    if not secrets and "authenticator" not in settings:
+        raise ConfigurationError(f"{kind}: Password is required for Snowflake authentication, or a 'private_key'")
+    for secret in (*secrets, settings.get("private_key_passphrase", "")):
+        context.keep_secret(secret)
+    if "private_key" in settings:
+        settings["private_key"] = _der(kind, settings["private_key"], settings.pop("private_key_passphrase", None))
+    parameters: dict[str, Any] = {"ABORT_DETACHED_QUERY": True, "QUERY_TAG": "noetl-worker"}
+    if timeout_s is not None:
+        parameters["STATEMENT_TIMEOUT_IN_SECONDS"] = max(1, round(timeout_s))
+    return {**settings, "application": "noetl_worker", "session_parameters": parameters, "login_timeout": 60}
+
+
+def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
+    library()
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
+    except (ValueError, TypeError):
+        # Not the cause's text: it can hold parts of the key.
+        raise ConfigurationError(f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong") from None
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+@asynccontextmanager
+async def session(settings: Mapping[str, Any]) -> AsyncIterator[Session]:
+    """A signed-in session, closed at the end."""
+    opened = Session(library())
+    try:
+        await opened.open(settings)
+        yield opened
+    finally:
+        await opened.close()
+
+
+class Session:
+    """The connector blocks: every call goes to one thread."""
+
+    def __init__(self, connector: Any) -> None:
+        self._connector = connector
+        self._connection: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snowflake")
+
+    async def open(self, settings: Mapping[str, Any]) -> None:
+        """Raises ToolError: auth, or connection (retryable)."""
+        try:
+            self._connection = await self._do(lambda: self._connector.connect(**settings))
+        except self._connector.errors.Error as error:
+            is_refused = isinstance(error, self._connector.errors.DatabaseError) and not isinstance(
+                error, self._connector.errors.OperationalError
+            )
+            text = f"cannot connect: {error}"
+            raise ToolError(text, kind="auth" if is_refused else "connection", retryable=not is_refused) from error
+
+    def statements(self, text: str) -> list[str]:
+        """The statements of a text, split by the connector."""
+        from snowflake.connector.util_text import split_statements
+
+        found = [statement.strip() for statement, _ in split_statements(io.StringIO(text))]
+        return [statement for statement in found if statement] or [text]
+
+    async def query(self, statement: str, params: Any = None) -> tuple[Any, Sequence[Any]]:
+        """Run one statement: its cursor, and the description of its columns."""
+
+        def run() -> tuple[Any, Sequence[Any]]:
+            cursor = self._connection.cursor()
+            cursor.execute(statement, params)
+            return cursor, cursor.description or ()
+
+        return await self._statement(statement, run)
+
+    async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one INSERT for every row; the connector sends them together."""
+        await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
+
+    async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
+        """The next rows; VARIANT, OBJECT and ARRAY are read as JSON."""
+        rows = await self._do(lambda: cursor.fetchmany(size))
+        json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
+        read = [list(row) for row in rows]
+        for row in read:
+            for number in json_columns:
+                row[number] = json.loads(row[number]) if isinstance(row[number], str) else row[number]
+        return read
+
+    async def close(self) -> None:
+        """End the session; a statement that still runs ends with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not in the thread: a statement may still keep that one busy.
+            closing = asyncio.get_running_loop().run_in_executor(None, connection.close)
+            await asyncio.wait({closing}, timeout=_STOP_S)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _statement(self, statement: str, call: Callable[[], T]) -> T:
+        try:
+            return await self._do(call)
+        except self._connector.errors.Error as error:
+            raise _failure(self._connector, error, statement) from error
+
+    async def _do(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _failure(connector: Any, error: Any, statement: str) -> ToolError:
+    state = str(getattr(error, "sqlstate", None) or "")
+    kind, retryable = "db_error", False
+    if getattr(error, "errno", None) in _TIMEOUTS:
+        kind, retryable = "timeout", True
+    elif state.startswith("23"):
+        kind = "db_constraint"
+    elif state.startswith("42") or state == "02000":
+        kind = "db_syntax"
+    elif isinstance(error, connector.errors.OperationalError):
+        kind = "connection"
+    query_id = getattr(error, "sfqid", None)
+    where = f" (query {query_id})" if query_id else ""
+    return ToolError(f"{sql.preview(statement)}: {error}{where}", kind=kind, retryable=retryable, code=state or None)
+
+
+def duckdb_type(column: Any) -> str:
+    """DuckDB's name for the type of a described column."""
+    if column.type_code == _FIXED:
+        return f"DECIMAL({column.precision or 38},{column.scale})" if column.scale else "BIGINT"
+    return _NAMES.get(column.type_code, "VARCHAR")
+
+
+def library() -> Any:
+    """The connector; ConfigurationError names the extra that has it."""
+    try:
+        import snowflake.connector
+    except ImportError as error:
+        raise ConfigurationError(
+            "snowflake-connector-python is not installed: pip install 'noetl-worker[snowflake]'"
+        ) from error
+    return snowflake.connector

@@ -1,0 +1,170 @@
+"""Kind `transfer`: rows from one place into a table of another, in one transaction (tools.md 2.8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools import transfer_sources
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.duckdb_files import turn
+from noetl_worker.tools.transfer_ends import TransferSource, TransferTarget, end_of
+from noetl_worker.tools.transfer_plan import Plan
+from noetl_worker.tools.transfer_to_duckdb import duckdb_writer
+from noetl_worker.tools.transfer_to_postgres import postgres_writer
+from noetl_worker.tools.transfer_to_snowflake import snowflake_writer
+
+__all__ = ["TransferConfig", "TransferTool"]
+
+_WRITERS: Final[Mapping[str, Any]] = {
+    "postgres": postgres_writer,
+    "duckdb": duckdb_writer,
+    "snowflake": snowflake_writer,
+}
+_DIRECTIONS: Final = frozenset(
+    (source, target) for source in ("postgres", "duckdb", "file", "http", "snowflake") for target in _WRITERS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferConfig:
+    """Move rows from `source` into the table of `target`: all of them or, after any failure, none.
+
+    * `mode: append` adds rows; `replace` empties the table first, even when there are no new rows; `upsert` replaces
+      rows with equal `key` columns and adds the others (of two source rows with one key the later wins).
+    * Rows are read and written in chunks: memory holds one chunk (an http source: the whole answer).
+    * The table must be there; only a DuckDB table is made when it is missing, with types after the source's (numeric
+      without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or by letters alone;
+      `mapping` says otherwise.
+    * Objects and lists go into JSON columns as JSON, lists into array columns as arrays, and both into text as JSON.
+      Text that is a JSON object or array goes into a JSON column as it is, other text as a JSON string.
+
+    Data: {direction, source_type, target_type, mode, rows_transferred, chunks_processed, target_table, columns}, and
+    with upsert rows_inserted and rows_updated.
+    """
+
+    source: dict[str, Any]
+    """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
+    so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `body`, `auth`, `data_path`:
+    dotted path to the rows) or file (`path` of CSV, JSON, JSON lines or Parquet files, `format`)."""
+    target: dict[str, Any]
+    """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` may stand here
+    too."""
+    mode: Literal["append", "replace", "upsert"] = "append"
+    """What becomes of rows that are there."""
+    mapping: dict[str, str] = field(default_factory=dict)
+    """Target column -> source column, or a dotted path into an object of it; only these columns are moved. Absent:
+    every source column."""
+    key: str | list[str] | None = None
+    """Columns of the target that tell rows apart in an upsert; absent: its primary key."""
+    chunk_size: int = 1000
+    """Rows read and written at a time, 1 to 100000."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left."""
+
+    def __post_init__(self) -> None:
+        source, target = self.ends()
+        if (source.type, target.type) not in _DIRECTIONS:
+            raise ValueError(f"Unsupported transfer direction: {source.type} to {target.type}")
+        if not 1 <= self.chunk_size <= 100_000:
+            raise ValueError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000")
+        if self.keys() and self.mode != "upsert":
+            raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
+
+    def ends(self) -> tuple[TransferSource, TransferTarget]:
+        """Source and target, checked. ConfigurationError names the end and the field."""
+        return end_of("source", self.source, TransferSource), end_of("target", self.target, TransferTarget)
+
+    def keys(self) -> list[str]:
+        given = self.key if self.key is not None else self.ends()[1].key
+        return [given] if isinstance(given, str) else list(given or ())
+
+    def columns(self) -> dict[str, str]:
+        return self.mapping or self.ends()[1].mapping
+
+
+class TransferTool:
+    """Connections of its own for both ends, closed after each transfer: one that is cut off is rolled back."""
+
+    kind: ClassVar[str] = "transfer"
+    aliases: ClassVar[tuple[str, ...]] = ("snowflake_transfer",)
+    config_model: ClassVar[type] = TransferConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {
+        "keys": "key",
+        "key_columns": "key",
+        "conflict_columns": "key",
+        "primary_key": "key",
+        "batch_size": "chunk_size",
+        "columns": "mapping",
+    }
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
+        timeout_s = time_left(config.timeout, context)
+        try:
+            return ToolResult.success(await asyncio.wait_for(self._moved(config, context, timeout_s), timeout_s))
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(timeout_s or 0.0)
+
+    async def _moved(
+        self, config: TransferConfig, context: ToolContext, timeout_s: float | None
+    ) -> dict[str, JsonValue]:
+        source, target = config.ends()
+        plan = Plan(config.mode, config.keys(), target)
+        async with AsyncExitStack() as stack:
+            for database, read_only in sorted(_files(source, target).items()):
+                await stack.enter_async_context(turn(database, read_only=read_only))
+            opening = transfer_sources.reader(source, config.chunk_size, context, timeout_s)
+            rows = await stack.enter_async_context(opening)
+            chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
+            sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, timeout_s))
+            types = [rows.types.get(path.split(".", 1)[0]) if "." not in path else None for path in chosen.values()]
+            await sink.begin(list(chosen), types, rows.sample(chosen))
+            moved = chunks = 0
+            async for chunk in rows.chunks():
+                await sink.write(rows.picked(chunk, list(chosen.values())))
+                moved, chunks = moved + len(chunk), chunks + 1
+            counts = await sink.commit()
+        return {
+            "direction": f"{source.type}_to_{target.type}",
+            "source_type": source.type,
+            "target_type": target.type,
+            "mode": config.mode,
+            "rows_transferred": moved,
+            "chunks_processed": chunks,
+            "target_table": target.table,
+            "columns": list(chosen),
+            **counts,
+        }
+
+
+def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
+    """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
+    files = {}
+    if target.type == "duckdb":
+        files[str(target.database)] = False
+    if source.type == "duckdb" and source.database:
+        if source.database in files:
+            raise ConfigurationError(
+                "transfer: source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT"
+            )
+        files[source.database] = True
+    return files
+
+
+def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
+    """Target column -> path in the source."""
+    if not mapping:
+        return {name: name for name in columns}
+    for path in mapping.values():
+        if path not in columns and path.split(".", 1)[0] not in columns:
+            known = ", ".join(columns) or "none"
+            raise ConfigurationError(f"transfer: the source has no column {path!r}; it has: {known}")
+    return dict(mapping)

@@ -1,0 +1,160 @@
+"""The two ends of a transfer as a playbook writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools import fields
+from noetl_worker.tools.postgres import CONNECTION_SPELLINGS
+
+__all__ = ["TransferSource", "TransferTarget", "end_of"]
+
+EndT = TypeVar("EndT")
+
+_SPELLINGS: Final[Mapping[str, str]] = {
+    **CONNECTION_SPELLINGS,
+    "kind": "type",
+    "tool": "type",
+    "connection": "connection_string",
+    "path": "path",
+    "file": "path",
+    "db_path": "database",
+}
+_OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSource:
+    """Where the rows come from."""
+
+    type: str
+    """postgres, duckdb, snowflake, http or file."""
+    query: str | None = None
+    """One SELECT; of a database."""
+    auth: str | dict[str, Any] | None = None
+    """Credential alias or data; of a database or an http source."""
+    connection_string: str | None = None
+    """postgres: URL or key=value pairs; duckdb: the file."""
+    host: str | None = None
+    """postgres: host."""
+    port: int | None = None
+    """postgres: port."""
+    user: str | None = None
+    """postgres, snowflake: user."""
+    password: str | None = None
+    """postgres, snowflake: password."""
+    database: str | None = None
+    """postgres, snowflake: database; duckdb: the file, absent: memory (a query that reads files)."""
+    sslmode: str | None = None
+    """postgres: TLS."""
+    schema: str | None = None
+    """postgres: search_path; snowflake: schema."""
+    account: str | None = None
+    """snowflake: account."""
+    warehouse: str | None = None
+    """snowflake: warehouse."""
+    role: str | None = None
+    """snowflake: role."""
+    url: str | None = None
+    """http: address."""
+    method: str = "GET"
+    """http: method."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """http: headers."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """http: query parameters."""
+    body: Any = None
+    """http: body."""
+    data_path: str | None = None
+    """http: dotted path to the rows, `data.items`; absent: the whole answer."""
+    path: str | None = None
+    """file: path or glob of CSV, JSON, JSON lines or Parquet files."""
+    format: str | None = None
+    """file: csv, json or parquet; absent: after the path's ending."""
+
+    def __post_init__(self) -> None:
+        if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
+            raise ValueError(f"field 'query' is missing: the SELECT of a {self.type} source")
+        if self.type == "http" and not self.url:
+            raise ValueError("Source URL required for HTTP transfer")
+        if self.type == "file" and not self.path:
+            raise ValueError("field 'path' is missing: the files of a file source")
+        if self.type == "file" and self.file_format() is None:
+            raise ValueError(f"'format' of {self.path!r} is not known; give csv, json or parquet")
+
+    def file_format(self) -> str | None:
+        """csv, json or parquet; None when it cannot be told."""
+        name = (self.format or str(self.path).removesuffix(".gz").rpartition(".")[2]).lower()
+        found = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
+        return found.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferTarget:
+    """The table the rows go to."""
+
+    type: str
+    """postgres, duckdb or snowflake."""
+    table: str
+    """Table, `schema.table` too; written as in SQL."""
+    auth: str | dict[str, Any] | None = None
+    """Credential alias or data."""
+    connection_string: str | None = None
+    """postgres: URL or key=value pairs; duckdb: the file."""
+    host: str | None = None
+    """postgres: host."""
+    port: int | None = None
+    """postgres: port."""
+    user: str | None = None
+    """postgres, snowflake: user."""
+    password: str | None = None
+    """postgres, snowflake: password."""
+    database: str | None = None
+    """postgres, snowflake: database; duckdb: the file."""
+    sslmode: str | None = None
+    """postgres: TLS."""
+    schema: str | None = None
+    """postgres: search_path; snowflake: schema."""
+    account: str | None = None
+    """snowflake: account."""
+    warehouse: str | None = None
+    """snowflake: warehouse."""
+    role: str | None = None
+    """snowflake: role."""
+    mapping: dict[str, str] = field(default_factory=dict)
+    """As the transfer's `mapping`."""
+    key: str | list[str] | None = None
+    """As the transfer's `key`."""
+
+    def __post_init__(self) -> None:
+        if not self.table.strip():
+            raise ValueError("Target table name required")
+        if self.type == "duckdb" and not self.database:
+            raise ValueError("field 'database' is missing: a DuckDB target is a file")
+
+
+def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
+    """`given` as the model of an end.
+
+    Raises:
+        ConfigurationError: no type, a field that nobody reads, one of the wrong type.
+    """
+    where, model_class = f"transfer: {name}", cast("Any", model)
+    known, unknown = fields.canonical(where, given, model_class, _SPELLINGS)
+    if unknown:
+        guess = fields.nearest(unknown[0], sorted(fields.names_of(model_class)))
+        raise ConfigurationError(f"{where}: unknown field {unknown[0]!r}{guess}")
+    # The worker takes `kind` for its own wherever it stands; here it is the end's type.
+    kind = str(known.get("type") or given.get("kind") or "").lower()
+    if not kind:
+        raise ConfigurationError(f"{where}: field 'type' is missing")
+    known["type"] = _OTHER_TYPES.get(kind, kind)
+    if known["type"] == "duckdb" and known.get("connection_string"):
+        known.setdefault("database", known["connection_string"])
+    if "table" in fields.names_of(model_class) and not known.get("table"):
+        raise ConfigurationError(f"{where}: Target table name required")
+    end: EndT = fields.decode(where, model_class, known, given)
+    return end

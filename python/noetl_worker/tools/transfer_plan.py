@@ -1,0 +1,105 @@
+"""What a transfer does to its target, and what the targets share: names of columns and keys."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools import sql
+from noetl_worker.tools.transfer_ends import TransferTarget
+
+__all__ = ["Plan", "Writer", "json_text", "matched", "table_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`mode` is append, replace or upsert; `keys` are the columns given for an upsert."""
+
+    mode: str
+    keys: list[str]
+    target: TransferTarget
+
+    def keys_of(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
+        """The key columns of an upsert, as the table spells them; [] for another mode.
+
+        Raises:
+            ConfigurationError: none given and no primary key, or one that the rows do not have.
+        """
+        if self.mode != "upsert":
+            return []
+        keys = matched(self.target.table, self.keys, actual) if self.keys else list(primary_key)
+        if not keys:
+            raise ConfigurationError(f"transfer: table {self.target.table!r} has no primary key; give 'key' for upsert")
+        absent = [key for key in keys if key not in columns]
+        if absent:
+            raise ConfigurationError(f"transfer: the rows have no key column {', '.join(map(repr, absent))}")
+        return keys
+
+
+class Writer(Protocol):
+    """An opened target."""
+
+    async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
+        """Find the table and start the transaction; no columns: there will be no rows.
+
+        `types` are DuckDB's names and `sample` is rows, for a table to be made.
+        """
+
+    async def write(self, rows: Sequence[Sequence[Any]]) -> None: ...
+
+    async def commit(self) -> Mapping[str, JsonValue]:
+        """Finish; what is told beside the number of rows."""
+
+
+def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
+    """`columns` as the table spells them: exactly, else by letters alone.
+
+    Raises:
+        ConfigurationError: the table has no such column, or two of them.
+    """
+    found = []
+    for name in columns:
+        close = [one for one in actual if one.lower() == name.lower()]
+        if name not in actual and len(close) != 1:
+            problem = "has no column" if not close else "has several columns like"
+            raise ConfigurationError(f"transfer: table {table!r} {problem} {name!r}; it has: {', '.join(actual)}")
+        found.append(name if name in actual else close[0])
+    if len(set(found)) < len(found):
+        raise ConfigurationError(f"transfer: two source columns go to one column of {table!r}: {', '.join(found)}")
+    return found
+
+
+def table_parts(name: str) -> list[str]:
+    """`db.schema."odd.name"` -> its parts, without quotes."""
+    parts, part, is_quoted, position = [], "", False, 0
+    while position < len(name):
+        char = name[position]
+        if char == '"' and is_quoted and name[position + 1 : position + 2] == '"':
+            part, position = part + '"', position + 1
+        elif char == '"':
+            is_quoted = not is_quoted
+        elif char == "." and not is_quoted:
+            parts.append(part)
+            part = ""
+        else:
+            part += char
+        position += 1
+    return [*parts, part]
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON; text that is a JSON object or array already stays as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(value)
+        except ValueError:
+            return json.dumps(value)
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(sql.json_form(value))
+    return json.dumps(sql.json_form(value), ensure_ascii=False)

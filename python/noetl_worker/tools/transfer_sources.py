@@ -1,0 +1,262 @@
+"""Where a transfer's rows come from: each source gives its columns, then chunks of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue, ToolStatus
+from noetl_worker.tools import snowflake
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.duckdb import statement_failure as duckdb_failure
+from noetl_worker.tools.duckdb_secrets import quoted, secrets_of
+from noetl_worker.tools.duckdb_session import Opening, Stepwise
+from noetl_worker.tools.duckdb_session import library as duckdb_library
+from noetl_worker.tools.postgres import session_settings
+from noetl_worker.tools.postgres_address import conninfo, library
+from noetl_worker.tools.postgres_errors import statement_failure
+from noetl_worker.tools.postgres_pool import connect
+from noetl_worker.tools.transfer_ends import TransferSource
+
+__all__ = ["Reader", "reader"]
+
+Row = Sequence[Any]
+
+_DUCKDB_TYPES: Final[Mapping[str, str]] = {
+    "bool": "BOOLEAN",
+    "int2": "SMALLINT",
+    "int4": "INTEGER",
+    "int8": "BIGINT",
+    "oid": "BIGINT",
+    "float4": "FLOAT",
+    "float8": "DOUBLE",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "uuid": "UUID",
+    "bytea": "BLOB",
+    "json": "JSON",
+    "jsonb": "JSON",
+}
+"""Type of Postgres -> DuckDB's; any other is VARCHAR."""
+
+
+class _Fetch(Protocol):
+    async def __call__(self) -> Sequence[Row]: ...
+
+
+class Reader:
+    """An opened source.
+
+    `columns`: names in order. `types`: column -> DuckDB's name of its type, where the source knows it. `all_rows`:
+    every row, for a source that has them at once (types are then told from the values).
+    """
+
+    def __init__(
+        self, columns: list[str], types: Mapping[str, str], fetch: _Fetch, all_rows: Sequence[Row] | None = None
+    ) -> None:
+        self.columns = columns
+        self.types = types
+        self._fetch = fetch
+        self._all_rows = all_rows or ()
+
+    async def chunks(self) -> AsyncIterator[Sequence[Row]]:
+        while rows := await self._fetch():
+            yield rows
+
+    def sample(self, chosen: Mapping[str, str]) -> list[list[Any]]:
+        """What is known of the rows before they are read."""
+        return self.picked(self._all_rows, list(chosen.values()))
+
+    def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
+        """The values at `paths`: a column, or a dotted path into the objects of one."""
+        if list(paths) == self.columns:
+            return [list(row) for row in rows]
+        places = [(self.columns.index(path), []) if path in self.columns else self._inside(path) for path in paths]
+        return [[_at(row[number], inner) for number, inner in places] for row in rows]
+
+    def _inside(self, path: str) -> tuple[int, list[str]]:
+        column, *inner = path.split(".")
+        return self.columns.index(column), inner
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+@asynccontextmanager
+async def reader(
+    source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
+) -> AsyncIterator[Reader]:
+    """Open a source; closed at the end, whatever happened."""
+    opens = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
+    async with opens[source.type](source, chunk_size, context, timeout_s) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _postgres(
+    source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
+) -> AsyncIterator[Reader]:
+    """A cursor on the server: it sends one chunk at a time."""
+    psycopg = library()
+    query = str(source.query)
+    connection = await connect(await conninfo("transfer: source", source, context))
+    try:
+        await connection.execute(session_settings(source.schema, timeout_s) or "SELECT 1")
+        async with connection.transaction(), connection.cursor(name="noetl_transfer") as cursor:
+            await cursor.execute(query)
+            described = cursor.description or ()
+
+            async def fetch() -> Sequence[Row]:
+                try:
+                    rows: Sequence[Row] = await cursor.fetchmany(chunk_size)
+                except psycopg.Error as error:
+                    raise statement_failure(error, query) from error
+                return rows
+
+            types = {column.name: _duckdb_type(psycopg, column) for column in described}
+            yield Reader([column.name for column in described], types, fetch)
+    except psycopg.Error as error:
+        raise statement_failure(error, query) from error
+    finally:
+        await connection.close()
+
+
+def _duckdb_type(psycopg: Any, column: Any) -> str:
+    known = psycopg.adapters.types.get(column.type_code)
+    if known is None:
+        return "VARCHAR"
+    is_array = known.array_oid == column.type_code
+    if known.name == "numeric":
+        precision, scale = column.precision, column.scale or 0
+        fits = precision is not None and 0 <= scale <= precision <= 38
+        name = f"DECIMAL({precision},{scale})" if fits else "VARCHAR"
+    else:
+        name = _DUCKDB_TYPES.get(known.name, "VARCHAR")
+    return f"{name}[]" if is_array else name
+
+
+@asynccontextmanager
+async def _duckdb(
+    source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
+) -> AsyncIterator[Reader]:
+    del timeout_s
+    duckdb = duckdb_library()
+    query = str(source.query) if source.type == "duckdb" else _of_files(source)
+    opening = Opening(
+        kind="transfer: source",
+        database=source.database or ":memory:",
+        read_only=bool(source.database),
+        secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
+    )
+    async with Stepwise(opening) as steps:
+
+        def begin(connection: Any) -> list[tuple[str, str]]:
+            result = connection.execute(query)
+            return [(column[0], str(column[1])) for column in result.description or ()]
+
+        try:
+            described = await steps.do(begin)
+        except duckdb.Error as error:
+            raise duckdb_failure(error, "source") from error
+        json_columns = [number for number, (_, name) in enumerate(described) if name == "JSON"]
+
+        def read(connection: Any) -> list[list[Any]]:
+            rows = [list(row) for row in connection.fetchmany(chunk_size)]
+            for row in rows:
+                for number in json_columns:
+                    row[number] = None if row[number] is None else json.loads(row[number])
+            return rows
+
+        async def fetch() -> Sequence[Row]:
+            try:
+                return await steps.do(read)
+            except duckdb.Error as error:
+                raise duckdb_failure(error, "source") from error
+
+        yield Reader([name for name, _ in described], dict(described), fetch)
+
+
+def _of_files(source: TransferSource) -> str:
+    function = {"csv": "read_csv", "json": "read_json", "parquet": "read_parquet"}[str(source.file_format())]
+    return f"SELECT * FROM {function}({quoted(str(source.path))})"
+
+
+@asynccontextmanager
+async def _http(
+    source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
+) -> AsyncIterator[Reader]:
+    del timeout_s
+    config = {
+        name: value
+        for name in ("url", "method", "headers", "params", "body", "auth")
+        if (value := getattr(source, name))
+    }
+    # The fields are rendered already: data that holds `{{` is not a template.
+    inert = dataclasses.replace(context, render=lambda value, extra=None: value)
+    result = await context.run_tool("http", config, inert)
+    if result.status is not ToolStatus.SUCCESS:
+        failure = result.error
+        text = failure.message if failure else "the request failed"
+        kind, again = (failure.kind, failure.retryable) if failure else ("connection", False)
+        raise ToolError(f"source: {text}", kind=kind, retryable=again)
+    payload = result.data.get("body") if isinstance(result.data, Mapping) else None
+    columns, rows = _table(_at_path(payload, source.data_path))
+    position = 0
+
+    async def fetch() -> Sequence[Row]:
+        nonlocal position
+        chunk = rows[position : position + chunk_size]
+        position += len(chunk)
+        return chunk
+
+    yield Reader(columns, {}, fetch, rows)
+
+
+def _at_path(payload: JsonValue, path: str | None) -> JsonValue:
+    value = payload
+    for part in path.split(".") if path else ():
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            raise ToolError(f"source: Path segment {part!r} not found in JSON", kind="schema")
+    return value
+
+
+def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
+    """Columns in the order they first appear, and rows; an object is one row."""
+    objects = [value] if isinstance(value, Mapping) else value
+    if not isinstance(objects, list):
+        raise ToolError("source: HTTP response data must be an array or object", kind="schema")
+    wrong = next((one for one in objects if not isinstance(one, Mapping)), None)
+    if wrong is not None:
+        text = f"source: Cannot determine columns from HTTP data: a row is {type(wrong).__name__}"
+        raise ToolError(text, kind="schema")
+    columns = list(dict.fromkeys(str(name) for one in objects if isinstance(one, Mapping) for name in one))
+    return columns, [[one.get(name) for name in columns] for one in objects if isinstance(one, Mapping)]
+
+
+@asynccontextmanager
+async def _snowflake(
+    source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
+) -> AsyncIterator[Reader]:
+    del timeout_s
+    settings = await snowflake.connection_settings("transfer: source", source, context)
+    async with snowflake.session(settings) as session:
+        cursor, described = await session.query(str(source.query))
+
+        async def fetch() -> Sequence[Row]:
+            return await session.fetch(cursor, chunk_size)
+
+        types = {column.name: snowflake.duckdb_type(column) for column in described}
+        yield Reader([column.name for column in described], types, fetch)

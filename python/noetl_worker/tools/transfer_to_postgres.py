@@ -1,0 +1,162 @@
+"""A Postgres table as the target of a transfer: COPY, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.postgres import session_settings
+from noetl_worker.tools.postgres_address import conninfo, library
+from noetl_worker.tools.postgres_errors import statement_failure
+from noetl_worker.tools.postgres_pool import connect
+from noetl_worker.tools.transfer_plan import Plan, json_text, matched
+
+__all__ = ["PostgresWriter", "postgres_writer"]
+
+_STAGE: Final = "pg_temp.noetl_transfer_stage"
+_COLUMNS: Final = """
+SELECT a.attname, pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), NULL),
+       coalesce(a.attnum = ANY(i.indkey), false), array_position(i.indkey::int[], a.attnum::int)
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ORDER BY a.attnum
+"""
+"""Name, type (a domain's own), whether it is of the primary key, and its place there."""
+
+
+@asynccontextmanager
+async def postgres_writer(plan: Plan, context: ToolContext, timeout_s: float | None) -> AsyncIterator[PostgresWriter]:
+    """A connection for this transfer alone; closing it undoes what is not committed."""
+    target = plan.target
+    connection = await connect(await conninfo("transfer: target", target, context))
+    try:
+        await connection.execute(session_settings(target.schema, timeout_s) or "SELECT 1")
+        yield PostgresWriter(plan, connection)
+    finally:
+        # An open COPY is cut off with its connection; ending it in good order would keep its rows.
+        connection.pgconn.finish()
+
+
+class PostgresWriter:
+    """transfer_plan.Writer over COPY; an upsert copies into a temporary table first."""
+
+    def __init__(self, plan: Plan, connection: Any) -> None:
+        self._plan = plan
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._table = ""
+        self._columns: list[str] = []
+        self._keys: list[str] = []
+        self._kinds: list[str] = []
+        self._copy: Any = None
+        self._copying: Any = None
+
+    async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
+        """See transfer_plan.Writer."""
+        del types, sample
+        await self._run("BEGIN")
+        name = self._plan.target.table
+        found = await self._rows("SELECT to_regclass(%s)::text", (name,))
+        if found[0][0] is None:
+            raise ConfigurationError(f"transfer: target table {name!r} does not exist")
+        self._table = found[0][0]
+        known = await self._rows(_COLUMNS, (self._table,))
+        kinds = {column: kind for column, kind, _, _ in known}
+        self._columns = matched(name, columns, list(kinds))
+        self._kinds = [kinds[column] for column in self._columns]
+        primary = [column for column, _, is_key, _ in sorted(known, key=lambda one: one[3] or 0) if is_key]
+        if self._plan.mode == "replace":
+            await self._run(f"TRUNCATE {self._table}")
+        if not columns:
+            return
+        self._keys = self._plan.keys_of(primary, self._columns, list(kinds))
+        into = self._table
+        if self._keys:
+            into = _STAGE
+            await self._run(
+                f"CREATE TEMPORARY TABLE {_STAGE.rpartition('.')[2]} ON COMMIT DROP AS "
+                f"SELECT {self._names()} FROM {self._table} WITH NO DATA; "
+                f"ALTER TABLE {_STAGE} ADD COLUMN {_place(self._columns)} bigserial"
+            )
+        self._copying = self._cursor.copy(f"COPY {into} ({self._names()}) FROM STDIN")
+        self._copy = await self._guarded(self._copying.__aenter__())
+
+    async def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        """See transfer_plan.Writer."""
+        for row in rows:
+            adapted = [_adapted(value, kind) for value, kind in zip(row, self._kinds, strict=True)]
+            await self._guarded(self._copy.write_row(adapted))
+
+    async def commit(self) -> Mapping[str, JsonValue]:
+        """See transfer_plan.Writer."""
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            await self._guarded(copying.__aexit__(None, None, None))
+        counts: dict[str, JsonValue] = {}
+        if self._keys:
+            [(inserted, updated)] = await self._rows(self._merge(), None)
+            counts = {"rows_inserted": inserted, "rows_updated": updated}
+        await self._run("COMMIT")
+        return counts
+
+    def _merge(self) -> str:
+        quoted = {name: _identifier(name) for name in self._columns}
+        keys = ", ".join(quoted[name] for name in self._keys)
+        changes = ", ".join(f"{quoted[one]} = EXCLUDED.{quoted[one]}" for one in self._columns if one not in self._keys)
+        # A key alone: touching the row makes it count as updated, and locks it like any other.
+        changes = changes or f"{quoted[self._keys[0]]} = EXCLUDED.{quoted[self._keys[0]]}"
+        return (
+            f"WITH moved AS (INSERT INTO {self._table} ({self._names()}) SELECT {self._names()} FROM "
+            f"(SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC) AS latest "
+            f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING (xmax = 0) AS is_new) "
+            "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM moved"
+        )
+
+    def _names(self) -> str:
+        return ", ".join(map(_identifier, self._columns))
+
+    async def _run(self, text: str) -> None:
+        await self._guarded(self._cursor.execute(text), text)
+
+    async def _rows(self, text: str, params: Any) -> list[Any]:
+        await self._guarded(self._cursor.execute(text, params), text)
+        rows: list[Any] = await self._cursor.fetchall()
+        return rows
+
+    async def _guarded(self, step: Any, text: str = "") -> Any:
+        try:
+            return await step
+        except library().Error as error:
+            raise statement_failure(error, text or f"copy into {self._plan.target.table}") from error
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _place(columns: Sequence[str]) -> str:
+    """A name that no column has, for the order of the rows."""
+    name = "noetl_place"
+    while name in columns:
+        name += "_"
+    return name
+
+
+def _adapted(value: Any, kind: str) -> Any:
+    """What psycopg writes so that the server can read it as `kind`."""
+    if value is None:
+        return None
+    if kind in ("json", "jsonb"):
+        return json_text(value)
+    if isinstance(value, (list, tuple)) and kind.endswith("[]"):
+        is_json = kind.startswith("json")
+        return [json_text(one) if one is not None and (is_json or isinstance(one, dict)) else one for one in value]
+    if isinstance(value, (dict, list, tuple)):
+        return json_text(value)
+    return value
