@@ -29,6 +29,15 @@ def dev(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override, for example workload.x=1 (value is JSON, else text).")
     ] = None,
+    credential: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--credential",
+            metavar="NAME=FILE",
+            help="A credential for `auth`: a JSON or YAML file {type, data}. credentials.yaml beside the playbook, "
+            "{NAME: {type, data}}, is read by itself.",
+        ),
+    ] = None,
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = Dialect.PYTHON,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for POST /api/execute.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
@@ -41,7 +50,13 @@ def dev(
 
         overrides = dict(parse_override(text) for text in set_ or ())
         session = run_playbook(
-            playbook, overrides, dialect=dialect, keep=keep, as_json=as_json, worker_factory=worker_beside
+            playbook,
+            overrides,
+            dialect=dialect,
+            keep=keep,
+            as_json=as_json,
+            worker_factory=worker_beside,
+            credentials=credential or (),
         )
         code = event_loop.run(_until_sigterm(session))
     except NoetlWorkerError as error:

@@ -27,6 +27,9 @@ __all__ = ["JsonView", "LineView", "StepRun", "TableView", "Timeline", "View", "
 EXCERPT: Final = 96
 STDERR_LINES: Final = 8
 _STYLES: Final = {"waiting": "dim", "running": "yellow", "done": "green", "failed": "bold red"}
+_RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
+_FAILURE: Final = frozenset({"error", "error_kind", "retryable", "code", "exception", "failed_task", "elapsed", "url"})
+"""What stands in a failed command's result beside the data."""
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 
 
@@ -45,7 +48,9 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     text: str = ""
-    """Excerpt of the last result, or the error."""
+    """What the last result comes to, or the error's first line."""
+    error: str = ""
+    """The error, whole."""
     value: JsonValue = None
 
     @property
@@ -120,7 +125,8 @@ class Timeline:
         else:
             run.failed += 1
         run.value = value
-        run.text = error or excerpt(value)
+        run.text = one_line(error.splitlines()[0]) if error and error.strip() else glance(value)
+        run.error = error or ""
         return Happening(event.created_at, word, run, seconds, run.text, value)
 
 
@@ -128,7 +134,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
     """The result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
     context = event.result_context
     result = context.get("result")
-    if isinstance(result, dict):  # Rust plane: the worker's whole context is kept
+    if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's whole context is kept
         inner = result.get("context")
         inner = inner if isinstance(inner, dict) else {}
         failure = inner.get("error")
@@ -143,7 +149,32 @@ def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
     """`value` as one short line of JSON."""
     if value is None or value == {}:
         return ""
-    text = dumps(value).decode(errors="replace")
+    return cut(dumps(value).decode(errors="replace"), limit)
+
+
+def glance(value: JsonValue, limit: int = EXCERPT) -> str:
+    """What an author looks for in a result, in one line: what was printed, answered, selected; else the JSON."""
+    if not isinstance(value, dict):
+        return excerpt(value, limit)
+    if "exit_code" in value and isinstance(printed := value.get("stdout"), str):
+        return cut(one_line(printed.strip() or str(value.get("stderr") or "").strip()), limit)
+    if "status_code" in value:
+        answer = excerpt(value["data"], limit) if value.get("data") else ""
+        return cut(f"{value['status_code']} {answer}".rstrip(), limit)
+    if "row_count" in value and "rows" in value:
+        count = value["row_count"] if value.get("columns") else value.get("affected_rows")
+        return cut(f"{count} rows {excerpt(value['rows'], limit) if value['rows'] else ''}".rstrip(), limit)
+    if "_prev" in value and "results" in value:
+        return glance(value["_prev"], limit)
+    return excerpt(value, limit)
+
+
+def one_line(text: str) -> str:
+    """Line ends and control characters as JSON writes them: a tool's output must not steer the terminal."""
+    return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
+
+
+def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -184,9 +215,9 @@ class LineView:
         happening = self.timeline.take(event, kind, owner)
         if happening is None:
             return
-        lasted = f"{duration(happening.seconds):>8}" if happening.seconds is not None else f"{happening.run.kind:>8}"
-        at = max(0.0, happening.at - self._began_at)
-        self._say(f"{at:8.3f}s  {happening.word:<8} {happening.run.name:<24} {lasted}  {happening.text}".rstrip())
+        run, at = happening.run, max(0.0, happening.at - self._began_at)
+        said = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {happening.text}"
+        self._say(f"{at:8.3f}s  {happening.word:<8} {run.name:<26} {said}".rstrip())
 
     def summary(self, execution: Execution) -> None:
         for line in closing_lines(execution, self.timeline):
@@ -264,7 +295,7 @@ class JsonView:
             line["duration_ms"] = round(happening.seconds * 1000, 1)
             line["result"] = happening.value
         if happening.word == "failed":
-            line["error"] = happening.text
+            line["error"] = happening.run.error or happening.text
         self._write(line)
 
     def summary(self, execution: Execution) -> None:
@@ -320,6 +351,27 @@ def stderr_tail(value: JsonValue) -> list[str]:
     return text.rstrip().splitlines()[-STDERR_LINES:] if isinstance(text, str) else []
 
 
+def failure_lines(run: StepRun) -> list[str]:
+    """Where and why a step failed, and what there is to go by: the error's other lines, stderr, the answer."""
+    value = run.value if isinstance(run.value, dict) else {}
+    task = f", task {value['failed_task']}" if value.get("failed_task") else ""
+    first, *more = (run.error or run.text).splitlines() or ["failed"]
+    lines = [f"  failed: {run.step}{task}: {first}"]
+    said = [line for line in more if line.strip()] or stderr_tail(value)
+    if not said and (answer := glance({key: item for key, item in value.items() if key not in _FAILURE}, 300)):
+        said = [answer]
+    lines += [f"    | {printable(line)}" for line in said]
+    return lines
+
+
+def lacks_credential(run: StepRun) -> bool:
+    return isinstance(run.value, dict) and run.value.get("code") == "credential_not_found"
+
+
+def printable(line: str) -> str:
+    return "".join(one if one.isprintable() or one == "\t" else f"\\x{ord(one):02x}" for one in line)
+
+
 def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
     """How it ended, in one to a few lines."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
@@ -329,10 +381,11 @@ def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
     ]
     for run in runs:
         if run.failed:
-            lines.append(f"  failed: {run.step}: {run.text}")
-            lines += [f"    | {line}" for line in stderr_tail(run.value)]
+            lines += failure_lines(run)
+    if any(run.failed and lacks_credential(run) for run in runs):
+        lines.append("  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook")
     if execution.error and not any(run.failed for run in runs):
         lines.append(f"  error: {execution.error}")
-    if execution.status == "COMPLETED" and (last := excerpt(execution.last_result, 400)):
+    if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
         lines.append(f"  result: {last}")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,15 +11,17 @@ from typing import Any, TypeAlias
 import yaml
 from rich.console import Console
 
+from noetl_worker.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.execution import Execution
 from noetl_worker.dev.live_view import View, view_for
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.playbook import Playbook, load_playbook, parse_yaml
+from noetl_worker.dev.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.tools.registry import Registry
 
 __all__ = ["WorkerFactory", "run_playbook"]
 
@@ -35,15 +37,18 @@ async def run_playbook(
     keep: bool,
     as_json: bool,
     worker_factory: WorkerFactory,
+    credentials: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
     """Run one playbook file with nothing else running, and show it.
 
     Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`.
-    `workload.server_url` is the development plane's URL unless the playbook sets it.
+    `workload.server_url` is the development plane's URL and `workload.nats_url` its NATS's, unless the playbook sets
+    them.
 
     Args:
         overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
+        credentials: `NAME=FILE`, in addition to a file of credentials beside the playbook.
         keep: leave everything up after the end, until cancelled (Ctrl-C).
         as_json: JSON lines instead of the view.
         console: where to show it; default: standard output.
@@ -52,22 +57,26 @@ async def run_playbook(
         0 only if the execution ended COMPLETED, else 1.
 
     Raises:
-        PlaybookError: the playbook or an override is wrong; found before anything is started.
+        PlaybookError: the playbook, an override or a credential is wrong; found before anything is started.
         JetStreamError: nats-server is not installed or does not start.
     """
     file = Path(path)
     document = await asyncio.to_thread(_load, file, overrides)
+    known = await asyncio.to_thread(local_credentials, file, credentials)
     console = console or Console()
     settings = PlaneSettings(dialect=dialect)
     async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
         document["workload"].setdefault("server_url", plane.url)
+        document["workload"].setdefault("nats_url", nats.url)
+        for one in known:
+            plane.credentials.write(one.body())
         own_path = Playbook.of(document).path
         for content in await asyncio.to_thread(_neighbours, file):
             plane.register_playbook(content)
         plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
         with view_for(console, as_json=as_json) as view:
             async with worker_factory(nats.url, plane.url, dialect):
-                execution = await _run(plane, own_path, view, nats.url)
+                execution = await _run(plane, own_path, view, _begin(plane, nats.url, known))
                 if keep:
                     if not as_json:  # there, the `begin` line has both addresses
                         line = f"control plane {plane.url}, NATS {nats.url}; Ctrl-C ends it"
@@ -76,12 +85,18 @@ async def run_playbook(
     return 0 if execution.status == "COMPLETED" else 1
 
 
-async def _run(plane: DevControlPlane, path: str, view: View, nats_url: str) -> Execution:
+def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential]) -> dict[str, str]:
+    """What the first line says; of credentials the names alone."""
+    said = {"control_plane": plane.url, "nats": nats_url}
+    return said | ({"credentials": ", ".join(one.name for one in known)} if known else {})
+
+
+async def _run(plane: DevControlPlane, path: str, view: View, said: Mapping[str, str]) -> Execution:
     """Execute and wait for the end, children of it included."""
     early: list[LoggedEvent] = []
     forget = plane.log.listen(early.append)
     execution = plane.execution(await plane.execute(path))
-    view.begin(execution, {"control_plane": plane.url, "nats": nats_url})
+    view.begin(execution, said)
 
     def show(event: LoggedEvent) -> None:
         owner = "" if event.execution_id == execution.execution_id else plane.execution(event.execution_id).path
@@ -116,7 +131,7 @@ def _load(file: Path, overrides: Mapping[str, JsonValue]) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
-    load_playbook(text, source=str(file))
+    load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds()))
     document = parse_yaml(text)
     assert isinstance(document, dict)
     workload = document.setdefault("workload", None) or {}

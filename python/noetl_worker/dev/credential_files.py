@@ -1,0 +1,85 @@
+"""Credentials for a run on a laptop, read from files. No message of this module has a value in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from noetl_worker.errors import PlaybookError
+
+__all__ = ["BESIDE", "LocalCredential", "credentials_beside", "given_credential", "local_credentials"]
+
+BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
+"""Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
+_FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCredential:
+    """One credential of the development control plane."""
+
+    name: str
+    type: str | None
+    data: dict[str, Any] = field(repr=False)
+
+    def body(self) -> dict[str, Any]:
+        """What POST /api/credentials takes."""
+        return {"name": self.name, "type": self.type, "data": self.data}
+
+
+def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
+    """Those beside the playbook and those given as `NAME=FILE`; given ones win.
+
+    Raises:
+        PlaybookError: a file cannot be read or is none of credentials; names the file, and the line or the key.
+    """
+    found = {one.name: one for one in credentials_beside(playbook)}
+    found |= {one.name: one for one in map(given_credential, given)}
+    return list(found.values())
+
+
+def given_credential(text: str) -> LocalCredential:
+    """`NAME=FILE`, the file (JSON or YAML) being one credential."""
+    name, equals, path = text.partition("=")
+    if not equals or not name.strip() or not path.strip():
+        raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
+    file = Path(path.strip()).expanduser()
+    return _credential(name.strip(), _document(file), f"--credential {name.strip()}={file}")
+
+
+def credentials_beside(playbook: Path) -> list[LocalCredential]:
+    """What the file of credentials beside the playbook has; [] without one."""
+    for name in BESIDE:
+        file = playbook.parent / name
+        if file.is_file():
+            document = _document(file)
+            if not isinstance(document, dict):
+                raise PlaybookError(f"{file}: a mapping of names to credentials, {{NAME: {_FORM}}}")
+            return [_credential(str(key), value, f"{file}: {key}") for key, value in document.items()]
+    return []
+
+
+def _document(file: Path) -> object:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+    except OSError as error:
+        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # The parser's own words quote what it read.
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise PlaybookError(f"{file}: neither JSON nor YAML{where}") from None
+
+
+def _credential(name: str, document: object, source: str) -> LocalCredential:
+    if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
+        keys = f"; it has the keys {', '.join(sorted(map(str, document)))}" if isinstance(document, dict) else ""
+        raise PlaybookError(f"{source}: a credential is {_FORM}{keys}")
+    kind = document.get("type")
+    if kind is not None and not isinstance(kind, str):
+        raise PlaybookError(f"{source}: `type` is a word such as postgres, bearer or nats")
+    return LocalCredential(name, kind, {str(key): value for key, value in document["data"].items()})

