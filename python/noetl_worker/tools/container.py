@@ -1,0 +1,269 @@
+"""Kind `container`: a container as a Kubernetes Job, waited for (tools.md 2.10)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import httpx
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, ClusterRefusal, place_of
+from noetl_worker.tools.container_job import CONTAINER_NAME, PodState, finished, manifest, pod_state
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.http_client import Clients
+
+__all__ = ["ContainerConfig", "ContainerTool"]
+
+DEFAULT_TIMEOUT_S: Final = 900.0
+FIRST_POLL_S: Final = 0.5
+LONGEST_POLL_S: Final = 10.0
+_CLEAN_UP_S: Final = 4.0
+_MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
+_IN_RUNTIME: Final[Mapping[str, str]] = {
+    "image": "image",
+    "namespace": "namespace",
+    "command": "command",
+    "args": "args",
+    "env": "env",
+    "serviceAccountName": "service_account",
+    "service_account": "service_account",
+    "resources": "resources",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerConfig:
+    """Runs an image as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+
+    The cluster is the one that the worker runs in, or the one of the credential `auth` names.
+    """
+
+    image: str | None = None
+    """Image to run."""
+    command: list[str] | None = None
+    """Program and its first arguments; the image's own when absent."""
+    args: list[str] | None = None
+    """Arguments; the image's own when absent."""
+    env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
+    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    """Kubernetes' `requests` and `limits`."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; the worker's own when absent."""
+    namespace: str = "noetl"
+    """Namespace of the Job."""
+    service_account: str | None = None
+    """Service account of the pod; the namespace's default when absent."""
+    backoff_limit: int = 0
+    """How often Kubernetes runs it again after a failure."""
+    restart_policy: Literal["Never", "OnFailure"] = "Never"
+    """What the pod does with a container that failed."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled; Kubernetes decides when absent."""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    """Labels a node must have."""
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    """Taints that are tolerated, as Kubernetes writes them."""
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}."""
+    volume_mounts: list[dict[str, Any]] = field(default_factory=list)
+    """{name, mount_path, sub_path, read_only}."""
+    ttl_seconds_after_finished: int = 300
+    """When Kubernetes removes the ended Job, in seconds."""
+    wait: bool = True
+    """false: only create the Job; nothing tells the playbook how it ended."""
+    max_log_bytes: int = 262_144
+    """How much of the output is returned, from its beginning."""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
+    timeout: float | None = None
+    """Longest time in seconds, then the Job is deleted; 900 when absent."""
+
+    def __post_init__(self) -> None:
+        for key, value in self.runtime.items():
+            if key not in _IN_RUNTIME:
+                raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
+            object.__setattr__(self, _IN_RUNTIME[key], value)
+        if not self.image:
+            raise ValueError("image is required")
+        for entry in self.variables:
+            _check_variable(entry)
+        for name in ("command", "args"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, list):
+                raise ValueError(f"{name} must be a list of text")
+        for entry in self.volumes:
+            if "name" not in entry or len(entry) != 2:
+                raise ValueError(
+                    "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret"
+                )
+
+    @property
+    def variables(self) -> list[dict[str, Any]]:
+        """`env` as a list."""
+        if isinstance(self.env, Mapping):
+            return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
+        return self.env
+
+
+def _check_variable(entry: Mapping[str, Any]) -> None:
+    name, source = entry.get("name"), entry.get("value_from")
+    if not name:
+        raise ValueError("each of env needs 'name'")
+    if source is not None and "value" in entry:
+        raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
+    if source is not None and not (isinstance(source, Mapping) and {"secret_name", "secret_key"} <= source.keys()):
+        raise ValueError(f"container env var {name!r}: value_from needs secret_name and secret_key")
+
+
+class ContainerTool:
+    """Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout | created, reason, message,
+    pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the result are the container's.
+
+    A command that is run again after a crash of its worker finds the Job that it made, and waits for that one. A
+    worker that shuts down leaves it running for that.
+
+    Errors: process (it failed), auth, client_error (Kubernetes refuses the Job), not_found (no such namespace),
+    connection.
+
+    differs-from-upstream: the Rust worker creates the Job and leaves its end to a callback of the server, which only
+    that server has; here the end is waited for on both planes, as the Python worker does.
+    """
+
+    kind: ClassVar[str] = "container"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ContainerConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"service_account_name": "service_account"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport | None = None, *, service_account: Path = SERVICE_ACCOUNT
+    ) -> None:
+        self._clients = Clients(transport)
+        self._service_account = service_account
+
+    async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
+        place = await place_of(config.auth, context, self._service_account)
+        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
+        cluster = Cluster(self._clients, place, config.namespace)
+        created = await cluster.create(manifest(config, context, timeout_s))
+        about = created["metadata"]
+        name = str(about["name"])
+        data: dict[str, JsonValue] = {
+            "job_name": name,
+            "job_uid": about.get("uid"),
+            "namespace": config.namespace,
+            "labels": about.get("labels") or {},
+        }
+        context.logger.info("container_job", job=name, namespace=config.namespace)
+        if not config.wait:
+            return ToolResult.success({**data, "state": "created"})
+        watch = _Watch(cluster, name, context)
+        try:
+            with context.waiting():
+                state, reason, message = await asyncio.wait_for(watch.end(), timeout_s)
+            logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+        except (asyncio.TimeoutError, TimeoutError):
+            logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+            await _delete(cluster, name, context)
+            seen = {"state": "timeout", **_of_pod(watch.pod, watch.pod.reason, watch.pod.message), "logs": logs}
+            return ToolResult.timed_out(timeout_s, data={**data, **seen}, stdout=logs)
+        except asyncio.CancelledError:
+            if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+                await _delete(cluster, name, context)
+            raise
+        data.update(state=state, **_of_pod(watch.pod, reason, message), logs=logs)
+        if state == "succeeded":
+            return ToolResult.success(data, stdout=logs, exit_code=watch.pod.exit_code or 0)
+        if watch.pod.never_starts:
+            await _delete(cluster, name, context)
+        text = _failure_text(name, watch.pod, reason, message)
+        may_pass = watch.pod.reason in _MAY_PASS
+        return ToolResult.failure(
+            text, kind="process", retryable=may_pass, data=data, stdout=logs, exit_code=watch.pod.exit_code
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
+
+
+class _Watch:
+    """Asks for a Job until it has ended, ever more seldom; what cannot be asked is asked again."""
+
+    def __init__(self, cluster: Cluster, name: str, context: ToolContext) -> None:
+        self._cluster, self._name, self._context = cluster, name, context
+        self.pod = PodState()
+
+    async def end(self) -> tuple[str, str | None, str | None]:
+        """(succeeded | failed, reason, message)."""
+        pause_s = FIRST_POLL_S
+        while True:
+            try:
+                job = await self._cluster.job(self._name)
+                self.pod = pod_state(await self._cluster.pods(self._name))
+            except ToolError as error:
+                if isinstance(error, ClusterRefusal) and error.status == 404:
+                    raise ToolError(f"Job {self._name} was deleted from outside", kind="process") from error
+                if not error.retryable:
+                    raise
+                self._context.logger.warning("container_status", job=self._name, problem=str(error))
+            else:
+                ended = finished(job)
+                if ended is not None:
+                    return ended
+                if self.pod.never_starts:
+                    return "failed", self.pod.reason, self.pod.message
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
+
+
+def _of_pod(pod: PodState, reason: str | None, message: str | None) -> dict[str, JsonValue]:
+    return {
+        "reason": reason,
+        "message": message,
+        "pod_name": pod.name,
+        "exit_code": pod.exit_code,
+        "started_at": pod.started_at,
+        "completed_at": pod.finished_at,
+    }
+
+
+def _failure_text(name: str, pod: PodState, reason: str | None, message: str | None) -> str:
+    said = f"container Job {name} failed"
+    if pod.exit_code is not None:
+        said += f": exit code {pod.exit_code}"
+    causes = list(dict.fromkeys(one for one in (pod.reason, pod.message, reason, message) if one and one != "Error"))
+    return f"{said} ({'; '.join(causes)})" if causes else said
+
+
+async def _logs(cluster: Cluster, pod: PodState, max_bytes: int, context: ToolContext) -> str:
+    """The output; empty, with a warning, when it cannot be had: the outcome counts more."""
+    if pod.name is None or pod.never_starts:
+        return ""
+    try:
+        return await cluster.log(pod.name, CONTAINER_NAME, max_bytes)
+    except ToolError as error:
+        context.logger.warning("container_log", pod=pod.name, problem=str(error))
+        return ""
+
+
+async def _delete(cluster: Cluster, name: str, context: ToolContext) -> None:
+    """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
+    deleting = asyncio.ensure_future(cluster.delete(name))
+    with suppress(asyncio.CancelledError):
+        await asyncio.wait({deleting}, timeout=_CLEAN_UP_S)
+    if not deleting.done():
+        deleting.cancel()
+        await asyncio.wait({deleting})
+    problem = "no answer" if deleting.cancelled() else deleting.exception()
+    if problem is not None:
+        context.logger.warning("container_not_deleted", job=name, problem=str(problem))

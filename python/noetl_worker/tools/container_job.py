@@ -1,0 +1,170 @@
+"""A Kubernetes Job for one container: its manifest, and what its status and its pod's say."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.container import ContainerConfig
+
+__all__ = ["CONTAINER_NAME", "PodState", "finished", "manifest", "pod_state"]
+
+CONTAINER_NAME: Final = "main"
+_DEADLINE_GRACE_S: Final = 30
+"""The cluster ends a Job by itself this much after the worker would have: when the worker is gone."""
+_NEVER_STARTS: Final = frozenset(
+    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+)
+_VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
+    "empty_dir": {"medium": "medium", "size_limit": "sizeLimit"},
+    "persistent_volume_claim": {"claim_name": "claimName", "read_only": "readOnly"},
+    "config_map": {"name": "name"},
+    "secret": {"secret_name": "secretName", "name": "secretName"},
+}
+
+
+def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
+    """The Job to create."""
+    name, labels = job_name(context), _labels(context)
+    container: dict[str, JsonValue] = {
+        "name": CONTAINER_NAME,
+        "image": config.image,
+        "command": config.command,
+        "args": config.args,
+        "env": [_variable(one) for one in config.variables] or None,
+        "resources": config.resources or None,
+        "volumeMounts": [_camel(one) for one in config.volume_mounts] or None,
+        "imagePullPolicy": config.image_pull_policy,
+    }
+    pod: dict[str, JsonValue] = {
+        "restartPolicy": config.restart_policy,
+        "containers": [_present(container)],
+        "serviceAccountName": config.service_account,
+        "nodeSelector": config.node_selector or None,
+        "tolerations": [_camel(one) for one in config.tolerations] or None,
+        "volumes": [_volume(one) for one in config.volumes] or None,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": config.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": config.backoff_limit,
+            "activeDeadlineSeconds": math.ceil(timeout_s) + _DEADLINE_GRACE_S,
+            "ttlSecondsAfterFinished": config.ttl_seconds_after_finished,
+            "template": {"metadata": {"labels": labels}, "spec": _present(pod)},
+        },
+    }
+
+
+def job_name(context: ToolContext) -> str:
+    """noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
+
+    A command that is run again after a crash has the same name, and finds its Job. A task of a sequence may run
+    several times within one command, so its name is new each time.
+    """
+    is_task = "_task" in context.variables
+    identity = uuid4().hex if is_task else f"{context.command_id}:{context.attempt}"
+    slug = re.sub(r"[^a-z0-9]+", "-", context.step.lower())[:20].strip("-") or "step"
+    return f"noetl-container-{slug}-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+
+
+def _labels(context: ToolContext) -> dict[str, JsonValue]:
+    return {
+        "noetl.execution-id": str(context.execution_id),
+        "noetl.step-name": re.sub(r"[^A-Za-z0-9_.-]", "_", context.step)[:63].strip("_.-") or "step",
+        "noetl.tool-kind": "container",
+    }
+
+
+def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    source = entry.get("value_from")
+    if source is None:
+        return {"name": str(entry["name"]), "value": str(entry.get("value", ""))}
+    key = {"name": str(source["secret_name"]), "key": str(source["secret_key"])}
+    return {"name": str(entry["name"]), "valueFrom": {"secretKeyRef": key}}
+
+
+def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    whole: dict[str, JsonValue] = {"name": entry["name"]}
+    for source, names in _VOLUME_SOURCES.items():
+        if source in entry:
+            given = entry[source] or {}
+            whole[_camel_word(source)] = {names.get(key, _camel_word(key)): value for key, value in given.items()}
+    return whole
+
+
+def _camel(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    return {_camel_word(key): value for key, value in entry.items()}
+
+
+def _camel_word(word: str) -> str:
+    first, *rest = word.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+# ── what the cluster says ───────────────────────────────────────────────────────────────────────
+
+
+def finished(job: Mapping[str, Any]) -> tuple[str, str | None, str | None] | None:
+    """(succeeded | failed, reason, message) of an ended Job; None while it runs."""
+    for condition in (job.get("status") or {}).get("conditions") or []:
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            state = "succeeded" if condition["type"] == "Complete" else "failed"
+            return state, condition.get("reason"), condition.get("message")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """The newest pod of a Job."""
+
+    name: str | None = None
+    phase: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    """OOMKilled, Error, ImagePullBackOff, Unschedulable, Evicted, ..."""
+    message: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+    @property
+    def never_starts(self) -> bool:
+        return self.reason in _NEVER_STARTS
+
+
+def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
+    """What the newest of a Job's pods says."""
+    if not pods:
+        return PodState()
+    pod = max(pods, key=lambda one: str(one.get("metadata", {}).get("creationTimestamp", "")))
+    status: Mapping[str, Any] = pod.get("status") or {}
+    whole = [one for one in status.get("containerStatuses") or [] if one.get("name") == CONTAINER_NAME]
+    state: Mapping[str, Any] = whole[0].get("state") or {} if whole else {}
+    ended: Mapping[str, Any] = state.get("terminated") or {}
+    waiting: Mapping[str, Any] = state.get("waiting") or {}
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or []
+    unscheduled = next((one for one in conditions if one.get("reason") == "Unschedulable"), {})
+    told = ended or waiting or unscheduled
+    return PodState(
+        name=pod.get("metadata", {}).get("name"),
+        phase=status.get("phase"),
+        exit_code=ended.get("exitCode"),
+        reason=told.get("reason") or status.get("reason"),
+        message=told.get("message") or status.get("message"),
+        started_at=ended.get("startedAt"),
+        finished_at=ended.get("finishedAt"),
+    )

@@ -1,0 +1,429 @@
+"""Kind `container` against a fake of the Kubernetes API: the Job, its end, its clean-up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_context
+from noetl_worker.tools import container
+from noetl_worker.tools.container import ContainerTool
+from noetl_worker.tools.contract import Stop
+from noetl_worker.tools.registry import Registry
+
+from .cluster import JOBS, FakeCluster, condition, refusal, terminated
+
+CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
+NAME = "noetl-container-step-42-"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "FIRST_POLL_S", 0.001)
+    monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+
+def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
+    whole = {"image": "busybox", "auth": "k8s", **(config or {})}
+    return run_tool(ContainerTool(cluster), whole, credentials=CREDENTIALS, **context)
+
+
+def refused(cluster: FakeCluster, config: dict[str, Any] | None = None) -> ToolError:
+    with pytest.raises(ToolError) as caught:
+        call(cluster, config)
+    return caught.value
+
+
+def created(cluster: FakeCluster) -> Any:
+    (job,) = cluster.jobs.values()
+    return job
+
+
+# ── the end ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_container_that_succeeds() -> None:
+    cluster = FakeCluster({}, {"active": 1}, condition("Complete"), container=terminated(0, "Completed"), log="hi\n")
+    result = call(cluster)
+    assert result.status is ToolStatus.SUCCESS
+    assert (result.stdout, result.exit_code) == ("hi\n", 0)
+    name = result.data["job_name"]
+    assert name.startswith(NAME)
+    assert result.data == {
+        "job_name": name, "job_uid": "uid-0", "namespace": "noetl",
+        "labels": {"noetl.execution-id": "42", "noetl.step-name": "step", "noetl.tool-kind": "container"},
+        "state": "succeeded", "reason": None, "message": None, "pod_name": "new-pod", "exit_code": 0, "logs": "hi\n",
+        "started_at": "2026-01-01T00:00:00Z", "completed_at": "2026-01-01T00:00:09Z",
+    }  # fmt: skip
+    assert cluster.deleted == []
+    assert {request.headers["authorization"] for request in cluster.requests} == {"Bearer t0ken"}
+    asked = [
+        request.url.params.get("labelSelector") for request in cluster.requests if request.url.path.endswith("/pods")
+    ]
+    assert set(asked) == {f"job-name={name}"}
+    (log,) = [request for request in cluster.requests if request.url.path.endswith("/log")]
+    assert dict(log.url.params) == {"container": "main", "limitBytes": "262144"}
+
+
+def test_a_container_that_fails() -> None:
+    failed = condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    result = call(FakeCluster(failed, container=terminated(137, "OOMKilled"), log="last words"))
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert result.error.message == (
+        f"container Job {result.data['job_name']} failed: exit code 137 "
+        "(OOMKilled; BackoffLimitExceeded; Job has reached the specified backoff limit)"
+    )
+    assert (result.error.kind, result.error.retryable, result.exit_code) == ("process", False, 137)
+    assert (result.data["state"], result.data["logs"]) == ("failed", "last words")
+
+
+def test_an_image_that_cannot_be_pulled_does_not_wait_for_the_timeout() -> None:
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}
+    cluster = FakeCluster({"active": 1}, container=waiting)
+    result = call(cluster)
+    assert result.error is not None
+    assert "ImagePullBackOff" in result.error.message
+    assert cluster.deleted == [result.data["job_name"]]
+
+
+def test_an_evicted_pod_may_be_tried_again() -> None:
+    result = call(FakeCluster(condition("Failed", "BackoffLimitExceeded"), container=terminated(1, "Evicted")))
+    assert result.error is not None
+    assert result.error.retryable
+
+
+def test_without_wait_the_job_is_only_created() -> None:
+    cluster = FakeCluster({})
+    result = call(cluster, {"wait": False})
+    assert result.data["state"] == "created"
+    assert [request.method for request in cluster.requests] == ["POST"]
+
+
+def test_the_slot_is_free_while_the_container_runs() -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        seen.append("free")
+        yield
+        seen.append("taken")
+
+    cluster = FakeCluster({}, condition("Complete"), container=terminated(0, "Completed"))
+    call(cluster, waiting=waiting)
+    assert seen == ["free", "taken"]
+
+
+# ── the Job ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_whole_config_is_in_the_job() -> None:
+    cluster = FakeCluster({})
+    call(
+        cluster,
+        {
+            "command": ["sh", "-c"],
+            "args": ["echo {{ who }}"],
+            "env": [
+                {"name": "A", "value": 1},
+                {"name": "B", "value_from": {"secret_name": "s", "secret_key": "k"}},
+            ],
+            "resources": {"limits": {"memory": "1Gi"}},
+            "service_account": "runner",
+            "backoff_limit": 2,
+            "restart_policy": "OnFailure",
+            "image_pull_policy": "Always",
+            "node_selector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu", "operator": "Exists", "toleration_seconds": 5}],
+            "volumes": [
+                {"name": "tmp", "empty_dir": {"size_limit": "1Gi"}},
+                {"name": "data", "persistent_volume_claim": {"claim_name": "c", "read_only": True}},
+                {"name": "conf", "config_map": {"name": "m"}},
+                {"name": "keys", "secret": {"secret_name": "s"}},
+            ],
+            "volume_mounts": [{"name": "tmp", "mount_path": "/tmp", "read_only": False}],
+            "ttl_seconds_after_finished": 5,
+            "timeout_seconds": 60,
+            "wait": False,
+        },
+        variables={"who": "ada"},
+    )
+    job = created(cluster)
+    labels = {"noetl.execution-id": "42", "noetl.step-name": "step", "noetl.tool-kind": "container"}
+    assert job["metadata"]["labels"] == labels
+    assert job["spec"] == {
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 90,
+        "ttlSecondsAfterFinished": 5,
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {
+                "restartPolicy": "OnFailure",
+                "serviceAccountName": "runner",
+                "nodeSelector": {"disk": "ssd"},
+                "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 5}],
+                "volumes": [
+                    {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+                    {"name": "data", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+                    {"name": "conf", "configMap": {"name": "m"}},
+                    {"name": "keys", "secret": {"secretName": "s"}},
+                ],
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "busybox",
+                        "command": ["sh", "-c"],
+                        "args": ["echo ada"],
+                        "env": [
+                            {"name": "A", "value": "1"},
+                            {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                        ],
+                        "resources": {"limits": {"memory": "1Gi"}},
+                        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp", "readOnly": False}],
+                        "imagePullPolicy": "Always",
+                    }
+                ],
+            },
+        },
+    }
+
+
+def test_the_least_config_leaves_the_rest_to_kubernetes() -> None:
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False})
+    spec = created(cluster)["spec"]["template"]["spec"]
+    assert spec == {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}
+
+
+def test_the_steps_input_is_not_taken_for_the_arguments() -> None:
+    """tools.md 8, trap 33: the step's input overwrote argv."""
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False, "args": ["x"], "input": {"n": 1}})
+    assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["args"] == ["x"]
+
+
+def test_the_python_workers_form_is_taken() -> None:
+    cluster = FakeCluster({})
+    config = {"image": None, "wait": False, "env": {"A": 1, "NONE": None}}
+    call(cluster, {**config, "runtime": {"image": "alpine", "command": ["true"], "serviceAccountName": "r"}})
+    spec = created(cluster)["spec"]["template"]["spec"]
+    assert spec["serviceAccountName"] == "r"
+    assert spec["containers"] == [
+        {"name": "main", "image": "alpine", "command": ["true"], "env": [{"name": "A", "value": "1"}]}
+    ]
+
+
+def test_names_fit_kubernetes_whatever_the_step_is_called() -> None:
+    for step in ("Ein sehr langer Schritt mit Ümläuten", "___", "x"):
+        cluster = FakeCluster({})
+        name = call(cluster, {"wait": False}, step=step, execution_id=2**63 - 1).data["job_name"]
+        assert len(name) <= 63
+        assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
+        label = created(cluster)["metadata"]["labels"]["noetl.step-name"]
+        assert 0 < len(label) <= 63
+
+
+# ── again ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_command_run_again_waits_for_the_job_it_made() -> None:
+    cluster = FakeCluster(condition("Complete"), container=terminated(0, "Completed"), log="once")
+    first, second = call(cluster), call(cluster)
+    assert len(cluster.jobs) == 1
+    assert (first.data["job_name"], second.stdout) == (second.data["job_name"], "once")
+
+
+def test_another_attempt_and_each_task_of_a_sequence_has_a_job_of_its_own() -> None:
+    cluster = FakeCluster(condition("Complete"), container=terminated(0, "Completed"))
+    names = {call(cluster, attempt=attempt).data["job_name"] for attempt in (1, 2)}
+    names |= {call(cluster, variables={"_task": "run"}).data["job_name"] for _ in range(2)}
+    assert len(names) == 4
+
+
+# ── stops ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_timeout_deletes_the_job_and_keeps_the_output() -> None:
+    running = {"state": {"running": {}}}
+    cluster = FakeCluster({"active": 1}, container=running, log="so far")
+    result = call(cluster, {"timeout": 0.05})
+    assert result.status is ToolStatus.TIMEOUT
+    assert (result.data["state"], result.stdout) == ("timeout", "so far")
+    assert cluster.deleted == [result.data["job_name"]]
+
+
+@pytest.mark.parametrize(("reason", "is_deleted"), [("cancelled", True), ("timeout", True), ("shutdown", False)])
+def test_a_stop_deletes_the_job_but_a_shutdown_leaves_it_for_the_next_worker(reason: str, is_deleted: bool) -> None:
+    cluster = FakeCluster({"active": 1})
+
+    async def run() -> None:
+        stop = Stop()
+        config = {"image": "busybox", "auth": "k8s"}
+        running = asyncio.ensure_future(arun_tool(ContainerTool(cluster), config, credentials=CREDENTIALS, stop=stop))
+        while len(cluster.requests) < 3 and not running.done():
+            await asyncio.sleep(0)
+        stop.set(reason)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(run())
+    assert bool(cluster.deleted) == is_deleted
+
+
+def test_a_job_that_cannot_be_deleted_is_a_warning() -> None:
+    def before(request: httpx.Request) -> httpx.Response | None:
+        return refusal(403, "jobs.batch is forbidden") if request.method == "DELETE" else None
+
+    logger = RecordedLogger()
+    result = call(FakeCluster({"active": 1}, before=before), {"timeout": 0.05}, logger=logger)
+    assert result.status is ToolStatus.TIMEOUT
+    assert [event for level, event, _ in logger.records if level == "warning"] == ["container_not_deleted"]
+
+
+# ── the API ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_the_api_cannot_answer_for_a_while_is_asked_again() -> None:
+    answers = [refusal(503, "etcd"), None, refusal(429, "slow down"), None, None]
+
+    def before(request: httpx.Request) -> httpx.Response | None:
+        return answers.pop(0) if answers and request.method == "GET" else None
+
+    logger = RecordedLogger()
+    cluster = FakeCluster({}, condition("Complete"), container=terminated(0, "Completed"), before=before)
+    assert call(cluster, logger=logger).status is ToolStatus.SUCCESS
+    problems = [fields["problem"] for _, event, fields in logger.records if event == "container_status"]
+    assert len(problems) == 2
+    assert problems[0].endswith("HTTP 503 (etcd)")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (403, 'jobs.batch is forbidden: User "system:anonymous" cannot create', "auth"),
+        (404, 'namespaces "noetl" not found', "not_found"),
+        (422, 'Job.batch "x" is invalid: spec.template', "client_error"),
+    ],
+)
+def test_a_job_that_kubernetes_refuses_is_told_in_its_words(status: int, message: str, kind: str) -> None:
+    error = refused(FakeCluster({}, before=lambda request: refusal(status, message)))
+    assert str(error) == f"the Kubernetes API refuses POST {JOBS}: HTTP {status} ({message})"
+    assert (error.kind, error.retryable, error.code) == (kind, False, str(status))
+
+
+def test_a_cluster_out_of_reach_is_a_connection_failure() -> None:
+    def before(request: httpx.Request) -> httpx.Response | None:
+        raise httpx.ConnectError("refused")
+
+    error = refused(FakeCluster({}, before=before))
+    assert str(error) == "the Kubernetes API at https://cluster.test does not answer: ConnectError: refused"
+    assert (error.kind, error.retryable) == ("connection", True)
+
+
+def test_a_job_deleted_from_outside_is_a_failure() -> None:
+    def before(request: httpx.Request) -> httpx.Response | None:
+        return refusal(404, "not found") if request.method == "GET" else None
+
+    error = refused(FakeCluster({}, before=before))
+    assert str(error).endswith("was deleted from outside")
+    assert error.kind == "process"
+
+
+def test_an_output_that_cannot_be_had_does_not_hide_the_outcome() -> None:
+    def before(request: httpx.Request) -> httpx.Response | None:
+        return refusal(500, "kubelet") if request.url.path.endswith("/log") else None
+
+    logger = RecordedLogger()
+    cluster = FakeCluster(condition("Complete"), container=terminated(0, "Completed"), before=before)
+    result = call(cluster, logger=logger)
+    assert (result.status, result.stdout) == (ToolStatus.SUCCESS, "")
+    assert "container_log" in [event for _, event, _ in logger.records]
+
+
+def test_the_workers_own_cluster_and_account_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("own-token\n")
+    (tmp_path / "ca.crt").write_bytes((Path(__file__).parent / "loopback.pem").read_bytes())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    cluster = FakeCluster({})
+    secrets: set[str] = set()
+    tool = ContainerTool(cluster, service_account=tmp_path)
+    run_tool(tool, {"image": "busybox", "wait": False}, secrets=secrets)
+    assert str(cluster.requests[0].url) == f"https://10.0.0.1:6443{JOBS}"
+    assert cluster.requests[0].headers["authorization"] == "Bearer own-token"
+    assert secrets == {"own-token"}
+
+
+def test_outside_a_cluster_a_credential_is_asked_for(tmp_path: Path) -> None:
+    tool = ContainerTool(FakeCluster({}), service_account=tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool(tool, {"image": "busybox"})
+    assert str(caught.value) == (
+        "container: the worker runs in no Kubernetes cluster (or without a service account): give 'auth' with the "
+        "alias of a credential with url and token, or run the program with the shell or python tool"
+    )
+    with pytest.raises(CredentialError) as incomplete:
+        run_tool(tool, {"image": "busybox", "auth": {"token": "x"}})
+    assert str(incomplete.value) == "container: the credential needs 'url', the address of the Kubernetes API"
+
+
+# ── configs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "container: image is required"),
+        (
+            {"image": "i", "command": "echo hi"},
+            "container: field 'command' must be a list of text, not 'echo hi' (str)",
+        ),
+        ({"runtime": {"image": "i", "command": "echo hi"}}, "container: command must be a list of text"),
+        (
+            {"runtime": {"image": "i", "files": []}},
+            "container: runtime.files is not supported; supported: image, namespace, command, args, env, "
+            "serviceAccountName, service_account, resources",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "value": "v", "value_from": {}}]},
+            "container: container env var 'X': value and value_from are mutually exclusive",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "value_from": {"secret_name": "s"}}]},
+            "container: container env var 'X': value_from needs secret_name and secret_key",
+        ),
+        ({"image": "i", "env": [{"value": 1}]}, "container: each of env needs 'name'"),
+        (
+            {"image": "i", "volumes": [{"name": "v"}]},
+            "container: each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
+        ),
+        (
+            {"image": "i", "restart_policy": "Always"},
+            "container: field 'restart_policy' must be one of 'Never', 'OnFailure', not 'Always' (str)",
+        ),
+    ],
+)
+def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Registry([ContainerTool()], plugins=False).prepare("container", config, tool_context())
+    assert str(caught.value) == message
+
+
+def test_a_list_valued_command_of_numbers_is_text() -> None:
+    """tools.md 8, trap 43: a list was refused where text was expected."""
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False, "command": ["sleep", 5]})
+    assert json.loads(cluster.requests[0].content)["spec"]["template"]["spec"]["containers"][0]["command"] == [
+        "sleep", "5",
+    ]  # fmt: skip
