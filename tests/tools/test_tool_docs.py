@@ -6,8 +6,10 @@ import ast
 import functools
 import importlib
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -20,6 +22,7 @@ from noetl_worker.tools import requirements
 from noetl_worker.tools.description import describe_kind
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.guide import guide_of, parse_guide
+from noetl_worker.tools.noop import NoopTool
 from noetl_worker.tools.reference import reference_markdown
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.schema import json_schema
@@ -156,6 +159,26 @@ def test_what_is_to_be_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "noetl-worker[duckdb]" in told["duckdb"]
     assert "the native build" in told["rhai"]
     assert "noetl-worker[" not in told["noop"]
+
+
+def test_what_a_plugin_requires_is_told_too() -> None:
+    class Needy(NoopTool):
+        kind = "needy"
+        requires: ClassVar[Mapping[str, str]] = {
+            "json": "part of Python",
+            "no_such_library": "pip install no-such-library",
+            "no_such_library.part": "pip install no-such-library[part]",
+        }
+
+    assert requirements.missing(Needy()) == ("pip install no-such-library", "pip install no-such-library[part]")
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {need.extra for needs in requirements._NEEDS.values() for need in needs}
+    assert named <= set(project["optional-dependencies"])
+    assert set(requirements._NEEDS) <= set(KINDS)
 
 
 def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
