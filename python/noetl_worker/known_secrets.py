@@ -153,6 +153,7 @@ def _forms(text: str) -> Iterator[str]:
     yield text.strip()
     yield quote(text, safe="", errors="replace")
     yield quote_plus(text, errors="replace")
+    yield repr(text)[1:-1]  # how a KeyError, a traceback and a log of arguments quote it
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     for line in text.splitlines():
