@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         parts = urlsplit(self.path)
         size = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(size) if size else self._chunked()
+        body = self._counted(size) if parts.path == "/sink" else self.rfile.read(size) if size else self._chunked()
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = parse_qs(parts.query, keep_blank_values=True)
         seen = Seen(self.command, parts.path, query, headers, body, self.client_address[1])
@@ -88,6 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
+
+    def _counted(self, size: int) -> bytes:
+        """How many bytes came, none of them kept."""
+        left = size
+        while left > 0 and (piece := self.rfile.read(min(left, 65_536))):
+            left -= len(piece)
+        return str(size - left).encode()
 
     def _chunked(self) -> bytes:
         data = b""
@@ -117,6 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
             "body": seen.body.decode("latin-1"),
         }
         return as_json(told)
+
+    def on_sink(self, seen: Seen) -> Answer:
+        """Takes a body of any size and tells its length."""
+        return as_json({"received": int(seen.body)})
 
     def on_status(self, seen: Seen) -> Answer:
         status = int(seen.path.rpartition("/")[2])

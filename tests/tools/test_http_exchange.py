@@ -144,6 +144,14 @@ def test_unpacking_stops_at_the_limit(server: ToolServer) -> None:
     assert grown_mib <= 32
 
 
+def test_file_of_a_hundred_megabytes_is_sent_from_disk(server: ToolServer, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(100 << 20)
+    result, grown_mib = measured(server, "/sink", method="POST", files={"f": str(tmp_path / "large")})
+    assert result.data["data"]["received"] > 100 << 20
+    assert grown_mib <= 32
+
+
 def test_cut_answers_leave_no_connection_open(server: ToolServer) -> None:
     before = open_descriptors()
     get(server, "/huge?mb=20", max_response_bytes=1000)

@@ -159,7 +159,8 @@ class Call:
                 known = ", ".join(("url", "params", "headers", *_NEXT_FIELDS))
                 raise ConfigurationError(f"http: retry: next_call: unknown field {name!r}; known: {known}")
         if "url" in changes and "params" not in changes:
-            changes["params"] = {}  # a `next` link is complete
+            # differs-from-upstream: a `next` link is complete, the first page's parameters would undo it
+            changes["params"] = {}
         return dataclasses.replace(config, **changes)
 
     # ── one exchange ──
