@@ -44,7 +44,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a tool may run, in seconds."""
+    """How long a tool may run, in seconds, and how strictly its templates are read."""
 
     default_s: float
     """For a command that sets none."""
@@ -52,6 +52,8 @@ class Limits:
     """Whatever the command sets."""
     cancellation_poll_s: float
     """Between two questions whether the execution is cancelled; 0: never asked."""
+    undefined_is_error: bool = False
+    """For templates."""
 
 
 class Dispatch:
@@ -188,7 +190,8 @@ class Dispatch:
             variables["keychain"] = await self._credentials.keychain_names(names)
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-            return template.render(value, {**variables, **extra} if extra else variables)
+            whole = {**variables, **extra} if extra else variables
+            return template.render(value, whole, strict=self._limits.undefined_is_error)
 
         return ToolContext(
             execution_id=command.execution_id,

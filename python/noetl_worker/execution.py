@@ -164,7 +164,9 @@ class Execution:
     def _dispatch(self, command: Command, plane: Plane) -> Dispatch:
         name = self.identity.name_for(plane.dialect)
         ours = self.settings
-        limits = Limits(ours.command_timeout_s, ours.command_timeout_max_s, ours.cancellation_poll_s)
+        limits = Limits(
+            ours.command_timeout_s, ours.command_timeout_max_s, ours.cancellation_poll_s, ours.undefined == "error"
+        )
         return Dispatch(self.registry, command, plane, worker_id=name, limits=limits, slots=self.slots)
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dotenv import dotenv_values
 
-__all__ = ["SettingLine", "chosen_texts"]
+from noetl_worker.setting_line import SettingLine
+
+__all__ = ["chosen_texts"]
 
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """An empty variable counts as unset, but for these, which it switches off."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettingLine:
-    """One row of the table in the README."""
-
-    field: str
-    variable: str
-    aliases: tuple[str, ...]
-    default: str
-    unit: str
-    source: str
-    help: str
 
 
 def chosen_texts(

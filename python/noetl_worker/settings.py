@@ -1,54 +1,25 @@
 """Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
 
 Nothing falls back in silence: a value that does not parse stops the start and names the variable, the value and
-what is allowed. Each setting is one `_setting(...)` line; the README's table is generated from the same lines.
+what is allowed. Each setting is one `setting(...)` line; the README's table is generated from the same lines.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import environ
 
 from noetl_worker import setting_values as values
-from noetl_worker.errors import SettingsError
 from noetl_worker.setting_checks import check_together
-from noetl_worker.setting_sources import SettingLine, chosen_texts
+from noetl_worker.setting_line import SETTINGS, SettingLine, setting
+from noetl_worker.setting_sources import chosen_texts
 from noetl_worker.setting_values import Secret
 
 __all__ = ["SETTINGS", "Secret", "SettingLine", "Settings", "load_settings"]
-
-T = TypeVar("T")
-
-
-SETTINGS: Final[list[SettingLine]] = []
-
-
-def _setting(
-    field: str,
-    variable: str,
-    default: str,
-    parse: Callable[[str], T],
-    *,
-    aliases: tuple[str, ...] = (),
-    unit: str = "",
-    source: str,
-    help: str,  # noqa: A002 - the word every CLI uses
-) -> Any:
-    SETTINGS.append(SettingLine(field, variable, aliases, default, unit, source, help))
-
-    def convert(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            shown = "***" if parse in (values.secret, values.nats_servers) else text
-            raise SettingsError(variable, shown, str(error)) from None
-
-    return environ.var(default=default, converter=convert, name=variable, help=help)
 
 
 @environ.config(prefix="", frozen=True)
@@ -56,7 +27,7 @@ class Settings:
     """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
 
     # ── NATS ──
-    nats_url: Secret = _setting(
+    nats_url: Secret = setting(
         "nats_url",
         "NATS_URL",
         "nats://localhost:4222",
@@ -64,17 +35,17 @@ class Settings:
         source="Rust worker",
         help="NATS servers, comma-separated; user-info in the URL is used",
     )
-    nats_user: str = _setting(
+    nats_user: str = setting(
         "nats_user", "NATS_USER", "", values.text, source="Rust worker", help="NATS user; wins over the URL's"
     )
-    nats_password: Secret = _setting(
+    nats_password: Secret = setting(
         "nats_password", "NATS_PASSWORD", "", values.secret, source="Rust worker", help="NATS password"
     )
-    nats_token: Secret = _setting("nats_token", "NATS_TOKEN", "", values.secret, source="NATS CLI", help="NATS token")
-    nats_creds: str = _setting(
+    nats_token: Secret = setting("nats_token", "NATS_TOKEN", "", values.secret, source="NATS CLI", help="NATS token")
+    nats_creds: str = setting(
         "nats_creds", "NATS_CREDS", "", values.text, source="NATS CLI", help="path of a .creds file"
     )
-    nats_stream: str = _setting(
+    nats_stream: str = setting(
         "nats_stream",
         "NATS_STREAM",
         "",
@@ -82,7 +53,7 @@ class Settings:
         source="Rust worker",
         help="stream; empty: the stream that owns NATS_SUBJECT, made if there is none",
     )
-    nats_consumer: str = _setting(
+    nats_consumer: str = setting(
         "nats_consumer",
         "NATS_CONSUMER",
         "noetl_worker",
@@ -90,7 +61,7 @@ class Settings:
         source="ours: a durable shared with another worker is recreated by it (wire.md T-23)",
         help="durable pull consumer, shared by all workers of one pool",
     )
-    nats_subject: str = _setting(
+    nats_subject: str = setting(
         "nats_subject",
         "NATS_SUBJECT",
         "noetl.commands",
@@ -98,7 +69,7 @@ class Settings:
         source="Rust worker",
         help="base subject of command notifications",
     )
-    nats_filter_subjects: tuple[str, ...] = _setting(
+    nats_filter_subjects: tuple[str, ...] = setting(
         "nats_filter_subjects",
         "NATS_FILTER_SUBJECT",
         "",
@@ -106,7 +77,7 @@ class Settings:
         source="Rust worker",
         help="filter(s), comma-separated; empty: NATS_SUBJECT and NATS_SUBJECT.>",
     )
-    ack_wait_s: float = _setting(
+    ack_wait_s: float = setting(
         "ack_wait_s",
         "NOETL_WORKER_ACK_WAIT_S",
         "30",
@@ -116,7 +87,7 @@ class Settings:
         source="JetStream's default",
         help="ack_wait of the durable; in_progress goes out every third of it",
     )
-    max_ack_pending: int = _setting(
+    max_ack_pending: int = setting(
         "max_ack_pending",
         "NOETL_WORKER_MAX_ACK_PENDING",
         "1000",
@@ -126,7 +97,7 @@ class Settings:
         source="JetStream's default",
         help="unacknowledged messages over the whole pool",
     )
-    max_deliver: int = _setting(
+    max_deliver: int = setting(
         "max_deliver",
         "NOETL_WORKER_MAX_DELIVER",
         "-1",
@@ -136,7 +107,7 @@ class Settings:
         source="ours: an exhausted message is invisible to KEDA (peers.md 0.8); we set poison aside ourselves",
         help="max_deliver of the durable; -1 is unlimited",
     )
-    claim_lease_s: float = _setting(
+    claim_lease_s: float = setting(
         "claim_lease_s",
         "NOETL_WORKER_CLAIM_LEASE_S",
         "120",
@@ -146,7 +117,7 @@ class Settings:
         source="Python plane",
         help="the Python plane's lease of a claim: an interrupted command comes back when it is over",
     )
-    max_not_found: int = _setting(
+    max_not_found: int = setting(
         "max_not_found",
         "NOETL_WORKER_MAX_NOT_FOUND",
         "6",
@@ -155,7 +126,7 @@ class Settings:
         source="ours",
         help="deliveries of a command nobody knows (claim 404) before it is a dead letter",
     )
-    dead_letter_subject: str = _setting(
+    dead_letter_subject: str = setting(
         "dead_letter_subject",
         "NOETL_WORKER_DEAD_LETTER_SUBJECT",
         "noetl.dead_letters",
@@ -165,7 +136,7 @@ class Settings:
     )
 
     # ── the control plane ──
-    server_url: str = _setting(
+    server_url: str = setting(
         "server_url",
         "NOETL_SERVER_URL",
         "http://localhost:8082",
@@ -173,7 +144,7 @@ class Settings:
         source="Rust worker",
         help="control plane for the registry and for notifications without server_url",
     )
-    control_plane: str = _setting(
+    control_plane: str = setting(
         "control_plane",
         "NOETL_CONTROL_PLANE",
         "auto",
@@ -181,7 +152,7 @@ class Settings:
         source="ours",
         help="dialect; auto asks GET /api/health once per server",
     )
-    http_timeout_s: float = _setting(
+    http_timeout_s: float = setting(
         "http_timeout_s",
         "NOETL_WORKER_HTTP_TIMEOUT_S",
         "30",
@@ -191,7 +162,7 @@ class Settings:
         source="Rust worker",
         help="total time of one control-plane request",
     )
-    http_transport: str = _setting(
+    http_transport: str = setting(
         "http_transport",
         "NOETL_WORKER_HTTP_TRANSPORT",
         "auto",
@@ -199,7 +170,7 @@ class Settings:
         source="ours",
         help="library below the control-plane client; auto: pyreqwest where installed",
     )
-    trusted_servers: tuple[str, ...] = _setting(
+    trusted_servers: tuple[str, ...] = setting(
         "trusted_servers",
         "NOETL_WORKER_TRUSTED_SERVERS",
         "",
@@ -207,14 +178,14 @@ class Settings:
         source="ours",
         help="other control planes that get the bearer token when a notification names them, comma-separated",
     )
-    tls_ca: str = _setting("tls_ca", "NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
-    tls_client_cert: str = _setting(
+    tls_ca: str = setting("tls_ca", "NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
+    tls_client_cert: str = setting(
         "tls_client_cert", "NOETL_TLS_CLIENT_CERT", "", values.text, source="Rust worker", help="client cert (PEM)"
     )
-    tls_client_key: str = _setting(
+    tls_client_key: str = setting(
         "tls_client_key", "NOETL_TLS_CLIENT_KEY", "", values.text, source="Rust worker", help="client key (PEM)"
     )
-    internal_api_token: Secret = _setting(
+    internal_api_token: Secret = setting(
         "internal_api_token",
         "NOETL_INTERNAL_API_TOKEN",
         "",
@@ -224,7 +195,7 @@ class Settings:
     )
 
     # ── the worker ──
-    worker_id: str = _setting(
+    worker_id: str = setting(
         "worker_id",
         "WORKER_ID",
         "",
@@ -233,7 +204,7 @@ class Settings:
         source="Rust worker",
         help="name in claims and registry; Python plane: made unique by a suffix",
     )
-    pool_name: str = _setting(
+    pool_name: str = setting(
         "pool_name",
         "WORKER_POOL_NAME",
         "default",
@@ -242,7 +213,7 @@ class Settings:
         source="Rust worker",
         help="pool label in the registry; never a filter",
     )
-    max_concurrent: int = _setting(
+    max_concurrent: int = setting(
         "max_concurrent",
         "WORKER_MAX_CONCURRENT",
         "16",
@@ -252,7 +223,7 @@ class Settings:
         source="ours (Rust worker 4, Python worker 8)",
         help="slots: commands that run at the same time",
     )
-    command_timeout_s: float = _setting(
+    command_timeout_s: float = setting(
         "command_timeout_s",
         "NOETL_WORKER_COMMAND_TIMEOUT_S",
         "1740",
@@ -262,7 +233,7 @@ class Settings:
         source="ours: the Python plane gives a command away at 1,800 s (wire.md 3.2)",
         help="limit of a command that sets none",
     )
-    command_timeout_max_s: float = _setting(
+    command_timeout_max_s: float = setting(
         "command_timeout_max_s",
         "NOETL_WORKER_COMMAND_TIMEOUT_MAX_S",
         "86400",
@@ -271,7 +242,7 @@ class Settings:
         source="ours",
         help="hard limit: a command that asks for more gets this",
     )
-    cancellation_poll_s: float = _setting(
+    cancellation_poll_s: float = setting(
         "cancellation_poll_s",
         "NOETL_WORKER_CANCELLATION_POLL_S",
         "5",
@@ -280,7 +251,7 @@ class Settings:
         source="ours",
         help="how often a running command asks whether its execution is cancelled; 0: never",
     )
-    kind_limits: Mapping[str, int] = _setting(
+    kind_limits: Mapping[str, int] = setting(
         "kind_limits",
         "NOETL_WORKER_KIND_LIMITS",
         "",
@@ -289,7 +260,7 @@ class Settings:
         source="ours",
         help="most commands of a kind at the same time: postgres=4,container=2",
     )
-    slot_costs: Mapping[str, int] = _setting(
+    slot_costs: Mapping[str, int] = setting(
         "slot_costs",
         "NOETL_WORKER_SLOT_COSTS",
         "",
@@ -298,7 +269,7 @@ class Settings:
         source="ours",
         help="slots that a command of a kind takes, 1 unless named: container=4",
     )
-    rate_limit: float = _setting(
+    rate_limit: float = setting(
         "rate_limit",
         "NOETL_WORKER_RATE_LIMIT",
         "0",
@@ -307,7 +278,7 @@ class Settings:
         source="ours",
         help="most commands that are pulled in a second; 0: no limit",
     )
-    started_hold_ms: int = _setting(
+    started_hold_ms: int = setting(
         "started_hold_ms",
         "NOETL_WORKER_STARTED_HOLD_MS",
         "25",
@@ -316,7 +287,7 @@ class Settings:
         source="ours",
         help="how long command.started waits for a fast command's one batch",
     )
-    result_max_bytes: int = _setting(
+    result_max_bytes: int = setting(
         "result_max_bytes",
         "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES",
         "102400",
@@ -325,7 +296,7 @@ class Settings:
         source="both planes",
         help="largest result inside an event; more goes to the result store",
     )
-    heartbeat_interval_s: float = _setting(
+    heartbeat_interval_s: float = setting(
         "heartbeat_interval_s",
         "WORKER_HEARTBEAT_INTERVAL",
         "15",
@@ -335,7 +306,7 @@ class Settings:
         source="Rust worker",
         help="registry heartbeat; the Python plane calls 30 s of silence stale",
     )
-    drain_timeout_s: float = _setting(
+    drain_timeout_s: float = setting(
         "drain_timeout_s",
         "NOETL_WORKER_DRAIN_TIMEOUT_S",
         "25",
@@ -344,7 +315,7 @@ class Settings:
         source="ours (Kubernetes gives 30 s)",
         help="how long running commands may finish after SIGTERM",
     )
-    loop: str = _setting(
+    loop: str = setting(
         "loop",
         "NOETL_WORKER_LOOP",
         "auto",
@@ -353,8 +324,34 @@ class Settings:
         help="event loop; auto: uvloop where installed",
     )
 
+    unknown_fields: str = setting(
+        "unknown_fields",
+        "NOETL_WORKER_UNKNOWN_FIELDS",
+        "warn",
+        values.choice("warn", "error"),
+        source="ours",
+        help="what a field that a tool does not know is: a line in the log, or a failed command",
+    )
+    undefined: str = setting(
+        "undefined",
+        "NOETL_WORKER_UNDEFINED",
+        "empty",
+        values.choice("empty", "error"),
+        source="ours (Jinja's and the planes' way is empty)",
+        help="what a template's unknown variable is",
+    )
+    credential_ttl_s: float = setting(
+        "credential_ttl_s",
+        "NOETL_WORKER_CREDENTIAL_TTL_S",
+        "60",
+        values.seconds(0),
+        unit="s",
+        source="ours (Python worker 300)",
+        help="how long a fetched credential is used again; 0: every command asks",
+    )
+
     # ── the outbox ──
-    outbox: str = _setting(
+    outbox: str = setting(
         "outbox",
         "NOETL_WORKER_OUTBOX",
         "on_failure",
@@ -362,7 +359,7 @@ class Settings:
         source="ours",
         help="when terminal events are written to disk: at the first refused try, before the first try, never",
     )
-    outbox_dir: str = _setting(
+    outbox_dir: str = setting(
         "outbox_dir",
         "NOETL_WORKER_OUTBOX_DIR",
         "",
@@ -370,7 +367,7 @@ class Settings:
         source="ours",
         help="directory of the outbox, shared by the workers of a machine; empty: below the temporary directory",
     )
-    outbox_max_rows: int = _setting(
+    outbox_max_rows: int = setting(
         "outbox_max_rows",
         "NOETL_WORKER_OUTBOX_MAX_ROWS",
         "10000",
@@ -379,7 +376,7 @@ class Settings:
         source="ours",
         help="a fuller outbox stops the pulling",
     )
-    outbox_max_bytes: int = _setting(
+    outbox_max_bytes: int = setting(
         "outbox_max_bytes",
         "NOETL_WORKER_OUTBOX_MAX_BYTES",
         "268435456",
@@ -390,7 +387,7 @@ class Settings:
     )
 
     # ── observability ──
-    metrics_bind: str = _setting(
+    metrics_bind: str = setting(
         "metrics_bind",
         "WORKER_METRICS_BIND",
         "0.0.0.0:9090",
@@ -398,7 +395,7 @@ class Settings:
         source="Rust worker",
         help="address of /metrics, /healthz, /readyz, /livez; empty: off",
     )
-    lag_poll_interval_s: float = _setting(
+    lag_poll_interval_s: float = setting(
         "lag_poll_interval_s",
         "WORKER_NATS_LAG_POLL_INTERVAL",
         "5",
@@ -407,7 +404,7 @@ class Settings:
         source="Rust worker",
         help="how often the consumer's lag is read",
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "log_level",
         "LOG_LEVEL",
         "info",
@@ -416,7 +413,7 @@ class Settings:
         source="ours",
         help="least level that is logged",
     )
-    log_format: str = _setting(
+    log_format: str = setting(
         "log_format",
         "NOETL_WORKER_LOG_FORMAT",
         "auto",
@@ -426,7 +423,7 @@ class Settings:
     )
 
     # ── ids ──
-    snowflake_node_id: int | None = _setting(
+    snowflake_node_id: int | None = setting(
         "snowflake_node_id",
         "NOETL_SNOWFLAKE_NODE_ID",
         "",
@@ -435,7 +432,7 @@ class Settings:
         source="Rust worker",
         help="node part of event ids; empty: from worker id",
     )
-    snowflake_epoch_ms: int = _setting(
+    snowflake_epoch_ms: int = setting(
         "snowflake_epoch_ms",
         "NOETL_SNOWFLAKE_EPOCH_MS",
         "1704067200000",

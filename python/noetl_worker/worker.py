@@ -67,7 +67,7 @@ class Worker:
         self.identity = Identity(settings)
         self.health = Health()
         self.in_flight = InFlight()
-        self.registry = registry or Registry()
+        self.registry = registry or Registry(strict=settings.unknown_fields == "error")
         self.ready = asyncio.Event()
         self._stop_level = 0
         self._stop = asyncio.Event()

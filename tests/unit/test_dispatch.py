@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from noetl_worker.dispatch import Dispatch, Limits
-from noetl_worker.errors import CommandCancelled
+from noetl_worker.errors import CommandCancelled, TemplateError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
@@ -134,3 +134,12 @@ def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
     limits = Limits(default_s=60, hard_s=0.05, cancellation_poll_s=0)
     tool, result = dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
+
+
+def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
+    config = {"seconds": "{{ missing.deeper or 0 }}"}
+    script = lambda *_: answer(200, {})  # noqa: E731
+    _, result = dispatched(config, Limits(3, 3, 0), script)
+    assert result.data == "done"
+    with pytest.raises(TemplateError, match="missing"):
+        dispatched(config, Limits(3, 3, 0, undefined_is_error=True), script)

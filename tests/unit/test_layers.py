@@ -15,6 +15,7 @@ BOTTOM = {
     "settings",
     "setting_values",
     "setting_checks",
+    "setting_line",
     "setting_sources",
     "json_text",
     "engine",

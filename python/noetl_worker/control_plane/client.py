@@ -55,7 +55,7 @@ class ControlPlaneClient:
         self._trusted = tuple(f"{url}/" for url in (settings.server_url, *settings.trusted_servers))
         self._dialects: dict[str, Dialect] = {}
         self._gates: dict[str, Gate] = {}
-        self.credential_cache: Final = CredentialCache()
+        self.credential_cache: Final = CredentialCache(ttl_s=settings.credential_ttl_s)
         """Here, because what the plane gives depends on the identity it is asked with."""
 
     @property
