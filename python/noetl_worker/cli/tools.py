@@ -91,8 +91,11 @@ def _print_kind(tool: Tool[Any]) -> None:
         row = (field.name, ", ".join(field.spellings), field.type, default_text(field), field.meaning)
         table.add_row(*map(escape, row))
     _show(table)
-    result = "\n\n".join(filter(None, (one.result, guide.result)))
-    for title, text in (("Example", guide.example), ("Result", result), ("Worth knowing", guide.traps)):
+    for title, text in (
+        ("Example", guide.example),
+        ("Result", guide.result or one.result),
+        ("Worth knowing", guide.traps),
+    ):
         if text:
             typer.echo(f"\n{title}\n\n{text}")
     if guide.errors:

@@ -61,7 +61,7 @@ def _section(kind: KindDescription, guide: Guide) -> str:
     if guide.example:
         parts.append(f"```yaml\n{guide.example}\n```")
     parts.append(_field_table(kind.fields))
-    result = "\n\n".join(filter(None, (kind.result, guide.result)))
+    result = guide.result or kind.result
     if result:
         parts.append(f"**Result.** {result}")
     if guide.errors:
