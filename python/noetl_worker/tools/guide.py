@@ -1,8 +1,8 @@
 """The written half of a kind's documentation: an example, the result, the failures, the traps.
 
-It is a Markdown file `guides/<kind>.md` beside the tool's module, in a plug-in's package as in ours, with some of these
-headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph), `## Errors`
-(lines of a kind of failure in back quotes, a colon, and when), `## Traps`.
+It is a Markdown file `guides/<kind>.md` beside the tool's module, in a plug-in's package as in ours, with some of
+these headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph),
+`## Errors` (lines of a kind of failure in back quotes, a colon, and when), `## Traps`.
 """
 
 from __future__ import annotations
