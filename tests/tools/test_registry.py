@@ -18,6 +18,7 @@ from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.registry import _KIND_ALIASES, PreparedTool, Registry
+from noetl_worker.tools.schema import json_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class EchoConfig:
     names: list[str] = field(default_factory=list)
     password: str | None = None
     template: str = ""
+    own: str = field(init=False, default="")
     timeout: float | None = None
 
 
@@ -166,6 +168,12 @@ def test_wrong_type_names_field_and_type(field_name: str, value: Any, message: s
     with pytest.raises(ConfigurationError) as caught:
         prepare({"query": "q", field_name: value})
     assert str(caught.value) == message
+
+
+def test_field_that_a_model_fills_by_itself_is_none_of_a_config() -> None:
+    assert prepare({"query": "q", "own": "x"}).config.own == ""
+    assert prepare({"query": "q", "own": "x"}).warnings == ("echo: unknown field 'own' is ignored",)
+    assert "own" not in json_schema(EchoTool())["properties"]
 
 
 def test_fields_are_rendered_once_and_raw_ones_never() -> None:

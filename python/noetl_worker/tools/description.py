@@ -77,6 +77,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
             meaning=docs.get(field.name, ""),
         )
         for field in dataclasses.fields(model)
+        if field.init
     )
     text = inspect.cleandoc(model.__doc__ or "")
     if text.startswith(f"{model.__name__}("):  # what dataclass writes where there is none

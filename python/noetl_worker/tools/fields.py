@@ -90,8 +90,8 @@ def canonical(
 
 @functools.lru_cache(maxsize=128)
 def names_of(model: type) -> frozenset[str]:
-    """The fields of a config model."""
-    return frozenset(field.name for field in dataclasses.fields(model))
+    """The fields of a config model; those that it fills by itself (`init=False`) are none."""
+    return frozenset(field.name for field in dataclasses.fields(model) if field.init)
 
 
 def spellings_of(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:

@@ -117,9 +117,10 @@ class TaskSequenceConfig:
 
     tasks: list[Any]
     """The tasks in order: `{name, kind, ...}`, or the name as the only key; `spec.policy` has a task's rules."""
+    parsed: tuple[Task, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
-        parse_tasks(self.tasks)
+        object.__setattr__(self, "parsed", parse_tasks(self.tasks))
 
 
 class TaskSequenceTool:
@@ -133,10 +134,10 @@ class TaskSequenceTool:
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:
         """What the registry reports beside unknown fields."""
-        return [words for task in parse_tasks(config.tasks) for words in task.ignored]
+        return [words for task in config.parsed for words in task.ignored]
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
-        progress = Progress(parse_tasks(config.tasks), context)
+        progress = Progress(config.parsed, context)
         while progress.end is None:
             await progress.step()
         return progress.result()
