@@ -314,8 +314,18 @@ def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PASSWORD not in done.text
 
 
-@pytest.mark.parametrize(("name", "lacks"), [("script", "KUBERNETES_SERVICE_HOST")])
-def test_example_for_a_cluster_is_well_formed_and_says_what_it_lacks_here(
+@both
+def test_transfer(dialect: Dialect, tmp_path: Path) -> None:
+    pytest.importorskip("duckdb", reason="needs the extra duckdb")
+    done = play("transfer", dialect, workload={"database": str(tmp_path / "fruits.duckdb")})
+    [row] = done.result["rows"]
+    assert row["fruits"] == 4
+    loaded = [line["result"] for line in done.lines if line.get("step") == "load" and line["event"] == "done"]
+    assert [(one["rows_inserted"], one["rows_updated"]) for one in loaded] == [(4, 0), (0, 4)]
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("script", "KUBERNETES_SERVICE_HOST"), ("snowflake", "'snowflake'")])
+def test_example_for_a_cluster_or_an_account_is_well_formed_and_says_what_it_lacks_here(
     name: str, lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its kind does is in tests/tools."""

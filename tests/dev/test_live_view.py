@@ -1,0 +1,74 @@
+"""What an author is shown of a result and of a failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_worker.dev.event_log import LoggedEvent
+from noetl_worker.dev.live_view import EXCERPT, StepRun, failure_lines, glance, reported
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, ""),
+        ({}, ""),
+        ([1, 2], "[1,2]"),
+        ("text", '"text"'),
+        ({"a": 1}, '{"a":1}'),
+        ({"exit_code": 0, "stdout": "the end\n", "stderr": ""}, "the end"),
+        ({"exit_code": 0, "stdout": "two\nlines\n", "stderr": ""}, r"two\nlines"),
+        ({"exit_code": 0, "stdout": 'a "word"', "stderr": ""}, 'a "word"'),
+        ({"exit_code": 2, "stdout": "", "stderr": "broken\n"}, "broken"),
+        ({"exit_code": 0, "stdout": "\x1b[2J", "stderr": ""}, r"\u001b[2J"),
+        ({"status_code": 200, "headers": {"a": "b"}, "data": {"n": 1}}, '200 {"n":1}'),
+        ({"status_code": 204, "data": ""}, "204"),
+        ({"columns": ["a"], "rows": [{"a": 1}], "row_count": 1, "affected_rows": 0}, '1 rows [{"a":1}]'),
+        ({"columns": [], "rows": [], "row_count": 0, "affected_rows": 3}, "3 rows"),
+        ({"_prev": {"exit_code": 0, "stdout": "last"}, "results": {}}, "last"),
+    ],
+)
+def test_glance_is_what_a_tool_s_result_comes_to(value: Any, said: str) -> None:
+    assert glance(value) == said
+
+
+def test_glance_is_one_line_of_limited_length() -> None:
+    for value in ({"stdout": "x" * 500, "exit_code": 0}, {"status_code": 200, "data": "x" * 500}, ["x" * 500]):
+        assert len(glance(value)) == EXCERPT
+
+
+def logged(event_type: str, context: dict[str, Any]) -> LoggedEvent:
+    return LoggedEvent(1, 1, event_type, "start", "done", 0.0, result={"context": context})
+
+
+def test_result_that_has_a_member_named_result_is_shown_whole() -> None:
+    """A `playbook` tool's data looks a little like what the Rust plane keeps."""
+    value, error = reported(logged("call.done", {"path": "child", "result": {"n": 1}, "status": "completed"}))
+    assert (value, error) == ({"path": "child", "result": {"n": 1}}, None)
+    value, error = reported(logged("call.done", {"result": {"status": "success", "context": {"data": {"n": 1}}}}))
+    assert (value, error) == ({"n": 1}, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "value", "said"),
+    [
+        ("HTTP 404 response", {"status_code": 404, "data": {"d": "no"}}, ['404 {"d":"no"}']),
+        ("Command exited with code 3", {"exit_code": 3, "stdout": "out", "stderr": "one\ntwo\n"}, ["one", "two"]),
+        ("first\n\nsecond\nthird", {"stderr": "not shown"}, ["second", "third"]),
+        ("x", {"stderr": "\x1b]0;owned\x07"}, [r"\x1b]0;owned\x07"]),
+        ("x", {"error": "x", "error_kind": "auth", "code": "1"}, []),
+        ("x", None, []),
+    ],
+)
+def test_failure_says_what_there_is_to_go_by(error: str, value: Any, said: list[str]) -> None:
+    run = StepRun(1, "start", failed=1, error=error, value=value)
+    first, *more = failure_lines(run)
+    assert first == f"  failed: start: {error.splitlines()[0]}"
+    assert more == [f"    | {line}" for line in said]
+
+
+def test_failure_of_a_task_names_the_task() -> None:
+    run = StepRun(1, "start", failed=1, error="broke", value={"failed_task": "load"})
+    assert failure_lines(run) == ["  failed: start, task load: broke"]
