@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
-from faults.scene import CALLS, Scene, inside, scene
+from faults.scene import CALLS, Scene, scene
 from integration.house import run
 from integration.processes import Gate, until
 from noetl_worker.control_plane.transport import open_transport
@@ -114,8 +114,12 @@ def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
 ) -> None:
     async def go() -> None:
         gate = Gate(tmp_path)
-        quick = inside(SET="noetl_worker.acknowledge:PYTHON_LEASE_S=1")
-        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_ID": "pod-0", **quick}
+        variables = {
+            "NOETL_WORKER_DRAIN_TIMEOUT_S": "1",
+            "NOETL_WORKER_ACK_WAIT_S": "2",
+            "NOETL_WORKER_CLAIM_LEASE_S": "1",
+            "WORKER_ID": "pod-0",
+        }
         leases = {"claim_lease_s": 1.0, "claims_cache_ttl_s": 0.3, "heartbeat_stale_s": 1.0, "retry_after_s": 1}
         async with scene(tmp_path, dialect, plane=leases) as home:
             first = await home.start_process("first", **variables)

@@ -94,8 +94,7 @@ def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewhere(
 ) -> None:
     async def go() -> None:
         gate = Gate(tmp_path)
-        # The plane's lease is a second here; the worker gives back for the rest of the real one, 120 s.
-        lease = inside(SET="noetl_worker.acknowledge:PYTHON_LEASE_S=1")
+        lease = {"NOETL_WORKER_CLAIM_LEASE_S": "1"}
         variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", **BEATS}
         async with scene(tmp_path, dialect, plane=SHORT_LEASES) as home:
             first = await home.start_process("first", **variables, **lease)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -35,6 +36,8 @@ class Connection:
         self.on_reconnected: list[Callable[[], None]] = []
         self.last_error: Exception | None = None
         """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
+        self.read_tls: Callable[[], dict[str, Any]] = dict
+        """The TLS options as the files say now."""
         self._is_up = False
         self._closing = False
 
@@ -44,6 +47,7 @@ class Connection:
 
     async def _disconnected(self) -> None:
         if not self._closing:
+            self._renew_tls()
             log.warning("nats_disconnected", connection=self.name)
 
     async def _reconnected(self) -> None:
@@ -55,7 +59,15 @@ class Connection:
         # nats-py reports every failed attempt here while it reconnects for ever; one line each is enough.
         self.last_error = error
         if self._is_up:
+            self._renew_tls()
             log.warning("nats_error", connection=self.name, error=describe(error))
+
+    def _renew_tls(self) -> None:
+        """Certificates and CA bundles are replaced while we run: the next attempt goes by what is there then."""
+        try:
+            self.client.options.update(self.read_tls())
+        except OSError as error:  # half written, an ssl.SSLError too: the attempt after the next reads it again
+            log.warning("tls_files_unreadable", connection=self.name, error=describe(error))
 
     async def _open(self, options: dict[str, Any]) -> None:
         """Connect once. With reconnecting allowed, nats-py never gives up its first connect, even if refused."""
@@ -94,6 +106,7 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None)
         JetStreamError: the server refused the login, or `attempts` are used up; the text says what to set.
     """
     connection = Connection(name)
+    connection.read_tls = partial(_tls, settings)
     tried = 0
     while True:
         tried += 1

@@ -1,0 +1,56 @@
+"""docs/reliability.md has a row for every fault, with what was measured or where its tests are."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from faults import figures
+
+HERE = Path(__file__).parent
+FOUND = figures.load()
+
+
+def test_document_is_what_the_figures_say() -> None:
+    assert figures.DOCUMENT.read_text(encoding="utf-8") == figures.document(FOUND)
+
+
+@pytest.mark.parametrize("fault", [f"F{number}" for number in range(1, 29)])
+def test_fault_has_a_row_with_figures_or_a_place(fault: str) -> None:
+    rows = [
+        line for line in figures.DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {fault} ")
+    ]
+    assert len(rows) == 1
+    assert any(one.fault == fault for one in FOUND) or fault in figures.POINTERS
+
+
+def test_tests_and_places_that_the_figures_name_exist() -> None:
+    for one in FOUND:
+        file, _, name = one.where.partition("::")
+        tree = ast.parse((HERE / file).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, one.where
+    for places in figures.POINTERS.values():
+        assert all((figures.ROOT / place).exists() for place in places), places
+
+
+def test_new_figures_replace_those_of_the_same_test_and_no_others() -> None:
+    def figure(what: str, value: float, where: str, form: str = "short") -> figures.Figure:
+        return figures.Figure("F1", what, value, "s", "", where, form)
+
+    old = [figure("a", 1, "x"), figure("gone", 1, "x"), figure("b", 1, "y"), figure("a", 1, "x", "long")]
+    merged = figures.merge(old, [figure("a", 2, "x")])
+    assert [(one.what, one.value, one.where, one.form) for one in merged] == [
+        ("b", 1, "y", "short"),
+        ("a", 2, "x", "short"),
+        ("a", 1, "x", "long"),
+    ]
+
+
+def test_figure_above_its_bound_fails(measured: object) -> None:
+    assert callable(measured)
+    with pytest.raises(AssertionError, match="promised: at most 1"):
+        measured("F1", "never kept", 2.0, "s", at_most=1)
+    with pytest.raises(AssertionError, match="promised: 0"):
+        measured("F1", "never kept", 2.0, "s", exactly=0)
