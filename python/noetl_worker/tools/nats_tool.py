@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
-from noetl_worker.errors import ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of
+from noetl_worker.tools.nats_failures import not_permitted, spoken
 from noetl_worker.tools.nats_kv import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats_messages import MESSAGES
 
-__all__ = ["NatsConfig", "NatsTool", "failure"]
+__all__ = ["NatsConfig", "NatsTool"]
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 MAX_BATCH: Final = 1000
@@ -183,7 +183,7 @@ class NatsTool:
             data = await asyncio.wait_for(self._call(address, config), timeout_s)
         except (asyncio.TimeoutError, TimeoutError) as error:
             if refusal := self._connections.refusal(address):
-                raise _not_permitted(config.operation, refusal) from error
+                raise not_permitted(config.operation, refusal) from error
             return ToolResult.timed_out(timeout_s)
         return ToolResult.success({"status": "success", **data})
 
@@ -192,59 +192,7 @@ class NatsTool:
         await self._connections.aclose()
 
     async def _call(self, address: Address, config: NatsConfig) -> Mapping[str, JsonValue]:
-        import nats.errors
-
         _, operate = _OPERATIONS[config.operation]
-        async with self._connections.lease(address) as client:
-            try:
-                found: Mapping[str, JsonValue] = await operate(client, config)
-            except (nats.errors.Error, OSError) as error:
-                raise failure(config.operation, error, self._connections.refusal(address)) from error
+        async with spoken(self._connections, address, config.operation) as client:
+            found: Mapping[str, JsonValue] = await operate(client, config)
             return found
-
-
-def failure(operation: str, error: Exception, refusal: str | None) -> ToolError:
-    """What an error of the library is in our taxonomy.
-
-    `refusal`: what the server said about a missing permission; it never answers such a request, so only a timeout
-    would be seen.
-    """
-    import nats.errors
-    from nats.js import errors as js_errors
-
-    if refusal is not None and isinstance(error, nats.errors.TimeoutError):
-        return _not_permitted(operation, refusal)
-    text = _text_of(error)
-    kind, retryable, code = "client_error", False, type(error).__name__
-    if isinstance(error, js_errors.KeyWrongLastSequenceError):
-        code = "wrong_last_sequence"
-    elif isinstance(error, (js_errors.NotFoundError, js_errors.NoStreamResponseError)):
-        kind = "not_found"
-    elif isinstance(error, js_errors.DigestMismatchError):
-        kind, retryable = "parse", True
-    elif isinstance(error, nats.errors.TimeoutError):
-        kind, retryable = "timeout", True
-    elif isinstance(error, (js_errors.ServiceUnavailableError, js_errors.ServerError)):
-        kind, retryable = "server_error", True
-    elif isinstance(error, (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError, OSError)):
-        kind, retryable = "connection", True
-    return ToolError(f"{operation} failed: {text}", kind=kind, retryable=retryable, code=code)
-
-
-def _not_permitted(operation: str, refusal: str) -> ToolError:
-    return ToolError(f"{operation} failed: {refusal}", kind="auth", code="permissions_violation")
-
-
-_WORDS: Final[Mapping[str, str]] = {
-    "BucketNotFoundError": "the bucket does not exist",
-    "ObjectNotFoundError": "the object does not exist",
-    "NoStreamResponseError": "no stream takes messages on this subject",
-    "InvalidKeyError": "the key may have letters, digits and - / _ = . only",
-    "TimeoutError": "the server did not answer in time",
-}
-"""Where the library's own text is only a class name."""
-
-
-def _text_of(error: Exception) -> str:
-    said = getattr(error, "description", None)
-    return str(said or _WORDS.get(type(error).__name__) or str(error) or type(error).__name__)

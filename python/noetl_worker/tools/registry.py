@@ -22,6 +22,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Tool, ToolContext
 from noetl_worker.tools.deadline import effective_timeout, time_left, timeout_parts
+from noetl_worker.tools.kinds_elsewhere import INSTEAD
 
 __all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "default_registry", "effective_timeout"]
 
@@ -45,6 +46,8 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "result_fetch": "noetl_worker.tools.result_fetch:ResultFetchTool",
     "mcp": "noetl_worker.tools.mcp:McpTool",
     "secrets": "noetl_worker.tools.secrets:SecretsTool",
+    "container": "noetl_worker.tools.container:ContainerTool",
+    "subscription": "noetl_worker.tools.subscription:SubscriptionTool",
     "script": "noetl_worker.tools.script:ScriptTool",
 }
 _KIND_ALIASES: Final[Mapping[str, str]] = {
@@ -190,6 +193,8 @@ class Registry:
             broken = next((plugin for plugin in self.broken if plugin.name == kind), None)
             if broken is not None:
                 raise ConfigurationError(str(broken))
+            if kind in INSTEAD:
+                raise UnknownTool(f"Tool not found: {kind} is not run by this worker: {INSTEAD[kind]}")
             known = self.kinds()
             guess = fields.nearest(kind, known) or "."
             raise UnknownTool(f"Tool not found: {kind}{guess} Known kinds: {', '.join(known)}")

@@ -13,8 +13,9 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of
+from noetl_worker.tools.nats_failures import spoken
 from noetl_worker.tools.nats_messages import ACK, acknowledge, confirmed_acks, pull
-from noetl_worker.tools.nats_tool import MAX_BATCH, MAX_WAIT_MS, failure
+from noetl_worker.tools.nats_tool import MAX_BATCH, MAX_WAIT_MS
 from noetl_worker.tools.payload import as_value
 
 __all__ = ["SubscriptionConfig", "SubscriptionTool"]
@@ -143,15 +144,10 @@ class SubscriptionTool:
         await self._connections.aclose()
 
     async def _call(self, address: Address, config: SubscriptionConfig) -> dict[str, JsonValue]:
-        import nats.errors
-
         started = time.monotonic()
         operate = _poll if config.operation == "poll" else _settle
-        async with self._connections.lease(address) as client:
-            try:
-                data = await operate(client, config)
-            except (nats.errors.Error, OSError) as error:
-                raise failure(config.operation, error, self._connections.refusal(address)) from error
+        async with spoken(self._connections, address, config.operation) as client:
+            data = await operate(client, config)
         data["metrics"] = {**data.get("metrics", {}), "duration_ms": round((time.monotonic() - started) * 1000)}
         return {"status": "success", "source": config.source, "operation": config.operation, **data}
 

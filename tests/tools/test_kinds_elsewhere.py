@@ -1,0 +1,75 @@
+"""Kinds that NoETL names and this worker does not run: each says what to write instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, UnknownTool
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.kinds_elsewhere import INSTEAD
+from noetl_worker.tools.noop import NoopTool
+from noetl_worker.tools.registry import Registry
+
+# every kind of the planes' own lists and of both workers' registries (tools.md 1.3, 2.20)
+NAMED_BY_NOETL = [
+    "http",
+    "postgres",
+    "duckdb",
+    "ducklake",
+    "python",
+    "workbook",
+    "playbook",
+    "playbooks",
+    "secrets",
+    "secret_manager",
+    "iterator",
+    "container",
+    "script",
+    "snowflake",
+    "transfer",
+    "snowflake_transfer",
+    "gcs",
+    "gateway",
+    "nats",
+    "agent",
+    "mcp",
+    "shell",
+    "artifact",
+    "noop",
+    "task_sequence",
+    "rhai",
+    "result_fetch",
+    "subscription",
+    "wasm",
+    "provider",
+    "cursor_worker",
+]
+
+
+@pytest.mark.parametrize("kind", NAMED_BY_NOETL)
+def test_every_kind_that_noetl_names_is_run_or_says_what_to_use(kind: str) -> None:
+    registry = Registry(plugins=False)
+    if kind in INSTEAD:
+        assert kind not in registry.kinds()
+        with pytest.raises(UnknownTool) as caught:
+            registry.get(kind)
+        assert str(caught.value) == f"Tool not found: {kind} is not run by this worker: {INSTEAD[kind]}"
+        return
+    tool = registry.get(kind)
+    assert kind in (tool.kind, *tool.aliases) or kind == "playbooks"
+
+
+def test_a_kind_that_cannot_be_run_is_refused_before_it_starts() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Registry(plugins=False).prepare("workbook", {"name": "clean"}, tool_context())
+    assert str(caught.value) == (
+        "Tool not found: workbook is not run by this worker: a command names the entry and does not carry it: write "
+        "the entry's tool in the step, or make it a playbook and use kind: playbook"
+    )
+
+
+def test_a_plug_in_may_bring_such_a_kind() -> None:
+    class AgentTool(NoopTool):
+        kind = "agent"
+
+    assert Registry([AgentTool()], plugins=False).get("agent").kind == "agent"
