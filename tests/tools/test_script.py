@@ -14,6 +14,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, arun_tool, run_tool
+from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.script import ScriptTool
 
 from .http_server import Answer, Seen, ToolServer, as_json
@@ -65,7 +66,7 @@ class FakeCluster:
         return as_json({**self.objects["Job"], "status": self.status if self.polls <= 0 else {"active": 1}})
 
     def pod(self, name: str, created: int) -> dict[str, Any]:
-        ended = [{"state": {"terminated": self.terminated}}]
+        ended = [{"name": "main", "state": {"terminated": self.terminated}}]
         return {
             "metadata": {"name": name, "creationTimestamp": f"2026-01-0{created}T00:00:00Z"},
             "status": {"containerStatuses": ended},
@@ -83,7 +84,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeClu
 
 
 def tool(tmp_path: Path) -> ScriptTool:
-    return ScriptTool(account=tmp_path, poll_s=0.01)
+    return ScriptTool(service_account=tmp_path, poll_s=0.01)
 
 
 CONFIG = {"script": {"type": "inline", "content": "print('hi')"}, "input": {"day": "monday"}}
@@ -158,7 +159,7 @@ def test_job_that_fails_is_told_with_its_exit_code(cluster: FakeCluster, tmp_pat
     result = script(tmp_path)
     assert result.error is not None
     name = result.data["job_name"]
-    assert result.error.message == f"Job {name} in noetl failed: BackoffLimitExceeded (exit code 3)"
+    assert result.error.message == f"Job {name} failed: exit code 3 (BackoffLimitExceeded)"
     assert (result.error.kind, result.error.code, result.exit_code) == ("process", "3", 3)
     assert (result.data["failed"], result.data["output"]) == (4, "line 1\nline \ufffd\n")
 
@@ -168,7 +169,7 @@ def test_job_that_ran_out_of_memory_says_so(cluster: FakeCluster, tmp_path: Path
     cluster.terminated = {"exitCode": 137, "reason": "OOMKilled"}
     result = script(tmp_path)
     assert result.error is not None
-    assert "OOMKilled (exit code 137)" in result.error.message
+    assert result.error.message == f"Job {result.data['job_name']} failed: exit code 137 (OOMKilled)"
     assert result.error.code == "out_of_memory"
 
 
@@ -199,16 +200,53 @@ def test_object_that_is_refused_takes_the_job_back(cluster: FakeCluster, tmp_pat
     cluster.refusals[f"{CORE}/secrets"] = as_json({"kind": "Status", "message": "secrets is forbidden"}, 403)
     with pytest.raises(ToolError) as caught:
         script(tmp_path)
-    assert str(caught.value) == f"script: POST {CORE}/secrets: HTTP 403: secrets is forbidden"
+    assert str(caught.value) == f"the Kubernetes API refuses POST {CORE}/secrets: HTTP 403 (secrets is forbidden)"
     assert (caught.value.kind, caught.value.code) == ("auth", "403")
     assert len(cluster.deleted) == 1
 
 
-def test_log_that_cannot_be_had_is_a_note(cluster: FakeCluster, tmp_path: Path) -> None:
+def test_log_that_cannot_be_had_does_not_change_the_outcome(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.server.routes[f"{CORE}/pods/pod-1/log"] = lambda seen: as_json({"message": "gone"}, 404)
-    result = script(tmp_path)
+    logger = RecordedLogger()
+    result = script(tmp_path, logger=logger)
     assert result.status is ToolStatus.SUCCESS
-    assert result.data["notes"] == [f"output: script: GET {CORE}/pods/pod-1/log: HTTP 404: gone"]
+    assert "output" not in result.data
+    assert [event for level, event, _ in logger.records if level == "warning"] == ["script_log"]
+
+
+def test_pod_that_never_starts_ends_the_wait(cluster: FakeCluster, tmp_path: Path) -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    pod = {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": [{"name": "main", "state": waiting}]}}
+    cluster.server.routes[f"{CORE}/pods"] = lambda seen: as_json({"items": [pod]})
+    cluster.polls = 10_000
+    result = script(tmp_path)
+    assert result.error is not None
+    assert result.error.message == f"Job {result.data['job_name']} failed (ImagePullBackOff; no such image)"
+
+
+def test_shutdown_leaves_the_job_for_the_next_delivery(cluster: FakeCluster, tmp_path: Path) -> None:
+    cluster.polls = 10_000
+    stop = Stop()
+
+    async def scenario() -> None:
+        call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG, stop=stop))
+        while cluster.polls == 10_000:
+            await asyncio.sleep(0)
+        stop.set("shutdown")
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(scenario())
+    assert cluster.deleted == []
+
+
+def test_cluster_of_a_credential(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    k8s = {"url": cluster.server.url(""), "token": "other-token", "ca_file": str(PEM)}
+    result = script(tmp_path, {"auth": "k8s"}, credentials={"k8s": k8s})
+    assert result.status is ToolStatus.SUCCESS
+    assert cluster.server.requests[0].headers["authorization"] == "Bearer other-token"
 
 
 def test_unknown_field_of_the_job_is_told(cluster: FakeCluster, tmp_path: Path) -> None:
@@ -260,10 +298,10 @@ def test_broken_config_is_refused_with_its_reason(
 
 def test_worker_outside_a_cluster_refuses_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ConfigurationError, match=r"this worker is in no cluster .* use the python kind"):
+    with pytest.raises(ConfigurationError, match="script: the worker runs in no Kubernetes cluster"):
         run_tool("script", CONFIG)
 
 
 def test_worker_without_a_service_account_refuses_the_kind(cluster: FakeCluster, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="set automountServiceAccountToken"):
+    with pytest.raises(ConfigurationError, match="without a service account"):
         script(tmp_path / "nowhere")

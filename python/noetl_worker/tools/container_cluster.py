@@ -46,7 +46,11 @@ class Place:
 
 
 async def place_of(
-    auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path = SERVICE_ACCOUNT
+    auth: str | Mapping[str, JsonValue] | None,
+    context: ToolContext,
+    service_account: Path = SERVICE_ACCOUNT,
+    *,
+    kind: str = "container",
 ) -> Place:
     """From a credential ({"url", "token", "ca_file", "verify"}), else the cluster that the worker runs in.
 
@@ -58,7 +62,7 @@ async def place_of(
         found = await context.credential(auth) if isinstance(auth, str) else auth
         url = next((str(found[name]) for name in ("url", "server", "host") if found.get(name)), "")
         if not url.startswith(("https://", "http://")):
-            raise CredentialError("container: the credential needs 'url', the address of the Kubernetes API")
+            raise CredentialError(f"{kind}: the credential needs 'url', the address of the Kubernetes API")
         ca_file = found.get("ca_file")
         options = ClientOptions(
             verify=bool(found.get("verify", True)), ca_file=None if ca_file is None else str(ca_file)
@@ -71,7 +75,7 @@ async def place_of(
         token = ""  # no such file outside a cluster
     if not host or not token:
         raise ConfigurationError(
-            "container: the worker runs in no Kubernetes cluster (or without a service account): give 'auth' with the "
+            f"{kind}: the worker runs in no Kubernetes cluster (or without a service account): give 'auth' with the "
             "alias of a credential with url and token, or run the program with the shell or python tool"
         )
     context.keep_secret(token)
@@ -86,7 +90,8 @@ class Cluster:
         self._clients = clients
         self._place = place
         self._jobs = f"/apis/batch/v1/namespaces/{quote(namespace, safe='')}/jobs"
-        self._pods = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+        self._core = f"/api/v1/namespaces/{quote(namespace, safe='')}"
+        self._pods = f"{self._core}/pods"
 
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """The Job as the cluster has it; the one that is there when it was created before."""
@@ -96,6 +101,14 @@ class Cluster:
             if error.status != 409:
                 raise
             return await self.job(job["metadata"]["name"])
+
+    async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
+        """A `configmaps` or `secrets` object, unless it is there already."""
+        try:
+            await self._object("POST", f"{self._core}/{resource}", dict(manifest))
+        except ClusterRefusal as error:
+            if error.status != 409:
+                raise
 
     async def job(self, name: str) -> Mapping[str, Any]:
         return await self._object("GET", f"{self._jobs}/{quote(name, safe='')}")

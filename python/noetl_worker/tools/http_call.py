@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
@@ -100,6 +101,8 @@ class Call:
         """Wait as the rule or the server's Retry-After says; False, at once, when the time left is too short."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
         left = self._left()
+        if self._context.cancelled:
+            return False
         if left is not None and delay >= left:
             self._context.logger.info("http_retry_given_up", delay_s=round(delay, 3), left_s=round(left, 3))
             return False
@@ -174,8 +177,10 @@ class Call:
             return _timed_out(self._total_s or 0.0, config.url)
         self._exchanges += 1
         try:
-            return await asyncio.wait_for(self._authorized(config), limit_s)
-        except (asyncio.TimeoutError, TimeoutError):
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished exchange
+            with anyio.fail_after(limit_s):
+                return await self._authorized(config)
+        except TimeoutError:
             told = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
             return _timed_out(told, config.url)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
@@ -169,12 +170,12 @@ class Tokens:
     async def _exchange(self, request: httpx.Request) -> Mapping[str, Any]:
         """The JSON object of the answer. CredentialError for a no, ToolError when there is no answer."""
         place = shown(request.url)
-        request.extensions = {"timeout": httpx.Timeout(_TIMEOUT_S).as_dict()}
         try:
             async with self._clients.lease() as client:
-                response = await client.send(request, stream=True)
-                content: Content = await asyncio.wait_for(read(response, _MAX_ANSWER), _TIMEOUT_S)
-        except (httpx.HTTPError, asyncio.TimeoutError, TimeoutError) as error:
+                with anyio.fail_after(_TIMEOUT_S):
+                    response = await client.send(request, stream=True)
+                    content: Content = await read(response, _MAX_ANSWER)
+        except (httpx.HTTPError, OSError) as error:  # TimeoutError and ssl.SSLError are OSErrors
             text = f"http: no answer from {place}: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True) from error
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
+import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError, ToolError
@@ -124,12 +125,13 @@ class Sources:
                 request = client.build_request(method, url, headers=authorization.headers)
                 if authorization.params:
                     request.url = request.url.copy_merge_params(authorization.params)
-                sending = send(client, request, follow_redirects=True, secret_headers=tuple(authorization.headers))
-                response = await asyncio.wait_for(sending, limit_s)
-                content = await asyncio.wait_for(read(response, MAX_CODE_BYTES), limit_s)
+                secret = tuple(authorization.headers)
+                with anyio.fail_after(limit_s):
+                    response = await send(client, request, follow_redirects=True, secret_headers=secret)
+                    content = await read(response, MAX_CODE_BYTES)
         except httpx.InvalidURL as error:
             raise ConfigurationError(f"python: script address {place!r} cannot be used: {error}") from error
-        except (httpx.HTTPError, OSError, asyncio.TimeoutError, TimeoutError) as error:
+        except (httpx.HTTPError, OSError) as error:  # TimeoutError and ssl.SSLError are OSErrors
             text = f"python: script {place!r} cannot be fetched: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True) from error
         if not response.is_success:

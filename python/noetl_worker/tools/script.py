@@ -5,36 +5,41 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import anyio
+
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, place_of
+from noetl_worker.tools.container_job import CONTAINER_NAME, PodState, finished, pod_state
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http_client import Clients
 from noetl_worker.tools.python_source import Sources
-from noetl_worker.tools.script_cluster import ACCOUNT_FILES, Cluster
 from noetl_worker.tools.script_job import JobConfig, job_config, job_name, manifests, owned_by
 
 __all__ = ["ScriptConfig", "ScriptTool"]
 
 POLL_S: Final = 2.0
-_MAX_SILENT_POLLS: Final = 15
-"""Polls in a row that may fail before the API counts as lost."""
+MAX_LOG_BYTES: Final = 1 << 20
+_CLEAN_UP_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptConfig:
-    """Runs a Python script as a Kubernetes Job in the worker's cluster and waits for its end.
+    """Runs a Python script as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
 
-    The Job gets the script as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as
-    JSON in its first argument. A Job that the timeout or a cancelled command ends is deleted. A command that is
-    delivered again waits for the Job that it has already.
+    The cluster is the one that the worker runs in, or the one of the credential `auth` names. The Job gets the script
+    as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as JSON in its first
+    argument. A Job that the timeout or a cancelled command ends is deleted. A command that is run again after a crash
+    of its worker waits for the Job that it has already.
 
     Result: `{status, job_name, namespace, pod_name, execution_time, output, succeeded, failed, exit_code}`; `output` is
-    the end of the pod's log (1 MiB), `status` completed, failed or timeout. A Job that fails is an error of kind
+    the first MiB of the newest pod's log, `status` completed, failed or timeout. A Job that fails is an error of kind
     process with the exit code; an API that refuses is one of kind auth, not_found or client_error.
     """
 
@@ -43,6 +48,8 @@ class ScriptConfig:
     job: dict[str, Any] = field(default_factory=dict)
     """image (python:3.11-slim), namespace (noetl), ttl_seconds_after_finished (300), backoff_limit (3), timeout (600
     seconds), install_dependencies, resources, env, image_pull_policy, service_account."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own."""
     input: dict[str, Any] = field(default_factory=dict)
     """Values for the script; over the step's own input."""
     timeout: float | None = None
@@ -59,10 +66,10 @@ class ScriptTool:
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
 
-    def __init__(self, *, account: str | Path = ACCOUNT_FILES, poll_s: float = POLL_S) -> None:
+    def __init__(self, *, service_account: Path = SERVICE_ACCOUNT, poll_s: float = POLL_S) -> None:
         self._clients = Clients()
         self._sources = Sources()
-        self._cluster = Cluster(self._clients, account)
+        self._service_account = service_account
         self._poll_s = poll_s
 
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
@@ -70,21 +77,24 @@ class ScriptTool:
         code = await self._sources.of_script(_as_python_script(config.script), context)
         if not code.strip():
             raise ConfigurationError("script: the script is empty")
-        name = job_name(context)
         given = {**context.input, **config.input}
+        objects = manifests(job_name(context), job, code, given, context)
+        place = await place_of(config.auth, context, self._service_account, kind="script")
+        run = _Run(Cluster(self._clients, place, job.namespace), job, context)
+        await run.start(*objects)
         timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
-        run = _Run(self._cluster, name, job.namespace, self._poll_s)
-        await run.start(*manifests(name, job, code, given, context))
         try:
-            ended = await asyncio.wait_for(run.ended(), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            result = await run.result("timeout")
+            with context.waiting(), anyio.fail_after(timeout_s):
+                ended = await run.ended(self._poll_s)
+            return run.told(ended, await run.output())
+        except TimeoutError:
+            data = run.data("timeout", await run.output())
             await run.delete()
-            return ToolResult.timed_out(timeout_s, data=result)
+            return ToolResult.timed_out(timeout_s, data=data)
         except asyncio.CancelledError:
-            await asyncio.shield(run.delete())
+            if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+                await run.delete()
             raise
-        return _told(await run.result("completed" if ended else "failed"), run.reason, job)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -107,99 +117,94 @@ def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return {"uri": script.get("uri"), "source": source}
 
 
-def _told(data: dict[str, JsonValue], reason: str, job: JobConfig) -> ToolResult:
-    code = data.get("exit_code")
-    exit_code = code if isinstance(code, int) else None
-    if data["status"] == "completed":
-        return ToolResult.success(data, exit_code=0)
-    told = f"exit code {exit_code}" if exit_code is not None else "no exit code"
-    return ToolResult.failure(
-        f"Job {data['job_name']} in {job.namespace} failed: {reason or 'no reason given'} ({told})",
-        kind="process",
-        code="out_of_memory" if reason == "OOMKilled" else None if exit_code is None else str(exit_code),
-        data=data,
-        exit_code=exit_code,
-    )
-
-
 class _Run:
     """One Job: its objects, its end, what is told of it."""
 
-    def __init__(self, cluster: Cluster, name: str, namespace: str, poll_s: float) -> None:
+    def __init__(self, cluster: Cluster, job: JobConfig, context: ToolContext) -> None:
         self._cluster = cluster
-        self._name = name
-        self._namespace = namespace
-        self._poll_s = poll_s
-        self._path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._job = job
+        self._context = context
+        self._name = ""
         self._status: Mapping[str, Any] = {}
+        self._pod = PodState()
         self._started = time.monotonic()
-        self.reason = ""
 
     async def start(
         self, job: dict[str, JsonValue], config_map: dict[str, JsonValue], secret: dict[str, JsonValue]
     ) -> None:
-        """Create the Job, then what belongs to it: its pod waits for them. All or nothing."""
-        created = await self._cluster.create(self._path, job)
-        if created is None:
-            created = await self._cluster.get(f"{self._path}/{self._name}")
+        """Create the Job, or find it, then what belongs to it: its pod waits for them. All or nothing."""
+        created = await self._cluster.create(job)
+        self._name = str(created["metadata"]["name"])
+        self._context.logger.info("script_job", job=self._name, namespace=self._job.namespace)
         try:
-            for kind, manifest in (("configmaps", config_map), ("secrets", secret)):
-                path = f"/api/v1/namespaces/{self._namespace}/{kind}"
-                await self._cluster.create(path, owned_by(manifest, created))
+            await self._cluster.create_beside("configmaps", owned_by(config_map, created))
+            await self._cluster.create_beside("secrets", owned_by(secret, created))
         except BaseException:
-            await asyncio.shield(self.delete())
+            await self.delete()
             raise
 
-    async def ended(self) -> bool:
-        """Wait for the end; True when the Job has completed."""
-        silent = 0
+    async def ended(self, poll_s: float) -> tuple[str, str | None, str | None]:
+        """(succeeded | failed, reason, message), when the Job has ended; what cannot be asked is asked again."""
         while True:
             try:
-                job = await self._cluster.get(f"{self._path}/{self._name}")
-                silent = 0
+                job = await self._cluster.job(self._name)
+                self._pod = pod_state(await self._cluster.pods(self._name))
             except ToolError as error:
-                silent += 1
-                if not error.retryable or silent > _MAX_SILENT_POLLS:
+                if not error.retryable:
                     raise
-                job = {}
-            self._status = job.get("status") or self._status
-            for condition in self._status.get("conditions") or ():
-                if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
-                    self.reason = str(condition.get("reason") or "")
-                    return bool(condition["type"] == "Complete")
-            await asyncio.sleep(self._poll_s)
+                self._context.logger.warning("script_status", job=self._name, problem=str(error))
+            else:
+                self._status = job.get("status") or {}
+                found = finished(job)
+                if found is not None:
+                    return found
+                if self._pod.never_starts:
+                    return "failed", self._pod.reason, self._pod.message
+            await asyncio.sleep(poll_s)
 
-    async def result(self, status: str) -> dict[str, JsonValue]:
-        """What the class docstring of ScriptConfig promises; a log that cannot be had is left out."""
-        data: dict[str, JsonValue] = {
+    async def output(self) -> str | None:
+        """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
+        if self._pod.name is None or self._pod.never_starts:
+            return None
+        try:
+            return await self._cluster.log(self._pod.name, CONTAINER_NAME, MAX_LOG_BYTES)
+        except ToolError as error:
+            self._context.logger.warning("script_log", pod=self._pod.name, problem=str(error))
+            return None
+
+    def data(self, status: str, output: str | None) -> dict[str, JsonValue]:
+        """What the docstring of ScriptConfig promises, without what is not known."""
+        whole: dict[str, JsonValue] = {
             "status": status,
             "job_name": self._name,
-            "namespace": self._namespace,
+            "namespace": self._job.namespace,
             "execution_time": round(time.monotonic() - self._started, 3),
             "succeeded": int(self._status.get("succeeded") or 0),
             "failed": int(self._status.get("failed") or 0),
         }
-        try:
-            pods = await self._cluster.get(
-                f"/api/v1/namespaces/{self._namespace}/pods", labelSelector=f"job-name={self._name}"
-            )
-            found = sorted(pods.get("items") or (), key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
-            if found:
-                await self._add_pod(data, found[-1])
-        except ToolError as error:
-            data["notes"] = [f"output: {error}"]
-        return data
+        known = {"pod_name": self._pod.name, "exit_code": self._pod.exit_code, "output": output}
+        return {**whole, **{name: value for name, value in known.items() if value is not None}}
 
-    async def _add_pod(self, data: dict[str, JsonValue], pod: Mapping[str, Any]) -> None:
-        name = str(pod["metadata"]["name"])
-        data["pod_name"] = name
-        for container in (pod.get("status") or {}).get("containerStatuses") or ():
-            ended = (container.get("state") or {}).get("terminated") or {}
-            if "exitCode" in ended:
-                data["exit_code"] = ended["exitCode"]
-                if ended.get("reason") not in (None, "Error", "Completed"):
-                    self.reason = str(ended["reason"])
-        data["output"] = await self._cluster.log(self._namespace, name)
+    def told(self, ended: tuple[str, str | None, str | None], output: str | None) -> ToolResult:
+        state, reason, message = ended
+        if state == "succeeded":
+            return ToolResult.success(self.data("completed", output), stdout=output, exit_code=0)
+        code = self._pod.exit_code
+        causes = [one for one in (self._pod.reason, reason, message) if one and one != "Error"]
+        told = f"Job {self._name} failed" + (f": exit code {code}" if code is not None else "")
+        told += f" ({'; '.join(dict.fromkeys(causes))})" if causes else ""
+        word = "out_of_memory" if self._pod.reason == "OOMKilled" else None if code is None else str(code)
+        data = self.data("failed", output)
+        return ToolResult.failure(told, kind="process", code=word, data=data, stdout=output, exit_code=code)
 
     async def delete(self) -> None:
-        await self._cluster.delete(f"{self._path}/{self._name}")
+        """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
+        deleting = asyncio.ensure_future(self._cluster.delete(self._name))
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({deleting}, timeout=_CLEAN_UP_S)
+        if not deleting.done():
+            deleting.cancel()
+            await asyncio.wait({deleting})
+        problem = "no answer" if deleting.cancelled() else deleting.exception()
+        if problem is not None:
+            self._context.logger.warning("script_not_deleted", job=self._name, problem=str(problem))

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import uuid4
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
 from noetl_worker.tools import fields
+from noetl_worker.tools.container_job import CONTAINER_NAME
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["JobConfig", "job_config", "job_name", "manifests", "owned_by"]
@@ -52,8 +54,11 @@ def job_config(job: Mapping[str, Any], context: ToolContext) -> JobConfig:
 
 
 def job_name(context: ToolContext) -> str:
-    """The same for each delivery of one attempt of a command: one that is delivered again finds its Job."""
-    identity = f"{context.command_id}:{context.attempt}"
+    """The same for each delivery of one attempt of a command: one that is delivered again finds its Job.
+
+    A task of a sequence may run several times within one command: there it is new each time.
+    """
+    identity = uuid4().hex if "_task" in context.variables else f"{context.command_id}:{context.attempt}"
     return f"noetl-script-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
@@ -94,7 +99,7 @@ def manifests(
 
 def _pod(name: str, job: JobConfig, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     container: dict[str, JsonValue] = {
-        "name": "script",
+        "name": CONTAINER_NAME,
         "image": job.image,
         "imagePullPolicy": job.image_pull_policy,
         "command": _command(job, dumps(dict(given)).decode()),
