@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
 import sys
 import time
 from typing import Any
@@ -106,8 +107,11 @@ def test_time_zone_of_the_session_is_in_the_text(query: Any) -> None:
 
 
 def test_other_styles_of_dates_and_intervals_stay_the_servers_text(query: Any) -> None:
-    text = "set intervalstyle = 'postgres_verbose'; select interval '1 day' as i"
-    assert query(text)["rows"] == [{"i": "@ 1 day"}]
+    text = "set intervalstyle = 'postgres_verbose'; set datestyle = 'SQL, DMY'; "
+    row = query(text + "select interval '1 day' as i, timestamp '2026-01-02 03:04' as t, date '2026-01-02' as d")[
+        "rows"
+    ]
+    assert row == [{"i": "@ 1 day", "t": "02/01/2026 03:04:00", "d": "02/01/2026"}]
 
 
 def test_parameters_in_both_styles_take_the_columns_types(query: Any) -> None:
@@ -129,7 +133,7 @@ def test_parameters_go_to_the_last_statement_and_all_are_one_transaction(query: 
 
 def test_failed_statement_undoes_the_ones_before_it_in_the_text(query: Any, postgres: Postgres) -> None:
     postgres.sql("drop table if exists undone; create table undone(i int)")
-    with pytest.raises(ToolError, match="division by zero"):
+    with pytest.raises(ToolError, match=r": statement 2: division by zero \(SQLSTATE 22012\)"):
         query("insert into undone values (1); select 1 / 0")
     assert postgres.sql("select count(*) from undone") == [(0,)]
 
@@ -173,6 +177,29 @@ def test_too_many_rows_are_left_out_and_marked(query: Any) -> None:
     assert "truncated" not in query("select * from generate_series(1, 10) n", max_rows=10)
 
 
+def test_rows_that_are_not_kept_are_not_held_either(address: str) -> None:
+    """200 MB of rows pass; the process grows by less than a tenth of it."""
+    text = "select i, repeat('x', 1000) from generate_series(1, 200000) i; select 1 as one"
+    code = (
+        "import resource, sys; from noetl_worker.testing import run_tool\n"
+        f"config = {{'query': {text!r}, 'connection_string': {address!r}, 'max_rows': 10}}\n"
+        "run_tool('postgres', {**config, 'query': 'select 1'})\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "data = run_tool('postgres', config).data\n"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+        "print(data['statements'][0]['row_count'], data['rows'], grown)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *told, grown_kib = done.stdout.split()
+    assert " ".join(told) == "10 [{'one': 1}]"
+    assert int(grown_kib) < 20_000
+
+
+def test_text_of_comments_alone_has_no_statement(query: Any) -> None:
+    with pytest.raises(ConfigurationError, match="postgres: 'query' has no statement"):
+        query("-- nothing")
+
+
 def test_equal_column_names_lose_no_column(query: Any) -> None:
     assert query("select 1 as a, 2 as a")["rows"] == [{"a": 1, "a_2": 2}]
 
@@ -196,7 +223,7 @@ def test_empty_template_value_is_an_error_with_its_place(address: str) -> None:
         ),
         ("select nxt(1)", "db_syntax", "42883", r"at line 1, column 8 \| HINT: No function matches"),
         ("do $$ begin perform 1 / 0; end $$", "db_error", "22012", r"WHERE: (?s:.*)PL/pgSQL function"),
-        ("copy pg_class from stdin", "db_error", None, "COPY cannot be used with this method"),
+        ("copy pg_class from stdin", "db_error", None, "COPY with STDIN or STDOUT needs a client; use kind transfer"),
         ("select 1 / 0", "db_error", "22012", "division by zero"),
     ],
 )

@@ -19,6 +19,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres_pool import MAX_SIZE, Pools
+from noetl_worker.tools.postgres_rows import run_text
 
 __all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool", "session_settings"]
 
@@ -132,14 +133,15 @@ class PostgresTool:
     ) -> dict[str, JsonValue] | ToolResult:
         psycopg = library()
         text = sql.script_of(config.query, config.query_b64)
+        batch = sql.Batch(config.as_objects, config.max_rows)
         began = time.monotonic()
         async with self.pools.connection(address, session_settings(config.schema, timeout_s)) as connection:
             try:
-                data = await _execute(psycopg, connection, text, config)
+                await _execute(psycopg, connection, text, config, batch)
             except psycopg.Error as error:
                 if is_statement_timeout(error):
                     return ToolResult.timed_out(round(time.monotonic() - began, 3))
-                raise statement_failure(error, text) from error
+                raise statement_failure(error, text, len(batch.statements)) from error
             except UnicodeDecodeError as error:
                 raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
@@ -148,7 +150,9 @@ class PostgresTool:
                     "COMMIT, or leave BEGIN out (the statements of one text are one transaction)",
                     kind="db_transaction",
                 )
-        return data
+        if not batch.statements:
+            raise ConfigurationError("postgres: 'query' has no statement")
+        return batch.data()
 
 
 def _pool_size() -> int:
@@ -173,22 +177,20 @@ def session_settings(schema: str | None, timeout_s: float | None) -> str:
     return "".join(settings)
 
 
-async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresConfig) -> dict[str, JsonValue]:
-    batch = sql.Batch(config.as_objects, config.max_rows)
+async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresConfig, batch: sql.Batch) -> None:
     if not config.params:
-        await _one_text(connection.cursor(), batch, text, None)
-        return batch.data()
+        await run_text(connection, text, batch)
+        return
     # With parameters the server takes one statement at a time; the transaction is what one text would have been.
     *leading, last = sql_split.statements(text) or [text]
     cursor = psycopg.AsyncRawCursor(connection) if _is_numbered(last, config.params) else connection.cursor()
     params = _adapted(psycopg, config.params)
     if not leading:
-        await _one_text(cursor, batch, last, params)
+        await _with_params(cursor, batch, last, params)
     else:
         async with connection.transaction():
-            await _one_text(connection.cursor(), batch, ";\n".join(leading), None)
-            await _one_text(cursor, batch, last, params)
-    return batch.data()
+            await run_text(connection, ";\n".join(leading), batch)
+            await _with_params(cursor, batch, last, params)
 
 
 def _is_numbered(text: str, params: Any) -> bool:
@@ -207,22 +209,14 @@ def _adapted(psycopg: Any, params: Any) -> Any:
     return [one(value) for value in params]
 
 
-async def _one_text(cursor: Any, batch: sql.Batch, text: str, params: Any) -> None:
+async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any) -> None:
     async with cursor:
         await cursor.execute(text, params)
-        while True:
-            await _keep(batch, cursor)
-            if not cursor.nextset():
-                return
-
-
-async def _keep(batch: sql.Batch, cursor: Any) -> None:
-    command = str(cursor.statusmessage)
-    if cursor.description is not None:
-        batch.returned(
-            command, [column.name for column in cursor.description], await cursor.fetchmany(batch.max_rows + 1)
-        )
+        command = str(cursor.statusmessage)
+        if cursor.description is None:
+            batch.changed(command, cursor.rowcount if cursor.rowcount >= 0 else None)
+            return
+        rows = await cursor.fetchmany(batch.max_rows + 1)
+        batch.returned(command, [column.name for column in cursor.description], rows)
         if not command.startswith(("SELECT", "SHOW")):
             batch.statements[-1]["affected_rows"] = cursor.rowcount
-    else:
-        batch.changed(command, cursor.rowcount if cursor.rowcount >= 0 else None)

@@ -50,8 +50,8 @@ def is_statement_timeout(error: Any) -> bool:
     return error.sqlstate == "57014" and "statement timeout" in str(error.diag.message_primary)
 
 
-def statement_failure(error: Any, text: str) -> ToolError:
-    """Why a statement of `text` failed; the kind from the SQLSTATE."""
+def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
+    """Why a statement of `text` failed, after `done` others of it; the kind from the SQLSTATE."""
     psycopg = library()
     state = error.sqlstate or ""
     if not state:
@@ -59,7 +59,9 @@ def statement_failure(error: Any, text: str) -> ToolError:
             lost = "the connection was lost; whether the statement took effect is not known"
             return ToolError(f"{sql.preview(text)}: {lost}: {error}", kind="connection")
         return ToolError(f"{sql.preview(text)}: {error}", kind="db_error")
-    parts = [f"{error.diag.message_primary} (SQLSTATE {state}){_place(error.diag.statement_position, text)}"]
+    which = f"statement {done + 1}: " if done else ""
+    place = _place(error.diag.statement_position, text)
+    parts = [f"{which}{error.diag.message_primary} (SQLSTATE {state}){place}"]
     details = (("DETAIL", error.diag.message_detail), ("HINT", error.diag.message_hint), ("WHERE", error.diag.context))
     parts += [f"{name}: {said}" for name, said in details if said]
     kind, retryable = next(

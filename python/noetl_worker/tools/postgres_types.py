@@ -16,7 +16,11 @@ _SPAN: Final = re.compile(
     r"(?:(?P<Y>-?\d+) years? ?)?(?:(?P<M>-?\d+) mons? ?)?(?:(?P<D>-?\d+) days? ?)?"
     r"(?:(?P<sign>[+-])?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d(?:\.\d+)?))?",
 )
-_MOMENTS: Final = ("date", "time", "timetz", "timestamp", "timestamptz")
+_MOMENT: Final = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)?(?P<gap> )?(?P<time>\d\d:\d\d:\d\d)(?P<part>\.\d+)?(?P<zone>[+-]\d\d(?::\d\d)*)?"
+)
+_MOMENTS: Final = ("time", "timetz", "timestamp", "timestamptz")
+_TEXTS: Final = ("date", "inet", "cidr")
 _RANGES: Final = ("int4", "int8", "num", "date", "ts", "tstz")
 
 
@@ -24,7 +28,7 @@ def register(psycopg: Any, connection: Any) -> None:
     """Read dates and times as ISO 8601 text, intervals as ISO 8601 durations, ranges and addresses as the server's.
 
     What Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stays the server's text: psycopg would
-    fail the whole query for one such value.
+    fail the whole query for one such value. The offset of a moment is the one the session had when it was sent.
     """
     for name, loader in _loaders(psycopg).items():
         connection.adapters.register_loader(name, loader)
@@ -32,8 +36,7 @@ def register(psycopg: Any, connection: Any) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _loaders(psycopg: Any) -> Mapping[str, type]:
-    """Type name -> how it is read. psycopg's own readers are compiled and cannot be inherited from: they are asked."""
-    adapters, text = psycopg.adapters, psycopg.pq.Format.TEXT
+    """Type name -> how it is read."""
 
     class Text(psycopg.adapt.Loader):  # type: ignore[misc]
         def load(self, data: Any) -> str:
@@ -43,25 +46,23 @@ def _loaders(psycopg: Any) -> Mapping[str, type]:
         def load(self, data: Any) -> str:
             return _duration(bytes(data).decode())
 
-    def moment(name: str) -> type:
-        base = adapters.get_loader(adapters.types[name].oid, text)
-
-        class Moment(Text):
-            def __init__(self, oid: int, context: Any = None) -> None:
-                super().__init__(oid, context)
-                self._base = base(oid, context)
-
-            def load(self, data: Any) -> str:
-                try:
-                    return str(self._base.load(data).isoformat())
-                except (psycopg.Error, ValueError):
-                    return super().load(data)
-
-        return Moment
+    class Moment(Text):
+        def load(self, data: Any) -> str:
+            return _moment(bytes(data).decode())
 
     ranges = [f"{name}{kind}" for name in _RANGES for kind in ("range", "multirange")]
-    found: dict[str, type] = dict.fromkeys([*ranges, "inet", "cidr"], Text)
-    return {**found, "interval": Duration, **{name: moment(name) for name in _MOMENTS}}
+    found: dict[str, type] = dict.fromkeys([*ranges, *_TEXTS], Text)
+    return {**found, "interval": Duration, **dict.fromkeys(_MOMENTS, Moment)}
+
+
+def _moment(text: str) -> str:
+    """`2026-01-02 03:04:05.5+01` -> `2026-01-02T03:04:05.500000+01:00`; in another DateStyle, as it is."""
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        return text
+    part = f"{match['part']:0<7}" if match["part"] else ""
+    zone = f"{match['zone'] or ''}{':00' if len(match['zone'] or '') == 3 else ''}"
+    return f"{match['date'] or ''}{'T' if match['gap'] else ''}{match['time']}{part}{zone}"
 
 
 def _duration(text: str) -> str:
