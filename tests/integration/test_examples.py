@@ -113,6 +113,7 @@ async def with_buckets(work: Callable[[str], Any]) -> Any:
         client = await nats.connect(server.url)
         await client.jetstream().create_key_value(bucket="demo")
         await client.jetstream().add_stream(name="DEMO", subjects=["demo.>"])
+        await client.jetstream().add_consumer("DEMO", durable_name="demo")
         try:
             return await work(server.url)
         finally:
@@ -277,6 +278,14 @@ def test_nats(dialect: Dialect) -> None:
 
 
 @both
+def test_subscription(dialect: Dialect) -> None:
+    done = run(with_buckets(lambda url: played("subscription", dialect, {"url": url})))
+    assert done.code == 0, done.text
+    assert done.of("work") == {"orders": [17]}
+    assert (done.result["status"], done.result["requested"], done.result["disposed"]) == ("success", 1, 1)
+
+
+@both
 @pytest.mark.parametrize("where", ["store", "file"])
 def test_artifact(dialect: Dialect, where: str, tmp_path: Path) -> None:
     place = str(tmp_path / "report.json") if where == "file" else ""
@@ -324,7 +333,10 @@ def test_transfer(dialect: Dialect, tmp_path: Path) -> None:
     assert [(one["rows_inserted"], one["rows_updated"]) for one in loaded] == [(4, 0), (0, 4)]
 
 
-@pytest.mark.parametrize(("name", "lacks"), [("script", "KUBERNETES_SERVICE_HOST"), ("snowflake", "'snowflake'")])
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [("script", "Kubernetes"), ("container", "runs in no Kubernetes cluster"), ("snowflake", "'snowflake'")],
+)
 def test_example_for_a_cluster_or_an_account_is_well_formed_and_says_what_it_lacks_here(
     name: str, lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
