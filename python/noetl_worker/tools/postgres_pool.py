@@ -14,8 +14,6 @@ import hashlib
 import secrets
 import select
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,19 +71,13 @@ class Pools:
         self._salt = secrets.token_bytes(16)
         self._reaper: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def connection(self, conninfo: str, session: str = "") -> AsyncIterator[Any]:
-        """A connection for one command; `session`: SET statements that hold during it.
+    def connection(self, conninfo: str, session: str = "") -> _Use:
+        """`async with` a connection for one command; `session`: SET statements that hold during it.
 
         Nothing of a command reaches the next one: a connection that is left inside a transaction is closed, any
         other is reset. Raises what `connect` raises.
         """
-        pool = self._pool(conninfo)
-        member = await pool.take(session)
-        try:
-            yield member.connection
-        finally:
-            pool.give_back(member)
+        return _Use(self._pool(conninfo), session)
 
     async def aclose(self) -> None:
         """Close every idle connection; one that is in use is closed when it is given back."""
@@ -134,6 +126,23 @@ class _Member:
     idle_since: float = 0.0
 
 
+class _Use:
+    """One command's use of a connection."""
+
+    __slots__ = ("_member", "_pool", "_session")
+
+    def __init__(self, pool: _Pool, session: str) -> None:
+        self._pool = pool
+        self._session = session
+
+    async def __aenter__(self) -> Any:
+        self._member = await self._pool.take(self._session)
+        return self._member.connection
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._pool.give_back(self._member)
+
+
 class _Pool:
     """The connections to one address: at most `max_size`, used ones first."""
 
@@ -144,6 +153,7 @@ class _Pool:
         self.idle: list[_Member] = []
         self.in_use = 0
         self.is_closed = False
+        self._psycopg = library()
         self._conninfo = conninfo
         self._places = asyncio.Semaphore(max_size)
         self._waiting = 0
@@ -178,14 +188,19 @@ class _Pool:
         self.loop.call_soon(self._reset_returned)
 
     def _reset_returned(self) -> None:
-        pq = library().pq
+        pq = self._psycopg.pq
         while self._returned:
             member = self._returned.popleft()
             self._free()
             pgconn = member.connection.pgconn
             is_idle = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
             now = time.monotonic()
-            if is_idle and not self.is_closed and now - member.born < self._max_age_s and _reset_sent(member):
+            if (
+                is_idle
+                and not self.is_closed
+                and now - member.born < self._max_age_s
+                and _reset_sent(self._psycopg, member)
+            ):
                 member.idle_since = now
                 self.idle.append(member)
             else:
@@ -215,7 +230,7 @@ class _Pool:
 
     async def _ready(self, member: _Member, session: str) -> bool:
         """Whether an idle connection is alive, reset and set; closed when it is not."""
-        psycopg = library()
+        psycopg = self._psycopg
         idle_s = time.monotonic() - member.idle_since
         is_ready = False
         try:
@@ -240,17 +255,17 @@ class _Pool:
                 await connection.execute(session)
         except BaseException as error:
             connection.pgconn.finish()
-            if isinstance(error, library().Error):
+            if isinstance(error, self._psycopg.Error):
                 raise ToolError(f"cannot set up the session: {error}", kind="connection", retryable=True) from error
             raise
         return _Member(connection, session, time.monotonic())
 
 
-def _reset_sent(member: _Member) -> bool:
+def _reset_sent(psycopg: Any, member: _Member) -> bool:
     try:
         member.connection.pgconn.send_query((_RESET + member.session).encode())
         return bool(member.connection.pgconn.flush() == 0)
-    except library().Error:
+    except psycopg.Error:
         return False
 
 
