@@ -106,6 +106,16 @@ def test_connection_that_is_not_made_in_time_names_its_timeout() -> None:
     assert result.error.message == "http: no connection after 0.2 seconds (connect_timeout)"
 
 
+def test_user_and_password_of_an_address_are_used_and_not_told(server: ToolServer) -> None:
+    address = server.url("/echo").replace("http://", "http://me:hidden@")
+    result = run_tool("http", {"url": address})
+    sent = result.data["data"]["headers"]["authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")) == b"me:hidden"
+    assert result.data["url"] == server.url("/echo")
+    late = run_tool("http", {"url": address.replace("/echo", "/silent"), "timeout": 0.2})
+    assert late.data["url"] == server.url("/silent")
+
+
 # ── size ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools import http_retry
+from noetl_worker.tools.http_answer import retry_after_s
 from noetl_worker.tools.http_retry import Pages, Rule
 
 from .http_server import ITEMS, ToolServer, as_json, unused_port
@@ -195,6 +198,26 @@ def test_retry_after_is_waited_for(server: ToolServer) -> None:
     result = get(server, "/flaky?fail=1&status=429&retry_after=1", {"max_attempts": 2, **QUICK})
     assert result.status is ToolStatus.SUCCESS
     assert 1.0 <= time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("soon", None),
+        ("-5", None),
+    ],
+)
+def test_retry_after_as_a_number_and_as_a_date(value: str, seconds: float | None) -> None:
+    assert retry_after_s({"headers": {"retry-after": value}}) == seconds
+
+
+def test_retry_after_in_the_future() -> None:
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=90), usegmt=True)
+    found = retry_after_s({"headers": {"retry-after": date}})
+    assert found is not None
+    assert 85 <= found <= 90
 
 
 def test_no_wait_beyond_the_time_that_is_left(server: ToolServer) -> None:

@@ -68,6 +68,20 @@ def test_main_without_a_value_for_a_parameter_names_it(python: Python) -> None:
     assert result.error.message == "TypeError: main() needs 'who': neither the input nor the variables have it"
 
 
+@pytest.mark.parametrize(
+    "call", ["main()", "import sys\n    sys.exit(main())", "import asyncio\n    asyncio.run(main())"]
+)
+def test_main_that_the_text_calls_itself_runs_once(python: Python, call: str) -> None:
+    kind = "async def" if "asyncio" in call else "def"
+    code = f"{kind} main():\n    print('ran')\n    return 5\n\nif __name__ == '__main__':\n    {call}\n"
+    result = python(code)
+    assert (result.data, result.stdout) == (5, "ran\n")
+
+
+def test_guard_without_main_runs(python: Python) -> None:
+    assert python("def work():\n    return 5\n\nif __name__ == '__main__':\n    result = work()\n").data == 5
+
+
 def test_async_main_is_awaited(python: Python) -> None:
     assert (
         python("import asyncio\nasync def main(n):\n    await asyncio.sleep(0)\n    return n", {"args": {"n": 4}}).data

@@ -19,6 +19,7 @@ import httpx
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.http_client import without_user
 
 __all__ = ["Content", "answer_result", "kind_of", "read", "retry_after_s"]
 
@@ -114,7 +115,7 @@ def answer_result(response: httpx.Response, content: Content, response_type: str
         "headers": {name.lower(): value for name, value in response.headers.items()},
         "body": payload,
         "data": payload,
-        "url": str(response.url.copy_with(username=None, password=None)),
+        "url": without_user(str(response.url)),
         "elapsed": round(elapsed_s, 6),
     }
     if content.is_cut:

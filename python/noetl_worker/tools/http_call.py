@@ -22,7 +22,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http_answer import answer_result, read, retry_after_s
 from noetl_worker.tools.http_auth import Authorizer
-from noetl_worker.tools.http_client import Clients, send, shown
+from noetl_worker.tools.http_client import Clients, send, shown, without_user
 from noetl_worker.tools.http_request import build
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any
 
 
 def _timed_out(seconds: float, url: str) -> ToolResult:
-    return ToolResult.timed_out(round(seconds, 3), data={"url": url, "status_code": None})
+    return ToolResult.timed_out(round(seconds, 3), data={"url": without_user(url), "status_code": None})
 
 
 def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
@@ -308,7 +308,7 @@ def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"
     failure = ToolFailure(f"http: {text} ({name}_timeout)", kind="timeout", retryable=True, code=type(error).__name__)
-    return ToolResult(ToolStatus.TIMEOUT, data={"url": config.url, "status_code": None}, error=failure)
+    return ToolResult(ToolStatus.TIMEOUT, data={"url": without_user(config.url), "status_code": None}, error=failure)
 
 
 def _without(result: ToolResult, params: Mapping[str, str]) -> ToolResult:

@@ -19,7 +19,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError
 
-__all__ = ["ClientOptions", "Clients", "send", "shown"]
+__all__ = ["ClientOptions", "Clients", "send", "shown", "without_user"]
 
 MAX_REDIRECTS: Final = 10
 _MAX_IDLE_CLIENTS: Final = 16
@@ -129,6 +129,11 @@ def _without_password(address: str | None) -> str:
 def shown(url: httpx.URL) -> str:
     """An address for messages: no user, no password, no query (keys are passed there)."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
+
+
+def without_user(address: str) -> str:
+    """An address for results: its query stays, a user and password in it do not."""
+    return str(httpx.URL(address).copy_with(username=None, password=None)) if "@" in address else address
 
 
 async def send(

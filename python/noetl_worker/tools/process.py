@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import anyio
+
 from noetl_worker.errors import ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.tools.process_watchdog import watchdog
@@ -231,13 +233,11 @@ async def _stop_although_cancelled(group: Group, grace_s: float) -> None:
 
 
 async def _within(event: asyncio.Event, seconds: float | None) -> bool:
-    if event.is_set():
-        return True
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except (asyncio.TimeoutError, TimeoutError):
-        return event.is_set()
-    return True
+    if not event.is_set():
+        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the event
+        with anyio.move_on_after(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 async def _drain(captures: Sequence[Capture], seconds: float) -> None:

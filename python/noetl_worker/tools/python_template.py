@@ -298,6 +298,8 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any]) -> tup
     """(whether there is a value, the value): a top-level return, else `result`, else what `main()` returns."""
     linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(True), FILE_NAME)
     injected = scope.get("result")
+    if calls_main_itself(source):
+        scope["__name__"] = "noetl_step"  # the guard is passed over, else main() would run twice
     code, returns = compile_source(source)
     exec(code, scope)
     if returns:
@@ -311,6 +313,26 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any]) -> tup
     if callable(main):
         return True, call_main(main, scope, request)
     return False, None
+
+
+def calls_main_itself(source: str) -> bool:
+    """Whether the text defines `main` and has `if __name__ == "__main__":` with a call of it."""
+    if "__main__" not in source:
+        return False
+    try:
+        tree = ast.parse(source, FILE_NAME)
+    except SyntaxError:  # told when it is compiled
+        return False
+    defined = any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == "main" for node in tree.body
+    )
+    guards = [node for node in tree.body if isinstance(node, ast.If) and "__main__" in ast.dump(node.test)]
+    called = any(
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "main"
+        for guard in guards
+        for node in ast.walk(guard)
+    )
+    return defined and called
 
 
 def compile_source(source: str) -> tuple[types.CodeType, bool]:
