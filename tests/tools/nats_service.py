@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import nats
+import pytest
+from nats.js.api import ConsumerConfig, KeyValueConfig, ObjectStoreConfig, StreamConfig
 
 from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.errors import ToolError
+from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.testing import RecordedLogger, tool_context
+from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.registry import Registry
 
 USERS = """
 authorization {
@@ -58,3 +66,60 @@ async def client(server: NatsServer) -> AsyncIterator[Any]:
         yield connection
     finally:
         await connection.close()
+
+
+class Session:
+    """One tool instance, as a worker has it: calls share its connections."""
+
+    def __init__(self, server: NatsServer, connection: Any) -> None:
+        self.server, self.connection = server, connection
+        self.tool = NatsTool()
+        self.registry = Registry([self.tool], plugins=False)
+        self.logger = RecordedLogger()
+
+    async def call(self, operation: str, **config: Any) -> Any:
+        """The data of one call, as the user who may do everything."""
+        result = await self.result(operation, **config)
+        assert result.status is ToolStatus.SUCCESS
+        return result.data
+
+    async def result(self, operation: str, **config: Any) -> ToolResult:
+        context = tool_context(credentials=credentials(self.server), registry=self.registry, logger=self.logger)
+        return await self.registry.run_tool("nats", {"operation": operation, "auth": "nats_all", **config}, context)
+
+    async def refused(self, operation: str, **config: Any) -> ToolError:
+        with pytest.raises(ToolError) as caught:
+            await self.result(operation, **config)
+        return caught.value
+
+    async def bucket(self, **options: Any) -> str:
+        name = f"kv-{uuid.uuid4().hex[:8]}"
+        await self.connection.jetstream().create_key_value(KeyValueConfig(bucket=name, **options))
+        return name
+
+    async def store(self) -> str:
+        name = f"objects-{uuid.uuid4().hex[:8]}"
+        await self.connection.jetstream().create_object_store(name, ObjectStoreConfig(bucket=name))
+        return name
+
+    async def stream(self, *bodies: bytes) -> tuple[str, str, str]:
+        """(stream, subject, durable consumer) with these messages in it."""
+        name = f"S{uuid.uuid4().hex[:8]}"
+        context = self.connection.jetstream()
+        await context.add_stream(StreamConfig(name=name, subjects=[f"{name}.>"]))
+        await context.add_consumer(name, ConsumerConfig(durable_name="reader", ack_wait=30))
+        for body in bodies:
+            await context.publish(f"{name}.item", body, headers={"X-Kind": "item"})
+        return name, f"{name}.item", "reader"
+
+
+def with_session(server: NatsServer, body: Callable[[Session], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with client(server) as connection:
+            session = Session(server, connection)
+            try:
+                await body(session)
+            finally:
+                await session.registry.aclose()
+
+    asyncio.run(run())

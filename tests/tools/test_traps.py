@@ -1,6 +1,6 @@
 """The 53 recorded traps of NoETL's tool layer (tools.md 8): each with the tests that keep us out of it.
 
-A row names tests that exist; one without is a decision, with its reason. Traps that had no test elsewhere have one here.
+A row names tests that exist; one without is a decision, with its reason. Traps without a test elsewhere have one here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COVERED: dict[int, tuple[str, ...]] = {
     1: ("tools/test_shell.py::test_trap_1_default_shell_is_the_one_every_image_has",),
     2: ("tools/test_artifact.py::test_result_fetch_gives_the_json_as_it_is",),  # flight falls back to HTTP
     4: (
-        "tools/test_nats.py::test_limits_are_hard_whatever_is_asked_for",
+        "tools/test_nats_messages.py::test_limits_are_hard_whatever_is_asked_for",
         "tools/test_subscription.py::test_limits_are_hard_whatever_is_asked_for",
     ),
     5: ("tools/test_python_sources.py::test_trap_5_print_does_not_destroy_the_result",),
@@ -76,7 +76,7 @@ COVERED: dict[int, tuple[str, ...]] = {
         "tools/test_python_sources.py::test_trap_27_empty_input_does_not_hide_the_steps",
         "tools/test_playbook.py::test_payload_comes_from_payload_and_input",
     ),
-    28: ("tools/test_nats.py::test_commands_of_one_credential_share_a_connection",),
+    28: ("tools/test_nats_connections.py::test_commands_of_one_credential_share_a_connection",),
     29: ("tools/test_postgres.py::test_parameters_in_both_styles_take_the_columns_types",),
     30: ("tools/test_duckdb.py::test_missing_library_names_the_extra",),
     32: (

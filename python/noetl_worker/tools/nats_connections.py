@@ -130,6 +130,7 @@ class _Entry:
     """One address: its connection once it is made, and who uses it."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.making = asyncio.Lock()
         self.client: Any = None
         self.users = 0
@@ -151,7 +152,9 @@ class Connections:
         Raises:
             ToolError: kind connection (retryable) or auth.
         """
-        entry = self._entries.pop(address, None) or _Entry()
+        entry = self._entries.pop(address, None)
+        if entry is None or entry.loop is not asyncio.get_running_loop():
+            entry = _Entry()  # a connection serves the loop that it was made on
         self._entries[address] = entry  # last in the order: used most recently
         entry.users += 1
         try:

@@ -1,0 +1,213 @@
+"""Connections of the `nats` tool: shared by credential, made anew, refused logins and permissions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
+from noetl_worker.models import ToolStatus
+from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.registry import Registry
+
+from .nats_service import Session, credentials, running, with_session
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    yield from running()
+
+
+# ── connections and credentials ─────────────────────────────────────────────────────────────────
+
+
+def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
+    """tools.md 8, trap 28: a connection per call churned the server."""
+
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        before = session.connection.stats["reconnects"]
+        calls = [session.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
+        await asyncio.gather(*calls)
+        assert len(session.tool._connections._entries) == 1
+        await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=0.5)
+        assert len(session.tool._connections._entries) == 2
+        assert session.connection.stats["reconnects"] == before
+
+    with_session(server, body)
+
+
+def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noetl_worker.tools.nats_connections.MAX_IDLE", 1)
+
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        for url in (session.server.url, f"{session.server.url}/", f"nats://localhost:{session.server.port}"):
+            await session.call("kv_keys", bucket=bucket, url=url)
+        left = list(session.tool._connections._entries)
+        assert [address.servers for address in left] == [(f"nats://localhost:{session.server.port}",)]
+
+    with_session(server, body)
+
+
+def test_aclose_closes_the_connections(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        await session.call("publish", subject="s", data="x")
+        (entry,) = session.tool._connections._entries.values()
+        connection = entry.client
+        await session.registry.aclose()
+        assert connection.is_closed
+        await session.call("publish", subject="s", data="x")  # and a later call makes a new one
+
+    with_session(server, body)
+
+
+def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
+    tool = NatsTool()
+    registry = Registry([tool], plugins=False)
+
+    async def publish(url: str) -> Any:
+        config = {"operation": "publish", "subject": "s", "data": "x", "url": url}
+        return (await registry.run_tool("nats", config, tool_context())).status
+
+    first = asyncio.new_event_loop()
+    server = NatsServer()
+    try:
+        first.run_until_complete(server.start())
+        assert first.run_until_complete(publish(server.url)) is ToolStatus.SUCCESS
+        (entry,) = tool._connections._entries.values()
+
+        async def second() -> None:
+            assert await publish(server.url) is ToolStatus.SUCCESS
+            await registry.aclose()
+
+        asyncio.run(second())
+        first.run_until_complete(entry.client.close())
+    finally:
+        first.run_until_complete(server.close())
+        first.close()
+
+
+def test_a_lost_connection_is_made_anew() -> None:
+    async def run() -> None:
+        async with NatsServer() as server:
+            tool = NatsTool()
+            config = {"operation": "publish", "subject": "s", "data": "x", "url": server.url}
+            registry = Registry([tool], plugins=False)
+            await registry.run_tool("nats", config, tool_context())
+            await server.stop()
+            with pytest.raises(ToolError) as caught:
+                await registry.run_tool("nats", config, tool_context())
+            assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+            await server.start()
+            assert (await registry.run_tool("nats", config, tool_context())).status is ToolStatus.SUCCESS
+            await registry.aclose()
+
+    asyncio.run(run())
+
+
+def test_wrong_password_is_an_auth_failure_that_does_not_show_it(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        error = await session.refused("publish", subject="s", auth="nats_wrong")
+        assert (error.kind, error.retryable) == ("auth", False)
+        assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
+
+    with_session(server, body)
+
+
+def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server: NatsServer) -> None:
+    secrets: set[str] = set()
+    url = f"nats://all:not-this@127.0.0.1:{server.port}"
+    with pytest.raises(ToolError) as caught:
+        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url}, secrets=secrets)
+    assert "not-this" not in str(caught.value)
+    assert secrets == {"not-this"}
+
+
+def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        error = await session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=0.5)
+        assert (error.kind, error.code) == ("auth", "permissions_violation")
+        assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
+
+    with_session(server, body)
+
+
+def test_an_unreachable_server_is_a_connection_failure(server: NatsServer) -> None:
+    with pytest.raises(ToolError) as caught:
+        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": "nats://127.0.0.1:1"})
+    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+    assert str(caught.value).startswith("cannot connect to nats://127.0.0.1:1: ")
+
+
+def test_the_whole_call_ends_with_its_timeout(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream()
+        result = await session.result("js_consume", stream=stream, consumer=consumer, timeout_ms=5000, timeout=0.1)
+        assert result.status is ToolStatus.TIMEOUT
+
+    with_session(server, body)
+
+
+def test_credential_without_url_and_no_connection_at_all(server: NatsServer) -> None:
+    config = {"operation": "publish", "subject": "s"}
+    with pytest.raises(ConfigurationError) as missing:
+        run_tool(NatsTool(), config)
+    assert str(missing.value) == "nats: a connection requires 'url', or 'auth' with the alias of a credential"
+    with pytest.raises(CredentialError) as incomplete:
+        run_tool(NatsTool(), {**config, "auth": "nats_no_url"}, credentials=credentials(server))
+    assert str(incomplete.value) == "nats: the credential has no 'url'; register it again with one, or give 'url'"
+
+
+@pytest.mark.parametrize("url", ["nats://user:word@:4222", "nats://user:word@host:port"])
+def test_an_address_that_is_none_is_told_without_its_login(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url})
+    shown = url.replace("user:word@", "")
+    assert str(caught.value) == f"nats: url {shown!r} is none: it looks like nats://host:4222"
+
+
+def test_an_nkey_that_is_none_is_an_auth_failure_without_it(server: NatsServer) -> None:
+    pytest.importorskip("nkeys")
+    auth = {"url": server.url, "nkey": "not a seed"}
+    with pytest.raises(ToolError) as caught:
+        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "auth": auth})
+    assert caught.value.kind == "auth"
+    assert "not a seed" not in str(caught.value)
+
+
+def test_a_creds_text_without_its_parts_is_refused(server: NatsServer) -> None:
+    aliases = {"broken": {"url": server.url, "creds": "only words"}}
+    with pytest.raises(CredentialError) as caught:
+        run_tool(NatsTool(), {"operation": "publish", "subject": "s", "auth": "broken"}, credentials=aliases)
+    assert str(caught.value) == "nats: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed"
+
+
+def test_an_nkey_opens_a_server_that_asks_for_one() -> None:
+    nkeys = pytest.importorskip("nkeys")
+    seed = b"SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY"
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+
+    async def run() -> None:
+        async with NatsServer(config=f'authorization {{ users: [ {{ nkey: "{public}" }} ] }}') as server:
+            aliases = {"signed": {"url": server.url, "nkey": seed.decode()}}
+            config = {"operation": "publish", "subject": "s", "auth": "signed"}
+            result = await arun_tool(NatsTool(), config, credentials=aliases)
+            assert result.status is ToolStatus.SUCCESS
+
+    asyncio.run(run())
+
+
+def test_nkeys_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = {"operation": "publish", "subject": "s", "auth": {"url": "nats://127.0.0.1:1", "nkey": "SU"}}
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool(NatsTool(), config)
+    assert str(caught.value) == (
+        "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
+    )

@@ -1,0 +1,225 @@
+"""Kind `nats` against a real server: messages, streams, bounded reads, and what is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import nats
+import pytest
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.errors import ToolError
+from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.registry import Registry
+
+from .nats_service import Session, running, with_session
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    yield from running()
+
+
+# ── messages ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        subscription = await session.connection.subscribe("greet.>")
+        await session.connection.flush()
+        data = await session.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
+        assert data == {"status": "success", "subject": "greet.ada", "size": 7}
+        message = await subscription.next_msg(timeout=5)
+        assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
+
+    with_session(server, body)
+
+
+def test_request_gets_the_answer(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        async def answer(message: Any) -> None:
+            await message.respond(b'{"got":' + message.data + b"}")
+
+        await session.connection.subscribe("ask", cb=answer)
+        await session.connection.flush()
+        data = await session.call("request", subject="ask", data=[1])
+        assert data == {"status": "success", "subject": "ask", "data": {"got": [1]}, "headers": {}}
+        nobody = await session.refused("request", subject="nobody.there")
+        assert (str(nobody), nobody.kind, nobody.code) == (
+            "request failed: nobody answers requests on 'nobody.there'", "connection", "no_responders",
+        )  # fmt: skip
+
+    with_session(server, body)
+
+
+def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        await session.connection.subscribe("silent")
+        await session.connection.flush()
+        error = await session.refused("request", subject="silent", timeout_ms=50)
+        assert (error.kind, error.retryable) == ("timeout", True)
+        assert str(error) == "request failed: the server did not answer in time"
+
+    with_session(server, body)
+
+
+def test_js_publish_is_acked_and_told_from_a_repetition(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, subject, _ = await session.stream()
+        first = await session.call("js_publish", subject=subject, data="x", message_id="m1")
+        assert first == {"status": "success", "stream": stream, "seq": 1, "duplicate": False}
+        assert (await session.call("js_publish", subject=subject, data="x", message_id="m1"))["duplicate"] is True
+        lost = await session.refused("js_publish", subject="no.stream.here", data="x")
+        assert (str(lost), lost.kind) == ("js_publish failed: no stream takes messages on this subject", "not_found")
+        other = await session.refused("js_publish", subject=subject, stream="OTHER", data="x")
+        assert str(other) == "js_publish failed: expected stream does not match"
+
+    with_session(server, body)
+
+
+def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        error = await session.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
+        assert str(error) == (
+            "nats: the data has 1048577 bytes, the server takes 1048576; "
+            "put it into an object store (object_put) and publish its name"
+        )
+
+    with_session(server, body)
+
+
+def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, subject, consumer = await session.stream(b'{"n": 1}', b"two", b"\xff")
+        data = await session.call("js_consume", stream=stream, consumer=consumer, batch=2)
+        assert (data["count"], data["acked"], data["stream"], data["consumer"]) == (2, 2, stream, consumer)
+        assert data["messages"][0] == {
+            "subject": subject, "stream_seq": 1, "consumer_seq": 1, "delivered": 1, "pending": 2,
+            "data": {"n": 1}, "headers": {"X-Kind": "item"},
+        }  # fmt: skip
+        assert data["messages"][1]["data"] == "two"
+        state = await session.connection.jetstream().consumer_info(stream, consumer)
+        assert (state.num_ack_pending, state.num_pending, state.num_waiting) == (0, 1, 0)
+        rest = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
+        assert [one["data"] for one in rest["messages"]] == [{"base64": "/w==", "size": 1}]
+        empty = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
+        assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], 0)
+
+    with_session(server, body)
+
+
+def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream(b"a")
+        data = await session.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
+        assert data["acked"] == 0
+        assert data["messages"][0]["ack_id"].startswith("$JS.ACK.")
+        state = await session.connection.jetstream().consumer_info(stream, consumer)
+        assert state.num_ack_pending == 1
+
+    with_session(server, body)
+
+
+def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream(b"a")
+        running = asyncio.ensure_future(session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
+        context = session.connection.jetstream()
+        while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
+        assert again["messages"][0]["delivered"] == 2
+
+    with_session(server, body)
+
+
+def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
+    async def run() -> None:
+        async with NatsServer() as server:
+            connection = await nats.connect(server.url)
+            context = connection.jetstream()
+            await context.add_stream(StreamConfig(name="S", subjects=["S.>"]))
+            await context.add_consumer("S", ConsumerConfig(durable_name="reader"))
+            config = {"operation": "js_consume", "stream": "S", "consumer": "reader", "url": server.url}
+            reading = asyncio.ensure_future(arun_tool(NatsTool(), {**config, "timeout_ms": 5000}))
+            while (await context.consumer_info("S", "reader")).num_waiting == 0:
+                await asyncio.sleep(0)
+            await connection.close()
+            await server.kill()
+            with pytest.raises(ToolError) as caught:
+                await asyncio.wait_for(reading, 4)
+            assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+
+    asyncio.run(run())
+
+
+def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
+    """tools.md 8, trap 4: reading from a stream must not hold a slot."""
+    context = tool_context()
+    raw = {"operation": "js_consume", "stream": "s", "consumer": "c", "batch": 50_000, "timeout_ms": 3_600_000}
+    config = Registry([NatsTool()], plugins=False).prepare("nats", raw, context).config
+    assert (config.batch, config.timeout_ms) == (1000, 5000)
+
+
+def test_get_msg_by_sequence_subject_or_last(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, subject, _ = await session.stream(b"1", b"2", b"3")
+        for fields, seq in (({"seq": 2}, 2), ({"subject": subject}, 3), ({"last": True}, 3)):
+            data = await session.call("js_get_msg", stream=stream, **fields)
+            assert data == {
+                "status": "success", "stream": stream, "subject": subject, "seq": seq, "data": seq,
+                "headers": {"X-Kind": "item"},
+            }  # fmt: skip
+        missing = await session.refused("js_get_msg", stream=stream, seq=9)
+        assert (str(missing), missing.kind) == ("js_get_msg failed: no message found", "not_found")
+        empty, _, _ = await session.stream()
+        missing = await session.refused("js_get_msg", stream=empty, last=True)
+        assert str(missing) == f"js_get_msg failed: stream {empty!r} is empty"
+
+    with_session(server, body)
+
+
+def test_stream_info(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        stream, _, _ = await session.stream(b"1", b"22")
+        data = await session.call("js_stream_info", stream=stream)
+        assert data["config"] == {"name": stream, "subjects": [f"{stream}.>"], "max_msgs": -1, "max_bytes": -1}
+        assert data["state"]["bytes"] > 0
+        del data["state"]["bytes"]
+        assert data["state"] == {"messages": 2, "first_seq": 1, "last_seq": 2, "consumer_count": 1}
+
+    with_session(server, body)
+
+
+# ── what is not there ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("operation", "fields", "message"),
+    [
+        ("kv_get", {"bucket": "none", "key": "k"}, "kv_get failed: the bucket does not exist"),
+        ("kv_put", {"bucket": "none", "key": "k", "value": 1}, "kv_put failed: the bucket does not exist"),
+        ("object_list", {"bucket": "none"}, "object_list failed: the bucket does not exist"),
+        ("js_stream_info", {"stream": "none"}, "js_stream_info failed: stream not found"),
+        (
+            "js_consume",
+            {"stream": "none", "consumer": "c", "timeout_ms": 50},
+            "js_consume failed: consumer 'c' of stream 'none' does not answer: it must exist before",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_not_made(
+    server: NatsServer, operation: str, fields: dict[str, Any], message: str
+) -> None:
+    async def body(session: Session) -> None:
+        error = await session.refused(operation, **fields)
+        assert (str(error), error.kind, error.retryable) == (message, "not_found", False)
+
+    with_session(server, body)
