@@ -17,7 +17,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools import duckdb_files, duckdb_secrets
+from noetl_worker.tools import duckdb_files, duckdb_secrets, duckdb_session
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, duckdb_extensions
@@ -173,6 +173,35 @@ def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> 
 def test_memory_limit_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="duckdb: memory_limit = 'much' is refused: "):
         query("select 1", memory_limit="much")
+
+
+def test_memory_limit_of_the_worker_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MB")
+    assert query("select current_setting('memory_limit') as m")["rows"] == [{"m": "190.7 MiB"}]
+    assert query("select current_setting('memory_limit') as m", memory_limit="100MB")["rows"] == [{"m": "95.3 MiB"}]
+    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "some")
+    with pytest.raises(ConfigurationError, match="duckdb: NOETL_DUCKDB_MEMORY_LIMIT = 'some' is refused: "):
+        query("select 1")
+
+
+def test_command_that_waits_for_a_thread_times_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb_session, "_THREADS", 1)
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        busy = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, context))
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        result = await registry.run_tool("duckdb", {"query": "select 1", "timeout": 0.2}, context)
+        assert result.status is ToolStatus.TIMEOUT
+        assert time.monotonic() - began < 5
+        busy.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await busy
+        await registry.aclose()
+
+    asyncio.run(scenario())
 
 
 def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

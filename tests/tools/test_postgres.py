@@ -337,6 +337,13 @@ def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> 
     assert caught.value.__cause__ is None or "cret" not in str(caught.value.__cause__)
 
 
+def test_config_does_not_show_its_secrets() -> None:
+    registry = Registry(plugins=False)
+    secret = {"password": "hush-1", "connection_string": "host=h password=hush-2", "auth": {"password": "hush-3"}}
+    prepared = registry.prepare("postgres", {"query": "select 1", **secret}, tool_context(registry=registry))
+    assert "hush" not in repr(prepared.config)
+
+
 def test_unknown_field_is_named_with_the_nearest() -> None:
     registry = Registry(plugins=False)
     prepared = registry.prepare("postgres", {"query": "select 1", "shema": "a"}, tool_context(registry=registry))

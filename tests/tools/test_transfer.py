@@ -243,6 +243,19 @@ def test_upsert_replaces_rows_with_the_key_and_the_later_of_two_wins(pg: Postgre
     assert (again["rows_inserted"], again["rows_updated"]) == (0, 3)
 
 
+def test_upsert_into_a_partitioned_table_with_an_identity(pg: Postgres) -> None:
+    pg.sql(
+        "create table move.parts(id int generated always as identity primary key, name text) partition by range (id);"
+        " create table move.low partition of move.parts for values from (0) to (3);"
+        " create table move.high partition of move.parts for values from (3) to (100)"
+    )
+    first = move(of(pg, NEW), to(pg, "move.parts"), mode="upsert")
+    second = move(of(pg, NEW), to(pg, "move.parts"), mode="upsert")
+    assert (first["rows_inserted"], first["rows_updated"]) == (3, 0)
+    assert (second["rows_inserted"], second["rows_updated"]) == (0, 3)
+    assert pg.sql("select id, name from move.parts order by id") == [(1, "one"), (2, "latest"), (3, "three")]
+
+
 def test_upsert_into_duckdb(pg: Postgres, file: str) -> None:
     target = {"type": "duckdb", "database": file, "table": "t"}
     first = move(of(pg, NEW), target, mode="upsert", key=["id"], chunk_size=3)

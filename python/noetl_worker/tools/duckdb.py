@@ -59,7 +59,7 @@ class DuckdbConfig:
     """Database file, made when it is not there; absent or `:memory:`: see above."""
     read_only: bool = False
     """Open the file for reading: several commands, and other processes, may read it together."""
-    auth: str | dict[str, Any] | None = None
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credentials for ATTACH and for s3://, gs:// and https:// paths, as DuckDB secrets: an alias, or an object
     `name: {source: credential, key: alias}` of several. Then `ATTACH '' AS pg (TYPE postgres, SECRET name)`."""
     extensions: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -159,11 +159,12 @@ class Stepwise:
         self._connection = opened(library(), self._opening, self._stopped)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        started = self._thread.submit(call)
+        running = asyncio.wrap_future(started)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.shield(_interrupt(self, running))
+            await asyncio.shield(_interrupt(self, started, running))
             raise
 
 
@@ -175,14 +176,15 @@ class Threads:
 
     async def run(self, work: Work[T], timeout_s: float | None) -> T:
         """Run it, interrupted after `timeout_s` (asyncio.TimeoutError) and when this task is cancelled."""
-        running = asyncio.get_running_loop().run_in_executor(self.executor, work.run)
+        started = self.executor.submit(work.run)
+        running = asyncio.wrap_future(started)
         try:
             done, _ = await asyncio.wait({running}, timeout=timeout_s)
         except asyncio.CancelledError:
-            await asyncio.shield(_interrupt(work, running))
+            await asyncio.shield(_interrupt(work, started, running))
             raise
         if not done:
-            await asyncio.shield(_interrupt(work, running))
+            await asyncio.shield(_interrupt(work, started, running))
             raise asyncio.TimeoutError
         return running.result()
 
@@ -198,8 +200,10 @@ class Threads:
             self._threads = None
 
 
-async def _interrupt(work: Work[Any] | Stepwise, running: asyncio.Future[Any]) -> None:
+async def _interrupt(work: Work[Any] | Stepwise, started: Future[Any], running: asyncio.Future[Any]) -> None:
     """Interrupt until the thread has ended: an interrupt between two statements is lost."""
+    if started.cancel():  # it was still waiting for a thread
+        return
     while not running.done():
         work.interrupt()
         await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
@@ -211,21 +215,25 @@ async def _interrupt(work: Work[Any] | Stepwise, running: asyncio.Future[Any]) -
 
 
 def _set_up(duckdb: Any, connection: Any, opening: Opening) -> None:
-    settings: dict[str, Any] = {
-        "memory_limit": opening.memory_limit or os.environ.get(MEMORY_LIMIT),
-        "threads": opening.threads,
-        "extension_directory": os.environ.get(EXTENSION_DIRECTORY),
-        "custom_extension_repository": os.environ.get(EXTENSION_REPOSITORY),
-    }
+    settings: list[tuple[str, Any, str]] = [
+        ("threads", opening.threads, "threads"),
+        ("extension_directory", os.environ.get(EXTENSION_DIRECTORY), EXTENSION_DIRECTORY),
+        ("custom_extension_repository", os.environ.get(EXTENSION_REPOSITORY), EXTENSION_REPOSITORY),
+    ]
+    if opening.memory_limit:
+        settings.append(("memory_limit", opening.memory_limit, "memory_limit"))
+    else:
+        settings.append(("memory_limit", os.environ.get(MEMORY_LIMIT), MEMORY_LIMIT))
     if opening.database == duckdb_files.MEMORY:
         # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
-        settings["temp_directory"] = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
-    for name, value in settings.items():
+        directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
+        settings.append(("temp_directory", directory, "the directory for temporary files"))
+    for name, value, origin in settings:
         if value:
             try:
                 connection.execute(f"SET {name} = ?", [value])
             except duckdb.Error as error:
-                raise ConfigurationError(f"{opening.kind}: {name} = {value!r} is refused: {error}") from error
+                raise ConfigurationError(f"{opening.kind}: {origin} = {value!r} is refused: {error}") from error
     for extension in dict.fromkeys([*opening.extensions, *(secret.extension for secret in opening.secrets)]):
         load_extension(duckdb, connection, opening.kind, extension)
     for secret in opening.secrets:

@@ -42,10 +42,10 @@ class DucklakeConfig:
     """The same as base64 of UTF-8; it is not rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values of the place holders of the last statement: a list for `?` or `$1`, an object for `$name`."""
-    catalog_connection: str | None = None
+    catalog_connection: str | None = field(default=None, repr=False)
     """Where the catalog is: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
     DuckDB file. Absent: the first credential of `auth` that is of type postgres or mysql."""
-    auth: str | dict[str, Any] | None = None
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credentials of the catalog and of the store of `data_path` (s3, gcs): an alias, or an object
     `name: {source: credential, key: alias}` of several."""
     catalog_name: str = "lake"

@@ -62,9 +62,9 @@ class PostgresConfig:
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values of the place holders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
     object becomes jsonb, a list an array; the server finds the other types."""
-    auth: str | dict[str, Any] | None = None
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Alias of a credential of type postgres, or an object with its data."""
-    connection_string: str | None = None
+    connection_string: str | None = field(default=None, repr=False)
     """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
     host: str | None = None
     """Host name or address, or the directory of a Unix socket; wins over the credential's, like each field below."""
@@ -72,7 +72,7 @@ class PostgresConfig:
     """Port; absent: 5432."""
     user: str | None = None
     """Role; absent: the worker process's user name."""
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     """Password, better kept in a credential."""
     database: str | None = None
     """Database; absent: the one named as the user."""

@@ -73,19 +73,19 @@ class SnowflakeConfig:
     """The same as base64 of UTF-8; it is not rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values of the place holders of the last statement: a list for `%s`, an object for `%(name)s`."""
-    auth: str | dict[str, Any] | None = None
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Alias of a credential of type snowflake, or an object with its data; fields written here win over it."""
     account: str | None = None
     """Account identifier, `ORG-ACCOUNT`. Required, here or in the credential."""
     user: str | None = None
     """User. Required, here or in the credential."""
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     """Password, better kept in a credential."""
-    private_key: str | None = None
+    private_key: str | None = field(default=None, repr=False)
     """Private key (PEM) for key-pair authentication, instead of a password."""
-    private_key_passphrase: str | None = None
+    private_key_passphrase: str | None = field(default=None, repr=False)
     """Passphrase of an encrypted `private_key`."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """OAuth or programmatic access token, with `authenticator`."""
     authenticator: str | None = None
     """How to sign in: the connector's word (oauth, programmatic_access_token, ...); absent: password or key pair."""

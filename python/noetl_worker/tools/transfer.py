@@ -49,11 +49,11 @@ class TransferConfig:
     with upsert rows_inserted and rows_updated.
     """
 
-    source: dict[str, Any]
+    source: dict[str, Any] = field(repr=False)
     """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
     so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `body`, `auth`, `data_path`:
     dotted path to the rows) or file (`path` of CSV, JSON, JSON lines or Parquet files, `format`)."""
-    target: dict[str, Any]
+    target: dict[str, Any] = field(repr=False)
     """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` may stand here
     too."""
     mode: Literal["append", "replace", "upsert"] = "append"

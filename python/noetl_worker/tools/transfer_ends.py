@@ -34,9 +34,9 @@ class TransferSource:
     """postgres, duckdb, snowflake, http or file."""
     query: str | None = None
     """One SELECT; of a database."""
-    auth: str | dict[str, Any] | None = None
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credential alias or data; of a database or an http source."""
-    connection_string: str | None = None
+    connection_string: str | None = field(default=None, repr=False)
     """postgres: URL or key=value pairs; duckdb: the file."""
     host: str | None = None
     """postgres: host."""
@@ -44,7 +44,7 @@ class TransferSource:
     """postgres: port."""
     user: str | None = None
     """postgres, snowflake: user."""
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     """postgres, snowflake: password."""
     database: str | None = None
     """postgres, snowflake: database; duckdb: the file, absent: memory (a query that reads files)."""
@@ -100,9 +100,9 @@ class TransferTarget:
     """postgres, duckdb or snowflake."""
     table: str
     """Table, `schema.table` too; written as in SQL."""
-    auth: str | dict[str, Any] | None = None
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credential alias or data."""
-    connection_string: str | None = None
+    connection_string: str | None = field(default=None, repr=False)
     """postgres: URL or key=value pairs; duckdb: the file."""
     host: str | None = None
     """postgres: host."""
@@ -110,7 +110,7 @@ class TransferTarget:
     """postgres: port."""
     user: str | None = None
     """postgres, snowflake: user."""
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     """postgres, snowflake: password."""
     database: str | None = None
     """postgres, snowflake: database; duckdb: the file."""

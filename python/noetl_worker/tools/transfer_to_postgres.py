@@ -111,11 +111,15 @@ class PostgresWriter:
         changes = ", ".join(f"{quoted[one]} = EXCLUDED.{quoted[one]}" for one in self._columns if one not in self._keys)
         # A key alone: touching the row makes it count as updated, and locks it like any other.
         changes = changes or f"{quoted[self._keys[0]]} = EXCLUDED.{quoted[self._keys[0]]}"
+        latest = f"SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC"
+        # Not by xmax: a partitioned table does not give it. All parts of one statement see the table as it was.
         return (
-            f"WITH moved AS (INSERT INTO {self._table} ({self._names()}) SELECT {self._names()} FROM "
-            f"(SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC) AS latest "
-            f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING (xmax = 0) AS is_new) "
-            "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM moved"
+            f"WITH before AS (SELECT count(*) AS n FROM (SELECT DISTINCT {keys} FROM {_STAGE}) AS s "
+            f"JOIN {self._table} USING ({keys})), "
+            f"moved AS (INSERT INTO {self._table} ({self._names()}) OVERRIDING SYSTEM VALUE "
+            f"SELECT {self._names()} FROM ({latest}) AS latest "
+            f"ON CONFLICT ({keys}) DO UPDATE SET {changes} RETURNING 1) "
+            "SELECT (SELECT count(*) FROM moved) - n, n FROM before"
         )
 
     def _names(self) -> str:
