@@ -14,7 +14,7 @@ turns the string "42" into a number (tools.md 3.2).
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -25,6 +25,7 @@ from jinja2.runtime import Undefined
 
 from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models import JsonValue
+from noetl_worker.template_limits import check_size
 from noetl_worker.template_sandbox import LENIENT, STRICT, Scope, truthy
 
 __all__ = ["has_template", "render", "truthy"]
@@ -119,10 +120,20 @@ class _Compiled:
         template = self.template
         context = Scope(template.environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
         if not self.is_expression:
-            return "".join(template.root_render_func(context))
+            return _joined(template.root_render_func(context))
         for _ in template.root_render_func(context):
             pass
         return _native(context.vars["result"])
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    whole: list[str] = []
+    size = 0
+    for piece in pieces:
+        whole.append(piece)
+        size += len(piece)
+        check_size(size)
+    return "".join(whole)
 
 
 def _compile(source: str, strict: bool) -> _Compiled:

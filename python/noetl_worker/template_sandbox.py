@@ -10,26 +10,27 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, wraps
 from typing import Any, Final
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
-from jinja2.filters import make_attrgetter
+from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.runtime import ChainableUndefined, Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing, pass_environment
+from markupsafe import escape as markup_escape
 
+from noetl_worker import template_limits
 from noetl_worker.errors import CredentialError
 from noetl_worker.json_text import plain
 from noetl_worker.models import JsonValue
+from noetl_worker.template_limits import Budget
 
 __all__ = ["LENIENT", "STRICT", "Environment", "Scope", "SecretEntry", "to_text", "truthy"]
 
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
-_MAX_PRODUCT: Final = 10_000_000
-"""Longest text or list `*` may make (elements): a typo must not eat the worker's memory."""
-_MAX_EXPONENT: Final = 10_000
 
 
 def truthy(value: JsonValue) -> bool:
@@ -104,6 +105,11 @@ class SecretEntry(dict[str, Any]):
 class Scope(Context):
     """A Jinja context over a mapping that is not copied: the variables first, then the globals."""
 
+    @cached_property
+    def budget(self) -> Budget:
+        """Made by the first loop: most templates have none."""
+        return Budget()
+
     def resolve_or_missing(self, key: str) -> Any:
         if key in self.vars:
             return self.vars[key]
@@ -147,7 +153,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     code_generator_class = _Generator
     context_class = Scope
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, undefined: type[Undefined]) -> None:
         super().__init__(
@@ -176,24 +182,33 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def method(self, obj: Any, attribute: str) -> Any:
         """`value.name(...)`: the attribute, so that `m.items()` works beside a key of that name."""
+        if isinstance(obj, str) and attribute in ("format", "format_map"):
+            template_limits.check_format(obj)
         return super().getattr(obj, attribute)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         raise SecurityError(f"attribute {attribute!r} of {type(obj).__name__!r} is not open to templates")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and isinstance(right, (int, float)) and abs(right) > _MAX_EXPONENT:
-            raise SecurityError(f"exponent {right} is over {_MAX_EXPONENT}")
-        if operator == "*":
-            for text, times in ((left, right), (right, left)):
-                repeats = isinstance(text, (str, list, tuple)) and isinstance(times, int)
-                if repeats and len(text) * times > _MAX_PRODUCT:
-                    raise SecurityError(f"a repetition of over {_MAX_PRODUCT} elements")
+        template_limits.check_operation(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's own
+        template_limits.check_call(__context, __obj, args)
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        if any(found.name == template_limits.COUNTED for found in tree.find_all(nodes.Filter)):
+            raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
+        template_limits.count_loops(tree)
+        return tree
 
     @staticmethod
     def concat_text(parts: Iterable[Any]) -> str:
-        return "".join(map(to_text, parts))
+        texts = [to_text(part) for part in parts]
+        template_limits.check_size(sum(map(len, texts)))
+        return "".join(texts)
 
 
 # ── filters ─────────────────────────────────────────────────────────────────────────────────────
@@ -250,7 +265,10 @@ def _length(value: Any) -> int:
 
 
 def _replace(value: Any, old: Any, new: Any, count: int = -1) -> str:
-    return to_text(value).replace(to_text(old), to_text(new), count)
+    text, old, new = to_text(value), to_text(old), to_text(new)
+    if count != 0:
+        template_limits.check_replacement(text, old, new)
+    return text.replace(old, new, count)
 
 
 def _split(value: Any, separator: str | None = None, maxsplit: int = -1) -> list[str]:
@@ -262,7 +280,9 @@ def _join(environment: Environment, value: Any, separator: Any = "", attribute: 
     if value is None or isinstance(value, Undefined):
         return to_text(value) if isinstance(value, Undefined) else ""
     items = map(make_attrgetter(environment, attribute), value) if attribute else value
-    return to_text(separator).join(map(to_text, items))
+    texts, between = [to_text(item) for item in _list(items)], to_text(separator)
+    template_limits.check_size(sum(map(len, texts)) + len(between) * len(texts))
+    return between.join(texts)
 
 
 @pass_environment
@@ -305,6 +325,39 @@ def _get(environment: Environment, value: Any, key: Any, default: Any = None) ->
     return default if isinstance(found, Undefined) else found
 
 
+def _bounded(name: str) -> Callable[..., Any]:
+    """Jinja's own filter `name`, refused when a width or count that it is given is over a million."""
+    original = FILTERS[name]
+    own = 2 if hasattr(original, "jinja_pass_arg") else 1  # the value, after what Jinja itself passes
+
+    @wraps(original)
+    def bounded(*arguments: Any, **named: Any) -> Any:
+        numbers = [*arguments[own:], *named.values()]
+        if any(isinstance(number, int) and number > template_limits.MAX_WIDTH for number in numbers):
+            raise SecurityError(f"{name}: an argument of over {template_limits.MAX_WIDTH:,}")
+        return original(*arguments, **named)
+
+    return bounded
+
+
+def _format(value: Any, *arguments: Any, **named: Any) -> str:
+    """`%` formatting; the text is the format, as in Jinja."""
+    text = to_text(value)
+    template_limits.check_format(text)
+    return str(text % (named or arguments))
+
+
+def _list(value: Any) -> list[Any]:
+    if hasattr(value, "__len__"):
+        template_limits.check_size(len(value), [])
+    return list(value)
+
+
+def _escape(value: Any) -> str:
+    """HTML-escaped plain text: Jinja's Markup would escape whatever is added to it later."""
+    return str(markup_escape(to_text(value)))
+
+
 _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "int": _int,
     "float": _float,
@@ -331,6 +384,17 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "values": _values,
     "items": _items,
     "get": _get,
+    "format": _format,
+    "list": _list,
+    "safe": to_text,
+    "escape": _escape,
+    "e": _escape,
+    "forceescape": _escape,
+    "batch": _bounded("batch"),
+    "slice": _bounded("slice"),
+    "center": _bounded("center"),
+    "indent": _bounded("indent"),
+    template_limits.COUNTED: template_limits.counted,
 }
 
 LENIENT: Final = Environment(ChainableUndefined)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
 
+from noetl_worker import template, template_limits
 from noetl_worker.errors import TemplateError
 from noetl_worker.template import has_template, render, truthy
 
@@ -172,6 +175,84 @@ def test_the_sandbox_refuses(template: str) -> None:
     with pytest.raises(TemplateError):
         render(template, VARIABLES)
     assert VARIABLES["l"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in l %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) if j < 0 %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=9) %}{% for i in range(99) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
+        "{% for i in range(999) %}{{ 'x' * 1000000 }}{% endfor %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        "{% for x in [1, 2] recursive %}{% if loop.depth < 60 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ ((2 ** 9999) ** 9999) ** 9999 }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (999999999, 1) }}",
+        "{{ '{:999999999}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 999999999) }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ 'x'.ljust(999999999) }}",
+        "{{ 'x'.zfill(999999999) }}",
+        "{{ '\t'.expandtabs(999999999) }}",
+        "{{ 'x' | center(999999999) }}",
+        "{{ 'x' | center(width=999999999) }}",
+        "{{ 'x' | indent(999999999, first=true) }}",
+        "{{ [1] | batch(999999999, 0) | list }}",
+        "{{ [1] | slice(999999999) | list }}",
+        "{{ ('x' * 30000) | replace('x', 'y' * 30000) }}",
+        "{{ ('x' * 30000).replace('x', 'y' * 30000) }}",
+        "{{ ('x' * 30000) | join('y' * 30000) }}",
+        "{{ ('x' * 30000).join(range(9000) | map('string') | list) }}",
+        "{{ ('x' * 30000000) | list }}",
+        "{{ [1] * 30000000 }}",
+        "{{ [3] | _counted }}",
+    ],
+)
+def test_a_template_cannot_eat_the_worker(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_limits, "MAX_STEPS", 20_000)  # as many rounds as the test has patience for
+    tracemalloc.start()
+    try:
+        started = time.process_time()
+        with pytest.raises(TemplateError):
+            render(text, VARIABLES)
+        assert time.process_time() - started < 3
+        assert tracemalloc.get_traced_memory()[1] < 400_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_time_of_one_rendering_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(1000))
+    monkeypatch.setattr(template_limits.time, "monotonic", lambda: float(next(now)))
+    with pytest.raises(TemplateError, match="it runs for more than 2 s"):
+        render("{% for i in range(100) %}{{ i }}{% endfor %}", VARIABLES)
+
+
+def test_ordinary_loops_keep_what_jinja_gives_them() -> None:
+    text = "{% for i in l %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{{ loop.nextitem }} {% endfor %}"
+    assert render(text, VARIABLES) == "1/2false2 2/2true "
+    assert render("{% for i in missing %}x{% else %}none{% endfor %}", VARIABLES) == "none"
+    assert render("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", VARIABLES) == "a1"
+    tree = {"t": [{"n": 1, "c": [{"n": 2, "c": []}]}]}
+    nested = "{% for x in t recursive %}{{ x.n }}({{ loop(x.c) }}){% endfor %}"
+    assert render(nested, tree) == "1(2())"
+
+
+def test_compiled_templates_are_bounded() -> None:
+    for number in range(1_200):
+        render(f"{{{{ n + {number} }}}}", VARIABLES)
+    assert template._cached.cache_info().currsize <= template._CACHED_TEMPLATES
+
+
+def test_markup_is_never_escaped_behind_the_authors_back() -> None:
+    assert render("{{ ('<a>' | safe) + '<b>' }}", VARIABLES) == "<a><b>"
+    assert render("{{ ('<a>' | e) + '<b>' }}", VARIABLES) == "&lt;a&gt;<b>"
+    assert type(render("{{ '<a>' | e }}", VARIABLES)) is str
 
 
 @pytest.mark.parametrize("template", ["{{ missing }}", "{{ missing.deep }}", "a {{ missing }}", "{{ [missing] }}"])

@@ -26,6 +26,7 @@ SERVICES = {
     "control_plane",
     "template",
     "template_sandbox",
+    "template_limits",
     "credentials",
     "credential_cache",
     "known_secrets",
