@@ -33,6 +33,10 @@ __all__ = ["LENIENT", "STRICT", "Environment", "Scope", "SecretEntry", "to_text"
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 
 
+_NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
+"""Variables that are no step's result: their `result` is a key or nothing."""
+
+
 def truthy(value: JsonValue) -> bool:
     """Whether a condition's value holds: Python truthiness, and the falsy words of the planes for text.
 
@@ -127,6 +131,15 @@ class _Generator(CodeGenerator):
             node = nodes.Call(_Method(callee.node, callee.attr), node.args, node.kwargs, node.dyn_args, node.dyn_kwargs)
         super().visit_Call(node, frame, forward_caller=forward_caller)
 
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802
+        named = node.node
+        if node.attr == "result" and isinstance(named, nodes.Name) and named.name not in _NO_STEPS:
+            self.write(f"environment.step_result(context, {named.name!r}, ")
+            self.visit(named, frame)
+            self.write(")")
+        else:
+            super().visit_Getattr(node, frame)
+
     def visit__Method(self, node: _Method, frame: Frame) -> None:  # noqa: N802
         self.write("environment.method(")
         self.visit(node.node, frame)
@@ -174,6 +187,15 @@ class Environment(ImmutableSandboxedEnvironment):
         if attribute.startswith("_"):
             return self.unsafe_undefined(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
+
+    def step_result(self, context: Context, name: str, obj: Any) -> Any:
+        """`step.result`: its key of that name, else the step's own data, which older playbooks write so (tools.md 3.3).
+
+        For a variable of the command only: a row of a loop without a `result` has none.
+        """
+        if type(obj) is dict and "result" not in obj and context.parent.get(name) is obj:
+            return obj
+        return self.getattr(obj, "result")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, SecretEntry):

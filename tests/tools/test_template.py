@@ -24,6 +24,8 @@ VARIABLES: dict[str, Any] = {
     "e": "",
     "big": 767527441685282836,
     "sly": "{{ n }}",
+    "own": {"result": 5},
+    "workload": {"b": 1},
 }
 
 EXPRESSIONS: list[tuple[str, Any]] = [
@@ -75,6 +77,13 @@ EXPRESSIONS: list[tuple[str, Any]] = [
     ("{{ range(3) }}", [0, 1, 2]),
     ("{{ big }}", 767527441685282836),
     ("id {{ big }}", "id 767527441685282836"),
+    ("{{ m.result.b }}", 1),
+    ("{{ m.result }}", {"b": 1, "a": None, "items": [3]}),
+    ("{{ own.result }}", 5),
+    ("{{ workload.result }}", None),
+    ("{{ missing.result.b }}", None),
+    ("{{ m.deep.result }}", None),
+    ("{% for m in [{'b': 2}] %}{{ m.result | default('none') }}{% endfor %}", "none"),
     ("{{ sly }}", "{{ n }}"),
     ("got {{ sly }}", "got {{ n }}"),
     ("{{ t }} {{ nul }} {{ m }} {{ l }}\n", 'true null {"b": 1, "a": null, "items": [3]} [1, 2]\n'),
