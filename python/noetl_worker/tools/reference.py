@@ -13,6 +13,7 @@ from noetl_worker.tools.description import FieldDescription, KindDescription, de
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.fields import WORKER_FIELDS
 from noetl_worker.tools.guide import Guide, guide_of
+from noetl_worker.tools.kinds_elsewhere import INSTEAD
 
 __all__ = ["default_text", "reference_markdown"]
 
@@ -26,7 +27,8 @@ def reference_markdown(tools: Iterable[Tool[Any]]) -> str:
     parts = {"contents": _contents(described), "error_kinds": _error_kinds(), "worker_fields": _worker_fields()}
     for name, text in parts.items():
         common = common.replace(f"{{{name}}}", text)
-    return "\n".join([common, *(_section(kind, guide) for kind, guide in described)]).rstrip() + "\n"
+    sections = [_section(kind, guide) for kind, guide in described]
+    return "\n".join([common, *sections, _elsewhere()]).rstrip() + "\n"
 
 
 def default_text(field: FieldDescription) -> str:
@@ -48,6 +50,12 @@ def _contents(described: list[tuple[KindDescription, Guide]]) -> str:
 
 def _error_kinds() -> str:
     return "\n".join(f"| `{name}` | {one.meaning} | {one.retryable} |" for name, one in ERROR_KINDS.items())
+
+
+def _elsewhere() -> str:
+    rows = [f"| `{kind}` | {instead} |" for kind, instead in INSTEAD.items()]
+    head = ["## Kinds that are not run here", "", "| kind | what to write instead |", "|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
 
 
 def _worker_fields() -> str:
