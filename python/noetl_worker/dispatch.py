@@ -206,7 +206,7 @@ class Dispatch:
             input=command.input,
             stop=self.stop,
             logger=SafeLogger(self._log, self._credentials.known.forms),
-            control_plane=_ToolPlane(self._plane, command, self._credentials.known.forms),
+            control_plane=_ToolPlane(self._plane, command, self._credentials.known.forms, self._log),
             render=render,
             credential=self._credentials.credential,
             run_tool=self._run_tool,
@@ -244,10 +244,11 @@ class _ToolPlane:
     What the plane is given to keep leaves without the command's secrets.
     """
 
-    def __init__(self, plane: Plane, command: Command, known: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, plane: Plane, command: Command, known: Callable[[], Sequence[str]], log: Any) -> None:
         self._plane = plane
         self._command = command
         self._known = known
+        self._log = log
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         return await self._plane.execute_playbook(self._safe(body))
@@ -269,8 +270,16 @@ class _ToolPlane:
         await self._plane.set_vars(self._command.execution_id, self._safe(variables), self._command.step)
 
     def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        safe: Mapping[str, JsonValue] = redaction.without_known(json_text.plain(body), self._known())
+        given = json_text.plain(body)
+        safe: Mapping[str, JsonValue] = redaction.without_known(given, self._known())
+        if safe != given:
+            advice = "pass the credential's alias on, not its value"
+            self._log.warning("secret_not_passed_on", fields=sorted(_differing(given, safe)), advice=advice)
         return safe
+
+
+def _differing(given: Mapping[str, JsonValue], safe: Mapping[str, JsonValue]) -> set[str]:
+    return {name for name in safe if name not in given or given[name] != safe[name]}
 
 
 def failure_of(error: BaseException) -> ToolResult:

@@ -1,0 +1,119 @@
+"""Secrets around one tool call: known before it runs, dropped when they are refused, never passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+
+from noetl_worker.dispatch import Dispatch, Limits
+from noetl_worker.errors import ToolError
+from noetl_worker.models import ToolResult
+from noetl_worker.slots import Slots
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.registry import Registry
+from unit.planes import ScriptedTransport, answer, command, plane
+
+RECORD = {"id": "1", "name": "svc", "type": "bearer", "data": {"token": "s3cr3t-value"}}
+Act = Callable[[ToolContext], Awaitable[ToolResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class ActConfig:
+    auth: str = "svc"
+    headers: dict[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+class ActTool:
+    kind: ClassVar[str] = "act"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ActConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    def __init__(self, act: Act) -> None:
+        self.act = act
+
+    async def run(self, config: ActConfig, context: ToolContext) -> ToolResult:
+        await context.credential(config.auth)
+        return await self.act(context)
+
+
+async def fine(context: ToolContext) -> ToolResult:
+    return ToolResult.success()
+
+
+async def raises(context: ToolContext) -> ToolResult:
+    raise ToolError("401", kind="auth")
+
+
+async def returns(context: ToolContext) -> ToolResult:
+    return ToolResult.failure("401", kind="auth")
+
+
+async def fails_otherwise(context: ToolContext) -> ToolResult:
+    return ToolResult.failure("500", kind="server_error")
+
+
+def asked(transport: ScriptedTransport) -> int:
+    return sum("/api/credentials/" in path for _, path, _, _ in transport.sent)
+
+
+def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[ScriptedTransport, list[Dispatch]]:
+    """Commands of one execution, one after the other."""
+
+    async def go() -> tuple[ScriptedTransport, list[Dispatch]]:
+        at, transport = plane(lambda *_: answer(200, RECORD))
+        made = []
+        for act in acts:
+            one = command(kind=kind, config=config or {})
+            tools = Registry([ActTool(act)], plugins=False)
+            dispatch = Dispatch(tools, one, at, worker_id="w", limits=Limits(30, 60, 0), slots=Slots(1))
+            made.append(dispatch)
+            with contextlib.suppress(ToolError):
+                await dispatch.run(await dispatch.prepare())
+        return transport, made
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize(("first", "times"), [(fine, 1), (fails_otherwise, 1), (raises, 2), (returns, 2)])
+def test_credential_that_a_tool_was_refused_with_is_asked_for_again(first: Act, times: int) -> None:
+    transport, _ = runs(first, fine)
+    assert asked(transport) == times
+
+
+@pytest.mark.parametrize(("first", "times"), [(fine, 1), (raises, 2), (returns, 2)])
+def test_so_it_is_inside_of_a_sequence_that_handles_the_refusal(first: Act, times: int) -> None:
+    tasks = [{"name": "t", "kind": "act", "spec": {"policy": {"rules": [{"else": {"then": {"do": "continue"}}}]}}}]
+    transport, _ = runs(first, fine, kind="task_sequence", config={"tasks": tasks})
+    assert asked(transport) == times
+
+
+def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
+    config = {"headers": {"X-Api-Key": "inline-secret", "Accept": "text/plain"}}
+    _, [dispatch] = runs(fine, config=config)
+    assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.secrets)
+    assert not {"svc", "text/plain", "bearer"} & set(dispatch.secrets)
+
+
+def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
+    async def hands_over(context: ToolContext) -> ToolResult:
+        context.keep_secret("got-by-itself")
+        there = context.control_plane
+        await there.set_vars({"a": ["s3cr3t-value"], "auth": "svc"})
+        await there.execute_playbook({"path": "p", "payload": {"t": "x got-by-itself", "pg_auth": "pg_local"}})
+        await there.put_result("n", b'{"a":"s3cr3t-value","n":1}', source_step="start")
+        return ToolResult.success()
+
+    transport, _ = runs(hands_over)
+    bodies = [body for method, _, body, _ in transport.sent if method in ("POST", "PUT")]
+    assert bodies[0]["variables"] == {"a": ["[REDACTED]"], "auth": "svc"}
+    assert bodies[1] == {"path": "p", "payload": {"t": "x [REDACTED]", "pg_auth": "pg_local"}}
+    assert bodies[2]["data"] == {"a": "[REDACTED]", "n": 1}
