@@ -7,6 +7,7 @@ what is on disk needs no place among what runs. A set that is late is sent only 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -23,13 +24,16 @@ from noetl_worker.errors import ControlPlaneError, TransportError
 from noetl_worker.event_set import EventSet, SetRequest
 from noetl_worker.observability import metrics
 from noetl_worker.outbox import Outbox
+from noetl_worker.patience import is_passing
 from noetl_worker.snowflake import Snowflake
 
 __all__ = ["Emitter", "Ownership", "Verdict", "verdict"]
 
 log = structlog.get_logger("noetl_worker.events")
 MAX_DOUBTFUL_TRIES: Final = 6
-"""A 500 is a client's mistake as often as a fault (wire.md 3.4); more tries only delay the report of the refusal."""
+DOUBT_S: Final = 30.0
+"""A 500 is a client's mistake as often as a fault (wire.md 3.4): it is a refusal after so many tries and so long. Tries
+alone are over in 3 s, and a plane that restarts turned good results into failures (seen in the simulator)."""
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
 _MAX_DELAY_S: Final = 10.0
@@ -45,6 +49,8 @@ class Verdict(Enum):
     """The same body will never be accepted."""
     NEW_ID = "new_id"
     """Our event id is taken by another event."""
+    LOST = "lost"
+    """Stored, and never to be processed: a rescue has to be sent."""
 
 
 def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> Verdict:
@@ -86,6 +92,19 @@ class _Course:
     """Monotonic time at which the command was known to be ours."""
     tries: int = 0
     doubtful: int = 0
+    doubted_at: float = math.inf
+    """Monotonic time of the first doubtful answer."""
+
+    def count(self, how: Verdict) -> None:
+        self.tries += 1
+        if how in (Verdict.DOUBTFUL, Verdict.NEW_ID):
+            self.doubtful += 1
+            self.doubted_at = min(self.doubted_at, time.monotonic())
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether what was doubtful counts as a refusal by now."""
+        return self.doubtful >= MAX_DOUBTFUL_TRIES and time.monotonic() - self.doubted_at >= DOUBT_S
 
 
 class Emitter:
@@ -149,16 +168,15 @@ class Emitter:
     ) -> None:
         is_inside = True
         while True:
-            if time.monotonic() - course.confirmed_at > LATE_S:
+            request = event_set.requests[0]
+            if time.monotonic() - course.confirmed_at > LATE_S and not request.is_rescue:
                 await ownership.confirm()
                 course.confirmed_at = time.monotonic()
-            request = event_set.requests[0]
             answer, how, reason = await self._try(plane, event_set, request)
             if how is Verdict.ACCEPTED:
                 return
-            course.tries += 1
-            course.doubtful += how in (Verdict.DOUBTFUL, Verdict.NEW_ID)
-            if answer is not None and (how is Verdict.REFUSED or course.doubtful >= MAX_DOUBTFUL_TRIES):
+            course.count(how)
+            if answer is not None and (how is Verdict.REFUSED or course.is_hopeless):
                 raise refusal(f"{request.last_event} after {course.tries} tries", answer)
             if answer is not None and answer.status in (401, 403):
                 self._on_auth_refused()
@@ -188,30 +206,39 @@ class Emitter:
         how = verdict(answer, first_try=first_try, has_own_id=request.has_own_id)
         if how is Verdict.ACCEPTED:
             self.observe(answer)
-            return answer, how, ""
-        if how is Verdict.NEW_ID:
+        elif how is Verdict.NEW_ID:
             request.body["event_id"], request.was_tried = self.ids.next_id(), False
-        elif how is Verdict.PASSING and await self._stored_but_not_processed(plane, event_set, answer):
-            rescue = request.rescue()
+        how = await self._looked_into(plane, event_set, answer, how)
+        if how is Verdict.LOST:
             log.warning("batch_rescued", **event_set.who())
-            if rescue is None:
+            rescue = request.rescue()
+            if rescue is None:  # nothing of it brings an execution on
                 return answer, Verdict.ACCEPTED, ""
             event_set.requests[0] = rescue
-            return await self._try(plane, event_set, rescue)
-        return answer, how, str(refusal(request.path, answer))
+            return answer, Verdict.PASSING, "its events are stored, and were never processed: step.exit is sent again"
+        return answer, how, "" if how is Verdict.ACCEPTED else str(refusal(request.path, answer))
 
-    async def _stored_but_not_processed(self, plane: Plane, event_set: EventSet, answer: Response) -> bool:
-        """The Python plane's `ack_timeout`: the rows are stored, the engine never sees them, and the same key is from
-        then on answered as an accepted duplicate (wire.md 9.4). Its batch status says so."""
+    async def _looked_into(self, plane: Plane, event_set: EventSet, answer: Response, how: Verdict) -> Verdict:
+        """What the batch status adds to an answer: the Python plane can hold the rows and never process them.
+
+        It says so with a 503 `ack_timeout`, or, when that answer was lost, with "duplicate" to the same key (wire.md
+        9.4).
+        """
         body = json_body(answer)
-        detail = body.get("detail") if isinstance(body, dict) else None
-        if answer.status != 503 or not isinstance(detail, dict) or detail.get("code") != "ack_timeout":
-            return False
+        if not isinstance(body, dict):
+            return how
+        told = body.get("detail") if answer.status == 503 else body
+        is_late = answer.status == 503 and isinstance(told, dict) and told.get("code") == "ack_timeout"
+        is_again = answer.status == 202 and body.get("duplicate") is True
+        if not isinstance(told, dict) or not (is_late or is_again):
+            return how
         try:
-            return await plane.batch_state(str(detail.get("request_id"))) == "failed"
+            return Verdict.LOST if await plane.batch_state(str(told.get("request_id"))) == "failed" else how
         except ControlPlaneError as error:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
-            return True
+            if is_late:  # a rescue too many changes nothing
+                return Verdict.LOST
+            return Verdict.PASSING if is_passing(error) else how
 
     def observe(self, answer: Response) -> None:
         """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""

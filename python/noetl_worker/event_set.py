@@ -24,6 +24,8 @@ class SetRequest:
     idempotency_key: str | None = None
     was_tried: bool = False
     """Sent before, here or by the process that wrote the row: a duplicate key is then our own event."""
+    is_rescue: bool = False
+    """The plane has our rows already, and gives the command to nobody: sent whatever a claim would say."""
 
     @property
     def last_event(self) -> str:
@@ -44,7 +46,7 @@ class SetRequest:
         """`step.exit` alone, actionable, under a new key: the one rescue seen to work (wire.md 9.4)."""
         leave = [{**event, "actionable": True} for event in self.body.get("events", ()) if event["name"] == "step.exit"]
         key = f"{self.body.get('worker_id')}:{self.body.get('execution_id')}:{uuid.uuid4().hex}"
-        return SetRequest(self.path, {**self.body, "events": leave}, key) if leave else None
+        return SetRequest(self.path, {**self.body, "events": leave}, key, is_rescue=True) if leave else None
 
 
 @dataclass(slots=True)
@@ -76,7 +78,8 @@ class EventSet:
     def packed(self) -> bytes:
         """The row of the outbox."""
         requests = [
-            {"path": request.path, "body": request.body, "key": request.idempotency_key} for request in self.requests
+            {"path": one.path, "body": one.body, "key": one.idempotency_key, "is_rescue": one.is_rescue}
+            for one in self.requests
         ]
         names = ("event_id", "execution_id", "command_id", "step", "worker_id", "server_url", "created_at")
         row: dict[str, object] = {name: getattr(self, name) for name in names}
@@ -91,7 +94,10 @@ class EventSet:
         """
         try:
             whole = json_text.loads(row)
-            requests = [SetRequest(item["path"], item["body"], item["key"]) for item in whole.pop("requests")]
+            requests = [
+                SetRequest(item["path"], item["body"], item["key"], is_rescue=item["is_rescue"])
+                for item in whole.pop("requests")
+            ]
             requests[0].was_tried = True
             return cls(dialect=Dialect(whole.pop("dialect")), requests=requests, **whole)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

@@ -44,6 +44,8 @@ class _Beat:
     """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
     expired: bool = False
     """There was a silence longer than ack_wait: the server may have given it away, whatever came after."""
+    deliveries: int = 1
+    """Two can have one reply subject: a durable that is made again counts from 1 again."""
 
 
 class Keepalive:
@@ -76,10 +78,17 @@ class Keepalive:
 
     def track(self, reply: str, received_at: float) -> None:
         """Keep this delivery ours until `untrack`."""
-        self._beats[reply] = _Beat(received_at)
+        beat = self._beats.get(reply)
+        if beat is None:
+            self._beats[reply] = _Beat(received_at)
+        else:
+            beat.deliveries += 1
 
     def untrack(self, reply: str) -> None:
-        self._beats.pop(reply, None)
+        beat = self._beats[reply]
+        beat.deliveries -= 1
+        if beat.deliveries == 0:
+            del self._beats[reply]
 
     def is_expired(self, reply: str) -> bool:
         """No sign of life for longer than ack_wait: the server has given the message to somebody else."""

@@ -61,9 +61,12 @@ class Witness:
         self.violations: list[str] = []
         self.deliveries: dict[str, int] = {}
         self.excused_until: dict[str, float] = {}
+        self.closing_at = math.inf
+        """When the workers are stopped at the end of the run."""
         self._told: dict[tuple[Process, str], _Told] = {}
         self._given: dict[str, dict[tuple[Consumer, int], list[_Given]]] = {}
         """Step -> (consumer, sequence) -> its deliveries."""
+        self._by_reply: dict[str, _Given] = {}
 
     def violate(self, text: str) -> None:
         self._trace.note("VIOLATION", text)
@@ -101,24 +104,32 @@ class Witness:
 
     def _asked_first(self, process: Process, command: Command) -> None:
         """Whose delivery has expired asks for the claim before it tells (ARCHITECTURE 4, F12)."""
+        holder = (command.holder or "").partition("-")[0]
+        if holder == process.name:
+            return  # nobody else has it: asking would have changed nothing
         for given in self._given.get(command.step, {}).values():
             for one in given:
                 if one.process is not process or one.is_answered or not one.is_known_to_be_lost:
                     continue
                 asked = [at for at, name in command.asked if name == process.name and at > one.expired_at]
                 if not asked and self._clock.now - one.expired_at > EXPIRY_GRACE_S:
-                    self.violate(f"{process.name} tells the end of {command.step} unasked: its delivery had expired")
+                    self.violate(f"{process.name} tells the end of {command.step} unasked: {holder} has it by now")
 
-    def delivered(self, consumer: Consumer, stored: Stored, peer: Peer, count: int) -> None:
+    def delivered(self, consumer: Consumer, stored: Stored, peer: Peer, reply: str) -> None:
         """A message leaves the server."""
         step = _step(stored)
         if isinstance(peer, Session):
             given = self._given.setdefault(step, {}).setdefault((consumer, stored.sequence), [])
-            one = _Given(peer.client.process, consumer.ack_wait_s)
+            one = self._by_reply[reply] = _Given(peer.client.process, consumer.ack_wait_s)
             given.append(one)
-            peer.down(lambda: setattr(one, "received_at", self._clock.now))
+        count = consumer.delivered[stored.sequence]
         self._trace.note("nats", f"gives {step} (sequence {stored.sequence}, {count}) to {peer.name}")
         self.deliveries[step] = self.deliveries.get(step, 0) + 1
+
+    def received(self, reply: str) -> None:
+        """A delivery is in the hands of its worker."""
+        if reply in self._by_reply:
+            self._by_reply[reply].received_at = self._clock.now
 
     def expired(self, stored: Stored, peer: Peer) -> None:
         """A delivery had no sign of life for ack_wait: the keepalive prevents that, unless something is broken."""
@@ -180,7 +191,7 @@ class Witness:
             self._ran_as_often_as_it_may(command)
             for problem in command.problems:
                 self.violate(f"{command.step}: {problem}")
-        for life in lives:
+        for life in (one for one in lives if not one.process.is_dead):
             if life.exit not in EXITS and not isinstance(life.exit, str):
                 self.violate(f"{life.process.name} has not ended: {life.exit}")
             for task in life.process.tasks:
@@ -213,8 +224,10 @@ class Witness:
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4).
         Only the worker that was told so can mend it, and it is gone."""
+        if not command.sets or self._plane.dialect is not Dialect.PYTHON:
+            return False
         tellers = {one.worker_id for one in command.sets}
-        return bool(tellers) and True
+        return all(life.ended_at < self.closing_at for life in lives if life.worker_id in tellers)
 
     def _expected(self, command: Command) -> str:
         """On the Rust plane a returned failure completes the step (wire.md 9.3, item 7)."""

@@ -92,7 +92,7 @@ class JetStream:
         self._loop = loop
         self._clock = clock
         self.streams: dict[str, Stream] = {}
-        self.on_delivered: Callable[[Consumer, Stored, Peer, int], None] = lambda *_: None
+        self.on_delivered: Callable[[Consumer, Stored, Peer, str], None] = lambda *_: None
         self.on_answer: Callable[[Stream, Stored, Peer, str], None] = lambda *_: None
         self.on_expired: Callable[[Stored, Peer], None] = lambda *_: None
 
@@ -301,7 +301,7 @@ class JetStream:
             f"$JS.ACK.{stream.name}.{consumer.name}.{count}.{message.sequence}"
             f".{consumer.consumer_sequence}.{message.wall_ns}.{left}"
         )
-        self.on_delivered(consumer, message, pull.peer, count)
+        self.on_delivered(consumer, message, pull.peer, reply)
         pull.peer.send(pull.reply, message.data, shown=message.subject, reply=reply)
 
     def _watch(self, stream: Stream, consumer: Consumer, sequence: int) -> None:

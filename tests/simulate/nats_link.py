@@ -100,6 +100,8 @@ class NatsNetwork:
         self.trace = trace
         self.chance = random.Random(f"{seed}:nats")
         self.is_down = False
+        self.on_received: Callable[[str], None] = lambda _: None
+        """The reply subject of each message that reaches its process (a frozen one gets it when it is thawed)."""
         self.slow_s: dict[str, float] = {}
         self.sessions: list[Session] = []
         self._stalled: set[str] = set()
@@ -331,7 +333,11 @@ class SimClient:
             return
         for subscription in self._subscriptions:
             if _matches(subscription.subject, subject):
-                self._context.run(self._network.loop.create_task, subscription.callback(message))
+                self._context.run(self._network.loop.create_task, self._handed(subscription, message))
+
+    async def _handed(self, subscription: _Subscription, message: Msg) -> None:
+        self._network.on_received(message.reply)
+        await subscription.callback(message)
 
 
 def factory(network: NatsNetwork) -> Callable[[], SimClient]:

@@ -51,7 +51,7 @@ class Command:
     claimed_at: float = 0.0
     high_id: int = 0
     """Rust plane: an event with a lower id is never seen by the orchestrator (wire.md 9.3, item 5)."""
-    has_result: bool = False
+    result_ids: list[int] = field(default_factory=list)
     is_refused: bool = False
     """The plane refuses every event of it for good."""
     asked: list[tuple[float, str]] = field(default_factory=list)

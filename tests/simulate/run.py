@@ -52,7 +52,8 @@ def replay_command(schedule: Schedule) -> str:
 def run_seed(seed: int, dialect: Dialect) -> Run:
     """Run the schedule of this seed until all is quiet."""
     schedule = make_schedule(seed, dialect)
-    with World(dialect, f"{seed}:{dialect.value}", schedule.environment) as world:
+    seeded = f"{seed}:{dialect.value}"
+    with World(dialect, seeded, schedule.environment, is_one_machine=schedule.is_one_machine) as world:
         for name in schedule.workers:
             world.start(name)
         for issue in schedule.issues:

@@ -53,11 +53,7 @@ class RustPlane(Plane):
         if event_id in self._events:
             return _error(500, 'Database error: duplicate key value violates unique constraint "event_pkey"')
         self._events[event_id] = (str(command.command_id), name)
-        is_behind = event_id <= command.high_id
-        if is_behind:
-            command.problems.append(f"{name} has id {event_id}, not above {command.high_id}")
-        self._apply(command, name, str(body.get("worker_id")), event_id, is_seen=not is_behind)
-        command.high_id = max(command.high_id, event_id)
+        self._apply(command, name, str(body.get("worker_id")), event_id)
         return answer(200, {"status": "ok", "event_id": event_id, "commands_generated": 0})
 
     def _batch(self, body: dict[str, Any]) -> Response:
@@ -71,17 +67,23 @@ class RustPlane(Plane):
                 return _error(422, "refused for good")
             event_id = self.new_id()
             ids.append(event_id)
-            command.high_id = max(command.high_id, event_id)
             if item["name"] in _RESULTS:
-                command.has_result = True
+                command.result_ids.append(event_id)
         return answer(200, {"status": "ok", "event_ids": ids, "commands_generated": 0})
 
-    def _apply(self, command: Command, name: str, worker_id: str, event_id: int, *, is_seen: bool) -> None:
+    def _apply(self, command: Command, name: str, worker_id: str, event_id: int) -> None:
+        """History is read in id order: what counts is what lies above the claim, and an end above its result.
+
+        What comes twice and late lies above the end, and is harmless there (wire.md 9.3, items 5 and 6).
+        """
+        is_seen = event_id > command.high_id
+        if not is_seen:
+            command.problems.append(f"{name} has id {event_id}, not above {command.high_id}")
         if name in _RESULTS:
-            command.has_result = True
+            command.result_ids.append(event_id)
         elif name in _ENDS:
-            if not command.has_result:
-                command.problems.append(f"{name} came before its result")
+            if not any(one < event_id for one in command.result_ids):
+                command.problems.append(f"{name} has no result below it")
             if not command.is_terminal:
                 command.status = _ENDS[name]
             self.keep(command, TerminalSet(worker_id, _ENDS[name], self.clock.now, str(event_id), is_seen))

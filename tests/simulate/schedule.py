@@ -81,6 +81,8 @@ class Schedule:
     dialect: Dialect
     workers: tuple[str, ...]
     environment: Mapping[str, str]
+    is_one_machine: bool
+    """Whether the workers share a disk, and so adopt each other's outbox."""
     issues: tuple[Issue, ...]
     faults: tuple[Fault, ...]
 
@@ -95,6 +97,7 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
         "NOETL_WORKER_ACK_WAIT_S": str(ack_wait_s),
         "NOETL_WORKER_DRAIN_TIMEOUT_S": str(chance.choice((0, 2, 10))),
         "NOETL_WORKER_HTTP_TIMEOUT_S": str(chance.choice((5, 30))),
+        "NOETL_WORKER_OUTBOX": chance.choice(("off", "on_failure", "on_failure", "always")),
     }
     issues = [_issue(chance) for _ in range(chance.randint(4, 24))]
     faults = [draw_fault(chance, dialect, workers) for _ in range(chance.choice((0, 1, 2, 3, 4, 6, 8, 10)))]
@@ -103,6 +106,7 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
         dialect,
         workers,
         environment,
+        chance.random() < 0.5,
         tuple(sorted(issues, key=lambda one: one.at)),
         tuple(sorted(faults, key=lambda one: one.at)),
     )

@@ -18,7 +18,7 @@ def test_what_must_hold_holds_through_the_faults_of_a_seed(seed: int, dialect: D
 
 
 def test_one_seed_is_one_run_byte_for_byte() -> None:
-    for seed, dialect in ((3, Dialect.PYTHON), (25, Dialect.RUST)):
+    for seed, dialect in ((3, Dialect.PYTHON), (1, Dialect.RUST)):
         first, second = run_seed(seed, dialect), run_seed(seed, dialect)
         assert "\n".join(first.lines).encode() == "\n".join(second.lines).encode()
         assert len(first.lines) > 100

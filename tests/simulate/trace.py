@@ -19,6 +19,7 @@ class Trace:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.lines: list[str] = []
+        self._unnamed = ""
 
     def note(self, actor: str, what: str) -> None:
         self.lines.append(f"{self._clock.elapsed_s:10.3f}  {actor:<9} {what}")
@@ -28,8 +29,9 @@ class Trace:
         return [line for line in self.lines if " fault" in line or any(word in line for word in words)]
 
     @contextlib.contextmanager
-    def with_logs(self) -> Iterator[None]:
-        """Inside, what the product logs becomes lines of the trace."""
+    def with_logs(self, *, unnamed: str) -> Iterator[None]:
+        """Inside, what the product logs becomes lines of the trace; `unnamed` differs from run to run."""
+        self._unnamed = unnamed
         before = structlog.get_config()
         structlog.configure(
             processors=[self._log],
@@ -44,7 +46,8 @@ class Trace:
     def _log(self, _: Any, method: str, fields: MutableMapping[str, Any]) -> Any:
         strand = STRAND.get()
         if strand is not None and not strand.process.is_dead:
-            shown = " ".join(f"{name}={_short(value)}" for name, value in fields.items() if name not in _LEFT_OUT)
+            told = {name: _short(value) for name, value in fields.items() if name not in _LEFT_OUT}
+            shown = " ".join(f"{name}={text}" for name, text in told.items()).replace(self._unnamed, "disk")
             self.note(strand.process.name, f"log {method}: {fields.get('event')} {shown}".rstrip())
         raise structlog.DropEvent
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker import Worker
 from simulate import http_link, nats_link
 from simulate.clock import STRAND, Process, VirtualLoop
+from simulate.disk import SimOutbox
 from simulate.http_link import HttpNetwork
 from simulate.nats_link import NatsNetwork
 from simulate.tool import SimulatedTool
@@ -61,6 +63,7 @@ def seams(nats: NatsNetwork, http: HttpNetwork) -> Iterator[None]:
         mock.patch("noetl_worker.worker.open_transport", transport),
         mock.patch("noetl_worker.keepalive.open_transport", transport),
         mock.patch("noetl_worker.worker.Keepalive", _Keepalive),
+        mock.patch("noetl_worker.worker.Outbox", SimOutbox),
     ):
         yield
 
@@ -75,6 +78,7 @@ class WorkerProcess:
         self.worker_id = ""
         self.worker: Worker | None = None
         self.exit: int | str | None = None
+        self.ended_at = math.inf
         self._stops = 0
         self._loop = loop
         self._settings = settings
@@ -95,6 +99,7 @@ class WorkerProcess:
             self.exit = await self.worker.run()
         except NoetlWorkerError as error:
             self.exit = f"{type(error).__name__}: {error}"
+        self.ended_at = self._loop.time()
         self._trace.note(self.process.name, f"exits: {self.exit}")
 
     def stop(self) -> None:
@@ -105,11 +110,10 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL: nothing that it does from now on reaches anybody."""
-        self.process.is_dead = True
+        self.process.is_dead, self.ended_at = True, min(self.ended_at, self._loop.time())
+        if self.worker is not None and isinstance(self.worker.outbox, SimOutbox):
+            self.worker.outbox.die()
         self.thaw()
-        self.bury()
-
-    def bury(self) -> None:
         for task in list(self.process.tasks):
             task.cancel()
 

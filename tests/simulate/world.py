@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from noetl_worker.models import Dialect
 from noetl_worker.settings import Settings, load_settings
 from simulate.clock import Clock, Process, VirtualLoop, in_world
+from simulate.disk import new_disk
 from simulate.faults import Faults
 from simulate.http_link import URL, HttpNetwork
 from simulate.invariants import Witness
@@ -37,7 +39,9 @@ BURIALS: Final = 50
 class World(contextlib.AbstractContextManager["World"]):
     """Enter it, make things happen, let time pass, `settle`, and read `witness.violations`."""
 
-    def __init__(self, dialect: Dialect, seed: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, dialect: Dialect, seed: str, environment: Mapping[str, str], *, is_one_machine: bool = True
+    ) -> None:
         self.dialect = dialect
         self.clock = Clock()
         self.trace = Trace(self.clock)
@@ -50,6 +54,7 @@ class World(contextlib.AbstractContextManager["World"]):
         self.http = HttpNetwork(self.loop, self.plane, self.trace, seed)
         self.witness = Witness(self.clock, self.trace, self.plane, self.server)
         self.http.on_sent = self.witness.sent
+        self.nats.on_received = self.witness.received
         self.server.on_delivered = self.witness.delivered
         self.server.on_answer = self.witness.answered
         self.server.on_expired = self.witness.expired
@@ -58,21 +63,23 @@ class World(contextlib.AbstractContextManager["World"]):
         self.past: list[WorkerProcess] = []
         self._seed = seed
         self._environment = environment
+        self._is_one_machine = is_one_machine
+        self._disk = ""
         self._numbers = 0
         self._is_closing = False
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> World:
         self._open.enter_context(in_world(self.clock, self._seed))
-        self._open.enter_context(self.trace.with_logs())
+        self._disk = self._open.enter_context(new_disk())
+        self._open.enter_context(self.trace.with_logs(unnamed=self._disk))
         self._open.enter_context(seams(self.nats, self.http))
         self.loop.outside(60.0, self._minute)
         return self
 
     def __exit__(self, *_: object) -> None:
         for life in self.past:
-            life.process.is_dead = True
-            life.thaw()
+            life.kill()
         for _round in range(BURIALS):
             left = sorted(asyncio.all_tasks(self.loop), key=hash)
             if not left:
@@ -130,7 +137,7 @@ class World(contextlib.AbstractContextManager["World"]):
                 "WORKER_METRICS_BIND": "",
                 "NOETL_CONTROL_PLANE": self.dialect.value,
                 "WORKER_ID": name,
-                "NOETL_WORKER_OUTBOX": "off",
+                "NOETL_WORKER_OUTBOX_DIR": str(Path(self._disk, "machine" if self._is_one_machine else name)),
                 **self._environment,
             }
         )
@@ -167,7 +174,7 @@ class World(contextlib.AbstractContextManager["World"]):
             self.witness.violate(f"not quiet {QUIET_WITHIN_S:g} s after the last fault: {self._unsettled()}")
         self.trace.note("world", "quiet: stops the workers")
         self._stop_all()
-        self.witness.check([life for life in self.past if not life.process.is_dead], self.loop.errors)
+        self.witness.check(self.past, self.loop.errors)
 
     @property
     def is_quiet(self) -> bool:
@@ -183,7 +190,7 @@ class World(contextlib.AbstractContextManager["World"]):
         return [*(f"message {one}" for one in waiting), *open_commands]
 
     def _stop_all(self) -> None:
-        self._is_closing = True
+        self._is_closing, self.witness.closing_at = True, self.clock.now
         for life in self.lives.values():
             life.stop()
         until = self.clock.now + STOP_WITHIN_S

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from noetl_worker import emitter as emitter_module
+from noetl_worker.control_plane import gate
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.transport import Response
 from noetl_worker.emitter import Emitter, Verdict, verdict
-from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused
+from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.events import CommandEvents
-from noetl_worker.models import Dialect, Exit, LoopPosition, Report
+from noetl_worker.models import AlreadyFinished, Dialect, Exit, LoopPosition, Report
 from unit.planes import Ours, ScriptedTransport, answer, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
@@ -31,6 +35,8 @@ def accept(method: str, path: str, body: Any) -> Response:
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
+    monkeypatch.setattr(gate, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(gate, "MAX_PAUSE_S", 0.001)
 
 
 def tell(
@@ -237,16 +243,96 @@ def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
     assert (caught.value.status, len(at_once)) == (status, 1)
 
 
-def test_doubtful_500_is_tried_a_bounded_number_of_times() -> None:
-    tries: list[int] = []
+def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, tries = [0.0], []
+    monkeypatch.setattr(emitter_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def script(*_: Any) -> Response:
-        tries.append(1)
+        tries.append(now[0])
+        now[0] += 2.0
         return answer(500, {"detail": "payload.result includes unsupported keys: data"})
 
     with pytest.raises(ServerRefused):
         tell(OK, script)
+    assert len(tries) > emitter_module.MAX_DOUBTFUL_TRIES
+    assert tries[-1] - tries[0] == pytest.approx(emitter_module.DOUBT_S, abs=2.0)
+
+    now[0], tries[:] = 0.0, []
+    monkeypatch.setattr(emitter_module, "DOUBT_S", 0.0)
+    with pytest.raises(ServerRefused):
+        tell(OK, script)
     assert len(tries) == emitter_module.MAX_DOUBTFUL_TRIES
+
+
+def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instead() -> None:
+    left = [answer(500, {"detail": "internal"})] * (emitter_module.MAX_DOUBTFUL_TRIES + 2)
+    transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
+    assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
+
+
+class _Batches:
+    """A Python plane that stores batches and never processes them; its 503 can get lost on the way."""
+
+    def __init__(self, *, answers_get_lost: bool, state: str = "failed", processes_after: int = 1) -> None:
+        self.answers_get_lost, self.state, self.left = answers_get_lost, state, processes_after
+        self.keys: list[str] = []
+
+    def __call__(self, method: str, path: str, body: Any) -> Response | Exception:
+        if method == "GET":
+            return answer(200, {"state": self.state})
+        key = json.dumps(body["events"])
+        if key in self.keys:
+            return answer(202, {"status": "accepted", "request_id": "7", "duplicate": True})
+        self.keys.append(key)
+        if self.left == 0:
+            return answer(202, {"status": "accepted", "request_id": "8", "duplicate": False})
+        self.left -= 1
+        if self.answers_get_lost:
+            return MaybeProcessed("POST", "connection reset")
+        return answer(503, {"detail": {"code": "ack_timeout", "request_id": "7"}})
+
+
+@pytest.mark.parametrize("answers_get_lost", [False, True])
+def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_lost: bool) -> None:
+    """Also when the answer that said so was lost, and the same key is a duplicate by now."""
+    batches = _Batches(answers_get_lost=answers_get_lost)
+    sent = tell(OK, batches).bodies("/api/events/batch")
+    assert names(sent[-1]) == ["step.exit"]
+    assert sent[-1]["events"][0]["actionable"] is True
+    assert [names(body)[-1] for body in sent[:-1]] == ["command.completed"] * (len(sent) - 1)
+
+
+@pytest.mark.parametrize("state", ["completed", "processing", "accepted"])
+def test_duplicate_that_was_processed_is_not_rescued(state: str) -> None:
+    sent = tell(OK, _Batches(answers_get_lost=True, state=state)).bodies("/api/events/batch")
+    assert [names(body)[-1] for body in sent] == ["command.completed"] * 2
+
+
+def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The plane calls the command finished because of our own rows: nobody else can end it (found by the simulator)."""
+    monkeypatch.setattr(emitter_module, "LATE_S", -1.0)
+    one, asked = command(), []
+
+    class Finished(Ours):
+        async def confirm(self) -> None:
+            asked.append(True)
+            if len(asked) > 1:
+                raise ClaimLost(AlreadyFinished("already_terminal"))
+
+    busy, batches = [answer(503, {"detail": {"code": "pool_saturated"}})] * 3, _Batches(answers_get_lost=False)
+
+    def script(method: str, path: str, body: Any) -> Response | Exception:
+        return busy.pop() if batches.left == 0 and busy and method == "POST" else batches(method, path, body)
+
+    at, transport = plane(script)
+    teller = emitter(tmp_path)
+    told = CommandEvents(one, at, event_form(Dialect.PYTHON, "w-1"), teller, hold_s=5.0)
+    asyncio.run(told.finish(OK, Finished()))
+    teller.outbox.close()
+    assert names(transport.bodies("/api/events/batch")[-1]) == ["step.exit"]
+    assert (busy, asked) == ([], [True])
 
 
 def test_500_that_wraps_a_passing_503_is_passing() -> None:

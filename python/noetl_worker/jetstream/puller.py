@@ -11,8 +11,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import anyio
 import nats
@@ -50,6 +50,20 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
     ("423", "", PULL_AGAIN),  # wrong pin id
     ("503", "", CHECK_DURABLE),  # no responders: the consumer, the stream or JetStream is gone
 )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await it; a cancellation waits for it, a second at most.
+
+    nats-py's reader fails (InvalidStateError, and what it had read is lost) when the answer to a cancelled flush comes.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=1)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is there to hear of it
+        raise
 
 
 def reaction(status: str, text: str) -> str:
@@ -117,8 +131,8 @@ class Puller:
                 self._wake.clear()
                 self.last_progress = time.monotonic()
                 if self._paused:
-                    await self._withdraw(subscription)
-                    subscription = None
+                    withdrawn, subscription = subscription, None  # a cancellation must not take it back twice
+                    await self._withdraw(withdrawn)
                 else:
                     subscription = subscription or await self._subscribe()
                     if self._broken is not None:
@@ -144,7 +158,7 @@ class Puller:
             return
         try:
             if self._connection.is_connected:
-                await subscription.drain()  # type: ignore[no-untyped-call]
+                await _to_its_end(subscription.drain())  # type: ignore[no-untyped-call]
             else:  # the server has forgotten us and our pulls already
                 await subscription.unsubscribe()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:

@@ -1,0 +1,46 @@
+"""The outbox of a simulated process: the product's own, on a real directory, until the process is killed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from noetl_worker.event_set import EventSet
+from noetl_worker.outbox import Outbox
+
+__all__ = ["SimOutbox", "new_disk"]
+
+_MEMORY = Path("/dev/shm")
+
+
+class SimOutbox(Outbox):
+    """After `die` nothing is written, deleted or adopted any more, and the lock is free: as after a SIGKILL."""
+
+    _is_dead = False
+
+    def die(self) -> None:
+        self._is_dead = True
+        for held in (self._database, self._lock):
+            if held is not None:
+                held.close()
+        self._database = self._lock = None
+
+    def keep(self, event_set: EventSet) -> bool:
+        return not self._is_dead and super().keep(event_set)
+
+    def drop(self, event_set: EventSet) -> None:
+        if not self._is_dead:
+            super().drop(event_set)
+
+    def adopt(self) -> list[EventSet]:
+        return [] if self._is_dead else super().adopt()
+
+    def close(self) -> None:
+        if not self._is_dead:
+            super().close()
+
+
+def new_disk() -> tempfile.TemporaryDirectory[Any]:
+    """A directory for the outboxes of one run; in memory where there is such a place."""
+    return tempfile.TemporaryDirectory(prefix="noetl-simulate-", dir=_MEMORY if _MEMORY.is_dir() else None)
