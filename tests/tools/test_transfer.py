@@ -492,6 +492,15 @@ def test_answers_without_rows_are_told(
     assert caught.value.kind == "schema"
 
 
+def test_answer_that_was_cut_fails_the_transfer(pg: Postgres, service: tuple[str, dict[str, Any]]) -> None:
+    url, answers = service
+    answers["/x"] = (200, [{"id": n} for n in range(1000)])
+    with pytest.raises(ToolError, match="source: the answer was cut; raise 'max_response_bytes'") as caught:
+        move({"type": "http", "url": f"{url}/x", "max_response_bytes": 100}, to(pg))
+    assert caught.value.kind == "resource"
+    assert pg.sql("select count(*) from move.to_t") == [(0,)]
+
+
 def test_refused_request_fails_the_transfer(pg: Postgres, service: tuple[str, dict[str, Any]]) -> None:
     with pytest.raises(ToolError, match="source: HTTP 404"):
         move({"type": "http", "url": f"{service[0]}/nothing"}, to(pg))

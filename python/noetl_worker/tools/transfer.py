@@ -51,8 +51,9 @@ class TransferConfig:
 
     source: dict[str, Any] = field(repr=False)
     """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
-    so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `body`, `auth`, `data_path`:
-    dotted path to the rows) or file (`path` of CSV, JSON, JSON lines or Parquet files, `format`)."""
+    so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `json`, `body`, `auth`,
+    `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path` of CSV,
+    JSON, JSON lines or Parquet files, `format`)."""
     target: dict[str, Any] = field(repr=False)
     """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` may stand here
     too."""

@@ -66,8 +66,14 @@ class TransferSource:
     """http: headers."""
     params: dict[str, Any] = field(default_factory=dict)
     """http: query parameters."""
+    json: Any = None
+    """http: body, as JSON."""
     body: Any = None
-    """http: body."""
+    """http: body, a text as it is."""
+    retry: Any = None
+    """http: tries and pages, as kind http has them."""
+    max_response_bytes: int | None = None
+    """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
     data_path: str | None = None
     """http: dotted path to the rows, `data.items`; absent: the whole answer."""
     path: str | None = None

@@ -197,8 +197,8 @@ async def _http(
     del timeout_s
     config = {
         name: value
-        for name in ("url", "method", "headers", "params", "body", "auth")
-        if (value := getattr(source, name))
+        for name in ("url", "method", "headers", "params", "json", "body", "auth", "retry", "max_response_bytes")
+        if (value := getattr(source, name)) not in (None, {})
     }
     # The fields are rendered already: data that holds `{{` is not a template.
     inert = dataclasses.replace(context, render=lambda value, extra=None: value)
@@ -208,7 +208,11 @@ async def _http(
         text = failure.message if failure else "the request failed"
         kind, again = (failure.kind, failure.retryable) if failure else ("connection", False)
         raise ToolError(f"source: {text}", kind=kind, retryable=again)
-    payload = result.data.get("body") if isinstance(result.data, Mapping) else None
+    answer = result.data if isinstance(result.data, Mapping) else {}
+    if answer.get("truncated"):
+        # Half of the rows in the table would look like all of them.
+        raise ToolError("source: the answer was cut; raise 'max_response_bytes'", kind="resource")
+    payload = answer.get("body")
     columns, rows = _table(_at_path(payload, source.data_path))
     position = 0
 
