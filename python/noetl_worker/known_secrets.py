@@ -35,7 +35,9 @@ _ALIAS_WORDS: Final = frozenset({"auth", "credential", "credentials", "authentic
 """In a tool's config a text under such a name (`auth`, `pg_auth`) is an alias, which errors have to name."""
 _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNORECASE)
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
-_USER_INFO: Final = re.compile(r"://([^/\s:@?#]*):([^/\s]+)@")
+_USER_INFO: Final = re.compile(r"://[^/\s:@?#]*:(?!\d{1,5}/)(\S+)@")
+"""More than `redact` takes for a password in free text: in a config one with a slash in it is a mistake, which the
+error text would quote. Digits before a slash are a port."""
 _LINE_CHARS: Final = 16
 _MIN_ENCODED: Final = 8
 """Shorter encoded pieces (base64, hex) turn up by chance."""
@@ -118,8 +120,8 @@ class KnownSecrets:
         """The password of `scheme://user:password@host`, and a query (a signed address is a secret by itself)."""
         for text in _scalars(value):
             for found in _USER_INFO.finditer(text):
-                self.add(found.group(2))
-                self.add(unquote(found.group(2)))
+                self.add(found.group(1))
+                self.add(unquote(found.group(1)))
             if "://" in text and "?" in text:
                 self.add(text.partition("?")[2])
 

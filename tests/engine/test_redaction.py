@@ -62,7 +62,8 @@ def test_value_is_copied_not_changed() -> None:
         ("ftp://Bearer abcdefg:pw@h", "ftp://[REDACTED]:[REDACTED]@h"),
         ("pg://u:p@ss@w0rd@host:5432/d", "pg://u:[REDACTED]@host:5432/d"),
         ('{"a":"pg://u:p@h","b":"x@y"}', '{"a":"pg://u:[REDACTED]@h","b":"x@y"}'),
-        ("password='a b'://u:pw@h", "password=[REDACTED]://u:[REDACTED]@h"),
+        ("password='a b'://u:pw@h", "password=[REDACTED]"),
+        ("password='a b' pg://u:pw@h", "password=[REDACTED] pg://u:[REDACTED]@h"),
     ],
 )
 def test_free_text(chosen: Any, text: str, redacted: str) -> None:

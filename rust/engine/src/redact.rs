@@ -137,7 +137,7 @@ const ASSIGNMENT: &str = concat!(
     r"(?-u:\b)((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]",
     r"|[Pp][Aa][Ss][Ss][Pp][Hh][Rr][Aa][Ss][Ee]|[Ss][Ee][Cc][Rr][Ee][Tt]|[Tt][Oo][Kk][Ee][Nn]",
     r"|[Aa][Pp][Ii][_-]?[Kk][Ee][Yy]|access_token|client_secret)=)",
-    r#"("[^"]*"|'[^']*'|[^ \t\r\n&;,'"]+)"#,
+    r#"((?:"[^"]*"|'[^']*')[^ \t\r\n&;,'"]*|[^ \t\r\n&;,'"]+)"#,
 );
 
 fn built(cell: &'static OnceLock<Option<Regex>>, pattern: &str) -> Option<&'static Regex> {

@@ -78,7 +78,7 @@ _ASSIGNMENT: Final = re.compile(
     r"\b((?:[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]|[Pp][Aa][Ss][Ss][Ww][Dd]|[Pp][Ww][Dd]"
     r"|[Pp][Aa][Ss][Ss][Pp][Hh][Rr][Aa][Ss][Ee]"
     r"|[Ss][Ee][Cc][Rr][Ee][Tt]|[Tt][Oo][Kk][Ee][Nn]|[Aa][Pp][Ii][_-]?[Kk][Ee][Yy]|access_token|client_secret)=)"
-    r"(\"[^\"]*\"|'[^']*'|[^ \t\r\n&;,'\"]+)",
+    r"((?:\"[^\"]*\"|'[^']*')[^ \t\r\n&;,'\"]*|[^ \t\r\n&;,'\"]+)",
     re.ASCII,
 )
 
