@@ -172,9 +172,16 @@ def merge(old: Sequence[Figure], new: Sequence[Figure]) -> list[Figure]:
     return sorted([*kept, *dated], key=lambda one: (order.index(one.fault), one.form != "short"))
 
 
+def is_there(where: str) -> bool:
+    """Whether the test of a figure still exists."""
+    file, _, name = where.partition("::")
+    path = FIGURES_FILE.with_name(file)
+    return path.exists() and f"def {name}(" in path.read_text(encoding="utf-8")
+
+
 def save(new: Sequence[Figure]) -> None:
-    """Write the figures and the document."""
-    rows: list[dict[str, Any]] = [asdict(one) for one in merge(load(), new)]
+    """Write the figures and the document; figures of tests that are gone are left out."""
+    rows: list[dict[str, Any]] = [asdict(one) for one in merge(load(), new) if is_there(one.where)]
     FIGURES_FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     DOCUMENT.write_text(document(load()), encoding="utf-8")
 

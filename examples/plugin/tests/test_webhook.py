@@ -100,7 +100,7 @@ def test_secret_is_shown_nowhere(auth: Any, status: int) -> None:
     ("config", "message"),
     [
         ({"url": "ftp://x"}, "webhook: field 'url' must start with http:// or https://, not 'ftp://x'"),
-        ({"event": None}, "webhook: field 'event' is missing"),
+        ({"event": None}, "webhook: field 'event' (or type) is missing"),
         ({"headers": ["a"]}, "webhook: field 'headers' must be an object, not list"),
         ({"auth": {"token": "x"}}, 'webhook: the credential has no \'secret\'; register it as {"secret": "whsec_..."}'),
         ({"auth": {"secret": "whsec_%"}}, "webhook: a secret that starts with whsec_ must go on in base64"),

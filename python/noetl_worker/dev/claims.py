@@ -115,7 +115,7 @@ class Claims:
         now = time.monotonic()
         self._cache.pop(event_id, None)  # so that the order of the dictionary is that of the expiries
         self._cache[event_id] = (worker_id, now + self._settings.claims_cache_ttl_s)
-        while self._cache[oldest := next(iter(self._cache))][1] < now:
+        while (oldest := next(iter(self._cache), None)) is not None and self._cache[oldest][1] < now:
             del self._cache[oldest]
 
     # ── Rust plane ──────────────────────────────────────────────────────────────────────────────

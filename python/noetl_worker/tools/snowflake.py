@@ -190,9 +190,8 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
     except (ValueError, TypeError):
         # Not the cause's text: it can hold parts of the key.
         raise ConfigurationError(f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong") from None
-    return key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    form = serialization.PrivateFormat.PKCS8
+    return bytes(key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
 
 
 @asynccontextmanager
