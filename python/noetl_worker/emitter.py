@@ -167,8 +167,18 @@ class Emitter:
         leave_slot: Callable[[], None],
     ) -> None:
         is_inside = True
+
+        def set_aside() -> None:
+            """What has to wait belongs on disk, and needs no slot there."""
+            nonlocal is_inside
+            if self.outbox.keep(event_set) and is_inside:
+                is_inside = False
+                leave_slot()
+
         while True:
             request = event_set.requests[0]
+            if is_inside and not plane.gate.has_room():  # it would wait there in memory alone
+                set_aside()
             if time.monotonic() - course.confirmed_at > LATE_S and not request.is_rescue:
                 await ownership.confirm()
                 course.confirmed_at = time.monotonic()
@@ -180,9 +190,7 @@ class Emitter:
                 raise refusal(f"{request.last_event} after {course.tries} tries", answer)
             if answer is not None and answer.status in (401, 403):
                 self._on_auth_refused()
-            if self.outbox.keep(event_set) and is_inside:
-                is_inside = False
-                leave_slot()
+            set_aside()
             metrics.EVENT_EMIT_RETRIES.labels(request.last_event).inc()
             delay_s = self._delay_s(course.tries, answer)
             log.warning(

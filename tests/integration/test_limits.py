@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import httpx
@@ -82,7 +81,7 @@ def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_onc
                 await until(lambda: bool(home.plane.events_of_command(issued.event_id, "command.started")), "started")
                 async with home.plane.outage():
                     go.touch()
-                    await until(lambda: outbox_rows(home) == 1, "the outcome is on disk", timeout_s=20)
+                    await until(lambda: home.outbox_rows() == 1, "the outcome is on disk", timeout_s=20)
                     first.process.kill()
                     await first.exit_code()
             async with worker_process(home, tmp_path, "second", **ours) as second:
@@ -90,20 +89,7 @@ def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_onc
                 await second.wait_logged("adopted_outcome_told")
                 await home.wait_settled(timeout_s=30)
                 assert home.terminal_events(issued.event_id) == ["command.completed"]
-                assert outbox_rows(home) == 0
+                assert home.outbox_rows() == 0
         assert ran.read_text() == "x\n"
 
     run(main())
-
-
-def outbox_rows(home: House) -> int:
-    total = 0
-    for path in Path(home.outbox.name).glob("*.sqlite3"):
-        database = sqlite3.connect(path)
-        try:
-            total += database.execute("SELECT count(*) FROM event_sets").fetchone()[0]
-        except sqlite3.OperationalError:  # being made
-            pass
-        finally:
-            database.close()
-    return total

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from noetl_worker import emitter as emitter_module
 from noetl_worker.adoption import Adoption
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.dialects import event_form
+from noetl_worker.control_plane.gate import DOWN_AFTER
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.event_set import EventSet, SetRequest
@@ -216,6 +218,25 @@ def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(tmp_path:
     assert seen[:3] == [0, 1, 1]
     assert ours.outbox.is_empty
     assert rows_on_disk(tmp_path) == 0
+    ours.outbox.close()
+
+
+def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_first_try(tmp_path: Path) -> None:
+    ours = emitter(tmp_path)
+
+    async def go() -> None:
+        at, transport = plane(accepting(0))
+        for _ in range(DOWN_AFTER):
+            at.gate.refused(time.monotonic())
+        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), ours, hold_s=5.0)
+        telling = asyncio.ensure_future(told.finish(OK, Ours()))
+        while ours.outbox.is_empty:
+            await asyncio.sleep(0)
+        assert (transport.sent, rows_on_disk(tmp_path)) == ([], 1)
+        await telling
+
+    asyncio.run(go())
+    assert ours.outbox.is_empty
     ours.outbox.close()
 
 

@@ -70,15 +70,15 @@ class Gate:
 
     async def enter(self, patience_s: float | None = None) -> bool:
         """Wait for a place; False when there is none for `patience_s` (None: for as long as it takes)."""
-        if not self._has_room():
+        if not self.has_room():
             give_up_at = float("inf") if patience_s is None else self._clock() + patience_s
-            while not self._has_room():
+            while not self.has_room():
                 left_s = give_up_at - self._clock()
                 if left_s <= 0:
                     return False
                 await self._turn(left_s)
             self._inside += 1
-            if self._has_room():
+            if self.has_room():
                 self._wake()  # one that leaves wakes one: where the limit has grown, that is too few
             return True
         self._inside += 1
@@ -120,7 +120,8 @@ class Gate:
 
     # ── waiting ──
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Whether a request that comes now would not wait."""
         if self._clock() < self._closed_until:
             return False
         if self.is_down:
