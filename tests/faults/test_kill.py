@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,20 @@ class Slaughter:
         self.kills += 1
         self.places[place] = await self.start(place)
 
-    async def restart_nats_every(self, seconds: float) -> None:
+    async def restart_nats_every(self, seconds: float, done: asyncio.Event) -> None:
+        """Until `done`, which never cuts a restart in two: NATS would stay away."""
         while True:
-            await asyncio.sleep(seconds)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(done.wait(), seconds)
+            if done.is_set():
+                return
             await self.home.nats.restart()
             self.restarts += 1
 
 
 async def kill_until_done(home: Scene, slaughter: Slaughter, issued: list[Any], *, restart_every_s: float) -> None:
-    restarting = asyncio.ensure_future(slaughter.restart_nats_every(restart_every_s))
+    done = asyncio.Event()
+    restarting = asyncio.ensure_future(slaughter.restart_nats_every(restart_every_s, done))
     deadline = time.monotonic() + 60 + len(issued) / 20
     try:
         while len(home.ends(issued, *TERMINAL)) < 0.98 * len(issued):
@@ -79,8 +84,8 @@ async def kill_until_done(home: Scene, slaughter: Slaughter, issued: list[Any], 
             await asyncio.sleep(KILL_EVERY_S)
             await slaughter.kill_next()
     finally:
-        restarting.cancel()
-        await asyncio.gather(restarting, return_exceptions=True)
+        done.set()
+        await restarting
 
 
 async def kill_test(
