@@ -18,6 +18,7 @@ from typing import Final, Literal
 import nats
 import nats.errors
 import nats.js.errors
+import structlog
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
@@ -25,6 +26,7 @@ from noetl_worker.errors import JetStreamError
 
 __all__ = ["CommandStream", "NatsServer", "free_port"]
 
+log = structlog.get_logger("noetl_worker.dev")
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 3600.0
@@ -199,14 +201,21 @@ class CommandStream:
             await context.update_stream(found)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
-        """Publish (subject, body) pairs; False when there is no connection (the reaper tries again later)."""
+        """Publish (subject, body) pairs; False when the connection is not there, or breaks meanwhile.
+
+        The reaper tries again later: what had arrived comes twice then, as from any plane.
+        """
         client = self._client
         if client is None or not client.is_connected:
             return False
-        for subject, body in messages:
-            await client.publish(subject, body)
-        if len(messages) > 1:
-            await client.flush()
+        try:
+            for subject, body in messages:
+                await client.publish(subject, body)
+            if len(messages) > 1:
+                await client.flush()
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            log.warning("not_published", messages=len(messages), error=repr(error))
+            return False
         return True
 
     async def close(self) -> None:
