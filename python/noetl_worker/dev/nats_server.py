@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import logging
 import shutil
 import socket
 import tempfile
@@ -18,7 +19,6 @@ from typing import Final, Literal
 import nats
 import nats.errors
 import nats.js.errors
-import structlog
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
@@ -26,7 +26,7 @@ from noetl_worker.errors import JetStreamError
 
 __all__ = ["CommandStream", "NatsServer", "free_port"]
 
-log = structlog.get_logger("noetl_worker.dev")
+log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 3600.0
@@ -214,7 +214,7 @@ class CommandStream:
             if len(messages) > 1:
                 await client.flush()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            log.warning("not_published", messages=len(messages), error=repr(error))
+            log.warning("%d messages are not published, and will be later: %r", len(messages), error)
             return False
         return True
 
