@@ -65,6 +65,58 @@ def test_changes_are_counted_and_an_empty_result_keeps_its_columns() -> None:
     assert (data["columns"], data["rows"], data["row_count"]) == (["a"], [], 0)
 
 
+TABLE = "create table t as select 1::bigint as i; "
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "values"),
+    [
+        ("select 42 as Success", "Success", [42]),
+        ("select 42 as Success where false", "Success", []),
+        ("select 5 as Count", "Count", [5]),
+        (TABLE + "insert into t values (7), (8) returning i as Count", "Count", [7, 8]),
+        (TABLE + "update t set i = 3 returning i as Count", "Count", [3]),
+        (TABLE + "delete from t returning i as Success", "Success", [1]),
+        (TABLE + "delete from t where i = 9 returning i as Success", "Success", []),
+        (TABLE + "prepare p as select 5 as Count; execute p", "Count", [5]),
+        ("pivot (values ('Count')) t(x) on x", "Count", [1]),
+    ],
+)
+def test_no_name_of_a_column_makes_its_rows_vanish(text: str, column: str, values: list[int]) -> None:
+    data = query(text)
+    assert (data["columns"], data["rows"]) == ([column], [{column: value} for value in values])
+    assert data["affected_rows"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "affected"),
+    [
+        (TABLE + "insert into t values (7), (8)", 2),
+        (TABLE + "insert into t select 7 -- returning i\n", 1),
+        ("create table t(s text); insert into t values ('returning'), (' returning ')", 2),
+        ("create table t as select * from range(3)", 3),
+        ("create table t(i int)", 0),
+        (TABLE + "delete from t where i = 9", 0),
+        ("set threads = 1", None),
+        ("begin; commit", None),
+        ("checkpoint", None),
+    ],
+)
+def test_what_only_counts_has_no_columns(text: str, affected: int | None) -> None:
+    data = query(text)
+    assert (data["columns"], data["rows"], data["affected_rows"]) == ([], [], affected)
+
+
+def test_values_that_python_cannot_hold_are_whole_as_text_as_the_guide_says() -> None:
+    values = "date 'infinity' as a, timestamp '-infinity' as b, timestamp_ns '2026-01-02 03:04:05.123456789' as c"
+    assert query(f"select a::varchar as a, b::varchar as b, c::varchar as c from (select {values})")["rows"] == [
+        {"a": "infinity", "b": "-infinity", "c": "2026-01-02 03:04:05.123456789"}
+    ]
+    assert query(f"select {values}, ['{{}}'::json] as d")["rows"] == [
+        {"a": "9999-12-31", "b": "0001-01-01T00:00:00", "c": "2026-01-02T03:04:05.123456", "d": ["{}"]}
+    ]
+
+
 TYPES: list[tuple[str, Any]] = [
     ("1.50::decimal(5,2)", "1.50"), ("date '2026-01-02'", "2026-01-02"), ("true", True), ("null", None),
     ("timestamp '2026-01-02 03:04:05'", "2026-01-02T03:04:05"), ("time '03:04:05.5'", "03:04:05.500000"),

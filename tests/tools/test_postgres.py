@@ -59,6 +59,29 @@ def test_changes_are_counted_and_an_empty_result_keeps_its_columns(query: Any) -
     assert query("select 1 as a where false")["columns"] == ["a"]
 
 
+@pytest.mark.parametrize("params", [[], [1]])
+@pytest.mark.parametrize("count", [0, 2, 1000, 2500])
+def test_rows_of_a_change_are_counted_and_its_command_named(query: Any, count: int, params: list[int]) -> None:
+    start = "$1::int" if params else "1"
+    text = f"create temp table t(i int); insert into t select generate_series({start}, {count}) returning i"
+    data = query(text, params=params)
+    assert (data["row_count"], data["affected_rows"]) == (count, count)
+    assert data["statements"][1]["statement"] == f"INSERT 0 {count}"
+
+
+def test_each_statement_of_a_text_has_its_own_command_and_count(query: Any) -> None:
+    data = query(
+        "create temp table t as select generate_series(1, 4) i; update t set i = 0 where i > 1 returning i; select 1;"
+        "delete from t where i = 9 returning i; explain select 1; delete from t returning i",
+        max_rows=1,
+    )
+    found = [(one["statement"], one["affected_rows"]) for one in data["statements"]]
+    assert found == [
+        ("SELECT 4", 4), ("UPDATE 3", 3), ("SELECT 1", None), ("DELETE 0", 0), ("EXPLAIN", None), ("DELETE 4", 4),
+    ]  # fmt: skip
+    assert query("explain select $1::int", params=[1])["affected_rows"] is None
+
+
 TYPES: list[tuple[str, Any]] = [
     ("1::int2", 1), ("9223372036854775807::int8", 2**63 - 1), ("7::oid", 7), ("true", True),
     ("1.5::float4", 1.5), ("'nan'::float8", "NaN"), ("'-infinity'::float8", "-Infinity"),
@@ -136,6 +159,47 @@ def test_failed_statement_undoes_the_ones_before_it_in_the_text(query: Any, post
     with pytest.raises(ToolError, match=r": statement 2: division by zero \(SQLSTATE 22012\)"):
         query("insert into undone values (1); select 1 / 0")
     assert postgres.sql("select count(*) from undone") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id, name from (values (1, 'a smith'), (2, 'b smith')) t(id, name) where name like '%smith' and id = $1",
+        "select $1::int as id, 'a smith' as name /* not %s */ -- and not %s",
+        "select $1::int + 5 %size - 5 as id, 'a smith' as name from (values (9)) t(size)",
+    ],
+)
+def test_percent_sign_beside_a_numbered_place_holder_is_only_text(query: Any, text: str) -> None:
+    assert query(text, params=[1])["rows"] == [{"id": 1, "name": "a smith"}]
+
+
+def test_place_holder_in_a_string_is_only_text(query: Any) -> None:
+    assert query("select '%s' as x, $1::int as y", params=[3])["rows"] == [{"x": "%s", "y": 3}]
+    assert query("select '$1' as x, %s::int as y", params=[3])["rows"] == [{"x": "$1", "y": 3}]
+
+
+def test_place_holders_of_two_kinds_are_refused(query: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"two kinds, \$1 and %s: write all of them as \$1, \$2"):
+        query("select $1::int, %s::int", params=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("select 1", r"0 placeholders but 1 parameters were passed; give one value in 'params' .* write %% for a perc"),
+        ("select %s::int, 'a%'", r"'.*; beside %s write %% for a percent sign, or use \$1, \$2 as place holders"),
+        ("select %s::int, 'a%b %c'", r"are allowed as placeholders.*; beside %s write %% for a percent sign"),
+    ],
+)
+def test_place_holders_that_are_not_understood_say_what_to_write(query: Any, text: str, message: str) -> None:
+    with pytest.raises(ToolError, match=message):
+        query(text, params=[1])
+
+
+def test_one_schema_is_taken_and_a_list_of_them_refused(query: Any) -> None:
+    assert query("show search_path", schema="a b")["rows"] == [{"search_path": '"a b"'}]
+    with pytest.raises(ConfigurationError, match=r"'schema' is 'a,b': give one schema; for several, start the query"):
+        query("select 1", schema="a,b")
 
 
 def test_object_parameter_is_jsonb_and_list_an_array(query: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noetl_worker.tools.sql_split import statements
+from noetl_worker.tools.sql_split import bare, statements
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,20 @@ from noetl_worker.tools.sql_split import statements
 )
 def test_statements_of(text: str, parts: list[str]) -> None:
     assert statements(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", ""),
+        ("select '%s', $1;", "select  , $1;"),
+        ('a "b $1" -- $2\nc /* $3 /* $4 */ $5 */ d', "a    \nc   d"),
+        ("$x$ $1 $$ $x$ || E'\\' $2' || $3", "  ||   || $3"),
+        ("select 'open $1", "select  "),
+    ],
+)
+def test_code_without_its_strings_names_and_comments(text: str, code: str) -> None:
+    assert bare(text) == code
 
 
 @given(st.lists(st.text("ab'\"$-/*; \nE\\", max_size=12), max_size=6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools import sql
+from noetl_worker.tools import sql, sql_split
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb_files import placement, turn
@@ -29,6 +30,8 @@ _KINDS: Final = (
     ("ProgrammingError", "db_syntax"),
 )
 """A class of DuckDB's errors, or one above it -> kind; anything else is db_error."""
+_WITH_RETURNING: Final = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO")
+_RETURNING_OR_BRACKET: Final = re.compile(r"[()]|\breturning\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +184,38 @@ def _run_one(connection: Any, batch: sql.Batch, statement: Any, shown: str, para
     described = result.description or ()
     columns = [column[0] for column in described]
     rows = result.fetchmany(batch.max_rows + 1) if columns else []
-    if columns == ["Count"] and "SELECT" not in str(statement.type):
+    if columns == ["Count"] and _counts(statement):
         batch.changed(shown, rows[0][0] if rows else 0)
-    elif columns and rows is not None and columns != ["Success"]:
+    elif columns and not (columns == ["Success"] and not rows and _may_give_nothing(statement)):
         batch.returned(shown, columns, _with_json(rows, [str(column[1]) for column in described]))
     else:
         batch.changed(shown, None)
+
+
+def _counts(statement: Any) -> bool:
+    """Whether the one column that DuckDB names `Count` is the number of changed rows, not a column of the author's.
+
+    DuckDB expects rows or a count from the same statements; only RETURNING tells which. PIVOT is one of several
+    statements to it (MULTI), from which it expects anything.
+    """
+    can_change = any(one.name == "CHANGED_ROWS" for one in statement.expected_result_type)
+    return can_change and statement.type.name != "MULTI" and not _is_returning(statement)
+
+
+def _may_give_nothing(statement: Any) -> bool:
+    """Whether an empty column `Success` is only DuckDB's way to say that it is done (SET, ATTACH, CHECKPOINT)."""
+    return statement.type.name != "SELECT" and not _is_returning(statement)
+
+
+def _is_returning(statement: Any) -> bool:
+    if statement.type.name not in _WITH_RETURNING:
+        return False
+    depth = 0
+    for token in _RETURNING_OR_BRACKET.findall(sql_split.bare(statement.query)):
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        if depth == 0 and token not in "()":  # deeper, it is a statement's within this one
+            return True
+    return False
 
 
 def _with_json(rows: Sequence[Sequence[Any]], types: list[str]) -> Sequence[Sequence[Any]]:

@@ -19,7 +19,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres_pool import MAX_SIZE, Pools
-from noetl_worker.tools.postgres_rows import run_text
+from noetl_worker.tools.postgres_rows import UNCOUNTED, run_text
 
 __all__ = ["CONNECTION_SPELLINGS", "PostgresConfig", "PostgresTool", "session_settings"]
 
@@ -35,7 +35,8 @@ CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
     "dsn": "connection_string",
     "username": "user",
 }
-_NUMBERED: Final = re.compile(r"\$\d")
+_NUMBERED: Final = re.compile(r"(?<![\w$])\$\d")
+_IN_ORDER: Final = re.compile(r"%s(?!\w)")
 _LONGEST_MS: Final = 2**31 - 1
 
 
@@ -167,7 +168,15 @@ def session_settings(schema: str | None, timeout_s: float | None) -> str:
 
     The server's own timeout is for a worker that is gone: the next power of two seconds above ours, so that commands
     with nearly the same time left find a connection that is set already.
+
+    Raises:
+        ConfigurationError: several schemas.
     """
+    if schema and "," in schema:  # quoted as a whole, it would be one name that no schema has
+        raise ConfigurationError(
+            f"postgres: 'schema' is {schema!r}: give one schema; for several, start the query with "
+            "`set search_path to first, second;`"
+        )
     settings = []
     if timeout_s is not None:
         server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
@@ -194,7 +203,20 @@ async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresCon
 
 
 def _is_numbered(text: str, params: Any) -> bool:
-    return isinstance(params, list) and "%s" not in text and _NUMBERED.search(text) is not None
+    """Whether the place holders are `$1, $2`; a `%s` within a string is then only text.
+
+    Raises:
+        ConfigurationError: `%s` place holders too.
+    """
+    code = sql_split.bare(text) if isinstance(params, list) and "$" in text else ""
+    if _NUMBERED.search(code) is None:
+        return False
+    if _IN_ORDER.search(code) is not None:
+        raise ConfigurationError(
+            f"postgres: {sql.preview(text)}: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
+            "(as an operator, put a blank after the percent sign)"
+        )
+    return True
 
 
 def _adapted(psycopg: Any, params: Any) -> Any:
@@ -218,5 +240,5 @@ async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any) ->
             return
         rows = await cursor.fetchmany(batch.max_rows + 1)
         batch.returned(command, [column.name for column in cursor.description], rows)
-        if not command.startswith(("SELECT", "SHOW")):
+        if not command.startswith(UNCOUNTED):
             batch.statements[-1]["affected_rows"] = cursor.rowcount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
@@ -58,7 +59,7 @@ def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
         if isinstance(error, psycopg.OperationalError):
             lost = "the connection was lost; whether the statement took effect is not known"
             return ToolError(f"{sql.preview(text)}: {lost}: {error}", kind="connection")
-        return ToolError(f"{sql.preview(text)}: {error}", kind="db_error")
+        return ToolError(f"{sql.preview(text)}: {error}{_remedy(str(error))}", kind="db_error")
     which = f"statement {done + 1}: " if done else ""
     place = _place(error.diag.statement_position, text)
     parts = [f"{which}{error.diag.message_primary} (SQLSTATE {state}){place}"]
@@ -68,6 +69,15 @@ def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
         ((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False)
     )
     return ToolError(f"{sql.preview(text)}: {' | '.join(parts)}", kind=kind, retryable=retryable, code=state)
+
+
+def _remedy(said: str) -> str:
+    """What to write instead, where psycopg did not understand the place holders."""
+    if re.search(r"the query has \d+ placeholders? but \d+ parameters? ", said):
+        return "; give one value in 'params' for each place holder ($1, $2 or %s), and write %% for a percent sign"
+    if "are allowed as placeholders" in said or "incomplete placeholder" in said:
+        return "; beside %s write %% for a percent sign, or use $1, $2 as place holders"
+    return ""
 
 
 def _place(position: str | None, text: str) -> str:

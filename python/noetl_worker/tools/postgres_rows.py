@@ -13,10 +13,10 @@ from typing import Any, Final
 from noetl_worker.tools.postgres_address import library
 from noetl_worker.tools.sql import Batch
 
-__all__ = ["run_text"]
+__all__ = ["UNCOUNTED", "run_text"]
 
 _ROWS_AT_A_TIME: Final = 1000
-_UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
+UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
 """Commands whose count is that of the rows they give."""
 
 
@@ -65,12 +65,15 @@ class _Results:
         self._reader = self._psycopg.adapt.Transformer(connection)
         self._batch = batch
         self._rows: list[tuple[Any, ...]] = []
+        self._told: tuple[str, int | None] = ("", None)
 
     def take(self, result: Any) -> bool:
         """Whether there may be more."""
         status, known = result.status, self._status
         if status in (known.TUPLES_CHUNK, known.SINGLE_TUPLE, known.TUPLES_OK):
             self._keep(result)
+            if command := _command(result):
+                self._told = command, result.command_tuples
             if status == known.TUPLES_OK:
                 self._end_of_rows(result)
         elif status == known.COMMAND_OK:
@@ -90,11 +93,12 @@ class _Results:
 
     def _end_of_rows(self, result: Any) -> None:
         rows, self._rows = self._rows, []
+        # libpq notes the command in the last result that has rows; the empty one that ends them may lack it.
+        (command, affected), self._told = self._told, ("", None)
         names = [(result.fname(number) or b"").decode(self._encoding) for number in range(result.nfields)]
-        command = _command(result)
         self._batch.returned(command, names, rows)
-        if not command.startswith(_UNCOUNTED):
-            self._batch.statements[-1]["affected_rows"] = result.command_tuples
+        if not command.startswith(UNCOUNTED):
+            self._batch.statements[-1]["affected_rows"] = affected
 
 
 def _command(result: Any) -> str:

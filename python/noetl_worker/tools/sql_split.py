@@ -8,9 +8,10 @@ and nested block comments, of Postgres.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["statements"]
+__all__ = ["bare", "statements"]
 
 _TOKEN: Final = re.compile(
     r"""
@@ -35,24 +36,42 @@ def statements(text: str) -> list[str]:
     found: list[str] = []
     begin = position = 0
     has_code = False
-    while (match := _TOKEN.search(text, position)) is not None:
-        has_code = has_code or bool(text[position : match.start()].strip())
-        position = match.end()
-        if match["end"]:
+    for mark, start, after in _marks(text):
+        has_code = has_code or bool(text[position:start].strip())
+        position = after
+        if mark == "end":
             if has_code:
-                found.append(text[begin : match.start()].strip())
+                found.append(text[begin:start].strip())
             begin, has_code = position, False
-        elif match["block"]:
-            position = _after_comment(text, position)
-        elif match["dollar"]:
-            close = text.find(match["dollar"], position)
-            position = len(text) if close < 0 else close + len(match["dollar"])
-            has_code = True
-        elif not match["line"]:
+        elif mark == "quoted":
             has_code = True
     if has_code or text[position:].strip():
         found.append(text[begin:].strip())
     return found
+
+
+def bare(text: str) -> str:
+    """`text` with a blank for every string, quoted name and comment: what is found in it is SQL, not a value."""
+    parts: list[str] = []
+    position = 0
+    for mark, start, after in _marks(text):
+        parts += [text[position:start], ";" if mark == "end" else " "]
+        position = after
+    return "".join([*parts, text[position:]])
+
+
+def _marks(text: str) -> Iterator[tuple[str, int, int]]:
+    """Each semicolon ("end"), comment ("comment") and string or quoted name ("quoted"): where it is, where it ends."""
+    position = 0
+    while (match := _TOKEN.search(text, position)) is not None:
+        position = match.end()
+        mark = "end" if match["end"] else "comment" if match["line"] or match["block"] else "quoted"
+        if match["block"]:
+            position = _after_comment(text, position)
+        elif match["dollar"]:
+            close = text.find(match["dollar"], position)
+            position = len(text) if close < 0 else close + len(match["dollar"])
+        yield mark, match.start(), position
 
 
 def _after_comment(text: str, position: int) -> int:
