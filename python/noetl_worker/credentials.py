@@ -32,7 +32,7 @@ _MAX_TRIES: Final = 20
 """A passing trouble is waited out for about a minute and a half: the delivery is kept alive meanwhile."""
 _SCOPES: Final = ("global", "local", "shared")
 """In the order they are asked: a playbook's entries are global unless it says otherwise (recorded: keychain-set)."""
-_KEYCHAIN: Final = re.compile(r"""\bkeychain(?:\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*(["'])([^"']+)\2\s*\])""")
+_KEYCHAIN: Final = re.compile(r"""\bkeychain\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|\[\s*(["'])([^"']+)\2\s*\])""")
 
 
 class CommandCredentials:
@@ -162,8 +162,13 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]]) -> T:
         ) from error
 
 
-def keychain_names_in(value: JsonValue) -> set[str]:
-    """The keychain entries that templates inside `value` name: `keychain.name`, `keychain["a name"]`."""
+def keychain_names_in(value: JsonValue) -> set[str] | None:
+    """The keychain entries that templates inside `value` name: `keychain.name`, `keychain["a name"]`.
+
+    None when none of them speaks of the keychain. One that computes a name finds nothing, and is an error.
+    """
+    if next(_templates(value), None) is None:
+        return None
     return {found.group(1) or found.group(3) for text in _templates(value) for found in _KEYCHAIN.finditer(text)}
 
 

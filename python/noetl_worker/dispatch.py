@@ -105,8 +105,7 @@ class Dispatch:
         known.add_inline(config)
         prepared = self._registry.prepare(command.kind, config, context)
         known.add_inline(prepared.config)
-        for warning in prepared.warnings:
-            self._log.warning("tool_config", kind=command.kind, problem=warning)
+        self._warn(prepared)
         return Ready(prepared, context, prepared.timeout_s or timeout_s)
 
     async def run(self, ready: Ready) -> ToolResult:
@@ -134,11 +133,11 @@ class Dispatch:
             self._forget_if_refused(result)
         if result.duration_ms is None:
             result = replace(result, duration_ms=int((time.monotonic() - started) * 1000))
-        return self._in_plane_form(result)
+        return self._in_plane_form(ready.prepared.tool.kind, result)
 
-    def _in_plane_form(self, result: ToolResult) -> ToolResult:
+    def _in_plane_form(self, kind: str, result: ToolResult) -> ToolResult:
         """A task sequence's data has one shape per plane (tools.md 5.5)."""
-        if self._command.kind != "task_sequence" or not isinstance(result.data, dict):
+        if kind != "task_sequence" or not isinstance(result.data, dict):
             return result
         form = python_form if self._command.dialect is Dialect.PYTHON else rust_form
         return replace(result, data=form(result.data))
@@ -186,7 +185,7 @@ class Dispatch:
             "command_id": command.command_id,
         }
         names = keychain_names_in(config)
-        if names:
+        if names or (names is not None and "keychain" not in variables):
             variables["keychain"] = await self._credentials.keychain_names(names)
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
@@ -213,22 +212,31 @@ class Dispatch:
             report_progress=self._report_progress,
             waiting=self._slots.waiting,
             keep_secret=self._credentials.keep_secret,
+            undefined_is_error=self._limits.undefined_is_error,
         )
 
     async def _run_tool(
         self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
     ) -> ToolResult:
-        """A tool inside of a sequence: its own secrets are known before it runs, and a refusal drops them."""
+        """A tool inside of a sequence, within its own timeout.
+
+        Its own secrets are known before it runs, and a refusal drops them.
+        """
         prepared = self._registry.prepare(kind, config, context)
         self._credentials.known.add_inline(prepared.config)
+        self._warn(prepared)
         try:
-            result = await prepared.run()
+            result = await prepared.run_in_time(STOP_GRACE_S)
         except ToolError as error:
             if error.kind == "auth":
                 self._credentials.forget()
             raise
         self._forget_if_refused(result)
         return result
+
+    def _warn(self, prepared: PreparedTool) -> None:
+        for warning in prepared.warnings:
+            self._log.warning("tool_config", kind=prepared.kind, problem=warning)
 
     def _forget_if_refused(self, result: ToolResult) -> None:
         if result.error is not None and result.error.kind == "auth":

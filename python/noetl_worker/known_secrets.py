@@ -42,7 +42,6 @@ _LINE_CHARS: Final = 16
 _MIN_ENCODED: Final = 8
 """Shorter encoded pieces (base64, hex) turn up by chance."""
 _MAX_SECRETS: Final = 2_000
-_MAX_NODES: Final = 20_000
 
 
 class KnownSecrets:
@@ -93,9 +92,7 @@ class KnownSecrets:
     def add_inline(self, config: object) -> None:
         """What a tool's own config names as secret: `password: ...`, a header, an `auth` object; not an alias."""
         waiting: list[tuple[str, Any]] = [("", config)]
-        for _ in range(_MAX_NODES):
-            if not waiting:
-                return
+        while waiting:  # all of it: its size is bounded by the command's
             name, value = waiting.pop()
             if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 waiting += [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]

@@ -102,7 +102,9 @@ class SecretEntry(dict[str, Any]):
             state = "is empty" if name in self else "does not exist"
             known = f"; it has {', '.join(sorted(self))}" if self else ""
             what = f"keychain entry {self.entry!r}: field {name!r}" if self.entry else f"keychain entry {name!r}"
-            raise CredentialError(f"{what} {state}{known}", code="keychain_field")
+            # Entries are fetched before a template is rendered: a name that it computes is not among them.
+            advice = "" if self.entry else "; write its name out, as keychain.name or keychain['name']"
+            raise CredentialError(f"{what} {state}{known}{advice}", code="keychain_field")
         return SecretEntry(value, f"{self.entry}.{name}") if type(value) is dict else value
 
 

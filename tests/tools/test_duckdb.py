@@ -177,6 +177,16 @@ def test_failed_statement_is_named(text: str, kind: str, message: str) -> None:
     assert caught.value.kind == kind
 
 
+def test_variables_of_the_worker_are_no_tables() -> None:
+    with pytest.raises(ToolError, match="Table with name connection does not exist"):
+        query("SELECT * FROM connection")
+
+
+def test_secret_of_one_execution_is_never_kept_for_the_next() -> None:
+    with pytest.raises(ToolError, match=r"(?i)persistent secrets are.* disabled"):
+        query("CREATE PERSISTENT SECRET left_behind (TYPE http, BEARER_TOKEN 'x')")
+
+
 def test_no_file_in_no_directory() -> None:
     with pytest.raises(ToolError, match=r"Failed to open database '/no/such/x\.db'"):
         query("select 1", database="/no/such/x.db")

@@ -12,6 +12,7 @@ import pytest
 from noetl_worker import template
 from noetl_worker.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import CredentialError, NotSent
+from noetl_worker.known_secrets import KnownSecrets
 from noetl_worker.models import JsonValue
 from unit.planes import Script, answer, command, plane
 
@@ -183,14 +184,42 @@ def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
         asyncio.run(CommandCredentials(command(), at).keychain_names({"tok"}))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ keychain[which].token }}",
+        "{% set k = keychain %}{{ k.tok.token }}",
+        "{{ (keychain).tok.token }}",
+        "{{ keychain['to' ~ 'k'].token }}",
+        "{% for n in ['tok'] %}{{ keychain[n].token }}{% endfor %}",
+    ],
+)
+def test_name_that_a_template_computes_is_an_error_and_no_empty_text(text: str) -> None:
+    names = keychain_names_in(text)
+    assert names == set()
+    at, _ = plane(lambda *_: answer(200, TOKEN))
+    keychain = asyncio.run(CommandCredentials(command(), at).keychain_names(names))
+    with pytest.raises(CredentialError, match=r"'tok' does not exist; write its name out, as keychain\.name"):
+        template.render(text, {"keychain": keychain, "which": "tok"})
+
+
+def test_password_before_a_very_long_list_is_known() -> None:
+    known = KnownSecrets()
+    known.add_inline({"db_password": "planted-secret", "rows": [{"a": n, "b": n} for n in range(30_000)]})
+    assert "planted-secret" in known.forms()
+
+
 def test_names_are_found_in_templates_only() -> None:
     value = {
         "a": "Bearer {{ keychain.one.token }}",
         "b": ["{{ keychain[\"two-2\"].x ~ keychain ['no'] }}", {"c": "{% if keychain['three'].y %}x{% endif %}"}],
         "code": "keychain.not_a_template",
     }
-    assert keychain_names_in(value) >= {"one", "two-2", "three"}
-    assert "not_a_template" not in keychain_names_in(value)
+    names = keychain_names_in(value) or set()
+    assert names >= {"one", "two-2", "three"}
+    assert "not_a_template" not in names
+    assert keychain_names_in(["{{ keychain . four }}", "{{ keychain ['five'] }}"]) == {"four", "five"}
+    assert keychain_names_in({"a": "{{ workload.b }}", "b": "keychain"}) is None
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,10 @@ def _set_up(duckdb: Any, connection: Any, opening: Opening) -> None:
         # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
         directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
         settings.append(("temp_directory", directory, "the directory for temporary files"))
+    # A table that does not exist must not become a Python variable of the worker's, nor its error show our code.
+    connection.execute("SET python_enable_replacements = false")
+    # A persistent secret would be a file in our home directory, which every later execution can use.
+    connection.execute("SET allow_persistent_secrets = false")
     for name, value, origin in settings:
         if value:
             try:
