@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
+import structlog
 
 from noetl_worker.dispatch import Dispatch, Limits
 from noetl_worker.errors import CommandCancelled, TemplateError
@@ -143,3 +144,57 @@ def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_s
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
         dispatched(config, Limits(3, 3, 0, undefined_is_error=True), script)
+
+
+def sequenced(tasks: list[Any], limits: Limits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
+    tool = WaitTool()
+
+    async def go() -> ToolResult:
+        at, _ = plane(lambda *_: answer(200, {}))
+        one = command(Dialect.PYTHON, kind=kind, config={"tasks": tasks})
+        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+        return await dispatch.run(await dispatch.prepare())
+
+    return tool, asyncio.run(go())
+
+
+def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
+    with structlog.testing.capture_logs() as logs:
+        sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], Limits(3, 3, 0))
+    problem = "wait: unknown field 'secnods' is ignored; did you mean 'seconds'?"
+    assert [(log["kind"], log["problem"]) for log in logs if log["event"] == "tool_config"] == [("wait", problem)]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"kind": "noop", "result": "v={{ nowhere }}"},
+        {"kind": "noop", "input": {"v": "{{ nowhere }}"}},
+        {"kind": "noop", "set": {"ctx.v": "{{ nowhere }}"}},
+    ],
+    ids=["field", "input", "set"],
+)
+def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
+    assert sequenced([task], Limits(3, 3, 0))[1].status is ToolStatus.SUCCESS
+    _, result = sequenced([task], Limits(3, 3, 0, undefined_is_error=True))
+    assert result.error is not None
+    assert "nowhere" in result.error.message
+
+
+def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_on() -> None:
+    policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
+    slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 0.05, "spec": {"policy": policy}}
+    started = time.monotonic()
+    tool, result = sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], Limits(30, 30, 0))
+    assert time.monotonic() - started < 5
+    assert (tool.stopped, tool.allowed_s) == ("timeout", 0.05)
+    assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
+    _, result = sequenced([{"kind": "wait", "seconds": 60, "timeout": 0.05}], Limits(30, 30, 0))
+    assert result.error is not None
+    assert result.error.kind == "timeout"
+
+
+def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
+    tasks = [{"name": "a", "kind": "noop", "result": 1}]
+    forms = [sequenced(tasks, Limits(3, 3, 0), kind)[1].data for kind in ("task_sequence", "pipeline")]
+    assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2

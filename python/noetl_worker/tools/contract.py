@@ -92,6 +92,8 @@ class ToolContext:
     """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password): from
     then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave is known
     already. Texts under four characters cannot be told from data and are not searched for."""
+    undefined_is_error: bool = False
+    """Whether `render` takes an undefined variable for an error; a tool that renders by itself keeps to it."""
 
     @property
     def cancelled(self) -> bool:

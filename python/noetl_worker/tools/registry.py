@@ -7,6 +7,7 @@ start and a clear error for its kind, never the end of the worker.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib
 import inspect
@@ -20,7 +21,7 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import fields
-from noetl_worker.tools.contract import Tool, ToolContext
+from noetl_worker.tools.contract import Stop, Tool, ToolContext
 from noetl_worker.tools.deadline import effective_timeout, time_left, timeout_parts
 from noetl_worker.tools.kinds_elsewhere import INSTEAD
 
@@ -87,13 +88,52 @@ class PreparedTool:
     async def run(self) -> ToolResult:
         """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""
         started = time.monotonic()
-        result = await self.tool.run(self.config, self.context)
+        result = await self.tool.run(self.config, dataclasses.replace(self.context, timeout_s=self.timeout_s))
         if not isinstance(result, ToolResult):
             raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
         if result.duration_ms is None:
             elapsed = round((time.monotonic() - started) * 1000)
             result = dataclasses.replace(result, duration_ms=elapsed)
         return result
+
+    async def run_in_time(self, grace_s: float = 5.0) -> ToolResult:
+        """Run it inside of another tool; `grace_s` after its timeout it is cancelled, and the result says timeout.
+
+        A tool that gives its partial output on the way out is heard.
+        """
+        if self.timeout_s is None:
+            return await self.run()
+        stop = _InnerStop(self.context.stop)
+        call = dataclasses.replace(self, context=dataclasses.replace(self.context, stop=stop))
+        task = asyncio.ensure_future(call.run())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self.timeout_s + grace_s)
+            if not done:
+                stop.set("timeout")
+                task.cancel()
+                await asyncio.wait({task})
+        except asyncio.CancelledError:  # the whole command is stopped, and its tool with it
+            task.cancel()
+            return await task
+        if task.cancelled() and not done:
+            return ToolResult.timed_out(self.timeout_s)
+        return task.result()
+
+
+class _InnerStop(Stop):
+    """The stop of one call inside of a command: its timeout must not look like the end of the whole command."""
+
+    def __init__(self, outer: Stop) -> None:
+        super().__init__()
+        self._outer = outer
+
+    @property
+    def reason(self) -> str | None:
+        return self._own or self._outer.reason
+
+    @reason.setter
+    def reason(self, value: str | None) -> None:
+        self._own = value
 
 
 class Registry:
@@ -171,7 +211,7 @@ class Registry:
         prepared = self.prepare(kind, raw_config, context)
         for warning in prepared.warnings:
             context.logger.warning("tool_config", kind=kind, problem=warning)
-        return await prepared.run()
+        return await prepared.run_in_time()
 
     def is_side_effecting(self, kind: str) -> bool:
         """False only for tools that say running twice changes nothing outside; unknown kinds count as True."""

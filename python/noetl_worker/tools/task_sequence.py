@@ -200,12 +200,12 @@ class Progress:
         self.scope.update(_task=task.label, _attempt=attempt)
         try:
             local = {name: self.render(value) for name, value in task.input.items()}
-            scope = {**self.scope, **local}
+            scope, strict = {**self.scope, **local}, self.context.undefined_is_error
 
             def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
                 if value is local:  # rendered above: its values are data now
                     return local
-                return template.render(value, {**scope, **extra} if extra else scope)
+                return template.render(value, {**scope, **extra} if extra else scope, strict=strict)
 
             context = dataclasses.replace(
                 self.context, kind=task.kind, variables=scope, input=local, render=render, timeout_s=self.time_left()
@@ -320,7 +320,8 @@ class Progress:
         return max(0.0, self.started + self.context.timeout_s - time.monotonic())
 
     def render(self, value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        return template.render(value, {**self.scope, **extra} if extra else self.scope)
+        scope = {**self.scope, **extra} if extra else self.scope
+        return template.render(value, scope, strict=self.context.undefined_is_error)
 
     def warn(self, task: Task, reason: str) -> None:
         self.context.logger.warning("policy_rule", task=task.label, problem=reason)
