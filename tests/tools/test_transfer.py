@@ -152,6 +152,80 @@ def test_duckdb_types_survive_the_way_to_postgres_and_back(pg: Postgres, file: s
     ]
 
 
+EXACT = [
+    '{"n": 18446744073709551615}', "0.12345678901234567890", "null", '"{\\"a\\":1}"', '"[1]"',
+    "123456789012345678901234567890", '[1.10, null, {"b": 1e400}]', "true", '"x"',
+]  # fmt: skip
+ONE_KEY_TWICE = '{"a":1,"a":2}'
+
+
+def exact_rows(column: str = "j", *texts: str) -> str:
+    rows = ", ".join(f"({number}, '{text}'::{column})" for number, text in enumerate([*EXACT, *texts]))
+    return f"select id, v as j from (values {rows}) as t(id, v)"
+
+
+def test_json_goes_from_postgres_to_postgres_without_a_change(pg: Postgres) -> None:
+    pg.sql("create table move.j(id int, j jsonb); create table move.t(id int, j json)")
+    move(of(pg, exact_rows("jsonb")), to(pg, "move.j"))
+    came, sent = "select id, j::text from move.j order by id", exact_rows("jsonb")
+    assert pg.sql(came) == pg.sql(f"select id, j::text from ({sent}) s order by id")
+    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), to(pg, "move.t"))
+    assert [text for (text,) in pg.sql("select j::text from move.t order by id")] == [*EXACT, ONE_KEY_TWICE]
+
+
+def test_json_goes_from_duckdb_to_postgres_without_a_change(pg: Postgres) -> None:
+    pg.sql("create table move.t(id int, j json)")
+    move({"type": "duckdb", "query": exact_rows("json", ONE_KEY_TWICE)}, to(pg, "move.t"))
+    assert [text for (text,) in pg.sql("select j::text from move.t order by id")] == [*EXACT, ONE_KEY_TWICE]
+
+
+def test_json_goes_from_postgres_to_duckdb_without_a_change(pg: Postgres, file: str) -> None:
+    target = {"type": "duckdb", "database": file, "table": "t"}
+    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), target)
+    came = [text for (text,) in in_duckdb(file, "select j::varchar from t order by id")]
+    assert came == [*EXACT, ONE_KEY_TWICE]
+
+
+def test_null_that_is_no_json_stays_null(pg: Postgres, file: str) -> None:
+    pg.sql("create table move.t(j jsonb)")
+    move(of(pg, "select null::jsonb as j"), to(pg, "move.t"))
+    move({"type": "duckdb", "query": "select null::json as j"}, to(pg, "move.t"))
+    assert pg.sql("select j is null from move.t") == [(True,), (True,)]
+
+
+def test_arrays_of_json_keep_what_is_in_them(pg: Postgres, file: str) -> None:
+    pg.sql("create table move.t(j json[])")
+    query = """select array['{"n": 18446744073709551615}', 'null', null, '"[1]"']::json[] as j"""
+    move(of(pg, query), to(pg, "move.t"))
+    assert pg.sql("select j::text from move.t") == pg.sql(query.replace(" as j", "::text"))
+    move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
+    assert in_duckdb(file, "select j[1]::varchar, j[4]::varchar from t") == [('{"n":18446744073709551615}', '"[1]"')]
+
+
+def test_json_in_other_columns_is_its_text(pg: Postgres, file: str) -> None:
+    pg.sql("create table move.t(a text, b text, c text, d int[], e date, f numeric)")
+    query = (
+        """select '{"n": 1.10}'::jsonb a, '"x"'::jsonb b, 'null'::jsonb c, '[1, null]'::jsonb d,"""
+        """ '"2026-01-02"'::jsonb e, '0.12345678901234567890'::jsonb f"""
+    )
+    move(of(pg, query), to(pg, "move.t"))
+    expected = [('{"n": 1.10}', "x", None, "{1,NULL}", "2026-01-02", "0.12345678901234567890")]
+    assert pg.sql("select a, b, c, d::text, e::text, f::text from move.t") == expected
+    in_duckdb(file, "create table t(a text, b text, c text, d int[], e date, f decimal(30,20))")
+    move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
+    expected = [('{"n": 1.10}', "x", None, "[1, NULL]", "2026-01-02", "0.12345678901234567890")]
+    assert in_duckdb(file, "select a, b, c, d::text, e::text, f::text from t") == expected
+
+
+def test_path_into_json_keeps_what_is_there(pg: Postgres) -> None:
+    pg.sql("create table move.t(a jsonb, b jsonb, c text, d jsonb, e numeric)")
+    query = """select '{"a": {"n": 18446744073709551615}, "b": "{}", "c": "x", "e": 1.10}'::jsonb as doc"""
+    move(of(pg, query), to(pg, "move.t"), mapping={one: f"doc.{one}" for one in "abcde"})
+    assert pg.sql("select a::text, b::text, c, d::text, e::text from move.t") == [
+        ('{"n": 18446744073709551615}', '"{}"', "x", None, "1.10")
+    ]
+
+
 @pytest.fixture
 def service() -> Iterator[tuple[str, dict[str, Any]]]:
     answers: dict[str, Any] = {}

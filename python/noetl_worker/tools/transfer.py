@@ -42,6 +42,8 @@ class TransferConfig:
     * The table must be there; only a DuckDB table is made when it is missing, with types after the source's (numeric
       without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or by letters alone;
       `mapping` says otherwise.
+    * JSON of a Postgres or DuckDB source reaches a JSON column as it is, null and every digit too. Any other column
+      gets its text, of a JSON string without the quotes, and NULL for null.
     * Objects and lists go into JSON columns as JSON, lists into array columns as arrays, and both into text as JSON.
       Text that is a JSON object or array goes into a JSON column as it is, other text as a JSON string.
 

@@ -13,7 +13,13 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools import sql
 from noetl_worker.tools.transfer_ends import TransferTarget
 
-__all__ = ["Plan", "Writer", "json_text", "matched", "table_parts"]
+__all__ = ["JsonText", "Plan", "Writer", "json_inside", "json_text", "matched", "table_parts", "without_json"]
+
+
+class JsonText(str):
+    """JSON as the source's database has it. Parsed and written anew it would lose digits, equal keys and its null."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ def table_parts(name: str) -> list[str]:
 
 def json_text(value: Any) -> str:
     """A value as JSON; text that is a JSON object or array already stays as it is."""
+    if isinstance(value, (JsonText, dict, list, tuple)):
+        return _written(value)
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             json.loads(value)
@@ -103,3 +111,42 @@ def json_text(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(sql.json_form(value))
     return json.dumps(sql.json_form(value), ensure_ascii=False)
+
+
+def _written(value: Any) -> str:
+    """A value as JSON, with the JSON texts in it as they are."""
+    if isinstance(value, JsonText):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        # Keys by themselves: json_form makes text of a date or a number.
+        keys = [next(iter(sql.json_form({key: None}))) for key in value]
+        parts = (f"{_written(key)}: {_written(one)}" for key, one in zip(keys, value.values(), strict=True))
+        return "{" + ", ".join(parts) + "}"
+    return json.dumps(sql.json_form(value), ensure_ascii=False)
+
+
+def without_json(value: Any) -> Any:
+    """A value for a column that is not JSON: a JSON string is its text and null is NULL, other JSON stays as it is."""
+    if not isinstance(value, JsonText):
+        return value
+    text = value.strip()
+    # Not parsed: Python refuses a number of more than 4300 digits, which Postgres has.
+    return None if text == "null" else json.loads(text) if text.startswith('"') else str(value)
+
+
+def json_inside(value: JsonText, path: Sequence[str] = ()) -> Any:
+    """What is at `path` of a JSON text: JSON texts again, a list of them for an array; None: nothing is there."""
+    found = json.loads(value, parse_int=JsonText, parse_float=JsonText)
+    for name in path:
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
+    if path or not isinstance(found, list):
+        return JsonText(_written(found))
+    return _marked(found)
+
+
+def _marked(value: Any) -> Any:
+    return [_marked(one) for one in value] if isinstance(value, list) else JsonText(_written(value))

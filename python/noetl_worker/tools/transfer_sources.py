@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -21,6 +22,7 @@ from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import statement_failure
 from noetl_worker.tools.postgres_pool import connect
 from noetl_worker.tools.transfer_ends import TransferSource
+from noetl_worker.tools.transfer_plan import JsonText, json_inside
 
 __all__ = ["Reader", "reader"]
 
@@ -44,6 +46,7 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
     "jsonb": "JSON",
 }
 """Type of Postgres -> DuckDB's; any other is VARCHAR."""
+_JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 class _Fetch(Protocol):
@@ -86,6 +89,8 @@ class Reader:
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:
+    if path and isinstance(value, JsonText):
+        return json_inside(value, path)
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
@@ -110,6 +115,7 @@ async def _postgres(
     query = str(source.query)
     connection = await connect(await conninfo("transfer: source", source, context))
     try:
+        _read_json_as_text(psycopg, connection)
         await connection.execute(session_settings(source.schema, timeout_s) or "SELECT 1")
         async with connection.transaction(), connection.cursor(name="noetl_transfer") as cursor:
             await cursor.execute(query)
@@ -128,6 +134,16 @@ async def _postgres(
         raise statement_failure(error, query) from error
     finally:
         await connection.close()
+
+
+def _read_json_as_text(psycopg: Any, connection: Any) -> None:
+    class Raw(psycopg.types.string.TextLoader):  # type: ignore[misc]
+        def load(self, data: Any) -> JsonText:
+            text = super().load(data)
+            return JsonText(text if isinstance(text, str) else text.decode())
+
+    for name in ("json", "jsonb"):
+        connection.adapters.register_loader(name, Raw)
 
 
 def _duckdb_type(psycopg: Any, column: Any) -> str:
@@ -167,13 +183,14 @@ async def _duckdb(
             described = await steps.do(begin)
         except duckdb.Error as error:
             raise duckdb_failure(error, "source") from error
-        json_columns = [number for number, (_, name) in enumerate(described) if name == "JSON"]
+        json_columns = [number for number, (_, name) in enumerate(described) if _JSON.fullmatch(name)]
+        loaded = _json_kept if source.type == "duckdb" else _json_loaded
 
         def read(connection: Any) -> list[list[Any]]:
             rows = [list(row) for row in connection.fetchmany(chunk_size)]
             for row in rows:
                 for number in json_columns:
-                    row[number] = None if row[number] is None else json.loads(row[number])
+                    row[number] = loaded(row[number])
             return rows
 
         async def fetch() -> Sequence[Row]:
@@ -183,6 +200,17 @@ async def _duckdb(
                 raise duckdb_failure(error, "source") from error
 
         yield Reader([name for name, _ in described], dict(described), fetch)
+
+
+def _json_kept(value: Any) -> Any:
+    """JSON of a DuckDB table, or a list of it, marked as what it is."""
+    if isinstance(value, (list, tuple)):
+        return [_json_kept(one) for one in value]
+    return None if value is None else JsonText(value)
+
+
+def _json_loaded(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _of_files(source: TransferSource) -> str:

@@ -17,7 +17,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb import statement_failure
 from noetl_worker.tools.duckdb_secrets import secrets_of
 from noetl_worker.tools.duckdb_session import Opening, Stepwise, library
-from noetl_worker.tools.transfer_plan import Plan, json_text, matched, table_parts
+from noetl_worker.tools.transfer_plan import JsonText, Plan, json_text, matched, table_parts, without_json
 
 __all__ = ["DuckdbWriter", "duckdb_writer"]
 
@@ -169,6 +169,10 @@ def _text(value: Any, kind: str) -> str | None:
         return None
     if kind == "JSON" or _is_nested(kind):
         return json_text(value)
+    if isinstance(value, JsonText):
+        value = without_json(value)
+        if value is None:
+            return None
     if _WHOLE.fullmatch(kind):
         return _whole(value, kind)
     if isinstance(value, (bytes, bytearray, memoryview)):

@@ -13,7 +13,7 @@ from noetl_worker.tools.postgres import session_settings
 from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import statement_failure
 from noetl_worker.tools.postgres_pool import connect
-from noetl_worker.tools.transfer_plan import Plan, json_text, matched
+from noetl_worker.tools.transfer_plan import JsonText, Plan, json_inside, json_text, matched, without_json
 
 __all__ = ["PostgresWriter", "postgres_writer"]
 
@@ -158,9 +158,20 @@ def _adapted(value: Any, kind: str) -> Any:
         return None
     if kind in ("json", "jsonb"):
         return json_text(value)
-    if isinstance(value, (list, tuple)) and kind.endswith("[]"):
-        is_json = kind.startswith("json")
-        return [json_text(one) if one is not None and (is_json or isinstance(one, dict)) else one for one in value]
+    if kind.endswith("[]"):
+        if isinstance(value, JsonText) and value.lstrip().startswith("["):
+            value = json_inside(value)
+        if isinstance(value, (list, tuple)):
+            return [_element(one, kind) for one in value]
     if isinstance(value, (dict, list, tuple)):
         return json_text(value)
-    return value
+    return without_json(value)
+
+
+def _element(value: Any, kind: str) -> Any:
+    """A value of an array, as `_adapted`; a list in it is a further dimension, but in an array of JSON it is JSON."""
+    if value is not None and (kind.startswith("json") or isinstance(value, dict)):
+        return json_text(value)
+    if isinstance(value, list):
+        return [_element(one, kind) for one in value]
+    return without_json(value)

@@ -10,7 +10,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.transfer_plan import Plan, json_text, matched, table_parts
+from noetl_worker.tools.transfer_plan import Plan, json_text, matched, table_parts, without_json
 
 __all__ = ["SnowflakeWriter", "snowflake_writer"]
 
@@ -60,7 +60,9 @@ class SnowflakeWriter:
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """See transfer_plan.Writer."""
-        adapted = [[json_text(one) if isinstance(one, (dict, list)) else one for one in row] for row in rows]
+        adapted = [
+            [json_text(one) if isinstance(one, (dict, list)) else without_json(one) for one in row] for row in rows
+        ]
         marks = ", ".join(["%s"] * (len(self._columns) + bool(self._keys)))
         if self._keys:
             adapted = [[*row, self._written + number] for number, row in enumerate(adapted)]
