@@ -134,9 +134,10 @@ async def _input(context: Mapping[str, JsonValue], config: dict[str, Any], plane
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
-    """`context.cases`, else `cases` inside the tool's config (as the recorded playbooks write them)."""
-    own = config.pop("cases", None)
-    cases = context.get("cases", own)
+    """`cases` of the context, else of the tool's config (as the recorded playbooks write them); or `case` there."""
+    own = {name: config.pop(name, None) for name in ("cases", "case")}
+    given = (where[name] for where in (context, own) for name in own if where.get(name) is not None)
+    cases = next(given, None)
     return cases if isinstance(cases, list) else []
 
 

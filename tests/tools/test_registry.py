@@ -80,7 +80,7 @@ def test_two_spellings_with_two_values_are_an_error() -> None:
 
 
 def test_null_place_holders_and_worker_fields_are_no_unknown_fields() -> None:
-    raw = {"query": "q", "spec": None, "output": None, "cases": [], "retry": 3, "name": "label", "kind": "echo"}
+    raw = {"query": "q", "spec": None, "output": None, "cases": [], "retry": None, "name": "label", "kind": "echo"}
     assert prepare(raw).warnings == ()
 
 
@@ -90,6 +90,25 @@ def test_unknown_field_is_reported_with_the_nearest_name() -> None:
     )
     with pytest.raises(ConfigurationError, match="unknown field 'databse'"):
         prepare({"query": "q", "databse": "x"}, strict=True)
+
+
+def test_retry_of_a_kind_that_does_not_read_it_is_reported_with_what_to_write() -> None:
+    assert prepare({"query": "q", "retry": 3}).warnings == (
+        "echo: retry is ignored for kind echo: write the step's tool as a list with a rule `do: retry`",
+    )
+    assert prepare({"url": "http://localhost", "retry": {"max_attempts": 2}}, kind="http").warnings == ()
+
+
+@pytest.mark.parametrize("name", ["case", "cases", "next"])
+def test_fields_of_a_step_are_unknown_ones_where_a_tool_is_called(name: str) -> None:
+    assert f"echo: unknown field {name!r} is ignored" in prepare({"query": "q", name: [{"then": 1}]}).warnings[0]
+
+
+def test_unknown_field_under_spec_is_reported() -> None:
+    spec = {"databse": "x", "policy": {}, "timeout": 3, "count": 2, "nothing": None}
+    assert prepare({"query": "q", "spec": spec}).warnings == (
+        "echo: unknown field 'spec.databse' is ignored; did you mean 'database'?",
+    )
 
 
 def test_misspelt_field_is_named_with_the_one_that_is_missing() -> None:

@@ -128,6 +128,14 @@ def test_loop_bookkeeping_is_kept_for_the_events_and_hidden_from_the_tool() -> N
     assert command.loop == LoopPosition("e", 0, "e")
 
 
+def test_case_is_another_spelling_of_cases() -> None:
+    cases = [{"when": [], "then": "continue"}]
+    in_config, _ = made(claimed({"tool_config": {"case": cases, "code": "x"}}))
+    in_context, _ = made(claimed({"tool_config": {"code": "x"}, "case": cases}))
+    assert in_config.cases == in_context.cases == cases
+    assert in_config.config == {"code": "x"}
+
+
 def test_cases_come_from_the_context_or_from_the_tools_config() -> None:
     cases = [{"when": [], "then": "continue"}]
     in_config, _ = made(claimed({"tool_config": {"cases": cases, "code": "x"}}))

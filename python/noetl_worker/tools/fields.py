@@ -50,13 +50,16 @@ WORKER_FIELDS: Final[Mapping[str, str]] = {
     "timeout_seconds": "Another spelling of `timeout`.",
     "output": "Where the control plane keeps the result; not read by the worker.",
     "output_select": "What the control plane keeps of the result; not read by the worker.",
-    "case": "When/then cases that the worker evaluates on the result.",
+    "case": "When/then cases that the worker evaluates on the result of a step; not read at a task of a list.",
     "cases": "Another spelling of `case`.",
-    "retry": "Read by the control plane, not by the worker.",
+    "retry": "Read for a kind that has this field; for others make `tool` a list with a rule `do: retry`.",
     "set": "Values for later steps, made from the output.",
-    "next": "Read by the control plane, not by the worker.",
+    "next": "The control plane reads it at the step; not read here.",
 }
-"""Fields the worker itself reads or the planes put beside a tool's own: never reported as unknown."""
+"""Fields the worker itself reads or the planes put beside a tool's own.
+
+The registry reports those among them that are given where nothing reads them.
+"""
 
 _NONE: Final[Mapping[str, str]] = {}
 _SENSITIVE: Final = ("password", "token", "secret", "auth", "key", "credential", "connection_string", "dsn")

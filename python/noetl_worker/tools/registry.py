@@ -185,7 +185,11 @@ class Registry:
         raw = _with_timeout(kind, raw_config, tool, context)
         own_spellings = getattr(tool, "field_aliases", {})
         given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
-        warnings = [_unknown_field(kind, name, tool) for name in unknown]
+        warnings = [_unknown_field(kind, name, tool) for name in [*unknown, *_unread(raw, tool)]]
+        if raw.get("retry") and "retry" not in _read_by(tool):
+            warnings.append(
+                f"{kind}: retry is ignored for kind {kind}: write the step's tool as a list with a rule `do: retry`"
+            )
         if _has_rules(raw) and "tasks" not in fields.names_of(tool.config_model):
             warnings.append(
                 f"{kind}: spec.policy is ignored: rules count in a list; make `tool` a list of this one task"
@@ -291,8 +295,23 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
 
 
 def _unknown_field(kind: str, name: str, tool: Tool[Any]) -> str:
-    guess = fields.nearest(name, sorted(fields.names_of(tool.config_model)))
+    guess = fields.nearest(name.removeprefix("spec."), sorted(fields.names_of(tool.config_model)))
     return f"{kind}: unknown field {name!r} is ignored{guess}"
+
+
+def _read_by(tool: Tool[Any]) -> frozenset[str]:
+    own = fields.names_of(tool.config_model)
+    return own.union(fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {})))
+
+
+def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
+    """Fields that count at a step only (its `case` has been taken out by now), and those of `spec` nothing reads."""
+    names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _read_by(tool)]
+    own, spec = fields.names_of(tool.config_model), raw.get("spec")
+    if isinstance(spec, Mapping) and "spec" not in own:
+        known = own | {"timeout", "policy"}
+        names += [f"spec.{name}" for name, value in spec.items() if name not in known and value is not None]
+    return names
 
 
 def _with_timeout(
