@@ -47,6 +47,8 @@ AUTH_REFUSED: Final = "auth_refused"
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """A message that has met server errors only is set aside before the stream forgets it after an hour (wire.md 1.3)."""
+MIN_SERVER_ERRORS: Final = 6
+"""Deliveries before that: an old message (all workers were away) must not be set aside for one error."""
 
 
 def backoff_s(num_delivered: int, first_s: float, *, draw: Callable[[], float] = random.random) -> float:
@@ -73,7 +75,8 @@ def after_claim(
         name = "held_by_other" if isinstance(outcome, HeldByOther) else "held_by_this_worker"
         return _later(name, max(floor_s, backoff_s(num_delivered, 2.0)), outcome.reason)
     if isinstance(outcome, RetryLater):
-        if outcome.is_server_error and message_age_s > MAX_SERVER_ERROR_AGE_S:
+        is_old = message_age_s > MAX_SERVER_ERROR_AGE_S and num_delivered >= MIN_SERVER_ERRORS
+        if outcome.is_server_error and is_old:
             return Outcome(Settlement.TERM, f"server error at every try: {outcome.reason}", dead_letter=True)
         floor_s = min(outcome.retry_after_s or 0.0, MAX_DELAY_S)
         return _later("retry_later", floor_s + backoff_s(num_delivered, 0.5), outcome.reason)

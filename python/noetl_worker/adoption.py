@@ -10,14 +10,13 @@ import asyncio
 
 import structlog
 
-from noetl_worker.control_plane.client import ControlPlaneClient
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import ClaimLost, ControlPlaneError
 from noetl_worker.event_set import EventSet
 from noetl_worker.handover import ClaimedOnce
 from noetl_worker.in_flight import InFlight
 from noetl_worker.observability import metrics
-from noetl_worker.patience import until_it_passes
 
 __all__ = ["Adoption"]
 
@@ -53,8 +52,9 @@ class Adoption:
     async def _tell(self, event_set: EventSet) -> None:
         with self._in_flight.entered(event_set.command_id, _NO_MESSAGE):
             try:
-                where = f"the control plane of an adopted outcome, {event_set.server_url}"
-                plane = await until_it_passes(where, lambda: self._client.plane(event_set.server_url))
+                plane = Plane(self._client, event_set.server_url, event_set.dialect)
+                for event_id in (event_set.event_id, *event_set.own_ids):
+                    self._emitter.ids.observe(event_id)  # what is told next must be above them (wire.md 9.3, item 5)
                 ownership = ClaimedOnce(
                     plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0
                 )

@@ -34,6 +34,7 @@ MAX_DOUBTFUL_TRIES: Final = 6
 DOUBT_S: Final = 30.0
 """A 500 is a client's mistake as often as a fault (wire.md 3.4): it is a refusal after so many tries and so long. Tries
 alone are over in 3 s, and a plane that restarts turned good results into failures (seen in the simulator)."""
+_REFUSALS: Final = frozenset({400, 409, 413, 422})
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
 _MAX_DELAY_S: Final = 10.0
@@ -58,9 +59,9 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
 
     `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
     """
-    status = answer.status
+    status, is_the_planes = answer.status, isinstance(json_body(answer), dict)
     if 200 <= status < 300:
-        return Verdict.ACCEPTED
+        return Verdict.ACCEPTED if is_the_planes else Verdict.DOUBTFUL
     if status in (401, 403, 408, 425, 429, 502, 503, 504):
         return Verdict.PASSING
     if status >= 500:
@@ -69,7 +70,8 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
             return Verdict.NEW_ID if first_try else Verdict.ACCEPTED
         # The single route of the Python plane wraps a passing 503 into a 500 (wire.md 9.4).
         return Verdict.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else Verdict.DOUBTFUL
-    return Verdict.REFUSED
+    # A page of a proxy, or a route that is away while the plane is replaced, says nothing about the set.
+    return Verdict.REFUSED if is_the_planes and status in _REFUSALS else Verdict.DOUBTFUL
 
 
 class Ownership(Protocol):

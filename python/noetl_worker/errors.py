@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from noetl_worker.models import AlreadyFinished, HeldByOther
+    from noetl_worker.models import AlreadyFinished, HeldByOther, NotFound, Refused
 
 __all__ = [
     "AuthRefused",
@@ -189,7 +189,7 @@ class AuthRefused(ServerRefused):
 class ClaimLost(ControlPlaneError):
     """The command whose outcome was to be told belongs to another worker, or is over. `claim` is the plane's answer."""
 
-    def __init__(self, claim: HeldByOther | AlreadyFinished) -> None:
+    def __init__(self, claim: HeldByOther | AlreadyFinished | NotFound | Refused) -> None:
         super().__init__(claim.reason)
         self.claim = claim
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from noetl_worker import json_text
@@ -71,6 +71,13 @@ class EventSet:
         """One set a claim: a failure that replaces a refused outcome has the same key."""
         return f"{self.worker_id}/{self.event_id}"
 
+    @property
+    def own_ids(self) -> list[int]:
+        """Ids of ours that its requests carry (Rust plane)."""
+        return [
+            request.body["event_id"] for request in self.requests if request.has_own_id and request.body["event_id"]
+        ]
+
     def who(self) -> dict[str, object]:
         """What an operator searches the log for."""
         return {"execution_id": self.execution_id, "command_id": self.command_id, "step": self.step}
@@ -95,10 +102,12 @@ class EventSet:
         try:
             whole = json_text.loads(row)
             requests = [
-                SetRequest(item["path"], item["body"], item["key"], is_rescue=item["is_rescue"])
+                SetRequest(item["path"], item["body"], item["key"], is_rescue=item.get("is_rescue", False))
                 for item in whole.pop("requests")
             ]
             requests[0].was_tried = True
-            return cls(dialect=Dialect(whole.pop("dialect")), requests=requests, **whole)
+            known = {one.name for one in fields(cls)}  # a later version may write more
+            rest = {name: value for name, value in whole.items() if name in known}
+            return cls(**{**rest, "dialect": Dialect(whole["dialect"]), "requests": requests})
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise DocumentError("outbox_row", f"not a row of an outbox: {type(error).__name__}: {error}") from error

@@ -25,7 +25,9 @@ from noetl_worker.models import (
     Dialect,
     HeldByOther,
     HeldByThisWorker,
+    NotFound,
     Outcome,
+    Refused,
     Report,
     RetryLater,
 )
@@ -34,6 +36,7 @@ __all__ = ["ClaimedOnce", "finish_claim", "finish_telling", "give_back"]
 
 GRACE_S: Final = 3.0
 """How long a request that is under way may take after the drain is over."""
+MAX_UNKNOWN_TRIES: Final = 10
 PYTHON_HARD_LIMIT_S: Final = 1700.0
 """The Python plane gives a claim of 1,800 s to another worker, whatever the holder's health (wire.md 3.2)."""
 log = structlog.get_logger("noetl_worker.handover")
@@ -87,7 +90,11 @@ class ClaimedOnce:
         return time.monotonic() - self._claimed_at
 
     async def confirm(self) -> None:
-        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours."""
+        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
+
+        Also when the plane says again and again that it knows no such command (a database that was lost or restored):
+        its outcome would be asked about for ever.
+        """
         tries = 0
         while True:
             claim = await claim_command(self._plane, self._event_id, self._worker_id)
@@ -96,6 +103,8 @@ class ClaimedOnce:
             if isinstance(claim, HeldByOther | AlreadyFinished):
                 raise ClaimLost(claim)
             tries += 1
+            if isinstance(claim, NotFound | Refused) and tries >= MAX_UNKNOWN_TRIES:
+                raise ClaimLost(claim)
             delay_s = acknowledge.backoff_s(tries, 0.5)
             log.warning("claim_unknown", event_id=self._event_id, reason=claim.reason, next_try_s=round(delay_s, 2))
             await asyncio.sleep(delay_s)

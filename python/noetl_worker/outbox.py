@@ -134,18 +134,22 @@ class Outbox:
             with lock.open("rb") as held:
                 if not _lock(held) or not lock.exists():  # its owner lives, or another worker was faster
                     return
-                rows = self._rows_of(lock.stem)
+                rows, unread = self._rows_of(lock.stem)
                 if self._keep_rows(rows):
+                    if unread:  # another version's: what we cannot tell is left for who can
+                        path = self._directory / f"{lock.stem}.sqlite3"
+                        path.rename(path.with_suffix(".unreadable"))
                     self._delete(lock.stem)
                     metrics.OUTBOX_ADOPTED.inc(len(rows))
                     yield from (event_set for event_set, _ in rows)
         except _Trouble as error:
             log.error("outbox_not_adopted", file=str(lock), error=repr(error))
 
-    def _rows_of(self, name: str) -> list[tuple[EventSet, bytes]]:
+    def _rows_of(self, name: str) -> tuple[list[tuple[EventSet, bytes]], int]:
+        """The sets of a file, and how many of its rows cannot be read."""
         path = self._directory / f"{name}.sqlite3"
         if not path.exists():
-            return []
+            return [], 0
         with closing(sqlite3.connect(path)) as database:
             database.execute(_TABLE)
             packed = [row for (row,) in database.execute("SELECT row FROM event_sets")]
@@ -155,7 +159,7 @@ class Outbox:
                 rows.append((EventSet.unpacked(row), row))
             except DocumentError as error:
                 log.error("outbox_row_unreadable", file=str(path), error=str(error), row=row[:200])
-        return rows
+        return rows, len(packed) - len(rows)
 
     def _keep_rows(self, rows: list[tuple[EventSet, bytes]]) -> bool:
         """All of them or none: the other file goes only when they are here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -17,7 +18,9 @@ T = TypeVar("T")
 PASSING_STATUS: Final = frozenset({401, 403, 408, 425, 429, 502, 503, 504})
 MAX_DELAY_S: Final = 10.0
 DOUBTFUL_TRIES: Final = 6
-"""A 500 may be our mistake as well as a fault (wire.md 3.4): bounded, where a passing trouble is not."""
+DOUBT_S: Final = 30.0
+"""A 500 may be our mistake as well as a fault (wire.md 3.4): bounded in tries and time, where a passing trouble is not.
+Tries alone are over in 3 s, and a restarting plane would cost the result."""
 log = structlog.get_logger("noetl_worker.patience")
 
 
@@ -36,13 +39,14 @@ async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tr
     Raises:
         ControlPlaneError: a trouble that does not pass, or the last one.
     """
-    tries = 0
+    tries, since = 0, time.monotonic()
     while True:
         try:
             return await call()
         except ControlPlaneError as error:
             tries += 1
-            doubtful = isinstance(error, ServerRefused) and error.status >= 500 and tries < DOUBTFUL_TRIES
+            is_early = tries < DOUBTFUL_TRIES or time.monotonic() - since < DOUBT_S
+            doubtful = isinstance(error, ServerRefused) and error.status >= 500 and is_early
             if not (is_passing(error) or doubtful) or tries == max_tries:
                 raise
             log.warning("not_yet", what=what, tries=tries, error=str(error))

@@ -343,6 +343,8 @@ class Worker:
             if not keepalive.is_alive():
                 raise JetStreamError("the keepalive thread has ended: deliveries would be given away")
             if self._auth_refused and await self._let_in(plane):
+                if self._stop.is_set():  # meanwhile: who drains never pulls again
+                    return
                 self._auth_refused = False
                 puller.pause(False)
             if not self._auth_refused:

@@ -206,8 +206,9 @@ def _broken(_: random.Random, path: str) -> Response:
 
 
 def _page(chance: random.Random, path: str) -> Response:
-    """A proxy in front of a plane that is being rolled out; its 404 page is met by claims only."""
-    return chance.choice((_PAGE, _BAD_GATEWAY)) if path.endswith("/claim") else _BAD_GATEWAY
+    """A proxy in front of a plane that is being rolled out; its 404 page is met by claims and events."""
+    is_met = path.endswith("/claim") or path.startswith("/api/events")
+    return chance.choice((_PAGE, _BAD_GATEWAY)) if is_met else _BAD_GATEWAY
 
 
 _TROUBLES: dict[str, Callable[[random.Random, str], Response]] = {

@@ -168,7 +168,9 @@ def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> 
     claim = RetryLater("500", is_server_error=True)
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
     young = acknowledge.after_claim(claim, 900, max_not_found=6, message_age_s=limit_s - 1)
-    old = acknowledge.after_claim(claim, 2, max_not_found=6, message_age_s=limit_s + 1)
+    old = acknowledge.after_claim(claim, 6, max_not_found=6, message_age_s=limit_s + 1)
+    first = acknowledge.after_claim(claim, 1, max_not_found=6, message_age_s=limit_s + 1)
+    assert first.settlement is Settlement.NAK, "all workers were away: one error is not 'at every try'"
     refused = acknowledge.after_claim(RetryLater("refused"), 2, max_not_found=6, message_age_s=limit_s + 1)
     assert (young.settlement, old.settlement, refused.settlement) == (Settlement.NAK, Settlement.TERM, Settlement.NAK)
     assert old.dead_letter

@@ -230,7 +230,24 @@ def test_duplicate_key_on_a_first_try_gets_a_new_id() -> None:
     assert singles[0] < singles[1]
 
 
-@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+PAGES = (
+    answer(404, b"<html>404 page not found"),
+    answer(405, {"detail": "no"}),
+    answer(301),
+    answer(200, b"<html>we will be back"),
+    answer(413, b"<html>too large"),
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response) -> None:
+    """A proxy in front of a plane that is being replaced; also as a 200."""
+    left = [page] * (emitter_module.MAX_DOUBTFUL_TRIES + 2)
+    transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
+    assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
 def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
     at_once: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from noetl_worker import emitter as emitter_module
+from noetl_worker import handover
 from noetl_worker.adoption import Adoption
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.dialects import event_form
@@ -158,6 +160,12 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     dead.close()
     assert [one.event_id for one in box(tmp_path).adopt()] == [7]
     assert "outbox_row_unreadable" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.unreadable"))) == 1, "another version's rows are not ours to delete"
+
+
+def test_row_of_a_later_version_is_read_without_what_it_adds() -> None:
+    row = json.loads(event_set(7).packed())
+    assert EventSet.unpacked(json.dumps({**row, "added": 1}).encode()).event_id == 7
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:
@@ -352,9 +360,9 @@ def adopt(directory: Path, script: Any, in_flight: InFlight | None = None) -> tu
     return transport, flight
 
 
-def left_behind(directory: Path) -> None:
+def left_behind(directory: Path, left: EventSet | None = None) -> None:
     dead = box(directory)
-    dead.keep(event_set())
+    dead.keep(left or event_set())
     dead.close()
 
 
@@ -401,6 +409,35 @@ def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, cl
     assert told == ["/api/commands/7/claim"]
     assert flight.look("c-7", 3) is Seen.NEW
     assert list(tmp_path.glob("*.sqlite3")) == []
+
+
+def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover.acknowledge, "backoff_s", lambda *_: 0.0)
+    left_behind(tmp_path)
+    told: list[str] = []
+    adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))
+    assert told == ["/api/commands/7/claim"] * handover.MAX_UNKNOWN_TRIES
+
+
+def test_ids_that_follow_an_adopted_set_are_above_its_own(tmp_path: Path) -> None:
+    far, ours = (1 << 62) + 5, emitter(tmp_path)
+    left_behind(tmp_path, event_set(far))
+
+    async def go() -> None:
+        client = ControlPlaneClient(
+            ScriptedTransport(lambda *_: answer(409, {"detail": {"code": "already_terminal"}})), settings()
+        )
+        adoption = Adoption(client, ours, InFlight())
+        adoption.look()
+        while not ours.outbox.is_empty:
+            await asyncio.sleep(0.001)
+        await adoption.stop()
+
+    asyncio.run(go())
+    ours.outbox.close()
+    assert ours.ids.next_id() > far
 
 
 def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class DeadLetterStore:
                 "name": DEAD_LETTER_STREAM,
                 "subjects": [self._subject],
                 "max_bytes": _MAX_BYTES,
+                "discard": "new",  # full, it refuses, and the message is given back; the old ones are not lost
                 "retention": "limits",
                 "storage": "file",
                 "num_replicas": 1,

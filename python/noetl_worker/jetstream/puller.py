@@ -70,7 +70,7 @@ def reaction(status: str, text: str) -> str:
     for code, part, how in STATUS_TABLE:
         if code == status and part in text.lower():
             return how
-    return PULL_AGAIN
+    return BACK_OFF  # a status that nobody knows must not become a hot loop
 
 
 class Puller:
