@@ -333,11 +333,20 @@ def test_upsert_into_a_partitioned_table_with_an_identity(pg: Postgres) -> None:
 def test_upsert_into_duckdb(pg: Postgres, file: str) -> None:
     target = {"type": "duckdb", "database": file, "table": "t"}
     first = move(of(pg, NEW), target, mode="upsert", key=["id"], chunk_size=3)
-    assert (first["rows_inserted"], first["rows_updated"]) == (3, 1)
+    assert (first["rows_inserted"], first["rows_updated"]) == (3, 0)
     in_duckdb(file, "update t set name = 'old' where id = 1")
     second = move(of(pg, NEW), target, mode="upsert")  # by the primary key it was made with
     assert (second["rows_inserted"], second["rows_updated"]) == (0, 3)
     assert in_duckdb(file, "select id, name from t order by id") == [(1, "one"), (2, "latest"), (3, "three")]
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 100])
+def test_upsert_counts_a_key_once_in_postgres_and_duckdb(pg: Postgres, file: str, chunk_size: int) -> None:
+    pg.sql(OLD)
+    in_duckdb(file, "create table t(id int primary key, name text); insert into t values (2, 'old'), (9, 'stays')")
+    for target in (to(pg), {"type": "duckdb", "database": file, "table": "t"}):
+        data = move(of(pg, NEW), target, mode="upsert", chunk_size=chunk_size)
+        assert (data["rows_transferred"], data["rows_inserted"], data["rows_updated"]) == (4, 2, 1)
 
 
 def test_replace_empties_the_table_even_when_there_are_no_new_rows(

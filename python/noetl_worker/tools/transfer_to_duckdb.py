@@ -21,6 +21,7 @@ from noetl_worker.tools.transfer_plan import JsonText, Plan, json_text, matched,
 
 __all__ = ["DuckdbWriter", "duckdb_writer"]
 
+_SEEN: Final = "temp.noetl_transfer_keys"
 _WHOLE: Final = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER)")
 _NESTED: Final = re.compile(r".*(\[\d*\]|\))")
 _WHOLE_TEXT: Final = re.compile(r"\s*[+-]?\d+\s*")
@@ -53,8 +54,7 @@ class DuckdbWriter:
         self._steps = steps
         self._types: list[str] = []
         self._insert = ""
-        self._counts: dict[str, int] = {}
-        self._has_keys = False
+        self._insert_keys = ""
         self._rows_before = 0
         *schema, self._name = table_parts(plan.target.table)
         self._schema = schema[-1] if schema else plan.target.schema
@@ -71,11 +71,14 @@ class DuckdbWriter:
         self._types = [known[column] for column in own]
         primary = await self._run(_KEY, where)
         keys = self._plan.keys_of(primary[0][0] if primary else [], own, list(known)) if own else []
-        self._has_keys = bool(keys)
         if self._plan.mode == "replace":
             await self._run(f"DELETE FROM {self._table}")
         if keys:
             self._rows_before = await self._size()
+            names = ", ".join(map(_identifier, keys))
+            await self._run(f"CREATE TEMP TABLE {_SEEN} AS SELECT {names} FROM {self._table} LIMIT 0")
+            parts = ", ".join(_cast(f"r.c{own.index(key)}", known[key]) for key in keys)
+            self._insert_keys = f"INSERT INTO {_SEEN} SELECT DISTINCT {parts} FROM ({_rows_of(own)})"
         self._insert = self._insert_of(own, keys)
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -84,15 +87,19 @@ class DuckdbWriter:
             {f"c{n}": _text(value, kind) for n, (value, kind) in enumerate(zip(row, self._types, strict=True))}
             for row in rows
         ]
-        [(count,)] = await self._run(self._insert, [json.dumps(chunk, ensure_ascii=False)])
-        self._counts["written"] = self._counts.get("written", 0) + count
+        packed = json.dumps(chunk, ensure_ascii=False)
+        await self._run(self._insert, [packed])
+        if self._insert_keys:
+            await self._run(self._insert_keys, [packed])
 
     async def commit(self) -> Mapping[str, JsonValue]:
         """See transfer_plan.Writer."""
         counts: dict[str, JsonValue] = {}
-        if self._has_keys:
+        if self._insert_keys:
+            # By keys, as Postgres counts: one that comes again in a later chunk was not there before the transfer.
             inserted = await self._size() - self._rows_before
-            counts = {"rows_inserted": inserted, "rows_updated": self._counts.get("written", 0) - inserted}
+            [(seen,)] = await self._run(f"SELECT count(*) FROM (SELECT DISTINCT * FROM {_SEEN})")
+            counts = {"rows_inserted": inserted, "rows_updated": int(seen) - inserted}
         await self._run("COMMIT")
         return counts
 
@@ -116,10 +123,9 @@ class DuckdbWriter:
         return found
 
     def _insert_of(self, columns: list[str], keys: list[str]) -> str:
-        shape = json.dumps([{f"c{number}": "VARCHAR" for number in range(len(columns))}])
         values = [_cast(f"r.c{number}", kind) for number, kind in enumerate(self._types)]
         names = ", ".join(map(_identifier, columns))
-        rows = f"SELECT unnest(from_json(?::JSON, '{shape}')) AS r"
+        rows = _rows_of(columns)
         if not keys:
             return f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM ({rows})"
         parts = ", ".join(values[columns.index(key)] for key in keys)
@@ -145,6 +151,11 @@ class DuckdbWriter:
             return await self._steps.do(step)
         except library().Error as error:
             raise statement_failure(error, f"table {self._plan.target.table}") from error
+
+
+def _rows_of(columns: Sequence[str]) -> str:
+    shape = json.dumps([{f"c{number}": "VARCHAR" for number in range(len(columns))}])
+    return f"SELECT unnest(from_json(?::JSON, '{shape}')) AS r"
 
 
 def _identifier(name: str | None) -> str:
