@@ -44,6 +44,8 @@ class CommandCredentials:
         self._cache = plane.client.credential_cache
         self._used: set[Key] = set()
         self.known = KnownSecrets()
+        for text in plane.client.own_secrets:
+            self.known.add(text)
 
     def keep_secret(self, text: str) -> None:
         """Remember a secret that a tool got by itself."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import environ
 
@@ -446,6 +446,13 @@ class Settings:
     def filters(self) -> tuple[str, ...]:
         """The durable's filter subjects: the configured ones, else the bare subject and everything below it."""
         return self.nats_filter_subjects or (self.nats_subject, f"{self.nats_subject}.>")
+
+    def secrets(self) -> tuple[str, ...]:
+        """The worker's own secrets, in clear: what it must never send."""
+        urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
+        logins = [unquote(url.password or url.username or "") for url in urls if url.username]
+        own = (self.nats_password, self.nats_token, self.internal_api_token)
+        return tuple(text for text in (*(one.reveal() for one in own), *logins) if text)
 
     @property
     def nats_servers(self) -> list[str]:

@@ -31,7 +31,7 @@ from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
 from noetl_worker.in_flight import InFlight
 from noetl_worker.jetstream.connection import Connection, connect
-from noetl_worker.jetstream.consumer import Durable, consumer_lag, ensure_durable
+from noetl_worker.jetstream.consumer import Durable, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.puller import Puller
@@ -356,12 +356,13 @@ class Worker:
                 self._adoption.look()
             metrics.SLOTS_LIMIT.set(min(self.slots.size, self.slots.ceiling()))
             try:
-                pending, ack_pending = await consumer_lag(connection.client, durable)
+                seen = await look(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 log.warning("lag_unknown", error=repr(error))
                 continue
-            metrics.PENDING.labels(durable.stream, durable.name).set(pending)
-            metrics.ACK_PENDING.labels(durable.stream, durable.name).set(ack_pending)
+            keepalive.set_ack_wait(seen.durable.ack_wait_s)  # `nats ensure --apply` changes it while we run
+            metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
+            metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
     async def _let_in(self, plane: Plane) -> bool:
         try:

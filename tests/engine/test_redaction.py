@@ -78,6 +78,21 @@ def test_halves_of_surrogate_pairs_are_no_error(engine: Any) -> None:
     assert engine.fit_result(b'"name"', FitRules(secrets=("\udcffabc", "name"))).body == b'"[REDACTED]"'
 
 
+def test_known_secret_inside_a_reference_is_replaced_and_the_rest_of_it_stays(engine: Any) -> None:
+    secret = "hunter22"
+    body = {
+        "_ref": secret,
+        "a": {"kind": "result_ref", "ref": f"noetl://x/{secret}"},
+        "b": {
+            "$noetl_ref": {"kind": "keychain", "name": "password", "token": "Bearer abcdefghijk", "n": ["\u00e9", 1]}
+        },
+    }
+    fitted = engine.fit_result(json.dumps(body).encode(), FitRules(secrets=(secret,)))
+    mark = "[REDACTED]"
+    wanted = {**body, "_ref": mark, "a": {"kind": "result_ref", "ref": f"noetl://x/{mark}"}}
+    assert (json.loads(fitted.body), fitted.redactions) == (wanted, 2)
+
+
 def test_short_secrets_are_not_searched_for(chosen: Any) -> None:
     assert redact_text("a1b2 1 12 123", ["", "1", "12", "123"]) == "a1b2 1 12 123"
 

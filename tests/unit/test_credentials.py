@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from noetl_worker import template
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import CredentialError, NotSent
 from noetl_worker.known_secrets import KnownSecrets
-from noetl_worker.models import JsonValue
-from unit.planes import Script, answer, command, plane
+from noetl_worker.models import Dialect, JsonValue
+from unit.planes import URL, Script, ScriptedTransport, answer, command, plane, settings
 
 RECORD = {"id": "1", "name": "pg", "type": "postgres", "data": {"db_host": "h", "db_password": "s3cr3t-value"}}
 TOKEN = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at": None, "ttl_seconds": 3600}
@@ -201,6 +202,15 @@ def test_name_that_a_template_computes_is_an_error_and_no_empty_text(text: str) 
     keychain = asyncio.run(CommandCredentials(command(), at).keychain_names(names))
     with pytest.raises(CredentialError, match=r"'tok' does not exist; write its name out, as keychain\.name"):
         template.render(text, {"keychain": keychain, "which": "tok"})
+
+
+def test_workers_own_secrets_are_known_to_every_command() -> None:
+    """A shell finds them in /proc/$PPID/environ."""
+    ours = settings(
+        NATS_URL="nats://me:nats%20secret@localhost:4222", NATS_TOKEN="nats-token", NOETL_INTERNAL_API_TOKEN="api-token"
+    )
+    at = Plane(ControlPlaneClient(ScriptedTransport(lambda *_: answer(200, {})), ours), URL, Dialect.PYTHON)
+    assert {"nats secret", "nats-token", "api-token"} <= set(CommandCredentials(command(), at).known.forms())
 
 
 def test_password_before_a_very_long_list_is_known() -> None:

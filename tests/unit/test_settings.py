@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,8 @@ def test_flags_win_over_environment_and_environment_over_dotenv(tmp_path: Path) 
     assert (settings.max_concurrent, settings.worker_id, settings.pool_name) == (3, "flag", "filed")
 
 
-def test_nats_login_prefers_user_pair_then_url_then_token(tmp_path: Path) -> None:
+def test_nats_login_prefers_user_pair_then_url_then_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())  # nkeys, which is an extra
     creds = tmp_path / "worker.creds"
     creds.write_text("x")
     url = {"NATS_URL": "nats://u:p%40ss@h:4222"}
@@ -112,3 +114,15 @@ def test_readme_has_the_table_of_settings_as_the_code_has_it() -> None:
     readme = Path(__file__, "../../../README.md").resolve().read_text()
     assert settings_markdown() in readme
     assert all(line.source and line.help for line in SETTINGS)
+
+
+def test_credentials_file_without_its_package_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    creds = tmp_path / "y.creds"
+    creds.write_text("x")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        SettingsError, match=r"NATS_CREDS=.*y\.creds' is not usable: .*pip install 'noetl-worker\[nkeys\]'"
+    ):
+        nats_login(load_settings({"NATS_CREDS": str(creds)}))

@@ -52,6 +52,8 @@ class ControlPlaneClient:
         self._trusted_headers = dict(self._headers)
         if settings.internal_api_token:
             self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
+        self.own_secrets: Final = settings.secrets()
+        """What a tool can find in this process's environment, and must not tell."""
         self._trusted = tuple(f"{url}/" for url in (settings.server_url, *settings.trusted_servers))
         self._dialects: dict[str, Dialect] = {}
         self._gates: dict[str, Gate] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import random
 import ssl
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import nats
 import structlog
 from nats.aio.client import Client
 
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.settings import Settings
 
 __all__ = ["Connection", "connect", "nats_login"]
@@ -176,6 +177,9 @@ def nats_login(settings: Settings) -> dict[str, str]:
     The precedence is the Rust worker's (wire.md 1.1); percent-encoding in the URL is undone.
     """
     if settings.nats_creds:
+        if importlib.util.find_spec("nkeys") is None:
+            lacks = "it is read with the package nkeys: pip install 'noetl-worker[nkeys]'"
+            raise SettingsError("NATS_CREDS", settings.nats_creds, lacks)
         return {"user_credentials": settings.nats_creds}
     if settings.nats_user:
         return {"user": settings.nats_user, "password": settings.nats_password.reveal()}

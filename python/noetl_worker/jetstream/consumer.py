@@ -16,7 +16,7 @@ from noetl_worker.jetstream.comparison import Row, config_filters, durable_rows,
 from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
 
-__all__ = ["ENSURE", "Durable", "Found", "Look", "apply", "consumer_lag", "ensure_durable", "find", "look"]
+__all__ = ["ENSURE", "Durable", "Found", "Look", "apply", "ensure_durable", "find", "look"]
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
@@ -304,9 +304,3 @@ def _watch_limit(durable: Durable, seen: Look) -> None:
             f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
             f"workers together and run `{ENSURE}`",
         )
-
-
-async def consumer_lag(client: Client, durable: Durable) -> tuple[int, int]:
-    """(num_pending, num_ack_pending): what KEDA adds up to the lag."""
-    seen = await look(client, durable)
-    return seen.pending, seen.ack_pending

@@ -1,6 +1,7 @@
 //! Fit a result to an event: redact, measure, cut a preview (production-lessons B8).
 //! Twin: `python/noetl_worker/engine/pure/fit.py`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -53,6 +54,7 @@ pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
         is_plain: !may_hold_credential(document.source())
             && prepared.as_ref().is_none_or(|secrets| !secrets.is_in(document.source())),
         secrets: prepared,
+        knows_only: false,
         count: 0,
         known_keys: HashMap::default(),
         out: Vec::with_capacity(data.len() + 64),
@@ -75,6 +77,8 @@ struct Redacting<'d> {
     secrets: Option<Secrets>,
     /// No value without escapes holds anything to replace, keys aside.
     is_plain: bool,
+    /// Inside a reference, which has to stay usable: neither names nor shapes are judged.
+    knows_only: bool,
     count: usize,
     /// Rows have the same keys over and over.
     known_keys: HashMap<&'d str, bool, BuildHasherDefault<QuickHasher>>,
@@ -109,7 +113,11 @@ impl<'d> Redacting<'d> {
     fn text(&mut self, value: Value<'d>) {
         let text = value.as_text().unwrap_or_default();
         let before = self.count;
-        let redacted = redact(&text, self.secrets.as_ref(), &mut self.count);
+        let redacted = match &self.secrets {
+            Some(secrets) if self.knows_only => secrets.replace(&text, &mut self.count),
+            None if self.knows_only => Cow::Borrowed(text.as_ref()),
+            secrets => redact(&text, secrets.as_ref(), &mut self.count),
+        };
         if self.count == before && value.kind() == Kind::Text {
             value.write(&mut self.out);
         } else {
@@ -128,8 +136,10 @@ impl<'d> Redacting<'d> {
             self.key(key, position);
             self.out.push(b':');
             if kept.iter().any(|name| key.is_text_equal(name)) {
-                child.write(&mut self.out);
-            } else if self.is_sensitive(key) && !is_harmless(child) {
+                let outside = std::mem::replace(&mut self.knows_only, true);
+                self.value(child);
+                self.knows_only = outside;
+            } else if !self.knows_only && self.is_sensitive(key) && !is_harmless(child) {
                 self.count += 1;
                 write_text(MARK, &mut self.out);
             } else {

@@ -3,7 +3,7 @@
 Twin: rust/engine/src/redact.rs.
 
 Keys are judged by whole words (production-lessons B10, lesson 16): `author`, `concert` and `max_tokens` stay.
-Reference placeholders stay usable: the reference itself is never rewritten (noetl#626).
+Reference placeholders stay usable: nothing but known secrets is replaced in them (noetl#626).
 Redacting twice changes nothing more: addresses come last, since the other rules may leave a part of one behind.
 """
 
@@ -162,12 +162,20 @@ class Redactor:
         for position, (key, value) in enumerate(source.items()):
             name = self._key(key, position)
             if key in keeps:
-                target[name] = value
+                target[name] = self._located(value)
             elif self._hides(key, value):
                 target[name] = MARK
                 self.count += 1
             else:
                 target[name] = self._child(value, waiting)
+
+    def _located(self, value: JsonValue) -> JsonValue:
+        """What a reference says; nothing but known secrets is replaced in it."""
+        outside, self._knows_only = self._knows_only, True
+        try:
+            return self.value(value)
+        finally:
+            self._knows_only = outside
 
     def _hides(self, key: str, value: JsonValue) -> bool:
         """Whether the whole value goes because of its name; null and booleans hold no secret."""
