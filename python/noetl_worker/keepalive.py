@@ -125,9 +125,14 @@ class Keepalive:
         registry = asyncio.create_task(self._registry(client))
         beats = asyncio.create_task(self._beat_for_ever(connection))
         self._up.set_result(None)
+        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            await self._stop.wait()
+            await asyncio.wait({stopping, beats, registry}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (beats, registry):  # neither ends by itself: a bug ends the thread, which the worker notices
+                if task.done():
+                    task.result()
         finally:
+            stopping.cancel()
             await _ended(beats)
             registration = await _ended(registry)
             if registration is not None:
@@ -214,6 +219,8 @@ async def _deregister(registration: Registration) -> None:
 
 
 async def _ended(task: asyncio.Task[Registration | None] | asyncio.Task[None]) -> Registration | None:
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        return None  # it was raised where it ended
     task.cancel()
     with suppress(asyncio.CancelledError, NoetlWorkerError):
         return await task
