@@ -14,8 +14,9 @@ from noetl_worker import engine, json_text
 from noetl_worker.engine.pure.redact import MARK, Redactor
 from noetl_worker.models import JsonValue
 
-__all__ = ["MARK", "known_here", "redact_fields", "redact_text", "redact_value", "remember", "without_known"]
+__all__ = ["MARK", "excerpt", "known_here", "redact_fields", "redact_text", "redact_value", "remember", "without_known"]
 
+_LONGEST_SECRET: Final = 8_192
 _KNOWN: Final[ContextVar[Callable[[], Sequence[str]] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
 
@@ -52,6 +53,12 @@ def redact_fields(fields: Mapping[str, Any], secrets: Sequence[str] = ()) -> dic
     plain = json_text.plain(dict(fields))
     redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
     return redacted
+
+
+def excerpt(text: str, chars: int) -> str:
+    """The first characters of a text, without the secrets of the command: half of one would not be known any more."""
+    shown: str = without_known(text[: chars + _LONGEST_SECRET], known_here())
+    return shown[:chars]
 
 
 def without_known(value: JsonValue, secrets: Sequence[str]) -> JsonValue:

@@ -58,6 +58,15 @@ ECHO = {"step": "start", "tool": {"kind": "shell", "command": "echo {{ workload.
 # ── run, config, tools ──
 
 
+@pytest.mark.parametrize(
+    "words", [["run"], ["nats", "ensure"], ["dead-letters", "list"], ["tools"], ["dev", str(EXAMPLES / "hello.yaml")]]
+)
+def test_engine_that_does_not_exist_is_one_line_for_every_command(words: list[str]) -> None:
+    ended = command_line(*words, NOETL_WORKER_ENGINE="fortran")
+    assert complaint(ended) == "noetl-worker: NOETL_WORKER_ENGINE='fortran' is not usable: use auto, rust or python"
+    assert ended.code == 2
+
+
 def test_version_names_version_engine_and_interpreter(tmp_path: Path) -> None:
     ended = command_line(tmp_path, "--version")
     assert ended.code == 0

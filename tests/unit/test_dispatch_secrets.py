@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
 
+from noetl_worker import redaction
 from noetl_worker.dispatch import Dispatch, Limits
-from noetl_worker.errors import ToolError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.slots import Slots
+from noetl_worker.testing import tool_context
+from noetl_worker.tools import sql
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from unit.planes import ScriptedTransport, answer, command, plane
@@ -117,3 +121,17 @@ def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
     assert bodies[0]["variables"] == {"a": ["[REDACTED]"], "auth": "svc"}
     assert bodies[1] == {"path": "p", "payload": {"t": "x [REDACTED]", "pg_auth": "pg_local"}}
     assert bodies[2]["data"] == {"a": "[REDACTED]", "n": 1}
+
+
+def test_secret_that_a_cut_would_go_through_is_replaced_before_it() -> None:
+    """Half of a secret is not known any more where all that leaves is redacted."""
+
+    def shown() -> list[str]:
+        redaction.remember(lambda: ("Zq7-hunterSecret-9",))
+        statement = "select " + "1, " * 35 + "'Zq7-hunterSecret-9' as a, 2 as b"
+        with pytest.raises(ConfigurationError) as caught:
+            Registry().prepare("shell", {"command": "true", "env": "x" * 75 + "Zq7-hunterSecret-9"}, tool_context())
+        return [sql.preview(statement), redaction.excerpt("x" * 190 + "Zq7-hunterSecret-9", 200), str(caught.value)]
+
+    for text in contextvars.copy_context().run(shown):
+        assert "Zq7" not in text

@@ -9,6 +9,7 @@ import typer
 
 from noetl_worker import __version__
 from noetl_worker.cli import config, dead_letters, dev, nats, run, tools
+from noetl_worker.errors import EngineUnavailable, SettingsError
 
 __all__ = ["app", "main"]
 
@@ -51,4 +52,8 @@ app.add_typer(dead_letters.app, name="dead-letters")
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        app()
+    except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
+        typer.echo(f"noetl-worker: {error}", err=True)
+        sys.exit(nats.EXIT_SETTINGS)

@@ -15,7 +15,6 @@ import typer
 from noetl_worker import event_loop
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models import Dialect, JsonValue
-from noetl_worker.observability.logging import configure_logging
 from noetl_worker.settings import load_settings
 
 __all__ = ["dev", "parse_override"]
@@ -44,6 +43,8 @@ def dev(
     log_level: Annotated[str, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = "error",
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
+    from noetl_worker.observability.logging import configure_logging
+
     configure_logging(log_level, "auto")
     try:
         from noetl_worker.dev.session import run_playbook

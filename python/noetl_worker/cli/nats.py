@@ -9,7 +9,6 @@ import typer
 
 from noetl_worker import event_loop
 from noetl_worker.errors import EngineUnavailable, JetStreamError, SettingsError
-from noetl_worker.observability.logging import configure_logging
 from noetl_worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -78,6 +77,8 @@ def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: dic
             return await work(connection, settings)
         finally:
             await connection.close()
+
+    from noetl_worker.observability.logging import configure_logging
 
     configure_logging("error", "auto")
     try:

@@ -8,7 +8,6 @@ import typer
 
 from noetl_worker import event_loop
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError
-from noetl_worker.observability.logging import configure_logging
 from noetl_worker.settings import Settings, load_settings
 
 __all__ = ["run"]
@@ -48,6 +47,8 @@ def run(
     }
     try:
         settings = load_settings(flags=flags)
+        from noetl_worker.observability.logging import configure_logging
+
         configure_logging(settings.log_level, settings.log_format)
         code = event_loop.run(_work(settings), settings.loop)
     except (SettingsError, EngineUnavailable) as error:

@@ -21,8 +21,19 @@ from mashumaro.exceptions import InvalidFieldValue, MissingField
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
+from noetl_worker.redaction import excerpt
 
-__all__ = ["WORKER_FIELDS", "canonical", "decode", "describe", "hints_of", "names_of", "nearest", "spellings_of"]
+__all__ = [
+    "WORKER_FIELDS",
+    "canonical",
+    "decode",
+    "describe",
+    "excerpt",
+    "hints_of",
+    "names_of",
+    "nearest",
+    "spellings_of",
+]
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "query": ("command", "commands", "sql", "queries", "cmd", "cmds"),
@@ -225,7 +236,7 @@ def _missing(
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
     shown = type(value).__name__
     if isinstance(value, (str, int, float)) and not any(word in name.lower() for word in _SENSITIVE):
-        shown = f"{str(value)[:80]!r} ({shown})"
+        shown = f"{excerpt(str(value), 80)!r} ({shown})"
     return ConfigurationError(f"{kind}: field {name!r} must be {describe(hint)}, not {shown}")
 
 

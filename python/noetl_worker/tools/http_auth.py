@@ -35,6 +35,9 @@ class Authorization:
     fetched: str | None = None
 
 
+_SCHEMES: Final = frozenset({"bearer", "basic", "token", "apikey"})
+
+
 class Authorizer:
     """Turns `auth` into an Authorization; everything secret in it is handed to `context.keep_secret`."""
 
@@ -74,7 +77,9 @@ class Authorizer:
         made = await make(self, values)
         for value in (*made.headers.values(), *made.params.values()):
             _one_line(value, kind)
-            context.keep_secret(value.partition(" ")[2] or value)  # also what only looks encoded: Basic
+            scheme, _, rest = value.partition(" ")
+            # Also what only looks encoded: Basic. Of another text the first word is no scheme, but part of the secret.
+            context.keep_secret(rest if rest and scheme.lower() in _SCHEMES else value)
         return made
 
     async def token(self, alias: str, context: ToolContext) -> str:

@@ -15,6 +15,7 @@ from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.tools import process
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
 
 __all__ = ["ShellConfig", "ShellTool"]
 
@@ -168,7 +169,7 @@ def _failure(exit_code: int, is_oom: bool) -> ToolFailure:
 
 def _one(command: str, run: process.Finished, captured: bool) -> dict[str, JsonValue]:
     return {
-        "cmd_preview": command[:_PREVIEW],
+        "cmd_preview": excerpt(command, _PREVIEW),
         "returncode": run.exit_code,
         "stdout": run.stdout if captured else "",
         "stderr": run.stderr if captured else "",

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from noetl_worker.json_text import plain
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.fields import excerpt
 
 __all__ = ["MAX_ROWS", "SPELLINGS_B64", "Batch", "json_form", "preview", "script_of"]
 
@@ -121,7 +122,7 @@ def _decoded(encoded: str) -> str:
 def preview(statement: str) -> str:
     """The first characters of a statement on one line, for messages."""
     line = " ".join(statement.split()).rstrip("; ")
-    return line if len(line) <= _PREVIEW else line[: _PREVIEW - 1] + "…"
+    return line if len(line) <= _PREVIEW else excerpt(line, _PREVIEW - 1) + "…"
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────
