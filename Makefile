@@ -46,9 +46,10 @@ test: $(STAMP) ## the whole suite: both engines where cargo is, then the other P
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 	$(MAKE) --no-print-directory test-pythons
 
-test-pure: $(PURE_STAMP) ## the suite on a pure install without orjson, uvloop, pyreqwest
+# Not the faults and the simulator: they are about delivery, which has no second form, and take six minutes.
+test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, pyreqwest
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
-	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest
+	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest --ignore=tests/faults --ignore=tests/simulate
 
 test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (3.10, 3.12, 3.13)
 	@set -e; for python in $(OTHER_PYTHONS); do \
