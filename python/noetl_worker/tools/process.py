@@ -379,6 +379,7 @@ def _start(
     limit: int,
     pass_fds: Sequence[int],
 ) -> tuple[_ProcessGroup, Capture, Capture]:
+    watchdog.prepare()
     fed = _stdin_file(stdin)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()

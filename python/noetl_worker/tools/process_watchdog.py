@@ -50,12 +50,16 @@ class Watchdog:
         self._is_broken = False
         self._groups: set[int] = set()
 
+    def prepare(self) -> None:
+        """Be there before a program is: a worker that is killed while the watchdog starts would leave it running."""
+        if self._owner != os.getpid():  # the first time, or in a fork: the pipe there is the parent's
+            self._groups = set()
+            self._start()
+
     def guard(self, group: int) -> None:
         """Kill this process group when we die. Call it right after the start."""
+        self.prepare()
         self._groups.add(group)
-        if self._owner != os.getpid():  # the first time, or in a fork: the pipe there is the parent's
-            self._groups = {group}
-            self._start()
         self._tell(b"+%d\n" % group)
 
     def release(self, group: int) -> None:
