@@ -69,7 +69,7 @@ def _errors(kind: str, config: dict[str, Any]) -> list[str]:
 
 def test_guides_are_of_kinds_there_are() -> None:
     files = {path.stem for path in (ROOT / "python" / "noetl_worker" / "tools" / "guides").glob("*.md")}
-    assert files - {"common"} == set(KINDS)
+    assert files - {"every_kind"} == set(KINDS)
 
 
 def test_guide_of_another_form_says_what_is_wrong() -> None:

@@ -339,13 +339,12 @@ def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answered(tmp_
 # ── adoption ──
 
 
-def adopt(directory: Path, script: Any, in_flight: InFlight | None = None) -> tuple[ScriptedTransport, InFlight]:
+def adopt(
+    directory: Path, script: Any, in_flight: InFlight | None = None, teller: Emitter | None = None
+) -> tuple[ScriptedTransport, InFlight]:
     """Everything that is left in `directory`, told by a new worker to the plane of `script`."""
-    transport, flight, ours = (
-        ScriptedTransport(script),
-        InFlight() if in_flight is None else in_flight,
-        emitter(directory),
-    )
+    transport, ours = ScriptedTransport(script), teller or emitter(directory)
+    flight = InFlight() if in_flight is None else in_flight
 
     async def go() -> None:
         client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python"))
@@ -425,18 +424,7 @@ def test_ids_that_follow_an_adopted_set_are_above_its_own(tmp_path: Path) -> Non
     far, ours = (1 << 62) + 5, emitter(tmp_path)
     left_behind(tmp_path, event_set(far))
 
-    async def go() -> None:
-        client = ControlPlaneClient(
-            ScriptedTransport(lambda *_: answer(409, {"detail": {"code": "already_terminal"}})), settings()
-        )
-        adoption = Adoption(client, ours, InFlight())
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0.001)
-        await adoption.stop()
-
-    asyncio.run(go())
-    ours.outbox.close()
+    adopt(tmp_path, lambda *_: answer(409, {"detail": {"code": "already_terminal"}}), teller=ours)
     assert ours.ids.next_id() > far
 
 

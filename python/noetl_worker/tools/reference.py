@@ -17,18 +17,18 @@ from noetl_worker.tools.kinds_elsewhere import INSTEAD
 
 __all__ = ["default_text", "reference_markdown"]
 
-_COMMON_PAGE: Final = "guides/common.md"
+_FIRST_PART: Final = "guides/every_kind.md"
 
 
 def reference_markdown(tools: Iterable[Tool[Any]]) -> str:
     """The whole page, kinds in the order given."""
     described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
-    common = (importlib.resources.files("noetl_worker.tools") / _COMMON_PAGE).read_text(encoding="utf-8")
+    first = (importlib.resources.files("noetl_worker.tools") / _FIRST_PART).read_text(encoding="utf-8")
     parts = {"contents": _contents(described), "error_kinds": _error_kinds(), "worker_fields": _worker_fields()}
     for name, text in parts.items():
-        common = common.replace(f"{{{name}}}", text)
+        first = first.replace(f"{{{name}}}", text)
     sections = [_section(kind, guide) for kind, guide in described]
-    return "\n".join([common, *sections, _elsewhere()]).rstrip() + "\n"
+    return "\n".join([first, *sections, _elsewhere()]).rstrip() + "\n"
 
 
 def default_text(field: FieldDescription) -> str:
