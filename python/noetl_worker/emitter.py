@@ -188,7 +188,8 @@ class Emitter:
             if how is Verdict.ACCEPTED:
                 return
             course.count(how)
-            if answer is not None and (how is Verdict.REFUSED or course.is_hopeless):
+            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.is_hopeless)
+            if answer is not None and is_refused:
                 raise refusal(f"{request.last_event} after {course.tries} tries", answer)
             if answer is not None and answer.status in (401, 403):
                 self._on_auth_refused()

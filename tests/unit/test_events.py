@@ -287,6 +287,17 @@ def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instea
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
+def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plane says that it is busy: that it was broken before is no refusal of the set."""
+    now = iter([0.0] * 20 + [100.0] * 100)
+    monkeypatch.setattr(emitter_module, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    doubtful = [answer(500, {"detail": "internal"})] * emitter_module.MAX_DOUBTFUL_TRIES
+    left = [answer(503, {})] * 20 + doubtful
+    transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
+    assert left == []
+    assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
+
+
 class _Batches:
     """A Python plane that stores batches and never processes them; its 503 can get lost on the way."""
 
