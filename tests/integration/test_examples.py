@@ -369,6 +369,7 @@ def test_credential_of_the_command_line_wins_over_the_file_beside_the_playbook(s
 
 
 def test_credential_that_is_not_there_is_named_with_the_way_to_give_it(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
     ended = command_line(tmp_path, "dev", str(EXAMPLES / "tools" / "postgres.yaml"))
     assert ended.code == 1
     assert "'pg'" in ended.out
