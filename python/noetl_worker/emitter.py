@@ -18,10 +18,12 @@ from typing import Final, Protocol
 
 import structlog
 
+from noetl_worker import redaction
 from noetl_worker.control_plane.client import Plane, json_body, refusal, retry_after_s
 from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import ControlPlaneError, TransportError
-from noetl_worker.event_set import EventSet, SetRequest
+from noetl_worker.event_set import EventSet, SetRequest, StoreRequest
+from noetl_worker.models import Upload
 from noetl_worker.observability import metrics
 from noetl_worker.outbox import Outbox
 from noetl_worker.patience import is_passing
@@ -38,6 +40,7 @@ _REFUSALS: Final = frozenset({400, 409, 413, 422})
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
 _MAX_DELAY_S: Final = 10.0
+_MAX_REASON_CHARS: Final = 500
 
 
 class Verdict(Enum):
@@ -103,6 +106,10 @@ class _Course:
             self.doubtful += 1
             self.doubted_at = min(self.doubted_at, time.monotonic())
 
+    def settle(self) -> None:
+        """A request was accepted: what was doubtful says nothing about the next one."""
+        self.doubtful, self.doubted_at = 0, math.inf
+
     @property
     def is_hopeless(self) -> bool:
         """Whether what was doubtful counts as a refusal by now."""
@@ -141,10 +148,10 @@ class Emitter:
             self.outbox.keep(event_set)
         try:
             with ExitStack() as waiting:
-                while event_set.requests:
-                    with metrics.event_emit(event_set.requests[0].last_event):
+                while event_set.is_open:
+                    with metrics.event_emit(event_set.next.last_event):
                         await self._send(plane, event_set, ownership, course, lambda: waiting.enter_context(outside()))
-                    event_set.requests.pop(0)
+                    course.settle()
                     self._arm(event_set)
                     self.outbox.accepted(event_set)
         except asyncio.CancelledError:
@@ -156,7 +163,7 @@ class Emitter:
 
     def _arm(self, event_set: EventSet) -> None:
         """Give the next event its id: after the ids that the plane has answered so far, and before it is kept."""
-        for request in event_set.requests[:1]:
+        for request in event_set.requests[:1] if event_set.store is None else ():
             if request.has_own_id and not request.body["event_id"]:
                 request.body["event_id"] = self.ids.next_id()
 
@@ -173,24 +180,35 @@ class Emitter:
         def set_aside() -> None:
             """What has to wait belongs on disk, and needs no slot there."""
             nonlocal is_inside
-            if self.outbox.keep(event_set) and is_inside:
+            # A result waits as it is: it may be large, and it was written at its first refusal.
+            is_there = event_set.store is not None and self.outbox.has(event_set)
+            if (is_there or self.outbox.keep(event_set)) and is_inside:
                 is_inside = False
                 leave_slot()
 
         while True:
-            request = event_set.requests[0]
+            request = event_set.next
             if is_inside and not plane.gate.has_room():  # it would wait there in memory alone
                 set_aside()
             if time.monotonic() - course.confirmed_at > LATE_S and not request.is_rescue:
                 await ownership.confirm()
                 course.confirmed_at = time.monotonic()
-            answer, how, reason = await self._try(plane, event_set, request)
-            if how is Verdict.ACCEPTED:
+            if isinstance(request, StoreRequest):
+                answer, how, reason = await self._try_to_store(plane, event_set, request.upload)
+            else:
+                answer, how, reason = await self._try(plane, event_set, request)
+            if how is Verdict.ACCEPTED and answer is not None:
+                event_set.accepted(json_body(answer))
                 return
             course.count(how)
             is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.is_hopeless)
             if answer is not None and is_refused:
-                raise refusal(f"{request.last_event} after {course.tries} tries", answer)
+                refused = refusal(f"{request.last_event} after {course.tries} tries", answer)
+                if event_set.store is None:
+                    raise refused
+                log.error("result_not_stored", **event_set.who(), error=str(refused))
+                event_set.not_stored(redaction.excerpt(str(refused), _MAX_REASON_CHARS))
+                return
             if answer is not None and answer.status in (401, 403):
                 self._on_auth_refused()
             set_aside()
@@ -228,6 +246,21 @@ class Emitter:
             event_set.requests[0] = rescue
             return answer, Verdict.PASSING, "its events are stored, and were never processed: step.exit is sent again"
         return answer, how, "" if how is Verdict.ACCEPTED else str(refusal(request.path, answer))
+
+    @staticmethod
+    async def _try_to_store(plane: Plane, event_set: EventSet, upload: Upload) -> tuple[Response | None, Verdict, str]:
+        """As `_try`, for a result that goes to the result store."""
+        execution_id, step = event_set.execution_id, upload.source_step
+        try:
+            answer = await plane.store_result(execution_id, upload.name, upload.data, source_step=step)
+        except TransportError as error:
+            return None, Verdict.PASSING, str(error)
+        how = verdict(answer, first_try=True)
+        # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
+        has_no_store = answer.status == 404 and isinstance(json_body(answer), dict)
+        if how is Verdict.DOUBTFUL and (answer.status == 413 or has_no_store):
+            how = Verdict.REFUSED
+        return answer, how, str(refusal("PUT result", answer))
 
     async def _looked_into(self, plane: Plane, event_set: EventSet, answer: Response, how: Verdict) -> Verdict:
         """What the batch status adds to an answer: the Python plane can hold the rows and never process them.

@@ -1,18 +1,23 @@
-"""The terminal events of one command, ready to send and ready to be kept on disk: what the outbox has a row of."""
+"""The terminal events of one command, ready to send and ready to be kept on disk: what the outbox has a row of.
+
+A result that is too large for an event travels in front of them, to the result store: so it is on disk, and free of
+its slot, as soon as the events would be.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from noetl_worker import json_text
 from noetl_worker.control_plane.dialects import SINGLE
 from noetl_worker.errors import DocumentError
-from noetl_worker.models import CommandId, Dialect
+from noetl_worker.models import CommandId, Dialect, JsonValue, Upload
 
-__all__ = ["EventSet", "SetRequest"]
+__all__ = ["EventSet", "SetRequest", "StoreRequest"]
 
 
 @dataclass(slots=True)
@@ -50,8 +55,50 @@ class SetRequest:
 
 
 @dataclass(slots=True)
+class StoreRequest:
+    """The PUT of a result whose reference the events of the set carry."""
+
+    upload: Upload
+    otherwise: list[SetRequest]
+    """The events for a store that refuses it: with a preview in place of the reference."""
+    last_event = "result"
+    is_rescue = False
+
+    def reference(self, told: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The reference of wire.md 3.9, from what the store answered."""
+        upload = self.upload
+        meta: dict[str, JsonValue] = {
+            "bytes": told.get("bytes", len(upload.data)),
+            "sha256": told.get("sha256"),
+            "media_type": "application/json",
+            "content_type": "application/json",
+        }
+        reference: dict[str, JsonValue] = {
+            "kind": "result_ref",
+            "ref": told.get("ref"),
+            "store": told.get("store"),
+            "scope": told.get("scope", "execution"),
+            "meta": meta,
+            "extracted": upload.preview,
+        }
+        if told.get("expires_at") is not None:
+            reference["expires_at"] = told["expires_at"]
+        return reference
+
+    def packed(self) -> dict[str, Any]:
+        upload = self.upload
+        names = {name: getattr(upload, name) for name in ("name", "source_step", "preview", "mark")}
+        return {**names, "data": json_text.embed(upload.data), "otherwise": _packed(self.otherwise)}
+
+    @classmethod
+    def unpacked(cls, row: dict[str, Any]) -> StoreRequest:
+        otherwise = _unpacked(row.pop("otherwise"))
+        return cls(Upload(**{**row, "data": json_text.dumps(row["data"])}), otherwise)
+
+
+@dataclass(slots=True)
 class EventSet:
-    """Requests that must be accepted in this order; an accepted one leaves the list."""
+    """Requests that must be accepted in this order; an accepted one leaves it."""
 
     event_id: int
     """Of `command.issued`: what the claim is asked with."""
@@ -63,6 +110,8 @@ class EventSet:
     server_url: str
     dialect: Dialect
     requests: list[SetRequest]
+    store: StoreRequest | None = None
+    """What has to be accepted before them."""
     created_at: float = field(default_factory=time.time)
     """Seconds since 1970: it outlives the process, so no monotonic clock will do."""
 
@@ -70,6 +119,34 @@ class EventSet:
     def key(self) -> str:
         """One set a claim: a failure that replaces a refused outcome has the same key."""
         return f"{self.worker_id}/{self.event_id}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.store is not None or bool(self.requests)
+
+    @property
+    def next(self) -> SetRequest | StoreRequest:
+        return self.store or self.requests[0]
+
+    def accepted(self, told: JsonValue) -> None:
+        """The next one is accepted. What the store tells of a result (an object) goes into the events."""
+        if self.store is None:
+            self.requests.pop(0)
+            return
+        upload, reference = self.store.upload, self.store.reference(told)
+        # The whole reference first: the mark is in it.
+        _fill(
+            self.requests,
+            {json_text.dumps({"ref": upload.mark}): reference, json_text.dumps(upload.mark): reference["ref"]},
+        )
+        self.store = None
+
+    def not_stored(self, reason: str) -> None:
+        """The store refuses the result for good: the preview is better than nothing."""
+        if self.store is not None:
+            self.requests = self.store.otherwise
+            _fill(self.requests, {json_text.dumps(self.store.upload.mark): reason})
+            self.store = None
 
     @property
     def own_ids(self) -> list[int]:
@@ -84,30 +161,45 @@ class EventSet:
 
     def packed(self) -> bytes:
         """The row of the outbox."""
-        requests = [
-            {"path": one.path, "body": one.body, "key": one.idempotency_key, "is_rescue": one.is_rescue}
-            for one in self.requests
-        ]
         names = ("event_id", "execution_id", "command_id", "step", "worker_id", "server_url", "created_at")
         row: dict[str, object] = {name: getattr(self, name) for name in names}
-        return json_text.dumps({**row, "dialect": self.dialect.value, "requests": requests})
+        if self.store is not None:
+            row["store"] = self.store.packed()
+        return json_text.dumps({**row, "dialect": self.dialect.value, "requests": _packed(self.requests)})
 
     @classmethod
     def unpacked(cls, row: bytes) -> EventSet:
-        """The set of a row. Its first request counts as tried: it was, or it was about to be.
+        """The set of a row. The first of its events count as tried: they were, or they were about to be.
 
         Raises:
             DocumentError: these bytes are no row of ours.
         """
         try:
             whole = json_text.loads(row)
-            requests = [
-                SetRequest(item["path"], item["body"], item["key"], is_rescue=item.get("is_rescue", False))
-                for item in whole.pop("requests")
-            ]
-            requests[0].was_tried = True
+            requests, store = _unpacked(whole.pop("requests")), whole.pop("store", None)
+            requests[0].was_tried = store is None
             known = {one.name for one in fields(cls)}  # a later version may write more
             rest = {name: value for name, value in whole.items() if name in known}
+            rest["store"] = StoreRequest.unpacked(store) if store is not None else None
             return cls(**{**rest, "dialect": Dialect(whole["dialect"]), "requests": requests})
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise DocumentError("outbox_row", f"not a row of an outbox: {type(error).__name__}: {error}") from error
+
+
+def _packed(requests: Iterable[SetRequest]) -> list[dict[str, Any]]:
+    return [
+        {"path": one.path, "body": one.body, "key": one.idempotency_key, "is_rescue": one.is_rescue} for one in requests
+    ]
+
+
+def _unpacked(rows: Iterable[Mapping[str, Any]]) -> list[SetRequest]:
+    return [SetRequest(row["path"], row["body"], row["key"], is_rescue=row.get("is_rescue", False)) for row in rows]
+
+
+def _fill(requests: Iterable[SetRequest], values: Mapping[bytes, JsonValue]) -> None:
+    """Put values where their marks stand. In the text: parts of a body may be JSON text already (json_text.embed)."""
+    for request in requests:
+        text = json_text.dumps(request.body)
+        for mark, value in values.items():
+            text = text.replace(mark, json_text.dumps(value))
+        request.body = json_text.loads(text)

@@ -18,7 +18,7 @@ from noetl_worker.control_plane.client import Plane, refusal
 from noetl_worker.control_plane.dialects import NO_ID_YET, EventForm
 from noetl_worker.emitter import Emitter, Ownership, Verdict, verdict
 from noetl_worker.errors import TransportError
-from noetl_worker.event_set import EventSet, SetRequest
+from noetl_worker.event_set import EventSet, SetRequest, StoreRequest
 from noetl_worker.models import Command, Event, Report
 
 __all__ = ["CommandEvents"]
@@ -104,6 +104,9 @@ class CommandEvents:
         """
         held = await self._take_held()
         event_set = self._set_of([*held, *self._form.terminal(self.command, report)])
+        if report.upload is not None:
+            otherwise = [*held, *self._form.terminal(self.command, report.without_reference())]
+            event_set.store = StoreRequest(report.upload, self._requests(otherwise, NO_ID_YET))
         await self._emitter.deliver(self._plane, event_set, ownership, self._outside)
 
     def _requests(self, events: Sequence[Event], event_id: int) -> list[SetRequest]:

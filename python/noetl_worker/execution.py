@@ -126,11 +126,11 @@ class Execution:
                 result = await dispatch.run(ready)
             decision = case_actions.decide(command, result, self.identity.name_for(plane.dialect))
             await case_actions.act(decision, command, plane)
-            return await results.report(command, result, decision, plane, self._rules(dispatch))
+            return await results.report(command, result, decision, self._rules(dispatch))
         except Exception as error:  # the task guard: any failure after a claim is told, never swallowed
             events.start()
             failure = failure_of(error)
-            return await results.report_failure(command, failure, plane, self._rules(dispatch))
+            return await results.report_failure(command, failure, self._rules(dispatch))
 
     async def _tell(self, events: CommandEvents, report: Report, ownership: ClaimedOnce, num_delivered: int) -> Outcome:
         """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""

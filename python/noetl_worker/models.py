@@ -6,8 +6,9 @@ Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was rece
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
@@ -46,6 +47,7 @@ __all__ = [
     "ToolFailure",
     "ToolResult",
     "ToolStatus",
+    "Upload",
 ]
 
 JsonValue: TypeAlias = Any
@@ -351,6 +353,19 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A result over the event budget, for the result store (wire.md 3.9)."""
+
+    name: str
+    data: bytes
+    """Compact JSON, redacted."""
+    source_step: str
+    preview: JsonValue
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Stands in the events for what the store is still to answer; no value of a playbook can be the same by chance."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """How a command ended, fitted and redacted: all that a dialect needs to write its terminal events."""
 
@@ -361,6 +376,9 @@ class Report:
     response: JsonValue = None
     """The tool's own data, whole; None with a reference."""
     reference: Mapping[str, JsonValue] | None = None
+    """Where the whole result is, in the store's words; `{"ref": upload.mark}` until the store has it."""
+    upload: Upload | None = None
+    """What has to be stored before the events are sent."""
     error: str | None = None
     """Set: the command failed, and this text says why."""
     error_kind: str | None = None
@@ -368,6 +386,14 @@ class Report:
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
+
+    def without_reference(self) -> Report:
+        """What is told when the store refuses the upload: the preview, which says that it is one, and why."""
+        if self.upload is None:
+            return self
+        size, preview = len(self.upload.data), self.upload.preview
+        cut = {"preview": preview, "_truncated": True, "_bytes": size, "_error": self.upload.mark}
+        return replace(self, context=cut, response=cut, reference=None, upload=None)
 
 
 @dataclass(frozen=True, slots=True)

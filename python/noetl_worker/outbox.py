@@ -43,7 +43,7 @@ def default_directory() -> Path:
 
 
 class Outbox:
-    """Not for several threads. Every call takes some ten microseconds and never raises for a disk.
+    """Not for several threads. A call takes some ten microseconds, with a large result longer; no disk makes it raise.
 
     Args:
         when: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
@@ -90,9 +90,13 @@ class Outbox:
         self._works_again()
         return True
 
+    def has(self, event_set: EventSet) -> bool:
+        """Whether a row of it is on disk."""
+        return event_set.key in self._sizes
+
     def accepted(self, event_set: EventSet) -> None:
         """A request of the set was accepted: the row shrinks, or goes."""
-        if not event_set.requests:
+        if not event_set.is_open:
             self.drop(event_set)
         elif self.writes_first or event_set.key in self._sizes:
             self.keep(event_set)

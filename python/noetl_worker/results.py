@@ -1,22 +1,19 @@
-"""Stage 7a: a tool's result held to the event budget: redacted, measured, and stored by reference when too large.
+"""Stage 7a: a tool's result held to the event budget: redacted, measured, and told by reference when too large.
 
 Both planes drop or choke on large results (the Python one loses the context in silence above 102,400 bytes of
 compact JSON, wire.md 4.9), so what is over the budget goes to the result store and the event carries a reference
-and a preview.
+and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and tried as
+the events are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
-
-import structlog
+from typing import Final
 
 from noetl_worker import engine, json_text, redaction
-from noetl_worker.control_plane.client import Plane
-from noetl_worker.errors import ControlPlaneError, DocumentError, ServerRefused
+from noetl_worker.errors import DocumentError, ServerRefused
 from noetl_worker.models import (
     CaseAction,
     CaseDecision,
@@ -31,12 +28,11 @@ from noetl_worker.models import (
     SetVar,
     ToolResult,
     ToolStatus,
+    Upload,
 )
-from noetl_worker.patience import until_it_passes
 
 __all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
 
-log = structlog.get_logger("noetl_worker.results")
 _ENVELOPE_BYTES: Final = 512
 """Room for what the event puts around the fitted result: the wrapper object and the command id."""
 _THREAD_BYTES: Final = 256 * 1024
@@ -47,14 +43,14 @@ _MAX_SKIPPED: Final = 20
 """Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
 
 
-async def report(command: Command, result: ToolResult, decision: CaseDecision, plane: Plane, rules: FitRules) -> Report:
+async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
     """What the plane is told of a tool that returned (ARCHITECTURE 4).
 
     A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
     because playbooks are written for it: the Python plane is told call.error, the Rust plane a call.done with that
     status (the playbook goes on; wire.md 9.3, item 7).
     """
-    fitted = replace(await fit_result(command, result, plane, rules), notes=_notes(decision, rules))
+    fitted = replace(await fit_result(command, result, rules), notes=_notes(decision, rules))
     action = decision.action
     if isinstance(action, Fail):
         return replace(fitted, error=fit_text(action.message, rules))
@@ -66,10 +62,10 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, p
     return fitted
 
 
-async def report_failure(command: Command, failure: ToolResult, plane: Plane, rules: FitRules) -> Report:
+async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
     """What the plane is told of a command that raised before, in or after its tool: always call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
-    fitted = await fit_result(command, failure, plane, rules)
+    fitted = await fit_result(command, failure, rules)
     kind = failure.error.kind if failure.error is not None else None
     return replace(fitted, error=fit_text(message, rules), error_kind=kind)
 
@@ -108,7 +104,7 @@ def _action_name(action: CaseAction) -> str:
     return "set_var" if isinstance(action, SetVar) else type(action).__name__.lower()
 
 
-async def fit_result(command: Command, result: ToolResult, plane: Plane, rules: FitRules) -> Report:
+async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> Report:
     """Fit one result to the plane's events.
 
     Args:
@@ -125,7 +121,7 @@ async def fit_result(command: Command, result: ToolResult, plane: Plane, rules: 
     fitted = await _fit(body, inner)
     if fitted.fits(inner):
         return _inline(command, result, fitted)
-    return await _by_reference(command, result, fitted, plane)
+    return _by_reference(command, result, fitted)
 
 
 def fit_text(text: str, rules: FitRules) -> str:
@@ -176,49 +172,11 @@ def _inline(command: Command, result: ToolResult, fitted: FittedResult) -> Repor
     return Report(status=result.status.value, context=json_text.embed(whole))
 
 
-async def _by_reference(command: Command, result: ToolResult, fitted: FittedResult, plane: Plane) -> Report:
+def _by_reference(command: Command, result: ToolResult, fitted: FittedResult) -> Report:
     name = command.step.replace(":", "_").replace("/", "_")
     preview = json_text.loads(fitted.preview) if fitted.preview else {"_truncated": True}
-    try:
-        stored = await _store(command, name, fitted, plane)
-    except ControlPlaneError as error:
-        # Refused for good: the preview is better than nothing, and the plane is told that it is one.
-        log.error("result_not_stored", execution_id=command.execution_id, bytes=fitted.size, error=str(error))
-        lost = {"preview": preview, "_truncated": True, "_bytes": fitted.size, "_error": str(error)[:500]}
-        return Report(status=result.status.value, context=lost, response=lost)
-    reference = _reference(stored, fitted, preview)
-    return Report(status=result.status.value, context=_context_of(command, reference, preview), reference=reference)
-
-
-async def _store(command: Command, name: str, fitted: FittedResult, plane: Plane) -> Mapping[str, JsonValue]:
-    """Store it, for as long as the trouble is a passing one: the delivery is kept alive meanwhile."""
-    return await until_it_passes(
-        f"result of {command.execution_id}/{command.step}",
-        lambda: plane.put_result(command.execution_id, name, fitted.body, source_step=command.step),
-    )
-
-
-def _reference(stored: Mapping[str, JsonValue], fitted: FittedResult, preview: JsonValue) -> dict[str, JsonValue]:
-    meta: dict[str, Any] = {
-        "bytes": stored.get("bytes", fitted.size),
-        "sha256": stored.get("sha256"),
-        "media_type": "application/json",
-        "content_type": "application/json",
-    }
-    reference: dict[str, JsonValue] = {
-        "kind": "result_ref",
-        "ref": stored.get("ref"),
-        "store": stored.get("store"),
-        "scope": stored.get("scope", "execution"),
-        "meta": meta,
-        "extracted": preview,
-    }
-    if stored.get("expires_at") is not None:
-        reference["expires_at"] = stored["expires_at"]
-    return reference
-
-
-def _context_of(command: Command, reference: Mapping[str, JsonValue], preview: JsonValue) -> JsonValue:
-    if command.dialect is Dialect.PYTHON:
-        return preview if isinstance(preview, dict) else {"preview": preview}
-    return {"data": {"_ref": reference["ref"]}, "command_id": str(command.command_id)}
+    upload = Upload(name, fitted.body, command.step, preview)
+    context: JsonValue = preview if isinstance(preview, dict) else {"preview": preview}
+    if command.dialect is Dialect.RUST:
+        context = {"data": {"_ref": upload.mark}, "command_id": str(command.command_id)}
+    return Report(status=result.status.value, context=context, reference={"ref": upload.mark}, upload=upload)

@@ -21,10 +21,9 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
-from unit.planes import answer, command, plane
+from unit.planes import command
 
 RULES = FitRules()
-STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
 
 
 def told(
@@ -32,11 +31,8 @@ def told(
     dialect: Dialect = Dialect.PYTHON,
     decision: CaseDecision | None = None,
     rules: FitRules = RULES,
-    script: Any = lambda *_: answer(200, STORED),
-) -> tuple[Report, Any]:
-    at, transport = plane(script, dialect)
-    made = asyncio.run(results.report(command(dialect), result, decision or CaseDecision(), at, rules))
-    return made, transport
+) -> Report:
+    return asyncio.run(results.report(command(dialect), result, decision or CaseDecision(), rules))
 
 
 def value(part: Any) -> Any:
@@ -44,20 +40,20 @@ def value(part: Any) -> Any:
 
 
 def test_python_response_is_the_tools_data_and_context_the_same_object() -> None:
-    report, _ = told(ToolResult.success({"text": "x"}))
+    report = told(ToolResult.success({"text": "x"}))
     assert value(report.response) == value(report.context) == {"text": "x"}
     assert report.error is None
 
 
 @pytest.mark.parametrize("data", [5, "text", [1, 2], None, True])
 def test_python_context_is_an_object_whatever_the_data_is(data: Any) -> None:
-    report, _ = told(ToolResult.success(data))
+    report = told(ToolResult.success(data))
     assert value(report.response) == data
     assert value(report.context) == {"data": data}
 
 
 def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
-    report, _ = told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
+    report = told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
     assert value(report.context) == {
         "command_id": "7:start:9",
         "status": "success",
@@ -70,8 +66,8 @@ def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
 
 def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust_plane() -> None:
     failure = ToolResult.failure("exit 3", kind="process", data={"exit_code": 3}, exit_code=3)
-    python, _ = told(failure)
-    rust, _ = told(failure, Dialect.RUST)
+    python = told(failure)
+    rust = told(failure, Dialect.RUST)
     assert (python.error, rust.error) == ("exit 3", None)
     assert rust.status == "error"
     assert value(python.response)["status"] == "error"
@@ -81,92 +77,69 @@ def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_co
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("action", [Continue(), Exit("done"), SetVar("n", 1)])
 def test_matched_action_other_than_fail_handles_the_error(action: Any, dialect: Dialect) -> None:
-    report, _ = told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
+    report = told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
     assert report.error is None
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_case_fail_fails_a_command_whose_tool_succeeded(dialect: Dialect) -> None:
-    report, _ = told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
+    report = told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
     assert report.error == "not good enough"
     assert report.notes["case"] == {"index": 2, "action": "fail"}
 
 
 def test_skipped_cases_are_named_in_the_terminal_event() -> None:
-    report, _ = told(ToolResult.success({}), decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
+    report = told(ToolResult.success({}), decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
     assert report.notes["cases_skipped"] == [{"index": 1, "reason": "unknown operator"}]
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_over_the_budget_is_stored_and_referred_to_with_a_preview(dialect: Dialect) -> None:
+def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: Dialect) -> None:
     data = {"rows": [{"i": i, "text": "x" * 100} for i in range(2000)], "count": 2000}
-    report, transport = told(ToolResult.success(data), dialect)
-    method, path, body, _ = transport.sent[0]
-    assert (method, path) == ("PUT", f"/api/result/{command().execution_id}")
-    assert (body["scope"], body["source_step"]) == ("execution", "start")
-    kept = body["data"] if dialect is Dialect.PYTHON else body["data"]["data"]
-    assert kept == data
-    assert report.reference is not None
-    assert report.reference["ref"] == STORED["ref"]
-    assert report.reference["kind"] == "result_ref"
+    report = told(ToolResult.success(data), dialect)
+    upload = report.upload
+    assert upload is not None
+    assert (upload.name, upload.source_step) == ("start", "start")
+    kept = json_text.loads(upload.data)
+    assert (kept if dialect is Dialect.PYTHON else kept["data"]) == data
+    assert report.reference == {"ref": upload.mark}
     assert len(json_text.dumps(report.context)) < 8192
-    assert len(json_text.dumps(report.reference["extracted"])) <= 4096
+    assert len(json_text.dumps(upload.preview)) <= 4096
     assert report.response is None
     if dialect is Dialect.RUST:
-        assert report.context["data"] == {"_ref": STORED["ref"]}
+        assert report.context["data"] == {"_ref": upload.mark}
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("size", range(101_700, 102_500, 50))
 def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
-    report, _ = told(ToolResult.success({"t": "x" * size}), dialect)
+    report = told(ToolResult.success({"t": "x" * size}), dialect)
     assert len(json_text.dumps(report.context)) <= 102_400
-
-
-def test_passing_trouble_of_the_result_store_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-
-    async def sleep(delay_s: float) -> None:
-        waits.append(delay_s)
-
-    monkeypatch.setattr("noetl_worker.results.asyncio.sleep", sleep)
-    answers = [answer(200, STORED), *[answer(425, {})] * 20]  # 503 would make the gate wait as well
-    report, _ = told(ToolResult.success({"t": "x" * 200_000}), script=lambda *_: answers.pop())
-    assert report.reference is not None
-    assert len(waits) == 20
-    assert max(waits) <= 10.0
-
-
-def test_result_that_the_store_refuses_is_told_as_a_preview_that_says_so() -> None:
-    report, _ = told(ToolResult.success({"t": "x" * 200_000}), script=lambda *_: answer(400, {"detail": "store"}))
-    context = value(report.context)
-    assert context["_truncated"] is True
-    assert "400" in context["_error"]
 
 
 def test_known_secret_is_taken_out_of_result_and_error() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     failure = ToolResult.failure("cannot log in with s3cr3t-value", data={"line": "pw is s3cr3t-value"})
-    report, _ = told(failure, rules=rules)
+    report = told(failure, rules=rules)
     assert b"s3cr3t-value" not in json_text.dumps([report.context, report.response, report.error])
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
-    report, _ = told(ToolResult.failure("login with password=hunter2 failed"), dialect)
+    report = told(ToolResult.failure("login with password=hunter2 failed"), dialect)
     assert b"hunter2" not in json_text.dumps([report.context, report.response, report.error])
 
 
 def test_exit_of_a_case_is_redacted_and_held_to_the_budget() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     data = {"line": "pw is s3cr3t-value", "password": "x", "n": 1}
-    report, _ = told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
+    report = told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
     assert report.exit is not None
     assert report.exit.status == "[REDACTED]"
     assert value(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
 
     large = CaseDecision(0, Exit("done", {"text": "x" * 200_000, "n": 1}))
-    report, _ = told(ToolResult.success({}), decision=large, rules=rules)
+    report = told(ToolResult.success({}), decision=large, rules=rules)
     assert report.exit is not None
     assert len(json_text.dumps(report.exit.data)) <= rules.preview_bytes
     assert value(report.exit.data)["n"] == 1
@@ -174,7 +147,7 @@ def test_exit_of_a_case_is_redacted_and_held_to_the_budget() -> None:
 
 def test_skipped_cases_are_redacted_and_bounded() -> None:
     skipped = tuple(SkippedCase(at, "bad s3cr3t-value " + "x" * 2000) for at in range(1000))
-    report, _ = told(
+    report = told(
         ToolResult.success({}), decision=CaseDecision(skipped=skipped), rules=FitRules(secrets=("s3cr3t-value",))
     )
     packed = json_text.dumps(report.notes)
@@ -187,13 +160,13 @@ def test_very_deep_result_is_cut_and_not_lost() -> None:
     deep: Any = 1
     for _ in range(700):
         deep = [deep]
-    report, _ = told(ToolResult.success({"deep": deep, "n": 1}))
+    report = told(ToolResult.success({"deep": deep, "n": 1}))
     assert value(report.context)["n"] == 1
 
 
 def test_values_that_json_cannot_say_get_a_defined_form() -> None:
     data = {"nan": float("nan"), "big": 2**80, "set": {1}, "bytes": b"ab", "lone": "\ud800"}
-    report, _ = told(ToolResult.success(data))
+    report = told(ToolResult.success(data))
     assert value(report.context) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
 
 

@@ -242,7 +242,11 @@ class Plane:
     async def put_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
-        """Store a result; `data` is JSON. Answers {ref, store, scope, bytes, sha256, expires_at}.
+        """Store a result; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
+        return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
+
+    async def store_result(self, execution_id: int, name: str, data: bytes, *, source_step: str) -> Response:
+        """PUT /api/result/{execution_id}; the answer is read by emitter.py.
 
         A large one is sent around its bytes as they are: it is in memory once.
         """
@@ -250,7 +254,7 @@ class Plane:
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
         # The deadline of a small request would cut off a large one on a slow link.
         extra_s = len(data) / _SLOWEST_BYTES_PER_S
-        return _expect("PUT result", await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s))
+        return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s)
 
     async def resolve_result(self, ref: str) -> JsonValue:
         """The stored data behind a `noetl://...` reference."""
