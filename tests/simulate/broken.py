@@ -10,6 +10,7 @@ from unittest import mock
 
 from noetl_worker import acknowledge, emitter
 from noetl_worker.dead_letter import DeadLetters
+from noetl_worker.event_set import EventSet
 from noetl_worker.events import CommandEvents
 from noetl_worker.execution import Execution
 from noetl_worker.in_flight import InFlight, Seen
@@ -87,6 +88,16 @@ def _fail_at_once(answer: Any, **_: Any) -> emitter.Verdict:
     return emitter.Verdict.ACCEPTED if 200 <= answer.status < 300 else emitter.Verdict.REFUSED
 
 
+def _row_without_result(event_set: EventSet) -> bytes:
+    store, event_set.store = event_set.store, None
+    try:
+        return _packed(event_set)
+    finally:
+        event_set.store = store
+
+
+_packed: Final = EventSet.packed
+
 BUGS: Final[dict[str, Callable[[], Any]]] = {
     "acked_before_the_end_is_accepted": lambda: mock.patch.object(Execution, "_tell", _ack_early),
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
@@ -98,6 +109,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "ids_follow_the_clock": lambda: mock.patch.object(Snowflake, "observe", _take_no_note),
     "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "keep", _not_kept),
     "expired_and_told_unasked": lambda: mock.patch.object(Keepalive, "is_expired", _never_expired),
+    "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
     "a_passing_trouble_fails_the_command": lambda: mock.patch.object(emitter, "verdict", _fail_at_once),
 }
 

@@ -189,6 +189,7 @@ class Witness:
         for command in self._plane.commands.values():
             self._ended_once(command, lives)
             self._ran_as_often_as_it_may(command)
+            self._result_is_whole(command)
             for problem in command.problems:
                 self.violate(f"{command.step}: {problem}")
         for life in (one for one in lives if not one.process.is_dead):
@@ -234,6 +235,17 @@ class Witness:
         ending = command.config.get("ending", "success")
         is_failed = ending == "raises" or (ending == "error" and self._plane.dialect is Dialect.PYTHON)
         return "FAILED" if is_failed else "COMPLETED"
+
+    def _result_is_whole(self, command: Command) -> None:
+        """What an end says of a success is all of it: in the event, or behind a reference that the plane knows."""
+        if self._expected(command) == "FAILED" or command.config.get("ending", "success") != "success":
+            return
+        for result in command.results:
+            reference = result.get("reference")
+            told = self._plane.results.get(reference["ref"]) if reference is not None else result["context"]
+            data = told.get("data") if told is not None and self._plane.dialect is Dialect.RUST else told
+            if data is None or len(data.get("text", "")) != command.config.get("chars", 0):
+                self.violate(f"{command.step} is told with {str(result)[:200]}")
 
     def _ran_as_often_as_it_may(self, command: Command) -> None:
         runs, deliveries = len(command.runs), self.deliveries.get(command.step, 0)

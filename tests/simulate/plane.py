@@ -58,6 +58,8 @@ class Command:
     """When which worker asked for it; a worker by its own name, without what makes its id unique."""
     grants: list[tuple[float, str]] = field(default_factory=list)
     sets: list[TerminalSet] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+    """`result` of every call.done that was stored."""
     runs: list[tuple[float, str]] = field(default_factory=list)
     """When and where its tool had its side effect."""
     problems: list[str] = field(default_factory=list)
@@ -94,6 +96,8 @@ class Plane:
         self.commands: dict[int, Command] = {}
         self.by_id: dict[str, Command] = {}
         self.registry: dict[str, Runtime] = {}
+        self.results: dict[str, Any] = {}
+        """The result store: reference -> data."""
         self.refuses_login = False
         self.trouble: Callable[[str], Response | None] = lambda _: None
         """A fault's own answer to a request for this path, before the plane looks at it."""
@@ -172,12 +176,19 @@ class Plane:
             return self.events(path, body, headers.get("idempotency-key"))
         if path.startswith("/api/worker/pool/"):
             return self._pool(path.rpartition("/")[2], body["name"])
+        if method == "PUT" and path.startswith("/api/result/"):
+            return self._store_result(path.rpartition("/")[2], body)
         return self.other(method, path)
 
     def _asked(self, event_id: int, worker_id: str) -> Response:
         if event_id in self.commands:
             self.commands[event_id].asked.append((self.clock.now, worker_id.partition("-")[0]))
         return self.claim(event_id, worker_id)
+
+    def _store_result(self, execution_id: str, body: dict[str, Any]) -> Response:
+        ref = f"noetl://execution/{execution_id}/result/{body['name']}/{self.new_id()}"
+        self.results[ref] = body["data"]
+        return answer(200, {"ref": ref, "store": "kv", "scope": body["scope"], "expires_at": None})
 
     def _pool(self, verb: str, name: str) -> Response:
         row = self.registry.get(name)

@@ -118,6 +118,7 @@ class PythonPlane(Plane):
         names = [item["name"] for item in items]
         acted = [item for item in items if item["actionable"] and not item["name"].startswith("command.")]
         is_acted_on = bool(acted) and not self.loses_batches and not command.endings
+        command.results += [item["payload"]["result"] for item in items if item["name"] == "call.done"]
         if "command.started" in names and not command.is_terminal:
             command.status = "RUNNING"
         words = [_ENDS[name] for name in names if name in _ENDS]

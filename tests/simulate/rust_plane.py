@@ -53,6 +53,8 @@ class RustPlane(Plane):
         if event_id in self._events:
             return _error(500, 'Database error: duplicate key value violates unique constraint "event_pkey"')
         self._events[event_id] = (str(command.command_id), name)
+        if name == "call.done":
+            command.results.append(body["context"]["result"])
         self._apply(command, name, str(body.get("worker_id")), event_id)
         return answer(200, {"status": "ok", "event_id": event_id, "commands_generated": 0})
 
@@ -67,6 +69,8 @@ class RustPlane(Plane):
                 return _error(422, "refused for good")
             event_id = self.new_id()
             ids.append(event_id)
+            if item["name"] == "call.done":
+                command.results.append(item["payload"]["result"])
             if item["name"] in _RESULTS:
                 command.result_ids.append(event_id)
         return answer(200, {"status": "ok", "event_ids": ids, "commands_generated": 0})

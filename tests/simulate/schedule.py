@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from noetl_worker.models import Dialect
 
-__all__ = ["FAULTS", "WORKERS", "Fault", "Issue", "Schedule", "draw_fault", "make_schedule"]
+__all__ = ["FAULTS", "LARGE", "WORKERS", "Fault", "Issue", "Schedule", "draw_fault", "make_schedule"]
 
 WORKERS: Final = ("w1", "w2", "w3")
 PUBLISHING_S: Final = 60.0
 FAULTS_END_S: Final = 120.0
+LARGE: Final = 110_000
+"""Characters of a result that is over the event budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def _issue(chance: random.Random) -> Issue:
         "seconds": round(seconds, 3),
         "ending": chance.choices(("success", "error", "raises"), (8, 1, 1))[0],
         "clings_s": chance.choice((0, 0, 0, 1, 4)),
+        "chars": chance.choice((0, 0, 0, LARGE)),
     }
     return Issue(at, config, kind)
 

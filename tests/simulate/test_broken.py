@@ -9,7 +9,7 @@ import pytest
 from noetl_worker.models import Dialect
 from simulate.broken import BUGS, with_bug
 from simulate.run import Run, run_seed
-from simulate.schedule import Fault, Issue
+from simulate.schedule import LARGE, Fault, Issue
 from simulate.test_seeds import SEEDS
 from simulate.world import World
 
@@ -27,7 +27,11 @@ def first_failure(bug: str) -> Run | None:
     return None
 
 
-@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug != UNASKED])
+UNSTORED = "result_not_in_the_outbox"
+"""Needs a crash between a large result and its storing, and a peer on the same machine."""
+
+
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug not in (UNASKED, UNSTORED)])
 def test_a_broken_worker_is_noticed(bug: str) -> None:
     run = first_failure(bug)
     assert run is not None
@@ -57,3 +61,27 @@ def test_worker_that_stood_still_asks_whose_its_command_is(bug: str | None) -> N
         noticed = [one for one in world.witness.violations if "unasked" in one]
         assert bool(noticed) is (bug is not None), "\n".join(world.trace.lines)
         assert bug or not world.witness.violations
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("bug", [None, UNSTORED])
+def test_large_result_of_a_worker_that_died_before_it_was_stored_is_told_whole(
+    dialect: Dialect, bug: str | None
+) -> None:
+    """w1 has run the tool and cannot reach the plane; it dies, and w2 finds the result on their disk."""
+    environment = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_ACK_WAIT_S": "6"}
+    with (
+        with_bug(bug) if bug else contextlib.nullcontext(),
+        World(dialect, "died unstored", environment, is_one_machine=True) as world,
+    ):
+        world.start("w1")
+        world.issue(Issue(0.0, {"seconds": 2.0, "ending": "success", "chars": LARGE}))
+        world.advance(1.0)
+        world.befall(Fault(0.0, "http_down", "w1", 30.0, 0.0))
+        world.advance(5.0)
+        world.befall(Fault(0.0, "crash", "w1", 100.0, 0.0))
+        world.start("w2")
+        world.settle()
+        (command,) = world.plane.commands.values()
+        assert len(command.runs) == 1, "the outcome was there: nothing had to run again"
+        assert bool(world.witness.violations) is (bug is not None), "\n".join(world.trace.lines)

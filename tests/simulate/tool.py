@@ -27,6 +27,8 @@ class Simulated:
     """How long it goes on after it was cancelled."""
     timeout: float | None = None
     """Seconds until it is cancelled."""
+    chars: int = 0
+    """Size of its result, beside a few words; above 100 kB it travels by reference."""
 
 
 class SimulatedTool:
@@ -53,4 +55,4 @@ class SimulatedTool:
             raise ToolError("told to raise")
         if config.ending == "error":
             return ToolResult.failure("told to fail")
-        return ToolResult.success({"seconds": config.seconds})
+        return ToolResult.success({"seconds": config.seconds, "text": "x" * config.chars})
