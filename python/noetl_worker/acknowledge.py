@@ -58,7 +58,12 @@ def backoff_s(num_delivered: int, first_s: float, *, draw: Callable[[], float] =
 
 
 def after_claim(
-    outcome: ClaimOutcome, num_delivered: int, *, max_not_found: int, message_age_s: float = 0.0
+    outcome: ClaimOutcome,
+    num_delivered: int,
+    *,
+    max_not_found: int,
+    message_age_s: float = 0.0,
+    at_least_s: float = 0.0,
 ) -> Outcome:
     """The answer for a claim that did not give us the command.
 
@@ -66,6 +71,7 @@ def after_claim(
         num_delivered: JetStream's count, 1 the first time.
         max_not_found: deliveries of an unknown command before it becomes a dead letter.
         message_age_s: how long ago it was published.
+        at_least_s: shortest wait of a server error (retry_pace.py).
     """
     if isinstance(outcome, AlreadyFinished):
         return Outcome(Settlement.ACK, "already_finished")
@@ -79,7 +85,7 @@ def after_claim(
         if outcome.is_server_error and is_old:
             return Outcome(Settlement.TERM, f"server error at every try: {outcome.reason}", dead_letter=True)
         floor_s = min(outcome.retry_after_s or 0.0, MAX_DELAY_S)
-        return _later("retry_later", floor_s + backoff_s(num_delivered, 0.5), outcome.reason)
+        return _later("retry_later", max(at_least_s, floor_s + backoff_s(num_delivered, 0.5)), outcome.reason)
     if isinstance(outcome, AuthRefusedClaim):
         return _later(AUTH_REFUSED, AUTH_DELAY_S, outcome.reason)
     if isinstance(outcome, NotFound):

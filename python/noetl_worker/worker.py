@@ -22,6 +22,7 @@ import structlog
 
 from noetl_worker import __version__, acknowledge, engine
 from noetl_worker.adoption import Adoption
+from noetl_worker.claimed_command import Workplace
 from noetl_worker.control_plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
 from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dead_letter import DeadLetters, settle_delivery
@@ -243,7 +244,7 @@ class Worker:
         elif self.slots.free() <= 0:
             task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.no_free_slot())))
         else:
-            execution.keepalive.track(delivery.reply, delivery.received_at)
+            execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
             task = asyncio.ensure_future(self._handle(delivery, execution, settle))
         self._tasks.add(task)
         self.slots.take()
@@ -266,7 +267,7 @@ class Worker:
                 self._pause_for_auth()
             await self._settled(settle(delivery, outcome))
         finally:
-            execution.keepalive.untrack(delivery.reply)
+            execution.workplace.keepalive.untrack(delivery.reply)
 
     async def _settled(self, settling: Awaitable[str | None]) -> None:
         ended = await settling
@@ -387,6 +388,7 @@ class Worker:
         )
 
     def _execution(self, client: ControlPlaneClient, keepalive: Keepalive, emitter: Emitter) -> Execution:
-        return Execution(
-            self.settings, self.identity, client, self.registry, self.in_flight, keepalive, emitter, self.slots
+        workplace = Workplace(
+            self.settings, self.identity, self.registry, self.in_flight, keepalive, emitter, self.slots
         )
+        return Execution(client, workplace)

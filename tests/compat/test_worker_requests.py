@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from noetl_worker.claimed_command import Workplace
 from noetl_worker.command import hydrate
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
@@ -272,16 +273,8 @@ def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: A
 
     async def go() -> Any:
         registry = Registry(plugins=False)
-        execution = Execution(
-            ours,
-            Identity(ours),
-            ControlPlaneClient(transport, ours),
-            registry,
-            InFlight(),
-            NeverExpires(),
-            emitter(),  # type: ignore[arg-type]
-            Slots(4),
-        )
+        workplace = Workplace(ours, Identity(ours), registry, InFlight(), NeverExpires(), emitter(), Slots(4))  # type: ignore[arg-type]
+        execution = Execution(ControlPlaneClient(transport, ours), workplace)
         meta = body["meta"]
         notification = {
             "execution_id": body["execution_id"],

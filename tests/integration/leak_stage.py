@@ -23,6 +23,7 @@ import httpx
 import structlog
 from rich.console import Console
 
+from noetl_worker.claimed_command import Workplace
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.transport import Body, Response
 from noetl_worker.control_plane.transport_httpx import HttpxTransport
@@ -328,16 +329,9 @@ class Stage:
         self.registry = Registry([self.tool], plugins=False)
         self.directory = outbox
         self.outbox = Outbox("always", outbox, max_rows=100, max_bytes=1_000_000)
-        self.execution = Execution(
-            ours,
-            Identity(ours),
-            self.client,
-            self.registry,
-            InFlight(),
-            Alive(),  # type: ignore[arg-type]
-            Emitter(Snowflake(1), self.outbox),
-            Slots(4),
-        )
+        emitter = Emitter(Snowflake(1), self.outbox)
+        workplace = Workplace(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
+        self.execution = Execution(self.client, workplace)
         self.letters: list[bytes] = []
         self.lines = io.StringIO()
         self.views: list[View] = [

@@ -9,25 +9,25 @@ from typing import Any, Final
 from unittest import mock
 
 from noetl_worker import acknowledge, emitter
+from noetl_worker.claimed_command import ClaimedCommand
 from noetl_worker.dead_letter import DeadLetters
 from noetl_worker.event_set import EventSet
 from noetl_worker.events import CommandEvents
-from noetl_worker.execution import Execution
 from noetl_worker.in_flight import InFlight, Seen
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.keepalive import Keepalive
-from noetl_worker.models import Event, HeldByOther, Outcome, Settlement
+from noetl_worker.models import Event, HeldByOther, Outcome, Report, Settlement
 from noetl_worker.snowflake import Snowflake
 
 __all__ = ["BUGS", "with_bug"]
 
 
-async def _ack_early(execution: Execution, events: CommandEvents, *rest: Any) -> Outcome:
-    asyncio.ensure_future(_tell(execution, events, *rest))  # noqa: RUF006 - losing it is the bug
+async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:
+    asyncio.ensure_future(_tell(command, report))  # noqa: RUF006 - losing it is the bug
     return acknowledge.reported()
 
 
-_tell: Final = Execution._tell
+_tell: Final = ClaimedCommand._tell
 
 
 async def _start_late(events: CommandEvents) -> list[Event]:
@@ -99,7 +99,7 @@ def _row_without_result(event_set: EventSet) -> bytes:
 _packed: Final = EventSet.packed
 
 BUGS: Final[dict[str, Callable[[], Any]]] = {
-    "acked_before_the_end_is_accepted": lambda: mock.patch.object(Execution, "_tell", _ack_early),
+    "acked_before_the_end_is_accepted": lambda: mock.patch.object(ClaimedCommand, "_tell", _ack_early),
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
     "nak_dropped": lambda: mock.patch.object(Delivery, "nak", _never_nak),
     "in_progress_never_sent": lambda: mock.patch.object(Keepalive, "_beat_once", _say_nothing),

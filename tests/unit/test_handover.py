@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from noetl_worker import handover
+from noetl_worker.claimed_command import Workplace
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import NotSent
@@ -84,7 +85,8 @@ def script_for(dialect: Dialect, config: Mapping[str, Any], action: str) -> Any:
 def execution(transport: Any, dialect: Dialect, beats: Beats, **variables: str) -> Execution:
     ours = settings(NOETL_CONTROL_PLANE=dialect.value, **variables)
     client = ControlPlaneClient(transport, ours)
-    return Execution(ours, Identity(ours), client, Registry(plugins=False), InFlight(), beats, emitter(), Slots(4))  # type: ignore[arg-type]
+    workplace = Workplace(ours, Identity(ours), Registry(plugins=False), InFlight(), beats, emitter(), Slots(4))  # type: ignore[arg-type]
+    return Execution(client, workplace)
 
 
 def delivery(dialect: Dialect, **changes: Any) -> Any:
@@ -118,7 +120,7 @@ def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -
             return await task, transport
         finally:
             transport.go.set()
-            await whole.registry.aclose()
+            await whole.workplace.registry.aclose()
 
     return asyncio.run(go())
 
@@ -158,7 +160,7 @@ def test_tool_that_raises_late_reports_its_start_once() -> None:
         transport = ScriptedTransport(script_for(Dialect.RUST, {"url": "http://127.0.0.1:9/"}, "http"))
         whole = execution(transport, Dialect.RUST, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0")
         await whole.run(delivery(Dialect.RUST))
-        await whole.registry.aclose()
+        await whole.workplace.registry.aclose()
         return transport
 
     transport = asyncio.run(go())

@@ -35,6 +35,7 @@ SERVICES = {
     "slots",
     "identity",
     "patience",
+    "retry_pace",
     "observability",
     "event_loop",
 }
@@ -57,7 +58,17 @@ STAGES = {  # one room each: modules of a room may know each other, rooms may no
     "acknowledge": "settle",
     "dead_letter": "settle",
 }
-UPPER = {"handover": 4, "adoption": 4, "execution": 4, "worker": 5, "cli": 6, "dev": 6, "testing": 6, "__main__": 7}
+UPPER = {
+    "handover": 4,
+    "adoption": 4,
+    "claimed_command": 4,
+    "execution": 4,
+    "worker": 5,
+    "cli": 6,
+    "dev": 6,
+    "testing": 6,
+    "__main__": 7,
+}
 
 
 def level(module: str) -> int:

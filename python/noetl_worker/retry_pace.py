@@ -1,0 +1,42 @@
+"""How often commands are asked for again that the plane cannot give, while it gives others.
+
+A server error of one command looks like one of the whole plane. Who waits as for a plane that is away (0.5 s growing to
+30 s) asks a thousand such commands 60 times a second, for ever; peers.md, F18, wants 5.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from noetl_worker.models import Claimed, ClaimOutcome, RetryLater
+
+__all__ = ["RetryPace"]
+
+RATE_PER_S: Final = 5.0
+FROM_DELIVERY: Final = 4
+"""Earlier tries follow the usual back-off: by the fourth, a plane that has just broken gives nothing to anybody."""
+HEALTHY_S: Final = 1.0
+"""A plane that gave a command so lately is well, and the trouble is this command's own."""
+MAX_WAIT_S: Final = 240.0
+"""Of an hour that the stream keeps a message: a command that is mended on the plane is run within minutes."""
+
+
+class RetryPace:
+    """One for the worker."""
+
+    def __init__(self) -> None:
+        self._given_at = float("-inf")
+        self._last_turn = float("-inf")
+
+    def after(self, claim: ClaimOutcome, num_delivered: int) -> float:
+        """Take note of a claim's outcome; how many seconds its message has to wait at least (mostly 0)."""
+        now = time.monotonic()
+        if isinstance(claim, Claimed):
+            self._given_at = now
+            return 0.0
+        is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self._given_at < HEALTHY_S
+        if not is_its_own or num_delivered < FROM_DELIVERY:
+            return 0.0
+        self._last_turn = min(max(now, self._last_turn) + 1 / RATE_PER_S, now + MAX_WAIT_S)
+        return self._last_turn - now

@@ -1,0 +1,75 @@
+"""Commands that fail by themselves share a few tries a second; a plane that is ill is not taken for one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from noetl_worker import acknowledge, retry_pace
+from noetl_worker.models import Claimed, HeldByOther, NotFound, RetryLater
+from noetl_worker.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
+
+BROKEN = RetryLater("500", is_server_error=True)
+GIVEN = Claimed({})
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    at = [1000.0]
+    monkeypatch.setattr(retry_pace, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    return at
+
+
+def test_commands_that_fail_while_others_are_given_share_five_tries_a_second(now: list[float]) -> None:
+    pace = RetryPace()
+    pace.after(GIVEN, 1)
+    waits = [pace.after(BROKEN, FROM_DELIVERY) for _ in range(1000)]
+    assert waits[0] == pytest.approx(1 / RATE_PER_S)
+    for second in range(199):
+        due = sum(1 for wait_s in waits if second < wait_s <= second + 1)
+        assert due <= RATE_PER_S + 1, f"{due} come again within second {second}"
+    assert max(waits) == pytest.approx(200.0)
+
+
+def test_wait_is_bounded(now: list[float]) -> None:
+    pace = RetryPace()
+    pace.after(GIVEN, 1)
+    assert max(pace.after(BROKEN, FROM_DELIVERY) for _ in range(5000)) == MAX_WAIT_S
+
+
+def test_plane_that_gives_nothing_to_anybody_is_asked_again_as_before(now: list[float]) -> None:
+    pace = RetryPace()
+    pace.after(GIVEN, 1)
+    now[0] += HEALTHY_S
+    assert pace.after(BROKEN, 20) == 0.0
+
+
+@pytest.mark.parametrize("delivery", range(1, FROM_DELIVERY))
+def test_first_tries_follow_the_usual_back_off(delivery: int, now: list[float]) -> None:
+    pace = RetryPace()
+    pace.after(GIVEN, 1)
+    assert pace.after(BROKEN, delivery) == 0.0
+
+
+@pytest.mark.parametrize("claim", [HeldByOther("held", None), NotFound("404"), RetryLater("busy")])
+def test_other_outcomes_have_waits_of_their_own(claim: HeldByOther | NotFound | RetryLater, now: list[float]) -> None:
+    pace = RetryPace()
+    pace.after(GIVEN, 1)
+    assert pace.after(claim, 20) == 0.0
+
+
+def test_pause_between_failures_is_not_saved_up(now: list[float]) -> None:
+    pace = RetryPace()
+    for _ in range(2):
+        pace.after(GIVEN, 1)
+        assert pace.after(BROKEN, FROM_DELIVERY) == pytest.approx(1 / RATE_PER_S)
+        now[0] += 60.0
+
+
+def test_message_waits_for_the_later_of_its_turn_and_its_back_off() -> None:
+    soon = acknowledge.after_claim(BROKEN, 10, max_not_found=6, at_least_s=0.2)
+    late = acknowledge.after_claim(BROKEN, 10, max_not_found=6, at_least_s=200.0)
+    assert soon.delay_s is not None
+    assert 0.2 <= soon.delay_s <= acknowledge.MAX_DELAY_S
+    assert late.delay_s == 200.0
