@@ -7,12 +7,11 @@ what is on disk needs no place among what runs. A set that is late is sent only 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
@@ -26,16 +25,12 @@ from noetl_worker.event_set import EventSet, SetRequest, StoreRequest
 from noetl_worker.models import Upload
 from noetl_worker.observability import metrics
 from noetl_worker.outbox import Outbox
-from noetl_worker.patience import is_passing
+from noetl_worker.patience import Doubt, is_passing
 from noetl_worker.snowflake import Snowflake
 
 __all__ = ["Emitter", "Ownership", "Verdict", "verdict"]
 
 log = structlog.get_logger("noetl_worker.events")
-MAX_DOUBTFUL_TRIES: Final = 6
-DOUBT_S: Final = 30.0
-"""A 500 is a client's mistake as often as a fault (wire.md 3.4): it is a refusal after so many tries and so long. Tries
-alone are over in 3 s, and a plane that restarts turned good results into failures (seen in the simulator)."""
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
@@ -96,24 +91,12 @@ class _Course:
     confirmed_at: float
     """Monotonic time at which the command was known to be ours."""
     tries: int = 0
-    doubtful: int = 0
-    doubted_at: float = math.inf
-    """Monotonic time of the first doubtful answer."""
+    doubt: Doubt = field(default_factory=Doubt)
 
     def count(self, how: Verdict) -> None:
         self.tries += 1
         if how in (Verdict.DOUBTFUL, Verdict.NEW_ID):
-            self.doubtful += 1
-            self.doubted_at = min(self.doubted_at, time.monotonic())
-
-    def settle(self) -> None:
-        """A request was accepted: what was doubtful says nothing about the next one."""
-        self.doubtful, self.doubted_at = 0, math.inf
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether what was doubtful counts as a refusal by now."""
-        return self.doubtful >= MAX_DOUBTFUL_TRIES and time.monotonic() - self.doubted_at >= DOUBT_S
+            self.doubt.add()
 
 
 class Emitter:
@@ -151,7 +134,7 @@ class Emitter:
                 while event_set.is_open:
                     with metrics.event_emit(event_set.next.last_event):
                         await self._send(plane, event_set, ownership, course, lambda: waiting.enter_context(outside()))
-                    course.settle()
+                    course.doubt.settle()
                     self._arm(event_set)
                     self.outbox.accepted(event_set)
         except asyncio.CancelledError:
@@ -201,7 +184,7 @@ class Emitter:
                 event_set.accepted(json_body(answer))
                 return
             course.count(how)
-            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.is_hopeless)
+            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.doubt.is_refusal)
             if answer is not None and is_refused:
                 refused = refusal(f"{request.last_event} after {course.tries} tries", answer)
                 if event_set.store is None:

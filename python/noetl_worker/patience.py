@@ -12,16 +12,39 @@ import structlog
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 
-__all__ = ["is_passing", "until_it_passes"]
+__all__ = ["Doubt", "is_passing", "until_it_passes"]
 
 T = TypeVar("T")
 PASSING_STATUS: Final = frozenset({401, 403, 408, 425, 429, 502, 503, 504})
 MAX_DELAY_S: Final = 10.0
 DOUBTFUL_TRIES: Final = 6
 DOUBT_S: Final = 30.0
-"""A 500 may be our mistake as well as a fault (wire.md 3.4): bounded in tries and time, where a passing trouble is not.
-Tries alone are over in 3 s, and a restarting plane would cost the result."""
 log = structlog.get_logger("noetl_worker.patience")
+
+
+class Doubt:
+    """Answers that may be our mistake as well as a fault (a 500, wire.md 3.4): bounded, where a passing trouble is not.
+
+    In tries and in time: tries alone are over in 3 s, and a plane that restarts turned good results into failures (seen
+    in the simulator).
+    """
+
+    def __init__(self) -> None:
+        self.settle()
+
+    def settle(self) -> None:
+        """What was doubtful says nothing about the next request."""
+        self._tries = 0
+        self._since = float("inf")
+
+    def add(self) -> None:
+        self._tries += 1
+        self._since = min(self._since, time.monotonic())
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether what was doubtful counts as a refusal by now."""
+        return self._tries >= DOUBTFUL_TRIES and time.monotonic() - self._since >= DOUBT_S
 
 
 def is_passing(error: ControlPlaneError) -> bool:
@@ -39,15 +62,16 @@ async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tr
     Raises:
         ControlPlaneError: a trouble that does not pass, or the last one.
     """
-    tries, since = 0, time.monotonic()
+    tries, doubt = 0, Doubt()
     while True:
         try:
             return await call()
         except ControlPlaneError as error:
             tries += 1
-            is_early = tries < DOUBTFUL_TRIES or time.monotonic() - since < DOUBT_S
-            doubtful = isinstance(error, ServerRefused) and error.status >= 500 and is_early
-            if not (is_passing(error) or doubtful) or tries == max_tries:
+            is_doubtful = isinstance(error, ServerRefused) and error.status >= 500
+            if is_doubtful:
+                doubt.add()
+            if not (is_passing(error) or (is_doubtful and not doubt.is_refusal)) or tries == max_tries:
                 raise
             log.warning("not_yet", what=what, tries=tries, error=str(error))
             await asyncio.sleep(min(MAX_DELAY_S, 0.1 * 2.0 ** min(tries, 10)) * random.uniform(0.1, 1.0))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from noetl_worker import emitter as emitter_module
+from noetl_worker import patience
 from noetl_worker.control_plane import gate
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.transport import Response
@@ -242,7 +243,7 @@ PAGES = (
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response) -> None:
     """A proxy in front of a plane that is being replaced; also as a 200."""
-    left = [page] * (emitter_module.MAX_DOUBTFUL_TRIES + 2)
+    left = [page] * (patience.DOUBTFUL_TRIES + 2)
     transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
@@ -262,7 +263,7 @@ def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
 
 def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now, tries = [0.0], []
-    monkeypatch.setattr(emitter_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def script(*_: Any) -> Response:
         tries.append(now[0])
@@ -271,29 +272,37 @@ def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: 
 
     with pytest.raises(ServerRefused):
         tell(OK, script)
-    assert len(tries) > emitter_module.MAX_DOUBTFUL_TRIES
-    assert tries[-1] - tries[0] == pytest.approx(emitter_module.DOUBT_S, abs=2.0)
+    assert len(tries) > patience.DOUBTFUL_TRIES
+    assert tries[-1] - tries[0] == pytest.approx(patience.DOUBT_S, abs=2.0)
 
     now[0], tries[:] = 0.0, []
-    monkeypatch.setattr(emitter_module, "DOUBT_S", 0.0)
+    monkeypatch.setattr(patience, "DOUBT_S", 0.0)
     with pytest.raises(ServerRefused):
         tell(OK, script)
-    assert len(tries) == emitter_module.MAX_DOUBTFUL_TRIES
+    assert len(tries) == patience.DOUBTFUL_TRIES
 
 
 def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instead() -> None:
-    left = [answer(500, {"detail": "internal"})] * (emitter_module.MAX_DOUBTFUL_TRIES + 2)
+    left = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 2)
     transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
 def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plane says that it is busy: that it was broken before is no refusal of the set."""
-    now = iter([0.0] * 20 + [100.0] * 100)
-    monkeypatch.setattr(emitter_module, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    doubtful = [answer(500, {"detail": "internal"})] * emitter_module.MAX_DOUBTFUL_TRIES
+    now = [0.0]
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    doubtful = [answer(500, {"detail": "internal"})] * patience.DOUBTFUL_TRIES
     left = [answer(503, {})] * 20 + doubtful
-    transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
+
+    def script(*request: Any) -> Response:
+        if not left:
+            return accept(*request)
+        said = left.pop()
+        now[0] += 0.0 if said.status == 500 else patience.DOUBT_S  # the doubt is old enough by the first 503
+        return said
+
+    transport = tell(OK, script)
     assert left == []
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import emitter as emitter_module
-from noetl_worker import results
+from noetl_worker import patience, results
 from noetl_worker.adoption import Adoption
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.dialects import event_form
@@ -201,7 +200,7 @@ def test_result_that_the_store_refuses_is_told_as_a_preview_that_says_so(refusal
 
 def test_broken_store_is_asked_for_so_long_and_then_it_is_a_preview(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(emitter_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
     inner = store_then_accept(*[answer(500, {"detail": "store"})] * 100)
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -210,7 +209,7 @@ def test_broken_store_is_asked_for_so_long_and_then_it_is_a_preview(monkeypatch:
 
     transport = tell(script)
     tries = [method for method, *_ in transport.sent].count("PUT")
-    assert tries == pytest.approx(emitter_module.DOUBT_S / 2, abs=2)
+    assert tries == pytest.approx(patience.DOUBT_S / 2, abs=2)
     assert "500" in call_done(transport)["payload"]["result"]["context"]["_error"]
 
 
