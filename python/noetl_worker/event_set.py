@@ -139,13 +139,18 @@ class EventSet:
             self.requests,
             {json_text.dumps({"ref": upload.mark}): reference, json_text.dumps(upload.mark): reference["ref"]},
         )
-        self.store = None
+        self._let_go()
 
     def not_stored(self, reason: str) -> None:
         """The store refuses the result for good: the preview is better than nothing."""
         if self.store is not None:
             self.requests = self.store.otherwise
             _fill(self.requests, {json_text.dumps(self.store.upload.mark): reason})
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self.store is not None:
+            self.store.upload.data = b""  # the report that it came with lives for as long as the set
             self.store = None
 
     @property

@@ -352,13 +352,13 @@ class Outcome:
 # ── what the plane is told ──────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upload:
     """A result over the event budget, for the result store (wire.md 3.9)."""
 
     name: str
     data: bytes
-    """Compact JSON, redacted."""
+    """Compact JSON, redacted. Let go of once the store has answered: the events may still wait for hours."""
     source_step: str
     preview: JsonValue
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -222,10 +222,9 @@ def results_of() -> Any:
     return asyncio.run(results.report(command(), ToolResult.success(ROWS), CaseDecision(), FitRules()))
 
 
-def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
+def made_set(report: Any) -> EventSet:
     at, _ = plane(lambda *_: answer(200, {}))
     told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), emitter(), hold_s=5.0)
-    report = results_of()
     kept: list[EventSet] = []
 
     async def deliver(plane: Any, event_set: EventSet, *rest: Any) -> None:
@@ -233,9 +232,28 @@ def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
 
     told._emitter.deliver = deliver  # type: ignore[method-assign]
     asyncio.run(told.finish(report, Ours()))
-    again = EventSet.unpacked(kept[0].packed())
+    return kept[0]
+
+
+def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
+    report = results_of()
+    made = made_set(report)
+    again = EventSet.unpacked(made.packed())
     assert again.store is not None
     assert json.loads(again.store.upload.data) == json.loads(report.upload.data)
-    assert again.packed() == kept[0].packed()
+    assert again.packed() == made.packed()
     assert not again.requests[0].was_tried, "the events were not on their way"
     assert again.server_url == URL
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_result_is_let_go_when_the_store_has_answered(is_stored: bool) -> None:
+    """The events may still wait for hours, and the report with them."""
+    report = results_of()
+    made = made_set(report)
+    if is_stored:
+        made.accepted(STORED)
+    else:
+        made.not_stored("refused")
+    assert report.upload.data == b""
+    assert made.requests
