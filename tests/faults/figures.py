@@ -86,8 +86,8 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "F18": (
         "1,000 commands whose claim always fails",
-        "others are served at once; at most 5 attempts a second and worker when the plane is busy, and over all commands "
-        "that fail by themselves once each has been tried three times",
+        "others are served at once; at most 5 attempts a second and worker when the plane is busy, and over all "
+        "commands that fail by themselves once each has been tried three times",
     ),
     "F19": (
         "tools that do not end: sleep 1000, a loop in C, a deadlocked thread",
