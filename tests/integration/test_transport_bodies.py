@@ -32,14 +32,23 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 def against(handler: Handler, transport: str, use: Callable[[Transport, str], Awaitable[None]]) -> None:
+    answering: set[asyncio.Task[None] | None] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError):  # the other side has seen enough: that is often the test
+            await handler(reader, writer)
+        writer.close()
+
     async def go() -> None:
-        async with await asyncio.start_server(handler, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
             try:
                 await use(wire, url)
             finally:
                 await wire.close()
+            await asyncio.wait([task for task in answering if task is not None], timeout=5)  # it hears of the end
 
     run(go())
 
@@ -48,14 +57,12 @@ def chunks(count: int, size: int, sent: list[int]) -> Handler:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        with contextlib.suppress(ConnectionError):  # the other side has seen enough: that is the test
-            for _ in range(count):
-                writer.write(b"%x\r\n" % size + b"x" * size + b"\r\n")
-                await writer.drain()
-                sent[0] += size
-            writer.write(b"0\r\n\r\n")
+        for _ in range(count):
+            writer.write(b"%x\r\n" % size + b"x" * size + b"\r\n")
             await writer.drain()
-        writer.close()
+            sent[0] += size
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
 
     return answer
 
@@ -94,10 +101,8 @@ def test_declared_length_over_the_limit_is_refused_before_it_is_read(transport: 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 500_000)
-        with contextlib.suppress(ConnectionError):
-            await writer.drain()
-            await reader.read()
-        writer.close()
+        await writer.drain()
+        await reader.read()
 
     async def use(wire: Transport, url: str) -> None:
         with pytest.raises(MaybeProcessed, match="larger than"):
@@ -123,7 +128,6 @@ def store(received: list[tuple[bytes, Any, int]]) -> Handler:
         body = json.dumps({**STORED, "bytes": length}).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()
-        writer.close()
 
     return answer
 

@@ -31,6 +31,10 @@ EXPIRES_S: Final = 30.0
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 2
 _MAX_BACKOFF_S: Final = 5.0
+_FRESH_S: Final = 10.0
+_FRESH_BACKOFF_S: Final = 0.5
+"""A server that has just come back says "no responders" until it has read its streams: a second, or several under load.
+What has grown to seconds meanwhile would be slept through after that."""
 _MAX_BATCH: Final = 256
 log = structlog.get_logger("noetl_worker.jetstream")
 
@@ -105,9 +109,10 @@ class Puller:
         self._wall_offset_s = time.time() - time.monotonic()
         self._broken: str | None = None
         self._backoff_s = 0.0
+        self._reconnected_at = float("-inf")
         self._paused = False
         self.last_progress = time.monotonic()
-        connection.on_reconnected.append(self._reset)
+        connection.on_reconnected.append(self._start_afresh)
 
     def wake(self) -> None:
         """A slot became free: look whether to pull."""
@@ -206,6 +211,11 @@ class Puller:
             log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
             self._reset()
 
+    def _start_afresh(self) -> None:
+        self._reconnected_at = time.monotonic()
+        self._backoff_s = 0.0
+        self._reset()
+
     def _reset(self) -> None:
         self._pulls.clear()
         self._heard = time.monotonic()
@@ -244,7 +254,8 @@ class Puller:
 
     async def _mend(self) -> None:
         """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
-        self._backoff_s = min(_MAX_BACKOFF_S, max(0.1, self._backoff_s * 2))
+        is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
+        self._backoff_s = min(_FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S, max(0.1, self._backoff_s * 2))
         await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
         if self._broken == CHECK_DURABLE and self._connection.is_connected:
             try:
