@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -210,7 +211,7 @@ class Dispatch:
             credential=self._credentials.credential,
             run_tool=self._run_tool,
             report_progress=self._report_progress,
-            waiting=self._slots.waiting,
+            waiting=partial(self._slots.waiting, command.kind),
             keep_secret=self._credentials.keep_secret,
             undefined_is_error=self._limits.undefined_is_error,
         )

@@ -93,18 +93,30 @@ class Slots:
         self.on_free()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, the command's slot is free. Bounded: with WAITING_PER_SLOT waiting for each slot it is not."""
+    def waiting(self, kind: str | None = None) -> Iterator[None]:
+        """Inside, the command holds nothing: not its slots and, of `kind`, not its place among those that may run.
+
+        Afterwards it has all of it back at once, above the limits if need be: a command that has begun must be able
+        to end. Bounded: with WAITING_PER_SLOT waiting for each slot, another one keeps what it has.
+
+        Args:
+            kind: the kind within which the command runs; None for one outside of its kind, with a single slot.
+        """
         if self._waiting >= self.size * WAITING_PER_SLOT:
             yield
             return
+        cost = 1 if kind is None else self._costs.get(kind, 1)
         self._waiting += 1
-        self._release(1)
+        if kind is not None:
+            self._running[kind] -= 1
+        self._release(cost)
         try:
             yield
         finally:
             self._waiting -= 1
-            self._used += 1
+            self._used += cost
+            if kind is not None:
+                self._running[kind] += 1
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:

@@ -198,3 +198,34 @@ def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
     forms = [sequenced(tasks, Limits(3, 3, 0), kind)[1].data for kind in ("task_sequence", "pipeline")]
     assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2
+
+
+@pytest.mark.parametrize(
+    "slots", [Slots(2, costs={"parent": 2}), Slots(2, limits={"parent": 1})], ids=["cost", "limit"]
+)
+def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slots: Slots) -> None:
+    seen: list[str] = []
+
+    class ParentTool(WaitTool):
+        kind = "parent"
+
+        async def run(self, config: WaitConfig, context: ToolContext) -> ToolResult:
+            with context.waiting():
+                slots.take()
+                async with slots.kind("parent"):  # a child of the same kind
+                    seen.append("child")
+                slots.give_back()
+            return ToolResult.success()
+
+    async def go() -> None:
+        at, _ = plane(lambda *_: answer(200, {}))
+        one = command(Dialect.PYTHON, kind="parent", config={"seconds": 0})
+        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+        dispatch = Dispatch(Registry([ParentTool()], plugins=False), one, at, worker_id="w", limits=limits, slots=slots)
+        slots.take()
+        async with slots.kind("parent"):
+            await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)
+        slots.give_back()
+
+    asyncio.run(go())
+    assert (seen, slots.used) == (["child"], 0)

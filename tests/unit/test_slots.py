@@ -155,6 +155,44 @@ def test_command_that_waits_for_others_holds_no_slot() -> None:
     assert slots.window() == 0
 
 
+def test_command_that_waits_gives_back_the_whole_cost_of_its_kind() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(2, costs={"playbook": 2}))
+        await commands.start("parent", "playbook")
+        assert commands.slots.window() == 0
+        with commands.slots.waiting("playbook"):
+            assert (commands.slots.used, commands.slots.window()) == (0, 2)
+            await commands.start("child", "playbook")
+            assert commands.running == ["parent", "child"]
+            await commands.end("child")
+        assert (commands.slots.used, commands.slots.window()) == (2, 0)
+        await commands.end("parent")
+        assert (commands.slots.used, commands.slots.window()) == (0, 2)
+
+    run(body)
+
+
+def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> None:
+    async def body() -> None:
+        commands = Commands(Slots(3, limits={"playbook": 1}))
+        await commands.start("parent", "playbook")
+        await commands.start("child", "playbook")
+        assert commands.running == ["parent"]
+        with commands.slots.waiting("playbook"):
+            await settle()
+            assert commands.running == ["parent", "child"]
+        await commands.start("late", "playbook")
+        assert commands.running == ["parent", "child"], "the parent that goes on counts again"
+        await commands.end("child")
+        assert commands.running == ["parent"]
+        await commands.end("parent")
+        assert commands.running == ["late"]
+        await commands.end("late")
+        assert (commands.slots.used, commands.slots.window()) == (0, 3)
+
+    run(body)
+
+
 def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() -> None:
     slots = Slots(8)
     slots.ceiling = lambda: 0
