@@ -7,6 +7,7 @@ import base64
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.postgres_errors import statement_failure
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
@@ -194,6 +196,20 @@ def test_place_holders_of_two_kinds_are_refused(query: Any) -> None:
 def test_place_holders_that_are_not_understood_say_what_to_write(query: Any, text: str, message: str) -> None:
     with pytest.raises(ToolError, match=message):
         query(text, params=[1])
+
+
+def test_too_few_values_are_the_playbooks_error_and_no_lost_connection(query: Any) -> None:
+    with pytest.raises(ToolError, match=r"SQLSTATE 08P01.* give one value in 'params' for each place holder") as caught:
+        query("select $1::int, $2::int", params=[1])
+    assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("db_syntax", False, "08P01")
+
+
+def test_protocol_violation_that_ends_the_session_is_a_lost_connection() -> None:
+    said = {"message_primary": "invalid frontend message type 0", "severity_nonlocalized": "FATAL"}
+    others = ("statement_position", "message_detail", "message_hint", "context")
+    error = SimpleNamespace(sqlstate="08P01", diag=SimpleNamespace(**said, **dict.fromkeys(others)))
+    told = statement_failure(error, "select 1")
+    assert (told.kind, told.retryable) == ("connection", True)
 
 
 def test_one_schema_is_taken_and_a_list_of_them_refused(query: Any) -> None:

@@ -25,6 +25,8 @@ _KINDS: Final = (
     ("42", "db_syntax", False),
 )
 """SQLSTATE prefix -> (kind, whether the same statement may succeed later)."""
+_PROTOCOL: Final = "08P01"
+_WRONG_NUMBER: Final = "bind message supplies"
 _REFUSED: Final = (
     "authentication failed",
     "no password supplied",
@@ -65,10 +67,19 @@ def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
     parts = [f"{which}{error.diag.message_primary} (SQLSTATE {state}){place}"]
     details = (("DETAIL", error.diag.message_detail), ("HINT", error.diag.message_hint), ("WHERE", error.diag.context))
     parts += [f"{name}: {said}" for name, said in details if said]
-    kind, retryable = next(
-        ((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False)
-    )
+    if state == _PROTOCOL and _WRONG_NUMBER in str(error.diag.message_primary):
+        parts.append("give one value in 'params' for each place holder $1, $2")
+    kind, retryable = _kind_of(state, error.diag.severity_nonlocalized)
     return ToolError(f"{sql.preview(text)}: {' | '.join(parts)}", kind=kind, retryable=retryable, code=state)
+
+
+def _kind_of(state: str, severity: str | None) -> tuple[str, bool]:
+    """(kind, whether the same statement may succeed later) of a SQLSTATE."""
+    if state == _PROTOCOL and severity == "ERROR":
+        # Where client and server misunderstand each other the server ends the session (FATAL). A mere ERROR with the
+        # connection intact is about what was sent, two values for three place holders say: a retry changes nothing.
+        return "db_syntax", False
+    return next(((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False))
 
 
 def _remedy(said: str) -> str:
