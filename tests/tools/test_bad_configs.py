@@ -184,7 +184,11 @@ def test_task_sequence(config: Any, message: str) -> None:
             ["task 'a': rule 0: 'attemps' is ignored; did you mean 'attempts'?"],
         ),
         ([{"else": {"then": {"dely": 3}}}], ["task 'a': rule 0: 'dely' is ignored; did you mean 'delay'?"]),
-        ({"mode": "exclusive", "before": None, "rules": [{"when": True, "then": None, "name": "n"}]}, []),
+        ({"before": None, "rules": [{"when": True, "then": None, "name": "n"}]}, []),
+        (
+            {"mode": "exclusive", "before": [1], "after": [1], "rules": []},
+            [f"task 'a': policy: '{word}' is ignored" for word in ("mode", "before", "after")],
+        ),
     ],
 )
 def test_unknown_words_of_a_policy_are_reported_and_refused_where_strict(policy: Any, warnings: list[str]) -> None:
