@@ -357,5 +357,5 @@ def test_pages_together_are_bounded(server: ToolServer) -> None:
 
 
 def test_field_that_no_request_has_is_refused_in_next_call(server: ToolServer) -> None:
-    with pytest.raises(ConfigurationError, match="next_call: unknown field 'query'; known: url, params, headers"):
+    with pytest.raises(ConfigurationError, match="next_call: unknown key 'query'; known: body, data, endpoint, form"):
         get(server, "/pages", {"on_success": {**BY_PAGE, "next_call": {"query": {}}}})

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Final, Literal
 import httpx
 
 from noetl_worker.models import ToolResult
+from noetl_worker.tools import http_retry
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.http_auth import Authorizer
+from noetl_worker.tools.http_auth import Authorizer, check_auth
 from noetl_worker.tools.http_call import Call
-from noetl_worker.tools.http_client import ClientOptions, Clients
+from noetl_worker.tools.http_client import ClientOptions, Clients, check_options
+from noetl_worker.tools.http_request import check_request
 from noetl_worker.tools.http_tokens import Tokens
 
 __all__ = ["HttpConfig", "HttpTool"]
@@ -97,6 +99,10 @@ class HttpConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name!r} must be above 0 seconds, not {value:g}")
+        check_request(self)
+        check_options(self.options())
+        check_auth(self.auth)
+        http_retry.parse(self.retry)
 
     def options(self) -> ClientOptions:
         """What the connection is made with."""

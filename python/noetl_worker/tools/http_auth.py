@@ -6,14 +6,14 @@ import base64
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from noetl_worker.errors import ConfigurationError, CredentialError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http_tokens import CLOUD_PLATFORM, Tokens
 
-__all__ = ["Authorization", "Authorizer"]
+__all__ = ["Authorization", "Authorizer", "check_auth"]
 
 _ALIAS_KEYS: Final = ("credential", "key", "alias")
 _RESERVED: Final = frozenset(
@@ -56,11 +56,10 @@ class Authorizer:
             CredentialError: the alias is not known, or the credential lacks what its type needs.
             ConfigurationError: a type that cannot be sent with a request.
         """
+        check_auth(auth)
         if auth is None:
             return Authorization()
-        if isinstance(auth, Mapping) and auth and _RESERVED.isdisjoint(auth):
-            if not all(isinstance(one, Mapping) for one in auth.values()):
-                raise ConfigurationError(f"http: auth needs 'type'; supported: {_SUPPORTED}")
+        if _is_several(auth):
             parts = [await self.authorize(one, context) for one in auth.values()]
             return Authorization(
                 {name: value for part in parts for name, value in part.headers.items()},
@@ -68,13 +67,8 @@ class Authorizer:
                 next((part.fetched for part in parts if part.fetched), None),
             )
         values = await self._values(auth, context)
-        kind = _kind(values)
-        make = _MAKERS.get(kind)
-        if make is None:
-            raise ConfigurationError(
-                f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}"
-            )
-        made = await make(self, values)
+        kind = _supported(values)
+        made = await _MAKERS[kind](self, values)
         for value in (*made.headers.values(), *made.params.values()):
             _one_line(value, kind)
             scheme, _, rest = value.partition(" ")
@@ -100,10 +94,7 @@ class Authorizer:
             return await self._from_secret_manager(own, context)
         if source == "secret":
             return {**own, "token": _worker_secret(str(own.get("key") or own.get("secret_name")), context)}
-        if source not in (None, "credential", "inline"):
-            raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
-        names_one = source == "credential" or "credential" in own
-        alias = next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_one else None
+        alias = _alias(own)
         if alias is None:
             return own
         found = dict(await context.credential(str(alias)))
@@ -112,15 +103,56 @@ class Authorizer:
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
         """{"key": "projects/...", "oauth_credential": alias}: the secret's text as the token."""
-        alias, name = own.get("oauth_credential"), own.get("key") or own.get("secret_name")
-        if not isinstance(name, str):
-            raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
+        alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
         google = dict(await context.credential(str(alias))) if alias else {}
         access = await self.tokens.google(google)
         context.keep_secret(access)
         secret = await self.tokens.google_secret(name, access)
         context.keep_secret(secret)
         return {"type": own.get("type") or "bearer", "header": own.get("header"), "token": secret}
+
+
+def check_auth(auth: str | Mapping[str, Any] | None) -> None:
+    """What can be told of `auth` without asking for its credential; for a config model's `__post_init__`.
+
+    Raises:
+        ConfigurationError: it is of a form, a source or a type that no request can be authorised with.
+    """
+    if not isinstance(auth, Mapping):
+        return
+    if _is_several(auth):
+        if not all(isinstance(one, Mapping) for one in auth.values()):
+            raise ConfigurationError(f"http: auth needs 'type'; supported: {_SUPPORTED}")
+        for one in auth.values():
+            check_auth(one)
+        return
+    own = {name: value for name, value in auth.items() if value is not None}
+    source, is_kept = own.get("source"), own.get("provider") == "secret_manager"
+    if is_kept and not isinstance(own.get("key") or own.get("secret_name"), str):
+        raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
+    if not is_kept and source not in (None, "credential", "secret", "inline"):
+        raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
+    is_whole = not is_kept and source != "secret" and _alias(own) is None
+    if is_whole or "type" in own:
+        _supported(own)
+
+
+def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it maps any names to objects, all of which apply."""
+    return isinstance(auth, Mapping) and bool(auth) and _RESERVED.isdisjoint(auth)
+
+
+def _alias(own: Mapping[str, Any]) -> Any:
+    """The credential that an object names; None: it has the values itself."""
+    names_one = own.get("source") == "credential" or "credential" in own
+    return next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_one else None
+
+
+def _supported(values: Mapping[str, JsonValue]) -> str:
+    kind = _kind(values)
+    if kind not in _MAKERS:
+        raise ConfigurationError(f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}")
+    return kind
 
 
 def _worker_secret(name: str, context: ToolContext) -> str:

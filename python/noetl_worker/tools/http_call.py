@@ -156,11 +156,8 @@ class Call:
                 changes["params"] = {**config.params, **_object(value)}
             elif name == "headers":
                 self._headers = {**self._headers, **_object(value)}
-            elif name in _NEXT_FIELDS:
-                changes[name] = value
             else:
-                known = ", ".join(("url", "params", "headers", *_NEXT_FIELDS))
-                raise ConfigurationError(f"http: retry: next_call: unknown field {name!r}; known: {known}")
+                changes[name] = value
         if "url" in changes and "params" not in changes:
             # differs-from-upstream: a `next` link is complete, the first page's parameters would undo it
             changes["params"] = {}

@@ -19,7 +19,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError
 
-__all__ = ["ClientOptions", "Clients", "send", "shown", "without_user"]
+__all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
 
 MAX_REDIRECTS: Final = 10
 _MAX_IDLE_CLIENTS: Final = 16
@@ -81,6 +81,21 @@ class Clients:
             await client.aclose()
 
 
+def check_options(options: ClientOptions) -> None:
+    """What can be told without reading a file. Raises ConfigurationError."""
+    if options.client_key is not None and options.client_cert is None:
+        raise ConfigurationError("http: 'client_key' is the key of a 'client_cert'; give that too")
+    if options.proxy is not None:
+        try:
+            httpx.Proxy(options.proxy)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise _bad_proxy(options.proxy, error) from error
+
+
+def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"http: 'proxy' {_without_password(proxy)!r} cannot be used: {error}")
+
+
 def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
     own = options.ca_file or options.client_cert or not options.verify
     verify = _tls_context(options) if own else _public_tls_context()
@@ -95,9 +110,7 @@ def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | No
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
     except (ValueError, httpx.InvalidURL) as error:
-        raise ConfigurationError(
-            f"http: 'proxy' {_without_password(options.proxy)!r} cannot be used: {error}"
-        ) from error
+        raise _bad_proxy(options.proxy, error) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -123,7 +136,12 @@ def _tls_context(options: ClientOptions) -> ssl.SSLContext:
 
 
 def _without_password(address: str | None) -> str:
-    return shown(httpx.URL(address)) if address and "@" in address else str(address)
+    if not address or "@" not in address:
+        return str(address)
+    try:
+        return shown(httpx.URL(address))
+    except httpx.InvalidURL:
+        return f"...@{address.rpartition('@')[2]}"
 
 
 def shown(url: httpx.URL) -> str:

@@ -20,7 +20,7 @@ from noetl_worker.tools.http_client import shown
 if TYPE_CHECKING:
     from noetl_worker.tools.http import HttpConfig
 
-__all__ = ["METHODS", "build", "method_of"]
+__all__ = ["METHODS", "build", "check_address", "check_request", "method_of"]
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -33,6 +33,40 @@ def method_of(text: str) -> str:
     if method not in METHODS:
         raise ConfigurationError(f"http: method {text!r} is none of {', '.join(METHODS)}")
     return method
+
+
+def check_address(url: str) -> httpx.URL:
+    """The address of a request. Raises ConfigurationError."""
+    try:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError("an address starts with http:// or https:// and a host")
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise _not_built(url, error) from error
+    return address
+
+
+def check_request(config: HttpConfig) -> None:
+    """What can be told before headers are rendered and files are opened: address, method, and the body's form.
+
+    Raises:
+        ConfigurationError: no request can be built.
+    """
+    check_address(config.url)
+    method_of(config.method)
+    for name, parts in (config.files or {}).items():
+        for one in parts if isinstance(parts, list) else [parts]:
+            part = _checked_part(name, one)
+            if "content_b64" in part:
+                _decoded(f"files.{name}.content_b64", part["content_b64"])
+    if config.body_b64 is not None:
+        _decoded("body_b64", config.body_b64)
+    if _is_split(config.data) and not isinstance(config.data.get("query") or {}, Mapping):
+        raise ConfigurationError(f"http: 'data.query' must be an object, not {type(config.data['query']).__name__}")
+
+
+def _not_built(url: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"http: the request to {_safe(url)!r} cannot be built: {error}")
 
 
 def build(
@@ -61,16 +95,14 @@ def build(
         texts["Content-Type"] = "application/json"
     timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout)
     try:
-        url = httpx.URL(config.url)
+        url = check_address(config.url)
         given = {**query, **config.params, **authorization.params}
         params = {name: _as_param(value) for name, value in given.items() if value is not None}
         if params:
             url = url.copy_with(params=url.params.merge(params))
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("an address starts with http:// or https:// and a host")
         return client.build_request(method, url, headers=texts, timeout=timeout, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
-        raise ConfigurationError(f"http: the request to {_safe(config.url)!r} cannot be built: {error}") from error
+        raise _not_built(config.url, error) from error
 
 
 def _safe(address: str) -> str:
@@ -100,14 +132,16 @@ def _routed(
         if value is not None:
             return {}, _content(value, content_type)
     data = config.data
-    if isinstance(data, Mapping) and data and set(data) <= {"query", "body"}:
+    if _is_split(data):
         query, body = data.get("query"), data.get("body")
-        if query is not None and not isinstance(query, Mapping):
-            raise ConfigurationError(f"http: 'data.query' must be an object, not {type(query).__name__}")
         return dict(query or {}), {} if body is None else _content(body, content_type)
     if isinstance(data, Mapping) and method in _BODILESS:
         return data, {}
     return {}, {} if data is None else _content(data, content_type)
+
+
+def _is_split(data: Any) -> bool:
+    return isinstance(data, Mapping) and bool(data) and set(data) <= {"query", "body"}
 
 
 def _content(value: JsonValue, content_type: str) -> dict[str, Any]:
@@ -135,11 +169,8 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitSta
 
 
 def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
-    """(file name, content, content type) of one file; a text is the path of a file on the worker."""
-    if isinstance(part, str):
-        part = {"path": part}
-    if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
-        raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+    """(file name, content, content type) of one file."""
+    part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)
     if "path" in part:
@@ -157,6 +188,15 @@ def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
         content = _as_text(part["content"]).encode()
     kind = part.get("content_type")
     return (file_name, content) if kind is None else (file_name, content, str(kind))
+
+
+def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
+    """One file as an object; a text is the path of a file on the worker."""
+    if isinstance(part, str):
+        part = {"path": part}
+    if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
+        raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+    return part
 
 
 def _decoded(field: str, text: Any) -> bytes:

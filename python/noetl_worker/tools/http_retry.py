@@ -26,6 +26,9 @@ _WAIT_KEYS: Final = frozenset(
 )
 _RULE_KEYS: Final = _WAIT_KEYS | {"when", "retry_when", "stop_when", "retry_on", "retry_on_status", "statuses"}
 _PAGE_KEYS: Final = _WAIT_KEYS | {"while", "when", "next_call", "collect", "max_iterations"}
+_NEXT_KEYS: Final = frozenset(
+    {"url", "endpoint", "params", "headers", "method", "json", "form", "body", "payload", "data"}
+)
 _KINDS: Final = frozenset(
     {"timeout", "connection", "rate_limit", "server_error", "client_error", "auth", "not_found", "parse", "error"}
 )
@@ -191,6 +194,7 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
     next_call = _object(value.get("next_call"), f"{where}.next_call")
     if not next_call:
         raise ConfigurationError(f"http: {where}.next_call is empty: the same page would be asked for again")
+    _known(next_call, f"{where}.next_call", _NEXT_KEYS)
     limit = value.get("max_iterations", value.get("max_attempts", value.get("attempts", _DEFAULT_PAGES)))
     path = collect.get("path")
     return Pages(
