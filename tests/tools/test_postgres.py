@@ -426,7 +426,9 @@ def test_config_does_not_show_its_secrets() -> None:
 
 def test_unknown_field_is_named_with_the_nearest() -> None:
     registry = Registry(plugins=False)
-    prepared = registry.prepare("postgres", {"query": "select 1", "shema": "a"}, tool_context(registry=registry))
+    prepared = registry.prepare(
+        "postgres", {"query": "select 1", "host": "h", "shema": "a"}, tool_context(registry=registry)
+    )
     assert prepared.warnings == ("postgres: unknown field 'shema' is ignored; did you mean 'schema'?",)
 
 
@@ -437,7 +439,7 @@ def test_unknown_field_is_named_with_the_nearest() -> None:
         ({"host": "nowhere.invalid"}, "connection", True, "cannot connect: "),
         ({"database": "absent"}, "not_found", False, 'database "absent" does not exist'),
         ({"user": "nobody_here"}, "auth", False, 'role "nobody_here" does not exist'),
-        ({"sslmode": "maybe"}, "configuration", False, 'invalid sslmode value: "maybe"'),
+        ({"sslmode": "maybe"}, "configuration", False, "'sslmode' is 'maybe': give one of disable, allow, prefer, req"),
     ],
 )
 def test_no_connection_says_why(address: str, change: Any, kind: str, retryable: bool, message: str) -> None:

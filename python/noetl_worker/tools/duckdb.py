@@ -17,8 +17,8 @@ from noetl_worker.tools import sql, sql_split
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb_files import placement, turn
-from noetl_worker.tools.duckdb_secrets import secrets_of
-from noetl_worker.tools.duckdb_session import Opening, Threads, Work
+from noetl_worker.tools.duckdb_secrets import check_secrets, secrets_of
+from noetl_worker.tools.duckdb_session import Opening, Threads, Work, extension_of
 
 __all__ = ["DuckdbConfig", "DuckdbTool", "run_script", "statement_failure"]
 
@@ -83,6 +83,9 @@ class DuckdbConfig:
         for name, value in (("max_rows", self.max_rows), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{name!r} is {value}: give 1 or more")
+        check_secrets("duckdb", self.auth)
+        for wanted in self.extensions:
+            extension_of("duckdb", wanted)
 
 
 class DuckdbTool:

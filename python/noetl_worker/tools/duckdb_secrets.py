@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.postgres_address import credential_data
+from noetl_worker.tools.postgres_address import credential_data, written_data
 
-__all__ = ["DuckdbSecret", "quoted", "secrets_of"]
+__all__ = ["DuckdbSecret", "check_secrets", "quoted", "secrets_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,19 @@ _MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fi
 """An object with one of these as text is one credential; otherwise it maps names to credentials (tools.md 4.5)."""
 
 
+def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
+    """What can be told of `auth` without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ConfigurationError, ValueError: as `secrets_of`, and for several credentials under one name.
+    """
+    for name, one in _named(auth).items():
+        _check_form(kind, name, one)
+        written = written_data(one)
+        if written is not None:
+            _made(kind, name, written)
+
+
 async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
     """The secrets that `auth` asks for.
 
@@ -89,11 +102,16 @@ async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: T
         ConfigurationError: a credential of a type that DuckDB has no secret for, or with nothing in it.
         CredentialError: an alias that does not resolve.
     """
+    return [await _secret(kind, name, one, context) for name, one in _named(auth).items()]
+
+
+def _named(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Name of the secret -> its credential."""
     if auth is None:
-        return []
+        return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
     named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_name_of(auth): auth}
-    return [await _secret(kind, str(name), one, context) for name, one in named.items()]
+    return {str(name): one for name, one in named.items()}
 
 
 def _name_of(auth: str | Mapping[str, Any]) -> str:
@@ -104,9 +122,19 @@ def _name_of(auth: str | Mapping[str, Any]) -> str:
 
 
 async def _secret(kind: str, name: str, one: Any, context: ToolContext) -> DuckdbSecret:
+    _check_form(kind, name, one)
+    made = _made(kind, name, await credential_data(kind, one, context))
+    for option in _HIDDEN & made.values.keys():
+        context.keep_secret(made.values[option])
+    return made
+
+
+def _check_form(kind: str, name: str, one: Any) -> None:
     if not isinstance(one, (str, Mapping)):
         raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(one).__name__}")
-    data = await credential_data(kind, one, context)
+
+
+def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:
     word = str(data.get("service") or data.get("type") or "").lower()
     word = _OTHER_WORDS.get(word, word)
     if word not in _TYPES:
@@ -122,8 +150,6 @@ async def _secret(kind: str, name: str, one: Any, context: ToolContext) -> Duckd
     if not values:
         wanted = ", ".join(fields[0] for fields in options.values())
         raise ConfigurationError(f"{kind}: auth {name!r} has nothing of a {word} credential in it: {wanted}")
-    for option in _HIDDEN & values.keys():
-        context.keep_secret(values[option])
     return DuckdbSecret(re.sub(r"\W", "_", name), duckdb_type, extension, values)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Stepwise",
     "Threads",
     "Work",
+    "extension_of",
     "library",
     "load_extension",
     "opened",
@@ -248,21 +249,29 @@ def _set_up(duckdb: Any, connection: Any, opening: Opening) -> None:
             raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {said}") from None
 
 
+def extension_of(kind: str, wanted: str) -> tuple[str, str]:
+    """(name, ` FROM <repository>` or nothing) of `spatial` or `h3 from community`.
+
+    Raises:
+        ConfigurationError: it is no name.
+    """
+    match = _EXTENSION.fullmatch(wanted.strip())
+    if match is None:
+        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
+    return match["name"], f" FROM {match['source']}" if match["source"] else ""
+
+
 def load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
     """Load an extension, installing it first when it is not there: `spatial`, or `h3 from community`.
 
     Raises:
         ConfigurationError: not a name, or it is neither installed nor to be had from here.
     """
-    match = _EXTENSION.fullmatch(wanted.strip())
-    if match is None:
-        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
-    name = match["name"]
+    name, source = extension_of(kind, wanted)
     try:
         connection.execute(f"LOAD {name}")
     except duckdb.Error:
         try:
-            source = f" FROM {match['source']}" if match["source"] else ""
             connection.execute(f"INSTALL {name}{source}; LOAD {name}")
         except duckdb.Error as error:
             said = str(error).split("\n", 1)[0]

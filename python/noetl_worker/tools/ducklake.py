@@ -15,8 +15,8 @@ from noetl_worker.tools import sql
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb import run_opened, run_script, statement_failure
-from noetl_worker.tools.duckdb_secrets import DuckdbSecret, quoted, secrets_of
-from noetl_worker.tools.duckdb_session import Opening, Threads, Work
+from noetl_worker.tools.duckdb_secrets import DuckdbSecret, check_secrets, quoted, secrets_of
+from noetl_worker.tools.duckdb_session import Opening, Threads, Work, extension_of
 
 __all__ = ["DucklakeConfig", "DucklakeTool"]
 
@@ -75,13 +75,21 @@ class DucklakeConfig:
         sql.script_of(self.query, self.query_b64)
         if not self.data_path:
             raise ValueError("field 'data_path' is missing: the directory or s3:// prefix of the Parquet files")
-        if self.catalog_connection is None and self.auth is None:
+        if not self.catalog() and self.auth is None:
             raise ValueError("no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql")
         if not re.fullmatch(r"[A-Za-z_]\w*", self.catalog_name):
             raise ValueError(f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _")
         for name, value in (("max_rows", self.max_rows), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{name!r} is {value}: give 1 or more")
+        check_secrets("ducklake", self.auth)
+        _server_of(self.catalog())
+        for wanted in self.extensions:
+            extension_of("ducklake", wanted)
+
+    def catalog(self) -> str:
+        """`catalog_connection` without its prefix; empty: the catalog is that of a credential."""
+        return (self.catalog_connection or "").removeprefix("ducklake:").strip()
 
 
 class DucklakeTool:
@@ -142,16 +150,16 @@ def _catalog(
     config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
 ) -> tuple[str, DuckdbSecret | None]:
     """The metadata path as ATTACH takes it, and the secret that holds the rest of a server's address."""
-    given = (config.catalog_connection or "").removeprefix("ducklake:").strip()
+    given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
-    kind, _, address = given.partition(":")
-    if kind in ("postgres", "postgresql", "mysql"):
-        kind = "postgres" if kind == "postgresql" else kind
-        values = {**(from_auth.values if from_auth else {}), **_address(given, address)}
+    server = _server_of(given)
+    if server is not None:
+        kind, address = server
+        values = {**(from_auth.values if from_auth else {}), **address}
         if values.get("PASSWORD"):
             context.keep_secret(values["PASSWORD"])
         return f"{kind}:", DuckdbSecret(_CATALOG_SECRET, kind, kind, values)
-    if kind == "sqlite":
+    if given.startswith("sqlite:"):
         return given, None
     if given:
         return str(Path(given.removeprefix("duckdb:")).resolve()), None
@@ -160,6 +168,14 @@ def _catalog(
             f"ducklake: 'auth' has no credential of type {' or '.join(_SERVERS)}; give 'catalog_connection'"
         )
     return f"{from_auth.kind}:", from_auth
+
+
+def _server_of(catalog: str) -> tuple[str, dict[str, str]] | None:
+    """(postgres or mysql, its address as options of a secret); None for a catalog in a file."""
+    kind, _, address = catalog.partition(":")
+    if kind not in ("postgres", "postgresql", "mysql"):
+        return None
+    return "postgres" if kind == "postgresql" else kind, _address(catalog, address)
 
 
 def _address(whole: str, pairs: str) -> dict[str, str]:

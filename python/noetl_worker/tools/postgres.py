@@ -16,7 +16,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import sql, sql_split
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.postgres_address import conninfo, library
+from noetl_worker.tools.postgres_address import check_connection, conninfo, library
 from noetl_worker.tools.postgres_errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres_pool import MAX_SIZE, Pools
 from noetl_worker.tools.postgres_rows import UNCOUNTED, run_text
@@ -89,11 +89,12 @@ class PostgresConfig:
     """Seconds; absent: what the command has left."""
 
     def __post_init__(self) -> None:
-        sql.script_of(self.query, self.query_b64)
+        text = sql.script_of(self.query, self.query_b64)
         if self.max_rows < 1:
             raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
-        if self.port is not None and not 0 < self.port < 65536:
-            raise ValueError(f"'port' is {self.port}: give 1 to 65535")
+        check_connection(self)
+        if self.params and "$" in text and "%s" in text:
+            _is_numbered((sql_split.statements(text) or [text])[-1], self.params)
 
 
 class PostgresTool:
@@ -168,15 +169,7 @@ def session_settings(schema: str | None, timeout_s: float | None) -> str:
 
     The server's own timeout is for a worker that is gone: the next power of two seconds above ours, so that commands
     with nearly the same time left find a connection that is set already.
-
-    Raises:
-        ConfigurationError: several schemas.
     """
-    if schema and "," in schema:  # quoted as a whole, it would be one name that no schema has
-        raise ConfigurationError(
-            f"postgres: 'schema' is {schema!r}: give one schema; for several, start the query with "
-            "`set search_path to first, second;`"
-        )
     settings = []
     if timeout_s is not None:
         server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
@@ -206,14 +199,14 @@ def _is_numbered(text: str, params: Any) -> bool:
     """Whether the place holders are `$1, $2`; a `%s` within a string is then only text.
 
     Raises:
-        ConfigurationError: `%s` place holders too.
+        ValueError: `%s` place holders too.
     """
     code = sql_split.bare(text) if isinstance(params, list) and "$" in text else ""
     if _NUMBERED.search(code) is None:
         return False
     if _IN_ORDER.search(code) is not None:
-        raise ConfigurationError(
-            f"postgres: {sql.preview(text)}: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
+        raise ValueError(
+            f"{sql.preview(text)}: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
             "(as an operator, put a blank after the percent sign)"
         )
     return True

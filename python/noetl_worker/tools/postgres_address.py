@@ -13,7 +13,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["PostgresFields", "conninfo", "credential_data", "library"]
+__all__ = ["PostgresFields", "check_connection", "conninfo", "credential_data", "library", "written_data"]
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
@@ -33,6 +33,13 @@ _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "dbname": ("db_name", "database", "dbname", "db"),
     "sslmode": ("sslmode", "db_sslmode"),
 }
+_ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_NO_CONNECTION: Final = "no connection; give 'auth', 'host' or 'connection_string'"
+_NO_PARSE: Final = (
+    "the connection string does not parse: give postgresql://USER:PASSWORD@HOST:5432/DATABASE "
+    "(%-encoded where a part holds : / @ # or %), or key=value pairs"
+)
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 
@@ -55,6 +62,45 @@ class PostgresFields(Protocol):
     def database(self) -> str | None: ...
     @property
     def sslmode(self) -> str | None: ...
+    @property
+    def schema(self) -> str | None: ...
+
+
+def check_connection(fields: PostgresFields) -> None:
+    """What can be told of the connection without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ValueError: no connection can come of these fields.
+    """
+    written = written_data(fields.auth)
+    if fields.port is not None and not 0 < fields.port < 65536:
+        raise ValueError(f"'port' is {fields.port}: give 1 to 65535")
+    if fields.sslmode is not None and fields.sslmode not in _SSL_MODES:
+        raise ValueError(f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}")
+    if fields.schema and "," in fields.schema:  # quoted as a whole, it would be one name that no schema has
+        raise ValueError(
+            f"'schema' is {fields.schema!r}: give one schema; for several, start the query with "
+            "`set search_path to first, second;`"
+        )
+    if written is not None:
+        address = fields.connection_string or _in_credential(written, _ADDRESS_FIELDS)
+        if not address and not fields.host and not _in_credential(written, _CREDENTIAL_FIELDS["host"]):
+            raise ValueError(_NO_CONNECTION)
+    if fields.connection_string and not _parses(fields.connection_string):
+        raise ValueError(_NO_PARSE)
+
+
+def _parses(address: str) -> bool:
+    """Whether libpq can read it; also True where it is not installed: the run says that, and how to get it."""
+    try:
+        psycopg = library()
+    except ConfigurationError:
+        return True
+    try:
+        psycopg.conninfo.conninfo_to_dict(address)
+    except psycopg.Error:
+        return False
+    return True
 
 
 async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> str:
@@ -69,7 +115,7 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     """
     psycopg = library()
     found = await credential_data(kind, fields.auth, context)
-    address = fields.connection_string or _in_credential(found, ("connection_string", "db_conn_string", "dsn", "url"))
+    address = fields.connection_string or _in_credential(found, _ADDRESS_FIELDS)
     own = {"host": fields.host, "port": fields.port, "user": fields.user, "password": fields.password}
     own.update(dbname=fields.database, sslmode=fields.sslmode)
     given: dict[str, Any] = {}
@@ -80,14 +126,11 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
         if value is not None:
             given[name] = value
     if not address and "host" not in given:
-        raise ConfigurationError(f"{kind}: no connection; give 'auth', 'host' or 'connection_string'")
+        raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     try:
         whole, password = _assembled(str(address or ""), tuple(given.items()))
     except psycopg.Error:
-        raise ConfigurationError(
-            f"{kind}: the connection string does not parse: give postgresql://USER:PASSWORD@HOST:5432/DATABASE "
-            "(%-encoded where a part holds : / @ # or %), or key=value pairs"
-        ) from None
+        raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
     if password:
         context.keep_secret(password)
     return whole
@@ -114,16 +157,42 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
         return {}
     if isinstance(auth, str):
         return dict(await context.credential(auth))
-    nested = [value for value in auth.values() if isinstance(value, Mapping)]
-    if nested and len(nested) == len(auth):
-        if len(nested) > 1:
-            raise ConfigurationError(f"{kind}: {_SEVERAL}")
-        return await credential_data(kind, nested[0], context)
-    alias = auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
+    try:
+        auth = _single(auth)
+    except ValueError as error:
+        raise ConfigurationError(f"{kind}: {error}") from None
+    alias = _alias(auth)
     if not alias:
         return dict(auth)
     rest = {name: value for name, value in auth.items() if name not in ("credential", "source", "key")}
     return {**await context.credential(str(alias)), **rest}
+
+
+def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The data that stands in the playbook itself; None where a credential is named: what it has is not known yet.
+
+    Raises:
+        ValueError: several credentials.
+    """
+    if auth is None:
+        return {}
+    if isinstance(auth, str):
+        return None
+    one = _single(auth)
+    return None if _alias(one) else one
+
+
+def _single(auth: Mapping[str, Any]) -> Mapping[str, Any]:
+    nested = [value for value in auth.values() if isinstance(value, Mapping)]
+    if not nested or len(nested) != len(auth):
+        return auth
+    if len(nested) > 1:
+        raise ValueError(_SEVERAL)
+    return _single(nested[0])
+
+
+def _alias(auth: Mapping[str, Any]) -> Any:
+    return auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
 
 
 def library() -> Any:

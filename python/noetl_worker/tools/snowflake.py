@@ -16,9 +16,18 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import sql
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.postgres_address import credential_data
+from noetl_worker.tools.postgres_address import credential_data, written_data
 
-__all__ = ["Session", "SnowflakeConfig", "SnowflakeTool", "connection_settings", "duckdb_type", "library", "session"]
+__all__ = [
+    "Session",
+    "SnowflakeConfig",
+    "SnowflakeTool",
+    "check_connection",
+    "connection_settings",
+    "duckdb_type",
+    "library",
+    "session",
+]
 
 T = TypeVar("T")
 
@@ -108,6 +117,7 @@ class SnowflakeConfig:
         sql.script_of(self.query, self.query_b64)
         if self.max_rows < 1:
             raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
+        check_connection(self)
 
 
 class SnowflakeTool:
@@ -149,6 +159,17 @@ class SnowflakeTool:
         return batch.data()
 
 
+def check_connection(fields: Any) -> None:
+    """What can be told of the account without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ValueError: nobody can sign in with these fields.
+    """
+    written = written_data(fields.auth)
+    if written is not None:
+        _own_settings(fields, written)
+
+
 async def connection_settings(
     kind: str, fields: Any, context: ToolContext, timeout_s: float | None = None
 ) -> dict[str, Any]:
@@ -158,7 +179,23 @@ async def connection_settings(
         ConfigurationError: no account, user or secret, or a key that cannot be read.
     """
     found = await credential_data(kind, fields.auth, context)
-    settings: dict[str, Any] = {}
+    try:
+        settings: dict[str, Any] = dict(_own_settings(fields, found))
+    except ValueError as error:
+        raise ConfigurationError(f"{kind}: {error}") from None
+    for secret in (*_secrets_of(settings), settings.get("private_key_passphrase", "")):
+        context.keep_secret(secret)
+    if "private_key" in settings:
+        settings["private_key"] = _der(kind, settings["private_key"], settings.pop("private_key_passphrase", None))
+    parameters: dict[str, Any] = {"ABORT_DETACHED_QUERY": True, "QUERY_TAG": "noetl-worker"}
+    if timeout_s is not None:
+        parameters["STATEMENT_TIMEOUT_IN_SECONDS"] = max(1, round(timeout_s))
+    return {**settings, "application": "noetl_worker", "session_parameters": parameters, "login_timeout": 60}
+
+
+def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
+    """The connector's words, of the fields and the credential's data. Raises ValueError for what is missing."""
+    settings: dict[str, str] = {}
     for name, spellings in _FIELDS.items():
         value = getattr(fields, name, None)
         if value is None:
@@ -167,18 +204,14 @@ async def connection_settings(
             settings[name] = str(value)
     for name in ("account", "user"):
         if name not in settings:
-            raise ConfigurationError(f"{kind}: no {name!r}; give it, or 'auth' with a credential of type snowflake")
-    secrets = [settings[name] for name in ("password", "private_key", "token") if name in settings]
-    if not secrets and "authenticator" not in settings:
-        raise ConfigurationError(f"{kind}: Password is required for Snowflake authentication, or a 'private_key'")
-    for secret in (*secrets, settings.get("private_key_passphrase", "")):
-        context.keep_secret(secret)
-    if "private_key" in settings:
-        settings["private_key"] = _der(kind, settings["private_key"], settings.pop("private_key_passphrase", None))
-    parameters: dict[str, Any] = {"ABORT_DETACHED_QUERY": True, "QUERY_TAG": "noetl-worker"}
-    if timeout_s is not None:
-        parameters["STATEMENT_TIMEOUT_IN_SECONDS"] = max(1, round(timeout_s))
-    return {**settings, "application": "noetl_worker", "session_parameters": parameters, "login_timeout": 60}
+            raise ValueError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake")
+    if not _secrets_of(settings) and "authenticator" not in settings:
+        raise ValueError("Password is required for Snowflake authentication, or a 'private_key'")
+    return settings
+
+
+def _secrets_of(settings: Mapping[str, str]) -> list[str]:
+    return [settings[name] for name in ("password", "private_key", "token") if name in settings]
 
 
 def _der(kind: str, pem: str, passphrase: str | None) -> bytes:

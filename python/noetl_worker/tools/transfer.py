@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 from noetl_worker.errors import ConfigurationError
@@ -14,7 +15,7 @@ from noetl_worker.tools import transfer_sources
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb_files import turn
-from noetl_worker.tools.transfer_ends import TransferSource, TransferTarget, end_of
+from noetl_worker.tools.transfer_ends import TransferSource, TransferTarget, end_of, unread
 from noetl_worker.tools.transfer_plan import Plan
 from noetl_worker.tools.transfer_to_duckdb import duckdb_writer
 from noetl_worker.tools.transfer_to_postgres import postgres_writer
@@ -70,26 +71,33 @@ class TransferConfig:
     """Rows read and written at a time, 1 to 100000."""
     timeout: float | None = None
     """Seconds; absent: what the command has left."""
+    ends: tuple[TransferSource, TransferTarget] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        source, target = self.ends()
+        source = end_of("source", self.source, TransferSource)
+        target = end_of("target", self.target, TransferTarget)
+        object.__setattr__(self, "ends", (source, target))
         if (source.type, target.type) not in _DIRECTIONS:
             raise ValueError(f"Unsupported transfer direction: {source.type} to {target.type}")
         if not 1 <= self.chunk_size <= 100_000:
             raise ValueError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000")
         if self.keys() and self.mode != "upsert":
             raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
-
-    def ends(self) -> tuple[TransferSource, TransferTarget]:
-        """Source and target, checked. ConfigurationError names the end and the field."""
-        return end_of("source", self.source, TransferSource), end_of("target", self.target, TransferTarget)
+        if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
+            raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
+        if source.type == target.type == "duckdb" and source.database and _is_one_file(source, target):
+            raise ValueError("source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT")
 
     def keys(self) -> list[str]:
-        given = self.key if self.key is not None else self.ends()[1].key
+        given = self.key if self.key is not None else self.ends[1].key
         return [given] if isinstance(given, str) else list(given or ())
 
     def columns(self) -> dict[str, str]:
-        return self.mapping or self.ends()[1].mapping
+        return self.mapping or self.ends[1].mapping
+
+
+def _is_one_file(source: TransferSource, target: TransferTarget) -> bool:
+    return Path(str(source.database)).absolute() == Path(str(target.database)).absolute()
 
 
 class TransferTool:
@@ -109,6 +117,11 @@ class TransferTool:
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
 
+    def ignored(self, config: TransferConfig) -> list[str]:
+        """What the registry reports beside unknown fields: fields of an end of another type."""
+        source, target = config.ends
+        return [*unread("source", source, config.source), *unread("target", target, config.target)]
+
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
         try:
@@ -119,7 +132,7 @@ class TransferTool:
     async def _moved(
         self, config: TransferConfig, context: ToolContext, timeout_s: float | None
     ) -> dict[str, JsonValue]:
-        source, target = config.ends()
+        source, target = config.ends
         plan = Plan(config.mode, config.keys(), target)
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target).items()):
@@ -154,10 +167,6 @@ def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
     if target.type == "duckdb":
         files[str(target.database)] = False
     if source.type == "duckdb" and source.database:
-        if source.database in files:
-            raise ConfigurationError(
-                "transfer: source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT"
-            )
         files[source.database] = True
     return files
 

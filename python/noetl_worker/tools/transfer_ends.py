@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.tools import fields
+from noetl_worker.tools import fields, http_auth, http_request, http_retry, snowflake
+from noetl_worker.tools.duckdb_secrets import check_secrets
 from noetl_worker.tools.postgres import CONNECTION_SPELLINGS
+from noetl_worker.tools.postgres_address import check_connection
 
-__all__ = ["TransferSource", "TransferTarget", "end_of"]
+__all__ = ["TransferSource", "TransferTarget", "end_of", "unread"]
 
 EndT = TypeVar("EndT")
 
@@ -23,6 +25,19 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "file": "path",
     "db_path": "database",
 }
+_POSTGRES: Final = {"auth", "connection_string", "host", "port", "user", "password", "database", "sslmode", "schema"}
+_READ: Final[Mapping[str, frozenset[str]]] = {
+    "source": frozenset({"type"}),
+    "target": frozenset({"type", "table", "mapping", "key"}),
+    "postgres": frozenset({*_POSTGRES, "query"}),
+    "duckdb": frozenset({"query", "auth", "database", "connection_string"}),
+    "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
+    "file": frozenset({"path", "format", "auth"}),
+    "http": frozenset(
+        {"url", "method", "headers", "params", "json", "body", "auth", "retry", "max_response_bytes", "data_path"}
+    ),
+}
+"""Type of an end, and either end -> the fields it reads."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 
@@ -90,6 +105,12 @@ class TransferSource:
             raise ValueError("field 'path' is missing: the files of a file source")
         if self.type == "file" and self.file_format() is None:
             raise ValueError(f"'format' of {self.path!r} is not known; give csv, json or parquet")
+        if self.type == "http":
+            http_request.check_address(str(self.url))
+            http_request.method_of(self.method)
+            http_retry.parse(self.retry)
+            http_auth.check_auth(self.auth)
+        _check_connection("source", self)
 
     def file_format(self) -> str | None:
         """csv, json or parquet; None when it cannot be told."""
@@ -140,6 +161,28 @@ class TransferTarget:
             raise ValueError("Target table name required")
         if self.type == "duckdb" and not self.database:
             raise ValueError("field 'database' is missing: a DuckDB target is a file")
+        _check_connection("target", self)
+
+
+def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
+    """Raises ConfigurationError or ValueError for a connection that cannot come about, whatever a credential holds."""
+    if end.type == "postgres":
+        check_connection(end)
+    elif end.type == "snowflake":
+        snowflake.check_connection(end)
+    elif end.type == "duckdb":
+        check_secrets(f"transfer: {name}", end.auth)
+
+
+def unread(name: str, end: TransferSource | TransferTarget, given: Mapping[str, Any]) -> list[str]:
+    """What is told of the fields in `given` that an end of this type does not read."""
+    read = _READ[end.type] | _READ[name]
+    if isinstance(end, TransferTarget):
+        read |= {"schema"}  # of a DuckDB table too
+    spellings = fields.spellings_of(type(end), _SPELLINGS)
+    named = {key: spellings.get(key, key) for key, value in given.items() if value not in (None, {}, [])}
+    others = [key for key, field_name in named.items() if field_name not in read and key not in fields.WORKER_FIELDS]
+    return [f"transfer: {name}: field {key!r} is ignored: {end.type} does not read it" for key in others]
 
 
 def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:

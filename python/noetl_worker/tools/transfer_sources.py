@@ -167,10 +167,11 @@ async def _duckdb(
     del timeout_s
     duckdb = duckdb_library()
     query = str(source.query) if source.type == "duckdb" else _of_files(source)
+    database = source.database if source.type == "duckdb" else None
     opening = Opening(
         kind="transfer: source",
-        database=source.database or ":memory:",
-        read_only=bool(source.database),
+        database=database or ":memory:",
+        read_only=database is not None,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
     )
     async with Stepwise(opening) as steps:

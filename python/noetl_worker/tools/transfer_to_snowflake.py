@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
@@ -44,8 +43,6 @@ class SnowflakeWriter:
         cursor, described = await self._session.query(f"SELECT * FROM {self._table} LIMIT 0")
         del cursor
         actual = [column.name for column in described]
-        if self._plan.mode == "upsert" and columns and not self._plan.keys:
-            raise ConfigurationError("transfer: a snowflake target has no unique key to go by; give 'key' for upsert")
         self._columns = matched(self._plan.target.table, columns, actual)
         self._keys = self._plan.keys_of([], self._columns, actual) if columns else []
         if self._keys:
