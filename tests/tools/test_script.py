@@ -252,7 +252,8 @@ def test_cluster_of_a_credential(cluster: FakeCluster, tmp_path: Path, monkeypat
 def test_unknown_field_of_the_job_is_told(cluster: FakeCluster, tmp_path: Path) -> None:
     logger = RecordedLogger()
     script(tmp_path, {"job": {"imagee": "x"}}, logger=logger)
-    assert logger.records[0][2]["problem"] == "script: job: unknown field 'imagee' is ignored"
+    problem = "script: job: unknown field 'imagee' is ignored; did you mean 'image'?"
+    assert logger.records[0][2]["problem"] == problem
 
 
 def test_script_from_a_file_and_from_an_address(cluster: FakeCluster, tmp_path: Path) -> None:

@@ -14,7 +14,18 @@ import httpx
 from noetl_worker.errors import ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, ClusterRefusal, place_of
-from noetl_worker.tools.container_job import CONTAINER_NAME, PodState, finished, manifest, pod_state
+from noetl_worker.tools.container_job import (
+    CONTAINER_NAME,
+    PodState,
+    check_counts,
+    check_namespace,
+    check_resources,
+    check_variable_name,
+    check_volumes,
+    finished,
+    manifest,
+    pod_state,
+)
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http_client import Clients
@@ -90,20 +101,20 @@ class ContainerConfig:
         for key, value in self.runtime.items():
             if key not in _IN_RUNTIME:
                 raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
-            object.__setattr__(self, _IN_RUNTIME[key], value)
-        if not self.image:
+            if value is not None:
+                object.__setattr__(self, _IN_RUNTIME[key], _of_runtime(key, value))
+        if not (self.image or "").strip():
             raise ValueError("image is required")
         for entry in self.variables:
             _check_variable(entry)
-        for name in ("command", "args"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, list):
-                raise ValueError(f"{name} must be a list of text")
-        for entry in self.volumes:
-            if "name" not in entry or len(entry) != 2:
-                raise ValueError(
-                    "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret"
-                )
+        check_namespace(self.namespace)
+        check_counts(
+            backoff_limit=self.backoff_limit,
+            ttl_seconds_after_finished=self.ttl_seconds_after_finished,
+            max_log_bytes=self.max_log_bytes,
+        )
+        check_resources(self.resources)
+        check_volumes(self.volumes, self.volume_mounts)
 
     @property
     def variables(self) -> list[dict[str, Any]]:
@@ -113,10 +124,30 @@ class ContainerConfig:
         return self.env
 
 
+def _of_runtime(key: str, value: Any) -> Any:
+    """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
+    field_name = _IN_RUNTIME[key]
+    if field_name in ("command", "args"):
+        if not isinstance(value, list):
+            raise ValueError(f"{field_name} must be a list of text")
+        return [str(one) for one in value]
+    if field_name == "env":
+        is_list = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
+        if not is_list and not isinstance(value, Mapping):
+            raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
+    elif field_name == "resources":
+        if not isinstance(value, Mapping):
+            raise ValueError("runtime.resources must be an object")
+    elif not isinstance(value, str):
+        raise ValueError(f"runtime.{key} must be text")
+    return value
+
+
 def _check_variable(entry: Mapping[str, Any]) -> None:
     name, source = entry.get("name"), entry.get("value_from")
     if not name:
         raise ValueError("each of env needs 'name'")
+    check_variable_name(str(name))
     if source is not None and "value" in entry:
         raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
     if source is not None and not (isinstance(source, Mapping) and {"secret_name", "secret_key"} <= source.keys()):

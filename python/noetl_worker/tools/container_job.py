@@ -16,7 +16,18 @@ from noetl_worker.tools.contract import ToolContext
 if TYPE_CHECKING:
     from noetl_worker.tools.container import ContainerConfig
 
-__all__ = ["CONTAINER_NAME", "PodState", "finished", "manifest", "pod_state"]
+__all__ = [
+    "CONTAINER_NAME",
+    "PodState",
+    "check_counts",
+    "check_namespace",
+    "check_resources",
+    "check_variable_name",
+    "check_volumes",
+    "finished",
+    "manifest",
+    "pod_state",
+]
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
@@ -30,6 +41,59 @@ _VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
     "config_map": {"name": "name"},
     "secret": {"secret_name": "secretName", "name": "secretName"},
 }
+
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
+_RESOURCES: Final = ("requests", "limits", "claims")
+
+# ── what no Job can have: each raises ValueError, for a config model's `__post_init__` ───────────
+
+
+def check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name!r} must be 0 or more, not {count}")
+
+
+def check_namespace(namespace: str) -> None:
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"'namespace' {namespace!r} is none: small letters, digits and -, at most 63")
+
+
+def check_variable_name(name: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no control character may be in it")
+
+
+def check_resources(resources: Mapping[str, Any]) -> None:
+    for name, amounts in resources.items():
+        if name not in _RESOURCES:
+            raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")
+        if name != "claims" and not isinstance(amounts, Mapping):
+            raise ValueError(f"resources: {name!r} must be an object like {{cpu: 500m, memory: 1Gi}}")
+
+
+def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
+    """Each volume has a name and one source, each mount a path and a volume that is there."""
+    known = ", ".join(_VOLUME_SOURCES)
+    for volume in volumes:
+        sources = set(volume) - {"name"}
+        if not volume.get("name") or len(sources) != 1 or not sources <= _VOLUME_SOURCES.keys():
+            raise ValueError(f"each of volumes needs 'name' and one of {known}")
+        [source] = sources
+        if not isinstance(volume[source] or {}, Mapping):
+            raise ValueError(f"volume {volume['name']!r}: {source!r} must be an object")
+        if source != "empty_dir" and not volume[source]:
+            first = next(iter(_VOLUME_SOURCES[source]))
+            raise ValueError(f"volume {volume['name']!r}: {source!r} needs {first!r}")
+    names = [str(volume["name"]) for volume in volumes]
+    for mount in mounts:
+        if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
+            raise ValueError("each of volume_mounts needs 'name' and 'mount_path'")
+        if str(mount["name"]) not in names:
+            there = ", ".join(names) or "none"
+            raise ValueError(f"volume_mounts: there is no volume {mount['name']!r}; there are: {there}")
 
 
 def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:

@@ -15,7 +15,7 @@ from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["Granted", "granted"]
+__all__ = ["Granted", "check_auth", "granted"]
 
 _ONE_OBJECT: Final = frozenset({"source", "key", "credential", "type", "service", "inject", "fields"})
 _AWS: Final = {
@@ -74,6 +74,12 @@ async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, di
         whole.data[name] = data
         whole.env.update(_variables(service or str(data.get("type") or ""), data, name, directory))
     return whole
+
+
+def check_auth(auth: str | Mapping[str, Any] | None) -> None:
+    """What can be told of `auth` without asking for a credential. Raises ConfigurationError as `granted` does."""
+    for name, entry in _entries(auth).items():
+        _alias(name, entry)
 
 
 def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.tools import process
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.python_auth import Granted, granted
+from noetl_worker.tools.python_auth import Granted, check_auth, granted
 from noetl_worker.tools.python_runner import PythonRun, PythonRunner
-from noetl_worker.tools.python_source import Sources
+from noetl_worker.tools.python_source import Sources, check_code
 
 __all__ = ["PythonConfig", "PythonTool"]
 
@@ -82,6 +82,14 @@ class PythonConfig:
         if self.max_output_bytes < 1:
             raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
         process.environment_text(self.env)
+        check_code(script=self.script, code_b64=self.code_b64, code=self.code)
+        check_auth(self.auth)
+        _libs(self.libs)
+        unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path"})
+        if unknown:
+            raise ValueError(
+                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
+            )
 
 
 class PythonTool:
@@ -156,11 +164,6 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
 def _deps(config: PythonConfig) -> tuple[list[str], str]:
     """(directories to import from, the interpreter)."""
     deps = config.deps or {}
-    unknown = sorted(set(deps) - {"sys_path", "venv_path"})
-    if unknown:
-        raise ConfigurationError(
-            f"python: deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
-        )
     given = deps.get("sys_path") or []
     sys_path = [given] if isinstance(given, str) else [str(one) for one in given]
     interpreter = config.python or sys.executable

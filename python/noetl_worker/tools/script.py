@@ -18,8 +18,9 @@ from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, place
 from noetl_worker.tools.container_job import CONTAINER_NAME, PodState, finished, pod_state
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import names_of, nearest
 from noetl_worker.tools.http_client import Clients
-from noetl_worker.tools.python_source import Sources
+from noetl_worker.tools.python_source import Sources, check_script
 from noetl_worker.tools.script_job import JobConfig, job_config, job_name, manifests, owned_by
 
 __all__ = ["ScriptConfig", "ScriptTool"]
@@ -54,6 +55,17 @@ class ScriptConfig:
     """Values for the script; over the step's own input."""
     timeout: float | None = None
     """Seconds; absent: `job.timeout`, and what the command has left."""
+    made_after: JobConfig = field(init=False, repr=False, compare=False)
+    unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Names in `job` that nothing knows."""
+
+    def __post_init__(self) -> None:
+        made_after, unknown = job_config(self.job)
+        object.__setattr__(self, "made_after", made_after)
+        object.__setattr__(self, "unknown", tuple(unknown))
+        code = check_script(_as_python_script(self.script))
+        if code is not None and not code.strip():
+            raise ValueError("the script is empty")
 
 
 class ScriptTool:
@@ -72,8 +84,13 @@ class ScriptTool:
         self._service_account = service_account
         self._poll_s = poll_s
 
+    def ignored(self, config: ScriptConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        known = sorted(names_of(JobConfig))
+        return [f"script: job: unknown field {name!r} is ignored{nearest(name, known)}" for name in config.unknown]
+
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
-        job = job_config(config.job, context)
+        job = config.made_after
         code = await self._sources.of_script(_as_python_script(config.script), context)
         if not code.strip():
             raise ConfigurationError("script: the script is empty")

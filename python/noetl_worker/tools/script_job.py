@@ -6,14 +6,20 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
 from noetl_worker.tools import fields
-from noetl_worker.tools.container_job import CONTAINER_NAME
+from noetl_worker.tools.container_job import (
+    CONTAINER_NAME,
+    check_counts,
+    check_namespace,
+    check_resources,
+    check_variable_name,
+)
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["JobConfig", "job_config", "job_name", "manifests", "owned_by"]
@@ -39,18 +45,31 @@ class JobConfig:
     resources: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     """Variables, kept in a Secret that ends with the Job."""
-    image_pull_policy: str = "IfNotPresent"
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     service_account: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.image.strip():
+            raise ValueError("'image' is empty")
+        if not self.timeout > 0:
+            raise ValueError(f"'timeout' must be above 0 seconds, not {self.timeout:g}")
+        check_counts(backoff_limit=self.backoff_limit, ttl_seconds_after_finished=self.ttl_seconds_after_finished)
+        check_namespace(self.namespace)
+        check_resources(self.resources)
+        for name in self.env:
+            check_variable_name(name)
 
-def job_config(job: Mapping[str, Any], context: ToolContext) -> JobConfig:
-    """Raises ConfigurationError for a field of another type; unknown ones are told in the log."""
+
+def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
+    """(what the Job is made after, the names that nothing knows).
+
+    Raises:
+        ConfigurationError: a field of another type, or a value that no Job can have.
+    """
     named = {_CAMEL.sub("_", name).lower(): value for name, value in job.items()}
     given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
-    for name in unknown:
-        context.logger.warning("tool_config", kind="script", problem=f"script: job: unknown field {name!r} is ignored")
     made: JobConfig = fields.decode("script: job", JobConfig, given, named)
-    return made
+    return made, unknown
 
 
 def job_name(context: ToolContext) -> str:
