@@ -163,7 +163,8 @@ def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
 def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
     """tools.md 8, trap 4: reading from a stream must not hold a slot."""
     context = tool_context()
-    raw = {"operation": "js_consume", "stream": "s", "consumer": "c", "batch": 50_000, "timeout_ms": 3_600_000}
+    bounds = {"batch": 50_000, "timeout_ms": 3_600_000}
+    raw = {"operation": "js_consume", "url": "nats://h", "stream": "s", "consumer": "c", **bounds}
     config = Registry([NatsTool()], plugins=False).prepare("nats", raw, context).config
     assert (config.batch, config.timeout_ms) == (1000, 5000)
 

@@ -197,6 +197,6 @@ def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message:
 
 
 def test_limits_are_hard_whatever_is_asked_for() -> None:
-    raw = {**NATS, "batch": 99_999, "timeout_ms": 99_999}
+    raw = {**NATS, "url": "nats://h", "batch": 99_999, "timeout_ms": 99_999}
     config = Registry([SubscriptionTool()], plugins=False).prepare("subscription", raw, tool_context()).config
     assert (config.batch, config.timeout_ms) == (1000, 5000)

@@ -17,11 +17,11 @@ import httpx
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools.artifact_files import path_of, read_file, write_file
+from noetl_worker.tools.artifact_files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http_answer import kind_of, read
-from noetl_worker.tools.http_auth import Authorizer
+from noetl_worker.tools.http_auth import Authorizer, check_auth
 from noetl_worker.tools.http_client import Clients, send, shown
 from noetl_worker.tools.http_tokens import Tokens
 from noetl_worker.tools.payload import as_bytes, as_text, as_value
@@ -96,6 +96,8 @@ class ArtifactConfig:
         if self.action == "put" and self.data is None:
             raise ValueError("put requires 'data'")
         self._check_place()
+        if self.action == "put" and self.encoding == "base64" and self.scheme != "noetl":
+            as_bytes("artifact", self.data, self.encoding)
 
     def _check_place(self) -> None:
         scheme = self.scheme
@@ -105,6 +107,22 @@ class ArtifactConfig:
             raise ValueError(f"uri {str(self.uri)[:160]!r}: supported are noetl://, file://, http:// and https://")
         if self.action == "put" and scheme == "noetl" and self.compress:
             raise ValueError("'compress' is for files and http; the control plane packs its results by itself")
+        if self.action == "put" and scheme == "noetl" and self.uri not in (None, RESULT_SCHEME):
+            raise ValueError("the control plane names its references: put without 'uri', and give 'name'")
+        if self.action == "get" and scheme == "noetl":
+            reference_of(self.uri)
+        if scheme == "file":
+            absolute(str(self.uri))
+        if scheme in ("http", "https"):
+            self._check_address()
+
+    def _check_address(self) -> None:
+        try:
+            if not httpx.URL(str(self.uri)).host:
+                raise ValueError("it has no host")
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError(f"uri {str(self.uri).partition('?')[0][:160]!r} is no address: {error}") from error
+        check_auth(self.auth)
 
     @property
     def scheme(self) -> str:
@@ -248,8 +266,6 @@ async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, Jso
 
 
 async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
-    if config.uri not in (None, RESULT_SCHEME):
-        raise ConfigurationError("artifact: the control plane names its references: put without 'uri', and give 'name'")
     text = dumps(config.data)
     _bounded(config, len(text))
     name = config.name or context.step

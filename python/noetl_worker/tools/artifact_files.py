@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from noetl_worker.errors import ConfigurationError, ToolError
 
-__all__ = ["ROOT_VARIABLE", "path_of", "read_file", "write_file"]
+__all__ = ["ROOT_VARIABLE", "absolute", "path_of", "read_file", "write_file"]
 
 ROOT_VARIABLE: Final = "NOETL_ARTIFACT_ROOT"
 """Directory that file artifacts have to be in; unset: anywhere but the kernel's own trees."""
@@ -19,11 +19,11 @@ _KERNEL: Final = ("/proc", "/sys", "/dev")
 """/proc/self/environ has the worker's own passwords."""
 
 
-def path_of(uri: str) -> Path:
-    """The file of a file:// address or an absolute path, links followed.
+def absolute(uri: str) -> str:
+    """The path of a file:// address or an absolute path, as it is written.
 
     Raises:
-        ConfigurationError: a relative path, another host, or a place outside NOETL_ARTIFACT_ROOT.
+        ConfigurationError: a relative path, or another host.
     """
     text = uri
     if uri.lower().startswith("file:"):
@@ -33,7 +33,16 @@ def path_of(uri: str) -> Path:
         text = unquote(whole.path)
     if not text.startswith("/") or "\0" in text:
         raise ConfigurationError(f"artifact: {uri!r} is no absolute path; write file:///absolute/path")
-    path = Path(text).resolve()
+    return text
+
+
+def path_of(uri: str) -> Path:
+    """The file at `absolute(uri)`, links followed.
+
+    Raises:
+        ConfigurationError: as `absolute`, and for a place outside NOETL_ARTIFACT_ROOT.
+    """
+    path = Path(absolute(uri)).resolve()
     root = os.environ.get(ROOT_VARIABLE)
     if any(path.is_relative_to(tree) for tree in _KERNEL):
         raise ConfigurationError(f"artifact: {uri!r} is the kernel's, not a file")

@@ -105,9 +105,12 @@ class Tool(Protocol[ConfigT]):
     """A tool kind.
 
     `kind`: the registry key. `aliases`: other kinds that mean the same tool. `config_model`: a dataclass that
-    mashumaro can decode; field names are the canonical ones of tools.md 8.1. `field_aliases`: other spelling ->
-    canonical name. `raw_fields`: fields that are not rendered before the tool runs (a sequence renders its own
-    tasks one by one). `side_effecting`: False only when running twice changes nothing outside.
+    mashumaro can decode; field names are the canonical ones of tools.md 8.1. Its `__post_init__` raises ValueError (or
+    ConfigurationError) for whatever can be told to be wrong from the rendered values alone: the command is then refused
+    before it is reported as started. What a credential, a file or the worker's environment decides is for `run`.
+    `field_aliases`: other spelling -> canonical name. `raw_fields`: fields that are not rendered before the tool runs
+    (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing
+    outside.
 
     Not needed, but used where a tool has them: `async def aclose(self)` closes what it keeps open between calls;
     `ignored(config)` gives texts about parts of a decoded config that nothing reads, reported as unknown fields are;

@@ -17,7 +17,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
 from noetl_worker.tools.http_answer import kind_of, read
-from noetl_worker.tools.http_auth import Authorizer
+from noetl_worker.tools.http_auth import Authorizer, check_auth
 from noetl_worker.tools.http_client import Clients, shown
 from noetl_worker.tools.http_tokens import Tokens
 from noetl_worker.tools.mcp_session import RpcError, Session
@@ -77,6 +77,9 @@ class McpConfig:
             object.__setattr__(self, "arguments", _object(self.arguments))
         if self.method == "tools/call" and not self.tool:
             raise ValueError("tools/call requires 'tool'")
+        if self.endpoint is not None:
+            _address(self.endpoint)
+        check_auth(self.auth)
 
     def parameters(self) -> dict[str, JsonValue]:
         """The `params` of the request."""
@@ -118,6 +121,15 @@ class McpTool:
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)
         self._authorizer = Authorizer(Tokens(self._clients))
+
+    def ignored(self, config: McpConfig) -> list[str]:
+        """What the registry reports beside unknown fields: what this method does not send."""
+        unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
+        return [
+            f"mcp: field {name!r} is ignored: {config.method} does not send it"
+            for name in unread
+            if getattr(config, name)
+        ]
 
     async def run(self, config: McpConfig, context: ToolContext) -> ToolResult:
         server, endpoint = _endpoint(config)
@@ -205,13 +217,17 @@ def _endpoint(config: McpConfig) -> tuple[str, httpx.URL]:
             f"mcp: nothing says where the server {server!r} is: give 'endpoint', or set "
             f"NOETL_MCP_{_slug(server)}_ENDPOINT or NOETL_MCP_URL for the worker"
         )
+    return server, _address(address)
+
+
+def _address(text: str) -> httpx.URL:
     try:
-        url = httpx.URL(address)
+        url = httpx.URL(text)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("it starts with http:// or https:// and a host")
     except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigurationError(f"mcp: endpoint {address[:160]!r} is no address: {error}") from error
-    return server, url
+        raise ConfigurationError(f"mcp: endpoint {text[:160]!r} is no address: {error}") from error
+    return url
 
 
 def _slug(server: str) -> str:

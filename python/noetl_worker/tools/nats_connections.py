@@ -18,7 +18,7 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["Address", "Connections", "Login", "address_of"]
+__all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
 
 CONNECT_TIMEOUT_S: Final = 5.0
 MAX_IDLE: Final = 16
@@ -31,6 +31,7 @@ _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "creds": ("creds", "nats_creds", "credentials"),
     "nkey": ("nkey", "nkey_seed", "nats_nkey", "seed"),
 }
+_NO_CONNECTION: Final = "a connection requires 'url', or 'auth' with the alias of a credential"
 _CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
@@ -62,6 +63,21 @@ class Address:
         return ", ".join(_without_login(server) for server in self.servers)
 
 
+def check_login(kind: str, login: Login) -> None:
+    """What can be told of the connection without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ConfigurationError: no connection can come about.
+    """
+    written = login.auth or {}
+    has_alias = isinstance(written, str) or _alias(written) is not None
+    url = login.url or (None if isinstance(written, str) else _first(written, _CREDENTIAL_FIELDS["url"]))
+    if not has_alias and not _servers(url):
+        raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
+    for server in _servers(url):
+        _check(kind, server)
+
+
 async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
     """The address: the tool's own fields over the credential's.
 
@@ -76,7 +92,7 @@ async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
     servers = _servers(url)
     if not servers:
         if login.auth is None:
-            raise ConfigurationError(f"{kind}: a connection requires 'url', or 'auth' with the alias of a credential")
+            raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
         raise CredentialError(f"{kind}: the credential has no 'url'; register it again with one, or give 'url'")
     for server in servers:
         _check(kind, server)
@@ -94,8 +110,12 @@ async def _credential(auth: str | Mapping[str, JsonValue] | None, context: ToolC
         return {}
     if isinstance(auth, str):
         return await context.credential(auth)
-    alias = auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
+    alias = _alias(auth)
     return {**await context.credential(str(alias)), **auth} if alias else auth
+
+
+def _alias(auth: Mapping[str, JsonValue]) -> JsonValue:
+    return auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
 
 
 def _first(found: Mapping[str, JsonValue], names: Sequence[str]) -> JsonValue:

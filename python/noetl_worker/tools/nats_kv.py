@@ -35,6 +35,8 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 
 async def _put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    if config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
+        return await _update(client, config)
     bucket = await client.jetstream().key_value(config.bucket)
     revision = await bucket.put(config.key, as_bytes("nats", config.value, config.encoding))
     return {"bucket": config.bucket, "key": config.key, "revision": revision}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal
 
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import nearest
-from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of
+from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of, check_login
 from noetl_worker.tools.nats_failures import not_permitted, spoken
 from noetl_worker.tools.nats_kv import KEY_VALUE, OBJECTS
 from noetl_worker.tools.nats_messages import MESSAGES
+from noetl_worker.tools.payload import as_bytes, as_headers
 
 __all__ = ["NatsConfig", "NatsTool"]
 
@@ -22,6 +23,25 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
 _OPERATIONS: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
+_OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
+"""`name` too: a plane puts the task's label there."""
+_OPTIONAL: Final[Mapping[str, set[str]]] = {
+    "kv_get": {"revision"},
+    "kv_put": {"encoding", "revision"},
+    "kv_create": {"encoding", "ttl"},
+    "kv_update": {"encoding"},
+    "kv_delete": {"revision"},
+    "kv_keys": {"pattern"},
+    "kv_watch": {"key", "pattern", "updates_only", "batch", "timeout_ms"},
+    "object_put": {"encoding", "description"},
+    "object_get": {"encoding"},
+    "publish": {"data", "encoding", "headers"},
+    "request": {"data", "encoding", "headers", "timeout_ms"},
+    "js_publish": {"data", "encoding", "headers", "message_id", "stream"},
+    "js_consume": {"batch", "timeout_ms", "ack"},
+    "js_get_msg": {"seq", "subject", "last"},
+}
+"""Operation -> fields that it reads beside those it requires."""
 _SAME: Final = {
     "js_request": "request",
     "core_publish": "publish",
@@ -59,9 +79,10 @@ class NatsConfig:
     value: Any = None
     """What kv_put, kv_create and kv_update store: text as it is, anything else as JSON."""
     revision: int | None = None
-    """kv_update: the revision to replace (required); kv_get: the one to read; kv_delete: only if it is the last one."""
+    """kv_update: the revision to replace (required); kv_put: likewise, 0 for a key that is not there; kv_get: the one
+    to read; kv_delete: only if it is the last one."""
     ttl: int | None = None
-    """kv_create: seconds after which the key goes by itself, where the bucket allows it; other operations ignore it."""
+    """kv_create: seconds after which the key goes by itself, where the bucket allows it."""
     pattern: str | None = None
     """kv_keys: only keys that match, * standing for anything; kv_watch: a subject pattern."""
     updates_only: bool = False
@@ -118,6 +139,16 @@ class NatsConfig:
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
         object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
+        for name in ("value", "data"):
+            if name in _read_by(operation) and self.encoding == "base64":
+                as_bytes("nats", getattr(self, name), self.encoding)
+        as_headers(self.headers)
+        check_login("nats", self.login)
+
+    @property
+    def login(self) -> Login:
+        """What the fields say about the connection."""
+        return Login(self.url, self.auth, self.user, self.password, self.token)
 
     def _check_names(self) -> None:
         for name in ("bucket", "stream", "consumer"):
@@ -133,6 +164,16 @@ class NatsConfig:
         return self.object or self.name
 
 
+def _read_by(operation: str) -> frozenset[str]:
+    """The fields of this operation, those it requires too."""
+    required = set(_OPERATIONS[operation][0])
+    return frozenset(required | _OPTIONAL.get(operation, set()) | ({"object"} if "name" in required else set()))
+
+
+def _default(one: Field[Any]) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
 class NatsTool:
     """Data, always with `status: success` (kv_get: or `not_found`):
 
@@ -146,7 +187,7 @@ class NatsTool:
     state}. Values and payloads that are JSON are parsed.
 
     Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_create of a key
-    that is there, kv_update of another revision), auth, connection, timeout.
+    that is there, kv_update and kv_put of another revision), auth, connection, timeout.
 
     differs-from-upstream: kv_create, kv_update, kv_history, kv_watch, publish and request are ours; connections are
     kept.
@@ -173,11 +214,15 @@ class NatsTool:
     def __init__(self) -> None:
         self._connections = Connections()
 
+    def ignored(self, config: NatsConfig) -> list[str]:
+        """What the registry reports beside unknown fields: fields of other operations."""
+        read = _read_by(config.operation) | _OF_EVERY_OPERATION
+        given = [one.name for one in fields(config) if getattr(config, one.name) != _default(one)]
+        operation = config.operation
+        return [f"nats: field {name!r} is ignored: {operation} does not read it" for name in given if name not in read]
+
     async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
-        login = Login(config.url, config.auth, config.user, config.password, config.token)
-        address = await address_of("nats", login, context)
-        if config.ttl is not None and config.operation != "kv_create":
-            context.logger.warning("nats_ttl_ignored", operation=config.operation, bucket=config.bucket)
+        address = await address_of("nats", config.login, context)
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         try:
             data = await asyncio.wait_for(self._call(address, config), timeout_s)

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.json_text import dumps
@@ -29,12 +29,12 @@ class ResultFetchConfig:
     """The reference, noetl://execution/...; or an object that has it under `ref`, as planes hand it to a step."""
     sha256: str | None = None
     """Digest the plane gave when the result was stored; another content is a failure."""
-    prefer: str = "http"
-    """flight or http; there is no Arrow Flight here, so both are HTTP, as upstream falls back to it."""
+    prefer: Literal["http", "flight"] = "http"
+    """How to fetch it. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
     flight_endpoint: str | None = None
-    """Not used: results are fetched over HTTP."""
-    bearer_token: str | None = None
-    """Not used: the worker's own access to the control plane serves."""
+    """Reported as ignored: results are fetched over HTTP."""
+    bearer_token: str | None = field(default=None, repr=False)
+    """Reported as ignored: the worker's own access to the control plane serves."""
     timeout: float | None = None
     """Longest time in seconds; 60 when absent."""
 
@@ -54,6 +54,16 @@ class ResultFetchTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
+
+    def ignored(self, config: ResultFetchConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        over_http = "results are fetched over HTTP"
+        reasons = {
+            "prefer": over_http if config.prefer == "flight" else None,
+            "flight_endpoint": over_http if config.flight_endpoint is not None else None,
+            "bearer_token": "the worker's own access serves" if config.bearer_token is not None else None,
+        }
+        return [f"result_fetch: field {name!r} is ignored: {why}" for name, why in reasons.items() if why is not None]
 
     async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S

@@ -21,7 +21,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http_answer import kind_of, read
-from noetl_worker.tools.http_auth import Authorizer
+from noetl_worker.tools.http_auth import Authorizer, check_auth
 from noetl_worker.tools.http_client import Clients
 from noetl_worker.tools.http_tokens import Tokens
 
@@ -82,6 +82,10 @@ class SecretsConfig:
                 "{{ keychain.<name>.<field> }} in a template"
             )
         object.__setattr__(self, "provider", None if self.provider is None else provider)
+        is_whole = self.secret.startswith("projects/")
+        if is_whole and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
+            raise ValueError(_no_name(self.secret))
+        check_auth(self.auth)
 
     @property
     def secret(self) -> str:
@@ -214,10 +218,12 @@ async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
             )
         name = f"projects/{project}/secrets/{name}"
     if not _GOOGLE_NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"secrets: {name!r} is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]"
-        )
+        raise ConfigurationError(f"secrets: {_no_name(name)}")
     return name if "/versions/" in name else f"{name}/versions/{config.version}"
+
+
+def _no_name(name: str) -> str:
+    return f"{name!r} is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]"
 
 
 async def _project(auth: str | Mapping[str, Any] | None, context: ToolContext) -> str | None:

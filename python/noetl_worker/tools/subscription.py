@@ -12,7 +12,7 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of
+from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of, check_login
 from noetl_worker.tools.nats_failures import spoken
 from noetl_worker.tools.nats_messages import ACK, acknowledge, confirmed_acks, pull
 from noetl_worker.tools.nats_tool import MAX_BATCH, MAX_WAIT_MS
@@ -87,6 +87,12 @@ class SubscriptionConfig:
         object.__setattr__(self, "ack", ack)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
         object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
+        check_login("subscription", self.login)
+
+    @property
+    def login(self) -> Login:
+        """What the fields say about the connection."""
+        return Login(self.url, self.auth, self.user, self.password, self.token)
 
     def _check(self, operation: str) -> None:
         if operation == "poll":
@@ -99,6 +105,8 @@ class SubscriptionConfig:
             if self.batch < 1 or self.timeout_ms < 1:
                 raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
             return
+        if self.nack_delay_ms is not None and self.nack_delay_ms < 0:
+            raise ValueError(f"'nack_delay_ms' must be 0 or more, not {self.nack_delay_ms}")
         if not self.ack_ids:
             raise ValueError(f"{operation} requires 'ack_ids', as a poll with ack: defer gave them")
         if len(self.ack_ids) > MAX_BATCH:
@@ -130,9 +138,18 @@ class SubscriptionTool:
     def __init__(self) -> None:
         self._connections = Connections()
 
+    def ignored(self, config: SubscriptionConfig) -> list[str]:
+        """What the registry reports beside unknown fields: fields of other operations."""
+        of_others = {
+            "ack_ids": bool(config.ack_ids) and config.operation == "poll",
+            "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",
+        }
+        operation = config.operation
+        given = [name for name, is_given in of_others.items() if is_given]
+        return [f"subscription: field {name!r} is ignored: {operation} does not read it" for name in given]
+
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
-        login = Login(config.url, config.auth, config.user, config.password, config.token)
-        address = await address_of("subscription", login, context)
+        address = await address_of("subscription", config.login, context)
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         try:
             return ToolResult.success(await asyncio.wait_for(self._call(address, config), timeout_s))
