@@ -27,6 +27,7 @@ from noetl_worker.dev.session import run_playbook
 from noetl_worker.models import Dialect
 from noetl_worker.tools.registry import Registry
 from tools.databases import duckdb_extensions
+from tools.fake_snowflake import FakeSnowflake
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "tok-5e2c7d90aa41"
@@ -333,14 +334,98 @@ def test_transfer(dialect: Dialect, tmp_path: Path) -> None:
     assert [(one["rows_inserted"], one["rows_updated"]) for one in loaded] == [(4, 0), (0, 4)]
 
 
+# ── what no laptop has: the examples run against a stand-in, and say what they lack without one ──
+
+
+class Jobs(BaseHTTPRequestHandler):
+    """As much of the Kubernetes API as a Job takes that succeeds at once; `made` has what was created."""
+
+    made: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body["metadata"]["uid"] = "uid-1"
+        self.made.append(body)
+        self._send(201, body)
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/log") or "/log?" in self.path:
+            self._send(200, "report of 2026-01-31\n")
+        elif "/pods" in self.path:
+            ended = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+            status = {"phase": "Succeeded", "containerStatuses": [{"name": "main", "state": ended}]}
+            self._send(200, {"items": [{"metadata": {"name": "pod-1"}, "status": status}]})
+        else:
+            complete = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+            self._send(200, {**self.made[0], "status": complete})
+
+    def _send(self, status: int, value: Any) -> None:
+        content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing on stderr."""
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path) -> Iterator[str]:
+    """NAME=FILE of a credential for a stand-in of a cluster."""
+    Jobs.made = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Jobs)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    file = tmp_path / "k8s.json"
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    file.write_text(json.dumps({"type": "kubernetes", "data": {"url": url}}))
+    yield f"k8s={file}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@both
+def test_container(dialect: Dialect, kubernetes: str) -> None:
+    done = play("container", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
+    assert done.result == {"said": "report of 2026-01-31\n"}
+    [container] = Jobs.made[0]["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["env"]) == ("alpine:3.20", [{"name": "DAY", "value": "2026-01-31"}])
+
+
+@both
+def test_script(dialect: Dialect, kubernetes: str) -> None:
+    done = play("script", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
+    assert done.result == {"job": Jobs.made[0]["metadata"]["name"], "output": "report of 2026-01-31"}
+    assert [one["kind"] for one in Jobs.made] == ["Job", "ConfigMap", "Secret"]
+
+
+@both
+def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("duckdb", reason="the stand-in for Snowflake's connector is made of it")
+    account = FakeSnowflake()
+    account.install(monkeypatch)
+    file = tmp_path / "snowflake.json"
+    data = {"account": "org-acc", "user": "u", "password": PASSWORD}
+    file.write_text(json.dumps({"type": "snowflake", "data": data}))
+    done = play("snowflake", dialect, credentials=(f"snowflake={file}",))
+    assert done.result["stdout"] == "1 dear fruit\n"
+    assert len(account.connected) == 1
+    assert PASSWORD not in done.text
+
+
 @pytest.mark.parametrize(
     ("name", "lacks"),
-    [("script", "Kubernetes"), ("container", "runs in no Kubernetes cluster"), ("snowflake", "'snowflake'")],
+    [
+        ("script", "runs in no Kubernetes cluster"),
+        ("container", "runs in no Kubernetes cluster"),
+        ("snowflake", "'snowflake'"),
+    ],
 )
-def test_example_for_a_cluster_or_an_account_is_well_formed_and_says_what_it_lacks_here(
+def test_example_for_a_cluster_or_an_account_says_what_it_lacks(
     name: str, lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What its kind does is in tests/tools."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     done = run(played(name, Dialect.RUST))
     assert done.code == 1
