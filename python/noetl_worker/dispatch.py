@@ -262,6 +262,15 @@ class _ToolPlane:
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         return await self._plane.execute_playbook(self._safe(body))
 
+    async def playbook(self) -> Mapping[str, JsonValue]:
+        catalog_id = self._command.catalog_id
+        if catalog_id is None:
+            raise ToolError("the command carries no catalog_id: its playbook cannot be looked up", kind="parse")
+        found = (await self._plane.catalog_entry(catalog_id)).get("payload")
+        if not isinstance(found, Mapping):
+            raise ToolError(f"the catalog's entry {catalog_id} has no playbook in it", kind="parse")
+        return found
+
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return await self._plane.execution_status(execution_id)
 

@@ -59,7 +59,9 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def note(prepared: registry.PreparedTool, kind: str) -> None:
         if not type(prepared.tool).__module__.startswith("noetl_worker."):
             return
-        told = ERROR_KINDS if prepared.tool.kind == "task_sequence" else _told_by(prepared.tool)  # it has its tasks'
+        # these two have those of the tools that they run
+        of_others = prepared.tool.kind in ("task_sequence", "workbook")
+        told = ERROR_KINDS if of_others else _told_by(prepared.tool)
         if kind not in told:
             wrong.append(f"{prepared.tool.kind}: {kind}")
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from noetl_worker.dispatch import Dispatch, Limits
-from noetl_worker.errors import CommandCancelled, TemplateError
+from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
@@ -229,3 +229,44 @@ def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slots: Slo
 
     asyncio.run(go())
     assert (seen, slots.used) == (["child"], 0)
+
+
+WORKBOOK = {"workbook": [{"name": "double", "tool": {"kind": "noop", "result": "{{ n * 2 }}"}}]}
+
+
+def doubled(catalog_id: str | None, body: Any) -> tuple[ToolResult, list[Any]]:
+    sent: list[Any] = []
+
+    def script(method: str, path: str, given: Any) -> Any:
+        sent.append((method, path, given))
+        return answer(200, body)
+
+    async def go() -> ToolResult:
+        at, _ = plane(script)
+        given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
+        one = command(Dialect.PYTHON, **given)
+        limits = Limits(default_s=5, hard_s=5, cancellation_poll_s=0)
+        registry = Registry(plugins=False)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
+        return await dispatch.run(await dispatch.prepare())
+
+    return asyncio.run(go()), sent
+
+
+def test_workbook_is_looked_up_in_the_catalog_in_the_version_of_the_execution() -> None:
+    result, sent = doubled("767500679257522354", {"path": "p", "version": 3, "payload": WORKBOOK})
+    assert result.data == 42
+    assert sent == [("POST", "/api/catalog/resource", {"catalog_id": "767500679257522354"})]
+
+
+@pytest.mark.parametrize(
+    ("catalog_id", "body", "message"),
+    [
+        (None, {}, "the command carries no catalog_id: its playbook cannot be looked up"),
+        ("7", {"payload": None}, "the catalog's entry 7 has no playbook in it"),
+    ],
+)
+def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body: Any, message: str) -> None:
+    with pytest.raises(ToolError, match=message) as caught:
+        doubled(catalog_id, body)
+    assert caught.value.kind == "parse"

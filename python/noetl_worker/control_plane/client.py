@@ -205,6 +205,10 @@ class Plane:
         """POST /api/execute {path | catalog_id, payload, parent_execution_id} (wire.md 9.3, item 11)."""
         return await self._object("POST", "/api/execute", dict(body))
 
+    async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
+        """A registered resource {path, version, content, payload, ...}; `payload` is the content, parsed."""
+        return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
+
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return await self._object("GET", f"/api/executions/{execution_id}/status")
 

@@ -133,7 +133,10 @@ class Catalog:
 
     def resource_route(self, body: JsonValue) -> Answer:
         given = body if isinstance(body, dict) else {}
-        entry = self.find(path=given.get("path"), version=given.get("version"))
+        wanted = str(given.get("catalog_id") or "")
+        entry = self.find(
+            path=given.get("path"), version=given.get("version"), catalog_id=int(wanted) if wanted.isdecimal() else None
+        )
         if entry is None:
             text = "Catalog entry not found"
             return rust_error(404, text) if self._is_rust else detail(404, text)

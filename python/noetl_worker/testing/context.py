@@ -22,7 +22,8 @@ class MemoryControlPlane:
     """The control-plane calls a tool may make, kept in memory.
 
     `executions` has the body of every `execute_playbook`; put {"status": "COMPLETED", ...} into `statuses` under
-    the id that call answered to say how the child ends. `results` and `variables` hold what was stored.
+    the id that call answered to say how the child ends. `results` and `variables` hold what was stored; `document` is
+    the playbook that the command is of.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class MemoryControlPlane:
         self.statuses: dict[int, dict[str, JsonValue]] = {}
         self.results: dict[str, bytes] = {}
         self.variables: dict[str, JsonValue] = {}
+        self.document: dict[str, JsonValue] = {}
         self._ids = itertools.count(1001)
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -37,6 +39,9 @@ class MemoryControlPlane:
         self.executions[execution_id] = dict(body)
         self.statuses.setdefault(execution_id, {"status": "RUNNING"})
         return {"execution_id": str(execution_id), "status": "started"}
+
+    async def playbook(self) -> Mapping[str, JsonValue]:
+        return self.document
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return {"execution_id": str(execution_id), **self.statuses[execution_id]}

@@ -9,14 +9,10 @@ __all__ = ["INSTEAD"]
 
 INSTEAD: Final[Mapping[str, str]] = {
     "agent": "call the agent over http or mcp, or a NoETL agent with kind: playbook",
-    "cursor_worker": "cursor loops are NoETL's own Python worker's: write loop: {in: ...} on the step, or read page "
-    "by page in a task sequence whose rule jumps back",
     "gateway": "call it with the http tool",
     "gcs": "use artifact or http with a signed https:// address, or the python tool with google-cloud-storage",
     "iterator": "write loop: {in: ..., iterator: ...} on the step",
     "provider": "call the cloud's API with the http tool (auth type gcp_adc), or its command line with shell",
     "wasm": "use the rhai or python tool",
-    "workbook": "a command names the entry and does not carry it: write the entry's tool in the step, or make it a "
-    "playbook and use kind: playbook",
 }
 """Kind -> what a playbook can write instead."""

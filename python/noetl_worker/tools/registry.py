@@ -50,6 +50,8 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "container": "noetl_worker.tools.container:ContainerTool",
     "subscription": "noetl_worker.tools.subscription:SubscriptionTool",
     "script": "noetl_worker.tools.script:ScriptTool",
+    "workbook": "noetl_worker.tools.workbook:WorkbookTool",
+    "cursor_worker": "noetl_worker.tools.cursor_worker:CursorWorkerTool",
 }
 _KIND_ALIASES: Final[Mapping[str, str]] = {
     "playbooks": "playbook",
