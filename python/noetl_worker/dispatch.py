@@ -176,6 +176,7 @@ class Dispatch:
     async def _context(self, timeout_s: float, config: Mapping[str, JsonValue]) -> ToolContext:
         command = self._command
         variables: dict[str, JsonValue] = {
+            # The input has been rendered by the plane; what is in braces there now is data (or had no value).
             **command.variables,
             **command.input,
             # Metadata wins over variables of the same name (tools.md 1.4).

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from noetl_worker import template
 from noetl_worker.command import hydrate
 from noetl_worker.errors import ConfigurationError, ServerRefused
 from noetl_worker.models import Command, Dialect, LoopPosition
@@ -159,3 +161,43 @@ def test_attempt_is_read_from_both_spellings() -> None:
     assert made(claimed({}, {"attempt": 2}))[0].attempt == 2
     assert made(claimed({}, {"attempts": 3}))[0].attempt == 3
     assert made(claimed({}, {"attempt": True}))[0].attempt == 1
+
+
+# ── who renders the input ──
+
+
+def marked(value: Any) -> Iterator[str]:
+    """The texts with template marks in a value."""
+    if isinstance(value, str):
+        yield from [value] if template.has_template(value) else []
+    elif isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from marked(one)
+
+
+def recorded_commands() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(action, context) of every claim in the recordings."""
+    for path in sorted((Path(__file__).parents[1] / "compat" / "samples").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = json.loads(line).get("resp")
+            if isinstance(found, dict) and isinstance(found.get("context"), dict) and "action" in found:
+                yield found["action"], found["context"]
+
+
+def test_what_a_plane_leaves_in_braces_in_an_input_has_no_value_here_either() -> None:
+    """Both planes render a step's input: Dispatch does not do it again, values put in are never scanned.
+
+    What is still in braces is what the plane had no value for (nor has the worker, which sees the same variables), or
+    a value of the playbook that has braces in it.
+    """
+    left: list[str] = []
+    for action, context in recorded_commands():
+        config, variables = context.get("tool_config"), context.get("render_context")
+        own = [config.get("input"), config.get("args")] if isinstance(config, dict) else []
+        known = variables if isinstance(variables, dict) else {}
+        for text in marked([context.get("input"), context.get("args"), *own]):
+            left.append(text)
+            held = json.dumps(text)[1:-1] in json.dumps([known.get("workload"), known.get("ctx")])
+            is_a_field = action == "python"  # there the registry renders it, like any field of a kind
+            assert template.render(text, known) in (None, text) or held or is_a_field, text
+    assert len(left) > 10
