@@ -374,7 +374,7 @@ def test_outside_a_cluster_a_credential_is_asked_for(tmp_path: Path) -> None:
         "alias of a credential with url and token, or run the program with the shell or python tool"
     )
     with pytest.raises(CredentialError) as incomplete:
-        run_tool(tool, {"image": "busybox", "auth": {"token": "x"}})
+        run_tool(tool, {"image": "busybox", "auth": "k8s"}, credentials={"k8s": {"token": "x"}})
     assert str(incomplete.value) == "container: the credential needs 'url', the address of the Kubernetes API"
 
 
@@ -427,3 +427,17 @@ def test_a_list_valued_command_of_numbers_is_text() -> None:
     assert json.loads(cluster.requests[0].content)["spec"]["template"]["spec"]["containers"][0]["command"] == [
         "sleep", "5",
     ]  # fmt: skip
+
+
+def test_credential_may_be_named_as_in_every_kind() -> None:
+    """tools.md 4.5: {source: credential, key: alias}; it was taken for the credential's own data."""
+    cluster = FakeCluster({})
+    auth = {"source": "credential", "key": "k8s"}
+    made = run_tool(
+        ContainerTool(cluster),
+        {"image": "i", "wait": False, "auth": auth},
+        credentials={"k8s": {"url": "https://cluster:6443", "token": "secret-token"}},
+    )
+    assert made.data["state"] == "created"
+    assert cluster.requests[0].url.host == "cluster"
+    assert cluster.requests[0].headers["authorization"] == "Bearer secret-token"

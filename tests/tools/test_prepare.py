@@ -178,6 +178,7 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
         {**JOB, "volumes": [{"name": "v", "empty_dir": None}], "volume_mounts": [{"name": "w", "mount_path": "/w"}]},
         "volume_mounts: there is no volume 'w'; there are: v",
     ),
+    ({**JOB, "auth": {"token": "t"}}, "the credential needs 'url', the address of the Kubernetes API"),
     ({"runtime": {"image": 5}}, "runtime.image must be text"),
     ({"runtime": {"image": "i", "env": "A=b"}}, "runtime.env must be an object, or a list of objects with 'name'"),
     ({"runtime": {"image": "i", "resources": []}}, "runtime.resources must be an object"),
@@ -202,6 +203,14 @@ NATS: list[tuple[dict[str, Any], str]] = [
     (PUT, NO_NATS),
     ({**PUT, "auth": {"user": "u"}}, NO_NATS),
     ({**PUT, "url": "{{ missing }}"}, NO_NATS),
+    (
+        {**PUT, "url": "nats://h", "key": "a b"},
+        "key 'a b' is none: letters, digits and - / _ = . with no dot at either end",
+    ),
+    (
+        {**PUT, "url": "nats://h", "key": ".a"},
+        "key '.a' is none: letters, digits and - / _ = . with no dot at either end",
+    ),
     ({**PUT, "url": "nats://"}, "url 'nats://' is none: it looks like nats://host:4222"),
     (
         {**PUT, "url": "nats://h", "encoding": "base64", "value": "%"},
@@ -296,6 +305,7 @@ def test_connection_string_is_read_before_the_start_and_not_shown() -> None:
         ("nats", {**PUT, "auth": {"credential": "n"}}),
         ("python", {"code": "1", "auth": {"gcs": {"key": "alias", "service": "gcs"}}}),
         ("mcp", {"tool": "t"}),
+        ("container", {"image": "i", "auth": {"source": "credential", "key": "k8s"}}),
     ],
 )
 def test_what_a_credential_or_the_worker_may_have_is_not_asked_for_early(kind: str, config: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, ClusterRefusal, place_of
+from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, ClusterRefusal, check_auth, place_of
 from noetl_worker.tools.container_job import (
     CONTAINER_NAME,
     PodState,
@@ -115,6 +115,7 @@ class ContainerConfig:
         )
         check_resources(self.resources)
         check_volumes(self.volumes, self.volume_mounts)
+        check_auth(self.auth)
 
     @property
     def variables(self) -> list[dict[str, Any]]:

@@ -19,10 +19,12 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http_answer import kind_of, read
 from noetl_worker.tools.http_client import ClientOptions, Clients
+from noetl_worker.tools.postgres_address import credential_data, written_data
 
-__all__ = ["Cluster", "ClusterRefusal", "Place", "place_of"]
+__all__ = ["Cluster", "ClusterRefusal", "Place", "check_auth", "place_of"]
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_NO_URL: Final = "the credential needs 'url', the address of the Kubernetes API"
 _CALL_TIMEOUT_S: Final = 30.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 
@@ -45,6 +47,17 @@ class Place:
     options: ClientOptions
 
 
+def check_auth(auth: str | Mapping[str, Any] | None) -> None:
+    """What can be told of `auth` without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ValueError: it leads to no cluster.
+    """
+    written = written_data(auth)
+    if auth is not None and written is not None and not _url(written):
+        raise ValueError(_NO_URL)
+
+
 async def place_of(
     auth: str | Mapping[str, JsonValue] | None,
     context: ToolContext,
@@ -59,10 +72,10 @@ async def place_of(
         ConfigurationError: there is neither.
     """
     if auth is not None:
-        found = await context.credential(auth) if isinstance(auth, str) else auth
-        url = next((str(found[name]) for name in ("url", "server", "host") if found.get(name)), "")
-        if not url.startswith(("https://", "http://")):
-            raise CredentialError(f"{kind}: the credential needs 'url', the address of the Kubernetes API")
+        found = await credential_data(kind, auth, context)
+        url = _url(found)
+        if not url:
+            raise CredentialError(f"{kind}: {_NO_URL}")
         ca_file = found.get("ca_file")
         options = ClientOptions(
             verify=bool(found.get("verify", True)), ca_file=None if ca_file is None else str(ca_file)
@@ -81,6 +94,12 @@ async def place_of(
     context.keep_secret(token)
     shown_host = f"[{host}]" if ":" in host else host
     return Place(f"https://{shown_host}:{port}", token, ClientOptions(ca_file=str(service_account / "ca.crt")))
+
+
+def _url(found: Mapping[str, Any]) -> str:
+    """The address in a credential's data; empty where there is none."""
+    url = next((str(found[name]) for name in ("url", "server", "host") if found.get(name)), "")
+    return url if url.startswith(("https://", "http://")) else ""
 
 
 class Cluster:

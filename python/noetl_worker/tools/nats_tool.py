@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal
@@ -42,6 +43,7 @@ _OPTIONAL: Final[Mapping[str, set[str]]] = {
     "js_get_msg": {"seq", "subject", "last"},
 }
 """Operation -> fields that it reads beside those it requires."""
+_KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
 _SAME: Final = {
     "js_request": "request",
     "core_publish": "publish",
@@ -135,7 +137,7 @@ class NatsConfig:
             raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
         if self.batch < 1 or self.timeout_ms < 1:
             raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
-        self._check_names()
+        self._check_names(operation)
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
         object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
@@ -150,11 +152,14 @@ class NatsConfig:
         """What the fields say about the connection."""
         return Login(self.url, self.auth, self.user, self.password, self.token)
 
-    def _check_names(self) -> None:
+    def _check_names(self, operation: str) -> None:
         for name in ("bucket", "stream", "consumer"):
             value = getattr(self, name)
             if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
                 raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+        takes_patterns = operation == "kv_watch"
+        if self.key is not None and not takes_patterns and not _KEY.fullmatch(self.key):
+            raise ValueError(f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end")
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
             raise ValueError(f"subject {self.subject!r} is none: it is words with dots between them")
 

@@ -14,7 +14,7 @@ import anyio
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, place_of
+from noetl_worker.tools.container_cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
 from noetl_worker.tools.container_job import CONTAINER_NAME, PodState, finished, pod_state
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
@@ -66,6 +66,7 @@ class ScriptConfig:
         code = check_script(_as_python_script(self.script))
         if code is not None and not code.strip():
             raise ValueError("the script is empty")
+        check_auth(self.auth)
 
 
 class ScriptTool:
