@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -63,6 +64,55 @@ def test_kind_with_a_limit_never_runs_more_and_others_pass(tmp_path: Path) -> No
     counts = [int(line) for line in counted.read_text().split()]
     assert len(counts) == 8
     assert max(counts) == 2
+
+
+def chained(name: str, tool: str) -> str:
+    return f"""
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {{name: {name}, path: tests/{name}}}
+workflow:
+  - step: start
+    tool: {tool}
+"""
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"NOETL_WORKER_KIND_LIMITS": "playbook=1"}, {"NOETL_WORKER_SLOT_COSTS": "playbook=2"}],
+    ids=["limit", "cost"],
+)
+def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(limits: dict[str, str]) -> None:
+    """Parent, child and grandchild wait for one another; each but the last would need all that there is of its kind."""
+    waits = "{{kind: playbook, path: tests/{child}, return_result: true, poll_interval: 0.05, timeout: 20}}"
+
+    async def main() -> None:
+        async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", **limits) as home:
+            async with httpx.AsyncClient(base_url=home.plane.url) as client:
+                last = chained("last", "{kind: noop}")
+                middle, first = (
+                    chained(name, waits.format(child=child))
+                    for name, child in (("middle", "last"), ("first", "middle"))
+                )
+                for content in (last, middle, first):
+                    answer = await client.post("/api/catalog/register", json={"content": content})
+                    assert answer.status_code == 200, answer.text
+                started = (await client.post("/api/execute", json={"path": "tests/first"})).json()
+                route = f"/api/executions/{started['execution_id']}/status"
+
+                async def status() -> dict[str, object]:
+                    found: dict[str, object] = (await client.get(route)).json()
+                    return found
+
+                deadline = asyncio.get_running_loop().time() + 15
+                while not (told := await status()).get("completed"):
+                    assert asyncio.get_running_loop().time() < deadline, told
+                    await asyncio.sleep(0.1)
+                assert not told.get("failed"), told
+                await home.wait_settled()
+            assert home.workers[0].slots.used == 0
+
+    run(main())
 
 
 @pytest.mark.parametrize("dialect", Dialect)
