@@ -336,6 +336,28 @@ IGNORED: list[tuple[str, dict[str, Any], list[str]]] = [
         {"operation": "kv_purge", "bucket": "b", "key": "k", "url": "nats://h", "revision": 3},
         ["field 'revision' is ignored: kv_purge does not read it"],
     ),
+    ("artifact", {"uri": "http://h/x", "auth": "a", "headers": {"X": 1}, "sha256": "0"}, []),
+    (
+        "artifact",
+        {"uri": "/tmp/x", "auth": "a", "headers": {"X": 1}, "content_type": "text/plain", "compress": True},
+        [
+            "field 'auth' is ignored: it is for http(s)",
+            "field 'headers' is ignored: it is for http(s)",
+            "field 'content_type' is ignored: it is for a put to http(s)",
+            "field 'compress' is ignored: it is for a put",
+        ],
+    ),
+    (
+        "artifact",
+        {"action": "put", "uri": "/tmp/x", "data": 1, "sha256": "0"},
+        ["field 'sha256' is ignored: it is for a get"],
+    ),
+    ("secrets", {"name": "n", "provider": "google", "project": "p", "auth": "a"}, []),
+    (
+        "secrets",
+        {"name": "n", "provider": "env", "project": "p", "auth": "a"},
+        ["field 'project' is ignored: it is for google", "field 'auth' is ignored: it is for google"],
+    ),
     (
         "subscription",
         {"source": "nats", "stream": "S", "consumer": "c", "url": "nats://h", "nack_delay_ms": 5},

@@ -113,6 +113,13 @@ class SecretsTool:
         self._clients = Clients(transport)
         self._authorizer = Authorizer(Tokens(self._clients))
 
+    def ignored(self, config: SecretsConfig) -> list[str]:
+        """What the registry reports beside unknown fields: what a provider other than google does not read."""
+        if config.provider not in ("env", "file"):
+            return []
+        given = {"project": config.project, "auth": config.auth}
+        return [f"secrets: field {name!r} is ignored: it is for google" for name, value in given.items() if value]
+
     async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
         is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")
         provider = config.provider or ("google" if is_google else "env")
