@@ -12,14 +12,14 @@ from noetl_worker.control_plane.client import Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.dispatch import Dispatch, Limits, failure_of
 from noetl_worker.emitter import Emitter
-from noetl_worker.errors import ClaimLost, ControlPlaneError, ServerRefused
+from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.events import CommandEvents
 from noetl_worker.handover import ClaimedOnce
 from noetl_worker.identity import Identity
 from noetl_worker.in_flight import InFlight
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.keepalive import Keepalive
-from noetl_worker.models import Claimed, Command, Envelope, FitRules, Outcome, Report
+from noetl_worker.models import Claimed, Command, Dialect, Envelope, FitRules, Outcome, Report
 from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
 from noetl_worker.slots import Slots
@@ -54,7 +54,7 @@ class ClaimedCommand:
             plane,
             notification.event_id,
             self._worker_id,
-            is_expired=partial(workplace.keepalive.is_expired, delivery.reply),
+            is_expired=partial(self._may_be_anothers, delivery),
             lease_s=ours.claim_lease_s,
         )
         self._events = CommandEvents(
@@ -65,6 +65,15 @@ class ClaimedCommand:
             hold_s=ours.started_hold_ms / 1000,
             outside=workplace.slots.waiting,
         )
+
+    def _may_be_anothers(self, delivery: Delivery) -> bool:
+        """Whether the claim has to be asked again before the outcome is told.
+
+        Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before
+        us may be on its way from an outbox (seen: two ends).
+        """
+        is_again = self._plane.dialect is Dialect.RUST and self._num_delivered > 1
+        return is_again or self._workplace.keepalive.is_expired(delivery.reply)
 
     async def run(self) -> Outcome:
         """Run the tool, match the cases, tell the plane."""
@@ -104,20 +113,23 @@ class ClaimedCommand:
     async def _tell(self, report: Report) -> Outcome:
         """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""
         try:
-            await self._events.finish(report, self._ownership)
+            await self._finish(report)
         except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
             metrics.OUTCOMES_DROPPED.inc()
             most = self._workplace.settings.max_not_found
             return acknowledge.after_claim(lost.claim, self._num_delivered, max_not_found=most)
-        except ServerRefused as refused:
+        except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
-            try:
-                await self._events.finish(results.refused_report(report, refused), self._ownership)
-            except ControlPlaneError as again:
-                metrics.EVENT_EMIT_FAILED.inc()
-                return acknowledge.poison(f"the control plane refuses the outcome: {again}")
+            return acknowledge.poison(f"the control plane refuses the outcome: {again}")
         self._workplace.in_flight.finish(self._events.command.command_id)
         return acknowledge.reported()
+
+    async def _finish(self, report: Report) -> None:
+        try:
+            await self._events.finish(report, self._ownership)
+        except ServerRefused as refused:
+            metrics.EVENT_EMIT_FAILED.inc()
+            await self._events.finish(results.refused_report(report, refused), self._ownership)
 
     def _dispatch(self, command: Command) -> Dispatch:
         at, ours = self._workplace, self._workplace.settings

@@ -155,9 +155,12 @@ class Dispatch:
                 await asyncio.wait(either, timeout=limit_s - poll_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 cancelled.cancel()
-            if cancelled.done() and not task.done():
+            if cancelled.done() and not cancelled.cancelled() and not task.done():
+                cancelled.result()  # a bug of the asking is no cancellation
                 await self._cancel(task, "cancelled")
                 raise CommandCancelled(f"execution {self._command.execution_id} was cancelled; the tool was stopped")
+        if task.cancelled():  # nobody has stopped this command: told as a stop it would come again for ever
+            raise ToolError("the tool was cancelled from within: something that it awaited was", kind="cancelled")
         return task.result() if task.done() else await self._stopped(task, timeout_s)
 
     async def _stopped(self, task: asyncio.Future[ToolResult], timeout_s: float) -> ToolResult:

@@ -19,8 +19,9 @@ import structlog
 
 from noetl_worker import redaction
 from noetl_worker.control_plane.client import Plane, json_body, refusal, retry_after_s
+from noetl_worker.control_plane.gate import MAX_RETRY_AFTER_S
 from noetl_worker.control_plane.transport import Response
-from noetl_worker.errors import ControlPlaneError, TransportError
+from noetl_worker.errors import ControlPlaneError, NotSent, TransportError
 from noetl_worker.event_set import EventSet, SetRequest, StoreRequest
 from noetl_worker.models import Upload
 from noetl_worker.observability import metrics
@@ -92,11 +93,25 @@ class _Course:
     """Monotonic time at which the command was known to be ours."""
     tries: int = 0
     doubt: Doubt = field(default_factory=Doubt)
+    is_inside: bool = True
+    """Whether the set has its slot still: it leaves it once, whichever of its requests are refused."""
 
     def count(self, how: Verdict) -> None:
         self.tries += 1
         if how in (Verdict.DOUBTFUL, Verdict.NEW_ID):
             self.doubt.add()
+        else:  # a plane that is away says nothing about the set, and its time is no time of doubt
+            self.doubt.settle()
+
+    def settle(self) -> None:
+        """A request was accepted; the next one begins anew."""
+        self.tries = 0
+        self.doubt.settle()
+
+    @property
+    def known_s(self) -> float:
+        """For how long the command will still be known to be ours."""
+        return self.confirmed_at + LATE_S - time.monotonic()
 
 
 class Emitter:
@@ -134,7 +149,7 @@ class Emitter:
                 while event_set.is_open:
                     with metrics.event_emit(event_set.next.last_event):
                         await self._send(plane, event_set, ownership, course, lambda: waiting.enter_context(outside()))
-                    course.doubt.settle()
+                    course.settle()
                     self._arm(event_set)
                     self.outbox.accepted(event_set)
         except asyncio.CancelledError:
@@ -158,28 +173,29 @@ class Emitter:
         course: _Course,
         leave_slot: Callable[[], None],
     ) -> None:
-        is_inside = True
-
         def set_aside() -> None:
             """What has to wait belongs on disk, and needs no slot there."""
-            nonlocal is_inside
             # A result waits as it is: it may be large, and it was written at its first refusal.
             is_there = event_set.store is not None and self.outbox.has(event_set)
-            if (is_there or self.outbox.keep(event_set)) and is_inside:
-                is_inside = False
+            if (is_there or self.outbox.keep(event_set)) and course.is_inside:
+                course.is_inside = False
                 leave_slot()
 
         while True:
             request = event_set.next
-            if is_inside and not plane.gate.has_room():  # it would wait there in memory alone
+            gate = plane.store_gate if isinstance(request, StoreRequest) else plane.gate
+            is_late = course.known_s < 0 and not request.is_rescue
+            if course.is_inside and (is_late or not gate.has_room()):  # it would wait there in memory alone
                 set_aside()
-            if time.monotonic() - course.confirmed_at > LATE_S and not request.is_rescue:
+            if is_late:
                 await ownership.confirm()
                 course.confirmed_at = time.monotonic()
+            # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
+            patience_s = None if request.is_rescue else course.known_s
             if isinstance(request, StoreRequest):
-                answer, how, reason = await self._try_to_store(plane, event_set, request.upload)
+                answer, how, reason = await self._try_to_store(plane, event_set, request.upload, patience_s)
             else:
-                answer, how, reason = await self._try(plane, event_set, request)
+                answer, how, reason = await self._try(plane, event_set, request, patience_s)
             if how is Verdict.ACCEPTED and answer is not None:
                 event_set.accepted(json_body(answer))
                 return
@@ -207,12 +223,15 @@ class Emitter:
             await asyncio.sleep(delay_s)
 
     async def _try(
-        self, plane: Plane, event_set: EventSet, request: SetRequest
+        self, plane: Plane, event_set: EventSet, request: SetRequest, patience_s: float | None
     ) -> tuple[Response | None, Verdict, str]:
         """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
         first_try, request.was_tried = not request.was_tried, True
         try:
-            answer = await plane.post_events(request.path, request.body, request.headers)
+            answer = await plane.post_events(request.path, request.body, request.headers, patience_s=patience_s)
+        except NotSent as error:
+            request.was_tried = not first_try
+            return None, Verdict.PASSING, str(error)
         except TransportError as error:
             return None, Verdict.PASSING, str(error)
         how = verdict(answer, first_try=first_try, has_own_id=request.has_own_id)
@@ -231,16 +250,23 @@ class Emitter:
         return answer, how, "" if how is Verdict.ACCEPTED else str(refusal(request.path, answer))
 
     @staticmethod
-    async def _try_to_store(plane: Plane, event_set: EventSet, upload: Upload) -> tuple[Response | None, Verdict, str]:
+    async def _try_to_store(
+        plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
+    ) -> tuple[Response | None, Verdict, str]:
         """As `_try`, for a result that goes to the result store."""
         execution_id, step = event_set.execution_id, upload.source_step
         try:
-            answer = await plane.store_result(execution_id, upload.name, upload.data, source_step=step)
+            answer = await plane.store_result(
+                execution_id, upload.name, upload.data, source_step=step, patience_s=patience_s
+            )
         except TransportError as error:
             return None, Verdict.PASSING, str(error)
-        how = verdict(answer, first_try=True)
+        how, body = verdict(answer, first_try=True), json_body(answer)
+        told = body if isinstance(body, dict) else {}
+        if how is Verdict.ACCEPTED and not isinstance(told.get("ref"), str):
+            how = Verdict.DOUBTFUL  # not the store's answer: the result is nowhere yet
         # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
-        has_no_store = answer.status == 404 and isinstance(json_body(answer), dict)
+        has_no_store = answer.status == 404 and "not found" in str(told.get("detail", told.get("error"))).lower()
         if how is Verdict.DOUBTFUL and (answer.status == 413 or has_no_store):
             how = Verdict.REFUSED
         return answer, how, str(refusal("PUT result", answer))
@@ -279,4 +305,4 @@ class Emitter:
     @staticmethod
     def _delay_s(tries: int, answer: Response | None, draw: Callable[[], float] = random.random) -> float:
         floor_s = (retry_after_s(answer) if answer is not None else None) or 0.0
-        return floor_s + min(_MAX_DELAY_S, 0.1 * 2.0 ** min(tries, 10)) * (0.1 + 0.9 * draw())
+        return min(floor_s, MAX_RETRY_AFTER_S) + min(_MAX_DELAY_S, 0.1 * 2.0 ** min(tries, 10)) * (0.1 + 0.9 * draw())

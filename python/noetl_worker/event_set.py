@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from noetl_worker import json_text
 from noetl_worker.control_plane.dialects import SINGLE
@@ -18,6 +18,9 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.models import CommandId, Dialect, JsonValue, Upload
 
 __all__ = ["EventSet", "SetRequest", "StoreRequest"]
+
+_UPLOAD: Final = ("name", "source_step", "preview", "mark", "beside")
+"""Of an Upload, what stands in the row."""
 
 
 @dataclass(slots=True)
@@ -87,13 +90,12 @@ class StoreRequest:
 
     def packed(self) -> dict[str, Any]:
         upload = self.upload
-        names = {name: getattr(upload, name) for name in ("name", "source_step", "preview", "mark")}
-        return {**names, "data": json_text.embed(upload.data), "otherwise": _packed(self.otherwise)}
+        names = {name: getattr(upload, name) for name in _UPLOAD}
+        return {**names, "otherwise": _packed(self.otherwise)}
 
     @classmethod
-    def unpacked(cls, row: dict[str, Any]) -> StoreRequest:
-        otherwise = _unpacked(row.pop("otherwise"))
-        return cls(Upload(**{**row, "data": json_text.dumps(row["data"])}), otherwise)
+    def unpacked(cls, row: Mapping[str, Any], data: bytes) -> StoreRequest:
+        return cls(Upload(data=data, **{name: row[name] for name in _UPLOAD}), _unpacked(row["otherwise"]))
 
 
 @dataclass(slots=True)
@@ -153,6 +155,11 @@ class EventSet:
             self.store.upload.data = b""  # the report that it came with lives for as long as the set
             self.store = None
 
+    def names(self, upload: Upload) -> bool:
+        """Whether its events refer to this result (a failure of the Rust plane has its text alone)."""
+        mark = upload.mark.encode()
+        return any(mark in json_text.dumps(request.body) for request in self.requests)
+
     @property
     def own_ids(self) -> list[int]:
         """Ids of ours that its requests carry (Rust plane)."""
@@ -164,16 +171,17 @@ class EventSet:
         """What an operator searches the log for."""
         return {"execution_id": self.execution_id, "command_id": self.command_id, "step": self.step}
 
-    def packed(self) -> bytes:
-        """The row of the outbox."""
+    def packed(self) -> tuple[bytes, bytes | None]:
+        """The row of the outbox; with what goes to the result store beside it, as it is."""
         names = ("event_id", "execution_id", "command_id", "step", "worker_id", "server_url", "created_at")
         row: dict[str, object] = {name: getattr(self, name) for name in names}
         if self.store is not None:
             row["store"] = self.store.packed()
-        return json_text.dumps({**row, "dialect": self.dialect.value, "requests": _packed(self.requests)})
+        packed = json_text.dumps({**row, "dialect": self.dialect.value, "requests": _packed(self.requests)})
+        return packed, self.store.upload.data if self.store is not None else None
 
     @classmethod
-    def unpacked(cls, row: bytes) -> EventSet:
+    def unpacked(cls, row: bytes, data: bytes | None = None) -> EventSet:
         """The set of a row. The first of its events count as tried: they were, or they were about to be.
 
         Raises:
@@ -182,10 +190,12 @@ class EventSet:
         try:
             whole = json_text.loads(row)
             requests, store = _unpacked(whole.pop("requests")), whole.pop("store", None)
+            if (store is None) is not (data is None):
+                raise KeyError("data")
             requests[0].was_tried = store is None
             known = {one.name for one in fields(cls)}  # a later version may write more
             rest = {name: value for name, value in whole.items() if name in known}
-            rest["store"] = StoreRequest.unpacked(store) if store is not None else None
+            rest["store"] = StoreRequest.unpacked(store, data) if store is not None and data is not None else None
             return cls(**{**rest, "dialect": Dialect(whole["dialect"]), "requests": requests})
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise DocumentError("outbox_row", f"not a row of an outbox: {type(error).__name__}: {error}") from error

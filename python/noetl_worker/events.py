@@ -102,12 +102,12 @@ class CommandEvents:
             ClaimLost: it was late, and the command is no longer ours.
             asyncio.CancelledError: the worker stops; nothing was acked, the command will come again.
         """
-        held = await self._take_held()
-        event_set = self._set_of([*held, *self._form.terminal(self.command, report)])
-        if report.upload is not None:
-            otherwise = [*held, *self._form.terminal(self.command, report.without_reference())]
-            event_set.store = StoreRequest(report.upload, self._requests(otherwise, NO_ID_YET))
-        await self._emitter.deliver(self._plane, event_set, ownership, self._outside)
+        try:
+            held = await self._take_held()
+        except asyncio.CancelledError:  # while the start was under way: the tool has run, and this is its outcome
+            self._emitter.outbox.keep(self._set_of(self._held, report))
+            raise
+        await self._emitter.deliver(self._plane, self._set_of(held, report), ownership, self._outside)
 
     def _requests(self, events: Sequence[Event], event_id: int) -> list[SetRequest]:
         return [
@@ -115,9 +115,9 @@ class CommandEvents:
             for request in self._form.requests(self.command, events)
         ]
 
-    def _set_of(self, events: Sequence[Event]) -> EventSet:
+    def _set_of(self, held: Sequence[Event], report: Report) -> EventSet:
         command = self.command
-        return EventSet(
+        made = EventSet(
             command.event_id,
             command.execution_id,
             command.command_id,
@@ -125,8 +125,12 @@ class CommandEvents:
             self._form.worker_id,
             self._plane.url,
             command.dialect,
-            self._requests(events, NO_ID_YET),
+            self._requests([*held, *self._form.terminal(command, report)], NO_ID_YET),
         )
+        if report.upload is not None and made.names(report.upload):
+            otherwise = [*held, *self._form.terminal(command, report.without_reference())]
+            made.store = StoreRequest(report.upload, self._requests(otherwise, NO_ID_YET))
+        return made
 
     def _who(self) -> dict[str, object]:
         return {

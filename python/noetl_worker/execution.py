@@ -9,7 +9,7 @@ accepted the terminal events; whatever fails after the claim ends in exactly one
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from noetl_worker import acknowledge, envelope, handover
 from noetl_worker.claim import claim_command
@@ -20,7 +20,6 @@ from noetl_worker.in_flight import Seen
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import AuthRefusedClaim, Claimed, ClaimOutcome, Envelope, Outcome, RetryLater
 from noetl_worker.observability import metrics
-from noetl_worker.retry_pace import RetryPace
 
 __all__ = ["Execution"]
 
@@ -31,7 +30,6 @@ class Execution:
 
     client: ControlPlaneClient
     workplace: Workplace
-    pace: RetryPace = field(default_factory=RetryPace)
 
     async def run(self, delivery: Delivery) -> Outcome | None:
         """Take one delivery to its outcome; None when another delivery of the same message will answer."""
@@ -56,7 +54,7 @@ class Execution:
                 return await ClaimedCommand(claim, notification, plane, delivery, self.workplace).give_back()
             return acknowledge.given_back()
         metrics.claim_ended(claim, delivery.received_at)
-        wait_s = self.pace.after(claim, delivery.num_delivered)
+        wait_s = plane.retry_pace.after(claim, delivery.num_delivered) if plane is not None else 0.0
         if plane is None or not isinstance(claim, Claimed):
             return acknowledge.after_claim(
                 claim,

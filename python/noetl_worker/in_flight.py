@@ -33,7 +33,8 @@ class InFlight:
     """Commands of this process by str(command_id): ids come as int and as text for the same command (T-2)."""
 
     def __init__(self) -> None:
-        self._active: dict[str, int] = {}
+        self._active: dict[str, list[int]] = {}
+        """Stream sequences of the deliveries that are worked on; an adopted outcome can be beside one."""
         self._finished: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -42,18 +43,20 @@ class InFlight:
     def look(self, command_id: CommandId, stream_sequence: int) -> Seen:
         key = str(command_id)
         if key in self._active:
-            return Seen.REDELIVERED if self._active[key] == stream_sequence else Seen.PUBLISHED_AGAIN
+            return Seen.REDELIVERED if stream_sequence in self._active[key] else Seen.PUBLISHED_AGAIN
         return Seen.FINISHED if key in self._finished else Seen.NEW
 
     @contextmanager
     def entered(self, command_id: CommandId, stream_sequence: int) -> Iterator[None]:
         """The command is worked on inside this block."""
         key = str(command_id)
-        self._active[key] = stream_sequence
+        self._active.setdefault(key, []).append(stream_sequence)
         try:
             yield
         finally:
-            del self._active[key]
+            self._active[key].remove(stream_sequence)
+            if not self._active[key]:
+                del self._active[key]
 
     def finish(self, command_id: CommandId) -> None:
         """Its terminal events are accepted: a later delivery needs no claim."""

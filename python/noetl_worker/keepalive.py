@@ -188,8 +188,9 @@ class Keepalive:
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
             return
+        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
         for _, beat in due:
-            beat.expired = beat.expired or now - beat.last_sent > self._ack_wait_s
+            beat.expired = beat.expired or arrived - beat.last_sent > self._ack_wait_s
             beat.last_sent = now
 
     async def _serve_probes(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:

@@ -361,6 +361,8 @@ class Upload:
     """Compact JSON, redacted. Let go of once the store has answered: the events may still wait for hours."""
     source_step: str
     preview: JsonValue
+    beside: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What the event's context has beside the result, whatever stands for it (Rust plane: the command id)."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Stands in the events for what the store is still to answer; no value of a playbook can be the same by chance."""
 
@@ -392,7 +394,13 @@ class Report:
         if self.upload is None:
             return self
         size, preview = len(self.upload.data), self.upload.preview
-        cut = {"preview": preview, "_truncated": True, "_bytes": size, "_error": self.upload.mark}
+        cut = {
+            "preview": preview,
+            "_truncated": True,
+            "_bytes": size,
+            "_error": self.upload.mark,
+            **self.upload.beside,
+        }
         return replace(self, context=cut, response=cut, reference=None, upload=None)
 
 

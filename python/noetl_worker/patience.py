@@ -71,6 +71,8 @@ async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tr
             is_doubtful = isinstance(error, ServerRefused) and error.status >= 500
             if is_doubtful:
                 doubt.add()
+            else:
+                doubt.settle()
             if not (is_passing(error) or (is_doubtful and not doubt.is_refusal)) or tries == max_tries:
                 raise
             log.warning("not_yet", what=what, tries=tries, error=str(error))

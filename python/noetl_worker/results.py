@@ -175,8 +175,11 @@ def _inline(command: Command, result: ToolResult, fitted: FittedResult) -> Repor
 def _by_reference(command: Command, result: ToolResult, fitted: FittedResult) -> Report:
     name = command.step.replace(":", "_").replace("/", "_")
     preview = json_text.loads(fitted.preview) if fitted.preview else {"_truncated": True}
-    upload = Upload(name, fitted.body, command.step, preview)
-    context: JsonValue = preview if isinstance(preview, dict) else {"preview": preview}
-    if command.dialect is Dialect.RUST:
-        context = {"data": {"_ref": upload.mark}, "command_id": str(command.command_id)}
+    if command.dialect is Dialect.PYTHON:
+        upload = Upload(name, fitted.body, command.step, preview)
+        context: JsonValue = preview if isinstance(preview, dict) else {"preview": preview}
+    else:
+        # command_id inside the context is what the plane counts loop items by (wire.md 9.3, item 8)
+        upload = Upload(name, fitted.body, command.step, preview, {"command_id": str(command.command_id)})
+        context = {"data": {"_ref": upload.mark}, **upload.beside}
     return Report(status=result.status.value, context=context, reference={"ref": upload.mark}, upload=upload)

@@ -6,7 +6,9 @@ A server error of one command looks like one of the whole plane. Who waits as fo
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from noetl_worker.models import Claimed, ClaimOutcome, RetryLater
@@ -23,9 +25,10 @@ MAX_WAIT_S: Final = 240.0
 
 
 class RetryPace:
-    """One for the worker."""
+    """One for each control plane: what one of them gives says nothing of another."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, draw: Callable[[], float] = random.random) -> None:
+        self._draw = draw
         self._given_at = float("-inf")
         self._last_turn = float("-inf")
 
@@ -38,5 +41,8 @@ class RetryPace:
         is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self._given_at < HEALTHY_S
         if not is_its_own or num_delivered < FROM_DELIVERY:
             return 0.0
-        self._last_turn = min(max(now, self._last_turn) + 1 / RATE_PER_S, now + MAX_WAIT_S)
-        return self._last_turn - now
+        turn = max(now, self._last_turn) + 1 / RATE_PER_S
+        if turn > now + MAX_WAIT_S:  # more than there are turns: spread, or all of them come in one second
+            return MAX_WAIT_S * (0.5 + 0.5 * self._draw())
+        self._last_turn = turn
+        return turn - now

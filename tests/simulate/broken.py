@@ -88,7 +88,7 @@ def _fail_at_once(answer: Any, **_: Any) -> emitter.Verdict:
     return emitter.Verdict.ACCEPTED if 200 <= answer.status < 300 else emitter.Verdict.REFUSED
 
 
-def _row_without_result(event_set: EventSet) -> bytes:
+def _row_without_result(event_set: EventSet) -> tuple[bytes, bytes | None]:
     store, event_set.store = event_set.store, None
     try:
         return _packed(event_set)

@@ -8,6 +8,7 @@ from typing import Any
 
 from noetl_worker.event_set import EventSet
 from noetl_worker.outbox import Outbox
+from noetl_worker.outbox_file import Row
 
 __all__ = ["SimOutbox", "new_disk"]
 
@@ -21,10 +22,8 @@ class SimOutbox(Outbox):
 
     def die(self) -> None:
         self._is_dead = True
-        for held in (self._database, self._lock):
-            if held is not None:
-                held.close()
-        self._database = self._lock = None
+        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+            file.close(is_empty=False)
 
     def keep(self, event_set: EventSet) -> bool:
         return not self._is_dead and super().keep(event_set)
@@ -33,8 +32,11 @@ class SimOutbox(Outbox):
         if not self._is_dead:
             super().drop(event_set)
 
-    def adopt(self) -> list[EventSet]:
+    def adopt(self) -> list[Row]:
         return [] if self._is_dead else super().adopt()
+
+    def load(self, key: str) -> EventSet | None:
+        return None if self._is_dead else super().load(key)
 
     def close(self) -> None:
         if not self._is_dead:

@@ -25,6 +25,7 @@ from unit.planes import Ours, ScriptedTransport, answer, command, emitter, plane
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
 Script = Callable[[str, str, Any], Response | Exception]
+RETRY_DELAY_S = Emitter._delay_s
 
 
 def accept(method: str, path: str, body: Any) -> Response:
@@ -286,6 +287,28 @@ def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instea
     left = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 2)
     transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
+
+
+def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One 500, minutes without an answer, then 500 while the plane starts: nothing of that refuses the outcome."""
+    now = [0.0]
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    starting = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 1)
+    left = [*starting, *[NotSent("refused")] * 10, answer(500, {"detail": "internal"})]
+
+    def script(*request: Any) -> Any:
+        if not left:
+            return accept(*request)
+        said = left.pop()
+        now[0] += 30.0 if isinstance(said, NotSent) else 1.0
+        return said
+
+    transport = tell(OK, script)
+    assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
+
+
+def test_wait_that_a_plane_asks_for_is_bounded() -> None:
+    assert RETRY_DELAY_S(1, answer(503, {}, retry_after="3600")) < 60
 
 
 def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def test_plane_in_trouble_does_not_hold_up_the_others() -> None:
     at, _ = plane_with(lambda *_: answer(503, {}))
     for _ in range(5):
         at.gate.refused(at.gate._clock())
-    other = at.client.gate("http://other.test")
+    other = at.client.server("http://other.test").gate
     assert at.client.open_share() == 1.0
     other.refused(other._clock())
     assert at.client.open_share() < 1.0

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from noetl_worker import handover
+from noetl_worker.adoption import Adoption
 from noetl_worker.claimed_command import Workplace
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.transport import Response
+from noetl_worker.emitter import Emitter
 from noetl_worker.errors import NotSent
+from noetl_worker.event_set import EventSet, SetRequest
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
 from noetl_worker.in_flight import InFlight
-from noetl_worker.models import Dialect, Outcome, Settlement
+from noetl_worker.models import Dialect, Outcome, Settlement, ToolResult
 from noetl_worker.slots import Slots
+from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, settings
 
@@ -256,3 +261,173 @@ def test_secret_reference_in_the_input_is_resolved_for_the_tool() -> None:
     assert done["name"] == "call.done"
     assert "s3cr3t-token" not in json.dumps(transport.bodies("/api/events/batch"))
     assert done["payload"]["response"] == "[REDACTED]"
+
+
+# ── what a tool does to its own task ──
+
+
+@dataclass(frozen=True, slots=True)
+class NoConfig:
+    pass
+
+
+class Odd:
+    """A plug-in whose run is `do`."""
+
+    kind: ClassVar[str] = "odd"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = NoConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    def __init__(self, do: Callable[[], Awaitable[None]]) -> None:
+        self._do = do
+        self.runs = 0
+
+    async def run(self, config: NoConfig, context: ToolContext) -> ToolResult:
+        self.runs += 1
+        await self._do()
+        return ToolResult.success("done")
+
+
+def worker_with(
+    tool: Odd, transport: ScriptedTransport, dialect: Dialect, beats: Beats | None = None, ours: Emitter | None = None
+) -> Execution:
+    chosen = settings(NOETL_CONTROL_PLANE=dialect.value, WORKER_ID="w2")
+    registry = Registry([tool], plugins=False)
+    workplace = Workplace(
+        chosen,
+        Identity(chosen),
+        registry,
+        InFlight(),
+        beats or Beats(),  # type: ignore[arg-type]
+        ours or emitter(),
+        Slots(4),
+    )
+    return Execution(ControlPlaneClient(transport, chosen), workplace)
+
+
+async def _cancelled_from_within() -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    asyncio.get_running_loop().call_soon(inner.cancel)
+    await inner
+
+
+async def _exit() -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(
+    ("do", "words"), [(_cancelled_from_within, "cancelled from within"), (_exit, "called exit")], ids=["cancel", "exit"]
+)
+def test_tool_that_ends_its_own_task_is_told_as_a_failure(
+    dialect: Dialect, do: Callable[[], Awaitable[None]], words: str
+) -> None:
+    """Taken for a stop of the worker, it would be given back and run again for ever; an exit would end the worker."""
+    transport = ScriptedTransport(script_for(dialect, {}, "odd"))
+    outcome = asyncio.run(worker_with(Odd(do), transport, dialect).run(delivery(dialect)))
+    assert outcome is not None
+    assert (outcome.settlement, outcome.reason) == (Settlement.ACK, "reported")
+    assert words in json.dumps(transport.sent[-1][2])
+
+
+def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_letter() -> None:
+    """Before the failure is told the delivery has expired, and the claim's answer is that another worker has it."""
+    beats, claims = Beats(), [0]
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path.endswith("/claim"):
+            claims[0] += 1
+            if claims[0] > 1:
+                return answer(409, {"detail": {"code": "active_claim", "worker_id": "other"}})
+        if "batch" in path:
+            beats.expired = True
+            return answer(422, {"detail": "no"})
+        return script_for(Dialect.PYTHON, {}, "odd")(method, path, body)
+
+    async def nothing() -> None:
+        return None
+
+    whole = worker_with(Odd(nothing), ScriptedTransport(script), Dialect.PYTHON, beats)
+    outcome = asyncio.run(whole.run(delivery(Dialect.PYTHON)))
+    assert outcome is not None
+    assert (outcome.settlement, outcome.reason, outcome.dead_letter) == (Settlement.NAK, "held_by_other", False)
+
+
+@pytest.mark.parametrize("num_delivered", [1, 2])
+def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_is_told(num_delivered: int) -> None:
+    """The same WORKER_ID is let in at any time: an outcome of the process before us may have been told meanwhile."""
+    claims = [0]
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path.endswith("/claim"):
+            claims[0] += 1
+            if claims[0] > 1:
+                return answer(409, {"error": "Command is in terminal state COMPLETED"})
+        return script_for(Dialect.RUST, {}, "odd")(method, path, body)
+
+    async def nothing() -> None:
+        return None
+
+    transport = ScriptedTransport(script)
+    again = delivery(Dialect.RUST)
+    again.num_delivered = num_delivered
+    outcome = asyncio.run(worker_with(Odd(nothing), transport, Dialect.RUST).run(again))
+    assert outcome is not None
+    assert outcome.settlement is Settlement.ACK
+    assert (outcome.reason, claims[0]) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
+    assert bool(terminal(transport)) is (num_delivered == 1)
+
+
+def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_it_was_dropped(tmp_path: Path) -> None:
+    """w1's late outcome of a command that w2 runs: adopted by w2, and dropped, since the claim is w2's."""
+    dead, ours = emitter(tmp_path), emitter(tmp_path)
+    body = {"execution_id": "1", "worker_id": "w1", "events": []}
+    dead.outbox.keep(
+        EventSet(
+            ENVELOPE.event_id,
+            ENVELOPE.execution_id,
+            COMMAND_ID[Dialect.PYTHON],
+            "start",
+            "w1",
+            URL,
+            Dialect.PYTHON,
+            [SetRequest("/api/events/batch", body, "key")],
+        )
+    )
+    dead.outbox.close()
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path.endswith("/claim") and body["worker_id"] == "w1":
+            return answer(409, {"detail": {"code": "active_claim", "worker_id": "w2"}})
+        return script_for(Dialect.PYTHON, {}, "odd")(method, path, body)
+
+    async def go() -> None:
+        running, go_on = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            running.set()
+            await go_on.wait()
+
+        tool = Odd(wait)
+        whole = worker_with(tool, ScriptedTransport(script), Dialect.PYTHON, ours=ours)
+        first = asyncio.ensure_future(whole.run(delivery(Dialect.PYTHON)))
+        await running.wait()
+        adoption = Adoption(whole.client, ours, whole.workplace.in_flight)
+        adoption.look()
+        while not ours.outbox.is_empty:
+            await asyncio.sleep(0)
+        again = delivery(Dialect.PYTHON)
+        again.stream_sequence = 2  # published again by a reaper
+        second = await whole.run(again)
+        go_on.set()
+        outcome = await first
+        await adoption.stop()
+        assert second is not None
+        assert outcome is not None
+        assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
+
+    asyncio.run(go())
+    ours.outbox.close()

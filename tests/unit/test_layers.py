@@ -54,6 +54,7 @@ STAGES = {  # one room each: modules of a room may know each other, rooms may no
     "emitter": "events",
     "event_set": "events",
     "outbox": "events",
+    "outbox_file": "events",
     "results": "results",
     "acknowledge": "settle",
     "dead_letter": "settle",

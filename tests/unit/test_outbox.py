@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sqlite3
@@ -17,8 +18,8 @@ import pytest
 
 from noetl_worker import emitter as emitter_module
 from noetl_worker import handover
-from noetl_worker.adoption import Adoption
-from noetl_worker.control_plane.client import ControlPlaneClient
+from noetl_worker.adoption import AT_ONCE, Adoption
+from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.gate import DOWN_AFTER
 from noetl_worker.emitter import Emitter
@@ -50,6 +51,11 @@ def box(directory: Path, when: str = "on_failure", *, max_rows: int = 10, max_by
 OPEN: list[Outbox] = []
 
 
+def taken(ours: Outbox) -> list[EventSet]:
+    """The sets that it takes over; those that cannot be read are left out."""
+    return [one for row in ours.adopt() if (one := ours.load(row.key)) is not None]
+
+
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
@@ -76,17 +82,20 @@ def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: 
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path), *sys.path], timeout=30)
     assert died.returncode == -signal.SIGKILL
     ours = box(tmp_path)
-    adopted = sorted(ours.adopt(), key=lambda one: one.event_id)
+    adopted = sorted(taken(ours), key=lambda one: one.event_id)
     assert [(one.event_id, one.command_id, one.worker_id) for one in adopted] == [
         (7, "c-7", "dead-worker"),
         (8, "c-8", "dead-worker"),
     ]
     assert adopted[0].requests[0].idempotency_key == "key-7"
     assert adopted[0].requests[0].was_tried, "a duplicate key would be its own event"
-    assert len(list(tmp_path.glob("*.lock"))) == 1, "the dead one's files are gone, ours is here"
+    assert len(list(tmp_path.glob("*.lock"))) == 1, "its rows stay where they are"
     ours.drop(adopted[0])
     ours.close()
-    assert [one.event_id for one in box(tmp_path).adopt()] == [8], "what was not told waits for the next one"
+    after = box(tmp_path)
+    assert [one.event_id for one in taken(after)] == [8], "what was not told waits for the next one"
+    after.drop(adopted[1])
+    assert list(tmp_path.iterdir()) == [], "the dead one's file goes with its last row"
 
 
 def test_file_of_a_living_owner_is_left_alone(tmp_path: Path) -> None:
@@ -137,14 +146,14 @@ def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
 def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path) -> None:
     ours = box(tmp_path)
     assert ours.keep(event_set(1))
-    assert ours._database is not None
-    ours._database.execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
+    assert ours._own is not None
+    ours._own._database.execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
     large = event_set(2)
     large.requests[0].body["filler"] = "x" * 100_000
     assert not ours.keep(large)
     assert isinstance(ours._trouble, str)
     assert "full" in ours._trouble
-    ours._database.execute("PRAGMA max_page_count=1000000")
+    ours._own._database.execute("PRAGMA max_page_count=1000000")
     assert ours.keep(large), "and it works again when there is room"
     assert ours._trouble is None
 
@@ -154,17 +163,24 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
 ) -> None:
     dead = box(tmp_path)
     dead.keep(event_set(7))
-    assert dead._database is not None
-    with dead._database:
-        dead._database.execute("INSERT INTO event_sets VALUES ('x', '{\"not\": \"a set\"}')")
+    assert dead._own is not None
+    dead._own.put("x", "c-8", b'{"not": "a set"}', None)
     dead.close()
-    assert [one.event_id for one in box(tmp_path).adopt()] == [7]
+    ours = box(tmp_path)
+    [one] = taken(ours)
+    assert one.event_id == 7
     assert "outbox_row_unreadable" in capsys.readouterr().out
-    assert len(list(tmp_path.glob("*.unreadable"))) == 1, "another version's rows are not ours to delete"
+    ours.drop(one)
+    assert ours.is_empty
+    [left] = tmp_path.glob("*.unreadable")
+    with contextlib.closing(sqlite3.connect(left)) as database:
+        kept = database.execute("SELECT key FROM event_sets").fetchall()
+    assert kept == [("x",)], "another version's rows are not ours to delete"
+    assert [path.name for path in tmp_path.iterdir()] == [left.name]
 
 
 def test_row_of_a_later_version_is_read_without_what_it_adds() -> None:
-    row = json.loads(event_set(7).packed())
+    row = json.loads(event_set(7).packed()[0])
     assert EventSet.unpacked(json.dumps({**row, "added": 1}).encode()).event_id == 7
 
 
@@ -289,7 +305,7 @@ def test_cancelled_set_is_left_on_disk(tmp_path: Path) -> None:
 
     asyncio.run(go())
     ours.outbox.close()
-    [left] = box(tmp_path).adopt()
+    [left] = taken(box(tmp_path))
     assert left.event_id == command().event_id
 
 
@@ -450,5 +466,155 @@ def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> No
         dead.keep(event_set(number))
         dead.close()
     one, other = box(tmp_path), box(tmp_path)
-    found = [*one.adopt(), *other.adopt()]
+    found = [*taken(one), *taken(other)]
     assert sorted(each.event_id for each in found) == [0, 1, 2, 3, 4]
+
+
+def test_row_of_a_set_that_is_here_already_is_not_told_a_second_time(tmp_path: Path) -> None:
+    for directory in ("a", "b"):
+        dead = box(tmp_path / directory)
+        dead.keep(event_set(7))
+        dead.close()
+        for path in (tmp_path / directory).iterdir():
+            path.rename(tmp_path / path.name)
+    ours = box(tmp_path)
+    assert len(taken(ours)) == 1
+    assert len(list(tmp_path.glob("*.lock"))) == 1
+
+
+def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> None:
+    for number in range(40):
+        left_behind(tmp_path, event_set(number))
+    ours, loaded, most = emitter(tmp_path), [0], [0]
+    load = ours.outbox.load
+
+    def count(key: str) -> EventSet | None:
+        loaded[0] += 1
+        most[0] = max(most[0], loaded[0])
+        return load(key)
+
+    ours.outbox.load = count  # type: ignore[method-assign]
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path.endswith("/claim"):
+            return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+        loaded[0] -= 1
+        return answer(202, {})
+
+    flight = InFlight()
+    transport, _ = adopt(tmp_path, script, flight, ours)
+    assert len(transport.bodies("/api/events/batch")) == 40
+    assert most[0] <= AT_ONCE
+    assert len(flight) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
+    for number in range(AT_ONCE + 5):
+        left_behind(tmp_path, event_set(number))
+    ours, flight = emitter(tmp_path), InFlight()
+
+    async def go() -> None:
+        transport = ScriptedTransport(lambda *_: answer(503, {}))
+        adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
+        adoption.look()
+        assert len(flight) == AT_ONCE + 5
+        assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.PUBLISHED_AGAIN}
+        await adoption.stop()
+
+    asyncio.run(go())
+    ours.outbox.close()
+    assert len(taken(box(tmp_path))) == AT_ONCE + 5
+
+
+def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(tmp_path: Path) -> None:
+    ours, slots = emitter(tmp_path), Slots(1)
+    slots.take()
+
+    class Doubtful:
+        def in_doubt(self) -> bool:
+            return True
+
+        async def confirm(self) -> None:
+            await asyncio.Event().wait()
+
+    async def go() -> None:
+        at, transport = plane(accepting(0))
+        form = event_form(Dialect.PYTHON, "w-1")
+        told = CommandEvents(command(), at, form, ours, hold_s=5.0, outside=slots.waiting)
+        telling = asyncio.ensure_future(told.finish(OK, Doubtful()))
+        while ours.outbox.is_empty:
+            await asyncio.sleep(0)
+        assert (slots.free(), transport.sent) == (1, [])
+        telling.cancel()
+        await asyncio.wait({telling})
+
+    asyncio.run(go())
+    ours.outbox.close()
+    assert rows_on_disk(tmp_path) == 1
+
+
+def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slot_once(tmp_path: Path) -> None:
+    ours, slots = emitter(tmp_path), Slots(1)
+    slots.take()
+    refusals, free = {"/api/events/batch": 2, "/api/events": 2}, []
+
+    def script(method: str, path: str, body: Any) -> Any:
+        free.append(slots.free())
+        refusals[path] -= 1
+        if refusals[path] >= 0:
+            return answer(425, {})
+        return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
+
+    tell(ours, script, Dialect.RUST, outside=slots.waiting)
+    assert free == [0, 1, 1, 1, 1, 1]
+    assert slots.free() == 0
+    ours.outbox.close()
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: Path, dialect: Dialect) -> None:
+    ours, reached = emitter(tmp_path), asyncio.Event()
+
+    async def go() -> None:
+        class Silent(ScriptedTransport):
+            async def send(self, *request: Any) -> Any:
+                reached.set()
+                await asyncio.Event().wait()
+
+        at = Plane(ControlPlaneClient(Silent(lambda *_: answer(200)), settings()), URL, dialect)
+        told = CommandEvents(command(dialect), at, event_form(dialect, "w-1"), ours, hold_s=0.0)
+        told.start()
+        await reached.wait()
+        telling = asyncio.ensure_future(told.finish(OK, Ours()))
+        await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.wait({telling})
+
+    asyncio.run(go())
+    ours.outbox.close()
+    [left] = taken(box(tmp_path))
+    assert "call.done" in json.dumps([request.body for request in left.requests])
+
+
+def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate may be closed for minutes: what was ours at the last look may be another worker's by then."""
+    monkeypatch.setattr(emitter_module, "LATE_S", 0.05)
+    said: list[str] = []
+
+    class Asked(Ours):
+        async def confirm(self) -> None:
+            said.append("asked")
+
+    def script(method: str, path: str, body: Any) -> Any:
+        said.append("sent")
+        return answer(202, {"event_ids": [5]})
+
+    async def go() -> None:
+        at, _ = plane(script)
+        at.gate.refused(time.monotonic(), retry_after_s=0.3)
+        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), emitter(), hold_s=5.0)
+        await told.finish(OK, Asked())
+
+    asyncio.run(go())
+    assert said[-2:] == ["asked", "sent"]

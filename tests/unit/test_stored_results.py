@@ -17,6 +17,7 @@ from noetl_worker.adoption import Adoption
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.emitter import Emitter
+from noetl_worker.errors import DocumentError
 from noetl_worker.event_set import EventSet
 from noetl_worker.events import CommandEvents
 from noetl_worker.in_flight import InFlight
@@ -100,6 +101,21 @@ def test_result_over_the_budget_is_stored_before_the_events_that_name_it(dialect
         assert result["context"] == reference["extracted"]
     else:
         assert result["context"] == {"data": {"_ref": STORED["ref"]}, "command_id": "7:start:9"}
+
+
+def test_set_whose_result_and_events_are_refused_leaves_its_slot_once(tmp_path: Path) -> None:
+    ours, slots, free = emitter(tmp_path), Slots(1), []
+    slots.take()
+    left = [answer(425, {}), answer(200, STORED), answer(425, {})]
+
+    def script(method: str, path: str, body: Any) -> Any:
+        free.append(slots.free())
+        return left.pop(0) if left else answer(202, {"event_ids": [5]})
+
+    tell(script, ours=ours, outside=slots.waiting)
+    assert free == [0, 1, 1, 1]
+    assert slots.free() == 0
+    ours.outbox.close()
 
 
 @pytest.mark.parametrize("decision", [CaseDecision(0, Fail("too many")), CaseDecision(0, Exit("done", {"n": 1}))])
@@ -238,12 +254,53 @@ def made_set(report: Any) -> EventSet:
 def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
     report = results_of()
     made = made_set(report)
-    again = EventSet.unpacked(made.packed())
+    again = EventSet.unpacked(*made.packed())
     assert again.store is not None
     assert json.loads(again.store.upload.data) == json.loads(report.upload.data)
     assert again.packed() == made.packed()
     assert not again.requests[0].was_tried, "the events were not on their way"
     assert again.server_url == URL
+
+
+def test_row_of_a_later_version_is_read_without_what_it_adds_to_the_upload() -> None:
+    row, data = made_set(results_of()).packed()
+    whole = json.loads(row)
+    whole["store"]["added"] = 1
+    assert EventSet.unpacked(json.dumps(whole).encode(), data).store is not None
+
+
+def test_row_without_its_data_is_no_row() -> None:
+    row, _ = made_set(results_of()).packed()
+    with pytest.raises(DocumentError):
+        EventSet.unpacked(row, None)
+
+
+def test_answer_without_a_reference_is_not_the_stores() -> None:
+    transport = tell(store_then_accept(answer(200, {"status": "ok"})))
+    assert [method for method, *_ in transport.sent].count("PUT") == 2
+    assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
+
+
+def test_preview_of_the_rust_plane_names_its_command() -> None:
+    """What the plane counts loop items by (wire.md 9.3, item 8)."""
+    transport = tell(store_then_accept(answer(413, b"too large")), Dialect.RUST)
+    assert call_done(transport)["payload"]["result"]["context"]["command_id"] == "7:start:9"
+
+
+def test_failure_that_refers_to_no_result_does_not_wait_for_the_store() -> None:
+    transport = tell(store_then_accept(), Dialect.RUST, decision=CaseDecision(0, Fail("too many")))
+    assert [method for method, *_ in transport.sent].count("PUT") == 0
+
+
+def test_store_that_is_away_holds_up_no_claim() -> None:
+    at, _ = plane(lambda method, *_: answer(503 if method == "PUT" else 200, {}, retry_after="30"))
+
+    async def go() -> None:
+        await at.store_result(7, "start", b"1", source_step="start")
+        assert (await at.claim(7, "w")).status == 200
+
+    asyncio.run(go())
+    assert at.client.open_share() == 1.0
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

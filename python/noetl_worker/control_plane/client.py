@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from noetl_worker.errors import (
     TransportError,
 )
 from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.retry_pace import RetryPace
 from noetl_worker.settings import Settings
 
 __all__ = ["ControlPlaneClient", "Plane", "json_body", "refusal", "retry_after_s"]
@@ -42,6 +44,16 @@ _STREAMED_BYTES: Final = 1024 * 1024
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """How much one plane takes at present, and how it goes with what it refuses."""
+
+    gate: Gate
+    store_gate: Gate
+    """In front of its result store: one that is away must not hold up claims and events."""
+    retry_pace: RetryPace
+
+
 class ControlPlaneClient:
     """The transport, the bearer token and the timeouts; hands out `Plane`s and knows each server's dialect."""
 
@@ -56,7 +68,7 @@ class ControlPlaneClient:
         """What a tool can find in this process's environment, and must not tell."""
         self._trusted = tuple(f"{url}/" for url in (settings.server_url, *settings.trusted_servers))
         self._dialects: dict[str, Dialect] = {}
-        self._gates: dict[str, Gate] = {}
+        self._servers: dict[str, _Server] = {}
         self.credential_cache: Final = CredentialCache(ttl_s=settings.credential_ttl_s)
         """Here, because what the plane gives depends on the identity it is asked with."""
 
@@ -85,7 +97,7 @@ class ControlPlaneClient:
 
     async def _detect(self, url: str) -> Dialect:
         """GET /api/health: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (wire.md 9)."""
-        answer = await self.send("GET", f"{url}/api/health", gate=self.gate(url), patience_s=CLAIM_PATIENCE_S)
+        answer = await self.send("GET", f"{url}/api/health", gate=self.server(url).gate, patience_s=CLAIM_PATIENCE_S)
         body: JsonValue = None
         if answer.status == 200:
             body = json_body(answer)
@@ -143,21 +155,22 @@ class ControlPlaneClient:
             gate.answered(time.monotonic() - sent_at)
         return answer
 
-    def gate(self, url: str) -> Gate:
-        """The gate in front of one plane."""
-        gate = self._gates.get(url)
-        if gate is None:
-            if len(self._gates) >= MAX_SERVERS:
-                self._gates.clear()
-            gate = self._gates[url] = Gate(self._settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS)
-        return gate
+    def server(self, url: str) -> _Server:
+        """What is remembered of the plane at this address."""
+        server = self._servers.get(url)
+        if server is None:
+            if len(self._servers) >= MAX_SERVERS:
+                self._servers.clear()
+            full = self._settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
+            server = self._servers[url] = _Server(Gate(full), Gate(full), RetryPace())
+        return server
 
     def open_share(self) -> float:
         """How far the gate of the least troubled plane is open, above 0 and at most 1.
 
         The least: a plane that is down must not hold up the commands of the others.
         """
-        return max((gate.open_share() for gate in self._gates.values()), default=1.0)
+        return max((server.gate.open_share() for server in self._servers.values()), default=1.0)
 
     async def close(self) -> None:
         self.credential_cache.clear()
@@ -167,13 +180,14 @@ class ControlPlaneClient:
 class Plane:
     """One control plane in its dialect."""
 
-    __slots__ = ("client", "dialect", "gate", "url")
+    __slots__ = ("client", "dialect", "gate", "retry_pace", "store_gate", "url")
 
     def __init__(self, client: ControlPlaneClient, url: str, dialect: Dialect) -> None:
         self.client = client
         self.url = url
         self.dialect = dialect
-        self.gate = client.gate(url)
+        server = client.server(url)
+        self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
 
     # ── commands and events: the answer is read by claim.py and events.py ──
 
@@ -187,9 +201,12 @@ class Plane:
         """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
         return await self._object("GET", f"/api/commands/{event_id}")
 
-    async def post_events(self, path: str, body: JsonValue, headers: Mapping[str, str]) -> Response:
+    async def post_events(
+        self, path: str, body: JsonValue, headers: Mapping[str, str], *, patience_s: float | None = None
+    ) -> Response:
         """POST /api/events or /api/events/batch, as dialects.py built it."""
-        return await self.client.send("POST", self.url + path, body, headers=headers, gate=self.gate)
+        url = self.url + path
+        return await self.client.send("POST", url, body, headers=headers, gate=self.gate, patience_s=patience_s)
 
     async def batch_state(self, request_id: str) -> str:
         """accepted, processing, completed or failed (Python plane only)."""
@@ -249,7 +266,9 @@ class Plane:
         """Store a result; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
-    async def store_result(self, execution_id: int, name: str, data: bytes, *, source_step: str) -> Response:
+    async def store_result(
+        self, execution_id: int, name: str, data: bytes, *, source_step: str, patience_s: float | None = None
+    ) -> Response:
         """PUT /api/result/{execution_id}; the answer is read by emitter.py.
 
         A large one is sent around its bytes as they are: it is in memory once.
@@ -258,18 +277,36 @@ class Plane:
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
         # The deadline of a small request would cut off a large one on a slow link.
         extra_s = len(data) / _SLOWEST_BYTES_PER_S
-        return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s)
+        return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s, patience_s=patience_s)
 
     async def resolve_result(self, ref: str) -> JsonValue:
         """The stored data behind a `noetl://...` reference."""
         answer = await self._result_call("GET", f"/resolve?ref={quote(ref, safe='')}")
         return _expect_json(f"resolving {ref}", answer)
 
-    async def _result_call(self, method: str, path: str, body: JsonValue = None, *, extra_s: float = 0.0) -> Response:
-        """v4.0.0 of the Python plane mounts the routes at /api/api/result (wire.md T-10): 404 asks the other once."""
-        answer = await self._send(method, f"/api/result{path}", body, extra_s=extra_s)
+    async def _result_call(
+        self,
+        method: str,
+        path: str,
+        body: JsonValue = None,
+        *,
+        extra_s: float = 0.0,
+        patience_s: float | None = None,
+    ) -> Response:
+        """v4.0.0 of the Python plane mounts the routes at /api/api/result (wire.md T-10): 404 asks the other once.
+
+        Through a gate of its own: a store that is away must not hold up claims and events.
+        """
+
+        async def ask(route: str) -> Response:
+            limit_s = self.client.timeout_s + extra_s
+            url = f"{self.url}{route}{path}"
+            gate = self.store_gate
+            return await self.client.send(method, url, body, timeout_s=limit_s, gate=gate, patience_s=patience_s)
+
+        answer = await ask("/api/result")
         if answer.status == 404 and self.dialect is Dialect.PYTHON:
-            doubled = await self._send(method, f"/api/api/result{path}", body, extra_s=extra_s)
+            doubled = await ask("/api/api/result")
             return doubled if doubled.status != 404 else answer
         return answer
 
@@ -317,9 +354,8 @@ class Plane:
         if answer.status != 404:  # not registered is what was wanted
             _expect("deregister", answer)
 
-    async def _send(self, method: str, path: str, body: JsonValue = None, *, extra_s: float = 0.0) -> Response:
-        limit_s = self.client.timeout_s + extra_s
-        return await self.client.send(method, self.url + path, body, timeout_s=limit_s, gate=self.gate)
+    async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
+        return await self.client.send(method, self.url + path, body, timeout_s=self.client.timeout_s, gate=self.gate)
 
     async def _json(self, method: str, path: str, body: JsonValue = None) -> Any:
         return _expect_json(f"{method} {path}", await self._send(method, path, body))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
+from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Stop, Tool, ToolContext
@@ -90,7 +90,10 @@ class PreparedTool:
     async def run(self) -> ToolResult:
         """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""
         started = time.monotonic()
-        result = await self.tool.run(self.config, dataclasses.replace(self.context, timeout_s=self.timeout_s))
+        try:
+            result = await self.tool.run(self.config, dataclasses.replace(self.context, timeout_s=self.timeout_s))
+        except SystemExit as error:  # it would end the loop, and with it the worker and all it runs
+            raise ToolError(f"{self.kind}: the tool called exit with {error.code!r}", kind=self.kind) from error
         if not isinstance(result, ToolResult):
             raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
         if result.duration_ms is None:
