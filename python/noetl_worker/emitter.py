@@ -7,6 +7,7 @@ what is on disk needs no place among what runs. A set that is late is sent only 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -140,7 +141,7 @@ class Emitter:
             ClaimLost: it was late, and the command is no longer ours.
             asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
         """
-        course = _Course(confirmed_at=-LATE_S if ownership.in_doubt() else time.monotonic())
+        course = _Course(confirmed_at=-math.inf if ownership.in_doubt() else time.monotonic())
         self._arm(event_set)
         if self.outbox.writes_first:
             self.outbox.keep(event_set)
@@ -221,6 +222,8 @@ class Emitter:
                 reason=reason,
             )
             await asyncio.sleep(delay_s)
+            if ownership.in_doubt():  # somebody else may have ended it while we waited
+                course.confirmed_at = -math.inf
 
     async def _try(
         self, plane: Plane, event_set: EventSet, request: SetRequest, patience_s: float | None

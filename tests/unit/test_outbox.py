@@ -618,3 +618,20 @@ def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path, m
 
     asyncio.run(go())
     assert said[-2:] == ["asked", "sent"]
+
+
+def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_path: Path) -> None:
+    """On the Rust plane its worker may be back under the same id, and have told its end meanwhile."""
+    left_behind(tmp_path)
+    told: list[str] = []
+
+    def script(method: str, path: str, body: Any) -> Any:
+        told.append(path)
+        if not path.endswith("/claim"):
+            return answer(425, {})
+        if len(told) > 1:
+            return answer(409, {"detail": {"code": "already_terminal"}})
+        return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+
+    adopt(tmp_path, script)
+    assert told == ["/api/commands/7/claim", "/api/events/batch", "/api/commands/7/claim"]
