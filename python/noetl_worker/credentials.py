@@ -43,9 +43,7 @@ class CommandCredentials:
         self._plane = plane
         self._cache = plane.client.credential_cache
         self._used: set[Key] = set()
-        self.known = KnownSecrets()
-        for text in plane.client.own_secrets:
-            self.known.add(text)
+        self.known = KnownSecrets(plane.client.own_secrets)
 
     def keep_secret(self, text: str) -> None:
         """Remember a secret that a tool got by itself."""

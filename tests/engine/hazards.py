@@ -234,7 +234,10 @@ def fit(draw: random.Random) -> Call:
         preview_bytes=draw.choice([4_096, 200, 60, 10]),
         preview_depth=draw.choice([8, 2, 1]),
         secrets=tuple(
-            draw.sample(["hunter2hunter2", "hunter2", "abc", "123456", "1234567", "", 'é"', "ok"], draw.randrange(4))
+            draw.sample(
+                ["hunter2hunter2", "hunter2", "abc", "123456", "1234567", "", 'é"', "ok", "100000.0", "1e+16"],
+                draw.randrange(4),
+            )
         ),
     )
     return Call("fit_result", (json_bytes(draw), rules))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noetl_worker.engine.pure.redact import is_sensitive_key
+from noetl_worker.engine.pure.redact import Named, named_by
 from noetl_worker.models import FitRules
 from noetl_worker.redaction import redact_fields, redact_text, redact_value, without_known
 
@@ -20,19 +20,28 @@ KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
 
 @pytest.mark.parametrize("key", KEYS["sensitive"])
 def test_whole_word_of_a_secret_is_redacted(engine: Any, key: str) -> None:
-    assert is_sensitive_key(key)
+    assert named_by(key) is Named.SECRET
     assert engine.fit_result(json.dumps({key: "value"}).encode(), FitRules()).redactions == 1
 
 
 @pytest.mark.parametrize("key", KEYS["harmless"])
 def test_other_keys_stay(engine: Any, key: str) -> None:
-    assert not is_sensitive_key(key)
+    assert named_by(key) is Named.NOTHING
     assert engine.fit_result(json.dumps({key: "value"}).encode(), FitRules()).redactions == 0
 
 
+@pytest.mark.parametrize("key", KEYS["plural"])
+def test_key_that_names_several_secrets_hides_texts_and_no_counts(engine: Any, key: str) -> None:
+    assert named_by(key) is Named.SECRETS
+    for secret in ("value", "5", ["value"], [{"a": 1, "b": "value"}]):
+        assert engine.fit_result(json.dumps({key: secret}).encode(), FitRules()).redactions == 1
+    for count in (5, 0.5, None, True, [101, 2023], {"input": 5, "output": 7}, {}, []):
+        assert engine.fit_result(json.dumps({key: count}).encode(), FitRules()).redactions == 0
+
+
 def test_value_and_result_are_redacted_alike(engine: Any) -> None:
-    for line in (VECTORS / "fit.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    lines = (VECTORS / "fit.jsonl").read_text().splitlines() + (VECTORS / "more_fit.jsonl").read_text().splitlines()
+    for row in map(json.loads, lines):
         secrets = tuple(row["rules"].get("secrets", ()))
         body = engine.fit_result(row["data"].encode(), FitRules(secrets=secrets)).body
         assert repr(redact_value(json.loads(row["data"]), secrets)) == repr(json.loads(body)), row["id"]
@@ -134,6 +143,20 @@ def test_fields_of_a_log_line_are_free_text_and_any_object() -> None:
     }
 
 
-def test_many_secrets_longest_first(chosen: Any) -> None:
-    secrets = [f"secret-{number}" for number in range(40)]
+@pytest.mark.parametrize("many", [40, 5_000])
+def test_many_secrets_longest_first(chosen: Any, many: int) -> None:
+    secrets = [f"secret-{number}" for number in range(many)]
     assert redact_text("secret-39 secret-3", secrets) == "[REDACTED] [REDACTED]"
+
+
+_letters = st.text(alphabet="abé", max_size=6)
+
+
+@pytest.mark.rust
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(alphabet="abé", max_size=60), secrets=st.lists(_letters, max_size=30), others=st.booleans())
+def test_engines_find_the_same_secrets(engines: Any, text: str, secrets: list[str], others: bool) -> None:
+    """Overlapping ones, on both ways of looking: one search each, and one pass for all."""
+    known = [*secrets, *(f"other-{number}" for number in range(300 if others else 0))]
+    pure, rust = engines
+    assert pure.redact_text(text, known) == rust.redact_text(text, known)

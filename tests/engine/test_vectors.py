@@ -62,7 +62,7 @@ def test_notification_decodes_as_its_vector_says(engine: Any, row: dict[str, Any
         assert repr(list(envelope)) == repr(row["envelope"])
 
 
-@pytest.mark.parametrize("row", rows("fit.jsonl"))
+@pytest.mark.parametrize("row", rows("fit.jsonl") + rows("more_fit.jsonl"))
 def test_result_is_fitted_as_its_vector_says(engine: Any, row: dict[str, Any]) -> None:
     fitted = engine.fit_result(row["data"].encode(), FitRules(**row.get("rules", {})))
     assert fitted.body.decode() == row["body"]

@@ -30,6 +30,7 @@ SERVICES = {
     "credentials",
     "credential_cache",
     "known_secrets",
+    "secret_forms",
     "redaction",
     "in_flight",
     "slots",

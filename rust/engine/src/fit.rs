@@ -7,7 +7,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::document::{write_text, Document, Kind, Value};
 use crate::error::EngineError;
-use crate::redact::{is_reference, is_sensitive_key, kept_keys, may_hold_credential, redact, Secrets, MARK};
+use crate::redact::{
+    holds_text, is_kept, is_reference, kept_keys, may_hold_credential, named_by, redact, Named, MARK,
+};
+use crate::secrets::Secrets;
 
 /// Longest text of a preview, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 512;
@@ -74,14 +77,14 @@ fn preview_of(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
 
 /// One walk that writes the redacted document.
 struct Redacting<'d> {
-    secrets: Option<Secrets>,
+    secrets: Option<Secrets<'d>>,
     /// No value without escapes holds anything to replace, keys aside.
     is_plain: bool,
     /// Inside a reference, which has to stay usable: neither names nor shapes are judged.
     knows_only: bool,
     count: usize,
     /// Rows have the same keys over and over.
-    known_keys: HashMap<&'d str, bool, BuildHasherDefault<QuickHasher>>,
+    known_keys: HashMap<&'d str, Named, BuildHasherDefault<QuickHasher>>,
     out: Vec<u8>,
 }
 
@@ -101,12 +104,21 @@ impl<'d> Redacting<'d> {
             }
             Kind::Text | Kind::Integer if self.is_plain => value.write(&mut self.out),
             Kind::Text | Kind::EscapedText => self.text(value),
-            // A secret that is a number in the result (a PIN, an account id) is the secret all the same.
-            Kind::Integer if self.secrets.as_ref().is_some_and(|secrets| secrets.is(value.integer_text())) => {
-                self.count += 1;
-                write_text(MARK, &mut self.out);
-            }
+            Kind::Integer | Kind::Float => self.number(value),
             _ => value.write(&mut self.out),
+        }
+    }
+
+    /// A secret that is a number in the result (a PIN, an account id) is the secret all the same.
+    fn number(&mut self, value: Value<'d>) {
+        let start = self.out.len();
+        value.write(&mut self.out);
+        let Some(secrets) = self.secrets.as_ref().filter(|secrets| secrets.have_numbers()) else { return };
+        // As written here, not as it stands in the source: 1234.50 is the secret 1234.5.
+        if std::str::from_utf8(&self.out[start..]).is_ok_and(|text| secrets.include_number(text)) {
+            self.count += 1;
+            self.out.truncate(start);
+            write_text(MARK, &mut self.out);
         }
     }
 
@@ -135,11 +147,11 @@ impl<'d> Redacting<'d> {
             }
             self.key(key, position);
             self.out.push(b':');
-            if kept.iter().any(|name| key.is_text_equal(name)) {
+            if !kept.is_empty() && is_kept(kept, key, child) {
                 let outside = std::mem::replace(&mut self.knows_only, true);
                 self.value(child);
                 self.knows_only = outside;
-            } else if !self.knows_only && self.is_sensitive(key) && !is_harmless(child) {
+            } else if !self.knows_only && self.hides(key, child) {
                 self.count += 1;
                 write_text(MARK, &mut self.out);
             } else {
@@ -164,19 +176,29 @@ impl<'d> Redacting<'d> {
         }
     }
 
-    fn is_sensitive(&mut self, key: Value<'d>) -> bool {
+    /// Whether the whole value goes because of its name; null and booleans hold no secret.
+    fn hides(&mut self, key: Value<'d>, value: Value<'d>) -> bool {
+        let may_hold = match self.named(key) {
+            Named::Nothing => false,
+            Named::Secret => !matches!(value.kind(), Kind::Null | Kind::True | Kind::False),
+            Named::Secrets => holds_text(value),
+        };
+        may_hold && !is_reference(value)
+    }
+
+    fn named(&mut self, key: Value<'d>) -> Named {
         if key.kind() == Kind::EscapedText {
-            return is_sensitive_key(&key.as_text().unwrap_or_default());
+            return named_by(&key.as_text().unwrap_or_default());
         }
         let raw = key.raw();
         if let Some(known) = self.known_keys.get(raw) {
             return *known;
         }
-        let is_sensitive = is_sensitive_key(raw);
+        let named = named_by(raw);
         if self.known_keys.len() < MAX_KNOWN_KEYS {
-            self.known_keys.insert(raw, is_sensitive);
+            self.known_keys.insert(raw, named);
         }
-        is_sensitive
+        named
     }
 }
 
@@ -201,10 +223,6 @@ impl Hasher for QuickHasher {
     fn finish(&self) -> u64 {
         self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
-}
-
-fn is_harmless(value: Value<'_>) -> bool {
-    matches!(value.kind(), Kind::Null | Kind::True | Kind::False) || is_reference(value)
 }
 
 /// Each call gets a budget in bytes and returns JSON within it, or None when nothing useful fits.

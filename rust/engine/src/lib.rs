@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod error;
 pub mod fit;
 pub mod redact;
+pub mod secrets;
 
 mod reader;
 

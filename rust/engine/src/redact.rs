@@ -5,16 +5,14 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use aho_corasick::{packed, AhoCorasick, MatchKind};
-use memchr::memmem::Finder;
+use aho_corasick::{packed, AhoCorasick};
 use regex::Regex;
 
 use crate::document::{Kind, Value};
+use crate::secrets::Secrets;
 
 /// What replaces a secret.
 pub const MARK: &str = "[REDACTED]";
-/// A shorter known secret is not searched for.
-pub const MIN_SECRET_CHARS: usize = 4;
 
 const SENSITIVE_WORDS: &[&str] = &[
     "password",
@@ -96,7 +94,48 @@ const DESCRIBING_WORDS: &[&str] = &[
     "status",
 ];
 const PAGING_WORDS: &[&str] = &["page", "next", "prev", "previous", "continuation", "sync"];
+/// `tokens` after one of these are counted, not kept secret: `max_tokens`, `x-ratelimit-remaining-tokens`.
+const COUNTING_WORDS: &[&str] = &[
+    "max",
+    "min",
+    "total",
+    "num",
+    "number",
+    "n",
+    "count",
+    "limit",
+    "budget",
+    "used",
+    "unused",
+    "remaining",
+    "reset",
+    "average",
+    "avg",
+    "estimated",
+    "context",
+    "prompt",
+    "completion",
+    "input",
+    "output",
+    "cached",
+    "read",
+    "creation",
+    "reasoning",
+    "thinking",
+    "prediction",
+    "accepted",
+    "rejected",
+    "generated",
+    "audio",
+    "image",
+    "text",
+    "stop",
+    "special",
+];
 const REFERENCE_KINDS: [&str; 2] = ["result_ref", "temp_ref"];
+/// All that an object of such a kind has when it is nothing but a reference: no `extracted`, no preview.
+const REFERENCE_FIELDS: &[&str] =
+    &["kind", "ref", "store", "scope", "meta", "correlation", "expires_at", "uri", "ipc"];
 
 const CREDENTIAL: &str = concat!(
     r"(?-u:\b)(?:[Bb]earer|BEARER)[ \t]+[A-Za-z0-9._~+/=-]{6,}",
@@ -195,9 +234,47 @@ fn may_hold_address(text: &str) -> bool {
     memchr::memchr(b'@', text.as_bytes()).is_some() && memchr::memmem::find(text.as_bytes(), b"://").is_some()
 }
 
-/// Whether a key names a secret: a whole word or pair of words of the tables, unless the last word describes it.
-pub fn is_sensitive_key(key: &str) -> bool {
-    let mut words: Vec<&str> = Vec::new();
+/// What a key says of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// No secret.
+    Nothing,
+    /// A secret, whatever the value is.
+    Secret,
+    /// Several secrets, unless the value holds no text: `tokens: 5` is a number of them.
+    Secrets,
+}
+
+/// What a key names: judged by whole words and pairs of words, unless the last word describes the secret only.
+pub fn named_by(key: &str) -> Named {
+    let words = words_of(key);
+    let Some(last) = words.last() else { return Named::Nothing };
+    if words.len() > 1 && is_one_of(last, DESCRIBING_WORDS) {
+        return Named::Nothing;
+    }
+    let mut named = Named::Nothing;
+    let mut previous = "";
+    for (position, word) in words.iter().enumerate() {
+        if is_secret_word(previous, word)
+            && !(word.eq_ignore_ascii_case("token") && is_one_of(previous, PAGING_WORDS))
+        {
+            return Named::Secret;
+        }
+        let single = word.strip_suffix(['s', 'S']).unwrap_or_default();
+        let is_counted = single.eq_ignore_ascii_case("token")
+            && (position + 1 < words.len()
+                || is_one_of(previous, PAGING_WORDS)
+                || is_one_of(previous, COUNTING_WORDS));
+        if is_secret_word(previous, single) && !is_counted {
+            named = Named::Secrets;
+        }
+        previous = word;
+    }
+    named
+}
+
+fn words_of(key: &str) -> Vec<&str> {
+    let mut words = Vec::new();
     let bytes = key.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -209,20 +286,24 @@ pub fn is_sensitive_key(key: &str) -> bool {
             at = end;
         }
     }
-    let Some(last) = words.last() else { return false };
-    if words.len() > 1 && is_one_of(last, DESCRIBING_WORDS) {
-        return false;
+    words
+}
+
+fn is_secret_word(previous: &str, word: &str) -> bool {
+    is_one_of(word, SENSITIVE_WORDS)
+        || SENSITIVE_PAIRS
+            .iter()
+            .any(|(one, other)| previous.eq_ignore_ascii_case(one) && word.eq_ignore_ascii_case(other))
+}
+
+/// Whether a text is anywhere in a value; keys are none.
+pub fn holds_text(value: Value<'_>) -> bool {
+    match value.kind() {
+        Kind::Text | Kind::EscapedText => true,
+        Kind::Array => value.elements().any(holds_text),
+        Kind::Object => value.distinct_members().into_iter().any(|(_, child)| holds_text(child)),
+        _ => false,
     }
-    let mut previous = "";
-    words.into_iter().any(|word| {
-        let is_paging = word.eq_ignore_ascii_case("token") && is_one_of(previous, PAGING_WORDS);
-        let is_sensitive = (is_one_of(word, SENSITIVE_WORDS) && !is_paging)
-            || SENSITIVE_PAIRS
-                .iter()
-                .any(|(one, other)| previous.eq_ignore_ascii_case(one) && word.eq_ignore_ascii_case(other));
-        previous = word;
-        is_sensitive
-    })
 }
 
 fn is_one_of(word: &str, list: &[&str]) -> bool {
@@ -244,21 +325,38 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Whether an object stands for a value kept elsewhere (wire.md 5.1).
+/// Whether a value does nothing but stand for one kept elsewhere (wire.md 5.1): a reference that carries a value
+/// beside it is none.
 pub fn is_reference(value: Value<'_>) -> bool {
     if value.kind() != Kind::Object {
         return false;
     }
-    value.get("$noetl_ref").is_some()
-        || value.get("_ref").is_some()
-        || (value.get("ref").is_some() && value.get("kind").is_some_and(is_reference_kind))
+    let members = value.distinct_members();
+    match &members[..] {
+        [(key, inner)] if key.is_text_equal("$noetl_ref") => is_keychain_entry(*inner),
+        [(key, inner)] if key.is_text_equal("_ref") => inner.is_text() || is_located(*inner),
+        _ => is_located(value),
+    }
+}
+
+/// What `$noetl_ref` holds.
+fn is_keychain_entry(value: Value<'_>) -> bool {
+    value.kind() == Kind::Object && value.get("kind").is_some_and(Value::is_text)
+}
+
+/// An object of one of the kinds of reference, with its address and nothing that was stored there.
+fn is_located(value: Value<'_>) -> bool {
+    value.kind() == Kind::Object
+        && value.get("kind").is_some_and(is_reference_kind)
+        && value.get("ref").is_some_and(Value::is_text)
+        && value.members().all(|(key, _)| REFERENCE_FIELDS.iter().any(|name| key.is_text_equal(name)))
 }
 
 fn is_reference_kind(kind: Value<'_>) -> bool {
     REFERENCE_KINDS.iter().any(|known| kind.is_text_equal(known))
 }
 
-/// The keys of an object whose values are references and stay as they are.
+/// The keys of an object whose values may be references, which stay as they are; see `is_kept`.
 pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] {
     // One byte tells most keys apart, and this is asked for every object.
     let may_be = |key: Value<'_>| matches!(key.raw().as_bytes().first(), Some(b'$' | b'_' | b'r' | b'\\'));
@@ -274,76 +372,14 @@ pub fn kept_keys(members: &[(Value<'_>, Value<'_>)]) -> &'static [&'static str] 
     }
 }
 
-/// Known secrets of one call, ready to be searched for. Nothing of them is kept after it.
-#[derive(Debug)]
-pub struct Secrets {
-    values: Vec<String>,
-    finders: Vec<Finder<'static>>,
-    /// Built when a secret is found, or when there are too many for one vector search each.
-    automaton: OnceLock<Option<AhoCorasick>>,
-}
-
-const MAX_FINDERS: usize = 16;
-
-impl Secrets {
-    /// Prepare a set; None when no secret is long enough.
-    pub fn prepare(secrets: &[String]) -> Option<Self> {
-        // A piece of the mark cannot be told from the mark.
-        let is_long =
-            |secret: &&String| secret.chars().count() >= MIN_SECRET_CHARS && !MARK.contains(secret.as_str());
-        let values: Vec<String> = secrets.iter().filter(is_long).cloned().collect();
-        if values.is_empty() {
-            return None;
-        }
-        let finders = if values.len() <= MAX_FINDERS {
-            values.iter().map(|secret| Finder::new(secret).into_owned()).collect()
-        } else {
-            Vec::new()
-        };
-        Some(Self { values, finders, automaton: OnceLock::new() })
-    }
-
-    fn automaton(&self) -> Option<&AhoCorasick> {
-        let build = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.values).ok();
-        self.automaton.get_or_init(build).as_ref()
-    }
-
-    /// Whether a secret is somewhere in a text.
-    pub fn is_in(&self, text: &str) -> bool {
-        if self.finders.is_empty() {
-            return self.automaton().is_some_and(|automaton| automaton.is_match(text));
-        }
-        self.finders.iter().any(|finder| finder.find(text.as_bytes()).is_some())
-    }
-
-    /// Whether a text is exactly a secret.
-    pub fn is(&self, text: &str) -> bool {
-        self.values.iter().any(|secret| secret == text)
-    }
-
-    /// Replace every secret and count them.
-    pub fn replace<'t>(&self, text: &'t str, count: &mut usize) -> Cow<'t, str> {
-        let Some(automaton) = self.is_in(text).then(|| self.automaton()).flatten() else {
-            return Cow::Borrowed(text);
-        };
-        let mut out = String::new();
-        let mut start = 0;
-        for found in automaton.find_iter(text) {
-            out.push_str(&text[start..found.start()]);
-            out.push_str(MARK);
-            start = found.end();
-            *count += 1;
-        }
-        if start == 0 {
-            return Cow::Borrowed(text);
-        }
-        out.push_str(&text[start..]);
-        Cow::Owned(out)
-    }
+/// Whether the value of a key is a reference that stays as it is; `kept` are the `kept_keys` of its object.
+pub fn is_kept(kept: &[&str], key: Value<'_>, value: Value<'_>) -> bool {
+    kept.iter().any(|name| key.is_text_equal(name))
+        && (value.is_text() || is_located(value) || (key.is_text_equal("$noetl_ref") && is_keychain_entry(value)))
 }
 
 /// Replace known secrets, then what looks like a credential.
-pub fn redact<'t>(text: &'t str, secrets: Option<&Secrets>, count: &mut usize) -> Cow<'t, str> {
+pub fn redact<'t>(text: &'t str, secrets: Option<&Secrets<'_>>, count: &mut usize) -> Cow<'t, str> {
     let replaced = secrets.map_or(Cow::Borrowed(text), |secrets| secrets.replace(text, count));
     if !may_hold_credential(&replaced) {
         return replaced;

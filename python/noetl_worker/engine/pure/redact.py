@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import Enum
 from functools import lru_cache
 from typing import Final
 
+from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, whole
 from noetl_worker.models import JsonValue
 
-__all__ = ["MARK", "MIN_SECRET_CHARS", "Redactor", "is_sensitive_key", "redact_text"]
-
-MARK: Final = "[REDACTED]"
-
-MIN_SECRET_CHARS: Final = 4
-"""A shorter known secret is not searched for: replacing every "1" would destroy the result, not protect it."""
+__all__ = ["MARK", "MIN_SECRET_CHARS", "Named", "Redactor", "holds_text", "named_by", "redact_text"]
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -58,6 +55,14 @@ _PAGING_WORDS: Final = frozenset({
     "page", "next", "prev", "previous", "continuation", "sync",
 })  # fmt: skip
 
+# `tokens` after one of these are counted, not kept secret: max_tokens, x-ratelimit-remaining-tokens.
+_COUNTING_WORDS: Final = frozenset({
+    "max", "min", "total", "num", "number", "n", "count", "limit", "budget", "used", "unused", "remaining", "reset",
+    "average", "avg", "estimated", "context", "prompt", "completion", "input", "output", "cached", "read", "creation",
+    "reasoning", "thinking", "prediction", "accepted", "rejected", "generated", "audio", "image", "text", "stop",
+    "special",
+})  # fmt: skip
+
 _CREDENTIAL: Final = re.compile(
     r"\b(?:[Bb]earer|BEARER)[ \t]+[A-Za-z0-9._~+/=-]{6,}"
     r"|\b(?:[Bb]asic|BASIC)[ \t]+[A-Za-z0-9+/]{8,}={0,2}"
@@ -83,30 +88,85 @@ _ASSIGNMENT: Final = re.compile(
 )
 
 
+class Named(Enum):
+    """What a key says of its value."""
+
+    NOTHING = "nothing"
+    SECRET = "secret"
+    """Whatever the value is."""
+    SECRETS = "secrets"
+    """Several, unless the value holds no text: `tokens: 5` is a number of them."""
+
+
 @lru_cache(maxsize=4096)
-def is_sensitive_key(key: str) -> bool:
-    """Whether a key names a secret: a whole word or pair of words of the tables, unless the last word describes it."""
+def named_by(key: str) -> Named:
+    """What a key names: judged by whole words and pairs of words, unless the last word describes the secret only."""
     words = [word.lower() for word in _WORD.findall(key)]
     if not words or (len(words) > 1 and words[-1] in DESCRIBING_WORDS):
-        return False
-    previous = ""
-    for word in words:
-        if word in SENSITIVE_WORDS and not (word == "token" and previous in _PAGING_WORDS):
+        return Named.NOTHING
+    named = Named.NOTHING
+    for previous, word, is_last in zip(["", *words], words, [*[False] * (len(words) - 1), True], strict=False):
+        if _is_secret_word(previous, word) and not (word == "token" and previous in _PAGING_WORDS):
+            return Named.SECRET
+        single = word[:-1] if word[-1] == "s" else ""
+        is_counted = single == "token" and (not is_last or previous in _PAGING_WORDS or previous in _COUNTING_WORDS)
+        if _is_secret_word(previous, single) and not is_counted:
+            named = Named.SECRETS
+    return named
+
+
+def _is_secret_word(previous: str, word: str) -> bool:
+    return word in SENSITIVE_WORDS or (previous, word) in SENSITIVE_PAIRS
+
+
+def holds_text(value: JsonValue) -> bool:
+    """Whether a text is anywhere in a value; keys are none."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is str:
             return True
-        if (previous, word) in SENSITIVE_PAIRS:
-            return True
-        previous = word
+        if type(item) is dict:
+            waiting += item.values()
+        elif type(item) is list:
+            waiting += item
     return False
 
 
+_REFERENCE_KINDS: Final = ("result_ref", "temp_ref")
+# All that an object of such a kind has when it is nothing but a reference: no `extracted`, no preview.
+_REFERENCE_FIELDS: Final = frozenset({
+    "kind", "ref", "store", "scope", "meta", "correlation", "expires_at", "uri", "ipc",
+})  # fmt: skip
+
+
 def is_reference(value: JsonValue) -> bool:
-    """Whether an object stands for a value kept elsewhere (wire.md 5.1)."""
+    """Whether a value does nothing but stand for one kept elsewhere (wire.md 5.1).
+
+    A reference that carries a value beside it is none.
+    """
     if type(value) is not dict:
         return False
-    return "$noetl_ref" in value or "_ref" in value or ("ref" in value and value.get("kind") in _REFERENCE_KINDS)
+    if len(value) == 1 and "$noetl_ref" in value:
+        return _is_keychain_entry(value["$noetl_ref"])
+    if len(value) == 1 and "_ref" in value:
+        return type(value["_ref"]) is str or _is_located(value["_ref"])
+    return _is_located(value)
 
 
-_REFERENCE_KINDS: Final = ("result_ref", "temp_ref")
+def _is_keychain_entry(value: JsonValue) -> bool:
+    """What `$noetl_ref` holds."""
+    return type(value) is dict and type(value.get("kind")) is str
+
+
+def _is_located(value: JsonValue) -> bool:
+    """An object of one of the kinds of reference, with its address and nothing that was stored there."""
+    return (
+        type(value) is dict
+        and value.get("kind") in _REFERENCE_KINDS
+        and type(value.get("ref")) is str
+        and value.keys() <= _REFERENCE_FIELDS
+    )
 
 
 class Redactor:
@@ -120,7 +180,7 @@ class Redactor:
         `known_only`: neither names nor shapes are judged.
         """
         self.count = 0
-        self._secrets = _Secrets(secrets)
+        self._secrets = Secrets(secrets)
         self._is_free_text = free_text
         self._knows_only = known_only
 
@@ -161,7 +221,7 @@ class Redactor:
         keeps = _kept_keys(source)
         for position, (key, value) in enumerate(source.items()):
             name = self._key(key, position)
-            if key in keeps:
+            if key in keeps and _is_kept(key, value):
                 target[name] = self._located(value)
             elif self._hides(key, value):
                 target[name] = MARK
@@ -181,7 +241,10 @@ class Redactor:
         """Whether the whole value goes because of its name; null and booleans hold no secret."""
         if self._knows_only or value is None or type(value) is bool:
             return False
-        return is_sensitive_key(key) and not is_reference(value)
+        named = named_by(key)
+        if named is Named.NOTHING or (named is Named.SECRETS and not holds_text(value)):
+            return False
+        return not is_reference(value)
 
     def _child(self, value: JsonValue, waiting: list[tuple[JsonValue, JsonValue]]) -> JsonValue:
         if type(value) is dict or type(value) is list:
@@ -194,7 +257,7 @@ class Redactor:
         if type(value) is str:
             return self.text(value)
         # A secret that is a number in the result (a PIN, an account id) is the secret all the same.
-        if type(value) is int and self._secrets.include(str(value)):
+        if (type(value) is int or type(value) is float) and self._secrets.include_number(value):
             self.count += 1
             return MARK
         return value
@@ -239,42 +302,11 @@ def _kept_keys(source: dict[str, JsonValue]) -> frozenset[str]:
     return _LOCATED_KEYS if source.get("kind") in _REFERENCE_KINDS else _REFERENCE_KEYS
 
 
-class _Secrets:
-    """Known secrets of one call. No compiled pattern: `re` would keep it, and the secrets in it, for the process."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        # A piece of the mark cannot be told from the mark.
-        long_enough = {_whole(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS and secret not in MARK}
-        self._values = sorted(long_enough, key=len, reverse=True)
-
-    def are_in(self, text: str) -> bool:
-        return any(secret in text for secret in self._values)
-
-    def include(self, text: str) -> bool:
-        return text in self._values
-
-    def replace(self, text: str) -> tuple[str, int]:
-        """Replace from left to right; at one place the longest secret wins. Returns (text, how many)."""
-        pieces: list[str] = []
-        start = 0
-        while True:
-            # min() takes the first of equal places, and longer secrets come first.
-            found = [(at, secret) for secret in self._values if (at := text.find(secret, start)) >= 0]
-            if not found:
-                pieces.append(text[start:])
-                return MARK.join(pieces), len(pieces) - 1
-            at, secret = min(found, key=lambda place: place[0])
-            pieces.append(text[start:at])
-            start = at + len(secret)
-
-
-def _whole(text: str) -> str:
-    """Replace halves of surrogate pairs by `?`: a file name in an exception's text may hold some."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+def _is_kept(key: str, value: JsonValue) -> bool:
+    """Whether the value of such a key is a reference that stays as it is."""
+    return type(value) is str or _is_located(value) or (key == "$noetl_ref" and _is_keychain_entry(value))
 
 
 def redact_text(text: str, secrets: Sequence[str]) -> str:
     """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
-    return Redactor(secrets, free_text=True).text(_whole(text))
+    return Redactor(secrets, free_text=True).text(whole(text))

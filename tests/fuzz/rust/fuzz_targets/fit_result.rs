@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use noetl_worker_engine::redact::{kept_keys, MARK, MIN_SECRET_CHARS};
+use noetl_worker_engine::redact::{is_kept, kept_keys, MARK};
+use noetl_worker_engine::secrets::MIN_SECRET_CHARS;
 use noetl_worker_engine::{fit_result, Document, Fitted, Kind, Rules, Value};
 use noetl_worker_fuzz::{is_json, parts};
 
@@ -73,7 +74,7 @@ fn no_secret(value: Value<'_>, secrets: &[String]) {
     let kept = kept_keys(&members);
     for (key, child) in members {
         no_secret(key, secrets);
-        if !kept.iter().any(|name| key.is_text_equal(name)) {
+        if !is_kept(kept, key, child) {
             no_secret(child, secrets);
         }
     }
