@@ -6,17 +6,29 @@ while a command runs need not be handed its secrets: `known_here()` has them, fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
 from noetl_worker import engine, json_text
-from noetl_worker.engine.pure.redact import MARK, Redactor
+from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
 from noetl_worker.models import JsonValue
 
-__all__ = ["MARK", "excerpt", "known_here", "redact_fields", "redact_text", "redact_value", "remember", "without_known"]
+__all__ = [
+    "MARK",
+    "excerpt",
+    "known_here",
+    "redact_fields",
+    "redact_text",
+    "redact_value",
+    "remember",
+    "without_half_at_end",
+    "without_half_at_start",
+    "without_known",
+]
 
 _LONGEST_SECRET: Final = 8_192
+"""A key file of 4 kB, in hex. A longer secret that begins in an excerpt is known by its lines only."""
 _KNOWN: Final[ContextVar[Callable[[], Sequence[str]] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
 
@@ -55,10 +67,51 @@ def redact_fields(fields: Mapping[str, Any], secrets: Sequence[str] = ()) -> dic
     return redacted
 
 
-def excerpt(text: str, chars: int) -> str:
-    """The first characters of a text, without the secrets of the command: half of one would not be known any more."""
-    shown: str = without_known(text[: chars + _LONGEST_SECRET], known_here())
-    return shown[:chars]
+def excerpt(text: str | bytes, chars: int) -> str:
+    """The first characters of a foreign text, redacted before it is cut: half of a secret would not be known any more.
+
+    For every text that goes out cut: into a message, a log line, a preview. As free text, see `redact_text`.
+    """
+    if isinstance(text, bytes):
+        text = text[: 4 * (chars + _LONGEST_SECRET)].decode("utf-8", "replace")
+    return redact_text(text[: chars + _LONGEST_SECRET], known_here())[:chars]
+
+
+def without_half_at_end(data: bytes) -> bytes:
+    """What was cut at its end, as output is at its limit, without a piece of a known secret that the cut left there."""
+    longest = 0
+    for secret in _encoded(known_here()):
+        beginning = secret[: _least(secret)]
+        window = data[-(len(secret) - 1) :]
+        at = window.find(beginning)
+        while at >= 0 and not secret.startswith(window[at:]):
+            at = window.find(beginning, at + 1)
+        if at >= 0:
+            longest = max(longest, len(window) - at)
+    return data[:-longest] + MARK.encode() if longest else data
+
+
+def without_half_at_start(data: bytes) -> bytes:
+    """The same for what was cut at its start, as the last lines of an output are."""
+    longest = 0
+    for secret in _encoded(known_here()):
+        ending = secret[-_least(secret) :]
+        window = data[: len(secret) - 1]
+        at = window.rfind(ending)
+        while at >= 0 and not secret.endswith(window[: at + len(ending)]):
+            at = window.rfind(ending, 0, at + len(ending) - 1)
+        if at >= 0:
+            longest = max(longest, at + len(ending))
+    return MARK.encode() + data[longest:] if longest else data
+
+
+def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
+    return (secret.encode("utf-8", "replace") for secret in secrets)
+
+
+def _least(secret: bytes) -> int:
+    """Bytes of a secret that are worth taking out; fewer are at many a cut by chance, and tell little."""
+    return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 
 def without_known(value: JsonValue, secrets: Sequence[str]) -> JsonValue:

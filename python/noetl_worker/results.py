@@ -72,7 +72,7 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
 
 def refused_report(refused_one: Report, error: ServerRefused) -> Report:
     """The smallest possible failure, for a set that the plane will never accept."""
-    said = redaction.redact_text(error.body[:500], redaction.known_here())  # a plane may quote what it was sent
+    said = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
     text = f"the control plane refused the outcome of this command ({error.status}): {said}"
     context = {"status": "error", "error": text}
     return Report(status="error", context=context, response=context, error=text, notes=refused_one.notes)

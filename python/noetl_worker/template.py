@@ -25,6 +25,7 @@ from jinja2.runtime import Undefined
 
 from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models import JsonValue
+from noetl_worker.redaction import excerpt
 from noetl_worker.template_limits import check_size
 from noetl_worker.template_sandbox import LENIENT, STRICT, Scope, truthy
 
@@ -236,4 +237,4 @@ def _line_of(error: Exception, template: Template | None) -> int | None:
 def _excerpt(source: str, line: int | None) -> str:
     lines = source.strip("\n").split("\n") if line is None else source.split("\n")
     text = (lines[line - 1] if line and line <= len(lines) and len(source) > _EXCERPT else source).strip()
-    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
+    return text if len(text) <= _EXCERPT else excerpt(text, _EXCERPT - 1) + "…"

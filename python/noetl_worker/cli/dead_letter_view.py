@@ -16,7 +16,7 @@ from noetl_worker.cli.comparison_view import operator_console
 from noetl_worker.dead_letter import Letter
 from noetl_worker.errors import DocumentError
 from noetl_worker.jetstream.dead_letter_store import KeptLetter
-from noetl_worker.redaction import redact_text, redact_value
+from noetl_worker.redaction import excerpt, redact_text, redact_value
 
 __all__ = ["Entry", "print_entries", "print_entry"]
 
@@ -108,7 +108,7 @@ def _inside(entry: Entry) -> dict[str, Any]:
     """The rest of a letter: where it came from and what it was, redacted."""
     letter = entry.letter
     if letter is None:
-        return {"message": redact_text(entry.kept.data[:4096].decode("utf-8", "replace"))}
+        return {"message": excerpt(entry.kept.data, 4096)}
     found: dict[str, Any] = {
         "stream_sequence": letter.stream_sequence,
         "worker_id": letter.worker_id,

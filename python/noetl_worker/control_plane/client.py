@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from noetl_worker import json_text
+from noetl_worker import json_text, redaction
 from noetl_worker.control_plane.gate import Gate
 from noetl_worker.control_plane.transport import Response, Transport
 from noetl_worker.credential_cache import CredentialCache
@@ -38,7 +38,7 @@ CONNECTIONS_BESIDE_SLOTS: Final = 8
 CLAIM_PATIENCE_S: Final = 1.0
 """A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
 _OVERLOADED: Final = frozenset({429, 502, 503, 504})
-_KEPT_BYTES: Final = 2000
+_KEPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
 """Up to here one copy is cheaper than a body in parts."""
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
@@ -388,7 +388,7 @@ def retry_after_s(answer: Response) -> float | None:
 
 def refusal(what: str, answer: Response) -> ServerRefused:
     """The error for an answer that is not the one hoped for."""
-    kept = answer.body[:_KEPT_BYTES].decode("utf-8", "replace")
+    kept = redaction.excerpt(answer.body, _KEPT_CHARS)
     said = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if answer.status in (401, 403):
         return AuthRefused(
@@ -422,5 +422,5 @@ def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
 
 def _excerpt(body: bytes, limit: int = 500) -> str:
     """The body's beginning on one line: it stands inside messages, and a proxy's page has hundreds of lines."""
-    text = " ".join(body[:_KEPT_BYTES].decode("utf-8", "replace").split())
+    text = " ".join(redaction.excerpt(body, _KEPT_CHARS).split())
     return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.redaction import excerpt
 
 __all__ = ["Delivery"]
 
@@ -79,7 +80,7 @@ class Delivery:
 
     async def term(self, reason: str) -> None:
         """Never deliver it again; `reason` shows in the server's advisory."""
-        await self._publish(b"+TERM " + reason.encode("ascii", "replace")[:200])
+        await self._publish(b"+TERM " + excerpt(reason, 200).encode("ascii", "replace"))
 
     async def _publish(self, body: bytes) -> None:
         try:

@@ -20,6 +20,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.artifact_files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http_answer import kind_of, read
 from noetl_worker.tools.http_auth import Authorizer, check_auth
 from noetl_worker.tools.http_client import Clients, send, shown
@@ -104,7 +105,9 @@ class ArtifactConfig:
         if scheme in _ELSEWHERE:
             raise ValueError(f"uri scheme {scheme!r} is not supported: {_ELSEWHERE[scheme]}")
         if scheme not in ("noetl", "file", "http", "https"):
-            raise ValueError(f"uri {str(self.uri)[:160]!r}: supported are noetl://, file://, http:// and https://")
+            raise ValueError(
+                f"uri {excerpt(str(self.uri), 160)!r}: supported are noetl://, file://, http:// and https://"
+            )
         if self.action == "put" and scheme == "noetl" and self.compress:
             raise ValueError("'compress' is for files and http; the control plane packs its results by itself")
         if self.action == "put" and scheme == "noetl" and self.uri not in (None, RESULT_SCHEME):

@@ -17,6 +17,7 @@ from noetl_worker.errors import ConfigurationError, CredentialError, DocumentErr
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http_answer import kind_of, read
 from noetl_worker.tools.http_client import ClientOptions, Clients
 from noetl_worker.tools.postgres_address import credential_data, written_data
@@ -141,6 +142,8 @@ class Cluster:
         """The container's output, its first `max_bytes`."""
         query = f"container={quote(container, safe='')}&limitBytes={max_bytes}"
         content = await self._send("GET", f"{self._pods}/{quote(pod, safe='')}/log?{query}", None, max_bytes)
+        if len(content) >= max_bytes:  # cut, or about to be
+            content = without_half_at_end(content)
         return content.decode("utf-8", "replace")
 
     async def delete(self, name: str) -> None:

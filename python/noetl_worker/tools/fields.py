@@ -21,7 +21,7 @@ from mashumaro.exceptions import InvalidFieldValue, MissingField
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
-from noetl_worker.redaction import excerpt
+from noetl_worker.redaction import excerpt, without_half_at_end, without_half_at_start
 
 __all__ = [
     "WORKER_FIELDS",
@@ -33,6 +33,8 @@ __all__ = [
     "names_of",
     "nearest",
     "spellings_of",
+    "without_half_at_end",
+    "without_half_at_start",
 ]
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -228,7 +230,7 @@ def _missing(
 ) -> str:
     if name in fields:
         source = next((raw[key] for key in (name, *others) if raw.get(key) is not None), None)
-        return f"{kind}: field {name!r} is null: its template {str(source)[:160]!r} gives nothing"
+        return f"{kind}: field {name!r} is null: its template {excerpt(str(source), 160)!r} gives nothing"
     usual = f" (or {', '.join(others[:3])})" if others else ""  # more are accepted than a message should name
     return f"{kind}: field {name!r}{usual} is missing"
 

@@ -19,11 +19,13 @@ import httpx
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http_client import without_user
 
 __all__ = ["Content", "answer_result", "kind_of", "read", "retry_after_s"]
 
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
+_LONGEST_SECRET: Final = 16_384
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -46,6 +48,13 @@ class Content:
             piece = piece[:room]
         self.pieces.append(piece)
         self.size += len(piece)
+
+    def end_without_half(self) -> None:
+        """Take a piece of a known secret off the end that a cut has made."""
+        end = b""
+        while self.pieces and len(end) < _LONGEST_SECRET:
+            end = self.pieces.pop() + end
+        self.pieces.append(without_half_at_end(end))
 
     def take(self, ending: bytes = b"") -> bytes:
         """The whole body, once: nothing stays here."""
@@ -135,6 +144,7 @@ def _payload(response: httpx.Response, content: Content, response_type: str, not
     size = content.size
     if content.is_cut:
         notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
+        content.end_without_half()
     if response_type == "binary":
         return _binary(content.pieces, size)
     charset = _charset(response, notes)

@@ -14,6 +14,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http_auth import Authorization
 from noetl_worker.tools.http_client import shown
 
@@ -109,7 +110,7 @@ def _safe(address: str) -> str:
     try:
         return shown(httpx.URL(address))
     except (httpx.InvalidURL, TypeError, ValueError):
-        return address.partition("?")[0][:200]
+        return excerpt(address.partition("?")[0], 200)
 
 
 def _content_type(headers: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.deadline import seconds
-from noetl_worker.tools.fields import nearest
+from noetl_worker.tools.fields import excerpt, nearest
 
 __all__ = ["Facts", "Pages", "Plan", "Rule", "delay_s", "holds", "parse"]
 
@@ -264,7 +264,7 @@ def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue
     try:
         value = render(condition, facts.names)
     except TemplateError as error:  # `error.status` after a success: the condition does not hold
-        tell("http_retry_condition", condition=str(condition)[:160], problem=str(error))
+        tell("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
         return False
     return value is True or str(value).strip().lower() in ("true", "1", "yes")
 

@@ -24,6 +24,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http_answer import Content, kind_of, read
 from noetl_worker.tools.http_client import Clients, shown
 
@@ -194,7 +195,9 @@ def _reason(answer: JsonValue) -> str:
     """`error` and `error_description` of RFC 6749 5.2; nothing else of the answer, it may hold a secret."""
     if not isinstance(answer, dict):
         return ""
-    told = [str(answer[name])[:200] for name in ("error", "error_description") if isinstance(answer.get(name), str)]
+    told = [
+        excerpt(str(answer[name]), 200) for name in ("error", "error_description") if isinstance(answer.get(name), str)
+    ]
     return f" ({': '.join(told)})" if told else ""
 
 

@@ -16,6 +16,7 @@ from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http_answer import kind_of, read
 from noetl_worker.tools.http_auth import Authorizer, check_auth
 from noetl_worker.tools.http_client import Clients, shown
@@ -190,7 +191,10 @@ class McpTool:
         try:
             async with self._clients.lease() as client:
                 response = await client.send(httpx.Request("GET", url, headers=dict(headers)), stream=True)
-                text = (await read(response, 65_536)).take().decode("utf-8", "replace")
+                content = await read(response, 65_536)
+            if content.is_cut:
+                content.end_without_half()
+            text = content.take().decode("utf-8", "replace")
         except httpx.HTTPError as error:
             said = f"no answer from the MCP server at {shown(url)}: {type(error).__name__}: {error}"
             raise ToolError(said, kind="connection", retryable=True, code=type(error).__name__) from error
@@ -226,7 +230,7 @@ def _address(text: str) -> httpx.URL:
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("it starts with http:// or https:// and a host")
     except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigurationError(f"mcp: endpoint {text[:160]!r} is no address: {error}") from error
+        raise ConfigurationError(f"mcp: endpoint {excerpt(text, 160)!r} is no address: {error}") from error
     return url
 
 
@@ -275,7 +279,7 @@ def _result(result: Mapping[str, JsonValue], about: Mapping[str, JsonValue]) -> 
     text = _text(result)
     if not result.get("isError"):
         return ToolResult.success({"status": "ok", **about, "text": text, "result": result})
-    said = f"the MCP tool {about.get('tool')!r} of {about['server']!r} reports an error: {text[:500]}"
+    said = f"the MCP tool {about.get('tool')!r} of {about['server']!r} reports an error: {excerpt(text, 500)}"
     data = {"status": "error", **about, "error": said, "text": text, "result": result}
     return ToolResult.failure(said, kind="execution", data=data)
 

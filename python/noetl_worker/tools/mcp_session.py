@@ -10,6 +10,7 @@ import httpx
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http_answer import kind_of, read
 from noetl_worker.tools.http_client import send, shown
 
@@ -142,11 +143,11 @@ def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None,
             return one
         if not response.is_success and isinstance(one.get("error"), Mapping):
             raise RpcError(one["error"])
-    excerpt = " ".join(body[:300].decode("utf-8", "replace").split()) or "(empty)"
+    said = " ".join(excerpt(body, 300).split()) or "(empty)"
     if response.is_success:
-        raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {excerpt}", kind="parse")
+        raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {said}", kind="parse")
     kind, retryable = kind_of(response.status_code)
-    text = f"the MCP server at {place} answers HTTP {response.status_code}: {excerpt}"
+    text = f"the MCP server at {place} answers HTTP {response.status_code}: {said}"
     raise ToolError(text, kind=kind, retryable=retryable, code=str(response.status_code))
 
 

@@ -11,6 +11,7 @@ from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
 
 __all__ = ["PlaybookConfig", "PlaybookTool"]
 
@@ -98,7 +99,7 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
         return await context.control_plane.execute_playbook(body)
     except ServerRefused as error:
         kind = "not_found" if error.status == 404 else "client_error" if error.status < 500 else "server_error"
-        text = f"Failed to start child playbook {name!r}: {error.status} {error.body[:500]}"
+        text = f"Failed to start child playbook {name!r}: {error.status} {excerpt(error.body, 500)}"
         raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
     except ControlPlaneError as error:  # the child may run already: repeating could start a second one
         text = f"Failed to start child playbook {name!r}: {error}"

@@ -164,7 +164,9 @@ def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
 def _parse_condition(where: str, when: JsonValue) -> JsonValue:
     if isinstance(when, str) and not has_template(when):
         if when.strip().lower() not in _WORDS:  # without marks it would be text, and text is true
-            raise ConfigurationError(f"{where}: 'when: {when[:80]}' is no template; write it as {{{{ ... }}}}")
+            raise ConfigurationError(
+                f"{where}: 'when: {fields.excerpt(when, 80)}' is no template; write it as {{{{ ... }}}}"
+            )
         return truthy(when)
     return when
 

@@ -30,6 +30,7 @@ import anyio
 
 from noetl_worker.errors import ToolError
 from noetl_worker.json_text import dumps
+from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process_watchdog import watchdog
 
 __all__ = [
@@ -304,11 +305,17 @@ class Capture:
             self.ended.set()
 
     def data(self) -> bytes:
-        marker = f"\n[... {self.left_out} bytes left out ...]\n".encode() if self.left_out else b""
-        return bytes(self._head) + marker + b"".join(self._tail)
+        return bytes(self._head) + self._marker() + b"".join(self._tail)
+
+    def _marker(self) -> bytes:
+        return f"\n[... {self.left_out} bytes left out ...]\n".encode() if self.left_out else b""
 
     def text(self) -> str:
-        return self.data().decode("utf-8", "replace")
+        """What was kept, with a mark where bytes were left out, and no half of a secret on either side of it."""
+        if not self.left_out:
+            return self.data().decode("utf-8", "replace")
+        head, tail = without_half_at_end(bytes(self._head)), without_half_at_start(b"".join(self._tail))
+        return (head + self._marker() + tail).decode("utf-8", "replace")
 
     def notes(self, name: str) -> tuple[str, ...]:
         notes = []

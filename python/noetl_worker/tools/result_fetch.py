@@ -14,6 +14,7 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
 
 __all__ = ["RESULT_SCHEME", "ResultFetchConfig", "ResultFetchTool", "check_digest", "reference_of", "resolve"]
 
@@ -82,7 +83,7 @@ def reference_of(value: JsonValue) -> str:
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
         # the Python plane would answer such a text with itself (wire.md 9.4)
-        raise ValueError(f"ref {str(given)[:160]!r} is no reference: it starts with {RESULT_SCHEME}")
+        raise ValueError(f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}")
     return given
 
 

@@ -12,6 +12,7 @@ from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.nats_connections import Address, Connections, Login, address_of, check_login
 from noetl_worker.tools.nats_failures import spoken
 from noetl_worker.tools.nats_messages import ACK, acknowledge, confirmed_acks, pull
@@ -114,7 +115,7 @@ class SubscriptionConfig:
         for ack_id in self.ack_ids:
             # published to as it is: nothing but an ack may come of it
             if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
-                raise ValueError(f"ack_id {ack_id[:80]!r} is none of a NATS poll")
+                raise ValueError(f"ack_id {excerpt(ack_id, 80)!r} is none of a NATS poll")
 
 
 class SubscriptionTool:

@@ -17,6 +17,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb import statement_failure
 from noetl_worker.tools.duckdb_secrets import secrets_of
 from noetl_worker.tools.duckdb_session import Opening, Stepwise, library
+from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.transfer_plan import JsonText, Plan, json_text, matched, table_parts, without_json
 
 __all__ = ["DuckdbWriter", "duckdb_writer"]
@@ -209,7 +210,7 @@ def _whole(value: Any, kind: str) -> str:
     elif isinstance(value, decimal.Decimal):
         is_whole = value.is_finite() and value == value.to_integral_value()
     if not is_whole:
-        raise ToolError(f"{str(value)[:80]!r} is no {kind}", kind="transform")
+        raise ToolError(f"{excerpt(str(value), 80)!r} is no {kind}", kind="transform")
     return value if isinstance(value, str) else str(int(value))
 
 

@@ -1,0 +1,206 @@
+"""A foreign text that is cut on its way out: redacted first, since half of a secret is not known any more."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_worker import redaction, results, template
+from noetl_worker.control_plane.client import _expect, refusal
+from noetl_worker.control_plane.transport import Response
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, TemplateError, ToolError
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.models import Report
+from noetl_worker.testing import MemoryControlPlane, arun_tool
+from noetl_worker.tools import (
+    artifact,
+    container_cluster,
+    fields,
+    http_answer,
+    http_request,
+    http_retry,
+    http_tokens,
+    mcp,
+    mcp_session,
+    policy,
+    process,
+    result_fetch,
+    subscription,
+    transfer_to_duckdb,
+)
+
+SECRET = "Zq7-hunterSecret/99"
+FORMS = (SECRET, SECRET.replace("/", "%2F"))
+
+
+def here(act: Callable[[], Any]) -> Any:
+    """What `act` gives inside of a command that knows the secret."""
+
+    def known() -> Any:
+        redaction.remember(lambda: FORMS)
+        return act()
+
+    return contextvars.copy_context().run(known)
+
+
+def across(chars: int, *, text: str = SECRET) -> str:
+    """A text with the secret right where a cut after `chars` goes through."""
+    return "x" * (chars - len(text) // 2) + text + " and more" * 50
+
+
+def said(act: Callable[[], Any], *kinds: type[Exception]) -> str:
+    with pytest.raises(kinds or (Exception,)) as caught:
+        act()
+    return str(caught.value)
+
+
+def answer(body: str, status: int = 500) -> Response:
+    return Response(status, {}, body.encode())
+
+
+def mcp_says(body: str) -> str:
+    response = httpx.Response(500, request=httpx.Request("POST", "http://h/"))
+    return said(lambda: mcp_session._plain_answer(response, body.encode(), 1, "http://h/"), ToolError)
+
+
+def child_says(body: str) -> str:
+    class Refusing(MemoryControlPlane):
+        async def execute_playbook(self, body_: Any) -> Any:
+            raise ServerRefused("no", status=422, body=body)
+
+    running = arun_tool("playbook", {"path": "p"}, control_plane=Refusing())
+    return said(lambda: asyncio.run(running), ToolError)
+
+
+def told(call: Callable[..., Any]) -> str:
+    seen: list[str] = []
+
+    def render(*_: Any) -> Any:
+        raise TemplateError("no")
+
+    call(render, lambda _event, **more: seen.append(str(more)))
+    return seen[0]
+
+
+CUTS: dict[str, Callable[[], str]] = {
+    "an answer's body kept in the error": lambda: refusal("POST /x", answer(across(2000))).body,
+    "an answer's excerpt": lambda: str(refusal("POST /x", answer(across(500)))),
+    "no JSON object": lambda: said(lambda: _expect("GET /x", answer(f'"{across(498)}"', 200)), ControlPlaneError),
+    "a refused outcome": lambda: str(
+        results.refused_report(Report(status="s", context={}), ServerRefused("no", status=422, body=across(500))).error
+    ),
+    "a template": lambda: said(lambda: template.render("{{ nope.a }}" + across(147), {}, strict=True), TemplateError),
+    "an excerpt of bytes": lambda: redaction.excerpt(across(100).encode(), 100),
+    "an MCP server's answer": lambda: mcp_says(across(300)),
+    "an MCP tool's error": lambda: str(
+        mcp._result({"isError": True, "content": [{"type": "text", "text": across(500)}]}, {"server": "s"}).data
+    ).partition("'text':")[0],
+    "an MCP address": lambda: said(
+        lambda: mcp._endpoint(mcp.McpConfig(server="s", method="tools/list", endpoint=across(160))), ConfigurationError
+    ),
+    "a child playbook's refusal": lambda: child_says(across(500)),
+    "a token's refusal": lambda: http_tokens._reason({"error": across(200)}),
+    "an address": lambda: http_request._safe("http://[" + across(192)),
+    "a condition": lambda: told(
+        lambda *to: http_retry._is_true(across(160), http_retry.Facts(True, True, "k", None, {}), *to)
+    ),
+    "an ack id": lambda: said(lambda: subscription.SubscriptionConfig("nats", operation="ack", ack_ids=[across(80)])),
+    "a value": lambda: said(lambda: transfer_to_duckdb._whole(across(80), "BIGINT"), ToolError),
+    "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
+    "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
+    "a condition of a policy": lambda: said(lambda: policy._parse_condition("here", across(80))),
+    "a field that is null": lambda: fields._missing("k", "f", (), {"f": None}, {"f": across(160)}),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_half_of_a_secret_is_not_shown(cut: str) -> None:
+    shown = here(CUTS[cut])
+    assert "xxx" in shown
+    assert "Zq7" not in shown, shown
+
+
+def test_half_of_what_has_the_shape_of_a_credential_is_not_shown() -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9." + "a" * 40 + "." + "b" * 40
+    assert "eyJ" not in redaction.excerpt(across(100, text=" " + token), 100)
+
+
+def test_reason_of_a_message_that_is_given_up() -> None:
+    sent: list[bytes] = []
+
+    class Client:
+        async def publish(self, _subject: str, body: bytes) -> None:
+            sent.append(body)
+
+    delivery: Any = object.__new__(Delivery)
+    delivery._client, delivery.reply = Client(), "r"
+    here(lambda: asyncio.run(delivery.term(across(200))))
+    assert sent[0].startswith(b"+TERM xxx")
+    assert b"Zq7" not in sent[0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kept", range(4, 18))
+def test_piece_of_a_secret_beside_a_cut_is_taken_out(form: str, kept: int) -> None:
+    half = form.encode()
+    assert here(lambda: redaction.without_half_at_end(b"line\n" + half[:kept])) == b"line\n[REDACTED]"
+    assert here(lambda: redaction.without_half_at_start(half[-kept:] + b"\nline")) == b"[REDACTED]\nline"
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"some output\n", b"Zq7", b"Zq7-other", b"x" * 100 + SECRET.encode()])
+def test_what_is_no_piece_of_a_secret_stays(data: bytes) -> None:
+    assert here(lambda: redaction.without_half_at_end(data)) == data
+    assert here(lambda: redaction.without_half_at_start(data[::-1])) == data[::-1]
+    assert redaction.without_half_at_end(data) == data
+
+
+def test_longest_piece_is_the_one_that_goes() -> None:
+    def act() -> bytes:
+        redaction.remember(lambda: ("abababcd", "ababab12345", "abab", "é" * 6))
+        return redaction.without_half_at_end(b"x ababab") + redaction.without_half_at_end("é é".encode() * 1 + b"\xc3")
+
+    assert here(act) == "x [REDACTED]é é".encode() + b"\xc3"
+
+
+def test_output_of_a_program_is_cut_without_halves() -> None:
+    """The first half ends, and the second begins, inside of the secret."""
+    code = f"import sys; sys.stdout.write('x' * 40 + '{SECRET}' + 'y' * 100 + '{SECRET}' + 'z' * 40)"
+
+    async def run() -> process.Finished:
+        return await process.run_process([sys.executable, "-c", code], env={}, max_output_bytes=100)
+
+    shown = here(lambda: asyncio.run(run())).stdout
+    assert shown == "x" * 40 + "[REDACTED]\n[... 118 bytes left out ...]\n[REDACTED]" + "z" * 40
+
+
+@pytest.mark.parametrize("response_type", ["text", "binary"])
+def test_answer_is_cut_without_half(response_type: str) -> None:
+    content = http_answer.Content(60)
+    for at in range(0, 100, 7):  # the secret is in several pieces
+        content.add(across(55)[at : at + 7].encode())
+    response = httpx.Response(200, request=httpx.Request("GET", "http://h/"))
+    made: Any = here(lambda: http_answer.answer_result(response, content, response_type, 0.1)).data
+    if response_type == "binary":
+        whole = base64.b64decode(made["body"]["base64"])
+        assert whole == b"x" * 46 + b"[REDACTED]"
+    else:
+        assert made["body"] == "x" * 46 + "[REDACTED]\n[... cut after 60 bytes ...]"
+
+
+def test_log_of_a_container_is_cut_without_half() -> None:
+    class Cut(container_cluster.Cluster):
+        def __init__(self) -> None:
+            self._pods = "/pods"
+
+        async def _send(self, *_: Any) -> bytes:
+            return across(60)[:60].encode()
+
+    shown = here(lambda: asyncio.run(Cut().log("pod", "main", 60)))
+    assert shown == "x" * 51 + "[REDACTED]"
