@@ -2,12 +2,14 @@
 
 `loads` keeps 64-bit ids exact on both libraries. `dumps` always gives valid compact JSON: what JSON cannot say
 (NaN, Decimal, datetime, bytes, sets, ints beyond 64 bits, lone surrogates) gets a defined form, since a result
-must not be lost for one odd value.
+must not be lost for one odd value. With and without orjson the values are the same; tests/unit/test_json_text.py
+compares them.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import decimal
 import json
@@ -28,30 +30,67 @@ except ImportError:  # no wheel for this platform: slower, same answers
 
 __all__ = ["dumps", "embed", "loads", "plain"]
 
-_MAX_INT64: Final = 2**63 - 1
+_MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
-_MAX_DEPTH: Final = 200
+"""What orjson, and so what a plane that reads with it or with serde, takes for a whole number."""
+_MAX_INT_CHARS: Final = 20
+_MAX_DEPTH: Final = 254
+"""orjson's own limit."""
+_OPTIONS: Final = (
+    0
+    if orjson is None
+    # dataclasses: orjson leaves out the fields that begin with `_`; times: it cuts a zone's seconds
+    else orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+)
 
 
 def loads(data: bytes | str) -> JsonValue:
-    """Parse one JSON text. Raises DocumentError (code json_syntax) with the position, never a library's error."""
+    """Parse one JSON text. Raises DocumentError (code json_syntax) with the position, never a library's error.
+
+    A whole number beyond 64 bits is read as a float.
+    """
     try:
-        if orjson is not None:
-            return orjson.loads(data)
-        return json.loads(data, parse_constant=_refuse_constant)
+        return orjson.loads(data) if orjson is not None else _loads_exactly(data)
     except (ValueError, RecursionError) as error:
         raise DocumentError("json_syntax", f"not JSON: {error}") from error
+
+
+def _loads_exactly(data: bytes | str) -> JsonValue:
+    """The standard library, as strict as orjson: UTF-8 only, no half of a surrogate pair, no infinite number."""
+    raw = data.encode() if isinstance(data, str) else bytes(data)
+    value: JsonValue = _decoder.decode(raw.decode())
+    if b"\\u" in raw:
+        json.dumps(value, ensure_ascii=False).encode()  # raises for half of a pair
+    return value
+
+
+def _read_int(text: str) -> int | float:
+    if len(text) <= _MAX_INT_CHARS:
+        value = int(text)
+        if _MIN_INT64 <= value <= _MAX_UINT64:
+            return value
+    return _read_float(text)
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is infinite when read as a double")
+    return value
 
 
 def _refuse_constant(text: str) -> JsonValue:
     raise ValueError(f"{text} is not JSON")
 
 
+_decoder: Final = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant)
+
+
 def dumps(value: JsonValue) -> bytes:
     """Compact UTF-8 JSON of any value; see `plain` for what is converted."""
     if orjson is not None:
         try:
-            packed: bytes = orjson.dumps(value, default=_default, option=orjson.OPT_NON_STR_KEYS)
+            packed: bytes = orjson.dumps(value, default=_default, option=_OPTIONS)
             return packed
         except TypeError:  # an int beyond 64 bits, a lone surrogate, a subclass: the slow way handles them
             pass
@@ -60,7 +99,7 @@ def dumps(value: JsonValue) -> bytes:
 
 def embed(body: bytes) -> Any:
     """A value that `dumps` writes as these JSON bytes, without parsing them again where orjson is installed."""
-    return orjson.Fragment(body) if orjson is not None else json.loads(body)
+    return orjson.Fragment(body) if orjson is not None else loads(body)
 
 
 def _default(value: Any) -> JsonValue:
@@ -70,40 +109,106 @@ def _default(value: Any) -> JsonValue:
     return converted
 
 
-def plain(value: Any, depth: int = 0) -> JsonValue:
-    """The JSON-plain form of `value`.
+def plain(value: Any, above: tuple[int, ...] = ()) -> JsonValue:
+    """The JSON-plain form of `value`, the same as a value of the tool `python` gets (tools/python_values.py).
 
-    NaN and infinities -> null; Decimal -> exact string; date and time -> ISO 8601; bytes -> base64 text;
-    set -> list; ints beyond 64 bits -> decimal string (the planes read 64 bits); other objects -> str().
+    NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
+    sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
+    pydantic model -> object; numpy and pandas -> number, list or list of rows, their times -> ISO 8601 text in their
+    own unit and NaT -> null; other objects -> str().
+
+    `above` has the containers that `value` is in: one that contains itself ends there.
     """
-    if depth > _MAX_DEPTH:
-        return "[nested too deeply]"
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
-        return plain(value.value, depth + 1)
+        return plain(value.value, above)
     if isinstance(value, int):
-        return int(value) if _MIN_INT64 <= value <= _MAX_INT64 else str(value)
+        return int(value) if _MIN_INT64 <= value <= _MAX_UINT64 else str(int(value))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return _whole(value)
+    if len(above) >= _MAX_DEPTH:
+        return "[nested too deeply]"
+    if id(value) in above:
+        return "[circular]"
+    within = (*above, id(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item, depth + 1) for item in value]
-    return _scalar(value)
+        members: dict[str, JsonValue] = {}
+        for key, item in value.items():  # no comprehension here and below: it would be one more frame a level
+            members[_key(key)] = plain(item, within)
+        return members
+    if isinstance(value, (list, tuple)):
+        elements: list[JsonValue] = []
+        for item in value:
+            elements.append(plain(item, within))  # noqa: PERF401
+        return elements
+    return _plain_object(value, within)
 
 
-def _scalar(value: Any) -> JsonValue:
-    if isinstance(value, decimal.Decimal):
-        return str(value)
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _key(key: Any) -> str:
+    """The text of a key, as orjson writes it."""
+    if isinstance(key, str):
+        return _whole(key)
+    if isinstance(key, Enum):
+        return _key(key.value)
+    if key is None or (isinstance(key, float) and not math.isfinite(key)):
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int):
+        return str(int(key))
+    if isinstance(key, float):
+        return repr(float(key)).replace("e-0", "e-")
+    if isinstance(key, (datetime.datetime, datetime.date, datetime.time)):
+        return key.isoformat()
+    if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):
+        return _key(number)
+    return _whole(str(key))
+
+
+def _plain_object(value: Any, within: tuple[int, ...]) -> JsonValue:
+    if isinstance(value, (set, frozenset)):  # in an order that is the same next time
+        items = [plain(item, within) for item in value]
+        return sorted(items, key=lambda item: (type(item).__name__, _sort_key(item)))
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
+        return value.isoformat() if value == value else None  # the NaT of pandas
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(bytes(value)).decode()
-    if isinstance(value, uuid.UUID):
+    if isinstance(value, (decimal.Decimal, uuid.UUID, type)):
         return str(value)
     if orjson is not None and isinstance(value, orjson.Fragment):
-        return json.loads(value.contents)
-    return str(value)
+        return loads(value.contents)
+    if dataclasses.is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name), within) for each in dataclasses.fields(value)}
+    return _converted(value, within)
+
+
+def _sort_key(item: JsonValue) -> Any:
+    return item if isinstance(item, (int, float, str)) else str(item)
+
+
+def _converted(value: Any, within: tuple[int, ...]) -> JsonValue:
+    """numpy and Series, pydantic, DataFrame: by what they offer, so that none of them has to be imported."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give nanoseconds, a number
+        return _without_nat(value.astype(str).tolist())
+    for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
+        convert = getattr(value, method, None)
+        if callable(convert) and (method != "to_dict" or hasattr(value, "columns")):
+            made = convert(*arguments)
+            if type(made) is not type(value):
+                return plain(made, within)
+            return plain(float(value), within) if kind == "f" else str(value)  # longdouble is its own list
+    return _whole(str(value))
+
+
+def _without_nat(texts: Any) -> JsonValue:
+    if isinstance(texts, list):
+        return [_without_nat(text) for text in texts]
+    return None if texts == "NaT" else str(texts)

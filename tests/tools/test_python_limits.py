@@ -170,7 +170,9 @@ def test_result_over_the_limit_says_so(worker: Worker, monkeypatch: pytest.Monke
         ("result = {10, 9, 1}", [1, 9, 10]),
         ("result = [float('nan'), float('inf'), -0.0]", [None, None, -0.0]),
         ("import decimal\nresult = [decimal.Decimal('NaN'), decimal.Decimal('1E+3')]", ["NaN", "1E+3"]),
-        ("result = {1: 'a', None: 'b', (1, 2): 'c'}", {"1": "a", "None": "b", "(1, 2)": "c"}),
+        ("result = {1: 'a', None: 'b', (1, 2): 'c', True: 'd'}", {"1": "d", "null": "b", "(1, 2)": "c"}),
+        ("result = {True: 'a', None: 'b', 0.5: 'c'}", {"true": "a", "null": "b", "0.5": "c"}),
+        ("result = [2 ** 64 - 1, 2 ** 64, -(2 ** 63) - 1]", [2**64 - 1, str(2**64), str(-(2**63) - 1)]),
         ("result = [1]\nresult.append(result)", [1, "[circular]"]),
         ("result = {}\nresult['self'] = [result, result]", {"self": ["[circular]", "[circular]"]}),
         ("same = [1]\nresult = [same, same]", [[1], [1]]),
@@ -197,13 +199,14 @@ def test_deep_nesting_ends_somewhere(worker: Worker) -> None:
 
 
 def test_numpy_values(worker: Worker) -> None:
-    pytest.importorskip("numpy")
+    pytest.importorskip("numpy", reason="no wheel for this platform")
     code = """
 import numpy as np
 result = {
     "int": np.int64(5), "float": np.float32(0.5), "bool": np.bool_(True), "nan": np.float64("nan"),
     "array": np.arange(6).reshape(2, 3), "nans": np.array([1.0, np.nan]), "text": np.array(["a"]),
-    "day": np.datetime64("2026-01-02"), "empty": np.array([]),
+    "day": np.datetime64("2026-01-02"), "empty": np.array([]), "long": np.longdouble(0.5),
+    "times": np.array(["2026-01-02", "NaT"], "M8[ns]"), np.int64(7): np.datetime64("NaT"),
 }
 """
     assert worker.python(code).data == {
@@ -216,6 +219,9 @@ result = {
         "text": ["a"],
         "day": "2026-01-02",
         "empty": [],
+        "long": 0.5,
+        "times": ["2026-01-02T00:00:00.000000000", None],
+        "7": None,
     }
 
 

@@ -37,9 +37,10 @@ class PythonConfig:
 
     Result: the value, which is what a top-level `return` gives, else the global `result`, else what `main()` (also
     `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it) returns; with none of
-    them `{stdout, stderr}`. What JSON cannot say becomes: NaN and infinities null; Decimal, UUID and ints beyond 64
-    bits text; dates ISO 8601; bytes base64; sets sorted lists; numpy and pandas lists; dataclasses objects; anything
-    else its `str()`. `stdout`, `stderr` and `exit_code` stand beside the data. An exception is an error of kind python
+    them `{stdout, stderr}`. What JSON cannot say becomes: NaN, infinities and NaT null; Decimal, UUID and ints beyond
+    64 bits text; dates ISO 8601, those of numpy in their own unit; bytes base64; sets sorted lists; numpy and pandas
+    numbers and lists (a frame: its rows); dataclasses objects; keys text as in `json.dumps`; anything else its
+    `str()`. `stdout`, `stderr` and `exit_code` stand beside the data. An exception is an error of kind python
     with its type as the code and the traceback, from the code's first line on, in stderr; a timeout keeps what was
     printed and shows there where the code was.
 

@@ -12,6 +12,7 @@ import decimal
 import enum
 import math
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 MAX_DEPTH = 200
@@ -27,7 +28,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     if isinstance(value, enum.Enum):
         return plain(value.value, above)
     if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else str(int(value))
+        return int(value) if -(2**63) <= value < 2**64 else str(int(value))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
@@ -37,8 +38,8 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     if id(value) in above:
         return "[circular]"
     within = (*above, id(value))
-    if isinstance(value, dict):
-        return {str(key): plain(item, within) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {key_text(key): plain(item, within) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item, within) for item in value]
     if isinstance(value, (set, frozenset)):  # in an order that is the same next time
@@ -52,7 +53,7 @@ def sort_key(item: Any) -> Any:
 
 def plain_object(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
+        return value.isoformat() if value == value else None  # the NaT of pandas
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
@@ -61,11 +62,46 @@ def plain_object(value: Any, within: tuple[int, ...]) -> Any:
         return str(value)
     if dataclasses.is_dataclass(value):
         return {each.name: plain(getattr(value, each.name), within) for each in dataclasses.fields(value)}
+    return converted(value, within)
+
+
+def converted(value: Any, within: tuple[int, ...]) -> Any:
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give nanoseconds, a number
+        return without_nat(value.astype(str).tolist())
     for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
         convert = getattr(value, method, None)  # numpy and Series; pydantic; DataFrame
         if callable(convert) and (method != "to_dict" or hasattr(value, "columns")):
-            return plain(convert(*arguments), within)
+            made = convert(*arguments)
+            if type(made) is not type(value):
+                return plain(made, within)
+            return plain(float(value), within) if kind == "f" else str(value)  # longdouble is its own list
     return str(value).encode("utf-8", "replace").decode()
+
+
+def without_nat(texts: Any) -> Any:
+    if isinstance(texts, list):
+        return [without_nat(text) for text in texts]
+    return None if texts == "NaT" else str(texts)
+
+
+def key_text(key: Any) -> str:
+    """The text of a key, as `json_text` writes it."""
+    if isinstance(key, enum.Enum):
+        return key_text(key.value)
+    if key is None or (isinstance(key, float) and not math.isfinite(key)):
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int):
+        return str(int(key))
+    if isinstance(key, float):
+        return repr(float(key)).replace("e-0", "e-")
+    if isinstance(key, (datetime.datetime, datetime.date, datetime.time)):
+        return key.isoformat()
+    if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):
+        return key_text(number)
+    return str(key).encode("utf-8", "replace").decode()
 
 
 # ── what the Python worker lends ────────────────────────────────────────────────────────────────
