@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from noetl_worker import redaction
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.tools.contract import Stop, ToolContext
@@ -125,6 +127,16 @@ def test_print_and_log_of_anything_are_the_output() -> None:
     assert result.stdout is not None
     assert result.stdout.splitlines()[0:2] == ["a", "1"]
     assert '[info] #{"x": 1}' in result.stdout
+
+
+@pytest.mark.rust
+def test_output_is_cut_without_half_of_a_secret() -> None:
+    def act() -> ToolResult:
+        redaction.remember(lambda: ("Zq7-hunterSecret",))
+        return run('let s = "y"; s.pad(65526, "x"); print(s + secret); print("more")', {"secret": "Zq7-hunterSecret"})
+
+    shown = contextvars.copy_context().run(act).stdout
+    assert shown == "y" + "x" * 65525 + "[REDACTED]\n"
 
 
 @pytest.mark.rust

@@ -20,6 +20,7 @@ from noetl_worker import json_text
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import without_half_at_end
 
 __all__ = ["RhaiConfig", "RhaiTool"]
 
@@ -29,6 +30,9 @@ _INSTALL: Final = (
     "(`pip install --force-reinstall --only-binary noetl-worker noetl-worker`), or build one with Rust on PATH "
     "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
 )
+_MAX_OUTPUT_BYTES: Final = 65_536
+"""`MAX_OUTPUT_BYTES` of rust/rhai: there a line that does not fit is cut between two characters, and is the last."""
+_LONGEST_CHARACTER: Final = 4
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource", "cancelled": "cancelled"}
 
 
@@ -83,7 +87,7 @@ class RhaiTool:
             stop.set()  # a cancelled task leaves its thread behind: the script must not go on in it
         took: dict[str, Any] = {"duration_ms": int((time.monotonic() - started) * 1000)}
         if output:
-            took["stdout"] = output
+            took["stdout"] = _without_half(output)
         if kind == "success":
             return ToolResult.success(json.loads(value), **took)
         if kind == "configuration":
@@ -91,6 +95,14 @@ class RhaiTool:
         if kind == "timeout" and timeout_s is not None:
             return ToolResult.timed_out(timeout_s, **took)
         return ToolResult.failure(f"rhai: {message}", kind=_FAILURES[kind], **took)
+
+
+def _without_half(output: str) -> str:
+    """A last line that was cut at the limit may end inside of a secret."""
+    data = output.encode()
+    if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
+        return output
+    return without_half_at_end(data.removesuffix(b"\n")).decode("utf-8", "replace") + "\n"
 
 
 def _native() -> Any:

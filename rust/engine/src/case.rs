@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use crate::condition::{excerpt, holds, kind_of, Condition, Operand};
+use crate::condition::{holds, kind_of, quoted, Condition, Operand};
 use crate::document::{Document, Kind, Segment, Value};
 use crate::error::EngineError;
 
@@ -459,7 +459,7 @@ fn required<'d>(value: Value<'d>, name: &str, place: &str) -> Result<Value<'d>, 
 pub fn parse_action(value: Value<'_>) -> Result<Action, EngineError> {
     let (name, payload) = named_payload(value)?;
     if !ACTIONS.contains(&&*name) {
-        let text = format!("then: no action {}; one of {}", excerpt(&name), ACTIONS.join(", "));
+        let text = format!("then: no action {}; one of {}", quoted(&name), ACTIONS.join(", "));
         return Err(EngineError::case("unknown_action", text));
     }
     if name == "continue" {

@@ -54,7 +54,7 @@ pub const OPERATORS: [(&str, Operator); 12] = [
     ("not_in", Operator::NotIn),
 ];
 
-const EXCERPT_CHARS: usize = 60;
+const QUOTED_CHARS: usize = 60;
 
 /// One side of a condition: a value of a document, or the text of a literal left side.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +151,7 @@ pub fn operator(name: &str, place: &str) -> Result<Operator, EngineError> {
         return Ok(*found);
     }
     let known: Vec<&str> = OPERATORS.iter().map(|(known, _)| *known).collect();
-    let text = format!("{place}no operator {}; one of {}", excerpt(name), known.join(", "));
+    let text = format!("{place}no operator {}; one of {}", quoted(name), known.join(", "));
     Err(EngineError::case("unknown_operator", text))
 }
 
@@ -291,7 +291,7 @@ fn as_double(value: Value<'_>) -> Result<f64, EngineError> {
 }
 
 fn parse_double(text: &str) -> Result<f64, EngineError> {
-    text.parse().map_err(|_| EngineError::condition("not_a_number", format!("{} is not a number", excerpt(text))))
+    text.parse().map_err(|_| EngineError::condition("not_a_number", format!("{} is not a number", quoted(text))))
 }
 
 /// Compile a pattern of the `regex` crate.
@@ -355,12 +355,13 @@ pub fn kind_of(value: Value<'_>) -> &'static str {
     }
 }
 
-/// Quote a bounded part of a text for a message.
-pub fn excerpt(text: &str) -> String {
-    let mut out = Vec::new();
-    match text.char_indices().nth(EXCERPT_CHARS) {
-        Some((end, _)) => write_text(&format!("{}…", &text[..end]), &mut out),
-        None => write_text(text, &mut out),
+/// Quote a text for a message, whole or not at all: half of a secret would not be known as one.
+pub fn quoted(text: &str) -> String {
+    let chars = text.chars().count();
+    if chars > QUOTED_CHARS {
+        return format!("a text of {chars} characters");
     }
+    let mut out = Vec::new();
+    write_text(text, &mut out);
     String::from_utf8_lossy(&out).into_owned()
 }

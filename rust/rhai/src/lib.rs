@@ -102,24 +102,35 @@ impl Limits {
 
 /// What a script printed so far.
 #[derive(Clone, Default)]
-struct Output(Arc<Mutex<String>>);
+struct Output(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    text: String,
+    /// A line was cut: nothing comes after it, so that the cut is at the end, where the tool looks for half of a secret.
+    is_cut: bool,
+}
 
 impl Output {
     fn line(&self, text: &str) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MAX_OUTPUT_BYTES.saturating_sub(lines.len() + 1);
+        if lines.is_cut {
+            return;
+        }
+        let room = MAX_OUTPUT_BYTES.saturating_sub(lines.text.len() + 1);
         let mut end = room.min(text.len());
         while !text.is_char_boundary(end) {
             end -= 1;
         }
+        lines.is_cut = end < text.len() || room == 0;
         if room > 0 {
-            lines.push_str(&text[..end]);
-            lines.push('\n');
+            lines.text.push_str(&text[..end]);
+            lines.text.push('\n');
         }
     }
 
     fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
     }
 }
 

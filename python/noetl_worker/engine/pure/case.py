@@ -9,10 +9,10 @@ from noetl_worker.engine.protocol import CaseMatch, Side
 from noetl_worker.engine.pure.condition import (
     Condition,
     LeftTemplate,
-    excerpt,
     holds,
     kind_of,
     parse_condition,
+    quoted,
     resolve_left,
 )
 from noetl_worker.engine.pure.document import parse
@@ -172,7 +172,7 @@ def parse_action(value: JsonValue) -> CaseAction:
         found = f"an object of {len(value)} keys" if type(value) is dict else kind_of(value)
         raise CaseError("wrong_type", f"then: expected an action's name or an object of one key, found {found}")
     if name not in _ACTIONS:
-        raise CaseError("unknown_action", f"then: no action {excerpt(name)}; one of {', '.join(_ACTIONS)}")
+        raise CaseError("unknown_action", f"then: no action {quoted(name)}; one of {', '.join(_ACTIONS)}")
     if name == "continue":
         if payload is not None:
             raise CaseError("wrong_type", f"then.continue: expected null, found {kind_of(payload)}")

@@ -21,7 +21,7 @@ __all__ = ["OPERATORS", "Condition", "decide", "evaluate", "has_marks", "holds",
 _RUST_FLOAT: Final = re.compile(
     r"[+-]?(?:inf|infinity|nan|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
 )
-_EXCERPT_CHARS: Final = 60
+_QUOTED_CHARS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def parse_condition(value: JsonValue, where: str) -> Condition:
     if type(op) is not str:
         raise CaseError("wrong_type", f"{where}.op: expected a text, found {kind_of(op)}")
     if op not in OPERATORS:
-        raise CaseError("unknown_operator", f"{where}.op: no operator {excerpt(op)}; one of {', '.join(OPERATORS)}")
+        raise CaseError("unknown_operator", f"{where}.op: no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
     right = fields.get("right")
     return Condition(left, op, right, _path_of(left), _is_marked(left), has_marks(right))
 
@@ -142,7 +142,7 @@ def _as_double(value: JsonValue) -> float:
     if type(value) is str:
         if _RUST_FLOAT.fullmatch(value):
             return float(value)
-        raise ConditionError("not_a_number", f"{excerpt(value)} is not a number")
+        raise ConditionError("not_a_number", f"{quoted(value)} is not a number")
     raise ConditionError("not_numeric", f"{kind_of(value)} cannot be ordered")
 
 
@@ -189,7 +189,7 @@ OPERATORS: Final[dict[str, Callable[[JsonValue, JsonValue], bool]]] = {
 def decide(left: bytes, op: str, right: bytes | None) -> bool:
     """Apply one operator to two JSON values; see `protocol.Engine.decide`."""
     if op not in OPERATORS:
-        raise CaseError("unknown_operator", f"no operator {excerpt(op)}; one of {', '.join(OPERATORS)}")
+        raise CaseError("unknown_operator", f"no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
     return holds(op, parse(left), None if right is None else parse(right))
 
 
@@ -209,6 +209,6 @@ def kind_of(value: JsonValue) -> str:
     return kinds.get(type(value), "a number")
 
 
-def excerpt(text: str) -> str:
-    """Quote a bounded part of a text for a message."""
-    return encode(text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…").decode("utf-8")
+def quoted(text: str) -> str:
+    """Quote a text for a message, whole or not at all: half of a secret would not be known as one."""
+    return encode(text).decode("utf-8") if len(text) <= _QUOTED_CHARS else f"a text of {len(text)} characters"
