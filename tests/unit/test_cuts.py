@@ -107,7 +107,7 @@ CUTS: dict[str, Callable[[], str]] = {
     ),
     "a child playbook's refusal": lambda: child_says(across(500)),
     "a token's refusal": lambda: http_tokens._reason({"error": across(200)}),
-    "an address": lambda: http_request._safe("http://[" + across(192)),
+    "an address": lambda: http_request._safe("http://h:x/" + across(189)),
     "a condition": lambda: told(
         lambda *to: http_retry._is_true(across(160), http_retry.Facts(True, True, "k", None, {}), *to)
     ),
