@@ -56,6 +56,7 @@ pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     let mut redacting = Redacting {
         is_plain: !may_hold_credential(document.source())
             && prepared.as_ref().is_none_or(|secrets| !secrets.is_in(document.source())),
+        has_numbers: prepared.as_ref().is_some_and(Secrets::have_numbers),
         secrets: prepared,
         knows_only: false,
         count: 0,
@@ -80,6 +81,8 @@ struct Redacting<'d> {
     secrets: Option<Secrets<'d>>,
     /// No value without escapes holds anything to replace, keys aside.
     is_plain: bool,
+    /// A number may be a secret.
+    has_numbers: bool,
     /// Inside a reference, which has to stay usable: neither names nor shapes are judged.
     knows_only: bool,
     count: usize,
@@ -104,7 +107,7 @@ impl<'d> Redacting<'d> {
             }
             Kind::Text | Kind::Integer if self.is_plain => value.write(&mut self.out),
             Kind::Text | Kind::EscapedText => self.text(value),
-            Kind::Integer | Kind::Float => self.number(value),
+            Kind::Integer | Kind::Float if self.has_numbers => self.number(value),
             _ => value.write(&mut self.out),
         }
     }
@@ -113,9 +116,9 @@ impl<'d> Redacting<'d> {
     fn number(&mut self, value: Value<'d>) {
         let start = self.out.len();
         value.write(&mut self.out);
-        let Some(secrets) = self.secrets.as_ref().filter(|secrets| secrets.have_numbers()) else { return };
         // As written here, not as it stands in the source: 1234.50 is the secret 1234.5.
-        if std::str::from_utf8(&self.out[start..]).is_ok_and(|text| secrets.include_number(text)) {
+        let text = std::str::from_utf8(&self.out[start..]).unwrap_or_default();
+        if self.secrets.as_ref().is_some_and(|secrets| secrets.include_number(text)) {
             self.count += 1;
             self.out.truncate(start);
             write_text(MARK, &mut self.out);
@@ -177,15 +180,16 @@ impl<'d> Redacting<'d> {
     }
 
     /// Whether the whole value goes because of its name; null and booleans hold no secret.
+    #[inline]
     fn hides(&mut self, key: Value<'d>, value: Value<'d>) -> bool {
-        let may_hold = match self.named(key) {
+        match self.named(key) {
             Named::Nothing => false,
-            Named::Secret => !matches!(value.kind(), Kind::Null | Kind::True | Kind::False),
-            Named::Secrets => holds_text(value),
-        };
-        may_hold && !is_reference(value)
+            Named::Secret => !matches!(value.kind(), Kind::Null | Kind::True | Kind::False) && !is_reference(value),
+            Named::Secrets => holds_text(value) && !is_reference(value),
+        }
     }
 
+    #[inline]
     fn named(&mut self, key: Value<'d>) -> Named {
         if key.kind() == Kind::EscapedText {
             return named_by(&key.as_text().unwrap_or_default());
