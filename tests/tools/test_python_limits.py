@@ -206,7 +206,7 @@ result = {
     "int": np.int64(5), "float": np.float32(0.5), "bool": np.bool_(True), "nan": np.float64("nan"),
     "array": np.arange(6).reshape(2, 3), "nans": np.array([1.0, np.nan]), "text": np.array(["a"]),
     "day": np.datetime64("2026-01-02"), "empty": np.array([]), "long": np.longdouble(0.5),
-    "times": np.array(["2026-01-02", "NaT"], "M8[ns]"), np.int64(7): np.datetime64("NaT"),
+    "times": np.array(["2026-01-02", "NaT"], "M8[ns]"), np.int64(7): np.datetime64("NaT", "s"),
 }
 """
     assert worker.python(code).data == {

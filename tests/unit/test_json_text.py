@@ -256,7 +256,10 @@ def numpy_values() -> list[tuple[Any, Any]]:
         (numpy.datetime64("2026-01-02T03:04:05.123456789"), "2026-01-02T03:04:05.123456789"),
         (numpy.datetime64("2026-01-02T03:04:05"), "2026-01-02T03:04:05"),
         (times, [["2026-01-02T00:00:00.000000000", None]]),
-        ([numpy.datetime64("NaT"), numpy.timedelta64("NaT"), numpy.timedelta64(5, "D")], [None, None, "5 days"]),
+        (
+            [numpy.datetime64("NaT", "s"), numpy.timedelta64("NaT", "s"), numpy.timedelta64(5, "D")],
+            [None, None, "5 days"],
+        ),
         ({numpy.int64(5): 1, numpy.float64(0.5): 2, numpy.bool_(True): 3}, {"5": 1, "0.5": 2, "true": 3}),
         ({numpy.datetime64("2026-01-02"): 1, numpy.str_("a"): 2}, {"2026-01-02": 1, "a": 2}),
     ]
