@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_CHARS, Named, named_by
+from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_CHARS, Named, holds_text, named_by
 from noetl_worker.models import JsonValue
 from noetl_worker.secret_forms import forms_of
 
@@ -100,6 +100,8 @@ class KnownSecrets:
             elif isinstance(value, Mapping):
                 if _last_word(name) in _ALIAS_WORDS:
                     self._add_auth(value)
+                elif _names_several(name):  # `api_keys: {github: ...}`: one under each name; numbers are counts
+                    self.add_credential({str(key): item for key, item in value.items() if holds_text(item)})
                 waiting += [(str(key), item) for key, item in value.items()]
             elif isinstance(value, (list, tuple)):
                 waiting += [(name, item) for item in value]
@@ -140,8 +142,12 @@ def _forms_of_worker(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _names_secret(key: str, value: object) -> bool:
-    named = named_by(key)
-    return named is Named.SECRET or (named is Named.SECRETS and isinstance(value, str))
+    return named_by(key) is Named.SECRET or (isinstance(value, str) and _names_several(key))
+
+
+def _names_several(key: str) -> bool:
+    """Bare `tokens` may be the words of a text: its results are hidden, but no word is taken out everywhere for it."""
+    return (named_by(key) is Named.SECRETS and key.lower() != "tokens") or _last_word(key) == "passwords"
 
 
 def _is_public(key: str) -> bool:

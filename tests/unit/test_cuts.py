@@ -194,6 +194,14 @@ def test_answer_is_cut_without_half(response_type: str) -> None:
         assert made["body"] == "x" * 46 + "[REDACTED]\n[... cut after 60 bytes ...]"
 
 
+def test_answer_that_is_read_as_text_is_cut_without_half() -> None:
+    whole, cut = http_answer.Content(600), http_answer.Content(60)
+    for content in (whole, cut):
+        content.add(across(55).encode())
+    assert here(whole.text) == across(55)
+    assert here(cut.text) == "x" * 46 + "[REDACTED]"
+
+
 def test_log_of_a_container_is_cut_without_half() -> None:
     class Cut(container_cluster.Cluster):
         def __init__(self) -> None:

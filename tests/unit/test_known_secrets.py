@@ -118,6 +118,17 @@ def test_plural_in_a_config_is_secret_and_a_count_is_none() -> None:
     assert not {"150000", "4096"} & set(known.forms())
 
 
+def test_each_of_several_secrets_of_a_config_is_known_and_a_reference_to_one_is_none() -> None:
+    known = KnownSecrets()
+    known.add_inline({"api_keys": {"github": "first-key"}, "db_passwords": {"admin": "second-one"}})
+    known.add_inline({"certs": [{"name": "of-the-site", "pem": "third-one"}]})
+    known.add_inline({"secret": {"name": "k8s-secret", "key": "password"}, "usage": {"tokens": {"input": 150_000}}})
+    assert {"first-key", "second-one", "third-one"} <= set(known.forms())
+    known.add_inline({"tokens": ["these", "words"], "user_tokens": {"a": 150_000, "b": "fourth-one"}})
+    assert not {"of-the-site", "k8s-secret", "password", "150000", "words"} & set(known.forms())
+    assert "fourth-one" in known.forms()
+
+
 def test_number_of_secrets_has_no_limit() -> None:
     known = KnownSecrets()
     known.add_inline({"rows": [{"password": f"planted-{number}"} for number in range(5_000)]})

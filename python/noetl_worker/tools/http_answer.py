@@ -56,6 +56,12 @@ class Content:
             end = self.pieces.pop() + end
         self.pieces.append(without_half_at_end(end))
 
+    def text(self) -> str:
+        """The whole body as UTF-8 text, once."""
+        if self.is_cut:
+            self.end_without_half()
+        return self.take().decode("utf-8", "replace")
+
     def take(self, ending: bytes = b"") -> bytes:
         """The whole body, once: nothing stays here."""
         pieces, self.pieces = [*self.pieces, ending], []

@@ -191,10 +191,7 @@ class McpTool:
         try:
             async with self._clients.lease() as client:
                 response = await client.send(httpx.Request("GET", url, headers=dict(headers)), stream=True)
-                content = await read(response, 65_536)
-            if content.is_cut:
-                content.end_without_half()
-            text = content.take().decode("utf-8", "replace")
+                text = (await read(response, 65_536)).text()
         except httpx.HTTPError as error:
             said = f"no answer from the MCP server at {shown(url)}: {type(error).__name__}: {error}"
             raise ToolError(said, kind="connection", retryable=True, code=type(error).__name__) from error
