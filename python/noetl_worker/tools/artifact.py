@@ -124,7 +124,7 @@ class ArtifactConfig:
             if not httpx.URL(str(self.uri)).host:
                 raise ValueError("it has no host")
         except (httpx.InvalidURL, ValueError) as error:
-            raise ValueError(f"uri {str(self.uri).partition('?')[0][:160]!r} is no address: {error}") from error
+            raise ValueError(f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}") from error
         check_auth(self.auth)
 
     @property
