@@ -94,43 +94,32 @@ const DESCRIBING_WORDS: &[&str] = &[
     "status",
 ];
 const PAGING_WORDS: &[&str] = &["page", "next", "prev", "previous", "continuation", "sync"];
-/// `tokens` after one of these are counted, not kept secret: `max_tokens`, `x-ratelimit-remaining-tokens`.
-const COUNTING_WORDS: &[&str] = &[
-    "max",
-    "min",
-    "total",
-    "num",
-    "number",
-    "n",
-    "count",
-    "limit",
-    "budget",
-    "used",
-    "unused",
-    "remaining",
-    "reset",
-    "average",
-    "avg",
-    "estimated",
-    "context",
-    "prompt",
-    "completion",
-    "input",
-    "output",
-    "cached",
-    "read",
-    "creation",
-    "reasoning",
-    "thinking",
-    "prediction",
-    "accepted",
-    "rejected",
-    "generated",
-    "audio",
-    "image",
-    "text",
-    "stop",
-    "special",
+/// `tokens` are secrets after one of these; elsewhere they are the pieces of a text, or how many of them.
+const TOKEN_WORDS: &[&str] = &[
+    "access",
+    "refresh",
+    "id",
+    "auth",
+    "oauth",
+    "api",
+    "bearer",
+    "session",
+    "csrf",
+    "xsrf",
+    "secret",
+    "security",
+    "personal",
+    "private",
+    "service",
+    "user",
+    "client",
+    "device",
+    "bot",
+    "login",
+    "deploy",
+    "registration",
+    "verification",
+    "invite",
 ];
 const REFERENCE_KINDS: [&str; 2] = ["result_ref", "temp_ref"];
 /// All that an object of such a kind has when it is nothing but a reference: no `extracted`, no preview.
@@ -241,7 +230,7 @@ pub enum Named {
     Nothing,
     /// A secret, whatever the value is.
     Secret,
-    /// Several secrets, unless the value holds no text: `tokens: 5` is a number of them.
+    /// Several secrets, unless the value holds no text: `access_tokens: 5` is a number of them.
     Secrets,
 }
 
@@ -261,11 +250,9 @@ pub fn named_by(key: &str) -> Named {
             return Named::Secret;
         }
         let single = word.strip_suffix(['s', 'S']).unwrap_or_default();
-        let is_counted = single.eq_ignore_ascii_case("token")
-            && (position + 1 < words.len()
-                || is_one_of(previous, PAGING_WORDS)
-                || is_one_of(previous, COUNTING_WORDS));
-        if is_secret_word(previous, single) && !is_counted {
+        let is_plain =
+            single.eq_ignore_ascii_case("token") && (position + 1 < words.len() || !is_one_of(previous, TOKEN_WORDS));
+        if is_secret_word(previous, single) && !is_plain {
             named = Named::Secrets;
         }
         previous = word;

@@ -55,12 +55,11 @@ _PAGING_WORDS: Final = frozenset({
     "page", "next", "prev", "previous", "continuation", "sync",
 })  # fmt: skip
 
-# `tokens` after one of these are counted, not kept secret: max_tokens, x-ratelimit-remaining-tokens.
-_COUNTING_WORDS: Final = frozenset({
-    "max", "min", "total", "num", "number", "n", "count", "limit", "budget", "used", "unused", "remaining", "reset",
-    "average", "avg", "estimated", "context", "prompt", "completion", "input", "output", "cached", "read", "creation",
-    "reasoning", "thinking", "prediction", "accepted", "rejected", "generated", "audio", "image", "text", "stop",
-    "special",
+# `tokens` are secrets after one of these; elsewhere they are the pieces of a text, or how many of them.
+_TOKEN_WORDS: Final = frozenset({
+    "access", "refresh", "id", "auth", "oauth", "api", "bearer", "session", "csrf", "xsrf", "secret", "security",
+    "personal", "private", "service", "user", "client", "device", "bot", "login", "deploy", "registration",
+    "verification", "invite",
 })  # fmt: skip
 
 _CREDENTIAL: Final = re.compile(
@@ -95,7 +94,7 @@ class Named(Enum):
     SECRET = "secret"
     """Whatever the value is."""
     SECRETS = "secrets"
-    """Several, unless the value holds no text: `tokens: 5` is a number of them."""
+    """Several, unless the value holds no text: `access_tokens: 5` is a number of them."""
 
 
 @lru_cache(maxsize=4096)
@@ -109,8 +108,8 @@ def named_by(key: str) -> Named:
         if _is_secret_word(previous, word) and not (word == "token" and previous in _PAGING_WORDS):
             return Named.SECRET
         single = word[:-1] if word[-1] == "s" else ""
-        is_counted = single == "token" and (not is_last or previous in _PAGING_WORDS or previous in _COUNTING_WORDS)
-        if _is_secret_word(previous, single) and not is_counted:
+        is_plain = single == "token" and not (is_last and previous in _TOKEN_WORDS)
+        if _is_secret_word(previous, single) and not is_plain:
             named = Named.SECRETS
     return named
 
