@@ -179,6 +179,10 @@ class SimClient:
         self.process = process
         self.options: dict[str, Any] = {}
         self.is_closed = False
+        self.is_connecting = False
+        self.is_reconnecting = False
+        self.last_error: Exception | None = None
+        self._transport = None  # there are no sockets here that an attempt could leave open
         self.connected_server_version = ServerVersion("2.14.0")
         self._network = network
         self._context = contextvars.copy_context()
@@ -195,7 +199,7 @@ class SimClient:
         return self._session is not None
 
     async def connect(self, **options: Any) -> None:
-        self.options = options
+        self.options, self.is_connecting = options, True
         try:
             await self._dial()
         except (OSError, asyncio.TimeoutError) as error:
@@ -211,7 +215,7 @@ class SimClient:
             raise asyncio.TimeoutError
         if network.is_down or self.process.is_dead:
             raise ConnectionRefusedError("connection refused")
-        self._session = network.open(self)
+        self._session, self.is_connecting, self.is_reconnecting = network.open(self), False, False
         for subject in [f"{self._inbox}.*", *(one.subject for one in self._subscriptions)]:
             self._session.up(self._session.interest.append, subject)
         pending, self._pending = self._pending, []
@@ -225,6 +229,7 @@ class SimClient:
             self._tasks.append(self._context.run(self._network.loop.create_task, self._reconnect()))
 
     async def _reconnect(self) -> None:
+        self.is_reconnecting = True
         await self.options["disconnected_cb"]()
         while not self.is_closed:
             await asyncio.sleep(self.options["reconnect_time_wait"])

@@ -59,6 +59,8 @@ class Connection:
     async def _failed(self, error: Exception) -> None:
         # nats-py reports every failed attempt here while it reconnects for ever; one line each is enough.
         self.last_error = error
+        if self.client.is_connecting or self.client.is_reconnecting:
+            self._abandon()
         if self._is_up:
             self._renew_tls()
             log.warning("nats_error", connection=self.name, error=describe(error))
@@ -70,10 +72,23 @@ class Connection:
         except OSError as error:  # half written, an ssl.SSLError too: the attempt after the next reads it again
             log.warning("tls_files_unreadable", connection=self.name, error=describe(error))
 
+    def _abandon(self) -> None:
+        """Close the socket of an attempt that failed.
+
+        When the server refuses CONNECT (or never answers it), nats-py drops the open transport and puts the next
+        attempt's in its place: a descriptor each, until the garbage collector happens to come by.
+        """
+        if self.client._transport is not None:
+            self.client._transport.close()  # type: ignore[no-untyped-call]
+
     async def _open(self, options: dict[str, Any]) -> None:
         """Connect once. With reconnecting allowed, nats-py never gives up its first connect, even if refused."""
         self.client, self.last_error = Client(), None
-        await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
+        try:
+            await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
+        except BaseException:  # a cancellation too: a stop while the server has not answered yet
+            self._abandon()
+            raise
         self.client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
         self._is_up = True
 
