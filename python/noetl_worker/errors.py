@@ -37,6 +37,7 @@ __all__ = [
     "ToolError",
     "TransportError",
     "UnknownTool",
+    "WorkerBroken",
 ]
 
 
@@ -196,6 +197,10 @@ class ClaimLost(ControlPlaneError):
 
 class JetStreamError(NoetlWorkerError):
     """The stream or the durable is missing or differs from the settings; the text has the fix."""
+
+
+class WorkerBroken(NoetlWorkerError):
+    """A worker that was pulling lost what it cannot mend by itself; it has drained, and is to be started again."""
 
 
 class PlaybookError(NoetlWorkerError):

@@ -27,11 +27,11 @@ from noetl_worker.control_plane.client import CONNECTIONS_BESIDE_SLOTS, ControlP
 from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.emitter import Emitter
-from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused
+from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
 from noetl_worker.execution import Execution
 from noetl_worker.identity import Identity
 from noetl_worker.in_flight import InFlight
-from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.jetstream.connection import Connection, connect, describe
 from noetl_worker.jetstream.consumer import Durable, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.delivery import Delivery
@@ -117,6 +117,7 @@ class Worker:
 
         Raises:
             JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
+            WorkerBroken: it had started, and cannot go on; it has drained.
         """
         settings, pulse = self.settings, asyncio.ensure_future(self._pulse())
         keepalive = Keepalive(settings, self.health, self.identity, version=__version__, engine=engine.ENGINE)
@@ -192,6 +193,8 @@ class Worker:
             self.health.set_ready(False, "draining")
             self._stop.set()
             code = await self._drain(puller)
+            if isinstance(broken, nats.errors.Error):  # from the puller, which was quicker to notice
+                raise _closed_for_good(connection) from broken
             if broken is not None:
                 raise broken
             return code
@@ -333,16 +336,19 @@ class Worker:
         """Every few seconds: the durable's lag, whether NATS is there, whether we are let in again.
 
         Raises:
-            JetStreamError: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
+            WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
         while not self._stop.is_set():
             await asyncio.sleep(self.settings.lag_poll_interval_s)
             if self._stop.is_set():
                 return
             if connection.client.is_closed:
-                raise JetStreamError(f"NATS closed the connection for good: {connection.last_error!r}")
+                raise _closed_for_good(connection)
             if not keepalive.is_alive():
-                raise JetStreamError("the keepalive thread has ended: deliveries would be given away")
+                raise WorkerBroken(
+                    "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
+                    "Please report the log's keepalive_died"
+                )
             if self._auth_refused and await self._let_in(plane):
                 if self._stop.is_set():  # meanwhile: who drains never pulls again
                     return
@@ -392,3 +398,9 @@ class Worker:
             self.settings, self.identity, self.registry, self.in_flight, keepalive, emitter, self.slots
         )
         return Execution(client, workplace)
+
+
+def _closed_for_good(connection: Connection) -> WorkerBroken:
+    """nats-py reconnects for ever, but for some errors (a login that has expired, or is refused twice)."""
+    error = connection.client.last_error or connection.last_error  # what the server says last is not reported to us
+    return WorkerBroken(f"NATS closed the connection for good ({describe(error) if error else 'no reason given'})")

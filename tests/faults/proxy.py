@@ -27,7 +27,7 @@ class Proxy:
 
     The faults last until `heal`: `latency_s` (each chunk, each way), `hold` (bytes wait, as in a network that loses
     every packet), `drop` (bytes are gone; heal resets, since TCP never loses bytes of a connection that lives).
-    `reset`, `half_close` happen once to what is connected; `refuse` lasts until `accept`.
+    `reset`, `half_close`, `say` happen once to what is connected; `refuse` lasts until `accept`.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -68,6 +68,12 @@ class Proxy:
         for writer, its_way in list(self._writers.items()):
             if its_way is way and not writer.is_closing():
                 writer.write_eof()
+
+    def say(self, way: Way, data: bytes) -> None:
+        """Bytes that the other end never sent; for a moment at which nothing else is on its way."""
+        for writer, its_way in self._writers.items():
+            if its_way is way:
+                writer.write(data)
 
     async def refuse(self) -> None:
         """Nobody listens; what is connected is reset."""

@@ -9,7 +9,7 @@ import pytest
 from integration.house import house, run
 from integration.test_pipeline import wait_for
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import WorkerBroken
 from noetl_worker.models import Dialect
 
 TWO_STEPS = """
@@ -44,7 +44,7 @@ def test_worker_whose_connection_is_closed_for_good_drains_and_says_so() -> None
             worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
             assert worker._puller is not None
             await worker._puller._connection.client.close()
-            with pytest.raises(JetStreamError, match="closed the connection for good"):
+            with pytest.raises(WorkerBroken, match="closed the connection for good"):
                 await home._running.pop(id(worker))
 
     run(go())

@@ -7,13 +7,15 @@ from typing import Annotated, Final
 import typer
 
 from noetl_worker import event_loop
-from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError
+from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError, WorkerBroken
 from noetl_worker.settings import Settings, load_settings
 
 __all__ = ["run"]
 
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
+EXIT_BROKEN: Final = 6
+"""It had started: a supervisor that starts it again may well succeed, which after a 3 it will not."""
 
 
 def run(
@@ -33,7 +35,8 @@ def run(
     """Run the worker until SIGTERM (drain), a second one (cancel) or a third (exit at once).
 
     Exit codes: 0 drained; 2 a setting is wrong; 3 it could not start (NATS, durable, control plane); 4 commands
-    were still running at the end of the drain and were given back; 130 third signal.
+    were still running at the end of the drain and were given back; 6 it ran and could not go on (NATS closed the
+    connection for good, the keepalive thread ended): start it again; 130 third signal.
     """
     flags = {
         "NATS_URL": nats_url,
@@ -57,6 +60,9 @@ def run(
     except (JetStreamError, ControlPlaneError) as error:
         typer.echo(f"noetl-worker: cannot start: {error}", err=True)
         raise typer.Exit(EXIT_CANNOT_START) from None
+    except WorkerBroken as error:
+        typer.echo(f"noetl-worker: cannot go on: {error}; start it again", err=True)
+        raise typer.Exit(EXIT_BROKEN) from None
     raise typer.Exit(code)
 
 

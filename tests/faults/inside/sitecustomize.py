@@ -1,6 +1,7 @@
 """What a test changes inside a worker process: put this directory on its PYTHONPATH. Nothing of the product knows it.
 
 FAULTS_SET    "module:NAME=number ...": constants of the worker, to make a real wait short
+FAULTS_BREAK  "module:Class.method": a bug; it raises whenever it is called
 FAULTS_CLOCK  a file with seconds: the wall clock is wrong by that much, from now on and whenever it changes
 FAULTS_TASKS  a file: SIGUSR2 writes how many asyncio tasks are not done
 FAULTS_DNS    a file: while it is there, no name can be resolved
@@ -21,6 +22,18 @@ def _set_constants(text: str) -> None:
         found = importlib.import_module(module)
         getattr(found, name)  # a constant that was renamed must not pass in silence
         setattr(found, name, float(value))
+
+
+def _break(text: str) -> None:
+    module, _, path = text.partition(":")
+    owner, _, method = path.partition(".")
+    found = getattr(importlib.import_module(module), owner)
+    getattr(found, method)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(f"{path} is broken on purpose")
+
+    setattr(found, method, broken)
 
 
 def _set_clock(file: Path) -> None:
@@ -66,6 +79,8 @@ def _break_names(file: Path) -> None:
 
 
 if "noetl_worker" in sys.orig_argv:  # `python -m noetl_worker`, not what it starts
+    if "FAULTS_BREAK" in os.environ:
+        _break(os.environ["FAULTS_BREAK"])
     if "FAULTS_CLOCK" in os.environ:
         _set_clock(Path(os.environ["FAULTS_CLOCK"]))
     if "FAULTS_DNS" in os.environ:

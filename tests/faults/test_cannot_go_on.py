@@ -1,0 +1,68 @@
+"""A worker that loses what it cannot mend by itself drains, says what it lost, and ends with a code of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faults.proxy import Proxy, Way
+from faults.scene import Scene, inside, scene
+from integration.house import run
+from integration.processes import Gate, WorkerProcess, one_line, until
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.dev.wire_form import Issued
+
+CANNOT_GO_ON = 6
+SOON = {"WORKER_NATS_LAG_POLL_INTERVAL": "1", "NOETL_WORKER_ACK_WAIT_S": "3"}
+
+
+async def one_that_runs(home: Scene, gate: Gate) -> Issued:
+    [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+    await until(lambda: gate.runs == 1, "the run")
+    return one
+
+
+async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) -> str:
+    """The line that the worker leaves; what ran in it has its one end, and its successor finds nothing undone."""
+    assert await worker.exit_code() == CANNOT_GO_ON, worker.text[-3000:]
+    await home.start_process("successor")
+    await home.wait_ended([one], timeout_s=20)
+    await home.assert_books([one])
+    await home.stop_all()
+    return one_line(worker)
+
+
+def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drains(tmp_path: Path) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+            worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **SOON)
+            one = await one_that_runs(home, gate)
+            proxy.say(Way.DOWN, b"-ERR 'User Authentication Expired'\r\n")
+            await worker.wait_logged("draining")
+            gate.open()
+            line = await ended_and_replaced(home, worker, one)
+            assert gate.runs == 1
+        assert "cannot go on: NATS closed the connection for good" in line
+        assert "user authentication expired" in line
+        assert "cannot start" not in line
+
+    run(go())
+
+
+@pytest.mark.parametrize("part", ["_beat_once", "_registration"])
+def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        async with scene(tmp_path) as home:
+            worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.keepalive:Keepalive.{part}"))
+            one = await one_that_runs(home, gate)
+            await worker.wait_logged("draining")
+            gate.open()
+            line = await ended_and_replaced(home, worker, one)
+            assert f"Keepalive.{part} is broken on purpose" in worker.logged("keepalive_died")[0]["error"]
+        assert "cannot go on: the keepalive thread has ended" in line
+        assert "cannot start" not in line
+
+    run(go())
