@@ -169,7 +169,8 @@ class JetStream:
             return {"streams": [found.name] if found else None, "total": int(found is not None)}
         if kind == "STREAM.CREATE":
             if words[2] not in self.streams:
-                self.add_stream(words[2], body["subjects"], body.get("max_age", 0) / 1e9)
+                made = self.add_stream(words[2], body["subjects"], body.get("max_age", 0) / 1e9)
+                made.config["discard"] = body.get("discard", "old")
             return self._stream_info(words[2])
         if kind == "STREAM.INFO":
             return self._stream_info(words[2])

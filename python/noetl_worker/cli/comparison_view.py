@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.jetstream.comparison import Change, Row, durable_rows, stream_rows
+from noetl_worker.jetstream.comparison import Change, Row, dead_letter_rows, durable_rows, stream_rows
 from noetl_worker.jetstream.consumer import ENSURE, Found
 from noetl_worker.settings import Settings
 
@@ -47,9 +47,15 @@ class ComparisonView:
         return durable_rows(self.found.durable_info, self.settings)
 
     @property
+    def letters(self) -> list[Row]:
+        """Empty while there is no such stream: the first letter makes it."""
+        found = self.found.letters
+        return dead_letter_rows(found.config, self.settings.dead_letter_subject) if found is not None else []
+
+    @property
     def is_as_wanted(self) -> bool:
         is_there = self.found.stream_info is not None and self.found.durable_info is not None
-        return is_there and all(row.agrees for row in (*self.stream, *self.durable))
+        return is_there and all(row.agrees for row in (*self.stream, *self.durable, *self.letters))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,7 +63,12 @@ class ComparisonView:
             "done": list(self.done),
             "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
             "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
+            "dead_letters": self._letters_as_json(),
         }
+
+    def _letters_as_json(self) -> dict[str, Any] | None:
+        found = self.found.letters
+        return _as_json(found.stream, True, self.letters) if found is not None else None
 
     def print(self, *, as_json: bool) -> None:
         console = operator_console()
@@ -73,6 +84,9 @@ class ComparisonView:
             _table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None, is_wide)
         )
         console.print()
+        if self.found.letters is not None:
+            console.print(_table(f"dead letters {self.found.letters.stream}", self.letters, True, is_wide))
+            console.print()
         for line in self.closing():
             console.print(line, markup=False, soft_wrap=True)
 
@@ -89,6 +103,8 @@ class ComparisonView:
             lines += self._advice(f"stream {self.found.stream}", self.stream)
         if self.found.durable_info is not None:
             lines += self._advice(f"durable {self.found.durable}", self.durable)
+        if self.found.letters is not None:
+            lines += self._advice(f"dead letters {self.found.letters.stream}", self.letters)
         return lines
 
     def _advice(self, what: str, rows: Sequence[Row]) -> list[str]:
@@ -98,14 +114,14 @@ class ComparisonView:
         for row in differing:
             lines.append(f"{what}: {row.field} is {row.have}, wanted {row.wanted}")
             lines.append(f"    {row.matters}")
-            lines.append(f"    {self._way(row, has_to_be_new)}")
+            lines.append(f"    {self._way(what, row, has_to_be_new)}")
         return lines + (self._by_hand(what) if has_to_be_new else [])
 
-    def _way(self, row: Row, has_to_be_new: bool) -> str:
+    def _way(self, what: str, row: Row, has_to_be_new: bool) -> str:
         if row.change is Change.NEW:
             return "JetStream does not change it in what exists"
         if row.change is Change.BY_HAND:
-            return f"left to you, since somebody decided it: {self._edit(row)}"
+            return f"left to you, since somebody decided it: {self._edit(what, row)}"
         return "comes with the new one" if has_to_be_new else f"changed in place by {ENSURE}"
 
     def _by_hand(self, what: str) -> list[str]:
@@ -127,10 +143,10 @@ class ComparisonView:
             "or leave it to whoever uses it, and set another NATS_CONSUMER.",
         ]
 
-    def _edit(self, row: Row) -> str:
+    def _edit(self, what: str, row: Row) -> str:
         if row.field == "paused":
             return f"nats consumer resume {self.found.stream} {self.found.durable}"
-        return f"nats stream edit {self.found.stream} --{row.field} {row.wanted.split()[0]}"
+        return f"nats stream edit {what.rpartition(' ')[2]} --{row.field} {row.wanted.split()[0]}"
 
 
 def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:

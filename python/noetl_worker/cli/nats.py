@@ -40,7 +40,8 @@ def ensure(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
     nats_url: Annotated[str | None, typer.Option(help="NATS servers [NATS_URL]")] = None,
 ) -> None:
-    """Show stream and durable as they are against what the settings want.
+    """Show stream, durable and the stream of dead letters as they are against
+    what the settings want.
 
     Without --apply nothing is changed. With it nothing is deleted: what
     JetStream does not change in place is shown with what a new one would lose

@@ -18,7 +18,9 @@ __all__ = [
     "Row",
     "config_filters",
     "covers",
+    "dead_letter_rows",
     "durable_rows",
+    "new_dead_letter_stream",
     "new_durable",
     "new_stream",
     "patched",
@@ -31,6 +33,7 @@ PULL_EXPIRES_S: Final = 30
 """How long our pull requests stay open (jetstream/puller.py)."""
 MAX_PULL_BATCH: Final = 256
 SHOWN_NONE: Final = "none"
+_DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
 
 class Change(str, Enum):
@@ -121,6 +124,19 @@ def new_durable(settings: Settings) -> dict[str, Any]:
     )
 
 
+def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
+    """Letters never expire by themselves."""
+    return {
+        "name": name,
+        "subjects": [subject],
+        "max_bytes": _DEAD_LETTER_BYTES,
+        "discard": "new",  # full, it refuses, and the message is given back; the old ones are not lost
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": 1,
+    }
+
+
 # ── compared ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -198,6 +214,41 @@ def _keeping_rows(have: Mapping[str, Any]) -> list[Row]:
 def _is_covered(subject: str, others: Sequence[str]) -> bool:
     """A stream's subjects may not overlap: what a wider one of ours covers goes."""
     return any(covers(other, subject) for other in others)
+
+
+def dead_letter_rows(config: Mapping[str, Any], subject: str) -> list[Row]:
+    """The fields of the stream of dead letters that decide whether one is lost; such a stream there is."""
+    discard = str(config.get("discard") or "old")
+    max_age, max_bytes = int(config.get("max_age") or 0), int(config.get("max_bytes") or -1)
+    is_ours_alone = list(config.get("subjects") or []) == [subject]
+    return [
+        Row(
+            "discard",
+            discard,
+            "new",
+            discard == "new",
+            "full, with old it forgets letters to take new ones; with new it refuses, and the message is given back",
+            # What else is in a stream of somebody's own would be refused too.
+            Change.IN_PLACE if is_ours_alone else Change.BY_HAND,
+            patch={"discard": "new"},
+        ),
+        Row(
+            "max_bytes",
+            "unlimited" if max_bytes < 0 else str(max_bytes),
+            "any",
+            True,
+            "how much it takes until it is full",
+            Change.BY_HAND,
+        ),
+        Row(
+            "max_age",
+            _seconds(max_age) if max_age else "unlimited",
+            "any",
+            True,
+            "a letter that is older is gone, read or not",
+            Change.BY_HAND,
+        ),
+    ]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Row]:

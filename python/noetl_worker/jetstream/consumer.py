@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -12,11 +12,18 @@ from nats.aio.client import Client
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
-from noetl_worker.jetstream.comparison import Row, config_filters, durable_rows, patched, stream_rows
+from noetl_worker.jetstream.comparison import (
+    Row,
+    config_filters,
+    dead_letter_rows,
+    durable_rows,
+    patched,
+    stream_rows,
+)
 from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
 
-__all__ = ["ENSURE", "Durable", "Found", "Look", "apply", "ensure_durable", "find", "look"]
+__all__ = ["ENSURE", "Durable", "Found", "Letters", "Look", "apply", "ensure_durable", "find", "look"]
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
@@ -54,6 +61,14 @@ class Durable:
 
 
 @dataclass(frozen=True, slots=True)
+class Letters:
+    """The stream that keeps dead letters, as it is."""
+
+    stream: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """Stream and durable as they are: the server's own words, None where there is none."""
 
@@ -61,6 +76,8 @@ class Found:
     durable: str
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
+    letters: Letters | None = None
+    """None: no letter has been kept yet; the first one makes the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +107,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
             filters other subjects than the settings say (then another pool's commands would be claimed, wire.md
             T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
     """
-    found = await find(client, settings)
+    found = await _find_commands(client, settings)
     if found.stream_info is None:
         await _make_stream(client, found.stream, settings)
     else:
@@ -103,11 +120,35 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     if fatal:
         raise JetStreamError(_refusal(found, fatal[0], settings))
     _warn("durable_differs", found.durable, rows)
+    await _warn_of_letters(client, settings)
     return _durable(found.stream, info)
 
 
+async def _warn_of_letters(client: Client, settings: Settings) -> None:
+    """Dead letters are rare: what their stream is like, or that it may not be looked at, refuses no start."""
+    try:
+        letters = await _find_letters(client, settings)
+    except JetStreamError as error:
+        log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=str(error))
+        return
+    if letters is not None:
+        rows = dead_letter_rows(letters.config, settings.dead_letter_subject)
+        _warn("dead_letter_stream_differs", letters.stream, rows)
+
+
 async def find(client: Client, settings: Settings) -> Found:
-    """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT) and the durable; makes nothing."""
+    """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT), the durable and the stream of dead
+    letters; makes nothing."""
+    return replace(await _find_commands(client, settings), letters=await _find_letters(client, settings))
+
+
+async def _find_letters(client: Client, settings: Settings) -> Letters | None:
+    stream = await stream_of(client, settings.dead_letter_subject)
+    info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
+    return Letters(str(stream), info["config"]) if info is not None else None
+
+
+async def _find_commands(client: Client, settings: Settings) -> Found:
     subject = settings.nats_subject
     stream = settings.nats_stream or await stream_of(client, subject, f"{subject}.>") or DEFAULT_STREAM
     stream_info = await ask_if_there(client, f"STREAM.INFO.{stream}")
@@ -213,7 +254,16 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
     elif changes := _changes(durable_rows(found.durable_info, settings)):
         await _update_durable(client, found, patched(found.durable_info["config"], _together(changes)))
         done += [f"durable {found.durable}: {_said(row)}" for row in changes]
+    if found.letters is not None:
+        done += await _apply_to_letters(client, found.letters, settings)
     return done
+
+
+async def _apply_to_letters(client: Client, letters: Letters, settings: Settings) -> list[str]:
+    changes = _changes(dead_letter_rows(letters.config, settings.dead_letter_subject))
+    if changes:
+        await ask(client, f"STREAM.UPDATE.{letters.stream}", patched(letters.config, _together(changes)))
+    return [f"dead letters {letters.stream}: {_said(row)}" for row in changes]
 
 
 async def _update_durable(client: Client, found: Found, config: Mapping[str, Any]) -> None:

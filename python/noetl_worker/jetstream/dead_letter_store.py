@@ -13,12 +13,12 @@ import structlog
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
+from noetl_worker.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.jetstream.connection import Connection
 
 __all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore", "KeptLetter"]
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
-_MAX_BYTES: Final = 256 * 1024 * 1024
 _PUBLISH_TIMEOUT_S: Final = 5
 _AT_ONCE: Final = 32
 """Letters asked for at the same time; each is one request."""
@@ -63,15 +63,7 @@ class DeadLetterStore:
             return
         client = self._connection.client
         if await stream_of(client, self._subject) is None:
-            config = {
-                "name": DEAD_LETTER_STREAM,
-                "subjects": [self._subject],
-                "max_bytes": _MAX_BYTES,
-                "discard": "new",  # full, it refuses, and the message is given back; the old ones are not lost
-                "retention": "limits",
-                "storage": "file",
-                "num_replicas": 1,
-            }
+            config = new_dead_letter_stream(DEAD_LETTER_STREAM, self._subject)
             try:
                 await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
                 log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=self._subject)
