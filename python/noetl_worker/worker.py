@@ -338,6 +338,8 @@ class Worker:
         Raises:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
+        for happens in (connection.on_disconnected, connection.on_reconnected):
+            happens.append(partial(self._tell_readiness, connection))  # a look into a black hole takes its 5 s
         while not self._stop.is_set():
             await asyncio.sleep(self.settings.lag_poll_interval_s)
             if self._stop.is_set():
@@ -354,11 +356,7 @@ class Worker:
                     return
                 self._auth_refused = False
                 puller.pause(False)
-            if not self._auth_refused:
-                connected = connection.is_connected
-                full = self.outbox.is_full
-                why = "NATS is not connected" if not connected else "the outbox is full" if full else "pulling"
-                self.health.set_ready(connected and not full, why)
+            self._tell_readiness(connection)
             if self._adoption is not None:
                 self._adoption.look()
             metrics.SLOTS_LIMIT.set(min(self.slots.size, self.slots.ceiling()))
@@ -370,6 +368,13 @@ class Worker:
             keepalive.set_ack_wait(seen.durable.ack_wait_s)  # `nats ensure --apply` changes it while we run
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
+
+    def _tell_readiness(self, connection: Connection) -> None:
+        if self._auth_refused or self._stop.is_set():
+            return  # those reasons outlast a connection
+        connected, full = connection.is_connected, self.outbox.is_full
+        why = "NATS is not connected" if not connected else "the outbox is full" if full else "pulling"
+        self.health.set_ready(connected and not full, why)
 
     async def _let_in(self, plane: Plane) -> bool:
         try:

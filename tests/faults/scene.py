@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import nats
 
@@ -23,10 +24,20 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.dev.wire_form import Issued
 from noetl_worker.models import Dialect
 
-__all__ = ["Leftovers", "Scene", "inside", "scene"]
+__all__ = ["Leftovers", "Scene", "inside", "scene", "side_by_side"]
 
+T = TypeVar("T")
 INSIDE: Final = str(Path(__file__).with_name("inside"))
 CALLS: Final = ("call.done", "call.error")
+
+
+async def side_by_side(*mains: Coroutine[Any, Any, T]) -> list[T]:
+    """The results of all, each run to its end: one that fails must not leave the scene of another half closed."""
+    found = await asyncio.gather(*mains, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in found if not isinstance(one, BaseException)]
 
 
 def inside(**changes: str) -> dict[str, str]:
@@ -137,6 +148,11 @@ class Scene(House):
         await until(
             lambda: len(self.ends(issued, *TERMINAL)) == len(issued), "all ended", timeout_s=timeout_s, every_s=0.1
         )
+
+    async def more_grants(self, count: int) -> None:
+        """Wait for a stretch of load: so many more commands given to a worker."""
+        wanted = self.grants.total() + count
+        await until(lambda: self.grants.total() >= wanted, f"{count} more commands claimed")
 
     async def tasks_of(self, worker: WorkerProcess) -> int:
         """Asyncio tasks of a worker that are not done."""

@@ -34,6 +34,7 @@ class Connection:
     def __init__(self, name: str) -> None:
         self.name = name
         self.client: Client = Client()
+        self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.last_error: Exception | None = None
         """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
@@ -50,6 +51,8 @@ class Connection:
         if not self._closing:
             self._renew_tls()
             log.warning("nats_disconnected", connection=self.name)
+            for notify in self.on_disconnected:
+                notify()
 
     async def _reconnected(self) -> None:
         log.info("nats_reconnected", connection=self.name)
