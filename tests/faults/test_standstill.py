@@ -6,20 +6,23 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from faults.conftest import Measured
+from faults.plug_in import KINDS, install_tools
 from faults.scene import Scene, inside, scene
 from integration.house import run
 from integration.processes import SHORT_LEASES, Gate, Probe, until
-from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.dev.wire_form import Issued
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3", "NOETL_WORKER_ACK_WAIT_S": "1"}
 QUICK = inside(SET="noetl_worker.acknowledge:MAX_DELAY_S=1")
 
 
-async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> CommandRow:
+async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> Issued:
     """A command whose tool has started in a worker that is paused; its peer is there, `home.processes` are both."""
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"} if port else {}
     paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS, **bind)
@@ -28,7 +31,7 @@ async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None)
     await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
     await home.start_process("peer", WORKER_ID="pod-1", **BEATS, **QUICK)
     paused.signal(signal.SIGSTOP)
-    return home.plane.command(one.event_id)
+    return one
 
 
 def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passed_to_another(
@@ -49,7 +52,7 @@ def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passed_to_a
                 return "noetl_worker_outcomes_dropped_total 1.0" in await Probe(port).metrics()
 
             await until(dropped, "the outcome dropped")
-            await home.wait_settled()
+            await home.assert_books([one])
             assert home.terminal_events(one.event_id) == ["command.completed"]
             calls = home.plane.events_of_command(one.event_id, "call.done", "call.error")
             await home.stop_all()
@@ -69,7 +72,7 @@ def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path: Path,
             before = home.grants.total()
             paused.signal(signal.SIGCONT)
             await home.wait_terminal(one.event_id)
-            await home.wait_settled()
+            await home.assert_books([one])
             assert home.terminal_events(one.event_id) == ["command.completed"]
             asked = home.grants.total() - before
             await home.stop_all()
@@ -79,73 +82,43 @@ def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path: Path,
     run(go())
 
 
-BLOCKER = '''
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from noetl_worker.models import ToolResult
+async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_wait_s: float) -> None:
+    """The loop stands still for twice the time after which liveness tells it, and for five ack_waits."""
+    port, span_s = free_port(), 2 * notice_s
+    assert span_s == 5 * ack_wait_s
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "NOETL_WORKER_ACK_WAIT_S": f"{ack_wait_s:g}"}
+    notice = f"noetl_worker.observability.probes:BLOCKED_AFTER_S={notice_s}"
+    async with scene(directory, plane={"extra_kinds": KINDS}) as home:
+        await home.start_process(**variables, **install_tools(directory, SET=notice))
+        probe = Probe(port)
+        [one] = await home.plane.create_commands([RawCommand("block", {"seconds": span_s})])
+        await until((directory / "blocked").exists, "the loop is blocked")
+        began = time.monotonic()
+        assert (await probe.get("/livez")).status_code == 200
 
+        async def reported() -> bool:
+            return (await probe.get("/livez")).status_code == 503
 
-@dataclass(frozen=True, slots=True)
-class BlockConfig:
-    """Blocks the event loop."""
-    seconds: float = 0.0
-    """How long."""
+        await until(reported, "liveness 503")
+        reported_s = time.monotonic() - began
+        await home.wait_terminal(one.event_id, timeout_s=15)
 
+        async def alive() -> bool:
+            return (await probe.get("/livez")).status_code == 200
 
-class Block:
-    kind = "block"
-    config_model = BlockConfig
-    aliases = ()
-    field_aliases = {}
-    raw_fields = frozenset()
-    side_effecting = True
-
-    async def run(self, config, context):
-        Path("blocked").touch()
-        time.sleep(config.seconds)
-        return ToolResult.success({})
-'''
-
-
-def install_blocker(directory: Path) -> dict[str, str]:
-    """A tool of an integrator, by entry point; the environment of a worker that finds it."""
-    (directory / "blocker.py").write_text(BLOCKER)
-    info = directory / "blocker-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: blocker\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[noetl_worker.tools]\nblock = blocker:Block\n")
-    given = inside(TASKS=str(directory / "worker.tasks"))
-    return {**given, "PYTHONPATH": f"{directory}:{given['PYTHONPATH']}"}
+        await until(alive, "alive again")
+        await home.assert_books([one])
+        await home.stop_all()
+        deliveries = home.asked[one.event_id]
+    word = f"blocked for {span_s:g} s"
+    measured("F13", f"{word}: liveness 503 after (told from {notice_s:g} s)", reported_s, "s", at_most=notice_s + 1)
+    measured("F13", f"{word}: deliveries over five ack_waits", deliveries, "", exactly=1)
 
 
 def test_f13_blocked_loop_is_reported_and_costs_no_second_delivery(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        port = free_port()
-        variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "NOETL_WORKER_ACK_WAIT_S": "2"}
-        async with scene(tmp_path, plane={"extra_kinds": ("block",)}) as home:
-            await home.start_process(**variables, **install_blocker(tmp_path))
-            probe = Probe(port)
-            [one] = await home.plane.create_commands([RawCommand("block", {"seconds": 10})])
-            await until((tmp_path / "blocked").exists, "the loop is blocked")
-            blocked = time.monotonic()
-            assert (await probe.get("/livez")).status_code == 200
+    run(blocked(tmp_path, measured, notice_s=2.5, ack_wait_s=1))
 
-            async def reported() -> bool:
-                return (await probe.get("/livez")).status_code == 503
 
-            await until(reported, "liveness 503")
-            reported_s = time.monotonic() - blocked
-            await home.wait_terminal(one.event_id, timeout_s=15)
-
-            async def alive() -> bool:
-                return (await probe.get("/livez")).status_code == 200
-
-            await until(alive, "alive again")
-            await home.assert_books([one])
-            await home.stop_all()
-            deliveries = home.asked[one.event_id]
-        measured("F13", "liveness 503 after", reported_s, "s", at_most=6)
-        measured("F13", "deliveries over five ack_waits", deliveries, "", exactly=1)
-
-    run(go())
+@pytest.mark.soak
+def test_f13_loop_that_is_blocked_for_10_s(tmp_path: Path, measured: Measured) -> None:
+    run(blocked(tmp_path, measured, notice_s=5, ack_wait_s=2))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,18 @@ import nats
 import pytest
 
 from faults.conftest import Measured
-from faults.scene import Scene, inside, scene
+from faults.plug_in import KINDS, install_tools
+from faults.scene import Scene, scene
 from integration.house import run
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 KNOWN, UNKNOWN = 900, 100
-PAIRS = 3
-"""The best of so many pairs: a machine that is busy with something else spoils one, a held-up queue spoils all."""
-NOISE_S = 0.2
-SHORT_DELAYS = inside(SET="noetl_worker.acknowledge:MAX_DELAY_S=1")
+NAP = RawCommand("nap", {"seconds": 0.02})
+"""The slots are what is short, not the processor: what the machine does besides changes little."""
+ROUNDS = 3
+"""Pairs at most; the best one counts: a busy machine spoils one, a queue that is held up spoils all."""
+SHORT_DELAYS = "noetl_worker.acknowledge:MAX_DELAY_S=1"
 """NOETL_WORKER_MAX_NOT_FOUND (6 asks) stays as it is; for the longest delay between two asks there is no setting."""
 
 
@@ -39,48 +43,72 @@ def notification(home: Scene, event_id: int, command_id: Any, execution_id: int)
     return json.dumps({**body, "server_url": home.plane.url}).encode()
 
 
-async def time_known(home: Scene, unknown: list[int]) -> float:
-    """Seconds until KNOWN commands have ended, published with a notification nobody knows after each ninth."""
-    issued = await home.plane.create_commands([RawCommand("noop") for _ in range(KNOWN)], publish=False)
+@dataclass(frozen=True)
+class Course:
+    """How KNOWN commands went."""
+
+    took_s: float
+    requests: int
+    """Requests that the plane got until the last of them had ended."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    alone: Course
+    beside: Course
+
+    @property
+    def extra(self) -> int:
+        """Claims of unknown commands meanwhile."""
+        return self.beside.requests - self.alone.requests
+
+    @property
+    def bound_s(self) -> float:
+        """+10 %, and what those claims cost at the price of a request in this pair: asking is not holding up."""
+        return self.alone.took_s * (1.1 + self.extra / self.alone.requests)
+
+
+async def course(home: Scene, unknown: Sequence[int] = ()) -> Course:
+    """KNOWN commands to their end, published with a notification nobody knows after each ninth."""
+    issued = await home.plane.create_commands([NAP] * KNOWN, publish=False)
     bodies, left = [], iter(unknown)
     for number, one in enumerate(issued):
         bodies.append(notification(home, one.event_id, one.command_id, one.execution_id))
         if number % 9 == 8 and (event_id := next(left, None)) is not None:
             bodies.append(notification(home, event_id, event_id - 1, 1))
-    started = time.monotonic()
+    before, started = home.plane.requests.total(), time.monotonic()
     await publish_all(home, bodies)
     await home.wait_terminal(*(one.event_id for one in issued), timeout_s=30)
-    took_s = time.monotonic() - started
+    found = Course(time.monotonic() - started, home.plane.requests.total() - before)
     await home.assert_books(issued, settle_timeout_s=30)
-    return took_s
+    return found
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize("dialect", Dialect)
 def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
     async def go() -> None:
-        async with scene(tmp_path, dialect) as home:
-            worker = await home.start_process(**SHORT_DELAYS, FAULTS_TASKS=str(tmp_path / "worker.tasks"))
-            await time_known(home, [])  # warm
+        async with scene(tmp_path, dialect, plane={"extra_kinds": KINDS}) as home:
+            worker = await home.start_process(**install_tools(tmp_path, SET=SHORT_DELAYS))
+            await course(home)  # warm
             before = await home.leftovers(worker)
-            pairs, unknown = [], []
-            for number in range(PAIRS):
-                alone = await time_known(home, [])
-                now = list(range(10_000 * (number + 1), 10_000 * (number + 1) + UNKNOWN))
+            pairs: list[Pair] = []
+            unknown: list[int] = []
+            while len(pairs) < ROUNDS and not any(one.beside.took_s <= one.bound_s for one in pairs):
+                now = range(10_000 * (len(pairs) + 1), 10_000 * (len(pairs) + 1) + UNKNOWN)
                 unknown += now
-                pairs.append((await time_known(home, now), alone))
-                if pairs[-1][0] <= 1.1 * pairs[-1][1]:
-                    break
-            beside, alone = min(pairs, key=lambda pair: pair[0] / pair[1])
-            measured("U", f"{dialect.value}: 900 commands alone", alone, "s")
-            measured("U", f"{dialect.value}: beside 100 unknown", beside, "s", at_most=1.1 * alone + NOISE_S)
-            measured("U", f"{dialect.value}: most asks for one", max(home.asked[one] for one in unknown), "", at_most=6)
+                pairs.append(Pair(await course(home), await course(home, now)))
+            best = min(pairs, key=lambda one: one.beside.took_s / one.bound_s)
+            word = dialect.value
+            measured("U", f"{word}: 900 commands alone", best.alone.took_s, "s")
+            measured("U", f"{word}: claims of unknown ones meanwhile", best.extra, "")
+            measured("U", f"{word}: beside 100 unknown", best.beside.took_s, "s", at_most=best.bound_s)
+            measured("U", f"{word}: most asks for one", max(home.asked[one] for one in unknown), "", at_most=6)
             letters = await home.dead_letters()
             assert all(letter["reason"].startswith("unknown command") for letter in letters)
             kept = sorted(json.loads(letter["notification"])["event_id"] for letter in letters)
-            measured("U", f"{dialect.value}: unknown without a dead letter", len(unknown) - len(kept), "", exactly=0)
+            measured("U", f"{word}: unknown without a dead letter", len(unknown) - len(kept), "", exactly=0)
             assert kept == unknown
             await home.assert_holds_no_more(worker, before)
             await home.stop_all()
