@@ -74,7 +74,8 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "F15": (
         "the control plane hangs, or drops its answer after it has processed",
-        "the same key or id at every try: one row",
+        "the same key or id at every try: one terminal row, one call.done row (on the Rust plane, whose batch takes "
+        "neither a key nor ids: at most one row for each send)",
     ),
     "F16": (
         "the control plane is down at SIGTERM",
@@ -118,11 +119,12 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "U": (
         "1,000 notifications, every tenth of a command nobody knows",
-        "the others as fast as without them (+10 %), each unknown one asked 6 times at most, then a dead letter",
+        "the others as fast as without them (+10 %, and what the claims of the unknown ones cost), each unknown one "
+        "asked 6 times at most, then a dead letter",
     ),
     "D": (
         "two workers are given the same command (the Python plane under contention)",
-        "the first call.done counts; the loser can be counted",
+        "the first call.done counts, and moves the execution once; the loser can be counted",
     ),
     "S": ("100,000 commands", "less than 5 MB more memory after warm-up, descriptors and tasks constant"),
 }
@@ -190,8 +192,9 @@ _HEAD: Final = """# Reliability: faults, promises, figures
 
 Written by `make faults` (and `make soak` for the rows marked *long*) from the runs of `tests/faults`. Every figure was
 asserted against its bound in the run it comes from; a run that fails writes nothing. Against a real nats-server, worker
-processes and the development control plane. In every test: one terminal set for each command, no tool run without its
-claim, nothing left unacknowledged, no task, descriptor or child process left.
+processes and the development control plane. Every test that issues commands closes its books: one terminal set for each
+command (D: one for each claim), no tool run without its claim, nothing left unacknowledged, no child process. Tasks
+and descriptors are counted in F19, F20, F24, S and U.
 
 | fault | promise | measured | where |
 |---|---|---|---|

@@ -149,6 +149,14 @@ class Scene(House):
             lambda: len(self.ends(issued, *TERMINAL)) == len(issued), "all ended", timeout_s=timeout_s, every_s=0.1
         )
 
+    async def forget_delays(self) -> None:
+        """Delete the durable: the worker makes it again, and what waits for a delay comes at once (F8)."""
+        client = await nats.connect(self.nats.url)
+        try:
+            await client.jsm().delete_consumer("NOETL_COMMANDS", "noetl_worker")
+        finally:
+            await client.close()
+
     async def more_grants(self, count: int) -> None:
         """Wait for a stretch of load: so many more commands given to a worker."""
         wanted = self.grants.total() + count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,11 +46,13 @@ def test_f22_worker_whose_clock_is_wrong_and_jumps_ends_every_command(
         async with scene(tmp_path, dialect) as home:
             await home.start_process(NOETL_WORKER_ACK_WAIT_S="1", **variables)
             issued = await home.plane.create_commands([RawCommand("noop") for _ in range(50)])
-            issued += await home.plane.create_commands([RawCommand("shell", {"command": "sleep 2"})] * 4)
+            await home.wait_terminal(*(one.event_id for one in issued))
+            issued += await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1.5"})] * 4)
             for jump_s in (0, -wrong_by_s, wrong_by_s):
-                await asyncio.sleep(0.4)  # between two jumps
                 clock.write_text(str(jump_s))
-                issued += await home.plane.create_commands([RawCommand("noop") for _ in range(20)])
+                quick = await home.plane.create_commands([RawCommand("noop") for _ in range(20)])
+                await home.wait_terminal(*(one.event_id for one in quick))
+                issued += quick
             for execution_id in dict.fromkeys(one.execution_id for one in issued):
                 assert await home.plane.wait_ended(execution_id, timeout_s=20) == "COMPLETED"
             await home.assert_books(issued)

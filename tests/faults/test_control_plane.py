@@ -6,10 +6,10 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from starlette.requests import Request
@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
-from faults.scene import CALLS, Scene, scene
-from integration.house import run
-from integration.processes import Gate, until
+from faults.scene import CALLS, Scene, scene, side_by_side
+from integration.house import TERMINAL, run
+from integration.processes import Gate, WorkerProcess, until
 from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
@@ -28,6 +28,7 @@ from noetl_worker.models import Dialect
 from noetl_worker.settings import load_settings
 
 TRANSPORTS = ("pyreqwest", "httpx")
+SENDS = 4
 
 
 # ── F15 ──
@@ -73,14 +74,27 @@ def test_f15_answer_that_never_comes_leaves_one_row(
             proxy.heal()
             await home.wait_ended(issued, timeout_s=20)
             await home.assert_books(issued, calls_at_most=1 if dialect is Dialect.PYTHON else None)
-            calls = home.ends(issued, *CALLS)
+            calls, ends = home.ends(issued, *CALLS), home.ends(issued, *TERMINAL)
             await home.stop_all()
-        most = max(calls[str(one.command_id)] for one in issued)
-        bound = {"exactly": 1.0} if dialect is Dialect.PYTHON else {}
-        measured("F15", f"{dialect.value}: most call.done rows of a command, the plane {how}", most, "", **bound)
-        measured("F15", f"{dialect.value}: terminal rows of a command, the plane {how}", 1, "", exactly=1)
+            refs = [str(one.command_id) for one in issued]
+            sends = {ref: sends_of(worker, ref) for ref in refs}
+        word = f"{dialect.value}, {transport}"
+        # The Rust plane's batch has no key and makes its own ids: each send that it processed is a row (wire.md 9.3).
+        most = 1 if dialect is Dialect.PYTHON else max(sends.values())
+        over = sum(calls[ref] > sends[ref] for ref in refs)
+        measured(
+            "F15", f"{word}: most call.done rows of a command, the plane {how}", max(calls.values()), "", at_most=most
+        )
+        measured("F15", f"{word}: commands with more rows than sends, the plane {how}", over, "", exactly=0)
+        measured("F15", f"{word}: most terminal rows of a command, the plane {how}", max(ends.values()), "", exactly=1)
 
     run(go())
+
+
+def sends_of(worker: WorkerProcess, ref: str) -> int:
+    """How often a worker sent a command's first request: the tries that it logged, and the one that was accepted."""
+    tries = [line["tries"] for line in worker.logged("events_not_accepted") if str(line["command_id"]) == ref]
+    return max(tries, default=0) + 1
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -91,16 +105,31 @@ def test_f15_sent_and_unanswered_is_told_from_never_sent(transport: str, measure
     async def go() -> None:
         settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "0.5"})
         client = open_transport(settings, max_connections=4)
+        told: Counter[type[Exception]] = Counter()
+
+        async def send(port: int) -> None:
+            try:
+                await client.send("POST", f"http://127.0.0.1:{port}/api/execute", {}, b"{}", 0.5)
+            except (MaybeProcessed, NotSent) as error:
+                told[type(error)] += 1
+
         async with DevControlPlane() as plane, Proxy(int(plane.url.rpartition(":")[2])) as proxy:
             proxy.hold(Way.DOWN)
-            with pytest.raises(MaybeProcessed):
-                await client.send("POST", f"http://127.0.0.1:{proxy.port}/api/execute", {}, b"{}", 0.5)
-            assert plane.requests.total() == 1
+            await asyncio.gather(*(send(proxy.port) for _ in range(SENDS)))
+            arrived, unsent = plane.requests.total(), told[NotSent]
             port = proxy.port
-        with pytest.raises(NotSent):
-            await client.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 0.5)
+        await asyncio.gather(*(send(port) for _ in range(SENDS)))  # nobody listens there any more
         await client.close()
-        measured("F15", f"{transport}: sent requests told as unsent", 0, "", exactly=0)
+        assert arrived == SENDS
+        measured("F15", f"{transport}: sent requests told as unsent, of {SENDS}", unsent, "", exactly=0)
+        measured(
+            "F15",
+            f"{transport}: unsent requests told as sent, of {SENDS}",
+            told[MaybeProcessed] - arrived,
+            "",
+            exactly=0,
+        )
+        assert told[NotSent] == SENDS
 
     run(go())
 
@@ -212,8 +241,9 @@ async def busy_plane(
         await home.assert_books(issued, settle_timeout_s=60)
         await home.stop_all()
     # The first seconds find out that it is busy; what is promised is the rate while that is known.
-    steady = [one for one in times if one - began > span_s / 4]
-    rate = len(steady) / (span_s * 3 / 4)
+    noticed_s = max(3.0, span_s / 4)
+    steady = [one for one in times if one - began > noticed_s]
+    rate = len(steady) / (span_s - noticed_s)
     seconds = Counter(int(one - began) for one in steady)
     peak = max(seconds.values(), default=0) / max(rate, 1.0)
     word = f"{dialect.value}, {status}, {span_s:g} s"
@@ -223,17 +253,12 @@ async def busy_plane(
 
 
 def test_f14_busy_plane_is_asked_rarely_and_told_everything(tmp_path: Path, measured: Measured) -> None:
-    async def side_by_side() -> None:
-        for status in (503, 429):
-            (tmp_path / str(status)).mkdir()
-        await asyncio.gather(
-            *(
-                busy_plane(tmp_path / str(status), measured, Dialect.PYTHON, status, span_s=12, count=32)
-                for status in (503, 429)
-            )
-        )
+    def one(status: int) -> Coroutine[Any, Any, None]:
+        directory = tmp_path / str(status)
+        directory.mkdir()
+        return busy_plane(directory, measured, Dialect.PYTHON, status, span_s=9, count=32)
 
-    run(side_by_side())
+    run(side_by_side(one(503), one(429)))
 
 
 @pytest.mark.soak
@@ -250,8 +275,11 @@ ROOM = {"NOETL_WORKER_MAX_ACK_PENDING": "20000"}
 and nobody gets any other (max_ack_pending_reached says so)."""
 
 
-async def nak_storm(directory: Path, status: int, span_s: float) -> tuple[list[float], list[float]]:
-    """1,000 commands whose claim answers `status`, and one that does not every 0.2 s.
+Storm: TypeAlias = tuple[list[float], list[int]]
+
+
+async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
+    """1,000 commands whose claim answers `status` for `span_s`, and meanwhile one that does not every 0.2 s.
 
     Returns:
         (seconds that each other command took, attempts a second of each of the failing ones' seconds)
@@ -272,26 +300,36 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> tuple[list[f
         for one in failing:
             home.plane.dispatcher.requeue(home.plane.command(one.event_id), as_text=False)
         await home.plane.dispatcher.flush()
-        began, served = time.monotonic(), []
+        began, served, others = time.monotonic(), [], []
         while time.monotonic() - began < span_s:
             if status == 500:
-                [one] = await home.plane.create_commands([RawCommand("noop")])
+                others += await home.plane.create_commands([RawCommand("noop")])
                 asked = time.monotonic()
-                await home.wait_terminal(one.event_id)
+                await home.wait_terminal(others[-1].event_id)
                 served.append(time.monotonic() - asked)
             await asyncio.sleep(0.2)  # the pace of the others
         counts = Counter(int(one - began) for one in times)
+        home.plane.fault = None
+        if status == 500:  # five tries a second: the last one has its turn after minutes, but for a new durable
+            await home.forget_delays()
+        await home.wait_ended([*failing, *others], timeout_s=40)
+        await home.assert_books([*failing, *others], settle_timeout_s=40)
+        await home.stop_all()
         return served, [counts[second] for second in range(int(span_s))]
 
 
-def test_f18_commands_that_always_fail_hold_up_nobody(tmp_path: Path, measured: Measured) -> None:
-    served, attempts = run(nak_storm(tmp_path, 500, 9))
+def test_f18_commands_that_always_fail_hold_up_nobody_and_a_busy_plane_is_not_stormed(
+    tmp_path: Path, measured: Measured
+) -> None:
+    def one(status: int) -> Coroutine[Any, Any, Storm]:
+        directory = tmp_path / str(status)
+        directory.mkdir()
+        return nak_storm(directory, status, 8)
+
+    (served, attempts), (_, busy_attempts) = run(side_by_side(one(500), one(503)))
     measured("F18", "others beside 1,000 failing ones: longest time to their end", max(served[3:]), "s", at_most=1)
     measured("F18", "attempts a second at first, each command failing by itself (500)", max(attempts), "/s")
     steady = attempts[6:8]  # whole seconds, after three tries of each by the usual back-off
     measured("F18", "attempts a second from then on", sum(steady) / len(steady), "/s", at_most=5.5)
-
-
-def test_f18_plane_that_is_busy_is_not_stormed(tmp_path: Path, measured: Measured) -> None:
-    _, attempts = run(nak_storm(tmp_path, 503, 8))
-    measured("F18", "attempts a second, the plane busy (503)", sum(attempts[2:]) / 6, "/s", at_most=5)
+    known = busy_attempts[2:]
+    measured("F18", "attempts a second, the plane busy (503)", sum(known) / len(known), "/s", at_most=5)
