@@ -102,7 +102,7 @@ def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_del
             worker = home.workers[0]
             assert worker._puller is not None
             worker._puller._reset()  # as after a reconnect: the server may still hold the pulls of before
-            await asyncio.sleep(0.1)
+            await wait_for(lambda: bool(worker._puller and worker._puller.outstanding))
             worker._puller._reset()
             issued = await home.plane.create_commands(
                 [RawCommand("shell", {"command": "sleep 0.2"}) for _ in range(16)]

@@ -132,7 +132,7 @@ def test_blocked_loop_causes_no_second_delivery_and_no_second_run() -> None:
         async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
             [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.3"})])
             await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-            time.sleep(3)  # noqa: ASYNC251 - blocks the loop on purpose: plane and worker both
+            time.sleep(2)  # noqa: ASYNC251 - blocks the loop on purpose: plane and worker both
             await home.wait_terminal(one.event_id)
             await home.wait_settled()
             assert len(home.terminal_events(one.event_id)) == 1
