@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from unittest import mock
 
 from noetl_worker import acknowledge, emitter
 from noetl_worker.claimed_command import ClaimedCommand
 from noetl_worker.dead_letter import DeadLetters
+from noetl_worker.errors import ClaimLost
 from noetl_worker.event_set import EventSet
 from noetl_worker.events import CommandEvents
+from noetl_worker.handover import ClaimedOnce
 from noetl_worker.in_flight import InFlight, Seen
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.keepalive import Keepalive
@@ -98,6 +100,15 @@ def _row_without_result(event_set: EventSet) -> tuple[bytes, bytes | None]:
 
 _packed: Final = EventSet.packed
 
+
+async def _ask_and_tell_all_the_same(ownership: ClaimedOnce) -> None:
+    with suppress(ClaimLost):
+        await _confirm(ownership)
+
+
+_confirm: Final = ClaimedOnce.confirm
+
+
 BUGS: Final[dict[str, Callable[[], Any]]] = {
     "acked_before_the_end_is_accepted": lambda: mock.patch.object(ClaimedCommand, "_tell", _ack_early),
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
@@ -110,6 +121,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "keep", _not_kept),
     "expired_and_told_unasked": lambda: mock.patch.object(Keepalive, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
+    "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
     "a_passing_trouble_fails_the_command": lambda: mock.patch.object(emitter, "verdict", _fail_at_once),
 }
 

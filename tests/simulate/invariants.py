@@ -12,7 +12,7 @@ from noetl_worker.models import Dialect
 from simulate.clock import Clock, Process
 from simulate.jetstream_model import Consumer, JetStream, Peer, Stored, Stream
 from simulate.nats_link import Session
-from simulate.plane import Command, Plane
+from simulate.plane import Command, Plane, TerminalSet
 from simulate.schedule import WORKERS
 from simulate.trace import Trace
 from simulate.worker_process import WorkerProcess
@@ -80,6 +80,7 @@ class Witness:
             names, command = self._read(body)
             if command is not None:
                 self._told_in_order(process, command, names)
+                self._told_as_its_own(process, command, names, body["worker_id"])
 
     def _read(self, body: Mapping[str, Any]) -> tuple[list[str], Command | None]:
         if "events" in body:
@@ -101,6 +102,15 @@ class Witness:
         if is_end and (told.ended_at is None or told.runs != runs_here):
             told.ended_at, told.runs = self._clock.now, runs_here
             self._asked_first(process, command)
+
+    def _told_as_its_own(self, process: Process, command: Command, names: Sequence[str], worker_id: str) -> None:
+        """Who asked, and heard that the command is another's or over, has nothing to tell any more. An answer that was
+        lost on its way is asked for again: the last one counts. A set of its own that the plane has stored already is
+        over too: sent again, because its answer was lost, it is no other set."""
+        is_stored = any(one.worker_id == worker_id for one in command.sets)
+        if set(names) & set(_TOLD) and worker_id in command.refused_at and not is_stored:
+            at = command.refused_at[worker_id]
+            self.violate(f"{process.name} tells the end of {command.step}, of which it was told at {at:g} to keep off")
 
     def _asked_first(self, process: Process, command: Command) -> None:
         """Whose delivery has expired asks for the claim before it tells (ARCHITECTURE 4, F12)."""
@@ -219,8 +229,21 @@ class Witness:
         again = [one for one in command.sets if one is not end and one.at > end.at and one.worker_id == end.worker_id]
         if again and self._plane.dialect is Dialect.PYTHON:
             self.violate(f"{command.step} was ended again by {end.worker_id}, which had ended it")
+        for one in command.sets:
+            self._told_by_a_holder(command, one, end)
         if end.word != self._expected(command):
             self.violate(f"{command.step} is {end.word}, its tool ends in {self._expected(command)}")
+
+    def _told_by_a_holder(self, command: Command, one: TerminalSet, end: TerminalSet) -> None:
+        """Each end is a holder's. Two holders there are only when the plane gave the command away: it let both in at
+        one instant, or the first one's lease was over."""
+        first = {worker_id: at for at, worker_id in reversed(command.grants)}
+        if first.get(one.worker_id, math.inf) > one.at:
+            self.violate(f"{command.step} was ended by {one.worker_id}, which the plane had not given it to")
+        elif one.worker_id != end.worker_id and end.worker_id in first:
+            apart_s = abs(first[one.worker_id] - first[end.worker_id])
+            if not command.leaked_to & {one.worker_id, end.worker_id} and apart_s < self._plane.lease_s:
+                self.violate(f"{command.step} was ended by two workers, {apart_s:g} s of a lease apart")
 
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4).

@@ -6,6 +6,7 @@ An oracle of its own, written from wire.md and not from the development control 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -57,6 +58,10 @@ class Command:
     asked: list[tuple[float, str]] = field(default_factory=list)
     """When which worker asked for it; a worker by its own name, without what makes its id unique."""
     grants: list[tuple[float, str]] = field(default_factory=list)
+    leaked_to: set[str] = field(default_factory=set)
+    """Workers that were let in only because claims of the same instant all are (wire.md 9.4)."""
+    refused_at: dict[str, float] = field(default_factory=dict)
+    """Worker -> when it was told that the command is another's, or over; gone when it is let in again."""
     sets: list[TerminalSet] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
     """`result` of every call.done that was stored."""
@@ -88,6 +93,8 @@ class Plane:
     """One control plane; `handle` answers one request at once."""
 
     dialect: Dialect
+    lease_s = math.inf
+    """How long a claim is its holder's, whatever becomes of it."""
 
     def __init__(self, clock: Clock, trace: Trace, publish: Callable[[str, bytes], None]) -> None:
         self.clock = clock
@@ -181,9 +188,14 @@ class Plane:
         return self.other(method, path)
 
     def _asked(self, event_id: int, worker_id: str) -> Response:
-        if event_id in self.commands:
-            self.commands[event_id].asked.append((self.clock.now, worker_id.partition("-")[0]))
-        return self.claim(event_id, worker_id)
+        said = self.claim(event_id, worker_id)
+        if (command := self.commands.get(event_id)) is not None:
+            command.asked.append((self.clock.now, worker_id.partition("-")[0]))
+            if said.status == 409 and not (command.holder == worker_id and not command.is_over):
+                command.refused_at[worker_id] = self.clock.now
+            else:
+                command.refused_at.pop(worker_id, None)
+        return said
 
     def _store_result(self, execution_id: str, body: dict[str, Any]) -> Response:
         ref = f"noetl://execution/{execution_id}/result/{body['name']}/{self.new_id()}"

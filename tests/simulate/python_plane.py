@@ -27,6 +27,7 @@ class _Batch:
 
 class PythonPlane(Plane):
     dialect = Dialect.PYTHON
+    lease_s = LEASE_S
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -64,6 +65,8 @@ class PythonPlane(Plane):
         if command.holder is not None and not is_leak and not self._is_lost(command.holder, age_s):
             self._cache[event_id] = (command.holder, self.clock.now + CACHE_S)
             return _conflict({"code": "active_claim", "worker_id": command.holder})
+        if is_leak:
+            command.leaked_to.add(worker_id)
         command.holder, command.claimed_at, command.status = worker_id, self.clock.now, "CLAIMED"
         self._cache[event_id] = (worker_id, self.clock.now + CACHE_S)
         return self.grant(command, worker_id)

@@ -8,13 +8,15 @@ import pytest
 
 from noetl_worker.models import Dialect
 from simulate.broken import BUGS, with_bug
+from simulate.plane import TerminalSet
 from simulate.run import Run, run_seed
 from simulate.schedule import LARGE, Fault, Issue
 from simulate.test_seeds import SEEDS
 from simulate.world import World
 
-UNASKED = "expired_and_told_unasked"
-"""Needs a long stop while the tool runs, and a peer that takes the command: too rare for the seeds of CI."""
+UNASKED, REFUSED = "expired_and_told_unasked", "told_although_another_has_it"
+"""Need a long stop while the tool runs, and a peer that takes the command: too rare for the seeds of CI."""
+NOTICED = {UNASKED: "unasked", REFUSED: "to keep off"}
 
 
 def first_failure(bug: str) -> Run | None:
@@ -31,7 +33,7 @@ UNSTORED = "result_not_in_the_outbox"
 """Needs a crash between a large result and its storing, and a peer on the same machine."""
 
 
-@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug not in (UNASKED, UNSTORED)])
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug not in (*NOTICED, UNSTORED)])
 def test_a_broken_worker_is_noticed(bug: str) -> None:
     run = first_failure(bug)
     assert run is not None
@@ -42,7 +44,7 @@ def test_a_broken_worker_is_noticed(bug: str) -> None:
     )
 
 
-@pytest.mark.parametrize("bug", [None, UNASKED])
+@pytest.mark.parametrize("bug", [None, *NOTICED])
 def test_worker_that_stood_still_asks_whose_its_command_is(bug: str | None) -> None:
     """w1 stands still past the lease, w2 takes the command, and w1's tool has ended when it goes on."""
     environment = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_ACK_WAIT_S": "6"}
@@ -58,7 +60,7 @@ def test_worker_that_stood_still_asks_whose_its_command_is(bug: str | None) -> N
         world.befall(Fault(0.0, "pause", "w1", 200.0, 0.0))
         world.advance(210.0)
         world.settle()
-        noticed = [one for one in world.witness.violations if "unasked" in one]
+        noticed = [one for one in world.witness.violations if bug is not None and NOTICED[bug] in one]
         assert bool(noticed) is (bug is not None), "\n".join(world.trace.lines)
         assert bug or not world.witness.violations
 
@@ -85,3 +87,29 @@ def test_large_result_of_a_worker_that_died_before_it_was_stored_is_told_whole(
         (command,) = world.plane.commands.values()
         assert len(command.runs) == 1, "the outcome was there: nothing had to run again"
         assert bool(world.witness.violations) is (bug is not None), "\n".join(world.trace.lines)
+
+
+@pytest.mark.parametrize(
+    ("apart_s", "is_leaked", "holders", "violation"),
+    [
+        (10.0, False, 2, "of a lease apart"),
+        (10.0, True, 2, None),
+        (130.0, False, 2, None),
+        (10.0, False, 1, "which the plane had not given it to"),
+    ],
+    ids=["within the lease", "claims leaked", "the lease was over", "never given"],
+)
+def test_two_ends_from_two_workers_need_two_holders(
+    apart_s: float, is_leaked: bool, holders: int, violation: str | None
+) -> None:
+    with World(Dialect.PYTHON, "two ends", {}) as world:
+        command = world.plane.issue(1, {"ending": "success"})
+        command.grants = [(1.0, "w1-a"), (1.0 + apart_s, "w2-b")][:holders]
+        command.leaked_to = {"w2-b"} if is_leaked else set()
+        command.sets = [
+            TerminalSet("w1-a", "COMPLETED", 140.0, "one", True),
+            TerminalSet("w2-b", "COMPLETED", 141.0, "two", False),
+        ]
+        world.witness._ended_once(command, [])
+        assert [violation in one for one in world.witness.violations if violation] == [True] * (violation is not None)
+        assert violation or not world.witness.violations
