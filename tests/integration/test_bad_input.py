@@ -16,6 +16,7 @@ from nats.js.api import ConsumerConfig
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from faults.scene import inside
 from integration.house import CLAIM, House, house, run
 from integration.processes import (
     ON_DISK,
@@ -69,8 +70,10 @@ def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, value: 
 
 def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path) -> None:
     url = f"nats://user:s3cr3t@127.0.0.1:{free_port()}"
-    worker = run(refused_start(tmp_path, NATS_URL=url))
+    at_once = inside(SET="noetl_worker.jetstream.connection:RETRY_S=0.05")
+    worker = run(refused_start(tmp_path, NATS_URL=url, **at_once))
     assert worker.process.returncode == 3
+    assert len(worker.logged("nats_unreachable")) == 4
     line = one_line(worker)
     assert "NATS_URL" in line
     assert url.rpartition("@")[2] in line

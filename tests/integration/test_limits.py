@@ -124,7 +124,7 @@ def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_onc
 
     async def main() -> None:
         async with house(dialect, worker=False) as home:
-            ours = {"WORKER_ID": "stable", "NOETL_WORKER_ACK_WAIT_S": "3", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
+            ours = {"WORKER_ID": "stable", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
             async with worker_process(home, tmp_path, "first", **ours) as first:
                 [issued] = await home.plane.create_commands([RawCommand("shell", {"command": script})])
                 await until(lambda: is_there(started), "the tool runs")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from integration.house import CLAIM, House, house, run
+from noetl_worker import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
@@ -184,6 +185,13 @@ def test_bytes_that_are_no_notification_become_dead_letters_and_the_worker_goes_
     run(go())
 
 
+@pytest.fixture
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given back comes again after half a second at most, not after up to 30 s."""
+    monkeypatch.setattr(acknowledge, "MAX_DELAY_S", 0.5)
+
+
+@pytest.mark.usefixtures("short_delays")
 def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dead_letter() -> None:
     async def go() -> None:
         async with house() as home:
@@ -204,6 +212,7 @@ def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dead_lett
     run(go())
 
 
+@pytest.mark.usefixtures("short_delays")
 @pytest.mark.parametrize("as_text", [False, True], ids=["same id", "id as text"])
 def test_command_published_twice_runs_once(as_text: bool) -> None:
     async def go() -> None:

@@ -24,6 +24,8 @@ __all__ = ["Connection", "connect", "nats_login"]
 PING_INTERVAL_S: Final = 10
 """With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min (peers.md 2a.3)."""
 CONNECT_TIMEOUT_S: Final = 3
+RETRY_S: Final = 0.25
+"""Twice this before the second of the first attempts, doubling to 5 s."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 log = structlog.get_logger("noetl_worker.jetstream")
 
@@ -144,7 +146,7 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None)
                     f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
                 ) from raised
             log.warning("nats_unreachable", attempt=tried, servers=settings.nats_servers, error=describe(error))
-        await asyncio.sleep(min(5.0, 0.25 * 2 ** min(tried, 5)) * random.uniform(0.5, 1.0))
+        await asyncio.sleep(min(5.0, RETRY_S * 2 ** min(tried, 5)) * random.uniform(0.5, 1.0))
 
 
 def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
