@@ -158,9 +158,12 @@ class Scene(House):
             await client.close()
 
     async def more_grants(self, count: int) -> None:
-        """Wait for a stretch of load: so many more commands given to a worker."""
+        """Wait for a stretch of load: so many more commands given to a worker.
+
+        A flush of the plane's that a killed server never answered holds its feeding up for 10 s.
+        """
         wanted = self.grants.total() + count
-        await until(lambda: self.grants.total() >= wanted, f"{count} more commands claimed")
+        await until(lambda: self.grants.total() >= wanted, f"{count} more commands claimed", timeout_s=25)
 
     async def tasks_of(self, worker: WorkerProcess) -> int:
         """Asyncio tasks of a worker that are not done."""
