@@ -326,8 +326,9 @@ def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: Path) -
         async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
             reached, over = asyncio.Event(), asyncio.Event()
 
-            async def hang(_: Request) -> Response:
-                reached.set()
+            async def hang(request: Request) -> Response:
+                if request.url.path.endswith("/claim"):  # a heartbeat may be the first to hang
+                    reached.set()
                 await over.wait()
                 return Response(status_code=503)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import atexit
+import os
+import sys
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -62,8 +65,20 @@ def run(
         raise typer.Exit(EXIT_CANNOT_START) from None
     except WorkerBroken as error:
         typer.echo(f"noetl-worker: cannot go on: {error}; start it again", err=True)
-        raise typer.Exit(EXIT_BROKEN) from None
-    raise typer.Exit(code)
+        _leave(EXIT_BROKEN)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process here; the worker has put away all that it had.
+
+    The interpreter's own way out waits for the threads of tools that could not be stopped, and may meet a native thread
+    of the HTTP client that still wants it: a drained worker ended by an abort (seen once, "PyGILState_Release").
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _work(settings: Settings) -> int:
