@@ -198,6 +198,46 @@ def test_the_whole_config_is_in_the_job() -> None:
     }
 
 
+def test_kubernetes_own_spelling_is_taken() -> None:
+    """tools.md 8, trap 12: what was written camelCase was dropped, and the Job ran with an empty value."""
+    cluster = FakeCluster({})
+    env = [
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "B", "value_from": {"config_map_key_ref": {"name": "m", "key": "k", "optional": True}}},
+        {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    volumes = [
+        {"name": "c", "configMap": {"name": "m"}},
+        {"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 256}},
+        {"name": "p", "persistentVolumeClaim": {"claimName": "p"}},
+    ]
+    mounts = [{"name": "c", "mountPath": "/c", "subPath": "x"}]
+    call(cluster, {"wait": False, "env": env, "volumes": volumes, "volume_mounts": mounts})
+    spec = created(cluster)["spec"]["template"]["spec"]
+    assert spec["volumes"] == volumes
+    assert spec["containers"][0]["volumeMounts"] == mounts
+    assert [one["valueFrom"] for one in spec["containers"][0]["env"]] == [
+        {"secretKeyRef": {"name": "s", "key": "k"}},
+        {"configMapKeyRef": {"name": "m", "key": "k", "optional": True}},
+        {"fieldRef": {"fieldPath": "status.podIP"}},
+    ]
+
+
+def test_values_are_texts_as_in_the_shell_and_python_kinds() -> None:
+    values = {"A": True, "B": None, "C": {"x": [1, None]}, "D": 1.5, "E": ""}
+    texts = [
+        {"name": "A", "value": "true"},
+        {"name": "C", "value": '{"x":[1,null]}'},
+        {"name": "D", "value": "1.5"},
+        {"name": "E", "value": ""},
+    ]
+    for env in (values, [{"name": name, "value": value} for name, value in values.items()]):
+        cluster = FakeCluster({})
+        call(cluster, {"wait": False, "env": env})
+        assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["env"] == texts
+
+
 def test_the_least_config_leaves_the_rest_to_kubernetes() -> None:
     cluster = FakeCluster({})
     call(cluster, {"wait": False})
@@ -401,7 +441,28 @@ def test_outside_a_cluster_a_credential_is_asked_for(tmp_path: Path) -> None:
         ),
         (
             {"image": "i", "env": [{"name": "X", "value_from": {"secret_name": "s"}}]},
-            "container: container env var 'X': value_from needs secret_name and secret_key",
+            "container: container env var 'X': value_from needs secret_name and secret_key, or one of secretKeyRef, "
+            "configMapKeyRef, fieldRef, resourceFieldRef",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s"}}}]},
+            "container: container env var 'X': secretKeyRef needs name and key",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "vlaue": "v"}]},
+            "container: container env var 'X' needs value or value_from; beside its name there is vlaue",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X"}]},
+            "container: container env var 'X' needs value or value_from; beside its name there is nothing",
+        ),
+        (
+            {"image": "i", "volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+            "container: each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
+        ),
+        (
+            {"image": "i", "runtime": {"env": [1]}},
+            "container: runtime.env must be an object, or a list of objects with 'name'",
         ),
         ({"image": "i", "env": [{"value": 1}]}, "container: each of env needs 'name'"),
         (

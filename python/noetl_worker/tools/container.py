@@ -20,7 +20,7 @@ from noetl_worker.tools.container_job import (
     check_counts,
     check_namespace,
     check_resources,
-    check_variable_name,
+    check_variables,
     check_volumes,
     finished,
     manifest,
@@ -63,7 +63,8 @@ class ContainerConfig:
     args: list[str] | None = None
     """Arguments; the image's own when absent."""
     env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
-    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}."""
+    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}; also
+    Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef. A null is left out."""
     resources: dict[str, Any] = field(default_factory=dict)
     """Kubernetes' `requests` and `limits`."""
     auth: str | dict[str, Any] | None = None
@@ -83,7 +84,7 @@ class ContainerConfig:
     tolerations: list[dict[str, Any]] = field(default_factory=list)
     """Taints that are tolerated, as Kubernetes writes them."""
     volumes: list[dict[str, Any]] = field(default_factory=list)
-    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}."""
+    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}; Kubernetes' spelling counts too."""
     volume_mounts: list[dict[str, Any]] = field(default_factory=list)
     """{name, mount_path, sub_path, read_only}."""
     ttl_seconds_after_finished: int = 300
@@ -105,8 +106,7 @@ class ContainerConfig:
                 object.__setattr__(self, _IN_RUNTIME[key], _of_runtime(key, value))
         if not (self.image or "").strip():
             raise ValueError("image is required")
-        for entry in self.variables:
-            _check_variable(entry)
+        check_variables(self.variables)
         check_namespace(self.namespace)
         check_counts(
             backoff_limit=self.backoff_limit,
@@ -142,17 +142,6 @@ def _of_runtime(key: str, value: Any) -> Any:
     elif not isinstance(value, str):
         raise ValueError(f"runtime.{key} must be text")
     return value
-
-
-def _check_variable(entry: Mapping[str, Any]) -> None:
-    name, source = entry.get("name"), entry.get("value_from")
-    if not name:
-        raise ValueError("each of env needs 'name'")
-    check_variable_name(str(name))
-    if source is not None and "value" in entry:
-        raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
-    if source is not None and not (isinstance(source, Mapping) and {"secret_name", "secret_key"} <= source.keys()):
-        raise ValueError(f"container env var {name!r}: value_from needs secret_name and secret_key")
 
 
 class ContainerTool:

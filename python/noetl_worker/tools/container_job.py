@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from noetl_worker.models import JsonValue
+from noetl_worker.tools import process
 from noetl_worker.tools.contract import ToolContext
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "check_namespace",
     "check_resources",
     "check_variable_name",
+    "check_variables",
     "check_volumes",
     "finished",
     "manifest",
@@ -39,11 +41,18 @@ _VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
     "empty_dir": {"medium": "medium", "size_limit": "sizeLimit"},
     "persistent_volume_claim": {"claim_name": "claimName", "read_only": "readOnly"},
     "config_map": {"name": "name"},
-    "secret": {"secret_name": "secretName", "name": "secretName"},
+    "secret": {"secret_name": "secretName", "secretName": "secretName", "name": "secretName"},
 }
-
+_VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "secretKeyRef": ("name", "key"),
+    "configMapKeyRef": ("name", "key"),
+    "fieldRef": ("fieldPath",),
+    "resourceFieldRef": ("resource",),
+}
+"""What Kubernetes takes a variable's value from, and what it needs for that."""
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
 _RESOURCES: Final = ("requests", "limits", "claims")
 
@@ -66,6 +75,11 @@ def check_variable_name(name: str) -> None:
         raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no control character may be in it")
 
 
+def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
+    for entry in entries:
+        _variable(entry)
+
+
 def check_resources(resources: Mapping[str, Any]) -> None:
     for name, amounts in resources.items():
         if name not in _RESOURCES:
@@ -78,13 +92,13 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
     """Each volume has a name and one source, each mount a path and a volume that is there."""
     known = ", ".join(_VOLUME_SOURCES)
     for volume in volumes:
-        sources = set(volume) - {"name"}
-        if not volume.get("name") or len(sources) != 1 or not sources <= _VOLUME_SOURCES.keys():
+        sources = {_snake_word(key): value for key, value in volume.items() if key != "name"}
+        if not volume.get("name") or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
             raise ValueError(f"each of volumes needs 'name' and one of {known}")
-        [source] = sources
-        if not isinstance(volume[source] or {}, Mapping):
+        [(source, about)] = sources.items()
+        if not isinstance(about or {}, Mapping):
             raise ValueError(f"volume {volume['name']!r}: {source!r} must be an object")
-        if source != "empty_dir" and not volume[source]:
+        if source != "empty_dir" and not about:
             first = next(iter(_VOLUME_SOURCES[source]))
             raise ValueError(f"volume {volume['name']!r}: {source!r} needs {first!r}")
     names = [str(volume["name"]) for volume in volumes]
@@ -104,7 +118,7 @@ def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) ->
         "image": config.image,
         "command": config.command,
         "args": config.args,
-        "env": [_variable(one) for one in config.variables] or None,
+        "env": [one for one in map(_variable, config.variables) if one is not None] or None,
         "resources": config.resources or None,
         "volumeMounts": [_camel(one) for one in config.volume_mounts] or None,
         "imagePullPolicy": config.image_pull_policy,
@@ -150,20 +164,51 @@ def _labels(context: ToolContext) -> dict[str, JsonValue]:
     }
 
 
-def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    source = entry.get("value_from")
-    if source is None:
-        return {"name": str(entry["name"]), "value": str(entry.get("value", ""))}
-    key = {"name": str(source["secret_name"]), "key": str(source["secret_key"])}
-    return {"name": str(entry["name"]), "valueFrom": {"secretKeyRef": key}}
+def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+    """A variable as Kubernetes writes it; None for one whose value is null, which is left out as everywhere.
+
+    Raises:
+        ValueError: without a name, or without one source of its value that is known here.
+    """
+    if not entry.get("name"):
+        raise ValueError("each of env needs 'name'")
+    name, given = str(entry["name"]), {_camel_word(key): value for key, value in entry.items() if key != "name"}
+    check_variable_name(name)
+    if len(given) == 2 and given.keys() == {"value", "valueFrom"}:
+        raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
+    if given.keys() == {"value"}:
+        text = process.environment_text({name: given["value"]})
+        return {"name": name, "value": text[name]} if text else None
+    if given.keys() != {"valueFrom"}:
+        there = ", ".join(entry.keys() - {"name"}) or "nothing"
+        raise ValueError(f"container env var {name!r} needs value or value_from; beside its name there is {there}")
+    return {"name": name, "valueFrom": _variable_source(name, given["valueFrom"])}
+
+
+def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
+    source = {_camel_word(str(key)): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+    if source.keys() == {"secretName", "secretKey"}:
+        return {"secretKeyRef": {"name": str(source["secretName"]), "key": str(source["secretKey"])}}
+    [word, about] = next(iter(source.items())) if len(source) == 1 else ("", None)
+    if word not in _VARIABLE_SOURCES:
+        raise ValueError(
+            f"container env var {name!r}: value_from needs secret_name and secret_key, "
+            f"or one of {', '.join(_VARIABLE_SOURCES)}"
+        )
+    needed = _VARIABLE_SOURCES[word]
+    fields = _camel(about) if isinstance(about, Mapping) else {}
+    if not all(fields.get(one) for one in needed):
+        raise ValueError(f"container env var {name!r}: {word} needs {' and '.join(needed)}")
+    return {word: fields}
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
     whole: dict[str, JsonValue] = {"name": entry["name"]}
-    for source, names in _VOLUME_SOURCES.items():
-        if source in entry:
-            given = entry[source] or {}
-            whole[_camel_word(source)] = {names.get(key, _camel_word(key)): value for key, value in given.items()}
+    for key, given in entry.items():
+        names = _VOLUME_SOURCES.get(_snake_word(key))
+        if names is not None:
+            about = (given or {}).items()
+            whole[_camel_word(key)] = {names.get(word, _camel_word(word)): value for word, value in about}
     return whole
 
 
@@ -174,6 +219,10 @@ def _camel(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
 def _camel_word(word: str) -> str:
     first, *rest = word.split("_")
     return first + "".join(part.capitalize() for part in rest)
+
+
+def _snake_word(word: str) -> str:
+    return _CAPITAL.sub("_", word).lower()
 
 
 def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
