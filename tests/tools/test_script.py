@@ -143,6 +143,14 @@ def test_objects_that_are_created(cluster: FakeCluster, tmp_path: Path) -> None:
     assert cluster.objects["Job"]["metadata"]["labels"]["noetl.step-name"] == "a-step"
 
 
+@pytest.mark.parametrize(("step", "label"), [("a" * 62 + "_bcd", "a" * 62), ("日本", "step"), ("_x y_", "x-y")])
+def test_step_name_of_any_length_and_alphabet_is_a_label(
+    step: str, label: str, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    script(tmp_path, step=step)
+    assert cluster.objects["Job"]["metadata"]["labels"]["noetl.step-name"] == label
+
+
 def test_command_that_is_delivered_again_waits_for_its_job(cluster: FakeCluster, tmp_path: Path) -> None:
     first = script(tmp_path)
     second = script(tmp_path)

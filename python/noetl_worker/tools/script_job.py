@@ -90,7 +90,7 @@ def manifests(
     labels: dict[str, JsonValue] = {
         "app.kubernetes.io/managed-by": "noetl-worker",
         "noetl.execution-id": str(context.execution_id),
-        "noetl.step-name": _NOT_IN_LABELS.sub("-", context.step).strip("-._")[:63],
+        "noetl.step-name": _label_value(context.step),
         "noetl.tool-kind": "script",
     }
     metadata: dict[str, JsonValue] = {"name": name, "namespace": job.namespace, "labels": labels}
@@ -114,6 +114,11 @@ def manifests(
     }
     whole: dict[str, JsonValue] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     return whole, config_map, secret
+
+
+def _label_value(text: str) -> str:
+    """A label may not be over 63 characters, and begins and ends with a letter or digit: cut first, then strip."""
+    return _NOT_IN_LABELS.sub("-", text).lstrip("-._")[:63].rstrip("-._") or "step"
 
 
 def _pod(name: str, job: JobConfig, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
