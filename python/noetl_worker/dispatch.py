@@ -18,18 +18,18 @@ from noetl_worker import engine, json_text, redaction, template
 from noetl_worker.cancellation import until_cancelled
 from noetl_worker.control_plane.client import Plane
 from noetl_worker.credentials import CommandCredentials, keychain_names_in
-from noetl_worker.errors import CommandCancelled, ToolError
+from noetl_worker.errors import CommandCancelled, ConfigurationError, ToolError
 from noetl_worker.models import Command, Dialect, FitRules, JsonValue, ToolResult, ToolStatus
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import SafeLogger
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import Stop, ToolContext
-from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.registry import PreparedTool, Registry
-from noetl_worker.tools.task_sequence import python_form, rust_form
+from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_form
 
 __all__ = ["Dispatch", "Limits", "Ready", "failure_of"]
 
+_BOTH_INPUTS: Final = ("args", "input")
 STOP_GRACE_S: Final = 5.0
 """A tool that knows its timeout stops by itself and keeps its partial output; this much later it is cancelled."""
 
@@ -99,15 +99,40 @@ class Dispatch:
         given = await self._credentials.resolve_references(dict(self._command.input))
         command = self._command = replace(self._command, input=given)
         config: dict[str, JsonValue] = await self._credentials.resolve_references(dict(command.config))
+        context = await self._context(self._limits.hard_s, config)
+        whole = self._input_with_texts(config, context)
+        if whole is not None:
+            config = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
+            command = self._command = replace(command, input=whole)
+            context = _with_rendered(whole, await self._context(self._limits.hard_s, config))
         if command.input:
-            config = {**config, "input": dict(command.input)}
-        timeout_s = min(effective_timeout(command.kind, config) or self._limits.default_s, self._limits.hard_s)
-        context = await self._context(timeout_s, config)
+            config = {**config, "input": command.input}
         known.add_inline(config)
         prepared = self._registry.prepare(command.kind, config, context)
+        prepared = prepared.within(self._limits.default_s, self._limits.hard_s)
         known.add_inline(prepared.config)
         self._warn(prepared)
-        return Ready(prepared, context, prepared.timeout_s or timeout_s)
+        timeout_s = prepared.timeout_s or self._limits.hard_s
+        return Ready(prepared, replace(context, timeout_s=timeout_s), timeout_s)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether `args` is no other spelling of `input`, but a field of the tool, as a container's."""
+        return name == "args" and name in self._registry.fields_of(self._command.kind)
+
+    def _input_with_texts(self, config: Mapping[str, JsonValue], context: ToolContext) -> dict[str, JsonValue] | None:
+        """The command's input with that of the tool's config, where this is one text to render; None without one.
+
+        The tool's own wins value by value, as where it is written as an object (`command._input`).
+        """
+        names = [name for name in _BOTH_INPUTS if isinstance(config.get(name), str) and not self._is_own(name)]
+        whole = dict(self._command.input)
+        for name in names:
+            given = context.render(config[name])
+            if given is not None and not isinstance(given, Mapping):
+                kind = self._command.kind
+                raise ConfigurationError(f"{kind}: field {name!r} must be an object, not {type(given).__name__}")
+            whole.update(given or {})
+        return whole if names else None
 
     async def run(self, ready: Ready) -> ToolResult:
         """Run the tool to its end, its timeout or our cancellation.
@@ -134,11 +159,11 @@ class Dispatch:
             self._forget_if_refused(result)
         if result.duration_ms is None:
             result = replace(result, duration_ms=int((time.monotonic() - started) * 1000))
-        return self._in_plane_form(ready.prepared.tool.kind, result)
+        return self._in_plane_form(result)
 
-    def _in_plane_form(self, kind: str, result: ToolResult) -> ToolResult:
+    def _in_plane_form(self, result: ToolResult) -> ToolResult:
         """A task sequence's data has one shape per plane (tools.md 5.5)."""
-        if kind != "task_sequence" or not isinstance(result.data, dict):
+        if not isinstance(result.data, SequenceData):
             return result
         form = python_form if self._command.dialect is Dialect.PYTHON else rust_form
         return replace(result, data=form(result.data))
@@ -217,6 +242,8 @@ class Dispatch:
             report_progress=self._report_progress,
             waiting=partial(self._slots.waiting, command.kind),
             keep_secret=self._credentials.keep_secret,
+            fields_of=self._registry.fields_of,
+            check_tool=self._registry.check,
             undefined_is_error=self._limits.undefined_is_error,
         )
 
@@ -249,6 +276,15 @@ class Dispatch:
 
     def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
         self._log.info("tool_progress", progress=redaction.redact_fields(progress, self.secrets))
+
+
+def _with_rendered(values: Mapping[str, JsonValue], context: ToolContext) -> ToolContext:
+    """The context with `values` as what they are, data: they are not rendered a second time."""
+
+    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        return value if value is values else context.render(value, extra)
+
+    return replace(context, render=render)
 
 
 class _ToolPlane:

@@ -104,6 +104,29 @@ def test_fields_of_a_step_are_unknown_ones_where_a_tool_is_called(name: str) -> 
     assert f"echo: unknown field {name!r} is ignored" in prepare({"query": "q", name: [{"then": 1}]}).warnings[0]
 
 
+def test_fields_under_spec_may_be_spelled_in_any_way() -> None:
+    """A field under `spec` counts as if it stood at the top: other spellings were ignored there."""
+    registry = Registry(plugins=False)
+
+    def made(kind: str, config: dict[str, Any]) -> Any:
+        return registry.prepare(kind, config, tool_context(registry=registry))
+
+    http = made("http", {"spec": {"endpoint": "http://h/", "credential": "zz", "timeout_seconds": 1}})
+    assert (http.config.url, http.config.auth, http.timeout_s, http.warnings) == ("http://h/", "zz", 1.0, ())
+    assert made("shell", {"spec": {"cmds": ["echo a"]}}).config.command == ["echo a"]
+    above = made("http", {"url": "http://top/", "spec": {"endpoint": "http://h/"}})
+    assert above.config.url == "http://top/"
+    python = made("python", {"code": "1", "input": {"a": 1}, "spec": {"args": {"a": 2, "b": 3}}})
+    assert python.config.input == {"a": 1, "b": 3}
+    assert made("python", {"code": "1", "spec": {"args": {"a": 2}, "input": {"b": 3}}}).config.input == {"a": 2, "b": 3}
+
+
+def test_misspelt_part_of_a_timeout_is_refused() -> None:
+    for timeout in ({"timeout": {"totl": 3}}, {"spec": {"timeout_seconds": {"totl": 3}}}):
+        with pytest.raises(ConfigurationError, match=r"totl is not read; an object takes total, connect, read"):
+            prepare({"query": "q", **timeout})
+
+
 def test_unknown_field_under_spec_is_reported() -> None:
     spec = {"databse": "x", "policy": {}, "timeout": 3, "count": 2, "nothing": None}
     assert prepare({"query": "q", "spec": spec}).warnings == (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
+from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.policy import Action, StatusWord, retry_delay
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.task_sequence import python_form, rust_form
@@ -119,7 +122,7 @@ def test_callers_variables_are_not_changed() -> None:
         [{"kind": "stub", "say": 1, "set": {"ctx.deep.b": 2, "ctx.c": 3, "iter.i": 4, "plain": 5}}], variables=variables
     )
     assert variables == {"ctx": {"deep": {"a": 1}}}
-    assert python_form(result.data)["ctx"] == {"deep": {"b": 2}, "c": 3}
+    assert python_form(result.data)["ctx"] == {"deep": {"a": 1, "b": 2}, "c": 3}
 
 
 def test_set_reads_raw_data_and_outcome() -> None:
@@ -366,9 +369,115 @@ def test_commands_timeout_ends_the_sequence_with_what_there_is() -> None:
     assert result.data["failed_task"] == "b"
 
 
-def test_long_delay_does_not_outlive_the_commands_timeout() -> None:
+def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
+    """It was slept away, and the command ended as a timeout without the cause."""
     retry = rules({"then": {"do": "retry", "delay": 60, "attempts": 9}})
-    assert go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=0.2).status is ToolStatus.TIMEOUT
+    result = go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=2.0)
+    assert result.error is not None
+    assert result.error.kind == "server_error"
+    assert result.error.message.startswith("planned (task 'task_1' is not tried again: its delay of 60 s is over the ")
+    assert (result.duration_ms or 0) < 1000
+
+
+# ── what is written inside of it ────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ArgvConfig:
+    args: list[str] | None = None
+
+
+class ArgvTool:
+    """As the container kind: `args` is a field of its own."""
+
+    kind: ClassVar[str] = "argv"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ArgvConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    async def run(self, config: ArgvConfig, context: ToolContext) -> ToolResult:
+        return ToolResult.success({"argv": list(config.args or []), "input": dict(context.input)})
+
+
+@pytest.mark.parametrize("args", [["a", "x"], ["a", "{{ n }}"], "{{ whole }}"])
+def test_args_are_the_tools_where_it_has_this_field(args: Any) -> None:
+    """tools.md 8, traps 33 and 43: refused as 'must be an object', or taken for the input."""
+    task = {"name": "t", "kind": "argv", "args": args, "input": {"n": "x"}}
+    registry = Registry([ArgvTool()], plugins=False)
+    result = run_tool("task_sequence", [task], registry=registry, variables={"whole": ["a", "x"]})
+    assert result.data["results"]["t"] == {"argv": ["a", "x"], "input": {"n": "x"}}
+
+
+@pytest.mark.parametrize("name", ["input", "args"])
+def test_input_of_a_task_may_be_one_text(name: str) -> None:
+    stub = StubTool()
+    variables = {"v": {"x": "{{ 1 }}"}}
+    assert go([{"kind": "stub", name: "{{ v }}"}], stub=stub, variables=variables).error is None
+    assert stub.calls[0].input == {"x": "{{ 1 }}"}
+    result = go([{"name": "t", "kind": "stub", name: "{{ v.x }}"}], variables=variables)
+    assert result.error is not None
+    assert result.error.message == f"task_sequence: task 't': {name!r} must be an object, not str"
+
+
+def test_input_of_a_task_may_stand_under_spec() -> None:
+    stub = StubTool()
+    go([{"kind": "stub", "say": "{{ x }}", "spec": {"args": {"x": 5}}}], stub=stub)
+    assert (stub.calls[0].say, stub.calls[0].input) == (5, {"x": 5})
+
+
+def test_sequence_in_a_sequence_sets_and_gives_its_tasks_by_label() -> None:
+    inner = [{"name": "i", "kind": "stub", "say": {"q": 3}, "set": {"ctx.deep": "{{ output.q }}"}}]
+    stub = StubTool()
+    tasks = [
+        {"name": "a", "kind": "task_sequence", "tasks": inner},
+        {"name": "b", "kind": "stub", "say": "[{{ ctx.deep }}] [{{ a.i.q }}] [{{ _prev.i.q }}]"},
+    ]
+    data = go(tasks, stub=stub).data
+    assert data["results"] == {"a": {"i": {"q": 3}}, "b": "[3] [3] [3]"}
+    assert rust_form(data)["_context_updates"] == {"ctx.deep": 3}
+    assert python_form(data)["ctx"] == {"deep": 3}
+
+
+def test_sequence_in_a_sequence_that_fails_keeps_what_it_set() -> None:
+    inner = [{"name": "i", "kind": "stub", "say": 1, "set": {"ctx.x": 1}}, {"name": "f", "kind": "stub", "fail": True}]
+    data = go([{"name": "a", "kind": "pipeline", "tasks": inner}]).data
+    assert data["results"]["a"] == {"labeled_results": {"i": 1, "f": {"said": None}}, "failed_task": 1}
+    assert (data["error"]["message"], data["updates"]) == ("planned", {"ctx.x": 1})
+
+
+def test_part_of_a_value_is_reported_as_the_whole_value() -> None:
+    """The control plane replaces what it is told of: the rest of it must not be lost."""
+    tasks = [{"kind": "stub", "say": 2, "set": {"ctx.w.b": "{{ output }}", "ctx.n": 1, "w.c": 3}}]
+    data = go(tasks, variables={"ctx": {"w": {"old": 1}}}).data
+    assert rust_form(data)["_context_updates"] == {"ctx.w": {"old": 1, "b": 2}, "ctx.n": 1, "w.c": 3}
+    assert python_form(data)["ctx"] == {"w": {"old": 1, "b": 2}, "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"kind": "htp"}, "Tool not found: htp"),
+        ({"kind": "http"}, "field 'url' (or endpoint) is missing"),
+        ({"kind": "stub", "args": ["a"]}, "task 't': 'args' must be an object, not list"),
+        ({"kind": "task_sequence", "tasks": [{"kind": "stub", "say": "{{ a }}"}, {"kind": "htp"}]}, "not found: htp"),
+    ],
+)
+def test_task_that_cannot_run_is_told_before_the_first_one_has_run(task: dict[str, Any], message: str) -> None:
+    stub = StubTool()
+    with pytest.raises(ConfigurationError) as caught:
+        go([{"kind": "stub", "say": 1}, {"name": "t", **task}], stub=stub)
+    assert message in str(caught.value)
+    assert stub.calls == []
+
+
+def test_task_with_a_template_or_with_rules_is_looked_at_when_its_turn_comes() -> None:
+    stub = StubTool()
+    hears = rules({"when": ON_ERROR, "then": {"do": "continue"}})
+    tasks = [{"kind": "stub", "say": 1}, {"kind": "http", "spec": hears}, {"kind": "http", "method": "{{ m }}"}]
+    result = go(tasks, stub=stub)
+    assert (len(stub.calls), result.data["failed_task"]) == (1, "task_3")
 
 
 # ── refused before anything runs ────────────────────────────────────────────────────────────────

@@ -201,6 +201,78 @@ def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "allowed_s"),
+    [
+        ({"timeout": "{{ t }}"}, 5.0),
+        ({"spec": {"timeout_seconds": "{{ t }}"}}, 5.0),
+        ({"timeout": "{{ nothing }}"}, 3.0),
+    ],
+)
+def test_timeout_of_a_template_counts_over_the_default(config: dict[str, Any], allowed_s: float) -> None:
+    tool = WaitTool()
+
+    async def go() -> float:
+        at, _ = plane(lambda *_: answer(200, {}))
+        one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
+        registry = Registry([tool], plugins=False)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(3, 7, 0), slots=Slots(1))
+        ready = await dispatch.prepare()
+        await dispatch.run(ready)
+        return ready.timeout_s
+
+    assert asyncio.run(go()) == allowed_s
+    assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed_s"),
+    [
+        ({"timeout": 5}, 5.0),
+        ({"spec": {"timeout_seconds": "5s"}}, 5.0),
+        ({"timeout": "{{ 6 }}"}, 6.0),
+        ({"timeout": 900}, 9.0),
+        ({}, 3.0),
+    ],
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_timeout_of_a_task_counts_over_the_default(given: dict[str, Any], allowed_s: float, is_nested: bool) -> None:
+    tasks: list[Any] = [{"name": "a", "kind": "wait", "seconds": 0, **given}]
+    if is_nested:
+        tasks = [{"name": "outer", "kind": "pipeline", "tasks": tasks}]
+    tool, _ = sequenced(tasks, Limits(3, 9, 0))
+    assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["input", "args"])
+def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: str) -> None:
+    """It was dropped when the command had an input. Its values are data, not templates."""
+
+    async def go(given: Any, kind: str, **config: Any) -> ToolResult:
+        at, _ = plane(lambda *_: answer(200, {}))
+        changes = {"input": {"x": 1, "y": 2}, "variables": {"v": {"y": 3, "z": "{{ x }}"}}}
+        one = command(Dialect.PYTHON, kind=kind, config={name: given, **config}, **changes)
+        limits, registry = Limits(30, 30, 0), Registry(plugins=False)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
+        try:
+            return await dispatch.run(await dispatch.prepare())
+        finally:
+            await registry.aclose()
+
+    assert asyncio.run(go("{{ v }}", "noop", result="{{ [x, y, z] }}")).data == [1, 3, "{{ x }}"]
+    assert asyncio.run(go("{{ v }}", "python", code="result = [x, y, z]")).data == [1, 3, "{{ x }}"]
+    assert asyncio.run(go("{{ nothing }}", "noop", result="{{ [x, y] }}")).data == [1, 2]
+    with pytest.raises(ToolError, match=f"noop: field '{name}' must be an object, not int"):
+        asyncio.run(go("{{ x }}", "noop"))
+
+
+def test_sequence_of_a_workbook_gives_the_planes_form_too() -> None:
+    tasks = [{"name": "a", "kind": "noop", "result": 1}]
+    entry = {"name": "double", "tool": {"kind": "task_sequence", "tasks": tasks}}
+    result, _ = doubled("767500679257522354", {"payload": {"workbook": [entry]}})
+    assert result.data == {"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}
+
+
+@pytest.mark.parametrize(
     "slots", [Slots(2, costs={"parent": 2}), Slots(2, limits={"parent": 1})], ids=["cost", "limit"]
 )
 def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slots: Slots) -> None:

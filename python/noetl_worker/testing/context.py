@@ -142,6 +142,8 @@ def tool_context(
         render=render,
         credential=_credentials(credentials or {}),
         run_tool=tools.run_tool,
+        fields_of=tools.fields_of,
+        check_tool=tools.check,
         report_progress=forget,
         keep_secret=(set() if secrets is None else secrets).add,
     )

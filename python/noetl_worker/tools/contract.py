@@ -18,6 +18,14 @@ __all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolLogger"]
 ConfigT = TypeVar("ConfigT", contravariant=True)
 
 
+def _no_fields(kind: str) -> frozenset[str]:
+    return frozenset()
+
+
+def _unchecked(kind: str, config: Mapping[str, JsonValue], context: ToolContext) -> None:
+    """A context without other tools in it."""
+
+
 def _not_kept(text: str) -> None:
     """Where nothing leaves the process (a tool under test), there is nothing to take a secret out of."""
 
@@ -95,6 +103,12 @@ class ToolContext:
     """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password): from
     then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave is known
     already. Texts under four characters cannot be told from data and are not searched for."""
+    fields_of: Callable[[str], frozenset[str]] = _no_fields
+    """The fields of a kind's config, for sequences: `args` is a container's own and elsewhere another spelling of
+    `input`. Raises UnknownTool."""
+    check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None] = _unchecked
+    """`check_tool(kind, config, context)` raises what `run_tool` would refuse the config with, so far as that can be
+    told without its templates: a sequence asks for each of its tasks before the first one changes anything."""
     undefined_is_error: bool = False
     """Whether `render` takes an undefined variable for an error; a tool that renders by itself keeps to it."""
 
@@ -116,6 +130,8 @@ class Tool(Protocol[ConfigT]):
     outside.
 
     Not needed, but used where a tool has them: `async def aclose(self)` closes what it keeps open between calls;
+    `check(config, context)` raises ConfigurationError for what a decoded config asks of other tools;
+    `time_needed(config)` gives the seconds that a config without a timeout needs at least, over the worker's default;
     `ignored(config)` gives texts about parts of a decoded config that nothing reads, reported as unknown fields are;
     `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to
     install it) lets `noetl-worker tools` say what is missing.

@@ -12,8 +12,11 @@ from noetl_worker.models import JsonValue
 from noetl_worker.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["effective_timeout", "seconds", "time_left", "timeout_parts"]
+__all__ = ["TIMEOUTS", "effective_timeout", "seconds", "time_left", "timeout_parts"]
 
+TIMEOUTS: Final = ("timeout", "timeout_seconds")
+"""The names of a timeout, at the top of a config and under its `spec`."""
+_PARTS: Final = ("total", "connect", "read")
 _DURATION: Final = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(ms|s|sec|secs|m|min|mins|h)?\s*")
 _UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0}
 
@@ -31,34 +34,44 @@ def seconds(value: JsonValue, field: str) -> float:
 
 
 def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float | None:
-    """The shortest of `timeout`, `timeout_seconds` and `spec.timeout` (each a time, or {"total": ...}); None if none.
+    """The shortest of `timeout` and `timeout_seconds`, at the top and under `spec` (each a time, or {"total": ...}).
+
+    None if none.
 
     `kind` names the tool in the message of the ConfigurationError for a value that is no time. A value that is
     still a template is passed over: `Registry.prepare` asks again with rendered ones.
     """
-    spec = raw_config.get("spec")
-    given = {
-        "timeout": _total(raw_config.get("timeout")),
-        "timeout_seconds": _total(raw_config.get("timeout_seconds")),
-        "spec.timeout": _total(spec.get("timeout") if isinstance(spec, Mapping) else None),
-    }
+    given = {name: _total(kind, name, value) for name, value in _given(raw_config).items()}
     known = {name: value for name, value in given.items() if value is not None and not has_template(value)}
     return min((seconds(value, f"{kind}: {name}") for name, value in known.items()), default=None)
 
 
 def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, float]:
     """{"connect_timeout": s, "read_timeout": s} of a timeout like {"connect": 2, "read": "5s", "total": 30}."""
-    spec = raw_config.get("spec")
     parts: dict[str, float] = {}
-    for given in (raw_config.get("timeout"), spec.get("timeout") if isinstance(spec, Mapping) else None):
+    for given in _given(raw_config).values():
         for name in ("connect", "read"):
             if isinstance(given, Mapping) and given.get(name) is not None:
                 parts.setdefault(f"{name}_timeout", seconds(given[name], f"{kind}: timeout.{name}"))
     return parts
 
 
-def _total(value: JsonValue) -> JsonValue:
-    return value.get("total") if isinstance(value, Mapping) else value
+def _given(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Each timeout of a config, under the name to tell it by."""
+    spec = raw_config.get("spec")
+    given = {name: raw_config.get(name) for name in TIMEOUTS}
+    if isinstance(spec, Mapping):
+        given.update({f"spec.{name}": spec.get(name) for name in TIMEOUTS})
+    return given
+
+
+def _total(kind: str, field: str, value: JsonValue) -> JsonValue:
+    if not isinstance(value, Mapping):
+        return value
+    odd = [name for name in value if name not in _PARTS]
+    if odd:
+        raise ConfigurationError(f"{kind}: {field}.{odd[0]} is not read; an object takes {', '.join(_PARTS)}")
+    return value.get("total")
 
 
 def time_left(timeout_s: float | None, context: ToolContext) -> float | None:

@@ -20,9 +20,10 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.template import has_template
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Stop, Tool, ToolContext
-from noetl_worker.tools.deadline import effective_timeout, time_left, timeout_parts
+from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
 from noetl_worker.tools.kinds_elsewhere import INSTEAD
 
 __all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "default_registry", "effective_timeout"]
@@ -86,6 +87,16 @@ class PreparedTool:
     timeout_s: float | None
     """The shortest of the config's timeouts and what the context has left; seconds."""
     warnings: tuple[str, ...] = ()
+    own_timeout_s: float | None = None
+    """The config's own alone; None where it has none."""
+
+    def within(self, default_s: float, hard_s: float) -> PreparedTool:
+        """The same call, with the timeout that a worker gives it: its own, else the default or what it needs more."""
+        limit_s = self.own_timeout_s
+        if limit_s is None:
+            needed = getattr(self.tool, "time_needed", None)
+            limit_s = max(default_s, needed(self.config)) if needed is not None else default_s
+        return dataclasses.replace(self, timeout_s=min(limit_s, hard_s))
 
     async def run(self) -> ToolResult:
         """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""
@@ -207,13 +218,34 @@ class Registry:
             if not misspelt:
                 raise
             raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why
+        check = getattr(tool, "check", None)
+        if check is not None:
+            check(config, context)
         ignored = getattr(tool, "ignored", None)
         if ignored is not None:
             warnings += ignored(config)
         if warnings and self._strict:
             raise ConfigurationError("; ".join(warnings))
         timeout_s = time_left(raw["timeout"], context)
-        return PreparedTool(kind, tool, config, context, timeout_s, tuple(warnings))
+        return PreparedTool(kind, tool, config, context, timeout_s, tuple(warnings), raw["timeout"])
+
+    def fields_of(self, kind: str) -> frozenset[str]:
+        """The fields of a kind's config, by their own names. Raises UnknownTool."""
+        return fields.names_of(self.get(kind).config_model)
+
+    def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
+        """Refuse a config as `prepare` does, if it can be told by now: not where a template is to be filled later.
+
+        Raises:
+            UnknownTool: no such kind.
+            ConfigurationError: a missing field, one of another type, or (strict) an unknown one.
+        """
+        tool = self.get(kind)
+        spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+        later: frozenset[str] = getattr(tool, "raw_fields", frozenset())
+        now = [value for name, value in raw_config.items() if spellings.get(name, name) not in later]
+        if not has_template(now):
+            self.prepare(kind, raw_config, context)
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
         """Prepare and run in one go; what a ToolContext offers as `run_tool`, with the context to run it in."""
@@ -314,7 +346,7 @@ def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
     names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _read_by(tool)]
     own, spec = fields.names_of(tool.config_model), raw.get("spec")
     if isinstance(spec, Mapping) and "spec" not in own:
-        known = own | {"timeout", "policy"}
+        known = _read_by(tool) | {*TIMEOUTS, "policy"}
         names += [f"spec.{name}" for name, value in spec.items() if name not in known and value is not None]
     return names
 
@@ -330,17 +362,37 @@ def _with_timeout(
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     in_spec = raw.get("spec")
     spec: Mapping[str, JsonValue] = in_spec if isinstance(in_spec, Mapping) else {}
-    times = {name: raw[name] for name in ("timeout", "timeout_seconds") if name in raw}
-    if "timeout" in spec:
-        times["spec"] = {"timeout": spec["timeout"]}
+    times: dict[str, JsonValue] = {name: raw[name] for name in TIMEOUTS if name in raw}
+    in_spec_too = {name: spec[name] for name in TIMEOUTS if name in spec}
+    if in_spec_too:
+        times["spec"] = in_spec_too
     rendered = context.render(times) if times else {}
     timeout_s = effective_timeout(kind, rendered) if times else None
     own = fields.names_of(tool.config_model)
-    lifted = {name: value for name, value in spec.items() if name in own and raw.get(name) is None}
+    lifted = _lifted(raw, spec, tool)
     parts = {name: limit for name, limit in timeout_parts(kind, rendered).items() if name in own}
     whole = {**parts, **raw, **lifted, "timeout": timeout_s}
     whole.pop("timeout_seconds", None)
     return whole
+
+
+def _lifted(raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], tool: Tool[Any]) -> dict[str, JsonValue]:
+    """The tool's fields under `spec`, in any spelling; what stands at the top wins, of `input` each value by itself."""
+    own = fields.names_of(tool.config_model)
+    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
+    lifted: dict[str, JsonValue] = {}
+    for name, value in spec.items():
+        field = spellings.get(name, name)
+        if field not in own or field == "timeout" or value is None:
+            continue
+        if field not in at_the_top:
+            lifted[name] = value
+        elif field == "input" and isinstance(value, Mapping):
+            above = raw[at_the_top[field]]
+            if isinstance(above, Mapping):
+                lifted[at_the_top[field]] = {**value, **lifted.get(at_the_top[field], {}), **above}
+    return lifted
 
 
 def _has_rules(raw: Mapping[str, JsonValue]) -> bool:

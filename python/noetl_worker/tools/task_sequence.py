@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,17 @@ from typing import Any, ClassVar, Final
 from noetl_worker import template
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.template import has_template
 from noetl_worker.tools import policy
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
 from noetl_worker.tools.task_schema import TASKS_SCHEMA
 
-__all__ = ["Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
+__all__ = ["SequenceData", "Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
 
+_BOTH_INPUTS: Final = ("input", "args")
+_SEQUENCES: Final = ("task_sequence", "pipeline")
+_TASKS: Final = ("tasks", "tool_config", "tool")
 _PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
 _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", "input", "args"})
 
@@ -37,7 +43,10 @@ class Task:
     label: str
     kind: str
     config: Mapping[str, JsonValue]
-    input: Mapping[str, JsonValue]
+    input: JsonValue
+    """An object, or a text that is rendered to one."""
+    args: JsonValue
+    """Another spelling of `input`; for a kind that has a field of this name, that field."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.Rule, ...]
     ignored: tuple[str, ...] = ()
@@ -81,16 +90,20 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
     if whole.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
         del whole["name"]
     spec, assignments = _object(label, "spec", whole), _object(label, "set", whole)
+    below = {name: spec[name] for name in _BOTH_INPUTS if name in spec and whole.get(name) is None}
+    if not has_template(whole.get("input")):
+        _object(label, "input", whole)
     given = spec.get("policy", whole.get("policy"))
     rules = policy.parse_policy(label, given)
     config = {key: value for key, value in whole.items() if key not in _NOT_THE_TOOLS}
     if spec:
-        config["spec"] = {key: value for key, value in spec.items() if key != "policy"}
+        config["spec"] = {key: value for key, value in spec.items() if key != "policy" and key not in below}
     return Task(
         label=label,
         kind=whole["kind"],
         config=config,
-        input={**_object(label, "args", whole), **_object(label, "input", whole)},
+        input=whole.get("input", below.get("input")),
+        args=whole.get("args", below.get("args")),
         set=assignments,
         rules=rules,
         ignored=tuple(policy.unknown_words(label, given)),
@@ -135,6 +148,21 @@ class TaskSequenceTool:
     def ignored(self, config: TaskSequenceConfig) -> list[str]:
         """What the registry reports beside unknown fields."""
         return [words for task in config.parsed for words in task.ignored]
+
+    def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
+        """Refuse what can be told of the tasks by now, before the first one has changed anything.
+
+        A task with rules is left to them: they hear of every failure, that of a config too.
+        """
+        for task in config.parsed:
+            if task.rules:
+                continue
+            own, given = _own_and_given(task, context)
+            context.check_tool(task.kind, {**own, **dict(given)}, context)
+
+    def time_needed(self, config: TaskSequenceConfig) -> float:
+        """What the tasks' own timeouts come to: a sequence without one must not end them earlier."""
+        return sum(map(_time_of, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = Progress(config.parsed, context)
@@ -199,7 +227,8 @@ class Progress:
         """The task's result; an exception becomes a failure, so that the rules see it."""
         self.scope.update(_task=task.label, _attempt=attempt)
         try:
-            local = {name: self.render(value) for name, value in task.input.items()}
+            own, given = _own_and_given(task, self.context)
+            local = {name: value for one in given for name, value in self.local(task, *one).items()}
             scope, strict = {**self.scope, **local}, self.context.undefined_is_error
 
             def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
@@ -210,12 +239,26 @@ class Progress:
             context = dataclasses.replace(
                 self.context, kind=task.kind, variables=scope, input=local, render=render, timeout_s=self.time_left()
             )
-            config = {**task.config, "input": local} if local else task.config
-            return await self.context.run_tool(task.kind, config, context)
+            config = {**own, "input": local} if local else own
+            return self.joined(await self.context.run_tool(task.kind, config, context))
         except ToolError as error:
             return ToolResult.failure(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
         except Exception as error:  # whatever a plug-in raises: `output.error` tells it
             return ToolResult.failure(f"{type(error).__name__}: {error}", code=type(error).__name__)
+
+    def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
+        """The values of a task's `input` or `args`, rendered."""
+        if isinstance(value, Mapping):
+            return {key: self.render(one) for key, one in value.items()}
+        return _object(task.label, name, {name: self.render(value)})
+
+    def joined(self, result: ToolResult) -> ToolResult:
+        """What an inner sequence has set is set here too; its data is its tasks' data by label, on both planes."""
+        if not isinstance(result.data, SequenceData):
+            return result
+        for name, value in result.data["updates"].items():
+            self.set(name, value)
+        return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
 
     def keep(self, task: Task, result: ToolResult) -> None:
         """Make the task's data visible to the ones after it, under its label and as `_prev`."""
@@ -239,9 +282,11 @@ class Progress:
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue]) -> None:
         """Apply a `set` block; `ctx.a.b` nests, a name without scope is visible to later tasks only."""
         for name, value in assignments.items():
-            rendered = self.render(value, extra)
-            self.updates[name] = rendered
-            _nest(self.scope, name.split("."), rendered)
+            self.set(name, self.render(value, extra))
+
+    def set(self, name: str, value: JsonValue) -> None:
+        self.updates[name] = value
+        _nest(self.scope, name.split("."), value)
 
     async def follow(self, task: Task, action: policy.Action | None, result: ToolResult) -> None:
         succeeded = result.status is ToolStatus.SUCCESS
@@ -273,7 +318,12 @@ class Progress:
             self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
             return
         delay, left = policy.retry_delay(action, executed), self.time_left()
-        await asyncio.sleep(delay if left is None else min(delay, left))
+        if left is not None and delay >= left:  # as http does: a wait that can only end in a timeout hides the cause
+            text = f"task {task.label!r} is not tried again: its delay of {delay:g} s is over the {left:.3g} s left"
+            error = result.error or ToolFailure(text, kind="policy")
+            self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
+            return
+        await asyncio.sleep(delay)
 
     async def jump(self, action: policy.Action) -> None:
         if action.to in _PREVIOUS:
@@ -299,19 +349,27 @@ class Progress:
             return ToolResult(status=ToolStatus.ERROR, data=self.data(self.error), error=self.error, **output)
         return ToolResult.success(self.data(None), **output)
 
-    def data(self, error: ToolFailure | None) -> dict[str, JsonValue]:
+    def data(self, error: ToolFailure | None) -> SequenceData:
         """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
-        whole: dict[str, JsonValue] = {
-            "status": "failed" if error is not None else self.end,
-            "results": self.results,
-            "updates": self.updates,
-            "_prev": self.scope["_prev"],
-        }
+        whole = SequenceData(
+            status="failed" if error is not None else self.end,
+            results=self.results,
+            updates=dict(map(self.reported, self.updates)),
+            _prev=self.scope["_prev"],
+        )
         if error is not None:
             whole["failed_task"] = self.tasks[self.position].label
             whole["failed_index"] = self.position
             whole["error"] = dataclasses.asdict(error)
         return whole
+
+    def reported(self, name: str) -> tuple[str, JsonValue]:
+        """An update for the control plane, which replaces whole names: `ctx.w.b` is told as `ctx.w`, all of it."""
+        scope, *path = name.split(".")
+        values = self.scope.get(scope)
+        if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
+            return name, self.updates[name]
+        return f"{scope}.{path[0]}", values[path[0]]
 
     def time_left(self) -> float | None:
         """Seconds the whole sequence still has; None without a timeout."""
@@ -325,6 +383,40 @@ class Progress:
 
     def warn(self, task: Task, reason: str) -> None:
         self.context.logger.warning("policy_rule", task=task.label, problem=reason)
+
+
+class SequenceData(dict[str, JsonValue]):
+    """A sequence's result in the neutral form (`Progress.data`): known by its type wherever it ends up."""
+
+
+def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:
+    """(the tool's own fields, ("args" | "input", its values) in the order they count).
+
+    Raises:
+        UnknownTool: no such kind.
+        ConfigurationError: `args` that are neither a field of the tool nor an input.
+    """
+    own, given = task.config, [("input", task.input)]
+    if task.args is not None and "args" in context.fields_of(task.kind):
+        own = {**own, "args": task.args}
+    else:
+        if not has_template(task.args):
+            _object(task.label, "args", {"args": task.args})
+        given.insert(0, ("args", task.args))
+    return own, [(name, value) for name, value in given if value]
+
+
+def _time_of(task: Task) -> float:
+    """Seconds that a task may take by what it says; without end where a template says it."""
+    spec = task.config.get("spec")
+    times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
+    if has_template(times):
+        return math.inf
+    own = effective_timeout(task.kind, task.config)
+    inner = next((task.config[name] for name in _TASKS if isinstance(task.config.get(name), list)), None)
+    if own is None and inner and task.kind in _SEQUENCES:
+        return sum(map(_time_of, parse_tasks(inner)))
+    return own or 0.0
 
 
 class _TaskOutput(dict[str, JsonValue]):

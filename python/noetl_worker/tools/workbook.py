@@ -59,7 +59,9 @@ class WorkbookTool:
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
         kind, tool = _tool_of(config.entry, entry)
-        own = {**_object(entry, "args"), **_object(entry, "input"), **_object(tool, "args"), **_object(tool, "input")}
+        has_args = "args" in context.fields_of(kind)  # a container's arguments, no other spelling of `input`
+        inputs = ("input",) if has_args else ("args", "input")
+        own = {key: value for at in (entry, tool) for name in inputs for key, value in _object(at, name).items()}
         local = {**{name: context.render(value) for name, value in own.items()}, **config.input}
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
@@ -76,7 +78,7 @@ class WorkbookTool:
             timeout_s=time_left(config.timeout, context),
         )
         others = _BESIDE_A_KIND if tool is entry else _BOTH_INPUTS
-        fields = {name: value for name, value in tool.items() if name not in others}
+        fields = {name: value for name, value in tool.items() if name not in others or (has_args and name == "args")}
         return await context.run_tool(kind, {**fields, "input": local} if local else fields, inner)
 
 
