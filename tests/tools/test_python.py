@@ -162,6 +162,49 @@ def test_other_ends_are_told(python: Python, code: str, exit_code: int, message:
     assert (result.exit_code, result.error.message) == (exit_code, message)
 
 
+@pytest.mark.parametrize(
+    ("code", "given", "data"),
+    [
+        ("result['extra'] = 1", {"a": 1}, {"a": 1, "extra": 1}),
+        ("result = result or []", [1], [1]),
+        ("result = 5", 5, 5),
+        ("def f():\n    global result\n    result = 5\nf()", 5, 5),
+        ("result['x'] = 1\nreturn None", {}, {"x": 1}),
+        ("def main(result):\n    return [result]", 5, [5]),
+        ("def main():\n    return [result]", 5, [5]),
+    ],
+)
+def test_input_named_result_that_the_code_works_on_is_the_result(
+    python: Python, code: str, given: Any, data: Any
+) -> None:
+    assert python(code, {"input": {"result": given}}).data == data
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "sys.exit(0)", "raise SystemExit"])
+def test_result_is_kept_where_the_code_exits_with_0(python: Python, end: str) -> None:
+    result = python(f"import sys\nresult = {{'a': 1}}\n{end}")
+    assert (result.status, result.data, result.exit_code) == (ToolStatus.SUCCESS, {"a": 1}, 0)
+
+
+def test_end_without_an_answer_is_no_success(python: Python) -> None:
+    result = python("import os\nresult = 1\nprint('x')\nos._exit(0)")
+    assert result.error is not None
+    assert (result.status, result.error.kind, result.stdout) == (ToolStatus.ERROR, "process", "x\n")
+    assert "ended with code 0 but without a result that can be read" in result.error.message
+
+
+def test_forked_child_that_runs_on_does_not_spoil_the_answer(python: Python) -> None:
+    code = "import os\npid = os.fork()\nresult = 'child' if pid == 0 else 'parent'\nif pid:\n    os.waitpid(pid, 0)"
+    assert python(code).data == "parent"
+
+
+def test_process_that_dies_is_a_failure_of_the_process(python: Python) -> None:
+    """docs/tools.md: kind process, which may be tried again if it died."""
+    result = python("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert result.error is not None
+    assert (result.error.kind, result.error.retryable, result.error.code) == ("process", True, "-11")
+
+
 def test_exit_without_code_is_a_success(python: Python) -> None:
     result = python("import sys\nprint('x')\nsys.exit()")
     assert result.status is ToolStatus.SUCCESS

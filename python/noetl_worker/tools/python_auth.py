@@ -88,7 +88,10 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(auth, str):
         return {auth: {"credential": auth}}
     if not _ONE_OBJECT.isdisjoint(auth):
-        return {str(auth.get("service") or auth.get("key") or auth.get("credential") or auth["type"]): auth}
+        name = next(
+            (auth[word] for word in ("service", "key", "credential", "type", "source") if auth.get(word)), "auth"
+        )
+        return {str(name): auth}
     return {name: {"credential": one} if isinstance(one, str) else one for name, one in auth.items()}
 
 
@@ -97,6 +100,8 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     if not isinstance(entry, Mapping):
         raise ConfigurationError(f"python: auth: {name!r} must be an alias or an object, not {type(entry).__name__}")
     alias = entry.get("credential") or entry.get("key")
+    if isinstance(alias, (Mapping, list)) or (not alias and ("key" in entry or "credential" in entry)):
+        raise ConfigurationError(f"python: auth: {name!r}: 'key' must be the alias of a credential")
     if entry.get("source") not in (None, "credential", "inline"):
         raise ConfigurationError(f"python: auth: {name!r}: source {entry['source']!r} is not supported; use credential")
     if alias is None and entry.get("source") == "credential":

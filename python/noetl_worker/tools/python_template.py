@@ -196,12 +196,13 @@ def set_streams() -> None:
 
 def run_command(channel: socket.socket) -> NoReturn:
     """Read the request, run it, send the answer, end the process. Never returns."""
-    status = 1
+    status, process = 1, os.getpid()
     try:
         request = json.loads(receive(channel))
         answer, status = execute(request)
         finish_threads()
-        channel.sendall(json.dumps(answer, separators=(",", ":"), ensure_ascii=True).encode())
+        if os.getpid() == process:  # not a child that the code forked and that ran on to the end
+            channel.sendall(json.dumps(answer, separators=(",", ":"), ensure_ascii=True).encode())
         channel.close()
     except BaseException:
         traceback.print_exc()
@@ -243,7 +244,14 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
     try:
         prepare_process(request)
         scope = make_scope(request)
-        found, value = run_code(request["code"], scope, request)
+        given = as_given(request)
+        try:
+            found, value = run_code(request["code"], scope, request, given)
+        except SystemExit as stop:
+            answer, status = exited(stop)
+            if status:
+                return answer, status
+            found, value = result_of(request["code"], scope, given)
         return ({"result": VALUES["plain"](value)} if found else {}), 0
     except SystemExit as stop:
         return exited(stop)
@@ -294,10 +302,9 @@ def imported(name: str, attribute: str = "") -> Any:
     return getattr(module, attribute, None) or importlib.import_module(f"{name}.{attribute}")
 
 
-def run_code(source: str, scope: dict[str, Any], request: dict[str, Any]) -> tuple[bool, Any]:
+def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
     """(whether there is a value, the value): a top-level return, else `result`, else what `main()` returns."""
     linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(True), FILE_NAME)
-    injected = scope.get("result")
     if calls_main_itself(source):
         scope["__name__"] = "noetl_step"  # the guard is passed over, else main() would run twice
     code, returns = compile_source(source)
@@ -306,13 +313,49 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any]) -> tup
         value = scope["__noetl_body__"]()
         if value is not None:
             return True, value
-    result = scope.get("result")
-    if "result" in scope and result is not injected and result is not None:
-        return True, result
+    found, value = result_of(source, scope, given)
+    if found:
+        return True, value
     main = scope.get("main")
     if callable(main):
         return True, call_main(main, scope, request)
     return False, None
+
+
+def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
+    """The input named `result`, and a copy to compare it with afterwards."""
+    injected = request["input"].get("result")
+    return injected, json.loads(json.dumps(injected))
+
+
+def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
+    """(whether the code left a `result`, its value).
+
+    An input of this name is none by itself; code that assigns it, the value it had too, or changes it has made it one.
+    """
+    value = scope.get("result")
+    if value is None:
+        return False, None
+    injected, copy = given
+    if value is not injected or has_changed(value, copy):
+        return True, value
+    return assigns_result(symtable.symtable(source, FILE_NAME, "exec")), value
+
+
+def assigns_result(table: symtable.SymbolTable) -> bool:
+    """Whether code assigns the global `result`, at the top or in a function."""
+    if "result" in table.get_identifiers():
+        symbol = table.lookup("result")
+        if symbol.is_assigned() and (table.get_type() == "module" or symbol.is_global()):
+            return True
+    return any(map(assigns_result, table.get_children()))
+
+
+def has_changed(value: Any, copy: Any) -> bool:
+    try:
+        return bool(value != copy)
+    except Exception:  # something of the code's is in it now, and cannot be compared
+        return True
 
 
 def calls_main_itself(source: str) -> bool:

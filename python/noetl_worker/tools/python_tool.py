@@ -25,6 +25,10 @@ __all__ = ["PythonConfig", "PythonTool"]
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
+_NO_ANSWER: Final = (
+    "Python code ended with code 0 but without a result that can be read: its process was ended from inside "
+    "(os._exit), or something else wrote to its socket; let the code run to its end, or use sys.exit(0)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,9 @@ class PythonConfig:
         check_code(script=self.script, code_b64=self.code_b64, code=self.code)
         check_auth(self.auth)
         _libs(self.libs)
+        paths = (self.deps or {}).get("sys_path")
+        if not isinstance(paths, (str, list, type(None))):
+            raise ValueError(f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}")
         unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path"})
         if unknown:
             raise ValueError(
@@ -217,7 +224,8 @@ def _failure(run: PythonRun, config: PythonConfig, out_of_memory: bool) -> ToolF
             message += f" (memory_mb={config.memory_mb})"
         return ToolFailure(message, kind="python", code=code)
     if run.exit_code == 0:
-        return None
+        return None if run.answer is not None else ToolFailure(_NO_ANSWER, kind="process", code="0")
     if run.exit_code == -signal.SIGKILL and out_of_memory:
-        return ToolFailure("Python code was killed: out of memory", kind="python", code="out_of_memory")
-    return ToolFailure(f"Python code {process.exit_text(run.exit_code)}", kind="python", code=str(run.exit_code))
+        return ToolFailure("Python code was killed: out of memory", kind="process", code="out_of_memory")
+    text, died = f"Python code {process.exit_text(run.exit_code)}", run.exit_code < 0
+    return ToolFailure(text, kind="process", retryable=died, code=str(run.exit_code))
