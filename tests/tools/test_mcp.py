@@ -185,6 +185,13 @@ def test_any_other_method_passes_its_params() -> None:
     assert result.data["text"] == "one"
 
 
+@pytest.mark.parametrize("arguments", [{"a": 1}, '{"a": 1}'])
+def test_arguments_of_a_prompt_may_stand_beside_its_name(arguments: Any) -> None:
+    config = {"method": "prompts/get", "params": {"name": "p"}, "arguments": arguments}
+    _, peer = call(lambda request: reply(request, messages=[]), config)
+    assert peer.messages()[-1]["params"] == {"name": "p", "arguments": {"a": 1}}
+
+
 def test_all_pages_of_the_tools_are_listed() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         cursor = json.loads(request.content)["params"].get("cursor")

@@ -85,6 +85,23 @@ def test_child_that_did_not_complete_is_a_failure(ended: dict[str, Any], word: s
     assert result.data["status"] == word
 
 
+@pytest.mark.parametrize("name", ["return_step", "result_step"])
+def test_step_that_the_child_does_not_have_is_a_failure(name: str) -> None:
+    ended = {"completed": True, "variables": {"finish": 1}, "completed_steps": ["start", "finish", "end"]}
+    result = wait_for(ended, **{name: "finsh"})
+    assert result.error is not None
+    assert (result.status, result.error.kind) == (ToolStatus.ERROR, "not_found")
+    text = "child execution 1001 completed without a result of 'finsh'; it has: end, finish, start"
+    assert result.error.message == text
+    none = wait_for(ended, **{name: "end"})  # it ran, and left nothing
+    assert (none.status, none.data["result"]) == (ToolStatus.SUCCESS, None)
+
+
+def test_child_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'path' and 'catalog_id' both name a child; keep one"):
+        run_tool("playbook", {"path": "c", "catalog_id": "7"})
+
+
 def test_wait_ends_at_the_timeout() -> None:
     result = wait_for({"completed": False}, timeout=0.2)
     assert result.status is ToolStatus.TIMEOUT

@@ -32,7 +32,17 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
     ({"script": {"source": {"code": ""}}}, "no code; give 'code', 'script' or 'code_b64'"),
     ({"code_b64": "%"}, "'code_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
     ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
-    ({"script": {"source": {"type": "s3"}}}, "script.source.type 's3' is none of inline, file, http, gcs"),
+    (
+        {"script": {"source": {"type": "s3"}}},
+        "script.source.type 's3' is none of inline, file, http, gcs (s3: type http and a signed https URL)",
+    ),
+    (
+        {"script": {"source": {"type": "ftp", "code": "result = 1"}}},
+        "script.source.type 'ftp' is none of inline, file, http, gcs",
+    ),
+    ({"code": "1", "auth": {"key": {}}}, "auth: 'auth': 'key' must be the alias of a credential"),
+    ({"code": "1", "auth": {"pg": {"key": ["a"]}}}, "auth: 'pg': 'key' must be the alias of a credential"),
+    ({"code": "1", "deps": {"sys_path": 1}}, "deps: 'sys_path' must be a directory or a list of them, not int"),
     (
         {"script": "s3://b/a.py"},
         "script address 's3://b/a.py': a path, file://, http(s):// or gs:// is needed (s3: a signed https URL)",

@@ -282,7 +282,7 @@ def test_script_from_a_file_and_from_an_address(cluster: FakeCluster, tmp_path: 
         ({"script": {"type": "inline"}}, "python: 'script' needs 'uri', or 'source' with 'code'"),
         (
             {"script": {"type": "s3", "uri": "s3://b/a.py"}},
-            "python: script.source.type 's3' is none of inline, file, http, gcs",
+            "python: script.source.type 's3' is none of inline, file, http, gcs (s3: type http and a signed https URL)",
         ),
         ({"script": {"content": " "}}, "script: the script is empty"),
         (

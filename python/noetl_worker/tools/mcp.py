@@ -51,7 +51,7 @@ class McpConfig:
     tool: str | None = None
     """Tool to call."""
     arguments: dict[str, Any] | str | None = None
-    """Arguments of the tool: an object, or the JSON text of one."""
+    """Arguments of the tool, or of a prompt (prompts/get): an object, or the JSON text of one."""
     input: dict[str, Any] = field(default_factory=dict)
     """Arguments of the tool when `arguments` is absent."""
     params: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +86,8 @@ class McpConfig:
         """The `params` of the request."""
         if self.method == "tools/call":
             return {"name": self.tool, "arguments": self.given_arguments()}
+        if self.method == "prompts/get" and isinstance(self.arguments, Mapping):
+            return {"arguments": dict(self.arguments), **self.params}
         return dict(self.params)
 
     def given_arguments(self) -> dict[str, JsonValue]:
@@ -126,6 +128,8 @@ class McpTool:
     def ignored(self, config: McpConfig) -> list[str]:
         """What the registry reports beside unknown fields: what this method does not send."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
+        if config.method == "prompts/get" and "arguments" not in config.params:
+            unread = ("tool",)
         return [
             f"mcp: field {name!r} is ignored: {config.method} does not send it"
             for name in unread

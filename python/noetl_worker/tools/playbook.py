@@ -54,6 +54,8 @@ class PlaybookConfig:
     def __post_init__(self) -> None:
         if not self.path and not self.catalog_id:
             raise ValueError("'path' or 'catalog_id' is missing")
+        if self.path and self.catalog_id:
+            raise ValueError("'path' and 'catalog_id' both name a child; keep one")
 
 
 class PlaybookTool:
@@ -140,4 +142,10 @@ def _result(status: Mapping[str, JsonValue], data: dict[str, JsonValue], step: s
     data["result"] = found.get(step) if step else dict(found)
     if state != "completed":
         return ToolResult.failure(f"child execution {data['execution_id']} {state}", kind="playbook", data=data)
+    ran = status.get("completed_steps")
+    known = {*found, *(ran if isinstance(ran, list) else ())}
+    if step and step not in known:
+        there = ", ".join(sorted(map(str, known))) or "nothing"
+        text = f"child execution {data['execution_id']} completed without a result of {step!r}; it has: {there}"
+        return ToolResult.failure(text[:2000], kind="not_found", data=data)
     return ToolResult.success(data)

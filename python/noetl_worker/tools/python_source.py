@@ -170,11 +170,12 @@ def _place(script: str | Mapping[str, Any]) -> _Place:
         return _Place(script) if _is_source(script) else _Place(uri=script.strip())
     source = script.get("source")
     details: Mapping[str, Any] = source if isinstance(source, Mapping) else {}
-    if isinstance(details.get("code"), str):
-        return _Place(str(details["code"]))
     kind = details.get("type")
     if kind is not None and kind not in _TYPES:
-        raise ConfigurationError(f"python: script.source.type {kind!r} is none of {', '.join(_TYPES)}")
+        text = f"python: script.source.type {kind!r} is none of {', '.join(_TYPES)}"
+        raise ConfigurationError(text + (" (s3: type http and a signed https URL)" if kind == "s3" else ""))
+    if isinstance(details.get("code"), str):
+        return _Place(str(details["code"]))
     uri = script.get("uri") or details.get("uri") or (source if isinstance(source, str) else None)
     endpoint = details.get("endpoint")
     if kind == "http" and isinstance(endpoint, str):
