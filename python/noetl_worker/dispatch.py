@@ -99,12 +99,13 @@ class Dispatch:
         given = await self._credentials.resolve_references(dict(self._command.input))
         command = self._command = replace(self._command, input=given)
         config: dict[str, JsonValue] = await self._credentials.resolve_references(dict(command.config))
-        context = await self._context(self._limits.hard_s, config)
+        templates: dict[str, JsonValue] = {"config": config, "input": given}
+        context = await self._context(self._limits.hard_s, templates)
         whole = self._input_with_texts(config, context)
         if whole is not None:
             config = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
             command = self._command = replace(command, input=whole)
-            context = _with_rendered(whole, await self._context(self._limits.hard_s, config))
+            context = _with_rendered(whole, await self._context(self._limits.hard_s, templates))
         if command.input:
             config = {**config, "input": command.input}
         known.add_inline(config)
@@ -201,7 +202,7 @@ class Dispatch:
         if not task.done():
             self._log.error("tool_not_stoppable", kind=self._command.kind, reason=reason)
 
-    async def _context(self, timeout_s: float, config: Mapping[str, JsonValue]) -> ToolContext:
+    async def _context(self, timeout_s: float, templates: Mapping[str, JsonValue]) -> ToolContext:
         command = self._command
         variables: dict[str, JsonValue] = {
             # The input has been rendered by the plane; what is in braces there now is data (or had no value).
@@ -214,7 +215,7 @@ class Dispatch:
             "worker_id": self._worker_id,
             "command_id": command.command_id,
         }
-        names = keychain_names_in(config)
+        names = keychain_names_in(templates)
         if names or (names is not None and "keychain" not in variables):
             variables["keychain"] = await self._credentials.keychain_names(names)
 

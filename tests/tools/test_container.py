@@ -255,7 +255,7 @@ def test_the_steps_input_is_not_taken_for_the_arguments() -> None:
 def test_the_python_workers_form_is_taken() -> None:
     cluster = FakeCluster({})
     config = {"image": None, "wait": False, "env": {"A": 1, "NONE": None}}
-    call(cluster, {**config, "runtime": {"image": "alpine", "command": ["true"], "serviceAccountName": "r"}})
+    call(cluster, {**config, "runtime": {"image": "alpine", "command": [True], "serviceAccountName": "r"}})
     spec = created(cluster)["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == "r"
     assert spec["containers"] == [
@@ -430,6 +430,7 @@ def test_outside_a_cluster_a_credential_is_asked_for(tmp_path: Path) -> None:
             "container: field 'command' must be a list of text, not 'echo hi' (str)",
         ),
         ({"runtime": {"image": "i", "command": "echo hi"}}, "container: command must be a list of text"),
+        ({"runtime": {"image": "i", "command": ["x", {"a": 1}]}}, "container: command must be a list of text"),
         (
             {"runtime": {"image": "i", "files": []}},
             "container: runtime.files is not supported; supported: image, namespace, command, args, env, "

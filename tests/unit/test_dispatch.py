@@ -265,6 +265,31 @@ def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: s
         asyncio.run(go("{{ x }}", "noop"))
 
 
+@pytest.mark.parametrize(
+    ("config", "given"),
+    [
+        ({}, {"t": "{{ keychain.tok.token }}"}),
+        ({"input": "{{ {'t': keychain.tok.token} }}"}, {"x": 1}),
+        ({"args": "{{ {'t': keychain.tok.token} }}"}, {}),
+    ],
+)
+def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], given: dict[str, Any]) -> None:
+    entry = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at": None, "ttl_seconds": 3600}
+
+    async def go() -> ToolResult:
+        at, _ = plane(lambda *_: answer(200, entry))
+        whole = {"code": "result = t[::-1]", **config}
+        one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
+        registry = Registry(plugins=False)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
+        try:
+            return await dispatch.run(await dispatch.prepare())
+        finally:
+            await registry.aclose()
+
+    assert asyncio.run(go()).data == "54321-kot"
+
+
 def test_sequence_of_a_workbook_gives_the_planes_form_too() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
     entry = {"name": "double", "tool": {"kind": "task_sequence", "tasks": tasks}}

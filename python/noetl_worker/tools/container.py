@@ -129,9 +129,9 @@ def _of_runtime(key: str, value: Any) -> Any:
     """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
     field_name = _IN_RUNTIME[key]
     if field_name in ("command", "args"):
-        if not isinstance(value, list):
+        if not isinstance(value, list) or any(isinstance(one, (Mapping, list, type(None))) for one in value):
             raise ValueError(f"{field_name} must be a list of text")
-        return [str(one) for one in value]
+        return [str(one).lower() if isinstance(one, bool) else str(one) for one in value]
     if field_name == "env":
         is_list = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
         if not is_list and not isinstance(value, Mapping):
