@@ -243,6 +243,16 @@ def test_timeout_of_a_task_counts_over_the_default(given: dict[str, Any], allowe
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": "soon"}, {"kind": "pipeline", "tasks": []}, {"kind": "pipeline", "tasks": [{"kind": 1}]}]
+)
+def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
+    policy = {"rules": [{"when": "{{ output.error.kind == 'configuration' }}", "then": {"do": "continue"}}]}
+    task = {"name": "a", "kind": "wait", "seconds": 0, "spec": {"policy": policy}, **wrong}
+    _, result = sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], Limits(3, 3, 0))
+    assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
+
+
 @pytest.mark.parametrize("name", ["input", "args"])
 def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: str) -> None:
     """It was dropped when the command had an input. Its values are data, not templates."""

@@ -412,10 +412,13 @@ def _time_of(task: Task) -> float:
     times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
     if has_template(times):
         return math.inf
-    own = effective_timeout(task.kind, task.config)
     inner = next((task.config[name] for name in _TASKS if isinstance(task.config.get(name), list)), None)
-    if own is None and inner and task.kind in _SEQUENCES:
-        return sum(map(_time_of, parse_tasks(inner)))
+    try:
+        own = effective_timeout(task.kind, task.config)
+        if own is None and inner and task.kind in _SEQUENCES:
+            return sum(map(_time_of, parse_tasks(inner)))
+    except ConfigurationError:  # told when the task's turn comes: its rules are to hear of it
+        return 0.0
     return own or 0.0
 
 
