@@ -14,6 +14,7 @@ import datetime
 import decimal
 import json
 import math
+import re
 import uuid
 from collections.abc import Mapping
 from enum import Enum
@@ -28,12 +29,13 @@ try:
 except ImportError:  # no wheel for this platform: slower, same answers
     orjson = None
 
-__all__ = ["dumps", "embed", "loads", "plain"]
+__all__ = ["dumps", "embed", "loads", "loads_exact", "plain"]
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
 """What orjson, and so what a plane that reads with it or with serde, takes for a whole number."""
 _MAX_INT_CHARS: Final = 20
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _MAX_DEPTH: Final = 254
 """orjson's own limit."""
 _OPTIONS: Final = (
@@ -55,10 +57,24 @@ def loads(data: bytes | str) -> JsonValue:
         raise DocumentError("json_syntax", f"not JSON: {error}") from error
 
 
-def _loads_exactly(data: bytes | str) -> JsonValue:
+def loads_exact(data: bytes | str) -> JsonValue:
+    """As `loads`, but a whole number beyond 64 bits is read as one: for what comes from outside and is passed on.
+
+    `dumps` gives such a number as decimal text; a float would be another number.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    if orjson is not None and _LONG_NUMBER.search(raw) is None:
+        return loads(raw)
+    try:
+        return _loads_exactly(raw, _exact_decoder)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError("json_syntax", f"not JSON: {error}") from error
+
+
+def _loads_exactly(data: bytes | str, decoder: json.JSONDecoder | None = None) -> JsonValue:
     """The standard library, as strict as orjson: UTF-8 only, no half of a surrogate pair, no infinite number."""
     raw = data.encode() if isinstance(data, str) else bytes(data)
-    value: JsonValue = _decoder.decode(raw.decode())
+    value: JsonValue = (decoder or _decoder).decode(raw.decode())
     if b"\\u" in raw:
         json.dumps(value, ensure_ascii=False).encode()  # raises for half of a pair
     return value
@@ -84,6 +100,7 @@ def _refuse_constant(text: str) -> JsonValue:
 
 
 _decoder: Final = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant)
+_exact_decoder: Final = json.JSONDecoder(parse_float=_read_float, parse_constant=_refuse_constant)
 
 
 def dumps(value: JsonValue) -> bytes:

@@ -276,3 +276,40 @@ def test_nobody_imports_numpy_for_it() -> None:
     code = "import sys, noetl_worker.json_text as j; j.dumps([object(), {1}]); print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+LONG = "12345678901234567890123"
+
+
+@pytest.mark.parametrize("with_orjson", [True, False])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (LONG, int(LONG)),
+        ("-" + LONG, -int(LONG)),
+        (f'{{"id": [{LONG}, 1.5]}}', {"id": [int(LONG), 1.5]}),
+        ("0.12345678901234567890123", 0.12345678901234568),
+        (f'"{LONG}"', LONG),
+        ("5", 5),
+    ],
+)
+def test_number_of_any_length_is_read_exactly_where_it_is_passed_on(
+    text: str, value: Any, with_orjson: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_orjson:
+        pytest.importorskip("orjson")
+    else:
+        monkeypatch.setattr(json_text, "orjson", None)
+    read = json_text.loads_exact(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_number_that_was_read_exactly_is_written_as_its_digits() -> None:
+    assert json_text.dumps(json_text.loads_exact(f'{{"id":{LONG}}}')) == b'{"id":"%s"}' % LONG.encode()
+
+
+@pytest.mark.parametrize("text", ["{", "1" * 5000, f'{{"a": NaN, "b": {LONG}}}'])
+def test_text_that_is_no_json_is_refused_by_the_exact_reading_too(text: str) -> None:
+    with pytest.raises(DocumentError):
+        json_text.loads_exact(text)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads
+from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.artifact_files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.contract import ToolContext
@@ -324,7 +324,7 @@ def _decoded(config: ArtifactConfig, content: bytes) -> JsonValue:
         return as_value(content)
     if config.encoding == "json":
         try:
-            return loads(content)
+            return loads_exact(content)
         except DocumentError as error:
             raise ToolError(f"{_place(config.uri)} is not JSON: {error}", kind="parse") from error
     return as_text(_place(config.uri), content, config.encoding)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.json_text import loads
+from noetl_worker.json_text import loads_exact
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.fields import without_half_at_end
 from noetl_worker.tools.http_client import without_user
@@ -157,7 +157,7 @@ def _payload(response: httpx.Response, content: Content, response_type: str, not
     whole = content.take(_cut_mark(response, size) if content.is_cut else b"")
     if response_type == "json" and not content.is_cut and whole.strip():
         try:
-            return loads(_json_bytes(whole, charset))
+            return loads_exact(_json_bytes(whole, charset))
         except (DocumentError, UnicodeDecodeError):  # not JSON: given as text
             pass
     try:

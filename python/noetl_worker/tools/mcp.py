@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import httpx
 
 from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads
+from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds, time_left
@@ -246,7 +246,7 @@ def _default_timeout_s() -> float:
 
 def _object(text: str) -> dict[str, JsonValue]:
     try:
-        value = loads(text)
+        value = loads_exact(text)
     except DocumentError:
         value = None
     if not isinstance(value, dict):

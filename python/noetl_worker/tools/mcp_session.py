@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 
 from noetl_worker.errors import DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads
+from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http_answer import kind_of, read
@@ -134,7 +134,7 @@ class Session:
 def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None, place: str) -> Mapping[str, Any]:
     """The answer in a JSON body; a batch has it among others. An HTTP failure with a JSON-RPC error is that error."""
     try:
-        whole = loads(body)
+        whole = loads_exact(body)
     except DocumentError:
         whole = None
     messages = [one for one in (whole if isinstance(whole, list) else [whole]) if isinstance(one, Mapping)]
@@ -174,7 +174,7 @@ def _message(text: bytes, place: str) -> Mapping[str, Any]:
     if not text.strip():  # an event without content keeps the stream alive
         return {}
     try:
-        whole = loads(text)
+        whole = loads_exact(text)
     except DocumentError as error:
         raise ToolError(f"the MCP server at {place} sends an event that is not JSON: {error}", kind="parse") from error
     return whole if isinstance(whole, Mapping) else {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
-from noetl_worker.json_text import dumps, loads
+from noetl_worker.json_text import dumps, loads_exact
 from noetl_worker.models import JsonValue
 
 __all__ = ["MAX_RESULT_BYTES", "as_bytes", "as_headers", "as_text", "as_value"]
@@ -37,7 +37,7 @@ def as_value(data: bytes | None) -> JsonValue:
     """JSON parsed, other text as it is, other bytes as {"base64": ..., "size": ...}."""
     content = data or b""
     try:
-        return loads(content)
+        return loads_exact(content)
     except DocumentError:  # not JSON: text, or bytes
         pass
     try:
