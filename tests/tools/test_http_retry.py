@@ -102,15 +102,31 @@ def test_every_form_of_pages(retry: Any, pages: Pages) -> None:
         ),
         (["x"], "retry[0] must be an object, not str"),
         ([{"when": "{{ a }}"}], "retry[0] needs 'when' and 'then'"),
-        ([{"when": "x", "then": {"next_call": NEXT}}] * 2, "retry[1]: there is a rule with 'next_call' already"),
+        ([{"when": True, "then": {"next_call": NEXT}}] * 2, "retry[1]: there is a rule with 'next_call' already"),
         ({"on_success": {"next_call": NEXT}}, "retry.on_success needs 'while': whether there is another page"),
         (
-            {"on_success": {"while": "x", "next_call": {}}},
+            {"on_success": {"while": True, "next_call": {}}},
             "retry.on_success.next_call is empty: the same page would be asked for again",
         ),
         (
-            {"on_success": {"while": "x", "next_call": NEXT, "collect": {"strategy": "zip"}}},
+            {"on_success": {"while": True, "next_call": NEXT, "collect": {"strategy": "zip"}}},
             "retry.on_success.collect.strategy 'zip' is none of append, replace, merge",
+        ),
+        (
+            {"retry_when": "error.status == 500"},
+            "retry: 'retry_when: error.status == 500' is no template; write it as {{ ... }}",
+        ),
+        (
+            [{"when": "error.status == 500", "then": {}}],
+            "retry[0].then: 'when: error.status == 500' is no template; write it as {{ ... }}",
+        ),
+        (
+            {"on_error": {"stop_when": "attempt > 2"}},
+            "retry.on_error: 'stop_when: attempt > 2' is no template; write it as {{ ... }}",
+        ),
+        (
+            {"on_success": {"while": "response.next", "next_call": NEXT}},
+            "retry.on_success: 'while: response.next' is no template; write it as {{ ... }}",
         ),
     ],
 )
@@ -287,6 +303,22 @@ def test_pages_by_cursor_in_the_list_form(server: ToolServer) -> None:
     }
     result = get(server, "/cursor?limit=20", [rule])
     assert ids(result) == IDS
+
+
+def test_pages_go_on_while_the_condition_gives_a_value(server: ToolServer) -> None:
+    pages = {
+        "while": "{{ response.next_cursor }}",
+        "next_call": {"params": {"cursor": "{{ response.next_cursor }}"}},
+        "collect": {"path": "events"},
+    }
+    assert ids(get(server, "/cursor?limit=20", {"on_success": pages})) == IDS
+
+
+@pytest.mark.parametrize(("reason", "requests"), [("busy", 2), ({"code": 1}, 2), ([], 1), (None, 1), ("off", 1)])
+def test_a_value_is_a_reason_to_try_again(server: ToolServer, reason: Any, requests: int) -> None:
+    server.routes["/some"] = lambda seen: as_json({"err": reason})
+    get(server, "/some", {"retry_when": "{{ response.err }}", "max_attempts": 2, **QUICK})
+    assert len(server.requests) == requests
 
 
 def test_pages_by_link(server: ToolServer) -> None:

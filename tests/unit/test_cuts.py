@@ -115,7 +115,7 @@ CUTS: dict[str, Callable[[], str]] = {
     "a value": lambda: said(lambda: transfer_to_duckdb._whole(across(80), "BIGINT"), ToolError),
     "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
     "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
-    "a condition of a policy": lambda: said(lambda: policy._parse_condition("here", across(80))),
+    "a condition of a policy": lambda: said(lambda: policy.parse_condition("here", "when", across(80))),
     "a field that is null": lambda: fields._missing("k", "f", (), {"f": None}, {"f": across(160)}),
 }
 

@@ -15,6 +15,7 @@ from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.fields import excerpt, nearest
+from noetl_worker.tools.policy import condition_holds, parse_condition
 
 __all__ = ["Facts", "Pages", "Plan", "Rule", "delay_s", "holds", "parse"]
 
@@ -145,10 +146,9 @@ def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> R
     attempts = value.get("max_attempts", value.get("attempts"))
     if attempts is None and "max_retries" in value:
         attempts = _whole(f"{where}.max_retries", value["max_retries"], 0) + 1
-    when = value.get("when", value.get("retry_when"))
     return Rule(
-        when=when,
-        stop_when=value.get("stop_when"),
+        when=_condition(value, where, ("when", "retry_when")),
+        stop_when=_condition(value, where, ("stop_when",)),
         statuses=statuses,
         kinds=kinds,
         attempts=3 if attempts is None else _whole(f"{where}.max_attempts", attempts, 1),
@@ -188,7 +188,7 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
     strategy = str(collect.get("strategy") or "append")
     if strategy not in STRATEGIES:
         raise ConfigurationError(f"http: {where}.collect.strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
-    condition = value.get("while", value.get("when"))
+    condition = _condition(value, where, ("while", "when"))
     if condition is None:
         raise ConfigurationError(f"http: {where} needs 'while': whether there is another page")
     next_call = _object(value.get("next_call"), f"{where}.next_call")
@@ -205,6 +205,12 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
         into=str(collect.get("into") or "pages"),
         limit=min(_whole(f"{where}.max_attempts", limit, 1), _MAX_PAGES),
     )
+
+
+def _condition(value: Mapping[str, JsonValue], where: str, words: tuple[str, ...]) -> JsonValue:
+    """The first of `words` that is given, as a condition; None: no condition."""
+    word = next((one for one in words if value.get(one) is not None), None)
+    return None if word is None else parse_condition(f"http: {where}", word, value[word])
 
 
 def _known(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> None:
@@ -260,13 +266,15 @@ def holds(rule: Rule, facts: Facts, render: Callable[..., JsonValue], tell: Call
 
 
 def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue], tell: Callable[..., Any]) -> bool:
-    """A condition's value, with the words of the Python worker: true, 1, yes."""
+    """Whether a condition holds, by the truth of its own value (tools.md, trap 42): a cursor is another page.
+
+    differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
+    """
     try:
-        value = render(condition, facts.names)
+        return condition_holds(condition, lambda value: render(value, facts.names))
     except TemplateError as error:  # `error.status` after a success: the condition does not hold
         tell("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
         return False
-    return value is True or str(value).strip().lower() in ("true", "1", "yes")
 
 
 def delay_s(rule: Rule, tries: int) -> float:

@@ -16,7 +16,18 @@ from noetl_worker.models import JsonValue, ToolResult, ToolStatus
 from noetl_worker.template import has_template, truthy
 from noetl_worker.tools import fields
 
-__all__ = ["Action", "Rule", "StatusWord", "choose", "outcome_of", "parse_policy", "retry_delay", "unknown_words"]
+__all__ = [
+    "Action",
+    "Rule",
+    "StatusWord",
+    "choose",
+    "condition_holds",
+    "outcome_of",
+    "parse_condition",
+    "parse_policy",
+    "retry_delay",
+    "unknown_words",
+]
 
 VERBS: Final = ("continue", "retry", "break", "jump", "fail")
 BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
@@ -100,13 +111,18 @@ def choose(
     """(whether a rule held, its action); `warn` gets the reason a condition could not be evaluated."""
     for rule in rules:
         try:
-            holds = rule.when if isinstance(rule.when, bool) else truthy(render(rule.when))
+            holds = condition_holds(rule.when, render)
         except TemplateError as error:
             warn(str(error))
             continue
         if holds:
             return True, rule.action
     return False, None
+
+
+def condition_holds(condition: JsonValue, render: Callable[[JsonValue], JsonValue]) -> bool:
+    """Whether a parsed condition holds. Raises TemplateError for one that cannot be evaluated."""
+    return condition if isinstance(condition, bool) else truthy(render(condition))
 
 
 def retry_delay(action: Action, retries: int) -> float:
@@ -151,7 +167,7 @@ def _parse_rule(where: str, rule: JsonValue) -> Rule:
         return Rule(True, _parse_action(where, rule.get("then") if action in (None, {}, True) else action))
     if "when" not in rule and "then" not in rule:
         raise ConfigurationError(f"{where} has neither 'when' nor 'else'")
-    return Rule(_parse_condition(where, rule.get("when", True)), _parse_action(where, rule.get("then")))
+    return Rule(parse_condition(where, "when", rule.get("when", True)), _parse_action(where, rule.get("then")))
 
 
 def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
@@ -161,12 +177,16 @@ def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
         raise ConfigurationError(f"{where}: {removed[0]!r} is not supported; use 'when', 'then' and 'set'")
 
 
-def _parse_condition(where: str, when: JsonValue) -> JsonValue:
+def parse_condition(where: str, word: str, when: JsonValue) -> JsonValue:
+    """A condition as `condition_holds` takes it.
+
+    Raises:
+        ConfigurationError: text that is neither a template nor a word for true or false.
+    """
     if isinstance(when, str) and not has_template(when):
         if when.strip().lower() not in _WORDS:  # without marks it would be text, and text is true
-            raise ConfigurationError(
-                f"{where}: 'when: {fields.excerpt(when, 80)}' is no template; write it as {{{{ ... }}}}"
-            )
+            shown = fields.excerpt(when, 80)
+            raise ConfigurationError(f"{where}: '{word}: {shown}' is no template; write it as {{{{ ... }}}}")
         return truthy(when)
     return when
 
