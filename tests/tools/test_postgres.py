@@ -46,6 +46,47 @@ def test_data_is_the_last_statements(query: Any) -> None:
     assert data["statements"][0] == {"statement": "SELECT 3", "row_count": 0, "affected_rows": 3}
 
 
+@pytest.mark.parametrize("place", ["$1", "%s", "%(v)s"])
+@pytest.mark.parametrize(
+    ("value", "expression", "given"),
+    [
+        ([], "{}::jsonb", []),
+        ([], "{}::json", []),
+        ([], "{}::int[]", []),
+        ([], "1 = any ({}::int[])", False),
+        ([1, "a", None], "{}::jsonb", [1, "a", None]),
+        ([[]], "{}::jsonb", [[]]),
+        ([{"a": []}], "{}::jsonb", [{"a": []}]),
+        ([[[{"a": 1}]]], "{}::jsonb", [[[{"a": 1}]]]),
+        ([{"a": 1}, [], None], "{}::jsonb[]", [{"a": 1}, [], None]),
+        ([{"a": 1}], "json_array_length({})", 1),
+        ([1, 2.5, None], "{}::float8[]", [1.0, 2.5, None]),
+        ([[1, 2.5], [3, 4]], "{}::float8[]", [[1.0, 2.5], [3.0, 4.0]]),
+        ([1, 2.5], "{}", [1.0, 2.5]),
+        ([2**53 + 1, 2.5], "{}::numeric[]", ["9007199254740993", "2.5"]),
+        ([1, 2], "to_jsonb({})", [1, 2]),
+        ([1, 2], "cardinality({})", 2),
+    ],
+)
+def test_a_list_is_what_the_server_expects(query: Any, place: str, value: Any, expression: str, given: Any) -> None:
+    params = {"v": value} if "v" in place else [value]
+    assert query(f"select {expression.format(place)} as a", params=params)["rows"] == [{"a": given}]
+    # After other statements of the text, in its transaction, which a list of unknown type must not end.
+    assert query(f"select 1; select {expression.format(place)} as a", params=params)["rows"] == [{"a": given}]
+
+
+def test_a_list_goes_into_a_column_of_its_type(query: Any) -> None:
+    table = "create temp table t(i int, j jsonb, a int[]);"
+    data = query(f"{table} insert into t values ($1, $2, $3) returning *", params=[1, [], []])
+    assert data["rows"] == [{"i": 1, "j": [], "a": []}]
+
+
+def test_values_without_a_place_are_refused(query: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"has 4 values, and no place holder takes \$2, \$4: leave out"):
+        query("select 2; select $1::int, $3::int", params=[1, 2, 3, 4])
+    assert query("select $1::int as a, $1::int + $2::int as b", params=[1, 2])["rows"] == [{"a": 1, "b": 3}]
+
+
 def test_statements_that_no_splitter_gets_right(query: Any) -> None:
     assert query("-- it's; a comment\nselect $$a;b$$ as a, ';' as \"b;c\" /* ; */;")["rows"] == [
         {"a": "a;b", "b;c": ";"}

@@ -18,6 +18,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.postgres_address import check_connection, conninfo, library
 from noetl_worker.tools.postgres_errors import is_statement_timeout, statement_failure
+from noetl_worker.tools.postgres_params import adapted, unused_values
 from noetl_worker.tools.postgres_pool import MAX_SIZE, Pools
 from noetl_worker.tools.postgres_rows import UNCOUNTED, run_text
 
@@ -62,7 +63,7 @@ class PostgresConfig:
     """The same as base64 of UTF-8; it is not rendered, so `{{` in it is only text."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values of the place holders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
-    object becomes jsonb, a list an array; the server finds the other types."""
+    object becomes jsonb, a list what the server expects there: an array, or json; the server finds the other types."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Alias of a credential of type postgres, or an object with its data."""
     connection_string: str | None = field(default=None, repr=False)
@@ -93,8 +94,8 @@ class PostgresConfig:
         if self.max_rows < 1:
             raise ValueError(f"'max_rows' is {self.max_rows}: give 1 or more")
         check_connection(self)
-        if self.params and "$" in text and "%s" in text:
-            _is_numbered((sql_split.statements(text) or [text])[-1], self.params)
+        if self.params and "$" in text:
+            _check_numbered((sql_split.statements(text) or [text])[-1], self.params)
 
 
 class PostgresTool:
@@ -185,14 +186,29 @@ async def _execute(psycopg: Any, connection: Any, text: str, config: PostgresCon
         return
     # With parameters the server takes one statement at a time; the transaction is what one text would have been.
     *leading, last = sql_split.statements(text) or [text]
-    cursor = psycopg.AsyncRawCursor(connection) if _is_numbered(last, config.params) else connection.cursor()
-    params = _adapted(psycopg, config.params)
-    if not leading:
+    is_numbered = _is_numbered(last, config.params)
+    cursor = psycopg.AsyncRawCursor(connection) if is_numbered else connection.cursor()
+
+    async def run_last() -> None:
+        params = await adapted(connection, last, config.params, is_numbered=is_numbered)
         await _with_params(cursor, batch, last, params)
+
+    if not leading:
+        await run_last()
     else:
         async with connection.transaction():
             await run_text(connection, ";\n".join(leading), batch)
-            await _with_params(cursor, batch, last, params)
+            await run_last()
+
+
+def _check_numbered(text: str, params: Any) -> None:
+    """Raises ValueError: place holders of two kinds, or a value without one."""
+    if not _is_numbered(text, params) or not (unused := unused_values(text, params)):
+        return
+    raise ValueError(
+        f"{sql.preview(text)}: 'params' has {len(params)} values, and no place holder takes "
+        f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use"
+    )
 
 
 def _is_numbered(text: str, params: Any) -> bool:
@@ -210,18 +226,6 @@ def _is_numbered(text: str, params: Any) -> bool:
             "(as an operator, put a blank after the percent sign)"
         )
     return True
-
-
-def _adapted(psycopg: Any, params: Any) -> Any:
-    from psycopg.types.json import Jsonb
-
-    def one(value: Any) -> Any:
-        is_json = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
-        return Jsonb(value) if is_json else value
-
-    if isinstance(params, dict):
-        return {name: one(value) for name, value in params.items()}
-    return [one(value) for value in params]
 
 
 async def _with_params(cursor: Any, batch: sql.Batch, text: str, params: Any) -> None:
