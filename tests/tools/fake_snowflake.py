@@ -99,6 +99,10 @@ class _Cursor:
         for marker, error in self._account.fail.items():
             if marker in statement:
                 raise error
+        if statement == "SELECT CURRENT_TRANSACTION()":
+            self.description = [Column("CURRENT_TRANSACTION()", 2, None, None)]
+            self._rows = iter([(self._open_transaction(),)])
+            return
         try:
             told = " RETURNING merge_action" if statement.startswith("MERGE") else ""
             result = self._account.database.execute(statement.replace("%s", "?") + told, params)
@@ -113,8 +117,20 @@ class _Cursor:
             self.rowcount = rows[0][0] if rows else None
             self.description = [Column("number of rows inserted", 0, None, 0)]
             return
-        self.description = [Column(name.upper(), CODES.get(kind, 2), 38, 0) for name, kind in described]
+        self.description = [
+            Column(name if " " in name else name.upper(), CODES.get(kind, 2), 38, 0) for name, kind in described
+        ]
         self._rows = iter(result.fetchall())
+
+    def _open_transaction(self) -> str | None:
+        import duckdb
+
+        try:
+            self._account.database.begin()
+        except duckdb.TransactionException:
+            return "1700000000000000000"
+        self._account.database.rollback()
+        return None
 
     def _merged(self, actions: list[str]) -> None:
         names = ("number of rows inserted", "number of rows updated")

@@ -177,6 +177,16 @@ def test_failed_statement_is_named(text: str, kind: str, message: str) -> None:
     assert caught.value.kind == kind
 
 
+def test_transaction_that_is_left_open_fails(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.duckdb")
+    query("create table t(i int)", database=file)
+    with pytest.raises(ToolError, match="it leaves a transaction open, and nothing of that was kept") as caught:
+        query("begin; insert into t values (1)", database=file)
+    assert caught.value.kind == "db_transaction"
+    query("begin; insert into t values (2); commit", database=file)
+    assert query("begin; rollback; select i from t", database=file)["rows"] == [{"i": 2}]
+
+
 def test_variables_of_the_worker_are_no_tables() -> None:
     with pytest.raises(ToolError, match="Table with name connection does not exist"):
         query("SELECT * FROM connection")

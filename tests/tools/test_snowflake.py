@@ -44,6 +44,26 @@ def test_data_is_the_last_statements_in_one_session(snow: FakeSnowflake) -> None
     assert (len(snow.connected), snow.closed) == (1, 1)
 
 
+@pytest.mark.parametrize("text", ["begin; insert into t values (1)", "/* first */ START transaction"])
+def test_transaction_that_is_left_open_fails(snow: FakeSnowflake, text: str) -> None:
+    snow.database.execute("create table t(i int)")
+    with pytest.raises(ToolError, match=r"it leaves a transaction open, and nothing of that was kept") as caught:
+        query(text)
+    assert caught.value.kind == "db_transaction"
+
+
+def test_transaction_that_ends_is_kept_and_reading_alone_asks_for_nothing_more(snow: FakeSnowflake) -> None:
+    query("create table t(i int); begin; insert into t values (1); commit")
+    assert query("use main; (select i from t)")["rows"] == [{"I": 1}]
+    assert snow.ran.count("SELECT CURRENT_TRANSACTION()") == 1
+
+
+def test_columns_named_like_counts_are_rows(snow: FakeSnowflake) -> None:
+    data = query('select count(*) as "Number of orders", 2 as "number of rows inserted" from range(3)')
+    assert data["rows"] == [{"Number of orders": 3, "number of rows inserted": 2}]
+    assert query("create table t(i int); -- more\ninsert into t values (1), (2)")["affected_rows"] == 2
+
+
 def test_session_is_asked_for_with_what_the_playbook_says(snow: FakeSnowflake) -> None:
     query("select 1", database="D", role="R", timeout=90)
     [given] = snow.connected

@@ -45,7 +45,8 @@ class DuckdbConfig:
       it: use it for playbooks that rely on it, with one worker.
     * Commands of one file run one after the other in this worker (with `read_only` together); a file that another
       process has open is waited for, 30 s at most.
-    * Each statement is a transaction of its own unless the text has BEGIN and COMMIT.
+    * Each statement is a transaction of its own unless the text has BEGIN and COMMIT. A text that leaves a transaction
+      open fails.
     * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits; date and time ISO 8601, INTERVAL
       an ISO 8601 duration (DuckDB's library counts a month as 30 days), BLOB base64, JSON and STRUCT objects, LIST a
       list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity".
@@ -172,7 +173,17 @@ def run_script(
             _run_one(connection, batch, statement, shown, params if number == len(statements) else [])
         except duckdb.Error as error:
             raise statement_failure(error, f"statement {number} ({shown})") from error
+    _check_ended(duckdb, connection, text)
     return batch.data()
+
+
+def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
+    """Raises ToolError when a transaction is open: the end of the connection would undo it in silence."""
+    try:
+        connection.begin()  # DuckDB tells in no other way
+    except duckdb.TransactionException as error:
+        raise sql.left_open(text) from error
+    connection.rollback()
 
 
 def statement_failure(error: Any, what: str) -> ToolError:

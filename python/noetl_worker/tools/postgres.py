@@ -148,11 +148,8 @@ class PostgresTool:
             except UnicodeDecodeError as error:
                 raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                raise ToolError(
-                    f"{sql.preview(text)}: it leaves a transaction open, and nothing of that was kept: end it with "
-                    "COMMIT, or leave BEGIN out (the statements of one text are one transaction)",
-                    kind="db_transaction",
-                )
+                otherwise = ", or leave BEGIN out (the statements of one text are one transaction)"
+                raise sql.left_open(text, otherwise)
         if not batch.statements:
             raise ConfigurationError("postgres: 'query' has no statement")
         return batch.data()

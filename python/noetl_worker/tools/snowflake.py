@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools import sql
+from noetl_worker.tools import sql, sql_split
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.postgres_address import credential_data, written_data
@@ -61,6 +62,10 @@ _NAMES: Final[Mapping[int, str]] = {
     _BOOLEAN: "BOOLEAN",
     **dict.fromkeys(_JSON, "JSON"),
 }
+_CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
+_READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
+"""After these alone no transaction can be open that would lose anything."""
+_WORD: Final = re.compile(r"[A-Za-z_]+")
 _STOP_S: Final = 5.0
 
 
@@ -70,8 +75,9 @@ class SnowflakeConfig:
     statement_count}, and `truncated: true` when rows were left out.
 
     One session for all statements (USE and ALTER SESSION hold for the ones after them), each a transaction of its own
-    unless the text has BEGIN and COMMIT; the first that fails ends the command. NUMBER with decimals is exact text,
-    VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY base64. Each command signs in anew.
+    unless the text has BEGIN and COMMIT; the first that fails ends the command, and so does a transaction that is left
+    open. NUMBER with decimals is exact text, VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY
+    base64. Each command signs in anew.
 
     differs-from-upstream: both workers answer {statement_0: ..., statement_1: ...} and go on after a failure.
     """
@@ -152,11 +158,30 @@ class SnowflakeTool:
                 cursor, described = await opened.query(statement, params or None)
                 names = [column.name for column in described]
                 shown = sql.preview(statement)
-                if names and not all(name.lower().startswith("number of ") for name in names):
+                if names and not _counts(statement, names):
                     batch.returned(shown, names, await opened.fetch(cursor, config.max_rows + 1))
                 else:
                     batch.changed(shown, cursor.rowcount)
+            if not all(_first_word(statement) in _READING for statement in statements):
+                await _check_ended(opened, text)
         return batch.data()
+
+
+async def _check_ended(opened: Session, text: str) -> None:
+    """Raises ToolError when a transaction is open (by BEGIN, or with AUTOCOMMIT off): the session's end undoes it."""
+    cursor, _ = await opened.query("SELECT CURRENT_TRANSACTION()")
+    [[transaction]] = await opened.fetch(cursor, 1)
+    if transaction is not None:
+        raise sql.left_open(text)
+
+
+def _counts(statement: str, names: Sequence[str]) -> bool:
+    """Whether the columns are Snowflake's numbers of changed rows, not columns that the author named like them."""
+    return _first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
+
+
+def _first_word(statement: str) -> str:
+    return next(iter(_WORD.findall(sql_split.bare(statement))), "").upper()
 
 
 def check_connection(fields: Any) -> None:

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from noetl_worker.errors import ToolError
 from noetl_worker.json_text import plain
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.fields import excerpt
 
-__all__ = ["MAX_ROWS", "SPELLINGS_B64", "Batch", "json_form", "preview", "script_of"]
+__all__ = ["MAX_ROWS", "SPELLINGS_B64", "Batch", "json_form", "left_open", "preview", "script_of"]
 
 MAX_ROWS: Final = 100_000
 """Rows kept of one statement; the rest is left out and marked, so that a result fits into memory."""
@@ -123,6 +124,17 @@ def preview(statement: str) -> str:
     """The first characters of a statement on one line, for messages."""
     line = " ".join(statement.split()).rstrip("; ")
     return line if len(line) <= _PREVIEW else excerpt(line, _PREVIEW - 1) + "…"
+
+
+def left_open(text: str, otherwise: str = "") -> ToolError:
+    """The failure of a text that ends within a transaction: the connection's end undoes what it did.
+
+    `otherwise`: what else than COMMIT the author could write.
+    """
+    return ToolError(
+        f"{preview(text)}: it leaves a transaction open, and nothing of that was kept: end it with COMMIT{otherwise}",
+        kind="db_transaction",
+    )
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────
