@@ -398,7 +398,29 @@ def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
         query("insert into t values (2)", database=file, read_only=True)
 
 
-def test_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"database": "DIR"}, "duckdb: 'DIR' is a directory; name a file in it"),
+        ({"database": "DIR", "read_only": True}, "duckdb: 'DIR' is a directory; name a file in it"),
+        (
+            {"database": "DIR/none.duckdb", "read_only": True},
+            "duckdb: there is no file 'DIR/none.duckdb' to read; a command without 'read_only' makes it",
+        ),
+        ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file, and none is named"),
+    ],
+)
+def test_database_that_cannot_be_is_a_mistake_of_the_config(tmp_path: Path, config: Any, message: str) -> None:
+    given = {
+        name: value.replace("DIR", str(tmp_path)) if name == "database" else value for name, value in config.items()
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        query("select 1", **given)
+    assert str(caught.value) == message.replace("DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, read_only: bool) -> None:
     file = tmp_path / "a.duckdb"
     code = f"import duckdb, sys; c = duckdb.connect({str(file)!r}); print('open', flush=True); sys.stdin.readline()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
@@ -408,7 +430,7 @@ def test_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
         result = run_tool("duckdb", {"query": "select 1", "database": str(file), "timeout": 0.2})
         assert result.status is ToolStatus.TIMEOUT
         timer.start()
-        assert query("select 1 as a", database=str(file))["rows"] == [{"a": 1}]
+        assert query("select 1 as a", database=str(file), read_only=read_only)["rows"] == [{"a": 1}]
         timer.join()
 
 

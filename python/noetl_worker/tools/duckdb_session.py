@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import tempfile
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.tools import duckdb_files
+from noetl_worker.tools import duckdb_files, duckdb_readers
 from noetl_worker.tools.duckdb_secrets import DuckdbSecret
 
 __all__ = [
     "EXTENSION_DIRECTORY",
     "EXTENSION_REPOSITORY",
     "MEMORY_LIMIT",
+    "Opened",
     "Opening",
     "Stepwise",
     "Threads",
@@ -61,6 +63,21 @@ class Opening:
     secrets: tuple[DuckdbSecret, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection with everything of `opening` set up. Close this, not the connection."""
+
+    opening: Opening
+    connection: Any
+
+    def close(self) -> None:
+        """Raises ToolError for a reader whose file was written meanwhile."""
+        if self.opening.read_only:
+            duckdb_readers.detach(self.connection, self.opening.database)
+        else:
+            self.connection.close()
+
+
 class Work(Generic[T]):
     """`body(duckdb, connection, work)` with an opened database, in the thread that calls `run`."""
 
@@ -82,42 +99,66 @@ class Work(Generic[T]):
 
     def run(self) -> T:
         duckdb = library()
-        connection = self._connection = opened(duckdb, self._opening, self._stopped)
+        ready = opened(duckdb, self._opening, self._stopped)
+        self._connection = ready.connection
         try:
-            with contextlib.closing(connection):
-                return self._body(duckdb, connection, self)
+            with contextlib.closing(ready):
+                return self._body(duckdb, ready.connection, self)
         finally:
             self._connection = None
 
 
-def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Any:
-    """A connection with everything of `opening` set up; waits for a file that another process has locked.
+def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
+    """Open and set up; waits for a file that another process has locked.
 
     Raises:
         ToolError: connection, or db_lock (both retryable).
-        ConfigurationError: a setting, an extension or a secret that is refused.
+        ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
     """
-    connection = _connected(duckdb, opening, stopped)
+    if opening.read_only and opening.database == duckdb_files.MEMORY:
+        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
+    if opening.read_only:  # an instance of its own, which has the file attached once it is set up
+        connection = duckdb.connect()
+    else:
+        connection = _patiently(duckdb, opening, stopped, lambda: duckdb.connect(opening.database))
     try:
         _set_up(duckdb, connection, opening)
+        if opening.read_only:
+            bridge = duckdb_readers.bridged(connection)
+            attach = functools.partial(duckdb_readers.attach, duckdb, connection, opening.database, bridge)
+            _patiently(duckdb, opening, stopped, attach)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return Opened(opening, connection)
 
 
-def _connected(duckdb: Any, opening: Opening, stopped: threading.Event) -> Any:
+def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt: Callable[[], T]) -> T:
     waited_s, pause_s = 0.0, _LOCK_AGAIN_S[0]
     while True:
         try:
-            return duckdb.connect(opening.database, read_only=opening.read_only)
+            return attempt()
         except duckdb.Error as error:
             text = f"Failed to open database {opening.database!r}: {error}"
+            _check_path(opening, error)
             if "lock" not in str(error).lower():
                 raise ToolError(text, kind="connection", retryable=True) from error
             if waited_s >= _LOCK_WAIT_S or stopped.wait(pause_s):
                 raise ToolError(text, kind="db_lock", retryable=True) from error
         waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
+
+
+def _check_path(opening: Opening, error: Exception) -> None:
+    """Raises ConfigurationError when opening failed for what the playbook says, and would fail for ever."""
+    if "://" in opening.database:
+        return
+    path = Path(opening.database)
+    if path.is_dir():
+        raise ConfigurationError(f"{opening.kind}: {opening.database!r} is a directory; name a file in it") from error
+    if opening.read_only and not path.exists():
+        raise ConfigurationError(
+            f"{opening.kind}: there is no file {opening.database!r} to read; a command without 'read_only' makes it"
+        ) from error
 
 
 class Stepwise:
@@ -130,7 +171,7 @@ class Stepwise:
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._stopped = threading.Event()
-        self._connection: Any = None
+        self._opened: Opened | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb-steps")
 
     async def __aenter__(self) -> Stepwise:
@@ -143,21 +184,24 @@ class Stepwise:
 
     async def __aexit__(self, *failure: object) -> None:
         try:
-            if self._connection is not None:
-                await self._in_thread(self._connection.close)
+            if self._opened is not None:
+                await self._in_thread(self._opened.close)
         finally:
             self._thread.shutdown(wait=False)
 
     async def do(self, step: Callable[[Any], T]) -> T:
-        return await self._in_thread(lambda: step(self._connection))
+        if self._opened is None:
+            raise RuntimeError("a Stepwise is used inside its `async with`")
+        connection = self._opened.connection
+        return await self._in_thread(lambda: step(connection))
 
     def interrupt(self) -> None:
         self._stopped.set()
-        if self._connection is not None:
-            self._connection.interrupt()
+        if self._opened is not None:
+            self._opened.connection.interrupt()
 
     def _open(self) -> None:
-        self._connection = opened(library(), self._opening, self._stopped)
+        self._opened = opened(library(), self._opening, self._stopped)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         started = self._thread.submit(call)
@@ -225,7 +269,7 @@ def _set_up(duckdb: Any, connection: Any, opening: Opening) -> None:
         settings.append(("memory_limit", opening.memory_limit, "memory_limit"))
     else:
         settings.append(("memory_limit", os.environ.get(MEMORY_LIMIT), MEMORY_LIMIT))
-    if opening.database == duckdb_files.MEMORY:
+    if opening.read_only or opening.database == duckdb_files.MEMORY:
         # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
         directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
         settings.append(("temp_directory", directory, "the directory for temporary files"))

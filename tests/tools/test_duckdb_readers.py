@@ -1,0 +1,107 @@
+"""Several readers of one DuckDB file."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from noetl_worker.errors import ToolError
+from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools import duckdb_readers, duckdb_session
+from noetl_worker.tools.registry import Registry
+
+pytest.importorskip("duckdb")
+
+SLOW = "select count(*) as n from range(6000) a, range(6000) b where (a.range * b.range) % 7 = 3"
+
+
+def query(text: str, **config: Any) -> dict[str, Any]:
+    data = run_tool("duckdb", {"query": text, **config}).data
+    assert isinstance(data, dict)
+    return data
+
+
+def _together(file: Path, *texts: str) -> list[Any]:
+    """The data of readers of one file, all of them started before the first ends."""
+
+    async def scenario() -> list[Any]:
+        registry = Registry(plugins=False)
+
+        async def one(number: int, text: str) -> Any:
+            config = {"query": text, "database": str(file), "read_only": True}
+            return (await registry.run_tool("duckdb", config, tool_context(execution_id=number))).data
+
+        try:
+            return await asyncio.gather(*(one(number, text) for number, text in enumerate(texts, start=1)))
+        finally:
+            await registry.aclose()
+
+    return asyncio.run(scenario())
+
+
+def test_readers_of_a_file_share_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.duckdb"
+    query("create table t as select 1 as i", database=str(file))
+    settings = (
+        "attach ':memory:' as mine; set memory_limit = '200MB'; set threads = 1; create temp table x as select 1 i;"
+    )
+    secrets = "create secret mine (type http, bearer_token 'abc'); select count(*) as n from duckdb_secrets();"
+    read = (
+        "select current_setting('memory_limit') as m, current_setting('threads') as t, current_database() as d, "
+        "(select list(database_name order by 1) from duckdb_databases() where not internal) as all, "
+        "(select count(*) from duckdb_secrets()) as s, (select i from a.main.t) as i"
+    )
+    [before] = query(read, database=str(file), read_only=True)["rows"]
+    *_, after = _together(file, secrets + SLOW, settings + SLOW, *[SLOW] * 3, f"{SLOW}; {read}")
+    assert after["rows"] == [before]
+    assert (before["d"], before["all"], before["s"], before["i"]) == ("a", ["a"], 0, 1)
+
+
+@pytest.mark.parametrize("name", ["memory.duckdb", "temp.duckdb", 'odd "name".db', "it's.duckdb"])
+def test_reader_calls_a_file_as_its_writer_does(tmp_path: Path, name: str) -> None:
+    file = str(tmp_path / name)
+    text = "select current_database() as d, current_setting('search_path') as s, i from t"
+    query("create table t as select 1 as i", database=file)
+    assert query(text, database=file, read_only=True)["rows"] == [
+        {**query(text, database=file)["rows"][0], "s": ANY},
+    ]
+    assert query("create temp table x as select 2 as i; from x", database=file, read_only=True)["rows"] == [{"i": 2}]
+
+
+def test_no_process_writes_a_file_while_a_reader_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "a.duckdb"
+    query("create table t as select 1 as i", database=str(file))
+    write = [sys.executable, "-c", f"import duckdb; duckdb.connect({str(file)!r})"]
+    opening = duckdb_session.Opening(kind="duckdb", database=str(file), read_only=True)
+    duckdb = duckdb_session.library()
+    first, second = (duckdb_session.opened(duckdb, opening, threading.Event()) for _ in range(2))
+    second.close()
+    assert b"Could not set lock on file" in subprocess.run(write, capture_output=True, check=False).stderr
+    assert first.connection.execute("select i from t").fetchall() == [(1,)]
+    first.close()
+    assert subprocess.run(write, check=False).returncode == 0
+
+
+def test_reader_says_that_the_file_was_written_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.duckdb"
+    query("create table t as select 1 as i", database=str(file))
+    opening = duckdb_session.Opening(kind="duckdb", database=str(file), read_only=True)
+    duckdb = duckdb_session.library()
+    first, second = (duckdb_session.opened(duckdb, opening, threading.Event()) for _ in range(2))
+
+    def taken(*_: object) -> None:
+        raise BlockingIOError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(duckdb_readers.fcntl, "lockf", taken)
+        second.close()
+    with pytest.raises(ToolError, match=r"another process opened .* for writing while it was read") as caught:
+        first.close()
+    assert (caught.value.kind, caught.value.retryable) == ("db_lock", True)
