@@ -109,6 +109,27 @@ def test_odd_values_arrive_as_they_were(pg: Postgres) -> None:
     assert pg.sql("select o::text from move.odd o") == pg.sql("select o::text from move.odd_copy o")
 
 
+def test_moments_that_python_cannot_hold_go_to_duckdb_and_back(pg: Postgres, file: str) -> None:
+    columns = "(d date, t timestamp, z timestamptz)"
+    pg.sql(f"create table move.ends {columns}; create table move.ends_copy {columns}")
+    pg.sql("insert into move.ends values ('infinity', '-infinity', 'infinity'), ('9999-12-31', '0001-01-01', null)")
+    move(of(pg, "select * from move.ends"), {"type": "duckdb", "database": file, "table": "t"})
+    assert in_duckdb(file, "select count(*) from t where isinf(d) and isinf(t) and isinf(z)") == [(1,)]
+    move({"type": "duckdb", "database": file, "query": "select * from t"}, to(pg, "move.ends_copy"))
+    text = "select o::text from move.{} o order by d"
+    assert pg.sql(text.format("ends_copy")) == pg.sql(text.format("ends"))
+
+
+def test_nanoseconds_go_from_one_duckdb_to_another(file: str) -> None:
+    made = "create table t as select timestamp_ns '2026-01-02 03:04:05.123456789' as a, time_ns '03:04:05.1' as b"
+    run_tool("duckdb", {"database": file, "query": made})
+    move(
+        {"type": "duckdb", "database": file, "query": "select * from t"},
+        {"type": "duckdb", "database": file + "2", "table": "t"},
+    )
+    assert in_duckdb(file + "2", "select a::text, b::text from t") == [("2026-01-02 03:04:05.123456789", "03:04:05.1")]
+
+
 def test_postgres_to_a_new_duckdb_table_and_back(pg: Postgres, file: str) -> None:
     filled(pg)
     move(of(pg), {"type": "duckdb", "database": file, "table": "t"}, chunk_size=2)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
@@ -19,6 +18,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb_files import placement, turn
 from noetl_worker.tools.duckdb_secrets import check_secrets, secrets_of
 from noetl_worker.tools.duckdb_session import Opening, Threads, Work, extension_of
+from noetl_worker.tools.duckdb_values import reading, with_json
 
 __all__ = ["DuckdbConfig", "DuckdbTool", "run_script", "statement_failure"]
 
@@ -30,6 +30,7 @@ _KINDS: Final = (
     ("ProgrammingError", "db_syntax"),
 )
 """A class of DuckDB's errors, or one above it -> kind; anything else is db_error."""
+_COUNTED_AT_A_TIME: Final = 10_000
 _WITH_RETURNING: Final = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO")
 _RETURNING_OR_BRACKET: Final = re.compile(r"[()]|\breturning\b", re.IGNORECASE)
 
@@ -49,7 +50,8 @@ class DuckdbConfig:
       open fails.
     * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits; date and time ISO 8601, INTERVAL
       an ISO 8601 duration (DuckDB's library counts a month as 30 days), BLOB base64, JSON and STRUCT objects, LIST a
-      list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity".
+      list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity", of a date or a moment
+      "infinity", "-infinity".
     * A timeout or a cancelled execution interrupts the statement.
     """
 
@@ -170,7 +172,7 @@ def run_script(
             raise ToolError("stopped", kind="cancelled")
         shown = sql.preview(statement.query)
         try:
-            _run_one(connection, batch, statement, shown, params if number == len(statements) else [])
+            _run_one(duckdb, connection, batch, statement, params if number == len(statements) else [])
         except duckdb.Error as error:
             raise statement_failure(error, f"statement {number} ({shown})") from error
     _check_ended(duckdb, connection, text)
@@ -193,17 +195,29 @@ def statement_failure(error: Any, what: str) -> ToolError:
     return ToolError(f"{what}: {error}", kind=kind, code=type(error).__name__, retryable=kind == "db_transaction")
 
 
-def _run_one(connection: Any, batch: sql.Batch, statement: Any, shown: str, params: Any) -> None:
-    result = connection.execute(statement, params or None)
+def _run_one(duckdb: Any, connection: Any, batch: sql.Batch, statement: Any, params: Any) -> None:
+    shown = sql.preview(statement.query)
+    special = reading(duckdb, connection, statement, params)
+    result = connection.execute(special.text if special else statement, params or None)
     described = result.description or ()
-    columns = [column[0] for column in described]
+    columns = list(special.names) if special else [column[0] for column in described]
     rows = result.fetchmany(batch.max_rows + 1) if columns else []
     if columns == ["Count"] and _counts(statement):
         batch.changed(shown, rows[0][0] if rows else 0)
     elif columns and not (columns == ["Success"] and not rows and _may_give_nothing(statement)):
-        batch.returned(shown, columns, _with_json(rows, [str(column[1]) for column in described]))
+        types = [str(column[1]) for column in described[: len(columns)]]
+        batch.returned(shown, columns, with_json(special.rows(rows) if special else rows, types))
+        if _is_returning(statement):
+            batch.statements[-1]["affected_rows"] = len(rows) + _number_of_more(result)
     else:
         batch.changed(shown, None)
+
+
+def _number_of_more(result: Any) -> int:
+    count = 0
+    while rows := result.fetchmany(_COUNTED_AT_A_TIME):
+        count += len(rows)
+    return count
 
 
 def _counts(statement: Any) -> bool:
@@ -230,15 +244,3 @@ def _is_returning(statement: Any) -> bool:
         if depth == 0 and token not in "()":  # deeper, it is a statement's within this one
             return True
     return False
-
-
-def _with_json(rows: Sequence[Sequence[Any]], types: list[str]) -> Sequence[Sequence[Any]]:
-    """Rows with the texts of JSON columns read."""
-    wanted = [number for number, name in enumerate(types) if name == "JSON"]
-    if not wanted:
-        return rows
-    read = [list(row) for row in rows]
-    for row in read:
-        for number in wanted:
-            row[number] = json.loads(row[number]) if row[number] is not None else None
-    return read

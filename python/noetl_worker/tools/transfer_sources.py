@@ -17,6 +17,7 @@ from noetl_worker.tools.duckdb import statement_failure as duckdb_failure
 from noetl_worker.tools.duckdb_secrets import quoted, secrets_of
 from noetl_worker.tools.duckdb_session import Opening, Stepwise
 from noetl_worker.tools.duckdb_session import library as duckdb_library
+from noetl_worker.tools.duckdb_values import Reading, reading
 from noetl_worker.tools.postgres import session_settings
 from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import statement_failure
@@ -176,19 +177,23 @@ async def _duckdb(
     )
     async with Stepwise(opening) as steps:
 
-        def begin(connection: Any) -> list[tuple[str, str]]:
-            result = connection.execute(query)
-            return [(column[0], str(column[1])) for column in result.description or ()]
+        def begin(connection: Any) -> tuple[list[tuple[str, str]], Reading | None]:
+            statements = connection.extract_statements(query)
+            special = reading(duckdb, connection, statements[0]) if len(statements) == 1 else None
+            columns = connection.execute(special.text if special else query).description or ()
+            names = special.names if special else [column[0] for column in columns]
+            return [(name, str(column[1])) for name, column in zip(names, columns, strict=False)], special
 
         try:
-            described = await steps.do(begin)
+            described, special = await steps.do(begin)
         except duckdb.Error as error:
             raise duckdb_failure(error, "source") from error
         json_columns = [number for number, (_, name) in enumerate(described) if _JSON.fullmatch(name)]
         loaded = _json_kept if source.type == "duckdb" else _json_loaded
 
         def read(connection: Any) -> list[list[Any]]:
-            rows = [list(row) for row in connection.fetchmany(chunk_size)]
+            fetched = connection.fetchmany(chunk_size)
+            rows = special.rows(fetched) if special else [list(row) for row in fetched]
             for row in rows:
                 for number in json_columns:
                     row[number] = loaded(row[number])
