@@ -109,6 +109,25 @@ def test_odd_values_arrive_as_they_were(pg: Postgres) -> None:
     assert pg.sql("select o::text from move.odd o") == pg.sql("select o::text from move.odd_copy o")
 
 
+@pytest.mark.parametrize("source", ["move.whole", "move.part", "move.seen"])
+def test_replacing_a_table_with_its_own_rows_is_refused(pg: Postgres, source: str) -> None:
+    pg.sql("create table move.whole (i int) partition by range (i); create view move.seen as select * from move.whole")
+    pg.sql(
+        "create table move.part partition of move.whole for values from (0) to (9); insert into move.whole values (1)"
+    )
+    try:
+        with pytest.raises(
+            ConfigurationError, match=r"the source reads move\.whole, which mode 'replace' empties first"
+        ):
+            move(of(pg, f"select i from {source}"), to(pg, "move.whole"), mode="replace", timeout=20)
+        move(of(pg, f"select i + 1 as i from {source}"), to(pg, "move.whole"), timeout=20)
+        assert pg.sql("select i from move.whole order by i") == [(1,), (2,)]
+        move(of(pg, "select 5 as i"), to(pg, "move.whole"), mode="replace", timeout=20)
+        assert pg.sql("select i from move.whole") == [(5,)]
+    finally:
+        pg.sql("drop table move.whole cascade")
+
+
 def test_moments_that_python_cannot_hold_go_to_duckdb_and_back(pg: Postgres, file: str) -> None:
     columns = "(d date, t timestamp, z timestamptz)"
     pg.sql(f"create table move.ends {columns}; create table move.ends_copy {columns}")

@@ -133,12 +133,12 @@ class TransferTool:
         self, config: TransferConfig, context: ToolContext, timeout_s: float | None
     ) -> dict[str, JsonValue]:
         source, target = config.ends
-        plan = Plan(config.mode, config.keys(), target)
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
             opening = transfer_sources.reader(source, config.chunk_size, context, timeout_s)
             rows = await stack.enter_async_context(opening)
+            plan = Plan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
             sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, timeout_s))
             types = [rows.types.get(path.split(".", 1)[0]) if "." not in path else None for path in chosen.values()]

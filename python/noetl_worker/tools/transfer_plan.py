@@ -13,7 +13,17 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools import sql
 from noetl_worker.tools.transfer_ends import TransferTarget
 
-__all__ = ["JsonText", "Plan", "Writer", "json_inside", "json_text", "matched", "table_parts", "without_json"]
+__all__ = [
+    "JsonText",
+    "Plan",
+    "Session",
+    "Writer",
+    "json_inside",
+    "json_text",
+    "matched",
+    "table_parts",
+    "without_json",
+]
 
 
 class JsonText(str):
@@ -23,12 +33,24 @@ class JsonText(str):
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A session of a Postgres server: which server (by its start, in seconds) and the process that serves it."""
+
+    server_started: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """`mode` is append, replace or upsert; `keys` are the columns given for an upsert."""
+    """`mode` is append, replace or upsert; `keys` are the columns given for an upsert.
+
+    `source`: the session that reads the rows, of a Postgres source.
+    """
 
     mode: str
     keys: list[str]
     target: TransferTarget
+    source: Session | None = None
 
     def keys_of(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
         """The key columns of an upsert, as the table spells them; [] for another mode.

@@ -23,7 +23,7 @@ from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import statement_failure
 from noetl_worker.tools.postgres_pool import connect
 from noetl_worker.tools.transfer_ends import TransferSource
-from noetl_worker.tools.transfer_plan import JsonText, json_inside
+from noetl_worker.tools.transfer_plan import JsonText, Session, json_inside
 
 __all__ = ["Reader", "reader"]
 
@@ -58,14 +58,20 @@ class Reader:
     """An opened source.
 
     `columns`: names in order. `types`: column -> DuckDB's name of its type, where the source knows it. `all_rows`:
-    every row, for a source that has them at once (types are then told from the values).
+    every row, for a source that has them at once (types are then told from the values). `session`: of Postgres.
     """
 
     def __init__(
-        self, columns: list[str], types: Mapping[str, str], fetch: _Fetch, all_rows: Sequence[Row] | None = None
+        self,
+        columns: list[str],
+        types: Mapping[str, str],
+        fetch: _Fetch,
+        all_rows: Sequence[Row] | None = None,
+        session: Session | None = None,
     ) -> None:
         self.columns = columns
         self.types = types
+        self.session = session
         self._fetch = fetch
         self._all_rows = all_rows or ()
 
@@ -118,6 +124,8 @@ async def _postgres(
     try:
         _read_json_as_text(psycopg, connection)
         await connection.execute(session_settings(source.schema, timeout_s) or "SELECT 1")
+        served = await connection.execute("SELECT extract(epoch FROM pg_postmaster_start_time())::text")
+        session = Session((await served.fetchone())[0], connection.info.backend_pid)
         async with connection.transaction(), connection.cursor(name="noetl_transfer") as cursor:
             await cursor.execute(query)
             described = cursor.description or ()
@@ -130,7 +138,7 @@ async def _postgres(
                 return rows
 
             types = {column.name: _duckdb_type(psycopg, column) for column in described}
-            yield Reader([column.name for column in described], types, fetch)
+            yield Reader([column.name for column in described], types, fetch, session=session)
     except psycopg.Error as error:
         raise statement_failure(error, query) from error
     finally:

@@ -29,6 +29,17 @@ ORDER BY a.attnum
 """
 """Name, type (a domain's own), whether it is of the primary key, and its place there."""
 
+_READ_BY: Final = """
+WITH RECURSIVE parts AS (
+    SELECT %s::regclass::oid AS part UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN parts ON inhparent = part
+)
+SELECT 1 FROM pg_catalog.pg_locks JOIN parts ON relation = part
+WHERE pid = %s AND granted AND extract(epoch FROM pg_postmaster_start_time())::text = %s
+    AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+LIMIT 1
+"""
+"""A row when the session holds a lock on the table or a part of it; its transaction has one on all that it reads."""
+
 
 @asynccontextmanager
 async def postgres_writer(plan: Plan, context: ToolContext, timeout_s: float | None) -> AsyncIterator[PostgresWriter]:
@@ -72,6 +83,7 @@ class PostgresWriter:
         self._kinds = [kinds[column] for column in self._columns]
         primary = [column for column, _, is_key, _ in sorted(known, key=lambda one: one[3] or 0) if is_key]
         if self._plan.mode == "replace":
+            await self._check_not_read()
             await self._run(f"TRUNCATE {self._table}")
         if not columns:
             return
@@ -104,6 +116,15 @@ class PostgresWriter:
             counts = {"rows_inserted": inserted, "rows_updated": updated}
         await self._run("COMMIT")
         return counts
+
+    async def _check_not_read(self) -> None:
+        """Raises ConfigurationError when the source holds what TRUNCATE must have for itself: both would wait."""
+        source = self._plan.source
+        if source is not None and await self._rows(_READ_BY, (self._table, source.pid, source.server_started)):
+            raise ConfigurationError(
+                f"transfer: the source reads {self._table}, which mode 'replace' empties first; use kind postgres with "
+                "DELETE and INSERT ... SELECT, or transfer into another table"
+            )
 
     def _merge(self) -> str:
         quoted = {name: _identifier(name) for name in self._columns}
