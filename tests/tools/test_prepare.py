@@ -394,6 +394,18 @@ IGNORED: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "transfer",
         {
+            "source": {"type": "postgres", "host": "{{ h }}", "query": "select 1", "zzz": "x"},
+            "target": {"type": "postgres", "host": "h", "table": "t", "query": "insert", "usr": "u"},
+        },
+        [
+            "source: unknown field 'zzz' is ignored",
+            "target: field 'query' is ignored: a target has none",
+            "target: unknown field 'usr' is ignored; did you mean 'user'?",
+        ],
+    ),
+    (
+        "transfer",
+        {
             "source": {"kind": "postgres", "db_host": "h", "query": "select 1", "schema": "s"},
             "target": {"type": "duckdb", "connection": "f", "table": "t", "key": [], "mapping": {"a": "b"}},
         },

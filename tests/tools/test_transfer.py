@@ -512,12 +512,14 @@ TARGET = {"type": "postgres", "host": "h", "table": "t"}
         ),
         ({"source": SOURCE, "target": TARGET, "key": "id"}, "transfer: 'key' belongs to mode 'upsert', not 'append'"),
         (
-            {"source": {**SOURCE, "hots": "x"}, "target": TARGET},
-            "transfer: source: unknown field 'hots'; did you mean 'host'?",
+            {"source": {"type": "postgres", "hots": "x", "query": "select 1"}, "target": TARGET},
+            "transfer: source: no connection; give 'auth', 'host' or 'connection_string' "
+            "(transfer: source: unknown field 'hots' is ignored; did you mean 'host'?)",
         ),
+        ({"source": "here", "target": TARGET}, "transfer: field 'source' must be an object, not text"),
         (
-            {"source": SOURCE, "target": {**TARGET, "query": "insert"}},
-            "transfer: target: unknown field 'query'; did you mean 'user'?",
+            {"source": {"type": "postgres", "query": "{{ q }}"}, "target": {"type": "file", "table": "t"}},
+            "transfer: Unsupported transfer direction: postgres to file",
         ),
         (
             {"source": SOURCE, "target": {"type": "duckdb", "table": "t"}},

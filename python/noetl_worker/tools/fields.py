@@ -22,6 +22,7 @@ from mashumaro.exceptions import InvalidFieldValue, MissingField
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.redaction import excerpt, without_half_at_end, without_half_at_start
+from noetl_worker.template import has_template
 
 __all__ = [
     "WORKER_FIELDS",
@@ -30,6 +31,7 @@ __all__ = [
     "describe",
     "excerpt",
     "hints_of",
+    "is_template",
     "names_of",
     "nearest",
     "spellings_of",
@@ -285,6 +287,11 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
     return _NAMES.get(hint, str(hint))
+
+
+def is_template(value: JsonValue) -> bool:
+    """Whether any text in `value` has a template in it."""
+    return has_template(value)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

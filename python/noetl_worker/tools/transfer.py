@@ -15,7 +15,16 @@ from noetl_worker.tools import transfer_sources
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb_files import turn
-from noetl_worker.tools.transfer_ends import TransferSource, TransferTarget, end_of, unread
+from noetl_worker.tools.fields import is_template
+from noetl_worker.tools.transfer_ends import (
+    RENDERED_BY_HTTP,
+    TransferSource,
+    TransferTarget,
+    end_of,
+    rendered,
+    type_of,
+    unread,
+)
 from noetl_worker.tools.transfer_plan import Plan
 from noetl_worker.tools.transfer_to_duckdb import duckdb_writer
 from noetl_worker.tools.transfer_to_postgres import postgres_writer
@@ -52,7 +61,7 @@ class TransferConfig:
     with upsert rows_inserted and rows_updated.
     """
 
-    source: dict[str, Any] = field(repr=False)
+    source: dict[str, Any] | str = field(repr=False)
     """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
     so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `json`, `body`, `auth`,
     `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path` of CSV,
@@ -71,22 +80,57 @@ class TransferConfig:
     """Rows read and written at a time, 1 to 100000."""
     timeout: float | None = None
     """Seconds; absent: what the command has left."""
-    ends: tuple[TransferSource, TransferTarget] = field(init=False, repr=False, compare=False)
+    ends: tuple[TransferSource | None, TransferTarget] = field(init=False, repr=False, compare=False)
+    """Source and target; the source is None until its templates are rendered."""
 
     def __post_init__(self) -> None:
-        source = end_of("source", self.source, TransferSource)
         target = end_of("target", self.target, TransferTarget)
-        object.__setattr__(self, "ends", (source, target))
-        if (source.type, target.type) not in _DIRECTIONS:
-            raise ValueError(f"Unsupported transfer direction: {source.type} to {target.type}")
+        if isinstance(self.source, str) and not is_template(self.source):
+            raise ValueError("field 'source' must be an object, not text")
+        kind = None if isinstance(self.source, str) else type_of("source", self.source)
+        if kind is not None:
+            _check_direction(kind, target)
         if not 1 <= self.chunk_size <= 100_000:
             raise ValueError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000")
+        object.__setattr__(self, "ends", (None, target))
         if self.keys() and self.mode != "upsert":
             raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
         if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
             raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
+        if isinstance(self.source, dict) and not is_template(self._rendered_here()):
+            object.__setattr__(self, "ends", (self._checked(self.source), target))
+
+    def _rendered_here(self) -> dict[str, Any]:
+        given = self.source if isinstance(self.source, dict) else {}
+        return {key: value for key, value in given.items() if key not in RENDERED_BY_HTTP}
+
+    def _checked(self, given: Mapping[str, Any]) -> TransferSource:
+        target = self.ends[1]
+        _check_direction(type_of("source", given), target)
+        source = end_of("source", given, TransferSource)
         if source.type == target.type == "duckdb" and source.database and _is_one_file(source, target):
             raise ValueError("source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT")
+        return source
+
+    def source_now(self, context: ToolContext) -> TransferSource:
+        """The source with its templates rendered: not before, for those of an http source see what comes of it.
+
+        Raises:
+            ConfigurationError: what `__post_init__` would have said.
+        """
+        if self.ends[0] is not None:
+            return self.ends[0]
+        given = context.render(self.source) if isinstance(self.source, str) else rendered(self.source, context.render)
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
+        try:
+            source = self._checked(given)
+        except ValueError as error:
+            raise ConfigurationError(f"transfer: {error}") from error
+        if isinstance(self.source, str):  # of any other source `ignored` has told already
+            for problem in unread("source", source.type, given):
+                context.logger.warning("tool_config", kind="transfer", problem=problem)
+        return source
 
     def keys(self) -> list[str]:
         given = self.key if self.key is not None else self.ends[1].key
@@ -94,6 +138,11 @@ class TransferConfig:
 
     def columns(self) -> dict[str, str]:
         return self.mapping or self.ends[1].mapping
+
+
+def _check_direction(kind: str | None, target: TransferTarget) -> None:
+    if (kind, target.type) not in _DIRECTIONS:
+        raise ValueError(f"Unsupported transfer direction: {kind} to {target.type}")
 
 
 def _is_one_file(source: TransferSource, target: TransferTarget) -> bool:
@@ -114,13 +163,14 @@ class TransferTool:
         "batch_size": "chunk_size",
         "columns": "mapping",
     }
-    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"source"})
     side_effecting: ClassVar[bool] = True
 
     def ignored(self, config: TransferConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
-        source, target = config.ends
-        return [*unread("source", source, config.source), *unread("target", target, config.target)]
+        kind = type_of("source", config.source) if isinstance(config.source, dict) else None
+        told = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
+        return [*told, *unread("target", config.ends[1].type, config.target)]
 
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
@@ -132,11 +182,12 @@ class TransferTool:
     async def _moved(
         self, config: TransferConfig, context: ToolContext, timeout_s: float | None
     ) -> dict[str, JsonValue]:
-        source, target = config.ends
+        source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
-            opening = transfer_sources.reader(source, config.chunk_size, context, timeout_s)
+            inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
+            opening = transfer_sources.reader(source, config.chunk_size, inner, timeout_s)
             rows = await stack.enter_async_context(opening)
             plan = Plan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.tools import fields, http_auth, http_request, http_retry, snowflake
 from noetl_worker.tools.duckdb_secrets import check_secrets
 from noetl_worker.tools.postgres import CONNECTION_SPELLINGS
 from noetl_worker.tools.postgres_address import check_connection
 
-__all__ = ["TransferSource", "TransferTarget", "end_of", "unread"]
+__all__ = ["RENDERED_BY_HTTP", "TransferSource", "TransferTarget", "end_of", "rendered", "type_of", "unread"]
 
 EndT = TypeVar("EndT")
 
@@ -38,6 +38,8 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     ),
 }
 """Type of an end, and either end -> the fields it reads."""
+RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
+"""Fields of an http source whose templates see what comes: `response`, `error`, `token()`."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 
@@ -174,36 +176,75 @@ def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
         check_secrets(f"transfer: {name}", end.auth)
 
 
-def unread(name: str, end: TransferSource | TransferTarget, given: Mapping[str, Any]) -> list[str]:
+def type_of(name: str, given: Mapping[str, Any]) -> str | None:
+    """The type of an end as `_READ` has it; None: it is a template.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    # The worker takes `kind` for its own wherever it stands; here it is the end's type.
+    kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
+    if kind is None:
+        raise ConfigurationError(f"transfer: {name}: field 'type' is missing")
+    return None if fields.is_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
+
+
+def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
     """What is told of the fields in `given` that an end of this type does not read."""
-    read = _READ[end.type] | _READ[name]
-    if isinstance(end, TransferTarget):
-        read |= {"schema"}  # of a DuckDB table too
-    spellings = fields.spellings_of(type(end), _SPELLINGS)
-    named = {key: spellings.get(key, key) for key, value in given.items() if value not in (None, {}, [])}
-    others = [key for key, field_name in named.items() if field_name not in read and key not in fields.WORKER_FIELDS]
-    return [f"transfer: {name}: field {key!r} is ignored: {end.type} does not read it" for key in others]
+    model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
+    read = _READ[kind] | _READ[name]
+    if name == "target":
+        read = (read | {"schema"}) - {"query"}  # the schema of a DuckDB table too
+    spellings = fields.spellings_of(model, _SPELLINGS)
+    told = []
+    for key, value in given.items():
+        field_name = spellings.get(key, key)
+        if value in (None, {}, []) or field_name in read or key in fields.WORKER_FIELDS:
+            continue
+        if field_name in fields.names_of(model):
+            told.append(f"transfer: {name}: field {key!r} is ignored: {kind} does not read it")
+        elif field_name in fields.names_of(other):
+            told.append(f"transfer: {name}: field {key!r} is ignored: a {name} has none")
+        else:
+            guess = fields.nearest(key, sorted(read))
+            told.append(f"transfer: {name}: unknown field {key!r} is ignored{guess}")
+    return told
+
+
+def rendered(given: Mapping[str, Any], render: Callable[[Any], Any]) -> dict[str, Any]:
+    """A source with its templates rendered, but for those that kind http renders by itself.
+
+    Raises:
+        TemplateError: names the field.
+    """
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        try:
+            values[key] = value if key in RENDERED_BY_HTTP else render(value)
+        except TemplateError as error:
+            raise TemplateError(f"transfer: source: field {key!r}: {error}") from error
+    return values
 
 
 def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
-    """`given` as the model of an end.
+    """`given`, with its templates rendered, as the model of an end.
 
     Raises:
-        ConfigurationError: no type, a field that nobody reads, one of the wrong type.
+        ConfigurationError: no type, a field that is missing or of the wrong type.
     """
     where, model_class = f"transfer: {name}", cast("Any", model)
-    known, unknown = fields.canonical(where, given, model_class, _SPELLINGS)
-    if unknown:
-        guess = fields.nearest(unknown[0], sorted(fields.names_of(model_class)))
-        raise ConfigurationError(f"{where}: unknown field {unknown[0]!r}{guess}")
-    # The worker takes `kind` for its own wherever it stands; here it is the end's type.
-    kind = str(known.get("type") or given.get("kind") or "").lower()
-    if not kind:
-        raise ConfigurationError(f"{where}: field 'type' is missing")
-    known["type"] = _OTHER_TYPES.get(kind, kind)
-    if known["type"] == "duckdb" and known.get("connection_string"):
+    known, _ = fields.canonical(where, given, model_class, _SPELLINGS)
+    known["type"] = kind = type_of(name, given)
+    if kind == "duckdb" and known.get("connection_string"):
         known.setdefault("database", known["connection_string"])
-    if "table" in fields.names_of(model_class) and not known.get("table"):
-        raise ConfigurationError(f"{where}: Target table name required")
-    end: EndT = fields.decode(where, model_class, known, given)
+    try:
+        if "table" in fields.names_of(model_class) and not known.get("table"):
+            raise ConfigurationError(f"{where}: Target table name required")
+        end: EndT = fields.decode(where, model_class, known, given)
+    except ConfigurationError as error:
+        told = unread(name, kind, given) if kind and kind in _READ else []
+        misspelt = [one for one in told if "did you mean" in one]
+        if not misspelt:
+            raise
+        raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why
     return end

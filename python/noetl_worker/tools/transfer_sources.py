@@ -22,10 +22,10 @@ from noetl_worker.tools.postgres import session_settings
 from noetl_worker.tools.postgres_address import conninfo, library
 from noetl_worker.tools.postgres_errors import statement_failure
 from noetl_worker.tools.postgres_pool import connect
-from noetl_worker.tools.transfer_ends import TransferSource
+from noetl_worker.tools.transfer_ends import RENDERED_BY_HTTP, TransferSource
 from noetl_worker.tools.transfer_plan import JsonText, Session, json_inside
 
-__all__ = ["Reader", "reader"]
+__all__ = ["Reader", "inert", "reader"]
 
 Row = Sequence[Any]
 
@@ -237,14 +237,15 @@ async def _http(
     source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
 ) -> AsyncIterator[Reader]:
     del timeout_s
-    config = {
-        name: value
-        for name in ("url", "method", "headers", "params", "json", "body", "auth", "retry", "max_response_bytes")
-        if (value := getattr(source, name)) not in (None, {})
-    }
-    # The fields are rendered already: data that holds `{{` is not a template.
-    inert = dataclasses.replace(context, render=lambda value, extra=None: value)
-    result = await context.run_tool("http", config, inert)
+    names = ("url", "method", "params", "json", "body", "auth", "max_response_bytes", *sorted(RENDERED_BY_HTTP))
+    config = {name: value for name in names if (value := getattr(source, name)) not in (None, {})}
+    ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
+
+    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        """Data that holds `{{` is not a template: what is rendered already stays."""
+        return value if any(value is one for one in ready) else context.render(value, extra)
+
+    result = await context.run_tool("http", config, dataclasses.replace(context, render=render))
     if result.status is not ToolStatus.SUCCESS:
         failure = result.error
         text = failure.message if failure else "the request failed"
@@ -265,6 +266,12 @@ async def _http(
         return chunk
 
     yield Reader(columns, {}, fetch, rows)
+
+
+def inert(context: ToolContext) -> ToolContext:
+    """A context for a source that came whole out of a template: nothing in it is one."""
+
+    return dataclasses.replace(context, render=lambda value, extra=None: value)
 
 
 def _at_path(payload: JsonValue, path: str | None) -> JsonValue:

@@ -1,0 +1,117 @@
+"""Kind `transfer` from an http source: tries, pages and tokens are those of kind `http`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.testing import HttpStub, ToolCall, call_tool
+
+duckdb = pytest.importorskip("duckdb")
+
+
+@pytest.fixture
+def service() -> Iterator[HttpStub]:
+    with HttpStub() as running:
+        yield running
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "a.duckdb")
+
+
+def moved(file: str, source: Any, **more: Any) -> ToolCall:
+    called = call_tool(
+        "transfer", {"source": source, "target": {"type": "duckdb", "database": file, "table": "t"}}, **more
+    )
+    assert called.succeeded, called.message
+    return called
+
+
+def rows(file: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(file) as connection:
+        found: list[tuple[Any, ...]] = connection.execute("from t order by 1").fetchall()
+        return found
+
+
+def test_pages_are_asked_for_with_what_the_answers_say(service: HttpStub, file: str) -> None:
+    service.answer("GET /p", json={"items": [{"id": 1}], "next": "c2"}, times=1)
+    service.answer("GET /p", json={"items": [{"id": 2}], "next": None}, times=1)
+    pages = {
+        "while": "{{ response.next }}",
+        "next_call": {"params": {"cursor": "{{ response.next }}"}},
+        "collect": {"path": "items"},
+    }
+    source = {"type": "http", "url": "{{ base }}/p", "params": {"n": 1}, "retry": {"on_success": pages}}
+    moved(file, source, variables={"base": service.url})
+    assert rows(file) == [(1,), (2,)]
+    assert dict(service.requests[1].query) == {"n": "1", "cursor": "c2"}
+
+
+def test_a_rule_sees_the_failure(service: HttpStub, file: str) -> None:
+    service.answer("GET /r", status=404, times=1)
+    service.answer("GET /r", json=[{"id": 5}])
+    rule = {"max_attempts": 3, "initial_delay": 0.01, "retry_when": "{{ error.status == 404 }}"}
+    moved(file, {"type": "http", "url": f"{service.url}/r", "retry": rule})
+    assert rows(file) == [(5,)]
+
+
+def test_headers_may_have_a_token_and_variables(service: HttpStub, file: str) -> None:
+    service.answer("GET /r", json=[{"id": 5}])
+    headers = {"Authorization": "Bearer {{ token(alias) }}", "X-Note": "{{ note }}"}
+    credentials = {"a": {"type": "bearer", "token": "the-token"}}
+    moved(
+        file,
+        {"type": "http", "url": f"{service.url}/r", "headers": headers},
+        credentials=credentials,
+        variables={"alias": "a", "note": "{{ 1 + 1 }}"},
+    )
+    seen = service.requests[-1].headers
+    assert (seen["authorization"], seen["x-note"]) == ("Bearer the-token", "{{ 1 + 1 }}")
+
+
+def test_data_that_looks_like_a_template_stays(service: HttpStub, file: str) -> None:
+    service.answer("POST /r", json=[{"id": 5}])
+    variables = {"doc": {"a": "{{ 1 + 1 }}"}, "base": service.url}
+    source = {"type": "http", "method": "POST", "url": "{{ base }}/r", "json": "{{ doc }}"}
+    moved(file, source, variables=variables)
+    moved(file, "{{ whole }}", variables={"whole": {**source, "url": f"{service.url}/r", "json": variables["doc"]}})
+    assert [request.json for request in service.requests] == [{"a": "{{ 1 + 1 }}"}] * 2
+
+
+def test_whole_source_of_a_variable(service: HttpStub, file: str) -> None:
+    service.answer("GET /r", json=[{"id": 5}])
+    whole = {"type": "http", "url": f"{service.url}/r", "headers": {"X-Note": "{{ 1 + 1 }}"}, "qeury": "x"}
+    called = moved(file, "{{ whole }}", variables={"whole": whole})
+    assert service.requests[-1].headers["x-note"] == "{{ 1 + 1 }}"
+    assert ["unknown field 'qeury' is ignored" in str(entry) for entry in called.log].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        ("{{ 5 }}", ConfigurationError, "transfer: field 'source' must be an object, not int"),
+        ({"type": "http", "url": "{{ nothing }}"}, ConfigurationError, "transfer: source: Source URL required"),
+        ({"type": "file", "path": "{{ 1 + }}"}, TemplateError, "transfer: source: field 'path': "),
+        (
+            {"type": "{{ 'http' }}", "url": "ftp://h"},
+            ConfigurationError,
+            "http: the request to 'ftp://h' cannot be built",
+        ),
+        (
+            {"type": "duckdb", "database": "{{ file }}", "query": "select 1"},
+            ConfigurationError,
+            "transfer: source and target are one DuckDB file",
+        ),
+    ],
+)
+def test_source_that_is_wrong_once_it_is_rendered(file: str, source: Any, kind: type, message: str) -> None:
+    config = {"source": source, "target": {"type": "duckdb", "database": file, "table": "t"}}
+    called = call_tool("transfer", config, variables={"file": file})
+    assert isinstance(called.raised, kind)
+    assert str(called.raised).startswith(message)
