@@ -12,7 +12,7 @@ import pytest
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import tool_context
-from noetl_worker.tools import payload
+from noetl_worker.tools import nats_failures, payload
 from noetl_worker.tools.nats_tool import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -22,6 +22,26 @@ from .nats_service import Session, running, with_session
 @pytest.fixture(scope="module")
 def server() -> Iterator[NatsServer]:
     yield from running()
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "text"),
+    [
+        (
+            "InvalidKeyError",
+            "a b",
+            "kv_put failed: the key may have letters, digits and - / _ = . only, with no dot at either end (a b)",
+        ),
+        ("BucketNotFoundError", None, "kv_put failed: the bucket does not exist"),
+        ("BadRequestError", "no such option", "kv_put failed: no such option"),
+    ],
+)
+def test_failure_of_the_library_says_why(name: str, description: str | None, text: str) -> None:
+    from nats.js import errors
+
+    kind = getattr(errors, name)
+    error = kind(description=description) if description else kind()
+    assert str(nats_failures.failure_of("kv_put", error, None)) == text
 
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────

@@ -558,6 +558,18 @@ def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> 
             {},
             "transfer: table 'move.to_t' has no column 'nope'; it has: id, name, amount, at, doc, tags, note",
         ),
+        (
+            "select 1 as id, 2 as name, 3 as name, 4 as id",
+            {},
+            {},
+            "transfer: the source has several columns 'id', 'name': give each a name of its own with AS",
+        ),
+        (
+            "select 1 as id, '{}'::json as doc, '{}'::json as doc, 3 as name, 4 as name",
+            {},
+            {"mapping": {"id": "id", "name": "doc.a"}},
+            "transfer: the source has several columns 'doc': give each a name of its own with AS",
+        ),
         ("select 1 as id", {}, {"mapping": {"id": "x"}}, "transfer: the source has no column 'x'; it has: id"),
         (
             "select 1 as name",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.nats_connections import Address, Connections
 
-__all__ = ["not_permitted", "spoken"]
+__all__ = ["failure_of", "not_permitted", "spoken"]
 
 
 @asynccontextmanager
@@ -21,10 +21,10 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
         try:
             yield client
         except (nats.errors.Error, OSError) as error:
-            raise _failure(operation, error, connections.refusal(address)) from error
+            raise failure_of(operation, error, connections.refusal(address)) from error
 
 
-def _failure(operation: str, error: Exception, refusal: str | None) -> ToolError:
+def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolError:
     """What an error of the library is in our taxonomy.
 
     `refusal`: what the server said about a missing permission; it never answers such a request, so only a timeout
@@ -60,12 +60,14 @@ _WORDS: Final[Mapping[str, str]] = {
     "BucketNotFoundError": "the bucket does not exist",
     "ObjectNotFoundError": "the object does not exist",
     "NoStreamResponseError": "no stream takes messages on this subject",
-    "InvalidKeyError": "the key may have letters, digits and - / _ = . only",
+    "InvalidKeyError": "the key may have letters, digits and - / _ = . only, with no dot at either end",
     "TimeoutError": "the server did not answer in time",
 }
-"""Where the library's own text is only a class name."""
+"""Where the library's own text is only a class name, or the thing that is wrong and not why."""
 
 
 def _text_of(error: Exception) -> str:
-    said = getattr(error, "description", None)
-    return str(said or _WORDS.get(type(error).__name__) or str(error) or type(error).__name__)
+    said, ours = getattr(error, "description", None), _WORDS.get(type(error).__name__)
+    if ours:
+        return f"{ours} ({said})" if said else ours
+    return str(said or str(error) or type(error).__name__)

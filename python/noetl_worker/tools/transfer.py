@@ -224,6 +224,15 @@ def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
 
 def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
     """Target column -> path in the source."""
+    wanted = (
+        columns if not mapping else [path if path in columns else path.split(".", 1)[0] for path in mapping.values()]
+    )
+    several = sorted({name for name in wanted if columns.count(name) > 1})
+    if several:
+        raise ConfigurationError(
+            f"transfer: the source has several columns {', '.join(map(repr, several))}: "
+            "give each a name of its own with AS"
+        )
     if not mapping:
         return {name: name for name in columns}
     for path in mapping.values():
