@@ -84,6 +84,15 @@ def test_data_that_looks_like_a_template_stays(service: HttpStub, file: str) -> 
     assert [request.json for request in service.requests] == [{"a": "{{ 1 + 1 }}"}] * 2
 
 
+@pytest.mark.parametrize(
+    ("body", "sent"), [({"form": {"a": 1}}, b"a=1"), ({"payload": {"a": 1}}, b'{"a":1}'), ({"body": "x"}, b"x")]
+)
+def test_bodies(service: HttpStub, file: str, body: dict[str, Any], sent: bytes) -> None:
+    service.answer("POST /r", json=[{"id": 5}])
+    assert moved(file, {"type": "http", "method": "POST", "url": f"{service.url}/r", **body}).warnings == ()
+    assert service.requests[-1].body.replace(b" ", b"") == sent
+
+
 def test_whole_source_of_a_variable(service: HttpStub, file: str) -> None:
     service.answer("GET /r", json=[{"id": 5}])
     whole = {"type": "http", "url": f"{service.url}/r", "headers": {"X-Note": "{{ 1 + 1 }}"}, "qeury": "x"}

@@ -63,9 +63,9 @@ class TransferConfig:
 
     source: dict[str, Any] | str = field(repr=False)
     """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
-    so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `json`, `body`, `auth`,
-    `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path` of CSV,
-    JSON, JSON lines or Parquet files, `format`)."""
+    so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `json`, `form`, `body`,
+    `auth`, `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path`
+    of CSV, JSON, JSON lines or Parquet files, `format`)."""
     target: dict[str, Any] = field(repr=False)
     """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` may stand here
     too."""
@@ -127,7 +127,8 @@ class TransferConfig:
             source = self._checked(given)
         except ValueError as error:
             raise ConfigurationError(f"transfer: {error}") from error
-        if isinstance(self.source, str):  # of any other source `ignored` has told already
+        # Of a source whose type was known, `ignored` has told already.
+        if isinstance(self.source, str) or type_of("source", self.source) is None:
             for problem in unread("source", source.type, given):
                 context.logger.warning("tool_config", kind="transfer", problem=problem)
         return source
@@ -224,10 +225,9 @@ def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
 
 def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
     """Target column -> path in the source."""
-    wanted = (
-        columns if not mapping else [path if path in columns else path.split(".", 1)[0] for path in mapping.values()]
-    )
-    several = sorted({name for name in wanted if columns.count(name) > 1})
+    paths = list(mapping.values()) or columns
+    wanted = {path if path in columns else path.split(".", 1)[0] for path in paths}
+    several = sorted(name for name in wanted if columns.count(name) > 1)
     if several:
         raise ConfigurationError(
             f"transfer: the source has several columns {', '.join(map(repr, several))}: "

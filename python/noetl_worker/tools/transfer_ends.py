@@ -23,6 +23,7 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "connection": "connection_string",
     "path": "path",
     "file": "path",
+    "payload": "body",
     "db_path": "database",
 }
 _POSTGRES: Final = {"auth", "connection_string", "host", "port", "user", "password", "database", "sslmode", "schema"}
@@ -34,7 +35,19 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
     "file": frozenset({"path", "format", "auth"}),
     "http": frozenset(
-        {"url", "method", "headers", "params", "json", "body", "auth", "retry", "max_response_bytes", "data_path"}
+        {
+            "url",
+            "method",
+            "headers",
+            "params",
+            "json",
+            "form",
+            "body",
+            "auth",
+            "retry",
+            "max_response_bytes",
+            "data_path",
+        }
     ),
 }
 """Type of an end, and either end -> the fields it reads."""
@@ -85,6 +98,8 @@ class TransferSource:
     """http: query parameters."""
     json: Any = None
     """http: body, as JSON."""
+    form: dict[str, Any] | None = None
+    """http: body, as a form."""
     body: Any = None
     """http: body, a text as it is."""
     retry: Any = None

@@ -237,7 +237,8 @@ async def _http(
     source: TransferSource, chunk_size: int, context: ToolContext, timeout_s: float | None
 ) -> AsyncIterator[Reader]:
     del timeout_s
-    names = ("url", "method", "params", "json", "body", "auth", "max_response_bytes", *sorted(RENDERED_BY_HTTP))
+    sent = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
+    names = (*sent, *sorted(RENDERED_BY_HTTP))
     config = {name: value for name in names if (value := getattr(source, name)) not in (None, {})}
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
 
