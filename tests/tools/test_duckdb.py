@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
-from unittest.mock import ANY
 
 import pytest
 
@@ -111,61 +110,6 @@ def test_rows_of_a_change_are_counted_beyond_those_that_are_kept() -> None:
 def test_what_only_counts_has_no_columns(text: str, affected: int | None) -> None:
     data = query(text)
     assert (data["columns"], data["rows"], data["affected_rows"]) == ([], [], affected)
-
-
-MOMENTS: list[tuple[str, str, Any]] = [
-    ("date 'infinity'", "DATE", "infinity"), ("date '-infinity'", "DATE", "-infinity"),
-    ("date '9999-12-31'", "DATE", "9999-12-31"), ("date '0001-01-01'", "DATE", "0001-01-01"),
-    ("timestamp 'infinity'", "TIMESTAMP", "infinity"), ("timestamp '-infinity'", "TIMESTAMP", "-infinity"),
-    ("timestamp '9999-12-31 23:59:59.999999'", "TIMESTAMP", "9999-12-31T23:59:59.999999"),
-    ("timestamptz '-infinity'", "TIMESTAMPTZ", "-infinity"), ("timestamp_s '2026-01-02'", "TIMESTAMP_S", ANY),
-    ("timestamp_ns 'infinity'", "TIMESTAMP_NS", "infinity"), ("null::timestamp_ns", "TIMESTAMP_NS", None),
-    ("timestamp_ns '2026-01-02 03:04:05.123456789'", "TIMESTAMP_NS", "2026-01-02T03:04:05.123456789"),
-    ("timestamp_ns '2026-01-02 03:04:05.1'", "TIMESTAMP_NS", "2026-01-02T03:04:05.100000"),
-    ("timestamp_ns '2026-01-02'", "TIMESTAMP_NS", "2026-01-02T00:00:00"),
-    ("time_ns '03:04:05.123456789'", "TIME_NS", "03:04:05.123456789"), ("time_ns '03:04:05'", "TIME_NS", "03:04:05"),
-    ("timestamptz_ns '2026-01-02 03:04:05.123456789+00'", "TIMESTAMPTZ_NS", "2026-01-02T03:04:05.123456789+00:00"),
-]  # fmt: skip
-
-
-def test_moments_that_python_cannot_hold_are_whole() -> None:
-    text = "set timezone = 'UTC'; select " + ", ".join(f"{text} as v{n}" for n, (text, _, _) in enumerate(MOMENTS))
-    row = query(text)["rows"][0]
-    assert [(text, row[f"v{n}"]) for n, (text, _, _) in enumerate(MOMENTS)] == [(text, one) for text, _, one in MOMENTS]
-
-
-@pytest.mark.parametrize(
-    ("text", "params", "rows"),
-    [
-        ("select date 'infinity' as a, 1 as a", [], [{"a": "infinity", "a_2": 1}]),
-        ("select ?::date as a -- as it is\n;", ["infinity"], [{"a": "infinity"}]),
-        ("select $d::date as a", {"d": "infinity"}, [{"a": "infinity"}]),
-        ("with x as (select date 'infinity' as d) from x /* ; */", [], [{"d": "infinity"}]),
-        ("values (date 'infinity')", [], [{"col0": "infinity"}]),
-        ("(select date 'infinity' as d) union all (select null) order by 1", [], [{"d": "infinity"}, {"d": None}]),
-        (
-            "select i, date '2026-01-01' + i::int as d from range(3) r(i) order by i desc",
-            [],
-            [{"i": i, "d": f"2026-01-0{i + 1}"} for i in (2, 1, 0)],
-        ),
-        (
-            "create sequence s; create table t as select date 'infinity' as d; "
-            "select nextval('s') as n, d from t; select nextval('s') as n, d from t",
-            [],
-            [{"n": 2, "d": "infinity"}],
-        ),
-        ("select ['{\"a\": 1}'::json, null] as a, [['[]'::json]] as b", [], [{"a": [{"a": 1}, None], "b": [[[]]]}]),
-    ],
-)
-def test_whole_moments_come_from_every_select(text: str, params: Any, rows: list[dict[str, Any]]) -> None:
-    assert query(text, params=params)["rows"] == rows
-
-
-def test_what_the_guide_says_of_moments_within_other_values() -> None:
-    values = "[date 'infinity'] as a, {'x': timestamp '-infinity'} as b, {'x': '{}'::json} as c"
-    assert query(f"select {values}")["rows"] == [
-        {"a": ["9999-12-31"], "b": {"x": "0001-01-01T00:00:00"}, "c": {"x": "{}"}}
-    ]
 
 
 TYPES: list[tuple[str, Any]] = [
@@ -456,7 +400,7 @@ def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
         ({"database": "DIR", "read_only": True}, "duckdb: 'DIR' is a directory; name a file in it"),
         (
             {"database": "DIR/none.duckdb", "read_only": True},
-            "duckdb: there is no file 'DIR/none.duckdb' to read; a command without 'read_only' makes it",
+            "duckdb: there is no database file 'DIR/none.duckdb' to read",
         ),
         ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file, and none is named"),
     ],

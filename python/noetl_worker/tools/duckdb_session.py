@@ -156,9 +156,7 @@ def _check_path(opening: Opening, error: Exception) -> None:
     if path.is_dir():
         raise ConfigurationError(f"{opening.kind}: {opening.database!r} is a directory; name a file in it") from error
     if opening.read_only and not path.exists():
-        raise ConfigurationError(
-            f"{opening.kind}: there is no file {opening.database!r} to read; a command without 'read_only' makes it"
-        ) from error
+        raise ConfigurationError(f"{opening.kind}: there is no database file {opening.database!r} to read") from error
 
 
 class Stepwise:
