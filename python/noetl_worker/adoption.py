@@ -7,8 +7,9 @@ Until it is told the command counts as in flight here, so that a delivery of it 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -28,8 +29,8 @@ log = structlog.get_logger("noetl_worker.outbox")
 _NO_MESSAGE = 0
 """Stream sequence of no delivery: one that comes for an adopted command is another message for it."""
 AT_ONCE: Final = 8
-"""Sets that are read and told at the same time: ten thousand, or the large results of several full outboxes, would take
-the loop for seconds and the memory of all of them (seen)."""
+"""Sets for one place that are read and told at the same time: ten thousand, or the large results of several full
+outboxes, would take the loop for seconds and the memory of all of them (seen)."""
 
 
 class Adoption:
@@ -39,7 +40,9 @@ class Adoption:
         self._client = client
         self._emitter = emitter
         self._in_flight = in_flight
-        self._waiting: deque[tuple[Row, ExitStack]] = deque()
+        self._waiting: dict[str, deque[tuple[Row, ExitStack]]] = {}
+        """By the place they have to go to: one that is away must not hold up the others."""
+        self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def look(self) -> None:
@@ -48,29 +51,37 @@ class Adoption:
         for row in rows:
             flight = ExitStack()
             flight.enter_context(self._in_flight.entered(row.command_id, _NO_MESSAGE))
-            self._waiting.append((row, flight))
+            self._waiting.setdefault(row.place, deque()).append((row, flight))
         if rows:
             log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
-        self._go_on()
+        for place in list(self._waiting):
+            self._go_on(place)
 
     async def stop(self) -> None:
         """What is not told yet stays in the outbox, for the next worker."""
-        while self._waiting:
-            self._waiting.popleft()[1].close()
+        for waiting in self._waiting.values():
+            for _, flight in waiting:
+                flight.close()
+        self._waiting.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _go_on(self) -> None:
-        while self._waiting and len(self._tasks) < AT_ONCE:
-            task = asyncio.ensure_future(self._take(*self._waiting.popleft()))
+    def _go_on(self, place: str) -> None:
+        waiting = self._waiting.get(place)
+        while waiting and self._running[place] < AT_ONCE:
+            task = asyncio.ensure_future(self._take(*waiting.popleft()))
             self._tasks.add(task)
-            task.add_done_callback(self._done)
+            self._running[place] += 1
+            task.add_done_callback(partial(self._done, place))
+        if waiting is not None and not waiting:
+            del self._waiting[place]
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, place: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._go_on()
+        self._running[place] -= 1
+        self._go_on(place)
 
     async def _take(self, row: Row, flight: ExitStack) -> None:
         with flight:

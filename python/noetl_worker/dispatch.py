@@ -39,7 +39,6 @@ class Ready:
     """A validated tool call that has not started yet."""
 
     prepared: PreparedTool
-    context: ToolContext
     timeout_s: float
 
 
@@ -113,8 +112,7 @@ class Dispatch:
         prepared = prepared.within(self._limits.default_s, self._limits.hard_s)
         known.add_inline(prepared.config)
         self._warn(prepared)
-        timeout_s = prepared.timeout_s or self._limits.hard_s
-        return Ready(prepared, replace(context, timeout_s=timeout_s), timeout_s)
+        return Ready(prepared, prepared.timeout_s or self._limits.hard_s)
 
     def _is_own(self, name: str) -> bool:
         """Whether `args` is no other spelling of `input`, but a field of the tool, as a container's."""

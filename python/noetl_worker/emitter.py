@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -121,6 +122,7 @@ class Emitter:
     def __init__(self, ids: Snowflake, outbox: Outbox, *, on_auth_refused: Callable[[], None] = lambda: None) -> None:
         self.ids = ids
         self.outbox = outbox
+        self._telling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._on_auth_refused = on_auth_refused
         """Who is refused here is refused the next claim too: pulling more would only fill the outbox."""
 
@@ -141,7 +143,26 @@ class Emitter:
             ClaimLost: it was late, and the command is no longer ours.
             asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
         """
-        course = _Course(confirmed_at=-math.inf if ownership.in_doubt() else time.monotonic())
+        # An adopted outcome and our own run of the same claim (Rust plane): the second asks when the first is told.
+        telling = self._telling.setdefault(event_set.key, asyncio.Lock())
+        is_second = telling.locked()
+        try:
+            async with telling:
+                is_in_doubt = is_second or ownership.in_doubt()
+                course = _Course(confirmed_at=-math.inf if is_in_doubt else time.monotonic())
+                await self._deliver(plane, event_set, ownership, course, outside)
+        except asyncio.CancelledError:
+            self.outbox.keep(event_set)
+            raise
+
+    async def _deliver(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        course: _Course,
+        outside: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._arm(event_set)
         if self.outbox.writes_first:
             self.outbox.keep(event_set)
@@ -153,9 +174,6 @@ class Emitter:
                     course.settle()
                     self._arm(event_set)
                     self.outbox.accepted(event_set)
-        except asyncio.CancelledError:
-            self.outbox.keep(event_set)
-            raise
         except Exception:
             self.outbox.drop(event_set)
             raise

@@ -130,6 +130,11 @@ class EventSet:
     def next(self) -> SetRequest | StoreRequest:
         return self.store or self.requests[0]
 
+    @property
+    def place(self) -> str:
+        """Where it has to go next."""
+        return self.server_url if self.store is None else f"{self.server_url}#results"
+
     def accepted(self, told: JsonValue) -> None:
         """The next one is accepted. What the store tells of a result (an object) goes into the events."""
         if self.store is None:

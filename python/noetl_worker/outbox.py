@@ -24,6 +24,8 @@ __all__ = ["Outbox", "default_directory"]
 
 _ROOM_AGAIN: Final = 0.9
 """A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
+_MOST_FILES: Final = 32
+"""Adopted files at a time: each holds four descriptors, and a worker that crashes again and again leaves many."""
 log = structlog.get_logger("noetl_worker.outbox")
 _Trouble = (sqlite3.Error, OSError)
 
@@ -78,14 +80,15 @@ class Outbox:
         if self._is_off or (self._is_full and key not in self._sizes):
             return False
         try:
-            row, data = event_set.packed()
+            contents, data = event_set.packed()
+            size = len(contents) + len(data or b"")
             file = self._files.get(key) or self._opened()
-            file.put(key, str(event_set.command_id), row, data)
+            file.put(Row(key, str(event_set.command_id), event_set.place, size, contents, data))
         except _Trouble as error:
             self._report(error)
             return False
         self._files[key] = file
-        self._count(key, len(row) + len(data or b""))
+        self._count(key, size)
         self._works_again()
         return True
 
@@ -113,19 +116,26 @@ class Outbox:
         """Take over the files whose owner is dead. Their rows count as ours from now on; `load` reads one."""
         if self._is_off or not self._directory.is_dir():
             return []
-        return [row for lock in sorted(self._directory.glob("outbox-*.lock")) for row in self._taken(lock)]
+        rows: list[Row] = []
+        for lock in sorted(self._directory.glob("outbox-*.lock")):
+            if len(self._left) >= _MOST_FILES:
+                break
+            rows += self._taken(lock)
+        return rows
 
     def load(self, key: str) -> EventSet | None:
-        """An adopted set; None for a row that cannot be read, which is left on disk and said."""
-        file = self._files[key]
+        """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is said."""
+        file = self._files.get(key)
+        if file is None:  # our own run of the same claim was accepted meanwhile
+            return None
         try:
             return EventSet.unpacked(*file.get(key))
         except DocumentError as error:
             log.error("outbox_row_unreadable", file=str(file.path), key=key, error=str(error))
             file.leave_unread()
         except _Trouble as error:
-            log.error("outbox_row_unreadable", file=str(file.path), key=key, error=repr(error))
-            file.leave_unread()
+            log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error))
+            file.leave_for_later()
         self._let_go(key)
         return None
 

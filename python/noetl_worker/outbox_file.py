@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
@@ -23,18 +23,24 @@ HAS_LOCKS: Final = fcntl is not None
 # `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS event_sets"
-    " (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, row BLOB NOT NULL, data BLOB) WITHOUT ROWID"
+    " (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL, row BLOB NOT NULL, data BLOB) WITHOUT ROWID"
 )
+_PUT: Final = "INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row without its contents."""
+    """One row of the outbox."""
 
     key: str
     command_id: str
+    place: str
+    """Where it has to go next: a plane, or a plane's result store. What waits for one place waits for no other."""
     size: int
-    """Bytes of the row and its data."""
+    """Bytes of the contents."""
+    contents: bytes = field(default=b"", repr=False)
+    """Empty where only the rest was asked for."""
+    data: bytes | None = field(default=None, repr=False)
 
 
 class OutboxFile:
@@ -45,6 +51,7 @@ class OutboxFile:
         self._lock = lock
         self._lock_path = directory / f"{name}.lock"
         self._has_unread = False
+        self._stays = False
         self._database = sqlite3.connect(self.path)
         try:
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -73,7 +80,8 @@ class OutboxFile:
             return cls(directory, name, lock)
         except BaseException:
             lock.close()
-            for path in (born, lock_path):
+            leftovers = [directory / f"{name}.sqlite3{ending}" for ending in ("", "-wal", "-shm")]
+            for path in (born, *leftovers, lock_path):
                 with suppress(OSError):
                     path.unlink()
             raise
@@ -92,16 +100,16 @@ class OutboxFile:
         return None
 
     def rows(self) -> list[Row]:
-        query = "SELECT key, command_id, length(row) + coalesce(length(data), 0) FROM event_sets"
+        """All of them, without their contents."""
+        query = "SELECT key, command_id, place, length(row) + coalesce(length(data), 0) FROM event_sets"
         return [Row(*row) for row in self._database.execute(query)]
 
-    def put(self, key: str, command_id: str, row: bytes, data: bytes | None) -> None:
+    def put(self, row: Row) -> None:
         with self._database:
-            values = (key, command_id, row, data)
-            self._database.execute("INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?)", values)
+            self._database.execute(_PUT, (row.key, row.command_id, row.place, row.contents, row.data))
 
     def get(self, key: str) -> tuple[bytes, bytes | None]:
-        """The row and its data. KeyError: there is no such row."""
+        """The contents of a row and its data. KeyError: there is no such row."""
         found = self._database.execute("SELECT row, data FROM event_sets WHERE key = ?", (key,)).fetchone()
         if found is None:
             raise KeyError(key)
@@ -112,8 +120,12 @@ class OutboxFile:
             self._database.execute("DELETE FROM event_sets WHERE key = ?", (key,))
 
     def leave_unread(self) -> None:
-        """A row of it cannot be read: another version's. The file is kept for who can."""
+        """A row of it is another version's. The file is kept for who can read it."""
         self._has_unread = True
+
+    def leave_for_later(self) -> None:
+        """A row of it could not be read just now. The file is kept, and is taken over again."""
+        self._stays = True
 
     def close(self, *, is_empty: bool) -> None:
         """Give up the lock. An empty file goes; one with rows waits for the next worker.
@@ -121,15 +133,22 @@ class OutboxFile:
         Args:
             is_empty: none of its rows is still to be told.
         """
-        self._database.close()
-        if is_empty:
-            if self._has_unread:
-                self.path.rename(self.path.with_suffix(".unreadable"))
-            stem = str(self.path)
-            for path in (stem, f"{stem}-wal", f"{stem}-shm", str(self._lock_path)):
-                with suppress(FileNotFoundError):
-                    Path(path).unlink()
-        self._lock.close()
+        try:
+            if is_empty and self._has_unread:  # what is in the WAL alone would go with it
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._database.close()
+            if is_empty and not self._stays:
+                self._delete()
+        finally:
+            self._database.close()
+            self._lock.close()
+
+    def _delete(self) -> None:
+        if self._has_unread:
+            self.path.rename(self.path.with_suffix(".unreadable"))
+        for path in (str(self.path), f"{self.path}-wal", f"{self.path}-shm", str(self._lock_path)):
+            with suppress(FileNotFoundError):
+                Path(path).unlink()
 
 
 def _is_locked(lock: IO[bytes]) -> bool:

@@ -17,18 +17,20 @@ from typing import Any
 import pytest
 
 from noetl_worker import emitter as emitter_module
-from noetl_worker import handover
+from noetl_worker import handover, outbox_file
+from noetl_worker import outbox as outbox_module
 from noetl_worker.adoption import AT_ONCE, Adoption
 from noetl_worker.control_plane.client import ControlPlaneClient, Plane
 from noetl_worker.control_plane.dialects import event_form
 from noetl_worker.control_plane.gate import DOWN_AFTER
 from noetl_worker.emitter import Emitter
 from noetl_worker.errors import ClaimLost, ServerRefused
-from noetl_worker.event_set import EventSet, SetRequest
+from noetl_worker.event_set import EventSet, SetRequest, StoreRequest
 from noetl_worker.events import CommandEvents
 from noetl_worker.in_flight import InFlight, Seen
-from noetl_worker.models import AlreadyFinished, Dialect, Report
+from noetl_worker.models import AlreadyFinished, Dialect, Report, Upload
 from noetl_worker.outbox import Outbox
+from noetl_worker.outbox_file import OutboxFile, Row
 from noetl_worker.slots import Slots
 from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, settings
 
@@ -164,7 +166,7 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     dead = box(tmp_path)
     dead.keep(event_set(7))
     assert dead._own is not None
-    dead._own.put("x", "c-8", b'{"not": "a set"}', None)
+    dead._own.put(Row("x", "c-8", URL, 16, b'{"not": "a set"}'))
     dead.close()
     ours = box(tmp_path)
     [one] = taken(ours)
@@ -483,8 +485,10 @@ def test_row_of_a_set_that_is_here_already_is_not_told_a_second_time(tmp_path: P
 
 
 def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> None:
+    dead = box(tmp_path, max_rows=100)
     for number in range(40):
-        left_behind(tmp_path, event_set(number))
+        dead.keep(event_set(number))
+    dead.close()
     ours, loaded, most = emitter(tmp_path), [0], [0]
     load = ours.outbox.load
 
@@ -635,3 +639,122 @@ def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_pat
 
     adopt(tmp_path, script)
     assert told == ["/api/commands/7/claim", "/api/events/batch", "/api/commands/7/claim"]
+
+
+@pytest.mark.parametrize("away", ["another plane", "the result store"])
+def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, away: str) -> None:
+    others = event_set(900)
+    for number in range(AT_ONCE + 2):
+        if away == "another plane":
+            left_behind(tmp_path, event_set(number, server_url="http://away.test"))
+        else:
+            upload = Upload("start", b"[1]", "start", {})
+            left_behind(tmp_path, event_set(number, store=StoreRequest(upload, [])))
+    left_behind(tmp_path, others)
+    ours = emitter(tmp_path)
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if method == "PUT" or path.startswith("http://away.test"):
+            return answer(425, {})
+        if path.endswith("/claim"):
+            return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+        return answer(202, {})
+
+    async def go() -> None:
+        transport = ScriptedTransport(script)
+        adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, InFlight())
+        adoption.look()
+        while not transport.bodies("/api/events/batch"):
+            await asyncio.sleep(0.001)
+        await adoption.stop()
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+    ours.outbox.close()
+
+
+def test_row_that_is_told_by_our_own_run_meanwhile_is_no_longer_there(tmp_path: Path) -> None:
+    left_behind(tmp_path)
+    ours = box(tmp_path)
+    [row] = ours.adopt()
+    ours.drop(event_set())
+    assert ours.load(row.key) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_row_that_cannot_be_read_just_now_is_taken_over_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_behind(tmp_path)
+    ours = box(tmp_path)
+    [row] = ours.adopt()
+
+    def fails(file: OutboxFile, key: str) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(OutboxFile, "get", fails)
+        assert ours.load(row.key) is None
+    assert [one.event_id for one in taken(ours)] == [7]
+
+
+def test_disk_without_room_for_a_file_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sqlite3.connect
+
+    def without_room(path: Path) -> Any:
+        Path(path).touch()
+        made(path).close()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(outbox_file.sqlite3, "connect", without_room)
+    ours = box(tmp_path)
+    assert [ours.keep(event_set(number)) for number in range(3)] == [False] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_taken_over_at_a_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "_MOST_FILES", 2)
+    for number in range(5):
+        left_behind(tmp_path, event_set(number))
+    ours, told = box(tmp_path), 0
+    while rows := taken(ours):
+        assert len(rows) <= 2
+        for one in rows:
+            ours.drop(one)
+            told += 1
+    assert told == 5
+
+
+def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other(tmp_path: Path) -> None:
+    """Rust plane: a restarted worker is let in under its id, and the outcome of its first life is on the disk."""
+    asked: list[str] = []
+
+    class Doubt:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def in_doubt(self) -> bool:
+            return False
+
+        async def confirm(self) -> None:
+            asked.append(self.name)
+            raise ClaimLost(AlreadyFinished("over"))
+
+    async def go() -> None:
+        let_go = asyncio.Event()
+
+        class Slow(ScriptedTransport):
+            async def send(self, *request: Any) -> Any:
+                await let_go.wait()
+                return await super().send(*request)
+
+        at = Plane(ControlPlaneClient(Slow(lambda *_: answer(202, {})), settings()), URL, Dialect.PYTHON)
+        ours = emitter()
+        first = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("first")))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("second")))
+        await asyncio.sleep(0)
+        let_go.set()
+        await first
+        with pytest.raises(ClaimLost):
+            await second
+
+    asyncio.run(go())
+    assert asked == ["second"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -56,34 +57,36 @@ def run(
         from noetl_worker.observability.logging import configure_logging
 
         configure_logging(settings.log_level, settings.log_format)
-        code = event_loop.run(_work(settings), settings.loop)
+        event_loop.run(_work(settings), settings.loop)
     except (SettingsError, EngineUnavailable) as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except (JetStreamError, ControlPlaneError) as error:
         typer.echo(f"noetl-worker: cannot start: {error}", err=True)
         raise typer.Exit(EXIT_CANNOT_START) from None
-    except WorkerBroken as error:
-        typer.echo(f"noetl-worker: cannot go on: {error}; start it again", err=True)
-        _leave(EXIT_BROKEN)
-    _leave(code)
 
 
 def _leave(code: int) -> NoReturn:
     """End the process here; the worker has put away all that it had.
 
-    The interpreter's own way out waits for the threads of tools that could not be stopped, and may meet a native thread
-    of the HTTP client that still wants it: a drained worker ended by an abort (seen once, "PyGILState_Release").
+    The ways out of the loop and the interpreter wait for the threads of tools that could not be stopped, and may meet a
+    native thread of the HTTP client: a drained worker ended by an abort (seen once, "PyGILState_Release").
     """
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or never there
+            stream.flush()
     os._exit(code)
 
 
-async def _work(settings: Settings) -> int:
+async def _work(settings: Settings) -> NoReturn:
     from noetl_worker.worker import Worker
 
     worker = Worker(settings)
     worker.handle_signals()
-    return await worker.run()
+    try:
+        code = await worker.run()
+    except WorkerBroken as error:
+        typer.echo(f"noetl-worker: cannot go on: {error}; start it again", err=True)
+        code = EXIT_BROKEN
+    _leave(code)
