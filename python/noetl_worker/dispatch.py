@@ -102,7 +102,7 @@ class Dispatch:
         context = await self._context(self._limits.hard_s, templates)
         whole = self._input_with_texts(config, context)
         if whole is not None:
-            config = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
+            config = self._without_inputs(config)
             command = self._command = replace(command, input=whole)
             context = _with_rendered(whole, await self._context(self._limits.hard_s, templates))
         if command.input:
@@ -114,6 +114,12 @@ class Dispatch:
         self._warn(prepared)
         return Ready(prepared, prepared.timeout_s or self._limits.hard_s)
 
+    def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The config, and what it has under `spec`, without what `_input_with_texts` has taken from it."""
+        left = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
+        spec = left.get("spec")
+        return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
+
     def _is_own(self, name: str) -> bool:
         """Whether `args` is no other spelling of `input`, but a field of the tool, as a container's."""
         return name == "args" and name in self._registry.fields_of(self._command.kind)
@@ -123,8 +129,14 @@ class Dispatch:
 
         The tool's own wins value by value, as where it is written as an object (`command._input`).
         """
-        names = [name for name in _BOTH_INPUTS if isinstance(config.get(name), str) and not self._is_own(name)]
-        whole = dict(self._command.input)
+        inputs = [name for name in _BOTH_INPUTS if not self._is_own(name)]
+        names = [name for name in inputs if isinstance(config.get(name), str)]
+        spec = config.get("spec")
+        below = [spec[name] for name in inputs if isinstance(spec, Mapping) and isinstance(spec.get(name), Mapping)]
+        whole: dict[str, JsonValue] = {}
+        for value in below if names else ():
+            whole.update(context.render(value))
+        whole.update(self._command.input)
         for name in names:
             given = context.render(config[name])
             if given is not None and not isinstance(given, Mapping):

@@ -271,6 +271,8 @@ def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: s
     assert asyncio.run(go("{{ v }}", "noop", result="{{ [x, y, z] }}")).data == [1, 3, "{{ x }}"]
     assert asyncio.run(go("{{ v }}", "python", code="result = [x, y, z]")).data == [1, 3, "{{ x }}"]
     assert asyncio.run(go("{{ nothing }}", "noop", result="{{ [x, y] }}")).data == [1, 2]
+    beside = {"input": {"w": "{{ x + 4 }}", "z": 0}}
+    assert asyncio.run(go("{{ v }}", "python", code="result = [w, x, y, z]", spec=beside)).data == [5, 1, 3, "{{ x }}"]
     with pytest.raises(ToolError, match=f"noop: field '{name}' must be an object, not int"):
         asyncio.run(go("{{ x }}", "noop"))
 
