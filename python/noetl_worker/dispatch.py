@@ -129,13 +129,15 @@ class Dispatch:
 
         The tool's own wins value by value, as where it is written as an object (`command._input`).
         """
-        inputs = [name for name in _BOTH_INPUTS if not self._is_own(name)]
-        names = [name for name in inputs if isinstance(config.get(name), str)]
-        spec = config.get("spec")
-        below = [spec[name] for name in inputs if isinstance(spec, Mapping) and isinstance(spec.get(name), Mapping)]
+        names = [name for name in _BOTH_INPUTS if isinstance(config.get(name), str) and not self._is_own(name)]
+        if not names:
+            return None
         whole: dict[str, JsonValue] = {}
-        for value in below if names else ():
-            whole.update(context.render(value))
+        in_spec = config.get("spec")
+        spec: Mapping[str, JsonValue] = in_spec if isinstance(in_spec, Mapping) else {}
+        for name in _BOTH_INPUTS:
+            if isinstance(spec.get(name), Mapping) and not self._is_own(name):
+                whole.update(context.render(spec[name]))
         whole.update(self._command.input)
         for name in names:
             given = context.render(config[name])
@@ -143,7 +145,7 @@ class Dispatch:
                 kind = self._command.kind
                 raise ConfigurationError(f"{kind}: field {name!r} must be an object, not {type(given).__name__}")
             whole.update(given or {})
-        return whole if names else None
+        return whole
 
     async def run(self, ready: Ready) -> ToolResult:
         """Run the tool to its end, its timeout or our cancellation.

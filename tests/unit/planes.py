@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,16 @@ def emitter(directory: Path | None = None, when: str = "on_failure") -> Emitter:
     """With an outbox in `directory`; without one, nothing is kept."""
     where = directory or Path("no outbox")
     return Emitter(Snowflake(1), Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000))
+
+
+def rows_on_disk(directory: Path) -> int:
+    """Rows of all outboxes in a directory."""
+    total = 0
+    for path in directory.glob("*.sqlite3"):
+        with sqlite3.connect(path) as database:
+            total += database.execute("SELECT count(*) FROM event_sets").fetchone()[0]
+        database.close()
+    return total
 
 
 class Ours:

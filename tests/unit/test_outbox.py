@@ -32,7 +32,7 @@ from noetl_worker.models import AlreadyFinished, Dialect, Report, Upload
 from noetl_worker.outbox import Outbox
 from noetl_worker.outbox_file import OutboxFile, Row
 from noetl_worker.slots import Slots
-from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, settings
+from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 
@@ -220,15 +220,6 @@ def accepting(refusals: int, seen: list[int] | None = None, directory: Path | No
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
     return script
-
-
-def rows_on_disk(directory: Path) -> int:
-    total = 0
-    for path in directory.glob("*.sqlite3"):
-        with sqlite3.connect(path) as database:
-            total += database.execute("SELECT count(*) FROM event_sets").fetchone()[0]
-        database.close()
-    return total
 
 
 def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ from noetl_worker.events import CommandEvents
 from noetl_worker.in_flight import InFlight
 from noetl_worker.models import CaseDecision, Dialect, Exit, Fail, FitRules, ToolResult
 from noetl_worker.slots import Slots
-from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, settings
+from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 
 ROWS = {"rows": [{"i": i, "text": "ü" * 100} for i in range(2000)], "count": 2000}
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
@@ -135,7 +134,7 @@ def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
     inner = store_then_accept(*[answer(425, {})] * 3)  # 503 would make the gate wait as well
 
     def script(method: str, path: str, body: Any) -> Any:
-        seen.append((method, rows_of(tmp_path), slots.free()))
+        seen.append((method, rows_on_disk(tmp_path), slots.free()))
         return inner(method, path, body)
 
     transport = tell(script, dialect, ours, outside=slots.waiting)
@@ -144,15 +143,6 @@ def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
     assert ours.outbox.is_empty
     assert slots.free() == 0, "it is back in its slot"
     ours.outbox.close()
-
-
-def rows_of(directory: Path) -> int:
-    total = 0
-    for path in directory.glob("*.sqlite3"):
-        with sqlite3.connect(path) as database:
-            total += database.execute("SELECT count(*) FROM event_sets").fetchone()[0]
-        database.close()
-    return total
 
 
 @pytest.mark.parametrize("dialect", Dialect)

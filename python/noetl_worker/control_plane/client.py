@@ -1,6 +1,6 @@
 """Every HTTP call a worker makes to a control plane, for both dialects.
 
-`ControlPlaneClient` owns the transport and the identity; `at(server_url, dialect)` gives the plane that issued one
+`ControlPlaneClient` owns the transport and the identity; `plane(server_url)` gives the plane that issued one
 command: claims and events go back to where the notification came from (wire.md T-34).
 """
 
