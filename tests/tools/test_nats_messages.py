@@ -8,11 +8,13 @@ from typing import Any
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.tools.nats_messages import Inbox
 from noetl_worker.tools.nats_tool import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -124,7 +126,16 @@ def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> 
     with_session(server, body)
 
 
-def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer) -> None:
+def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to its own pull, which waits for more: the server may act on a nak before it reads on."""
+
+    async def nak_and_wait(message: Msg) -> None:
+        await nak(message)
+        await message._client.flush()
+
+    nak = Msg.nak
+    monkeypatch.setattr(Msg, "nak", nak_and_wait)
+
     async def body(session: Session) -> None:
         stream, _, consumer = await session.stream(b"a")
         running = asyncio.ensure_future(session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
@@ -135,7 +146,29 @@ def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer) -> None
         with pytest.raises(asyncio.CancelledError):
             await running
         again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
-        assert again["messages"][0]["delivered"] == 2
+        assert [one["delivered"] for one in again["messages"]] == [2]
+
+    with_session(server, body)
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(server: NatsServer, steps: int) -> None:
+    """Between its arrival and the one who waits lie some turns of the loop: cancelled in any, nothing is lost."""
+
+    async def body(session: Session) -> None:
+        subscription = await session.connection.subscribe("way")
+        inbox = Inbox(subscription)
+        waiting = asyncio.ensure_future(inbox.next(5.0))
+        await session.connection.publish("way", b"a")
+        while subscription.delivered == 0:
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        [taken] = await asyncio.gather(waiting, return_exceptions=True)
+        rest = await inbox.drain()
+        assert [one.data for one in [taken, *rest] if not isinstance(one, asyncio.CancelledError)] == [b"a"]
+        await inbox.close(session.connection)
 
     with_session(server, body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
@@ -14,7 +15,7 @@ from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers, a
 if TYPE_CHECKING:
     from noetl_worker.tools.nats_tool import NatsConfig
 
-__all__ = ["ACK", "MESSAGES", "acknowledge", "confirmed_acks", "pull"]
+__all__ = ["ACK", "MESSAGES", "Inbox", "acknowledge", "confirmed_acks", "pull"]
 
 _ANSWER_GRACE_S: Final = 2.0
 """How long after a pull's own end its last status may take to arrive."""
@@ -148,21 +149,17 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
     Raises:
         ToolError: the stream or consumer is not there, or is none that can be pulled from.
     """
-    import nats.errors
-
     what = f"{operation} failed: consumer {consumer!r} of stream {stream!r}"
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
+    reply = client.new_inbox()
+    inbox = Inbox(await client.subscribe(reply))
     messages: list[Any] = []
     try:
         wanted = {"batch": batch, "expires": int(timeout_s * 1_000_000_000), "max_bytes": MAX_RESULT_BYTES}
-        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=inbox)
+        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=reply)
         deadline = asyncio.get_running_loop().time() + timeout_s + _ANSWER_GRACE_S
         while len(messages) < batch:
-            left = deadline - asyncio.get_running_loop().time()
-            try:
-                one = await subscription.next_msg(timeout=max(0.0, left))
-            except nats.errors.TimeoutError:  # the status got lost with a server that went away
+            one = await inbox.next(deadline - asyncio.get_running_loop().time())
+            if one is None:  # the status got lost with a server that went away
                 break
             status = (one.headers or {}).get("Status")
             if status is None:
@@ -170,26 +167,77 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
             elif _ends(status, (one.headers or {}).get("Description", ""), what, bool(messages)):
                 break
     except BaseException:
-        await _give_back(client, messages, subscription)
+        await _give_back(messages, inbox)
         raise
     finally:
-        if client.is_connected:
-            await subscription.unsubscribe()
+        await inbox.close(client)
     return messages
 
 
-async def _give_back(client: Any, messages: list[Any], subscription: Any) -> None:
-    """Let others have at once what was pulled for a call that ended: in hand, in the queue, or still on the way."""
+class Inbox:
+    """What arrives on a subscription, none of it lost when the one who waits is cancelled.
+
+    nats-py's `next_msg` takes a message before it returns it: cancelled in between, it drops the message, and
+    nobody sees it before the consumer's ack wait is over. So it is never cancelled; the next one to ask waits for it.
+    """
+
+    def __init__(self, subscription: Any) -> None:
+        self._subscription = subscription
+        self._asked: asyncio.Task[Any] | None = None
+
+    async def next(self, timeout_s: float) -> Any | None:
+        """The next message; None when there is none within `timeout_s`. Raises nats-py's errors."""
+        if self._asked is None:
+            self._asked = asyncio.ensure_future(self._subscription.next_msg(timeout=None))
+        await asyncio.wait({self._asked}, timeout=max(0.0, timeout_s))
+        if not self._asked.done():
+            return None
+        asked, self._asked = self._asked, None
+        return asked.result()
+
+    async def drain(self) -> list[Any]:
+        """Let the server send no more; what has arrived by then and was not taken. Raises nats-py's errors."""
+        draining = asyncio.ensure_future(self._subscription.drain())  # done when all that came has been taken
+        messages = []
+        try:
+            while not draining.done():
+                self._asked = self._asked or asyncio.ensure_future(self._subscription.next_msg(timeout=None))
+                await asyncio.wait({draining, self._asked}, return_when=asyncio.FIRST_COMPLETED)
+                if self._asked.done():
+                    asked, self._asked = self._asked, None
+                    messages.append(asked.result())
+            draining.result()
+        finally:
+            draining.cancel()
+        return messages
+
+    async def close(self, client: Any) -> None:
+        """After this nothing of the subscription is left, here or at the server."""
+        import nats.errors
+
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.wait({self._asked})
+            if not self._asked.cancelled():
+                self._asked.exception()  # a connection that is closed says so here, too: whoever waits was told
+        with suppress(nats.errors.Error):  # drained, or the connection is gone
+            await self._subscription.unsubscribe()
+
+
+async def _give_back(messages: list[Any], inbox: Inbox) -> None:
+    """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
+
+    The inbox ends first: a message that is given back while its pull still waits comes back to it, and is nobody's
+    until the consumer's ack wait is over.
+    """
     import nats.errors
 
     try:
-        await client.flush(timeout=_ANSWER_GRACE_S)  # what the server sent before its answer to this is here now
-        while subscription.pending_msgs:
-            messages.append(await subscription.next_msg(timeout=_ANSWER_GRACE_S))
-        for one in messages:
+        arrived = await asyncio.wait_for(inbox.drain(), _ANSWER_GRACE_S)
+        for one in [*messages, *arrived]:
             if one.reply:
                 await one.nak()
-    except (nats.errors.Error, OSError):
+    except (nats.errors.Error, OSError, asyncio.TimeoutError):
         return  # no connection: the server delivers them again after the consumer's ack_wait
 
 
