@@ -18,6 +18,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools import duckdb_files, duckdb_secrets, duckdb_session
+from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, duckdb_extensions
@@ -367,8 +368,8 @@ def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:
         registry = Registry(plugins=False)
         context = tool_context(registry=registry)
         async with duckdb_files.turn(file, read_only=False):
-            config = {"query": "select 1", "database": file, "timeout": 0.1}
-            result = await registry.run_tool("duckdb", config, context)
+            config = {"query": "select 1", "database": file}
+            result = await registry.run_tool("duckdb", {**config, "timeout": 0.1}, context)
             assert result.status is ToolStatus.TIMEOUT
         assert (await registry.run_tool("duckdb", config, context)).status is ToolStatus.SUCCESS
         await registry.aclose()
@@ -516,6 +517,46 @@ def test_cancelled_call_interrupts_the_query() -> None:
         return time.monotonic() - began
 
     assert asyncio.run(scenario()) < 10
+
+
+def test_an_interrupt_that_meets_the_end_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB answers one on a closed connection with an exception, which then stood for the result."""
+
+    def close_and_interrupt(ready: Opened) -> None:
+        close(ready)
+        work.interrupt()
+
+    close = Opened.close
+    monkeypatch.setattr(Opened, "close", close_and_interrupt)
+    work = duckdb_session.Work(Opening("duckdb"), lambda _duckdb, _connection, _work: 1)
+    assert work.run() == 1
+
+
+def test_steps_cancelled_while_they_are_closed_end_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, cancelled = threading.Event(), threading.Event()
+
+    def close_and_wait(ready: Opened) -> None:
+        close(ready)
+        closed.set()
+        cancelled.wait(10)
+
+    close = Opened.close
+    monkeypatch.setattr(Opened, "close", close_and_wait)
+
+    async def steps() -> None:
+        async with Stepwise(Opening("transfer")) as opened:
+            await opened.do(lambda connection: connection.execute("select 1"))
+
+    async def scenario() -> None:
+        call = asyncio.ensure_future(steps())
+        await asyncio.to_thread(closed.wait, 10)
+        call.cancel()
+        await asyncio.wait({call}, timeout=0.1)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(scenario())
 
 
 def test_many_at_once() -> None:

@@ -238,8 +238,8 @@ def test_retry_after_in_the_future() -> None:
 
 def test_no_wait_beyond_the_time_that_is_left(server: ToolServer) -> None:
     began = time.monotonic()
-    result = get(server, "/flaky?fail=1&status=429&retry_after=60", {"max_attempts": 2, **QUICK}, timeout_s=2.0)
-    assert time.monotonic() - began < 1
+    result = get(server, "/flaky?fail=1&status=429&retry_after=60", {"max_attempts": 2, **QUICK}, timeout_s=20.0)
+    assert time.monotonic() - began < 10
     assert result.error is not None
     assert result.error.kind == "rate_limit"
     assert result.data["headers"]["retry-after"] == "60"
@@ -249,12 +249,12 @@ def test_timeout_covers_all_tries(server: ToolServer) -> None:
     began = time.monotonic()
     config = {
         "url": server.url("/silent"),
-        "attempt_timeout": 0.2,
-        "timeout": 0.5,
+        "attempt_timeout": 0.6,
+        "timeout": 1.5,
         "retry": {"max_attempts": 9, **QUICK},
     }
     result = run_tool("http", config)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert result.status is ToolStatus.TIMEOUT
     assert 2 <= len(server.requests) <= 3
 

@@ -35,7 +35,7 @@ def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> No
         calls = [session.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
         await asyncio.gather(*calls)
         assert len(session.tool._connections._entries) == 1
-        await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=0.5)
+        await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=1.5)
         assert len(session.tool._connections._entries) == 2
         assert session.connection.stats["reconnects"] == before
 
@@ -131,7 +131,7 @@ def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server
 
 def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
     async def body(session: Session) -> None:
-        error = await session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=0.5)
+        error = await session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=1.5)
         assert (error.kind, error.code) == ("auth", "permissions_violation")
         assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
 

@@ -41,7 +41,7 @@ def test_stdin_is_fed_and_else_empty(run: Run) -> None:
 
 
 def test_timeout_stops_the_whole_group_and_keeps_the_output(run: Run) -> None:
-    finished = run(sh("echo $$; sleep 60 & sleep 60 | cat", timeout_s=0.3))
+    finished = run(sh("echo $$; sleep 60 & sleep 60 | cat", timeout_s=1.0))
     assert finished.timed_out
     assert finished.exit_code == -15
     assert run(until_gone(int(finished.stdout))) == []
@@ -50,15 +50,15 @@ def test_timeout_stops_the_whole_group_and_keeps_the_output(run: Run) -> None:
 def test_group_that_ignores_sigterm_is_killed_after_the_grace(run: Run) -> None:
     script = "trap '' TERM; echo $$; while :; do sleep 1; done"
     began = time.monotonic()
-    finished = run(sh(script, timeout_s=0.2, grace_s=0.3))
+    finished = run(sh(script, timeout_s=1.0, grace_s=0.3))
     assert finished.timed_out
     assert finished.exit_code == -9
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 1.3 <= time.monotonic() - began < 5
     assert run(until_gone(int(finished.stdout))) == []
 
 
 def test_grandchild_that_ignores_sigterm_is_killed_when_its_leader_ends(run: Run) -> None:
-    finished = run(sh("echo $$; (trap '' TERM; sleep 60) & wait", timeout_s=0.3))
+    finished = run(sh("echo $$; (trap '' TERM; sleep 60) & wait", timeout_s=1.0))
     assert run(until_gone(int(finished.stdout))) == []
 
 

@@ -24,7 +24,7 @@ from noetl_worker.dev.python_events import (
     read_item,
 )
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.json_text import dumps, embed, loads
+from noetl_worker.json_text import dumps, embed
 from noetl_worker.models import JsonValue
 
 __all__ = ["Batches", "QueueFault"]
@@ -242,7 +242,3 @@ class Batches:
                 "updated_at": moment(row["updated_at"]),
             }
         )
-
-    def event_ids_of(self, request_id: int) -> list[int]:
-        row = self._log.db.execute("SELECT event_ids FROM batches WHERE request_id = ?", (request_id,)).fetchone()
-        return list(loads(row[0])) if row is not None else []

@@ -167,11 +167,6 @@ class EventLog:
         rows = self.db.execute(f"{_SELECT_COMMAND} WHERE status IN ({marks}) ORDER BY event_id", statuses)
         return [CommandRow(*row) for row in rows]
 
-    def count_commands(self, *statuses: str) -> int:
-        marks = ", ".join("?" * len(statuses))
-        row = self.db.execute(f"SELECT count(*) FROM commands WHERE status IN ({marks})", statuses).fetchone()
-        return int(row[0])
-
     def set_claimed(self, command: CommandRow, worker_id: str, high_id: int) -> None:
         self.db.execute(
             "UPDATE commands SET status = 'CLAIMED', worker_id = ?, claimed_at = ?, high_id = ? WHERE event_id = ?",

@@ -85,6 +85,7 @@ class Work(Generic[T]):
         self._opening = opening
         self._body = body
         self._connection: Any = None
+        self._in_use = threading.Lock()  # held to interrupt: a connection that is closed meanwhile raises
         self._stopped = threading.Event()
 
     @property
@@ -92,20 +93,22 @@ class Work(Generic[T]):
         return self._stopped.is_set()
 
     def interrupt(self) -> None:
+        """Interrupt the statement under way; nothing when there is none, before the opening or from the closing on."""
         self._stopped.set()
-        connection = self._connection
-        if connection is not None:
-            connection.interrupt()
+        with self._in_use:
+            if self._connection is not None:
+                self._connection.interrupt()
 
     def run(self) -> T:
         duckdb = library()
         ready = opened(duckdb, self._opening, self._stopped)
-        self._connection = ready.connection
-        try:
-            with contextlib.closing(ready):
+        with contextlib.closing(ready):
+            self._connection = ready.connection
+            try:
                 return self._body(duckdb, ready.connection, self)
-        finally:
-            self._connection = None
+            finally:
+                with self._in_use:
+                    self._connection = None
 
 
 def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
@@ -176,14 +179,17 @@ class Stepwise:
         try:
             await self._in_thread(self._open)
         except BaseException:
+            if self._opened is not None:  # cancelled, and opened all the same
+                self._thread.submit(self._opened.close)
             self._thread.shutdown(wait=False)
             raise
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         try:
-            if self._opened is not None:
-                await self._in_thread(self._opened.close)
+            if (ready := self._opened) is not None:
+                self._opened = None  # from here on there is nothing to interrupt: a closed connection raises
+                await self._in_thread(ready.close)
         finally:
             self._thread.shutdown(wait=False)
 

@@ -26,7 +26,7 @@ from noetl_worker.tools.contract import Stop, Tool, ToolContext
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
 from noetl_worker.tools.kinds_elsewhere import INSTEAD
 
-__all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "default_registry", "effective_timeout"]
+__all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "effective_timeout"]
 
 ENTRY_POINT_GROUP: Final = "noetl_worker.tools"
 
@@ -306,11 +306,6 @@ class Registry:
     def _report(self, broken: BrokenPlugin) -> None:
         self.broken.append(broken)
         _log.warning("%s", broken)
-
-
-def default_registry(*, strict: bool = False) -> Registry:
-    """The built-in tools and the installed plug-ins."""
-    return Registry(strict=strict)
 
 
 def _names(tool: Tool[Any]) -> tuple[str, ...]:
