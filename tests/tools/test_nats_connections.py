@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,6 +120,38 @@ def test_wrong_password_is_an_auth_failure_that_does_not_show_it(server: NatsSer
         assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
 
     with_session(server, body)
+
+
+@pytest.mark.parametrize(
+    ("resets", "kind", "retryable", "connections"), [(2, "auth", False, 3), (99, "connection", True, 4)]
+)
+def test_a_reset_during_the_login_is_asked_again_for_its_reason(
+    resets: int, kind: str, retryable: bool, connections: int
+) -> None:
+    """A server that refuses a login closes at once: what it said is lost when more of ours is on the way to it."""
+    served = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(writer)
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"auth_required":true}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        if len(served) > resets:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+        else:
+            held = writer.get_extra_info("socket")
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing is a reset
+        writer.close()
+
+    async def run() -> ToolError:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
+            url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            with pytest.raises(ToolError) as caught:
+                await arun_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url})
+            return caught.value
+
+    error = asyncio.run(run())
+    assert (error.kind, error.retryable) == (kind, retryable)
+    assert len(served) == connections
 
 
 def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server: NatsServer) -> None:

@@ -21,6 +21,8 @@ from noetl_worker.tools.contract import ToolContext
 __all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
 
 CONNECT_TIMEOUT_S: Final = 5.0
+_RESETS: Final = 3
+"""Connections that are reset while they are made, before that is believed."""
 MAX_IDLE: Final = 16
 """Connections kept open while nobody uses them; the one that was used longest ago goes first."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -202,6 +204,18 @@ class Connections:
             await _close(entry)
 
     async def _connect(self, address: Address, entry: _Entry) -> Any:
+        """A new connection. One that is reset is asked for again: a server that refuses a login closes so soon that
+        its reason is often lost (10 of 100 on a busy machine), and a wrong password would look like a network's fault.
+        """
+        for _ in range(_RESETS):
+            try:
+                return await self._connect_once(address, entry)
+            except ToolError as error:
+                if not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
+                    raise
+        return await self._connect_once(address, entry)
+
+    async def _connect_once(self, address: Address, entry: _Entry) -> Any:
         import nats.errors
         from nats.aio.client import Client
 
@@ -234,7 +248,8 @@ class Connections:
                 await client.close()  # a login that is refused leaves its socket open
             is_key = type(error).__module__ == "nkeys"  # a seed that is none
             if is_key or isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
-                raise _refused(address, problems[-1] if problems else error) from error
+                said = problems[-1] if problems else error
+                raise _refused(address, said) from said
             raise
         return client
 
