@@ -3,10 +3,15 @@
 The Rust plane rebuilds its state in id order: an id below the command's own event id, or below any id the plane
 has answered, leaves the execution RUNNING for ever (wire.md 9.3, item 5). So ids only ever grow, whatever the
 clock does: a clock behind is overruled by what was observed.
+
+1,024 node numbers are few: of 40 workers two have the same one more often than not, and one may have the plane's.
+Were every millisecond's sequence to begin at 0, each of their ids made in the same millisecond would be one id, and
+the plane answers the second with a duplicate key. So a sequence begins anywhere in its lower half.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -37,10 +42,12 @@ class Snowflake:
         *,
         epoch_ms: int = DEFAULT_EPOCH_MS,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        first: Callable[[], int] = lambda: random.getrandbits(_SEQUENCE_BITS - 1),
     ) -> None:
         self._node = node & ((1 << _NODE_BITS) - 1)
         self._epoch_ms = epoch_ms
         self._now_ms = now_ms
+        self._first = first
         self._lock = threading.Lock()
         self._last_ms = 0
         self._sequence = 0
@@ -50,16 +57,16 @@ class Snowflake:
         floor_ms = (event_id >> (_NODE_BITS + _SEQUENCE_BITS)) + 1
         with self._lock:
             if floor_ms > self._last_ms:
-                self._last_ms, self._sequence = floor_ms, 0
+                self._last_ms, self._sequence = floor_ms, self._first()
 
     def next_id(self) -> int:
         with self._lock:
             now_ms = max(0, self._now_ms() - self._epoch_ms)
             if now_ms > self._last_ms:
-                self._last_ms, self._sequence = now_ms, 0
+                self._last_ms, self._sequence = now_ms, self._first()
             elif self._sequence < _MAX_SEQUENCE:
                 self._sequence += 1
             else:  # borrow from the next millisecond: waiting for it could take the whole step of a clock jump
-                self._last_ms, self._sequence = self._last_ms + 1, 0
+                self._last_ms, self._sequence = self._last_ms + 1, self._first()
             high = (self._last_ms << _NODE_BITS) | self._node
             return (high << _SEQUENCE_BITS) | self._sequence

@@ -4,7 +4,7 @@ from noetl_worker.snowflake import DEFAULT_EPOCH_MS, Snowflake, node_of
 
 
 def test_first_id_of_node_one_one_millisecond_after_the_epoch() -> None:
-    assert Snowflake(1, now_ms=lambda: DEFAULT_EPOCH_MS + 1).next_id() == 4198400
+    assert Snowflake(1, now_ms=lambda: DEFAULT_EPOCH_MS + 1, first=lambda: 0).next_id() == 4198400
 
 
 def test_ids_only_grow_when_the_clock_jumps_back_an_hour() -> None:
@@ -27,6 +27,16 @@ def test_id_is_above_every_observed_id_even_with_a_clock_behind() -> None:
     command_event_id = 767527441685282836
     ids.observe(command_event_id)
     assert ids.next_id() > command_event_id
+
+
+def test_two_of_one_node_number_seldom_make_the_same_id() -> None:
+    clock = [DEFAULT_EPOCH_MS]
+    one, other = Snowflake(7, now_ms=lambda: clock[0]), Snowflake(7, now_ms=lambda: clock[0])
+    same = 0
+    for _ in range(500):
+        clock[0] += 1
+        same += one.next_id() == other.next_id()
+    assert same < 10  # 500 / 2,048 are to be expected; with sequences from 0 it was all of them
 
 
 def test_node_of_a_worker_id_is_stable_and_fits_ten_bits() -> None:
