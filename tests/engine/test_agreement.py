@@ -42,6 +42,16 @@ def test_engines_agree_on_any_bytes(engines: tuple[Any, Any], data: bytes) -> No
         agree(call, engines)
 
 
+@pytest.mark.parametrize("places", range(1, 12))
+def test_floats_midway_between_two_texts_are_printed_as_python_does(engines: tuple[Any, Any], places: int) -> None:
+    """562949953421312.25 is 562949953421312.2 and ...2.3, both as short and as near: `repr` takes the even one."""
+    for number in range(200):
+        value = 2.0 ** (52 - places) + number / 2**places
+        for text in (repr(value), f"{value:.30f}", f"-{value:.30f}"):
+            for engine in engines:
+                assert engine.fit_result(text.encode(), FitRules()).body.decode() == repr(float(text))
+
+
 _scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
 )

@@ -396,6 +396,7 @@ fn write_float(raw: &str, out: &mut Vec<u8>) {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let digits = even_of_a_tie(value, exponent, digits.len()).unwrap_or(digits);
     let printed = if (-4..16).contains(&exponent) {
         fixed(&digits, exponent)
     } else {
@@ -406,6 +407,24 @@ fn write_float(raw: &str, out: &mut Vec<u8>) {
     };
     out.extend_from_slice(sign.as_bytes());
     out.extend_from_slice(printed.as_bytes());
+}
+
+/// The digits of a double that lies midway between the two shortest texts for it, when the lower one is even:
+/// `repr` takes that one (562949953421312.25 is ...2.2), Rust always the upper one. A double midway has at most 18
+/// digits, and so at most 25 binary places.
+fn even_of_a_tie(value: f64, exponent: i32, shortest: usize) -> Option<String> {
+    const PLACES: f64 = (1u32 << 25) as f64;
+    const MOST_DIGITS: usize = 45;
+    if value.abs() >= 1e16 || (value * PLACES).fract() != 0.0 {
+        return None;
+    }
+    let exact = format!("{:.MOST_DIGITS$e}", value.abs());
+    let digits: String = exact.split('e').next()?.chars().filter(char::is_ascii_digit).collect();
+    let lower = digits.trim_end_matches('0').strip_suffix('5')?;
+    let is_even = matches!(lower.as_bytes().last(), Some(b'0' | b'2' | b'4' | b'6' | b'8'));
+    let (first, rest) = lower.split_at_checked(1)?;
+    let is_short = format!("{first}.{rest}e{exponent}").parse() == Ok(value.abs());
+    (is_even && is_short && lower.len() == shortest).then(|| lower.to_owned())
 }
 
 fn fixed(digits: &str, exponent: i32) -> String {
