@@ -98,10 +98,12 @@ class Connection:
         self._is_up = True
 
     async def reopen(self, settings: Settings) -> None:
-        """Connect anew after nats-py has closed for good. Raises what the attempt raises."""
+        """Connect anew after nats-py has closed for good; what does not succeed is closed still, to be tried again."""
+        closed = self.client
         try:
             await self._open(_options(settings, self))
         except (OSError, asyncio.TimeoutError, nats.errors.Error) as error:
+            self.client = closed  # a client that never connected does not call itself closed
             log.warning("nats_unreachable", connection=self.name, error=describe(self.last_error or error))
 
     async def close(self) -> None:
