@@ -230,6 +230,7 @@ class Worker:
         if not tasks:
             return EXIT_OK
         log.warning("cancelling", in_flight=len(tasks))
+        await asyncio.sleep(0)  # a task that is cancelled before its first step answers nobody
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)

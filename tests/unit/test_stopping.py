@@ -1,0 +1,55 @@
+"""The end of a worker: nothing that was delivered is left without an answer, and nothing holds up the end."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from noetl_worker.models import Outcome
+from noetl_worker.worker import EXIT_CANCELLED, Worker
+from unit.planes import settings
+
+
+class Scene:
+    """A worker at the end of its drain, with no time left."""
+
+    def __init__(self) -> None:
+        self.worker = Worker(settings(NOETL_WORKER_DRAIN_TIMEOUT_S="0"))
+        self.kept: set[str] = set()
+        """Deliveries that are kept alive."""
+        self.answers: dict[str, Outcome] = {}
+        keepalive = SimpleNamespace(track=lambda reply, _: self.kept.add(reply), untrack=self.kept.remove)
+        self.execution = cast(Any, SimpleNamespace(workplace=SimpleNamespace(keepalive=keepalive), run=self._run))
+
+    async def _run(self, _: Any) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _settle(self, delivery: Any, outcome: Outcome) -> str:
+        self.answers[delivery.reply] = outcome
+        return "nak:given_back"
+
+    def deliver(self, reply: str) -> None:
+        delivery = SimpleNamespace(reply=reply, received_at=0.0, stream_sequence=1, num_delivered=1)
+        self.worker._deliver(cast(Any, delivery), self.execution, self._settle)
+
+    async def drain(self) -> int:
+        return await self.worker._drain(cast(Any, SimpleNamespace(pause=lambda _: None)))
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_given_back(is_stopping: bool) -> None:
+    scene = Scene()
+
+    async def go() -> int:
+        if is_stopping:
+            scene.worker.request_stop()
+        scene.deliver("a")
+        return await scene.drain()
+
+    assert asyncio.run(go()) == EXIT_CANCELLED
+    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "given_back"}
+    assert scene.kept == set()
