@@ -199,6 +199,7 @@ class Worker:
                 raise broken
             return code
         finally:
+            self._stop.set()  # cancelled, too: what the puller still brings on its way out is given back
             for task in (pulling, watching, stopped):
                 task.cancel()
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)

@@ -53,3 +53,33 @@ def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_given_ba
     assert asyncio.run(go()) == EXIT_CANCELLED
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "given_back"}
     assert scene.kept == set()
+
+
+def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    worker = scene.worker
+
+    async def until_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            scene.deliver("late")
+
+    async def watch(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def go() -> None:
+        monkeypatch.setattr(worker, "_watch", watch)
+        monkeypatch.setattr(worker, "_start_line", lambda *_: {})
+        puller = SimpleNamespace(run=until_cancelled, last_progress=0.0)
+        working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, puller, None, None))))
+        await worker.ready.wait()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        for task in list(worker._tasks):
+            await asyncio.wait({task}, timeout=1)
+        assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
+
+    asyncio.run(go())

@@ -36,6 +36,8 @@ _FRESH_BACKOFF_S: Final = 0.5
 """A server that has just come back says "no responders" until it has read its streams: a second, or several under load.
 What has grown to seconds meanwhile would be slept through after that."""
 _MAX_BATCH: Final = 256
+_END_S: Final = 1.0
+"""How long the end of pulling waits for a server that does not answer."""
 log = structlog.get_logger("noetl_worker.jetstream")
 
 # What ends a pull request: status -> how the loop goes on. A text that is not here ends the pull and pulls again.
@@ -57,7 +59,7 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await it; a cancellation waits for it, a second at most.
+    """Await it; a cancellation waits for it, _END_S at most.
 
     nats-py's reader fails (InvalidStateError, and what it had read is lost) when the answer to a cancelled flush comes.
     """
@@ -65,7 +67,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=1)
+        await asyncio.wait({task}, timeout=_END_S)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is there to hear of it
         raise
 
@@ -147,9 +149,8 @@ class Puller:
                 if time.monotonic() - self.last_progress > HEARTBEAT_S:
                     self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
                 self._check_heartbeat()
-        finally:
-            if subscription is not None and not self._connection.client.is_closed:
-                await subscription.unsubscribe()
+        finally:  # what the open pull has brought meanwhile would else wait for ack_wait
+            await asyncio.wait({asyncio.ensure_future(self._withdraw(subscription))}, timeout=_END_S)
 
     async def _withdraw(self, subscription: Subscription | None) -> None:
         """Take our open pulls back, by taking their inbox away.
