@@ -1,16 +1,18 @@
-"""Which event loop runs us: uvloop where it is installed, the standard one elsewhere or when asked."""
+"""Which event loop runs us (uvloop where it is installed, the standard one elsewhere or when asked); how tasks end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from noetl_worker.errors import SettingsError
 
-__all__ = ["run"]
+__all__ = ["end", "run"]
 
 T = TypeVar("T")
+_AGAIN_S: Final = 2.0
+"""Longer than what is cancelled needs to put things away."""
 
 
 def run(main: Coroutine[Any, Any, T], choice: str = "auto") -> T:
@@ -33,3 +35,16 @@ def run(main: Coroutine[Any, Any, T], choice: str = "auto") -> T:
             result: T = uvloop.run(main)
             return result
     return asyncio.run(main)
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel them until they have ended; what they end with is left in them.
+
+    Once is not enough: before 3.12 asyncio.wait_for, as inside of nats-py, swallows a cancellation that meets what it
+    waits for (cpython #86296), and a loop that had asked the server went on for ever.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_S)

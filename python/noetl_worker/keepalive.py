@@ -20,6 +20,7 @@ import nats
 import structlog
 import uvicorn
 
+from noetl_worker import event_loop
 from noetl_worker.control_plane.client import ControlPlaneClient
 from noetl_worker.control_plane.registration import Registration
 from noetl_worker.control_plane.transport import open_transport
@@ -222,7 +223,7 @@ async def _deregister(registration: Registration) -> None:
 async def _ended(task: asyncio.Task[Registration | None] | asyncio.Task[None]) -> Registration | None:
     if task.done() and not task.cancelled() and task.exception() is not None:
         return None  # it was raised where it ended
-    task.cancel()
+    await event_loop.end(task)
     with suppress(asyncio.CancelledError, NoetlWorkerError):
-        return await task
+        return task.result()
     return None

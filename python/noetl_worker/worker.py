@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import nats
 import structlog
 
-from noetl_worker import __version__, acknowledge, engine
+from noetl_worker import __version__, acknowledge, engine, event_loop
 from noetl_worker.adoption import Adoption
 from noetl_worker.claimed_command import Workplace
 from noetl_worker.control_plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
@@ -200,8 +200,7 @@ class Worker:
             return code
         finally:
             self._stop.set()  # cancelled, too: what the puller still brings on its way out is given back
-            for task in (pulling, watching, stopped):
-                task.cancel()
+            await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     def _start_line(self, durable: Durable, plane: Plane) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -473,5 +474,33 @@ def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> None:
             assert plane.execution(issued.execution_id).status == "RUNNING"
             await client.post("/api/events", json=rust_event(issued, "command.completed", ids[-1] + 1, **named))
             assert plane.execution(issued.execution_id).status == "COMPLETED"
+
+    run(main())
+
+
+def test_plane_ends_while_what_it_publishes_is_under_way() -> None:
+    """nats-py's flush waits with asyncio.wait_for, which before 3.12 swallows a cancellation that meets its answer."""
+
+    class Publisher:
+        def __init__(self) -> None:
+            self.begun = asyncio.Event()
+
+        async def publish(self, _: Any) -> bool:
+            self.begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return True
+
+    async def main() -> None:
+        plane = DevControlPlane(PlaneSettings(reaper_interval_s=60))
+        await plane.start()
+        [one] = await plane.create_commands([RawCommand()], publish=False)
+        plane.dispatcher.publisher = publisher = Publisher()
+        plane.dispatcher.requeue(plane.command(one.event_id), as_text=False)
+        plane.batches.on_queued()
+        await asyncio.wait_for(publisher.begun.wait(), 10)
+        closing = asyncio.ensure_future(plane.close())
+        _, not_ended = await asyncio.wait({closing}, timeout=8)
+        assert not not_ended
 
     run(main())

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from noetl_worker.models import Outcome
-from noetl_worker.worker import EXIT_CANCELLED, Worker
+from noetl_worker.worker import EXIT_CANCELLED, EXIT_OK, Worker
 from unit.planes import settings
 
 
@@ -83,3 +83,36 @@ def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_
         assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
 
     asyncio.run(go())
+
+
+class AnsweredAtTheEnd:
+    """A puller that asks nats-py, whose answer comes in the very step in which it is cancelled."""
+
+    last_progress = 0.0
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pause(self, _: bool) -> None:
+        self._answer.set_result(None)
+
+    async def run(self) -> None:
+        await asyncio.wait_for(self._answer, 60)  # as Client.request does; before 3.12 it swallows the cancellation
+        await asyncio.Event().wait()
+
+
+def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(settings())
+
+    async def watch(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def go() -> int:
+        monkeypatch.setattr(worker, "_watch", watch)
+        monkeypatch.setattr(worker, "_start_line", lambda *_: {})
+        working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, AnsweredAtTheEnd(), None, None))))
+        await worker.ready.wait()
+        worker.request_stop()
+        return await asyncio.wait_for(working, 10)
+
+    assert asyncio.run(go()) == EXIT_OK

@@ -15,6 +15,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from noetl_worker import event_loop
 from noetl_worker.dev.batches import Batches
 from noetl_worker.dev.catalog import Catalog, Entry
 from noetl_worker.dev.claims import Claims
@@ -161,8 +162,7 @@ class DevControlPlane:
         serving, *others = self._tasks
         server.should_exit = True
         await serving
-        for task in others:
-            task.cancel()
+        await event_loop.end(*others)
         await asyncio.gather(*others, return_exceptions=True)
         if self._stream is not None:
             await self._stream.close()
