@@ -63,7 +63,9 @@ class Keepalive:
         self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up: Future[None] = Future()
+        self._over: Future[None] = Future()
         self._stop: asyncio.Event | None = None
+        self._is_stopping = False
         self.probes_port: int | None = None
 
     # ── called from the main loop ──
@@ -71,7 +73,7 @@ class Keepalive:
     async def start(self) -> None:
         """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
         self._thread.start()
-        await asyncio.wrap_future(self._up)
+        await asyncio.shield(asyncio.wrap_future(self._up))  # who is cancelled here does not take it from the thread
 
     def set_ack_wait(self, ack_wait_s: float) -> None:
         """The effective ack_wait, read back from the durable."""
@@ -102,10 +104,16 @@ class Keepalive:
 
     async def stop(self) -> None:
         """End the thread: deregister (outliving the drain is the point), close its connection."""
-        if self._loop is None or self._stop is None or not self._thread.is_alive():
+        if not self._thread.is_alive():
             return
-        self._loop.call_soon_threadsafe(self._stop.set)
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, _STOP_TIMEOUT_S)
+        self._is_stopping = True
+        if self._loop is not None and self._stop is not None:
+            with suppress(RuntimeError):  # it is ending by itself, and its loop is closed
+                self._loop.call_soon_threadsafe(self._stop.set)
+        # Not `join` on the executor: tools that cannot be stopped may have all of its threads.
+        over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=_STOP_TIMEOUT_S)
+        if over:
+            self._thread.join()
 
     # ── the thread ──
 
@@ -117,9 +125,13 @@ class Keepalive:
                 self._up.set_exception(error)
             else:
                 log.exception("keepalive_died", error=str(error))
+        finally:
+            self._over.set_result(None)
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if self._is_stopping:  # before there was anything to set
+            self._stop.set()
         connection = await connect(self._settings, f"noetl-worker keepalive {self._identity.unique}", attempts=3)
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         server, serving = await self._serve_probes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -112,3 +113,107 @@ def test_stop_that_meets_the_answer_to_a_beat_ends_the_thread(monkeypatch: pytes
 
     asyncio.run(go())
     assert not keepalive.is_alive()
+
+
+def quiet(monkeypatch: pytest.MonkeyPatch, connect: Any = None) -> Keepalive:
+    """A keepalive that beats nothing and registers nowhere."""
+
+    async def connection(*_: Any, **__: Any) -> Any:
+        async def close() -> None:
+            return None
+
+        return SimpleNamespace(close=close, client=SimpleNamespace(is_closed=False), is_connected=True)
+
+    async def waits(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(keepalive_module, "connect", connect or connection)
+    for name in ("_beat_for_ever", "_registry"):
+        monkeypatch.setattr(Keepalive, name, waits)
+    identity = cast(Any, SimpleNamespace(unique="w"))
+    return Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
+
+
+def test_stop_that_meets_the_end_of_the_thread_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop is closed, and it lives still to log why: the worker's own outcome was replaced by that."""
+    dying, may_end = threading.Event(), threading.Event()
+
+    async def bug(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    def log(*_: Any, **__: Any) -> None:
+        dying.set()
+        may_end.wait(10)
+
+    keepalive = quiet(monkeypatch)
+    monkeypatch.setattr(Keepalive, "_registry", bug)
+    monkeypatch.setattr(keepalive_module, "log", SimpleNamespace(exception=log))
+
+    async def go() -> None:
+        await keepalive.start()
+        await asyncio.to_thread(dying.wait, 10)
+        asyncio.get_running_loop().call_later(0.1, may_end.set)
+        await keepalive.stop()
+
+    asyncio.run(go())
+    assert not keepalive.is_alive()
+
+
+def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    keepalive = quiet(monkeypatch)
+    tool_may_end = threading.Event()
+
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        tool = loop.run_in_executor(None, tool_may_end.wait, 30)
+        await keepalive.start()
+        stopping = asyncio.ensure_future(keepalive.stop())
+        done, _ = await asyncio.wait({stopping}, timeout=10)
+        tool_may_end.set()
+        await tool
+        assert done
+
+    asyncio.run(go())
+    assert not keepalive.is_alive()
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(
+    has_begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    closed: list[bool] = []
+    died: list[str] = []
+
+    async def connect(*_: Any, **__: Any) -> Any:
+        async def close() -> None:
+            closed.append(True)
+
+        if has_begun:
+            begun.set()
+            may_go_on.wait(10)
+        return SimpleNamespace(close=close, client=SimpleNamespace(is_closed=False), is_connected=True)
+
+    def late(self: Keepalive) -> None:
+        begun.set()
+        may_go_on.wait(10)
+        run(self)
+
+    run = Keepalive._run
+    if not has_begun:
+        monkeypatch.setattr(Keepalive, "_run", late)
+    monkeypatch.setattr(keepalive_module, "log", SimpleNamespace(exception=lambda event, **_: died.append(event)))
+    keepalive = quiet(monkeypatch, connect)
+
+    async def go() -> None:
+        starting = asyncio.ensure_future(keepalive.start())
+        await asyncio.to_thread(begun.wait, 10)
+        starting.cancel()
+        await asyncio.wait({starting})
+        asyncio.get_running_loop().call_later(0.1, may_go_on.set)
+        await keepalive.stop()
+        await asyncio.to_thread(keepalive._thread.join, 5)
+
+    asyncio.run(go())
+    assert (keepalive.is_alive(), died, closed) == (False, [], [True])
