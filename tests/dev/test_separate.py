@@ -46,3 +46,17 @@ def test_waiting_in_vain_raises_and_the_process_ends_with_the_block() -> None:
                 await client.get(f"{url}/health")
 
     asyncio.run(main())
+
+
+def test_answer_that_nobody_waited_for_is_not_taken_for_the_next_one() -> None:
+    async def main() -> None:
+        async with SeparatePlane() as plane:
+            (issued,) = await plane.create_commands(RawCommand(), 1)
+            asking = asyncio.ensure_future(plane.wait_ended(issued["execution_id"], timeout_s=0.01))
+            await asyncio.sleep(0)  # the question is on its way
+            asking.cancel()
+            await asyncio.wait({asking})
+            assert await plane.cpu_s() > 0
+            assert await plane.requests() == {}
+
+    asyncio.run(main())

@@ -34,6 +34,8 @@ class SeparatePlane:
         self.url = ""
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._owed = 0
+        """Answers that have not come yet."""
 
     @property
     def pid(self) -> int | None:
@@ -71,8 +73,12 @@ class SeparatePlane:
         assert process.stdout is not None
         async with self._turn:
             process.stdin.write(dumps(request) + b"\n")
+            self._owed += 1
             await process.stdin.drain()
-            line = await process.stdout.readline()
+            line = b""
+            while self._owed:  # that of a question whose asker was cancelled comes first
+                line = await process.stdout.readline()
+                self._owed -= 1
         if not line:
             raise ConnectionError("the development plane's process has ended")
         answer = loads(line)
