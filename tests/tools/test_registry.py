@@ -393,3 +393,23 @@ def test_tool_that_gives_no_result_is_an_error() -> None:
 def test_noop_gives_its_result_back() -> None:
     assert run_tool("noop", {}).data == {"status": "ok", "message": "noop"}
     assert run_tool("noop", {"result": {"a": "{{ x }}"}}, variables={"x": 1}).data == {"a": 1}
+
+
+def test_tool_that_cannot_be_closed_keeps_no_other_from_it_and_spoils_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    class Broken(EchoTool):
+        kind: ClassVar[str] = "broken"
+        aliases: ClassVar[tuple[str, ...]] = ()
+
+        async def aclose(self) -> None:
+            raise RuntimeError("its server is gone")
+
+    class Fine(EchoTool):
+        async def aclose(self) -> None:
+            closed.append("fine")
+
+    asyncio.run(Registry([Broken(), Fine()], plugins=False).aclose())
+    assert closed == ["fine"]
+    assert "broken" in caplog.text
+    assert "its server is gone" in caplog.text

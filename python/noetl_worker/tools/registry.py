@@ -265,8 +265,12 @@ class Registry:
         """Close what tools keep open between calls (HTTP connections, pools, the Python template process)."""
         for tool in {id(tool): tool for tool in self._tools.values()}.values():
             close = getattr(tool, "aclose", None)
-            if close is not None:
+            if close is None:
+                continue
+            try:
                 await close()
+            except Exception:  # the others have something to close too, and how the worker ends is not a tool's affair
+                _log.exception("tool %r could not be closed", tool.kind)
 
     def _built_in(self, kind: str) -> Tool[Any]:
         target = _BUILT_IN.get(kind)
