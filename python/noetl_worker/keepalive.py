@@ -190,7 +190,7 @@ class Keepalive:
     async def _beat_once(self, connection: Connection) -> None:
         now = time.monotonic()
         due = [
-            (reply, beat) for reply, beat in list(self._beats.items()) if now - beat.last_sent >= self._ack_wait_s / 3
+            (reply, beat) for reply, beat in self._beats.copy().items() if now - beat.last_sent >= self._ack_wait_s / 3
         ]
         if not due or not connection.is_connected:
             return

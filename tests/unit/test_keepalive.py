@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -217,3 +218,34 @@ def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(
 
     asyncio.run(go())
     assert (keepalive.is_alive(), died, closed) == (False, [], [True])
+
+
+def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before 3.12 garbage is collected in the midst of list(dict.items()), and that lets the other thread in."""
+    keepalive = quiet(monkeypatch)
+    for number in range(1000):
+        keepalive.track(f"reply {number}", 0.0)
+    sent: list[str] = []
+
+    async def publish(reply: str, _: bytes) -> None:
+        sent.append(reply)
+
+    async def flush(timeout: float) -> None:
+        return None
+
+    def collecting(phase: str, _: Any) -> None:
+        if phase == "start":
+            keepalive.track(f"new {len(keepalive._beats)}", 0.0)
+
+    thresholds = gc.get_threshold()
+    client = SimpleNamespace(publish=publish, flush=flush, is_closed=False)
+    gc.callbacks.append(collecting)
+    gc.set_threshold(50)
+    try:
+        asyncio.run(keepalive._beat_once(cast(Any, SimpleNamespace(client=client, is_connected=True))))
+    finally:
+        gc.callbacks.remove(collecting)
+        gc.set_threshold(*thresholds)
+    assert {f"reply {number}" for number in range(1000)} <= set(sent)
