@@ -203,7 +203,7 @@ class Puller:
         try:
             await self._connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
         except (nats.errors.Error, OSError) as error:
-            del self._pulls[reply]
+            self._pulls.pop(reply, None)  # a reconnect meanwhile has forgotten it
             log.warning("pull_failed", error=describe(error))
 
     def _check_heartbeat(self) -> None:
