@@ -80,6 +80,8 @@ class Worker:
             rate=settings.rate_limit,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[Any] | None] = set()
+        """Those of them that know their outcome."""
         self.outbox = Outbox(
             settings.outbox,
             Path(settings.outbox_dir) if settings.outbox_dir else default_directory(),
@@ -231,7 +233,7 @@ class Worker:
             return EXIT_OK
         log.warning("cancelling", in_flight=len(tasks))
         await asyncio.sleep(0)  # a task that is cancelled before its first step answers nobody
-        for task in tasks:
+        for task in tasks - self._answering:  # half an answer, a letter stored and not terminated, would come again
             task.cancel()
         await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
         return EXIT_CANCELLED
@@ -269,6 +271,7 @@ class Worker:
                 return
             if outcome.reason == acknowledge.AUTH_REFUSED:
                 self._pause_for_auth()
+            self._answering.add(asyncio.current_task())
             await self._settled(settle(delivery, outcome))
         finally:
             execution.workplace.keepalive.untrack(delivery.reply)
@@ -280,6 +283,7 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._answering.discard(task)
         metrics.CONCURRENT.set(len(self._tasks))
         self.slots.give_back()
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from noetl_worker import acknowledge
 from noetl_worker.models import Outcome
 from noetl_worker.worker import EXIT_CANCELLED, EXIT_OK, Worker
 from unit.planes import settings
@@ -32,9 +33,9 @@ class Scene:
         self.answers[delivery.reply] = outcome
         return "nak:given_back"
 
-    def deliver(self, reply: str) -> None:
+    def deliver(self, reply: str, settle: Any = None) -> None:
         delivery = SimpleNamespace(reply=reply, received_at=0.0, stream_sequence=1, num_delivered=1)
-        self.worker._deliver(cast(Any, delivery), self.execution, self._settle)
+        self.worker._deliver(cast(Any, delivery), self.execution, settle or self._settle)
 
     async def drain(self) -> int:
         return await self.worker._drain(cast(Any, SimpleNamespace(pause=lambda _: None)))
@@ -116,3 +117,29 @@ def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_end(monk
         return await asyncio.wait_for(working, 10)
 
     assert asyncio.run(go()) == EXIT_OK
+
+
+def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> None:
+    """A dead letter that was stored and not terminated came again after ack_wait, and was stored a second time."""
+    scene = Scene()
+
+    async def go() -> int:
+        stored, may_end = asyncio.Event(), asyncio.Event()
+
+        async def run(_: Any) -> Outcome:
+            return acknowledge.poison("not a notification: x")
+
+        async def settle(delivery: Any, outcome: Outcome) -> str:
+            stored.set()
+            await may_end.wait()
+            return await scene._settle(delivery, outcome)
+
+        scene.execution.run = run
+        scene.deliver("a", settle)
+        await stored.wait()
+        asyncio.get_running_loop().call_later(0.05, may_end.set)
+        return await scene.drain()
+
+    assert asyncio.run(go()) == EXIT_CANCELLED
+    assert set(scene.answers) == {"a"}
+    assert scene.kept == set()
