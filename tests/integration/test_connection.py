@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any, cast
 
 from noetl_worker.dev.nats_server import NatsServer, free_port
-from noetl_worker.jetstream.connection import connect
+from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings import Settings, load_settings
 
 
@@ -27,5 +28,47 @@ def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reopened_l
             await connection.reopen(settings(server.url))
             assert connection.is_connected
             await connection.close()
+
+    asyncio.run(go())
+
+
+def test_server_that_goes_away_while_the_connection_is_closed_does_not_spoil_the_end() -> None:
+    """What `close` raised replaced how the worker had ended."""
+
+    class Gone:
+        is_connected, is_closed = True, False
+
+        async def drain(self) -> None:
+            raise ConnectionResetError("Connection lost")
+
+        async def close(self) -> None:
+            raise ConnectionResetError("Connection lost")
+
+    connection = Connection("test")
+    connection.client = cast(Any, Gone())
+    asyncio.run(connection.close())
+
+
+def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_the_end() -> None:
+    """Cancelled, nats-py's drain goes on to flush for 10 s, and wait_for waited for that; close has no limit at all."""
+
+    class Full:
+        is_connected, is_closed = True, False
+
+        async def drain(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(10)
+
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    async def go() -> None:
+        connection = Connection("test")
+        connection.client = cast(Any, Full())
+        closing = asyncio.ensure_future(connection.close())
+        done, _ = await asyncio.wait({closing}, timeout=8)
+        assert done
 
     asyncio.run(go())

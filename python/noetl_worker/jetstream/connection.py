@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ PING_INTERVAL_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.25
 """Twice this before the second of the first attempts, doubling to 5 s."""
+CLOSE_S: Final = 2.0
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 log = structlog.get_logger("noetl_worker.jetstream")
 
@@ -111,11 +112,24 @@ class Connection:
         self._closing = True
         if self.client.is_closed:
             return
-        try:
-            await asyncio.wait_for(self.client.drain() if self.is_connected else self.client.close(), 2)
-        except (asyncio.TimeoutError, nats.errors.Error, OSError) as error:
+        error = await _ended(self.client.drain() if self.is_connected else self.client.close(), CLOSE_S)
+        if error is not None:
             log.warning("nats_close_failed", connection=self.name, error=describe(error))
-            await self.client.close()
+            await _ended(self.client.close(), CLOSE_S / 4)
+
+
+async def _ended(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
+    """Wait for its end, and raise nothing: how the connection ends is not how the worker did.
+
+    Not with wait_for: that waits for what nats-py does about a cancellation too, which is to flush for 10 s.
+    """
+    task = asyncio.ensure_future(closing)
+    done, _ = await asyncio.wait({task}, timeout=most_s)
+    if done:
+        return asyncio.CancelledError() if task.cancelled() else task.exception()
+    task.cancel()
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody is there to hear of it
+    return asyncio.TimeoutError()
 
 
 async def connect(settings: Settings, name: str, *, attempts: int | None = None) -> Connection:
