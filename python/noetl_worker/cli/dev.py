@@ -109,12 +109,12 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
     worker = Worker(settings)
     running = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.ready.wait())
-    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        ready.cancel()
-        running.result()
     try:
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
         yield
     finally:
+        ready.cancel()
         worker.request_stop()
         await running
