@@ -296,11 +296,14 @@ class Worker:
         task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
+            if task.done():
+                return task.result()
         finally:
             task.cancel()
             stopped.cancel()
             await asyncio.gather(task, stopped, return_exceptions=True)
+        # What was made in the very step of the stop is the caller's, to be closed.
+        return None if task.cancelled() or task.exception() is not None else task.result()
 
     async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
         """Wait until the configured plane answers; None when a stop comes first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -143,3 +144,21 @@ def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> 
     assert asyncio.run(go()) == EXIT_CANCELLED
     assert set(scene.answers) == {"a"}
     assert scene.kept == set()
+
+
+def test_connection_that_is_made_in_the_step_of_the_stop_is_not_lost() -> None:
+    """Before 3.12 nats-py's wait_for swallows the cancellation then: nobody had the connection, to close it."""
+
+    async def connecting() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "connection"
+
+    async def go() -> str | None:
+        worker = Worker(settings())
+        starting = asyncio.ensure_future(worker._unless_stopped(connecting()))
+        await asyncio.sleep(0)
+        worker.request_stop()
+        return await starting
+
+    assert asyncio.run(go()) == "connection"
