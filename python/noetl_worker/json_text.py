@@ -41,8 +41,9 @@ _MAX_DEPTH: Final = 254
 _OPTIONS: Final = (
     0
     if orjson is None
-    # dataclasses: orjson leaves out the fields that begin with `_`; times: it cuts a zone's seconds
-    else orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+    # dataclasses: orjson leaves out the fields that begin with `_`; times: it cuts a zone's seconds. Not its option for
+    # keys that are no text: a float's text is another one with each version (1e-5, 0.00001).
+    else orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 )
 
 
@@ -109,7 +110,7 @@ def dumps(value: JsonValue) -> bytes:
         try:
             packed: bytes = orjson.dumps(value, default=_default, option=_OPTIONS)
             return packed
-        except TypeError:  # an int beyond 64 bits, a lone surrogate, a subclass: the slow way handles them
+        except TypeError:  # an int beyond 64 bits, a lone surrogate, a key that is no text: the slow way handles them
             pass
     return json.dumps(plain(value), separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -169,7 +170,7 @@ def _whole(text: str) -> str:
 
 
 def _key(key: Any) -> str:
-    """The text of a key, as orjson writes it."""
+    """The text of a key: a text, a number as Python prints it, null, true, false, ISO 8601."""
     if isinstance(key, str):
         return _whole(key)
     if isinstance(key, Enum):
@@ -181,7 +182,7 @@ def _key(key: Any) -> str:
     if isinstance(key, int):
         return str(int(key))
     if isinstance(key, float):
-        return repr(float(key)).replace("e-0", "e-")
+        return repr(float(key))
     if isinstance(key, (datetime.datetime, datetime.date, datetime.time)):
         return key.isoformat()
     if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):

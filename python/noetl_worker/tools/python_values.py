@@ -96,7 +96,7 @@ def key_text(key: Any) -> str:
     if isinstance(key, int):
         return str(int(key))
     if isinstance(key, float):
-        return repr(float(key)).replace("e-0", "e-")
+        return repr(float(key))
     if isinstance(key, (datetime.datetime, datetime.date, datetime.time)):
         return key.isoformat()
     if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):
