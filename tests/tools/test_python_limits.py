@@ -14,9 +14,10 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import tool_context
 from noetl_worker.tools import process
+from noetl_worker.tools.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
-from .processes import PeakMemory, until_gone
+from .processes import PeakMemory, open_descriptors, until_gone
 
 
 class Worker:
@@ -283,3 +284,34 @@ def test_infinite_recursion_is_an_exception(worker: Worker) -> None:
 def test_closed_streams_do_not_lose_the_result(worker: Worker) -> None:
     code = "import sys, os\nsys.stdout.close()\nsys.stderr = None\nos.close(1)\nos.close(2)\nresult = 1"
     assert worker.python(code).data == 1
+
+
+# ── cancellations that meet the end ─────────────────────────────────────────────────────────────
+
+
+def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervise = process.supervise
+
+    async def then_cancelled(*args: Any, **limits: Any) -> bool:
+        timed_out = await supervise(*args, **limits)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return timed_out
+
+    async def body() -> None:
+        tool = PythonTool()
+        registry = Registry([tool], plugins=False)
+        context = tool_context(registry=registry)
+        await registry.run_tool("python", {"code": "result = 1"}, context)
+        (template,) = tool._runner._templates.values()
+        before = open_descriptors()
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "supervise", then_cancelled)
+            task = asyncio.ensure_future(registry.run_tool("python", {"code": "result = 1"}, context))
+            await asyncio.wait({task})
+        assert open_descriptors() == before
+        assert (template._children, template._pids) == ({}, {})
+        await registry.aclose()
+
+    asyncio.run(body())

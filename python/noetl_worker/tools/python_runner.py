@@ -170,13 +170,15 @@ class _Template:
         try:
             timed_out = await process.supervise(child, (*captures, answer), timeout_s=timeout_s)
         finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
-            mine.close()
             for capture in (*captures, answer):
                 capture.close()
             self._children.pop(child._number, None)
             self._pids.pop(child._number, None)
+            feeding.cancel()
+            try:  # last: a cancellation here must leave nothing open, nor a process id that may be another's by then
+                await asyncio.gather(feeding, return_exceptions=True)
+            finally:
+                mine.close()
         if child.exit_code is None:
             raise ToolError("the Python template process died, and the command with it", kind="process", retryable=True)
         if child.exit_code == _FORK_REFUSED and not answer.data():
