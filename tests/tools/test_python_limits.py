@@ -14,6 +14,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import tool_context
 from noetl_worker.tools import process
+from noetl_worker.tools.python_runner import PythonRunner
 from noetl_worker.tools.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
@@ -313,5 +314,17 @@ def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(monkeypa
         assert open_descriptors() == before
         assert (template._children, template._pids) == ({}, {})
         await registry.aclose()
+
+    asyncio.run(body())
+
+
+def test_cancellation_before_an_interpreter_of_its_own_has_started_ends_it() -> None:
+    async def body() -> None:
+        request = {"code": "while 1: pass", "input": {}, "libs": {}, "variables": {}, "env": {}, "cwd": "/"}
+        run = asyncio.ensure_future(PythonRunner(fork=False).run(request))
+        await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.wait({run})
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(body())

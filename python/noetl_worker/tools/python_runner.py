@@ -293,7 +293,12 @@ async def _run_once(frame: bytes, interpreter: str, timeout_s: float | None, lim
                     pass_fds=[theirs.fileno()],
                 )
             )
-            await asyncio.sleep(0)  # the process is started before its end of the socket is closed here
+            try:
+                await asyncio.sleep(0)  # the process is started before its end of the socket is closed here
+            except asyncio.CancelledError:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                raise
         mine.setblocking(False)
         answer = process.Capture(os.dup(mine.fileno()), MAX_ANSWER_BYTES)
         feeding = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(mine, frame))
