@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.policy import Action, StatusWord, retry_delay
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.task_sequence import python_form, rust_form
-from tools.sequence_stub import ON_ERROR, StubTool, go, rules
+from tools.sequence_stub import ON_ERROR, StubConfig, StubTool, go, rules
 
 # ── forms and references ────────────────────────────────────────────────────────────────────────
 
@@ -549,3 +550,47 @@ def test_real_tools_in_the_recorded_sequence() -> None:
     form = python_form(result.data)
     assert (form["status"], form["ctx"], form["results"]["make"]) == ("ok", {"made": 5}, {"value": 5})
     assert form["_prev"]["stdout"] == "5\n"
+
+
+# ── stops ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class LastWords(StubTool):
+    """Gives what it has when it is cancelled, as a tool may."""
+
+    kind: ClassVar[str] = "last_words"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = asyncio.Event()
+
+    async def run(self, config: StubConfig, context: ToolContext) -> ToolResult:
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if config.fail:
+                raise ToolError("closed", kind="connection") from None
+        return ToolResult.success("so far")
+
+
+@pytest.mark.parametrize("fail", [False, True])
+@pytest.mark.parametrize("timeout_s", [None, 60.0])
+@pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
+def test_stopped_sequence_starts_no_further_task(reason: str, timeout_s: float | None, fail: bool) -> None:
+    on_error = rules({"when": ON_ERROR, "then": {"do": "continue"}})
+    tasks = [{"name": "a", "kind": "last_words", "fail": fail, "spec": on_error}, {"name": "b", "kind": "stub"}]
+
+    async def scenario() -> list[StubConfig]:
+        first, second, stop = LastWords(), StubTool(), Stop()
+        registry = Registry([first, second], plugins=False)
+        context = tool_context(registry=registry, stop=stop, timeout_s=timeout_s)
+        call = asyncio.ensure_future(registry.run_tool("task_sequence", tasks, context))
+        await first.started.wait()
+        stop.set(reason)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        return second.calls
+
+    assert asyncio.run(scenario()) == []

@@ -167,6 +167,8 @@ class TaskSequenceTool:
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = Progress(config.parsed, context)
         while progress.end is None:
+            if context.stop.reason not in (None, "timeout"):
+                raise asyncio.CancelledError  # the task that was stopped gave a result all the same
             await progress.step()
         return progress.result()
 
