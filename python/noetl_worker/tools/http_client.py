@@ -75,8 +75,7 @@ class Clients:
     async def aclose(self) -> None:
         """Close every connection."""
         clients = list(self._open.values())
-        self._open.clear()
-        self._users.clear()
+        self._open.clear()  # not the users: they still end
         for client in clients:
             await client.aclose()
 
