@@ -68,9 +68,12 @@ class Clients:
 
     async def _close_surplus(self) -> None:
         idle = [options for options in self._open if not self._users.get(options)]
+        surplus = []  # taken out before the first one is waited for: another command could take one of the others
         for options in idle[: max(0, len(self._open) - _MAX_IDLE_CLIENTS)]:
             self._users.pop(options, None)
-            await self._open.pop(options).aclose()
+            surplus.append(self._open.pop(options))
+        for client in surplus:
+            await client.aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""
