@@ -178,10 +178,8 @@ class Stepwise:
     async def __aenter__(self) -> Stepwise:
         try:
             await self._in_thread(self._open)
-        except BaseException:
-            if self._opened is not None:  # cancelled, and opened all the same
-                self._thread.submit(self._opened.close)
-            self._thread.shutdown(wait=False)
+        except BaseException as error:
+            await self.__aexit__(type(error))  # cancelled, and opened all the same
             raise
         return self
 
@@ -189,7 +187,7 @@ class Stepwise:
         try:
             if (ready := self._opened) is not None:
                 self._opened = None  # from here on there is nothing to interrupt: a closed connection raises
-                await self._in_thread(ready.close)
+                await _ended(asyncio.wrap_future(self._thread.submit(ready.close)))
         finally:
             self._thread.shutdown(wait=False)
 
@@ -247,6 +245,21 @@ class Threads:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
+
+
+async def _ended(running: asyncio.Future[T]) -> T:
+    """Its result; a cancellation goes on only after its end: until then the thread has the file open."""
+    is_cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if not is_cancelled:
+        return running.result()
+    if not running.cancelled():
+        running.exception()
+    raise asyncio.CancelledError
 
 
 async def _interrupt(work: Work[Any] | Stepwise, started: Future[Any], running: asyncio.Future[Any]) -> None:

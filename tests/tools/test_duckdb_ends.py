@@ -1,0 +1,105 @@
+"""DuckDB's threads at the end of a command: what they use is free once they have ended, and told is what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from noetl_worker.errors import ToolError
+from noetl_worker.tools import duckdb_session
+from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise
+
+pytest.importorskip("duckdb")
+
+
+class Closing:
+    """`Opened.close`: counted in `closed`; it waits for `go_on`, and fails with `failure`."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+        self.closed = 0
+        self.failure: ToolError | None = None
+
+
+@pytest.fixture
+def closing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Closing]:
+    watched = Closing()
+    close = Opened.close
+
+    def close_watched(ready: Opened) -> None:
+        watched.begun.set()
+        watched.go_on.wait(20)
+        close(ready)
+        watched.closed += 1
+        if watched.failure is not None:
+            raise watched.failure
+
+    monkeypatch.setattr(Opened, "close", close_watched)
+    yield watched
+    watched.go_on.set()
+
+
+async def cancelled(call: asyncio.Future[None]) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(closing: Closing) -> None:
+    """Of a file that is read, our lock would stay for as long as the worker."""
+    busy = threading.Event()
+    opened: list[Stepwise] = []
+
+    async def steps() -> None:
+        async with Stepwise(Opening("transfer")) as ready:
+            opened.append(ready)
+            ready._thread.submit(busy.wait, 20)
+
+    async def scenario() -> None:
+        call = asyncio.ensure_future(steps())
+        while not opened or opened[0]._opened is not None:
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.sleep(0)
+        busy.set()
+        await cancelled(call)
+        assert closing.closed == 1
+
+    asyncio.run(scenario())
+
+
+def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cancellation_goes_on(
+    closing: Closing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    open_really = duckdb_session.opened
+
+    def open_slowly(*arguments: object) -> Opened:
+        begun.set()
+        go_on.wait(20)
+        return open_really(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(duckdb_session, "opened", open_slowly)
+    closing.go_on.clear()
+
+    async def steps() -> None:
+        async with Stepwise(Opening("transfer")):
+            raise AssertionError("it was cancelled before")
+
+    async def scenario() -> None:
+        call = asyncio.ensure_future(steps())
+        await asyncio.to_thread(begun.wait, 20)
+        call.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.to_thread(closing.begun.wait, 20)
+        await asyncio.wait({call}, timeout=0.1)
+        assert not call.done()
+        closing.go_on.set()
+        await cancelled(call)
+        assert closing.closed == 1
+
+    asyncio.run(scenario())
