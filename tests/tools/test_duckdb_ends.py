@@ -103,3 +103,33 @@ def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cancellatio
         assert closing.closed == 1
 
     asyncio.run(scenario())
+
+
+def test_failure_of_the_closing_does_not_stand_for_a_cancellation(closing: Closing) -> None:
+    closing.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
+    started = asyncio.Event()
+
+    async def steps() -> None:
+        async with Stepwise(Opening("transfer")):
+            started.set()
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        call = asyncio.ensure_future(steps())
+        await started.wait()
+        call.cancel()
+        await cancelled(call)
+        assert closing.closed == 1
+
+    asyncio.run(scenario())
+
+
+def test_failure_of_the_closing_is_told_when_nothing_else_failed(closing: Closing) -> None:
+    closing.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
+
+    async def steps() -> None:
+        async with Stepwise(Opening("transfer")) as ready:
+            await ready.do(lambda connection: connection.execute("select 1"))
+
+    with pytest.raises(ToolError, match="another process"):
+        asyncio.run(steps())

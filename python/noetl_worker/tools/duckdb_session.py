@@ -188,6 +188,9 @@ class Stepwise:
             if (ready := self._opened) is not None:
                 self._opened = None  # from here on there is nothing to interrupt: a closed connection raises
                 await _ended(asyncio.wrap_future(self._thread.submit(ready.close)))
+        except ToolError:
+            if failure[0] is None:  # the failure that is under way says more, and may be a cancellation
+                raise
         finally:
             self._thread.shutdown(wait=False)
 
