@@ -10,7 +10,7 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.tools import duckdb_session
-from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise
+from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise, Threads, Work
 
 pytest.importorskip("duckdb")
 
@@ -133,3 +133,30 @@ def test_failure_of_the_closing_is_told_when_nothing_else_failed(closing: Closin
 
     with pytest.raises(ToolError, match="another process"):
         asyncio.run(steps())
+
+
+@pytest.mark.parametrize("timeout_s", [0.01, None])
+def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(timeout_s: float | None) -> None:
+    """The next command may open the file once this one's turn is over."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def body(*_: object) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    async def scenario() -> None:
+        threads, work = Threads(), Work(Opening("duckdb"), body)
+        call = asyncio.ensure_future(threads.run(work, timeout_s))
+        await asyncio.to_thread(begun.wait, 20)
+        if timeout_s is None:
+            call.cancel()
+        while not work.is_stopped:
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call}, timeout=0.1)
+        assert not call.done()
+        go_on.set()
+        await cancelled(call)
+        threads.close()
+
+    asyncio.run(scenario())

@@ -214,7 +214,7 @@ class Stepwise:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.shield(_interrupt(self, started, running))
+            await _ended(asyncio.ensure_future(_interrupt(self, started, running)))
             raise
 
 
@@ -231,10 +231,10 @@ class Threads:
         try:
             done, _ = await asyncio.wait({running}, timeout=timeout_s)
         except asyncio.CancelledError:
-            await asyncio.shield(_interrupt(work, started, running))
+            await _ended(asyncio.ensure_future(_interrupt(work, started, running)))
             raise
         if not done:
-            await asyncio.shield(_interrupt(work, started, running))
+            await _ended(asyncio.ensure_future(_interrupt(work, started, running)))
             raise asyncio.TimeoutError
         return running.result()
 
