@@ -193,8 +193,10 @@ class ContainerTool:
                 state, reason, message = await asyncio.wait_for(watch.end(), timeout_s)
             logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
         except (asyncio.TimeoutError, TimeoutError):
-            logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
-            await _delete(cluster, name, context)
+            try:
+                logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+            finally:  # the output of a cluster that is slow may take longer than the command has
+                await _delete(cluster, name, context)
             seen = {"state": "timeout", **_of_pod(watch.pod, watch.pod.reason, watch.pod.message), "logs": logs}
             return ToolResult.timed_out(timeout_s, data={**data, **seen}, stdout=logs)
         except asyncio.CancelledError:

@@ -106,8 +106,10 @@ class ScriptTool:
                 ended = await run.ended(self._poll_s)
             return run.told(ended, await run.output())
         except TimeoutError:
-            data = run.data("timeout", await run.output())
-            await run.delete()
+            try:
+                data = run.data("timeout", await run.output())
+            finally:  # the output of a cluster that is slow may take longer than the command has
+                await run.delete()
             return ToolResult.timed_out(timeout_s, data=data)
         except asyncio.CancelledError:
             if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job

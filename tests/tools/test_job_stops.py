@@ -1,0 +1,82 @@
+"""Jobs of `container` and `script` whose command is stopped while the cluster is being asked for something."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_worker.testing import arun_tool
+from noetl_worker.tools import container
+from noetl_worker.tools.container import ContainerTool
+from noetl_worker.tools.contract import Stop
+from noetl_worker.tools.http_client import Clients
+from noetl_worker.tools.script import ScriptTool
+
+from .cluster import FakeCluster
+
+CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
+CONFIGS = {"container": {"image": "busybox"}, "script": {"script": {"content": "print('hi')"}}}
+
+
+class HangingCluster(FakeCluster):
+    """Does what it is asked to, and keeps the answer of one `method` and end of a path until `go_on` is set."""
+
+    def __init__(self, method: str, path: str, *statuses: dict[str, Any]) -> None:
+        super().__init__(*statuses, container={"state": {"running": {}}}, log="so far")
+        self.hangs_at = method, path
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self.beside: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self.look_beside(request) or await super().handle_async_request(request)
+        method, path = self.hangs_at
+        if request.method == method and request.url.path.endswith(path):
+            self.asked.set()
+            await self.go_on.wait()
+        return answer
+
+    def look_beside(self, request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith(("/configmaps", "/secrets")):
+            return None
+        self.beside.append(request.url.path)
+        return httpx.Response(201, json={})
+
+
+def tool_of(kind: str, cluster: FakeCluster) -> Any:
+    if kind == "container":
+        return ContainerTool(cluster)
+    made = ScriptTool(poll_s=0.001)
+    made._clients = Clients(cluster)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "FIRST_POLL_S", 0.001)
+    monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
+
+
+async def stopped(kind: str, cluster: HangingCluster, reason: str, **config: Any) -> None:
+    """Run the kind, and stop it once the cluster hangs."""
+    stop = Stop()
+    whole = {**CONFIGS[kind], "auth": "k8s", **config}
+    call = asyncio.ensure_future(arun_tool(tool_of(kind, cluster), whole, credentials=CREDENTIALS, stop=stop))
+    asked = asyncio.ensure_future(cluster.asked.wait())
+    await asyncio.wait({call, asked}, return_when=asyncio.FIRST_COMPLETED)
+    assert not call.done()
+    stop.set(reason)
+    call.cancel()
+    await asyncio.wait({call})
+
+
+@pytest.mark.parametrize("kind", ["container", "script"])
+def test_job_is_deleted_although_its_output_is_still_read_after_the_timeout(kind: str) -> None:
+    async def scenario() -> None:
+        cluster = HangingCluster("GET", "/log", {"active": 1})
+        await stopped(kind, cluster, "timeout", timeout=0.05)
+        assert cluster.deleted == list(cluster.jobs)
+
+    asyncio.run(scenario())
