@@ -175,9 +175,14 @@ class ContainerTool:
         place = await place_of(config.auth, context, self._service_account)
         timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
         cluster = Cluster(self._clients, place, config.namespace)
-        created = await cluster.create(manifest(config, context, timeout_s))
+        job = manifest(config, context, timeout_s)
+        name = str(job["metadata"]["name"])
+        try:
+            created = await cluster.create(job)
+        except asyncio.CancelledError:  # it may be there all the same
+            await _abandon(cluster, name, context)
+            raise
         about = created["metadata"]
-        name = str(about["name"])
         data: dict[str, JsonValue] = {
             "job_name": name,
             "job_uid": about.get("uid"),
@@ -200,8 +205,7 @@ class ContainerTool:
             seen = {"state": "timeout", **_of_pod(watch.pod, watch.pod.reason, watch.pod.message), "logs": logs}
             return ToolResult.timed_out(timeout_s, data={**data, **seen}, stdout=logs)
         except asyncio.CancelledError:
-            if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
-                await _delete(cluster, name, context)
+            await _abandon(cluster, name, context)
             raise
         data.update(state=state, **_of_pod(watch.pod, reason, message), logs=logs)
         if state == "succeeded":
@@ -277,6 +281,12 @@ async def _logs(cluster: Cluster, pod: PodState, max_bytes: int, context: ToolCo
     except ToolError as error:
         context.logger.warning("container_log", pod=pod.name, problem=str(error))
         return ""
+
+
+async def _abandon(cluster: Cluster, name: str, context: ToolContext) -> None:
+    """What becomes of the Job of a command that is stopped."""
+    if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+        await _delete(cluster, name, context)
 
 
 async def _delete(cluster: Cluster, name: str, context: ToolContext) -> None:

@@ -112,8 +112,7 @@ class ScriptTool:
                 await run.delete()
             return ToolResult.timed_out(timeout_s, data=data)
         except asyncio.CancelledError:
-            if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
-                await run.delete()
+            await run.abandon()
             raise
 
     async def aclose(self) -> None:
@@ -153,12 +152,19 @@ class _Run:
         self, job: dict[str, JsonValue], config_map: dict[str, JsonValue], secret: dict[str, JsonValue]
     ) -> None:
         """Create the Job, or find it, then what belongs to it: its pod waits for them. All or nothing."""
-        created = await self._cluster.create(job)
-        self._name = str(created["metadata"]["name"])
+        self._name = str(job["metadata"]["name"])
+        try:
+            created = await self._cluster.create(job)
+        except asyncio.CancelledError:  # it may be there all the same
+            await self.abandon()
+            raise
         self._context.logger.info("script_job", job=self._name, namespace=self._job.namespace)
         try:
             await self._cluster.create_beside("configmaps", owned_by(config_map, created))
             await self._cluster.create_beside("secrets", owned_by(secret, created))
+        except asyncio.CancelledError:
+            await self.abandon()
+            raise
         except BaseException:
             await self.delete()
             raise
@@ -216,6 +222,11 @@ class _Run:
         word = "out_of_memory" if self._pod.reason == "OOMKilled" else None if code is None else str(code)
         data = self.data("failed", output)
         return ToolResult.failure(told, kind="process", code=word, data=data, stdout=output, exit_code=code)
+
+    async def abandon(self) -> None:
+        """What becomes of the Job of a command that is stopped."""
+        if self._context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+            await self.delete()
 
     async def delete(self) -> None:
         """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
