@@ -180,6 +180,35 @@ def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None:
     asyncio.run(scenario())
 
 
+def test_session_that_opens_after_its_command_was_cancelled_is_closed(
+    snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def connect(**settings: Any) -> Any:
+        started.set()
+        go_on.wait(20)
+        return snow.connect(**settings)
+
+    monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
+        await asyncio.to_thread(started.wait, 20)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(scenario())
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("snowflake"):
+            thread.join(20)
+    assert (len(snow.connected), snow.closed) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -273,8 +273,12 @@ class Session:
 
     async def open(self, settings: Mapping[str, Any]) -> None:
         """Raises ToolError: auth, or connection (retryable)."""
+
+        def connect() -> None:
+            self._connection = self._connector.connect(**settings)
+
         try:
-            self._connection = await self._do(lambda: self._connector.connect(**settings))
+            await self._do(connect)
         except self._connector.errors.Error as error:
             is_refused = isinstance(error, self._connector.errors.DatabaseError) and not isinstance(
                 error, self._connector.errors.OperationalError
@@ -316,11 +320,17 @@ class Session:
     async def close(self) -> None:
         """End the session; a statement that still runs ends with it."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            self._thread.submit(self._close_late)  # cancelled while it signs in: its turn comes after that
+        else:
             # Not in the thread: a statement may still keep that one busy.
             closing = asyncio.get_running_loop().run_in_executor(None, connection.close)
             await asyncio.wait({closing}, timeout=_STOP_S)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
+
+    def _close_late(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     async def _statement(self, statement: str, call: Callable[[], T]) -> T:
         try:
