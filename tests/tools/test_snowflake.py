@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
@@ -207,6 +208,29 @@ def test_session_that_opens_after_its_command_was_cancelled_is_closed(
         if thread.name.startswith("snowflake"):
             thread.join(20)
     assert (len(snow.connected), snow.closed) == (1, 1)
+
+
+def test_session_that_cannot_be_closed_is_no_error_of_the_loop(
+    snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close() -> None:
+        raise OperationalError("no connection", 250001, "08001")
+
+    def connect(**settings: Any) -> Any:
+        connection = snow.connect(**settings)
+        monkeypatch.setattr(connection, "close", close)
+        return connection
+
+    monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
+    told: list[dict[str, Any]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: told.append(problem))
+        assert (await arun_tool("snowflake", {"query": "select 1 as i", **SIGN_IN})).data["rows"] == [{"I": 1}]
+        gc.collect()
+
+    asyncio.run(scenario())
+    assert told == []
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,7 @@ class Session:
         else:
             # Not in the thread: a statement may still keep that one busy.
             closing = asyncio.get_running_loop().run_in_executor(None, connection.close)
+            closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it ends by itself, too
             await asyncio.wait({closing}, timeout=_STOP_S)
         self._thread.shutdown(wait=False)
 
