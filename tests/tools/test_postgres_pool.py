@@ -16,13 +16,14 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import tool_context
+from noetl_worker.tools import postgres_pool
 from noetl_worker.tools.postgres import PostgresTool, session_settings
 from noetl_worker.tools.postgres_address import conninfo
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
 
-pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg")
 
 Run = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 Call = Callable[[], Coroutine[Any, Any, Any]]
@@ -365,3 +366,43 @@ async def median(call: Call, times: int) -> float:
         await call()
         took.append(time.perf_counter() - began)
     return statistics.median(took)
+
+
+@pytest.mark.parametrize("meets", ["reset", "ping"])
+def test_cancellation_that_meets_an_answer_of_an_idle_connection_is_not_lost(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch, meets: str
+) -> None:
+    """asyncio.wait_for loses it, up to Python 3.11: the statement ran to its end."""
+
+    async def scenario(run: Run, tool: PostgresTool) -> None:
+        calls: list[asyncio.Future[dict[str, Any]]] = []
+
+        def cancel() -> None:
+            calls[0].cancel()
+
+        readable, execute = postgres_pool._readable, psycopg.AsyncConnection.execute
+
+        async def then_cancelled(descriptor: int) -> None:
+            await readable(descriptor)
+            asyncio.get_running_loop().call_soon(cancel)
+
+        async def ping(connection: Any, text: Any, *rest: Any) -> Any:
+            answer = await execute(connection, text, *rest)
+            if text == "":
+                asyncio.get_running_loop().call_soon(cancel)
+            return answer
+
+        monkeypatch.setattr(postgres_pool, "_RESET", f"select pg_sleep(0.2); {postgres_pool._RESET}")
+        await run("drop table if exists was_not_cancelled")
+        if meets == "reset":
+            monkeypatch.setattr(postgres_pool, "_readable", then_cancelled)
+        else:
+            monkeypatch.setattr(postgres_pool, "_PING_AFTER_S", -1.0)
+            monkeypatch.setattr(psycopg.AsyncConnection, "execute", ping)
+        calls.append(asyncio.ensure_future(run("create table was_not_cancelled as select pg_sleep(3)::text")))
+        await asyncio.wait(calls)
+        assert calls[0].cancelled()
+        monkeypatch.undo()
+        assert (await run("select to_regclass('was_not_cancelled') is null as ok"))["rows"] == [{"ok": True}]
+
+    on(server, scenario)

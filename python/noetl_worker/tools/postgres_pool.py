@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
+
 from noetl_worker.errors import ToolError
 from noetl_worker.tools import postgres_types
 from noetl_worker.tools.postgres_address import library
@@ -236,12 +238,14 @@ class _Pool:
         try:
             if idle_s < self._max_idle_s and await _reset_answer(psycopg, member):
                 if idle_s > _PING_AFTER_S or _has_news(member.connection.pgconn.socket):
-                    await asyncio.wait_for(member.connection.execute(""), _ANSWER_S)
+                    # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the answer
+                    with anyio.fail_after(_ANSWER_S):
+                        await member.connection.execute("")
                 if member.session != session:
                     await member.connection.execute(f"RESET ALL; {session}")
                     member.session = session
                 is_ready = True
-        except (psycopg.Error, OSError, asyncio.TimeoutError, TimeoutError):
+        except (psycopg.Error, OSError, TimeoutError):
             is_ready = False  # restarted, terminated or forgotten by a firewall: the next one, or a new one
         finally:
             if not is_ready:
@@ -277,7 +281,8 @@ async def _reset_answer(psycopg: Any, member: _Member) -> bool:
     pgconn.consume_input()
     while True:
         while pgconn.is_busy():
-            await asyncio.wait_for(_readable(pgconn.socket), _ANSWER_S)
+            with anyio.fail_after(_ANSWER_S):
+                await _readable(pgconn.socket)
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
