@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.tools import duckdb_session
+from noetl_worker.tools import duckdb, duckdb_session
+from noetl_worker.tools.duckdb import run_opened
 from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise, Threads, Work
 
 pytest.importorskip("duckdb")
@@ -160,3 +164,31 @@ def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(timeout_s
         threads.close()
 
     asyncio.run(scenario())
+
+
+def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio.wait_for loses it, up to Python 3.11: the statements ran to their end."""
+    ran: list[bool] = []
+
+    @asynccontextmanager
+    async def then_cancelled(*_: object, **__: object) -> AsyncIterator[None]:
+        asyncio.get_running_loop().call_soon(lambda: calls[0].cancel())
+        yield
+
+    def body(_duckdb: object, _connection: object, work: Work[dict[str, Any]]) -> dict[str, Any]:
+        ran.append(work._stopped.wait(5))
+        return {}
+
+    monkeypatch.setattr(duckdb, "turn", then_cancelled)
+    calls: list[asyncio.Future[Any]] = []
+
+    async def scenario() -> None:
+        threads, opening = Threads(), Opening("duckdb", str(tmp_path / "a.duckdb"))
+        calls.append(asyncio.ensure_future(run_opened(threads, opening, body, 60.0)))
+        await cancelled(calls[0])
+        threads.close()
+
+    asyncio.run(scenario())
+    assert False not in ran

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+import anyio
+
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools import sql, sql_split
@@ -146,7 +148,9 @@ async def run_opened(
     try:
         async with AsyncExitStack() as stack:
             ours = turn(turn_of or opening.database, read_only=read_only if turn_of else opening.read_only)
-            await asyncio.wait_for(stack.enter_async_context(ours), timeout_s)
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the turn
+            with anyio.fail_after(timeout_s):
+                await stack.enter_async_context(ours)
             left_s = None if timeout_s is None else max(timeout_s - (time.monotonic() - began), 0.001)
             return ToolResult.success(await threads.run(Work(opening, body), left_s))
     except (asyncio.TimeoutError, TimeoutError):
