@@ -14,6 +14,7 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.nats_connections import Address, Connections
 from noetl_worker.tools.nats_tool import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -245,3 +246,24 @@ def test_nkeys_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch)
     assert str(caught.value) == (
         "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
     )
+
+
+def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio.wait_for loses it, up to Python 3.11: the operation was carried out all the same."""
+    calls: list[asyncio.Future[None]] = []
+
+    async def connected(*_: object, **__: object) -> None:
+        asyncio.get_running_loop().call_soon(lambda: calls[0].cancel())
+
+    monkeypatch.setattr("nats.aio.client.Client.connect", connected)
+
+    async def operation() -> None:
+        async with Connections().lease(Address(("nats://127.0.0.1:4222",))):
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        calls.append(asyncio.ensure_future(operation()))
+        await asyncio.wait(calls, timeout=5)
+        assert calls[0].cancelled()
+
+    asyncio.run(scenario())

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import anyio
+
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
@@ -229,8 +231,9 @@ class Connections:
         login = _login_options(address)
         client = Client()
         try:
-            await asyncio.wait_for(
-                client.connect(
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the new connection
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await client.connect(
                     list(address.servers),
                     name="noetl-worker-tool",
                     # A lost connection is closed, and the next command makes a new one: nothing goes on by itself.
@@ -240,9 +243,7 @@ class Connections:
                     connect_timeout=int(CONNECT_TIMEOUT_S),
                     error_cb=note,
                     **login,
-                ),
-                CONNECT_TIMEOUT_S,
-            )
+                )
         except BaseException as error:
             with suppress(AssertionError):  # the library's answer to a close before its first byte
                 await client.close()  # a login that is refused leaves its socket open
