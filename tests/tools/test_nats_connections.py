@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from nats.js import JetStreamContext
 
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
@@ -267,3 +268,36 @@ def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypatch: p
         assert calls[0].cancelled()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("operation", "config"), [("kv_keys", {}), ("kv_history", {"key": "a"}), ("kv_watch", {"timeout_ms": 200})]
+)
+def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, operation: str, config: dict[str, Any]
+) -> None:
+    """The connection is shared: it would take every change of the bucket for as long as it is open."""
+
+    async def body(session: Session) -> None:
+        bucket = await session.bucket()
+        await session.call("kv_put", bucket=bucket, key="a", value=1)
+        (entry,) = session.tool._connections._entries.values()
+        before = set(entry.client._subs)
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        consumer_info = JetStreamContext.PushSubscription.consumer_info
+
+        async def slowly(subscription: Any) -> Any:
+            asked.set()
+            await go_on.wait()
+            return await consumer_info(subscription)
+
+        monkeypatch.setattr(JetStreamContext.PushSubscription, "consumer_info", slowly)
+        call = asyncio.ensure_future(session.call(operation, bucket=bucket, **config))
+        await asked.wait()
+        call.cancel()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert set(entry.client._subs) == before
+
+    with_session(server, body)

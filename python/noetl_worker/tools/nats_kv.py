@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ToolError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["KEY_VALUE", "OBJECTS"]
 
 _MAX_KEYS: Final = 10_000
+_OPENING_S: Final = 2.0
+"""How long a cancelled watch may take to be open, so that it can be stopped."""
 _OPERATIONS: Final = {None: "PUT", "DEL": "DELETE", "PURGE": "PURGE"}
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
@@ -69,16 +72,13 @@ async def _purge(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    watcher = await bucket.watchall(ignore_deletes=True, meta_only=True)
     keys: set[str] = set()
-    try:
+    async with _watching(bucket.watchall(ignore_deletes=True, meta_only=True)) as watcher:
         while (entry := await watcher.updates()) is not None:
             if config.pattern is None or fnmatch.fnmatchcase(entry.key, config.pattern):
                 keys.add(entry.key)
             if len(keys) > _MAX_KEYS:
                 break
-    finally:
-        await watcher.stop()
     found = sorted(keys)[:_MAX_KEYS]
     data: dict[str, JsonValue] = {"bucket": config.bucket, "keys": found, "count": len(found)}
     return {**data, "truncated": True} if len(keys) > _MAX_KEYS else data
@@ -86,13 +86,10 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 async def _history(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    watcher = await bucket.watch(config.key, include_history=True)
     entries: list[JsonValue] = []
-    try:
+    async with _watching(bucket.watch(config.key, include_history=True)) as watcher:
         while (entry := await watcher.updates()) is not None:
             entries.append(_entry(entry))
-    finally:
-        await watcher.stop()
     return {"bucket": config.bucket, "key": config.key, "entries": entries, "count": len(entries)}
 
 
@@ -102,14 +99,13 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
     bucket = await client.jetstream().key_value(config.bucket)
     keys = config.key or config.pattern or ">"
-    watcher = await bucket.watch(keys)
     entries: list[JsonValue] = []
     size = 0
 
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + config.timeout_ms / 1000
     is_current, timed_out = True, False
-    try:
+    async with _watching(bucket.watch(keys)) as watcher:
+        deadline = loop.time() + config.timeout_ms / 1000
         while len(entries) < config.batch and size <= MAX_RESULT_BYTES:
             try:
                 entry = await watcher.updates(timeout=max(0.0, deadline - loop.time()))
@@ -121,9 +117,25 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
             elif not (is_current and config.updates_only):
                 size += len(entry.value or b"")
                 entries.append(_entry(entry))
+    return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
+
+
+@asynccontextmanager
+async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
+    """A watcher, stopped at the end. nats-py keeps one that is cancelled while it opens it: then it goes on for as long
+    as the connection, which others share."""
+    opened = asyncio.ensure_future(opening)
+    try:
+        watcher = await asyncio.shield(opened)
+    except asyncio.CancelledError:
+        await asyncio.wait({opened}, timeout=_OPENING_S)
+        if not opened.cancel() and not opened.cancelled() and opened.exception() is None:
+            await opened.result().stop()
+        raise
+    try:
+        yield watcher
     finally:
         await watcher.stop()
-    return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
 
 
 def _entry(entry: Any) -> dict[str, JsonValue]:
