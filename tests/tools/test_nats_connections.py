@@ -270,6 +270,17 @@ def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypatch: p
     asyncio.run(scenario())
 
 
+def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(server: NatsServer) -> None:
+    async def body(session: Session) -> None:
+        await session.connection.subscribe("open.deaf")
+        await session.connection.flush()
+        await session.result("publish", auth="nats_narrow", subject="shut.subject", data=1)
+        late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
+        assert (late.kind, late.code) == ("timeout", "TimeoutError")
+
+    with_session(server, body)
+
+
 @pytest.mark.parametrize(
     ("operation", "config"), [("kv_keys", {}), ("kv_history", {"key": "a"}), ("kv_watch", {"timeout_ms": 200})]
 )

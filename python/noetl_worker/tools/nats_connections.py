@@ -180,6 +180,8 @@ class Connections:
         if entry is None or entry.loop is not asyncio.get_running_loop():
             entry = _Entry()  # a connection serves the loop that it was made on
         self._entries[address] = entry  # last in the order: used most recently
+        if not entry.users:
+            entry.refusal = None  # of a command that did not ask for it: it would be told of the next timeout
         entry.users += 1
         try:
             async with entry.making:
