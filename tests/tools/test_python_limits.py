@@ -12,7 +12,7 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
-from noetl_worker.testing import tool_context
+from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools import process
 from noetl_worker.tools.python_runner import PythonRunner
 from noetl_worker.tools.python_tool import PythonTool
@@ -328,3 +328,19 @@ def test_cancellation_before_an_interpreter_of_its_own_has_started_ends_it() -> 
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(body())
+
+
+def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process id may be another program's by then."""
+    killed: list[int] = []
+    supervise = process.supervise
+
+    async def then_closed(child: Any, *args: Any, **limits: Any) -> bool:
+        timed_out = await supervise(child, *args, **limits)
+        child._template.close()
+        return timed_out
+
+    monkeypatch.setattr(process, "supervise", then_closed)
+    monkeypatch.setattr("os.killpg", lambda group, _: killed.append(group))
+    assert run_tool("python", {"code": "result = 1"}).data == 1
+    assert killed == []

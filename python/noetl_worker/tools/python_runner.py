@@ -235,6 +235,7 @@ class _Template:
             if op == b"P":
                 self._pids[number] = value
             else:
+                self._pids.pop(number, None)  # the template has killed its group, and the number may be another's
                 child.exit_code = value
                 child.exited.set()
         del self._received[:whole]
