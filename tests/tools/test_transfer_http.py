@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from noetl_worker.errors import ConfigurationError, TemplateError
-from noetl_worker.testing import HttpStub, ToolCall, call_tool
+from noetl_worker.models import ToolResult
+from noetl_worker.testing import HttpStub, ToolCall, call_tool, tool_context
+from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.tools.http import HttpConfig
+from noetl_worker.tools.registry import Registry
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -124,3 +130,41 @@ def test_source_that_is_wrong_once_it_is_rendered(file: str, source: Any, kind: 
     called = call_tool("transfer", config, variables={"file": file})
     assert isinstance(called.raised, kind)
     assert str(called.raised).startswith(message)
+
+
+class _Meets:
+    """An http tool whose answer is there at the moment of the stop."""
+
+    kind: ClassVar[str] = "http"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = HttpConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset({"headers", "retry"})
+    side_effecting: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
+        self.asked.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return ToolResult.success({"body": [{"id": 1}]})
+
+
+def test_a_stop_that_meets_the_answer_moves_no_rows(file: str) -> None:
+    async def scenario() -> None:
+        http, stop = _Meets(), Stop()
+        registry = Registry([http], plugins=False)
+        target = {"type": "duckdb", "database": file, "table": "t"}
+        config = {"source": {"type": "http", "url": "http://127.0.0.1:1/"}, "target": target}
+        context = tool_context(registry=registry, stop=stop, timeout_s=60.0)
+        call = asyncio.ensure_future(registry.run_tool("transfer", config, context))
+        await http.asked.wait()
+        stop.set("cancelled")
+        call.cancel()
+        await asyncio.wait({call})
+        assert call.cancelled()
+
+    asyncio.run(scenario())
+    assert not Path(file).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -247,6 +248,8 @@ async def _http(
         return value if any(value is one for one in ready) else context.render(value, extra)
 
     result = await context.run_tool("http", config, dataclasses.replace(context, render=render))
+    if context.stop.is_set():
+        raise asyncio.CancelledError  # its answer was there at that moment: it counts no more
     if result.status is not ToolStatus.SUCCESS:
         failure = result.error
         text = failure.message if failure else "the request failed"
