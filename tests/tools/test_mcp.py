@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -264,10 +265,18 @@ def test_the_credential_and_headers_go_with_every_request() -> None:
     assert {request.headers["x-tenant"] for request in peer.requests} == {"5"}
 
 
-def test_a_session_that_cannot_be_closed_does_not_spoil_the_result() -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        httpx.ReadError("gone"),
+        ssl.SSLError("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        RuntimeError("Cannot send a request, as the client has been closed."),
+    ],
+)
+def test_a_session_that_cannot_be_closed_does_not_spoil_the_result(problem: Exception) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "DELETE":
-            raise httpx.ReadError("gone")
+            raise problem
         response = reply_nothing(request)
         response.headers["Mcp-Session-Id"] = "s1"
         return response
