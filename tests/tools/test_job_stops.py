@@ -103,3 +103,24 @@ def test_script_job_is_left_by_a_shutdown_before_all_of_its_objects_are_there(re
         assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
 
     asyncio.run(scenario())
+
+
+class SlowToDelete(HangingCluster):
+    """Has deleted nothing before `go_on` is set."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "DELETE":
+            self.asked.set()
+            await self.go_on.wait()
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("kind", ["container", "script"])
+def test_stop_that_meets_the_deletion_of_a_job_does_not_end_it(kind: str) -> None:
+    async def scenario() -> None:
+        cluster = SlowToDelete("none", "", {"active": 1})
+        asyncio.get_running_loop().call_later(0.5, cluster.go_on.set)
+        await stopped(kind, cluster, "timeout", timeout=0.05)
+        assert cluster.deleted == list(cluster.jobs)
+
+    asyncio.run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -292,8 +293,10 @@ async def _abandon(cluster: Cluster, name: str, context: ToolContext) -> None:
 async def _delete(cluster: Cluster, name: str, context: ToolContext) -> None:
     """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
     deleting = asyncio.ensure_future(cluster.delete(name))
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({deleting}, timeout=_CLEAN_UP_S)
+    ends = time.monotonic() + _CLEAN_UP_S
+    while not deleting.done() and (left_s := ends - time.monotonic()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({deleting}, timeout=left_s)
     if not deleting.done():
         deleting.cancel()
         await asyncio.wait({deleting})

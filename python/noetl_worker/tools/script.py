@@ -231,8 +231,10 @@ class _Run:
     async def delete(self) -> None:
         """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
         deleting = asyncio.ensure_future(self._cluster.delete(self._name))
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({deleting}, timeout=_CLEAN_UP_S)
+        ends = time.monotonic() + _CLEAN_UP_S
+        while not deleting.done() and (left_s := ends - time.monotonic()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({deleting}, timeout=left_s)
         if not deleting.done():
             deleting.cancel()
             await asyncio.wait({deleting})
