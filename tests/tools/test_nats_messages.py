@@ -14,7 +14,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.nats_messages import Inbox
+from noetl_worker.tools.nats_messages import Inbox, pull
 from noetl_worker.tools.nats_tool import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -145,6 +145,28 @@ def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, monkeyp
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+        again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
+        assert [one["delivered"] for one in again["messages"]] == [2]
+
+    with_session(server, body)
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_same(server: NatsServer, steps: int) -> None:
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream(b"a")
+        running = asyncio.ensure_future(pull(session.connection, "poll", stream, consumer, 2, 5.0))
+        context = session.connection.jetstream()
+        while (await context.consumer_info(stream, consumer)).num_ack_pending == 0:
+            await asyncio.sleep(0)
+        subscriptions = len(session.connection._subs)
+        running.cancel()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running})
+        assert running.cancelled()
+        assert len(session.connection._subs) == subscriptions - 1
         again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
         assert [one["delivered"] for one in again["messages"]] == [2]
 

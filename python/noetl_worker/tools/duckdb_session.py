@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools import duckdb_files, duckdb_readers
 from noetl_worker.tools.duckdb_secrets import DuckdbSecret
+from noetl_worker.tools.ending import ended
 
 __all__ = [
     "EXTENSION_DIRECTORY",
@@ -187,7 +188,7 @@ class Stepwise:
         try:
             if (ready := self._opened) is not None:
                 self._opened = None  # from here on there is nothing to interrupt: a closed connection raises
-                await _ended(asyncio.wrap_future(self._thread.submit(ready.close)))
+                await ended(asyncio.wrap_future(self._thread.submit(ready.close)))
         except ToolError:
             if failure[0] is None:  # the failure that is under way says more, and may be a cancellation
                 raise
@@ -214,7 +215,7 @@ class Stepwise:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await _ended(asyncio.ensure_future(_interrupt(self, started, running)))
+            await ended(asyncio.ensure_future(_interrupt(self, started, running)))
             raise
 
 
@@ -231,10 +232,10 @@ class Threads:
         try:
             done, _ = await asyncio.wait({running}, timeout=timeout_s)
         except asyncio.CancelledError:
-            await _ended(asyncio.ensure_future(_interrupt(work, started, running)))
+            await ended(asyncio.ensure_future(_interrupt(work, started, running)))
             raise
         if not done:
-            await _ended(asyncio.ensure_future(_interrupt(work, started, running)))
+            await ended(asyncio.ensure_future(_interrupt(work, started, running)))
             raise asyncio.TimeoutError
         return running.result()
 
@@ -248,21 +249,6 @@ class Threads:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
-
-
-async def _ended(running: asyncio.Future[T]) -> T:
-    """Its result; a cancellation goes on only after its end: until then the thread has the file open."""
-    is_cancelled = False
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError:
-            is_cancelled = True
-    if not is_cancelled:
-        return running.result()
-    if not running.cancelled():
-        running.exception()
-    raise asyncio.CancelledError
 
 
 async def _interrupt(work: Work[Any] | Stepwise, started: Future[Any], running: asyncio.Future[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.ending import ended
 from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers, as_value
 
 if TYPE_CHECKING:
@@ -167,10 +168,9 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
             elif _ends(status, (one.headers or {}).get("Description", ""), what, bool(messages)):
                 break
     except BaseException:
-        await _give_back(messages, inbox)
+        await ended(asyncio.ensure_future(_give_back(messages, inbox, client)))
         raise
-    finally:
-        await inbox.close(client)
+    await inbox.close(client)
     return messages
 
 
@@ -224,7 +224,7 @@ class Inbox:
             await self._subscription.unsubscribe()
 
 
-async def _give_back(messages: list[Any], inbox: Inbox) -> None:
+async def _give_back(messages: list[Any], inbox: Inbox, client: Any) -> None:
     """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
 
     The inbox ends first: a message that is given back while its pull still waits comes back to it, and is nobody's
@@ -239,6 +239,8 @@ async def _give_back(messages: list[Any], inbox: Inbox) -> None:
                 await one.nak()
     except (nats.errors.Error, OSError, asyncio.TimeoutError):
         return  # no connection: the server delivers them again after the consumer's ack_wait
+    finally:
+        await inbox.close(client)
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
