@@ -14,6 +14,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.tools import nats_messages
 from noetl_worker.tools.nats_messages import Inbox, pull
 from noetl_worker.tools.nats_tool import NatsTool
 from noetl_worker.tools.registry import Registry
@@ -168,6 +169,29 @@ def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_same(ser
         assert running.cancelled()
         assert len(session.connection._subs) == subscriptions - 1
         again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
+        assert [one["delivered"] for one in again["messages"]] == [2]
+
+    with_session(server, body)
+
+
+def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_given_back(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def then_cancelled(*arguments: Any) -> list[Any]:
+        messages = await pull(*arguments)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return messages
+
+    async def body(session: Session) -> None:
+        stream, _, consumer = await session.stream(b"a")
+        config = {"stream": stream, "consumer": consumer, "batch": 1}
+        with monkeypatch.context() as patch:
+            patch.setattr(nats_messages, "pull", then_cancelled)
+            with pytest.raises(asyncio.CancelledError):
+                await session.call("js_consume", **config)
+        again = await session.call("js_consume", **config)
         assert [one["delivered"] for one in again["messages"]] == [2]
 
     with_session(server, body)

@@ -234,13 +234,20 @@ async def _give_back(messages: list[Any], inbox: Inbox, client: Any) -> None:
 
     try:
         arrived = await asyncio.wait_for(inbox.drain(), _ANSWER_GRACE_S)
-        for one in [*messages, *arrived]:
-            if one.reply:
-                await one.nak()
+        await _nak([*messages, *arrived])
     except (nats.errors.Error, OSError, asyncio.TimeoutError):
         return  # no connection: the server delivers them again after the consumer's ack_wait
     finally:
         await inbox.close(client)
+
+
+async def _nak(messages: Sequence[Any]) -> None:
+    import nats.errors
+
+    with suppress(nats.errors.Error, OSError):  # no connection
+        for one in messages:
+            if one.reply:
+                await one.nak()
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
@@ -268,7 +275,11 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
 
 async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
     """Ack pulled messages; how many the server has confirmed. The others come again after the consumer's ack wait."""
-    problems = await acknowledge(client, [one.reply for one in messages], ACK)
+    try:
+        problems = await acknowledge(client, [one.reply for one in messages], ACK)
+    except asyncio.CancelledError:
+        await ended(asyncio.ensure_future(_nak(messages)))  # the server heeds the first answer to each
+        raise
     return len(messages) - len(problems)
 
 
