@@ -312,3 +312,32 @@ def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
         assert set(entry.client._subs) == before
 
     with_session(server, body)
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_cancellation_that_meets_the_closing_of_the_surplus_leaves_no_socket_open(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr("noetl_worker.tools.nats_connections.MAX_IDLE", 0)
+
+    async def scenario() -> None:
+        connections, ready, over = Connections(), asyncio.Event(), asyncio.Event()
+        clients: list[Any] = []
+
+        async def operation() -> None:
+            async with connections.lease(Address((server.url,), "all", "p@ss/word")) as client:
+                clients.append(client)
+                ready.set()
+                await over.wait()
+
+        call = asyncio.ensure_future(operation())
+        await ready.wait()
+        writer = clients[0]._transport._io_writer
+        over.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call})
+        assert writer.is_closing()
+
+    asyncio.run(scenario())

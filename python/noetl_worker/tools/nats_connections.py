@@ -19,6 +19,7 @@ import anyio
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.ending import ended
 
 __all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
 
@@ -259,7 +260,8 @@ class Connections:
     async def _close_surplus(self) -> None:
         unused = [address for address, entry in self._entries.items() if entry.users == 0]
         for address in unused[: max(0, len(unused) - MAX_IDLE)]:
-            await _close(self._entries.pop(address))
+            # The library never takes up again a closing that was cancelled: the socket would stay open.
+            await ended(asyncio.ensure_future(_close(self._entries.pop(address))))
 
 
 def _login_options(address: Address) -> dict[str, Any]:
