@@ -6,8 +6,11 @@ import asyncio
 
 import httpx
 import pytest
+from httpcore._async.http11 import AsyncHTTP11Connection
 
 from noetl_worker.tools.http_client import ClientOptions, Clients
+
+from .http_server import Answer, ToolServer
 
 
 class SlowToClose(httpx.MockTransport):
@@ -52,5 +55,61 @@ def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open(monkeypat
                 transport.go_on.set()
                 await ending
                 assert not client.is_closed
+
+    asyncio.run(scenario())
+
+
+def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """httpcore keeps one that was made and never spoken on: it is neither idle nor used, for ever."""
+    monkeypatch.setattr("noetl_worker.tools.http_client._LIMITS", httpx.Limits(max_connections=2))
+    monkeypatch.setattr("noetl_worker.tools.http_client._MAX_CANCELLED", 2)
+
+    async def scenario(url: str) -> None:
+        clients = Clients()
+
+        async def command() -> int:
+            async with clients.lease() as client:
+                return (await client.get(url)).status_code
+
+        for _ in range(2):
+            made = asyncio.Event()
+
+            async def silent(*_: object, made: asyncio.Event = made) -> None:
+                made.set()
+                await asyncio.Event().wait()
+
+            with monkeypatch.context() as patch:
+                patch.setattr(AsyncHTTP11Connection, "handle_async_request", silent)
+                call = asyncio.ensure_future(command())
+                await made.wait()
+                call.cancel()
+                await asyncio.wait({call})
+        assert await asyncio.wait_for(command(), 5) == 200
+        await clients.aclose()
+
+    with ToolServer() as server:
+        server.routes["/"] = lambda _: Answer(200, b"")
+        asyncio.run(scenario(server.url("/")))
+
+
+def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noetl_worker.tools.http_client._MAX_CANCELLED", 1)
+
+    async def scenario() -> None:
+        clients = Clients()
+        async with clients.lease() as first:
+            with pytest.raises(asyncio.CancelledError):
+                async with clients.lease() as same:
+                    raise asyncio.CancelledError
+            assert same is first
+            assert not first.is_closed
+            async with clients.lease() as second:
+                assert second is not first
+        assert first.is_closed
+        assert not second.is_closed
+        await clients.aclose()
+        assert second.is_closed
 
     asyncio.run(scenario())

@@ -6,6 +6,7 @@ which would carry an `X-API-Key` to whatever host the answer names.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 from collections import OrderedDict
@@ -23,6 +24,9 @@ __all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "withou
 
 MAX_REDIRECTS: Final = 10
 _MAX_IDLE_CLIENTS: Final = 16
+_MAX_CANCELLED: Final = 50
+"""Cancelled commands of one client, before another one takes its place: httpcore may keep a connection of each for ever
+(it was made, and nothing was said on it), and a pool of 200 of them answers nobody."""
 _LIMITS: Final = httpx.Limits(max_connections=200, max_keepalive_connections=50)
 _HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
 """Only what `http_answer` unpacks within its limit: the other codings would be unpacked whole."""
@@ -40,6 +44,15 @@ class ClientOptions:
     proxy: str | None = None
 
 
+@dataclass(slots=True)
+class _Shared:
+    """A client, who has it, and how many of them were cancelled."""
+
+    client: httpx.AsyncClient
+    users: int = 0
+    cancelled: int = 0
+
+
 class Clients:
     """One httpx client per set of options, closed when idle and more than 16 are open.
 
@@ -49,36 +62,40 @@ class Clients:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._transport = transport
-        self._open: OrderedDict[ClientOptions, httpx.AsyncClient] = OrderedDict()
-        self._users: dict[ClientOptions, int] = {}
+        self._open: OrderedDict[ClientOptions, _Shared] = OrderedDict()
 
     @asynccontextmanager
     async def lease(self, options: ClientOptions = ClientOptions()) -> AsyncIterator[httpx.AsyncClient]:
         """The client for these options; ConfigurationError for a file or proxy that cannot be used."""
-        client = self._open.get(options)
-        if client is None:
-            client = self._open[options] = _new_client(options, self._transport)
+        shared = self._open.get(options)
+        if shared is None:
+            shared = self._open[options] = _Shared(_new_client(options, self._transport))
         self._open.move_to_end(options)
-        self._users[options] = self._users.get(options, 0) + 1
+        shared.users += 1
         try:
-            yield client
+            yield shared.client
+        except asyncio.CancelledError:
+            shared.cancelled += 1
+            if shared.cancelled >= _MAX_CANCELLED and self._open.get(options) is shared:
+                del self._open[options]
+            raise
         finally:
-            self._users[options] -= 1
+            shared.users -= 1
+            if not shared.users and self._open.get(options) is not shared:  # given up, and this was the last one
+                await shared.client.aclose()
             await self._close_surplus()
 
     async def _close_surplus(self) -> None:
-        idle = [options for options in self._open if not self._users.get(options)]
-        surplus = []  # taken out before the first one is waited for: another command could take one of the others
-        for options in idle[: max(0, len(self._open) - _MAX_IDLE_CLIENTS)]:
-            self._users.pop(options, None)
-            surplus.append(self._open.pop(options))
+        idle = [options for options, shared in self._open.items() if not shared.users]
+        over = idle[: max(0, len(self._open) - _MAX_IDLE_CLIENTS)]
+        surplus = [self._open.pop(options).client for options in over]  # all at once: another command could take one
         for client in surplus:
             await client.aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        clients = list(self._open.values())
-        self._open.clear()  # not the users: they still end
+        clients = [shared.client for shared in self._open.values()]
+        self._open.clear()
         for client in clients:
             await client.aclose()
 
