@@ -16,6 +16,33 @@ def settings(url: str) -> Settings:
     return load_settings({"NATS_URL": url}, dotenv=Path(os.devnull))
 
 
+def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
+    """nats-py's own PING overtakes it: the answer says nothing of a publish, and a drain ends before its UNSUB."""
+    read: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            read.append(line.split()[0] if line.strip() else b"")  # the body of a PUB is empty
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async def go() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+            url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            connection = await connect(settings(url), "test")
+            del read[:]
+            await connection.client.publish("a", b"")
+            await connection.client.flush()
+            subscription = await connection.client.subscribe("b")
+            await subscription.drain()
+            assert [word for word in read if word] == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
+            await connection.close()
+
+    asyncio.run(go())
+
+
 def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reopened_later() -> None:
     """The keepalive looks at `is_closed`: one refused attempt was its last one, and deliveries went to others."""
 

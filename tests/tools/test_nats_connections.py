@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.nats_connections import Address, Connections
 from noetl_worker.tools.nats_tool import NatsTool
@@ -174,6 +174,22 @@ def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer)
     with_session(server, body)
 
 
+def test_a_publish_that_is_not_permitted_is_no_success(server: NatsServer) -> None:
+    """The server drops the message and says so beside; each of several commands is told of its own."""
+
+    async def body(session: Session) -> None:
+        subjects = ["closed.A", "open.b", "closed.c"]
+        calls = [session.result("publish", auth="nats_narrow", subject=one, data=1) for one in subjects]
+        refused, sent, also = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(sent, ToolResult)
+        for error, subject in ((refused, "closed.a"), (also, "closed.c")):
+            assert isinstance(error, ToolError)
+            assert (error.kind, error.code, error.retryable) == ("auth", "permissions_violation", False)
+            assert str(error) == f'publish failed: nats: permissions violation for publish to "{subject}"'
+
+    with_session(server, body)
+
+
 def test_an_unreachable_server_is_a_connection_failure(server: NatsServer) -> None:
     with pytest.raises(ToolError) as caught:
         run_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": "nats://127.0.0.1:1"})
@@ -274,7 +290,11 @@ def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(se
     async def body(session: Session) -> None:
         await session.connection.subscribe("open.deaf")
         await session.connection.flush()
-        await session.result("publish", auth="nats_narrow", subject="shut.subject", data=1)
+        await session.result("publish", auth="nats_narrow", subject="open.b", data=1)
+        (entry,) = session.tool._connections._entries.values()
+        await entry.client.publish("shut.subject", b"")
+        await entry.client.flush()
+        assert len(entry.refusals) == 1
         late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
         assert (late.kind, late.code) == ("timeout", "TimeoutError")
 

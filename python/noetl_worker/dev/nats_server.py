@@ -19,10 +19,10 @@ from typing import Final, Literal
 import nats
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.nats_client import Client
 
 __all__ = ["CommandStream", "NatsServer", "free_port"]
 
@@ -178,8 +178,13 @@ class CommandStream:
 
     async def open(self) -> None:
         """Connect and see that the stream lists both subjects, the bare one and `<subject>.>`."""
-        self._client = await nats.connect(
-            self._url, name="noetl-dev-plane", max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+        self._client = Client()
+        await self._client.connect(
+            self._url,
+            name="noetl-dev-plane",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds; the library says int
+            error_cb=_ignore,
         )
         subjects = [self._subject, f"{self._subject}.>"]
         context = self._client.jetstream()

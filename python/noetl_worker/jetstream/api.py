@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import nats
-from nats.aio.client import Client
 
 from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError
+from noetl_worker.nats_client import Client
 
 __all__ = ["ALREADY_THERE", "Refused", "ask", "ask_if_there", "stream_of"]
 

@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import nats
 import structlog
-from nats.aio.client import Client
 
 from noetl_worker.errors import JetStreamError, SettingsError
+from noetl_worker.nats_client import Client
 from noetl_worker.settings import Settings
 
 __all__ = ["Connection", "connect", "nats_login"]

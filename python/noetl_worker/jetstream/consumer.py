@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
-from nats.aio.client import Client
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import comparison
@@ -20,6 +19,7 @@ from noetl_worker.jetstream.comparison import (
     patched,
     stream_rows,
 )
+from noetl_worker.nats_client import Client
 from noetl_worker.observability import metrics
 from noetl_worker.settings import Settings
 

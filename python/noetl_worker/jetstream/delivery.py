@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Final
 
 import nats
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.nats_client import Client
 from noetl_worker.redaction import excerpt
 
 __all__ = ["Delivery"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -159,8 +160,8 @@ class _Entry:
         self.making = asyncio.Lock()
         self.client: Any = None
         self.users = 0
-        self.refusal: str | None = None
-        """What the server last said about a missing permission: it comes beside the answers, which just do not come."""
+        self.refusals: deque[str] = deque(maxlen=100)
+        """What the server said about missing permissions: it comes beside the answers, which just do not come."""
 
 
 class Connections:
@@ -182,7 +183,7 @@ class Connections:
             entry = _Entry()  # a connection serves the loop that it was made on
         self._entries[address] = entry  # last in the order: used most recently
         if not entry.users:
-            entry.refusal = None  # of a command that did not ask for it: it would be told of the next timeout
+            entry.refusals.clear()  # of a command that did not ask for it: it would be told of the next timeout
         entry.users += 1
         try:
             async with entry.making:
@@ -193,12 +194,16 @@ class Connections:
             entry.users -= 1
             await self._close_surplus()
 
-    def refusal(self, address: Address) -> str | None:
-        """The server's last word on a missing permission, taken out: an answer that never came may be due to it."""
-        entry = self._entries.get(address)
-        if entry is None:
-            return None
-        said, entry.refusal = entry.refusal, None
+    def refusal(self, address: Address, subject: str | None = None) -> str | None:
+        """What the server said of a missing permission, taken out: an answer that never came may be due to it.
+
+        The last word, or with `subject` the one on publishing there: others use the connection too.
+        """
+        refusals = self._entries[address].refusals if address in self._entries else []
+        mark = "" if subject is None else f'publish to "{subject}"'.lower()
+        said = next((one for one in reversed(refusals) if mark in one.lower()), None)
+        if said is not None:
+            refusals.remove(said)
         return said
 
     async def aclose(self) -> None:
@@ -222,14 +227,15 @@ class Connections:
 
     async def _connect_once(self, address: Address, entry: _Entry) -> Any:
         import nats.errors
-        from nats.aio.client import Client
+
+        from noetl_worker.nats_client import Client
 
         problems: list[Exception] = []
 
         async def note(error: Exception) -> None:
             problems[:] = [error]
             if "permissions violation" in str(error).lower():
-                entry.refusal = str(error)
+                entry.refusals.append(str(error))
 
         login = _login_options(address)
         client = Client()

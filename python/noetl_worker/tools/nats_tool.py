@@ -245,4 +245,6 @@ class NatsTool:
         _, operate = _OPERATIONS[config.operation]
         async with spoken(self._connections, address, config.operation) as client:
             found: Mapping[str, JsonValue] = await operate(client, config)
-            return found
+        if config.operation == "publish" and (refusal := self._connections.refusal(address, config.subject)):
+            raise not_permitted("publish", refusal)  # it came before the flush's answer; there is no other sign of it
+        return found
