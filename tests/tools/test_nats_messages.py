@@ -214,7 +214,7 @@ def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(server: Nat
         [taken] = await asyncio.gather(waiting, return_exceptions=True)
         rest = await inbox.drain()
         assert [one.data for one in [taken, *rest] if not isinstance(one, asyncio.CancelledError)] == [b"a"]
-        await inbox.close(session.connection)
+        await inbox.close()
 
     with_session(server, body)
 

@@ -20,17 +20,29 @@ from .processes import members_of, started, until_gone
 
 def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
     command = f"echo $$ > {tmp_path}/pid; (sleep 60 & sleep 60) & wait"
-    worker = f"from noetl_worker.testing import run_tool\nrun_tool('shell', {{'command': {command!r}}})"
+    worker = f"""
+from noetl_worker.testing import run_tool
+from noetl_worker.tools.process_watchdog import watchdog
+def guard(group, told=watchdog.guard):
+    told(group)
+    print("guarded", flush=True)
+watchdog.guard = guard
+run_tool("shell", {{"command": {command!r}}})
+"""
     package = Path(noetl_worker.__file__).parent.parent
     process = subprocess.Popen(
-        [sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)}
+        [sys.executable, "-c", worker],
+        env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
     )
+    assert process.stdout is not None
     try:
+        assert process.stdout.readline() == b"guarded\n"  # from then on: it is told right after the start
         group = asyncio.run(started(tmp_path / "pid"))
         assert members_of(group)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert asyncio.run(until_gone(group)) == []
 
 

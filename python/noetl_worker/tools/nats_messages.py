@@ -168,9 +168,9 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
             elif _ends(status, (one.headers or {}).get("Description", ""), what, bool(messages)):
                 break
     except BaseException:
-        await ended(asyncio.ensure_future(_give_back(messages, inbox, client)))
+        await ended(asyncio.ensure_future(_give_back(messages, inbox)))
         raise
-    await inbox.close(client)
+    await inbox.close()
     return messages
 
 
@@ -211,7 +211,7 @@ class Inbox:
             draining.cancel()
         return messages
 
-    async def close(self, client: Any) -> None:
+    async def close(self) -> None:
         """After this nothing of the subscription is left, here or at the server."""
         import nats.errors
 
@@ -224,7 +224,7 @@ class Inbox:
             await self._subscription.unsubscribe()
 
 
-async def _give_back(messages: list[Any], inbox: Inbox, client: Any) -> None:
+async def _give_back(messages: list[Any], inbox: Inbox) -> None:
     """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
 
     The inbox ends first: a message that is given back while its pull still waits comes back to it, and is nobody's
@@ -238,7 +238,7 @@ async def _give_back(messages: list[Any], inbox: Inbox, client: Any) -> None:
     except (nats.errors.Error, OSError, asyncio.TimeoutError):
         return  # no connection: the server delivers them again after the consumer's ack_wait
     finally:
-        await inbox.close(client)
+        await inbox.close()
 
 
 async def _nak(messages: Sequence[Any]) -> None:

@@ -338,7 +338,6 @@ class _ProcessGroup:
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         self._poll: asyncio.TimerHandle | None = None
-        watchdog.guard(process.pid)
         try:
             self._pidfd = os.pidfd_open(process.pid)
         except (AttributeError, OSError):  # not Linux, or a kernel or sandbox without pidfds
@@ -401,6 +400,7 @@ def _start(
             pass_fds=pass_fds,
             start_new_session=True,
         )
+        watchdog.guard(process.pid)  # before anything else: until then nothing ends it when we are killed
     except (OSError, ValueError) as error:
         os.close(out_read)
         os.close(err_read)

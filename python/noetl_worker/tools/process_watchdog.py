@@ -1,7 +1,8 @@
 """Ends the programs of a worker that was killed: SIGKILL gives the worker itself no chance to.
 
 A small process of its own session reads from a pipe which groups run; when the pipe ends without them having been
-taken back, it kills them. One write of a few bytes at the start and at the end of a program, no thread.
+taken back, it kills them. One write of a few bytes at the start and at the end of a program, no thread. A worker that
+is killed in the instant between the start and that write (some 0.1 ms) leaves the program running.
 
 Weighed and not taken: PR_SET_PDEATHSIG is bound to the thread that started the program, is Linux only, reaches the
 leader and not its group, and needs code between fork and exec, which costs the fast way of starting (vfork).
