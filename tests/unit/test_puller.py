@@ -6,6 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from noetl_worker.jetstream import puller as puller_module
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.puller import Puller
@@ -31,3 +34,40 @@ def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the_loop(
         assert puller.outstanding == 0
 
     asyncio.run(go())
+
+
+def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that elects a leader forgets what it is asked: waited for to its end, the question outlasted it."""
+    monkeypatch.setattr(puller_module, "_CHECK_S", 0.01)
+
+    async def go() -> None:
+        connection, sent = Connection("test"), []
+
+        async def publish(_subject: str, _body: bytes, reply: str) -> None:
+            sent.append(reply)
+
+        async def subscribe(*_: Any, **__: Any) -> Any:
+            return SimpleNamespace(unsubscribe=nothing)
+
+        async def nothing() -> None: ...
+
+        async def unanswered() -> Durable:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        client = SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, subscribe=subscribe, is_closed=False)
+        client.is_connected = True
+        connection.client = cast(Any, client)
+        durable = Durable("S", "D", 30.0, 1000, ())
+        puller = Puller(connection, durable, window=lambda: 1, deliver=cast(Any, None), ensure=unanswered)
+        running = asyncio.ensure_future(puller.run())
+        while not sent:
+            await asyncio.sleep(0)
+        puller._ended(sent[0], "503", "")
+        while len(sent) == 1:
+            await asyncio.sleep(0)
+        client.is_connected = False  # else the end drains
+        running.cancel()
+        await asyncio.wait({running})
+
+    asyncio.run(asyncio.wait_for(go(), 4))

@@ -35,6 +35,8 @@ _FRESH_S: Final = 10.0
 _FRESH_BACKOFF_S: Final = 0.5
 """A server that has just come back says "no responders" until it has read its streams: a second, or several under load.
 What has grown to seconds meanwhile would be slept through after that."""
+_CHECK_S: Final = 1.0
+"""How long the question after a durable is waited for, at first."""
 _MAX_BATCH: Final = 256
 _END_S: Final = 1.0
 """How long the end of pulling waits for a server that does not answer."""
@@ -260,7 +262,13 @@ class Puller:
         await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
         if self._broken == CHECK_DURABLE and self._connection.is_connected:
             try:
-                self._durable = await self._ensure()
+                # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
+                # that is waited for to its end outlasts the election by seconds.
+                with anyio.fail_after(max(_CHECK_S, self._backoff_s)):
+                    self._durable = await self._ensure()
+            except TimeoutError:
+                log.warning("durable_not_checked", after_s=round(max(_CHECK_S, self._backoff_s), 1))
+                return
             except JetStreamError as error:
                 log.error("durable_unusable", error=str(error))
                 return
