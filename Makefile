@@ -65,7 +65,7 @@ faults: $(STAMP) ## the fault suite alone, and a minute of steady load
 	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak' --ignore=tests/faults/test_figures.py
 	$(BIN)/pytest tests/faults/test_figures.py
 
-steady: $(STAMP) ## a minute of steady load: memory slope, descriptors, tasks, backlog
+steady: $(STAMP) ## 10,000 commands, then a minute of steady load: memory, descriptors, tasks, backlog
 	$(BIN)/pytest tests/faults -m steady
 
 soak: $(STAMP) ## the long forms: 10,000 commands under kills, 100,000 commands, real waits (an hour)

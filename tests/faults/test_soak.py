@@ -57,6 +57,7 @@ async def soak(directory: Path, measured: Measured, dialect: Dialect, *, warm_up
     measured("S", f"{word}: commands a second, NATS and plane on the same cores", rate, "/s")
 
 
+@pytest.mark.steady
 def test_memory_descriptors_and_tasks_stay_over_10_000_commands(tmp_path: Path, measured: Measured) -> None:
     run(soak(tmp_path, measured, Dialect.PYTHON, warm_up=2_000, count=10_000))
 
