@@ -59,8 +59,10 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
 
 
-async def stopped(kind: str, cluster: HangingCluster, reason: str, **config: Any) -> None:
-    """Run the kind, and stop it once the cluster hangs."""
+async def stopped(
+    kind: str, cluster: HangingCluster, reason: str, *, then_answers: bool = False, **config: Any
+) -> None:
+    """Run the kind, and stop it once the cluster hangs, which answers after that or never."""
     stop = Stop()
     whole = {**CONFIGS[kind], "auth": "k8s", **config}
     call = asyncio.ensure_future(arun_tool(tool_of(kind, cluster), whole, credentials=CREDENTIALS, stop=stop))
@@ -69,6 +71,10 @@ async def stopped(kind: str, cluster: HangingCluster, reason: str, **config: Any
     assert not call.done()
     stop.set(reason)
     call.cancel()
+    if then_answers:
+        for _ in range(20):  # the stop has reached whoever waits
+            await asyncio.sleep(0)
+        cluster.go_on.set()
     await asyncio.wait({call})
 
 
@@ -119,8 +125,7 @@ class SlowToDelete(HangingCluster):
 def test_stop_that_meets_the_deletion_of_a_job_does_not_end_it(kind: str) -> None:
     async def scenario() -> None:
         cluster = SlowToDelete("none", "", {"active": 1})
-        asyncio.get_running_loop().call_later(0.5, cluster.go_on.set)
-        await stopped(kind, cluster, "timeout", timeout=0.05)
+        await stopped(kind, cluster, "timeout", then_answers=True, timeout=0.05)
         assert cluster.deleted == list(cluster.jobs)
 
     asyncio.run(scenario())

@@ -261,13 +261,15 @@ class Puller:
         self._backoff_s = min(_FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S, max(0.1, self._backoff_s * 2))
         await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
         if self._broken == CHECK_DURABLE and self._connection.is_connected:
+            wait_s = max(_CHECK_S, self._backoff_s)
             try:
                 # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
                 # that is waited for to its end outlasts the election by seconds.
-                with anyio.fail_after(max(_CHECK_S, self._backoff_s)):
+                with anyio.fail_after(wait_s):
                     self._durable = await self._ensure()
             except TimeoutError:
-                log.warning("durable_not_checked", after_s=round(max(_CHECK_S, self._backoff_s), 1))
+                advice = "is the server well, and may this login publish to $JS.API.>?"
+                log.warning("durable_not_checked", no_answer_for_s=round(wait_s, 1), advice=advice)
                 return
             except JetStreamError as error:
                 log.error("durable_unusable", error=str(error))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -36,7 +34,6 @@ __all__ = ["ContainerConfig", "ContainerTool"]
 DEFAULT_TIMEOUT_S: Final = 900.0
 FIRST_POLL_S: Final = 0.5
 LONGEST_POLL_S: Final = 10.0
-_CLEAN_UP_S: Final = 4.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
 _IN_RUNTIME: Final[Mapping[str, str]] = {
     "image": "image",
@@ -291,15 +288,5 @@ async def _abandon(cluster: Cluster, name: str, context: ToolContext) -> None:
 
 
 async def _delete(cluster: Cluster, name: str, context: ToolContext) -> None:
-    """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
-    deleting = asyncio.ensure_future(cluster.delete(name))
-    ends = time.monotonic() + _CLEAN_UP_S
-    while not deleting.done() and (left_s := ends - time.monotonic()) > 0:
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({deleting}, timeout=left_s)
-    if not deleting.done():
-        deleting.cancel()
-        await asyncio.wait({deleting})
-    problem = "no answer" if deleting.cancelled() else deleting.exception()
-    if problem is not None:
-        context.logger.warning("container_not_deleted", job=name, problem=str(problem))
+    if (problem := await cluster.delete_whatever_comes(name)) is not None:
+        context.logger.warning("container_not_deleted", job=name, problem=problem)

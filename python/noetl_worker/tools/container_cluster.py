@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,7 @@ __all__ = ["Cluster", "ClusterRefusal", "Place", "check_auth", "place_of"]
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NO_URL: Final = "the credential needs 'url', the address of the Kubernetes API"
 _CALL_TIMEOUT_S: Final = 30.0
+_CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 
 
@@ -153,6 +156,22 @@ class Cluster:
         except ClusterRefusal as error:
             if error.status != 404:
                 raise
+
+    async def delete_whatever_comes(self, name: str) -> str | None:
+        """Delete it while this task is being cancelled, too; why it is not deleted, None if it is.
+
+        A few seconds at most: activeDeadlineSeconds ends what cannot be deleted.
+        """
+        deleting = asyncio.ensure_future(self.delete(name))
+        ends = time.monotonic() + _CLEAN_UP_S
+        while not deleting.done() and (left_s := ends - time.monotonic()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({deleting}, timeout=left_s)
+        if not deleting.done():
+            deleting.cancel()
+            await asyncio.wait({deleting})
+        problem = "no answer" if deleting.cancelled() else deleting.exception()
+        return None if problem is None else str(problem)
 
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, Any]:
         content = await self._send(method, path, body, _MAX_ANSWER)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -27,7 +26,6 @@ __all__ = ["ScriptConfig", "ScriptTool"]
 
 POLL_S: Final = 2.0
 MAX_LOG_BYTES: Final = 1 << 20
-_CLEAN_UP_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,15 +227,5 @@ class _Run:
             await self.delete()
 
     async def delete(self) -> None:
-        """Also while this task is being cancelled; activeDeadlineSeconds ends what cannot be deleted."""
-        deleting = asyncio.ensure_future(self._cluster.delete(self._name))
-        ends = time.monotonic() + _CLEAN_UP_S
-        while not deleting.done() and (left_s := ends - time.monotonic()) > 0:
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({deleting}, timeout=left_s)
-        if not deleting.done():
-            deleting.cancel()
-            await asyncio.wait({deleting})
-        problem = "no answer" if deleting.cancelled() else deleting.exception()
-        if problem is not None:
-            self._context.logger.warning("script_not_deleted", job=self._name, problem=str(problem))
+        if (problem := await self._cluster.delete_whatever_comes(self._name)) is not None:
+            self._context.logger.warning("script_not_deleted", job=self._name, problem=problem)
