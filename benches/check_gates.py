@@ -3,13 +3,16 @@
 ratios       Rust against Python in the same process: minima of CPU time, so load does not matter (2 % under load 4).
 ceilings     instructions per call, exact under valgrind; only against figures of the same toolchain.
 binding      instructions through Python against the same call from Rust: what the conversions add.
+worker       what one no-op command makes a real worker do (counted), and its CPU in terms of a yardstick's.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -83,10 +86,10 @@ def measure(report: Path, *more: str) -> None:
 
 
 def minima(report: Path) -> dict[tuple[str, str], float]:
-    """Return {(group, who): seconds}; who is python, rust or loop."""
+    """Return {(group, who): seconds}; who is python, rust, loop or json."""
     found: dict[tuple[str, str], float] = {}
     for bench in json.loads(report.read_text())["benchmarks"]:
-        who = (bench.get("params") or {}).get("engine_name", "loop")
+        who = (bench.get("params") or {}).get("engine_name") or bench["name"].rpartition("_")[2]
         found[bench["group"], who] = bench["stats"]["min"]
     return found
 
@@ -101,11 +104,6 @@ def check_ratios(report: Path, gates: Mapping[str, Any], verdict: Verdict) -> No
         floor = gate.get("floor_by_python", {}).get(PYTHON, gate["floor"])
         name = f"{gate['call']} {gate['slow']}/rust"
         verdict.judge(name, f"{slow / fast:.2f}x", f">= {floor}x", holds=slow / fast >= floor)
-    for gate in gates["time"]:
-        taken = times.get((gate["call"], "rust"))
-        if taken is not None:
-            holds = taken * 1e6 <= gate["max_us"]
-            verdict.judge(f"{gate['call']} CPU time", f"{taken * 1e6:.2f} us", f"<= {gate['max_us']} us", holds=holds)
 
 
 # ── instructions ────────────────────────────────────────────────────────────────────────────────
@@ -193,6 +191,30 @@ def check_binding(gates: Mapping[str, Any], verdict: Verdict) -> None:
             verdict.judge(f"{gate['call']} binding", f"{share:+.1%}", f"<= {limit:.0%}", holds=share <= limit)
 
 
+# ── worker ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def can_run_worker() -> bool:
+    """The rig reads /proc; the stub plane and the yardstick are made of these."""
+    return sys.platform == "linux" and all(importlib.util.find_spec(name) for name in ("httptools", "orjson", "uvloop"))
+
+
+def check_worker(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = False) -> None:
+    """Judge what one command costs the worker; or write the limits."""
+    if not can_run_worker():
+        print("note: not Linux, or no httptools, orjson or uvloop: the worker's gates were not looked at")
+        return
+    import worker_gates  # here: a pure install has not all that it needs
+
+    found = asyncio.run(worker_gates.measure())
+    if write:
+        text = GATES.read_text(encoding="utf-8")
+        GATES.write_text(worker_gates.with_limits(text, found, PYTHON), encoding="utf-8")
+        print(f"wrote {GATES.name}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
+    else:
+        worker_gates.check(found, gates["worker"], PYTHON, verdict.judge)
+
+
 # ── commands ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -209,6 +231,7 @@ def run_all(report: Path, verdict: Verdict) -> None:
     except ImportError as error:
         print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
         return
+    check_worker(gates, verdict)  # its limits are those of a worker on the Rust engine
     measure(report)
     check_ratios(report, gates, verdict)
     if can_count():
@@ -228,6 +251,8 @@ def main() -> int:
     ceilings = commands.add_parser("ceilings", help="count instructions and judge, or --write them")
     ceilings.add_argument("--write", action="store_true")
     commands.add_parser("binding", help="judge what the binding adds")
+    worker = commands.add_parser("worker", help="judge what a no-op command costs the worker, or --write the limits")
+    worker.add_argument("--write", action="store_true")
     options = parser.parse_args()
     verdict = Verdict()
     if options.command == "ratios":
@@ -236,6 +261,8 @@ def main() -> int:
         check_ceilings(load_gates(), verdict, write=options.write)
     elif options.command == "binding":
         check_binding(load_gates(), verdict)
+    elif options.command == "worker":
+        check_worker(load_gates(), verdict, write=options.write)
     else:
         run_all(ROOT / "bench.json", verdict)
     return verdict.exit_code()

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import check_gates
 import workload
 
-pytestmark = pytest.mark.rust
+pytestmark = [pytest.mark.rust, pytest.mark.gates]
 
 QUICK = ["--benchmark-warmup=off", "--benchmark-min-rounds=3", "--benchmark-max-time=0.02"]
 CAN_COUNT = check_gates.can_count()
@@ -31,12 +31,12 @@ def slowed(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.timeout(180)
-def test_every_ratio_and_time_gate_fails_on_a_slowed_engine(slowed: int, tmp_path: Path) -> None:
+def test_every_ratio_gate_fails_on_a_slowed_engine(slowed: int, tmp_path: Path) -> None:
     gates = check_gates.load_gates()
     verdict = check_gates.Verdict()
     check_gates.measure(tmp_path / "bench.json", *QUICK)
     check_gates.check_ratios(tmp_path / "bench.json", gates, verdict)
-    assert len(verdict.failures) == len(gates["ratio"]) + len(gates["time"]), verdict.failures
+    assert len(verdict.failures) == len(gates["ratio"]), verdict.failures
     assert verdict.exit_code() == 1
 
 
@@ -86,8 +86,5 @@ def test_limits_are_the_promised_ones() -> None:
     assert floors["match_2500", "python"] >= 8.0
     assert floors["match_2500", "loop"] >= 2.0
     assert floors["fit_100000", "python"] >= 10.0
-    assert {gate["call"]: gate["max_us"] for gate in check_gates.load_gates()["time"]} == {
-        "decode": 1.5,
-        "noop_2500": 120.0,
-    }
+    assert floors["noop_2500", "json"] >= 0.65
     assert {gate["max_share"] for gate in check_gates.load_gates()["binding"]} == {0.10}

@@ -1,10 +1,22 @@
-"""For every test: the signals a person at a terminal has."""
+"""For every test: the signals a person at a terminal has, and no step of a loop that takes long."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+import loop_guard
 
 # A shell starts background jobs with SIGINT ignored, and that is inherited by what the tests start: a Ctrl-C sent to
 # a worker would then do nothing. With a handler here, children start with the default again.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+loop_guard.install()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    return (yield from loop_guard.guarded(item))

@@ -2,9 +2,52 @@
 
 from __future__ import annotations
 
-from noetl_worker.cli import main
+import os
+import sys
 
-__all__ = ["main"]
+from noetl_worker.process import sealed_environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["main", "worker_alone"]
+
+_ASKS_FOR_COMPLETION = "_NOETL_WORKER_COMPLETE"
+
+
+def main() -> None:
+    """The command line. Nothing is imported before the environment is there, since modules read it."""
+    try:
+        is_sealed = sealed_environment.begin(sys.argv[1:])
+    except OSError as error:
+        is_sealed = False
+        sys.stderr.write(f"noetl-worker: commands may read the worker's variables: they cannot be sealed: {error}\n")
+    if is_sealed:
+        from noetl_worker.tools.process.confinement import hide_memory
+
+        hide_memory()
+    if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and _ASKS_FOR_COMPLETION not in os.environ:
+        sys.exit(worker_alone()({}))
+    from noetl_worker import cli
+
+    cli.main()
+
+
+def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
+    """What runs a worker (`worker_process.run_process`), without what reads flags and draws tables: 15 MB.
+
+    structlog loads rich where there is one, for traces in colours: ours are text before they reach it.
+    """
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]
+    from noetl_worker.worker_process import run_process
+
+    return run_process
+
 
 if __name__ == "__main__":
     main()

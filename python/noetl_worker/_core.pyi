@@ -5,7 +5,7 @@ the codes of `engine/protocol.py`. The GIL is released for inputs over 64 KiB, a
 `errors.EnginePanic`; the process goes on. All functions may be called from any thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 from noetl_worker.engine.protocol import CaseMatch, Side
@@ -56,7 +56,7 @@ def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
 def fit_result(data: bytes, rules: FitRules) -> FittedResult:
     """Redact, measure and preview a JSON document; raises DocumentError."""
 
-def redact_text(text: str, secrets: Sequence[str]) -> str:
+def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] | None = None) -> str:
     """Replace known secrets, credentials by their shape, and the value of `password=...`."""
 
 def _panic(text: str) -> None:
@@ -97,9 +97,13 @@ class RhaiStop:
     def set(self) -> None: ...
 
 def run_rhai(
-    code: str, variables: bytes, timeout_s: float | None, stop: RhaiStop
+    code: str,
+    variables: bytes,
+    timeout_s: float | None,
+    stop: RhaiStop,
+    refusal: Callable[[str, str], str | None],
 ) -> tuple[str, bytes | None, str, str]:
-    """Run a script; only in builds with the `rhai` feature.
+    """Run a script; only in builds with the `rhai` feature. `refusal(host, address)`: why it may not connect there.
 
     Returns (kind, value as JSON or None, message, output); kind is `success`, `configuration`, `script`, `limit`,
     `timeout` or `cancelled`.

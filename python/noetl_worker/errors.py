@@ -25,12 +25,14 @@ __all__ = [
     "EngineError",
     "EnginePanic",
     "EngineUnavailable",
+    "Interrupted",
     "JetStreamError",
     "MaybeProcessed",
     "NoetlWorkerError",
     "NotSent",
     "NotificationError",
     "PlaybookError",
+    "ResourceShortage",
     "ServerRefused",
     "SettingsError",
     "TemplateError",
@@ -120,6 +122,19 @@ class ToolError(NoetlWorkerError):
         self.code: Final = code
 
 
+class ResourceShortage(ToolError):
+    """This machine had no descriptor, process or memory left, and the tool has had no effect yet: the command can be
+    given back. Where it has had one, `ToolError` of kind `resource` says so.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="resource", retryable=True)
+
+    def after_an_effect(self) -> ToolError:
+        """What it is where something else was done before."""
+        return ToolError(str(self), kind=self.kind, retryable=True)
+
+
 class ConfigurationError(ToolError):
     """The tool's config is wrong or incomplete; found before `command.started`."""
 
@@ -131,6 +146,10 @@ class CommandCancelled(ToolError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="cancelled")
+
+
+class Interrupted(NoetlWorkerError):
+    """The worker stops, and this command's tool was stopped for it: the command is given back."""
 
 
 class UnknownTool(ConfigurationError):
@@ -167,7 +186,7 @@ class NotSent(TransportError):
 
 
 class MaybeProcessed(TransportError):
-    """The request left and no whole answer came back: repeat only with the same identity."""
+    """The request left and no complete answer came back: repeat only with the same identity."""
 
 
 class ServerRefused(ControlPlaneError):
@@ -182,6 +201,10 @@ class ServerRefused(ControlPlaneError):
 
 class AuthRefused(ServerRefused):
     """401 or 403: no command will succeed until the credential setting is mended."""
+
+
+class PlaneWithoutNats(ControlPlaneError):
+    """A control plane that no longer sends commands over NATS: a worker in front of it would never get one."""
 
 
 # ── JetStream and playbooks ─────────────────────────────────────────────────────────────────────

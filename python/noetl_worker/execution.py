@@ -3,7 +3,8 @@
     bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
 
 Each stage is a verb below, or in `ClaimedCommand`, and a room of its own. Nothing is acknowledged before the plane has
-accepted the terminal events; whatever fails after the claim ends in exactly one terminal set.
+accepted the terminal events; whatever fails after the claim ends in exactly one terminal set. All of it is one task; a
+stop of the worker looks at the phase (phases.py).
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from noetl_worker import acknowledge, envelope, handover
-from noetl_worker.claim import claim_command
-from noetl_worker.claimed_command import ClaimedCommand, Workplace
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
+from noetl_worker.command.claim import claim_command
+from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
+from noetl_worker.delivery import acknowledge, envelope
+from noetl_worker.delivery.in_flight import Seen
+from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
-from noetl_worker.in_flight import Seen
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import AuthRefusedClaim, Claimed, ClaimOutcome, Envelope, Outcome, RetryLater
 from noetl_worker.observability import metrics
+from noetl_worker.phases import Phase, Progress
+from noetl_worker.plane.client import ControlPlaneClient, Plane
 
 __all__ = ["Execution"]
 
@@ -30,47 +33,66 @@ class Execution:
 
     client: ControlPlaneClient
     workplace: Workplace
+    pools: Pools | None = None
+    """None: commands of any pool run here."""
 
-    async def run(self, delivery: Delivery) -> Outcome | None:
-        """Take one delivery to its outcome; None when another delivery of the same message will answer."""
-        in_flight = self.workplace.in_flight
+    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
+        """Take one delivery to its outcome; None when another delivery of the same message will answer.
+
+        Args:
+            progress: where the worker sees, and stops, what is done here.
+        """
+        progress, in_flight = progress or Progress(), self.workplace.in_flight
+        progress.delivery = delivery
         try:
             notification = envelope.decode_notification(delivery.data)
         except NotificationError as error:
-            return acknowledge.poison(f"not a notification: {error}")
+            return acknowledge.not_a_notification(str(error))
+        progress.notification = notification
+        if self.pools is not None and (cause := self.pools.refusal(notification.pool, delivery.subject)) is not None:
+            outcome = acknowledge.foreign_pool(cause, delivery.num_delivered, delivery.age_s())
+            return acknowledge.named(outcome, notification, acks=self.workplace.logs_acks)
         seen = in_flight.look(notification.command_id, delivery.stream_sequence)
         if seen is not Seen.NEW:
             return acknowledge.duplicate(seen, delivery.num_delivered)
-        with in_flight.entered(notification.command_id, delivery.stream_sequence):
-            return acknowledge.named(await self._claim_and_run(notification, delivery), notification)
-
-    async def _claim_and_run(self, notification: Envelope, delivery: Delivery) -> Outcome:
-        claiming = asyncio.ensure_future(self._claim(notification))
+        in_flight.enter(notification.command_id, delivery.stream_sequence)
         try:
-            plane, claim = await asyncio.shield(claiming)
-        except asyncio.CancelledError:  # the drain is over, and the plane may have given us the command
-            plane, claim = await handover.finish_claim(claiming)
-            if isinstance(claim, Claimed) and plane is not None:
-                return await ClaimedCommand(claim, notification, plane, delivery, self.workplace).give_back()
-            return acknowledge.given_back()
-        metrics.claim_ended(claim, delivery.received_at)
-        wait_s = plane.retry_pace.after(claim, delivery.num_delivered) if plane is not None else 0.0
-        if plane is None or not isinstance(claim, Claimed):
-            return acknowledge.after_claim(
-                claim,
-                delivery.num_delivered,
-                max_not_found=self.workplace.settings.max_not_found,
-                message_age_s=delivery.age_s(),
-                at_least_s=wait_s,
-            )
-        return await ClaimedCommand(claim, notification, plane, delivery, self.workplace).run()
+            outcome = await self._claim_and_run(notification, delivery, progress)
+        except asyncio.CancelledError as stop:  # its claim was not answered in time
+            progress.absorb(stop)
+            outcome = acknowledge.given_back()
+        finally:
+            in_flight.leave(notification.command_id, delivery.stream_sequence)
+        return acknowledge.named(outcome, notification, acks=self.workplace.logs_acks)
 
-    async def _claim(self, notification: Envelope) -> tuple[Plane | None, ClaimOutcome]:
+    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
+        if self.workplace.emitter.stopping.is_draining:
+            return acknowledge.given_back()
+        progress.enter(Phase.CLAIMING)
+        plane: Plane | None = None
+        claim: ClaimOutcome
         try:
             plane = await self.client.plane(notification.server_url)
+            worker_id = self.workplace.identity.name_for(plane.dialect)
+            claim = await claim_command(plane, notification.event_id, worker_id)
         except AuthRefused as error:
-            return None, AuthRefusedClaim(str(error))
+            claim = AuthRefusedClaim(str(error))
         except ControlPlaneError as error:
-            return None, RetryLater(str(error))
-        worker_id = self.workplace.identity.name_for(plane.dialect)
-        return plane, await claim_command(plane, notification.event_id, worker_id)
+            claim = RetryLater(str(error))
+        metrics.claim_ended(claim, delivery.received_at)
+        if plane is not None and isinstance(claim, Claimed):
+            plane.retry_pace.given()
+            command = ClaimedCommand(claim, notification, plane, delivery, self.workplace, progress, worker_id)
+            return await command.run()
+        if plane is not None and isinstance(claim, AuthRefusedClaim):
+            self.client.auth_refused(plane.url)
+        if progress.is_stopping:
+            return acknowledge.given_back()
+        wait_s = plane.retry_pace.after(claim, delivery.num_delivered) if plane is not None else 0.0
+        return acknowledge.after_claim(
+            claim,
+            delivery.num_delivered,
+            max_not_found=self.workplace.settings.max_not_found,
+            message_age_s=delivery.age_s(),
+            at_least_s=wait_s,
+        )

@@ -38,6 +38,8 @@ _MAX_INT_CHARS: Final = 20
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _MAX_DEPTH: Final = 254
 """orjson's own limit."""
+_EMBEDDED_DEPTH: Final = 8
+"""What is embedded is embedded by us, in an event: not deeper than this. Deeper it is parsed, which takes longer."""
 _OPTIONS: Final = (
     0
     if orjson is None
@@ -112,12 +114,54 @@ def dumps(value: JsonValue) -> bytes:
             return packed
         except TypeError:  # an int beyond 64 bits, a lone surrogate, a key that is no text: the slow way handles them
             pass
-    return json.dumps(plain(value), separators=(",", ":"), ensure_ascii=False).encode()
+    return _around_embedded(value, _EMBEDDED_DEPTH)
+
+
+class _Embedded:
+    """What orjson's Fragment is, where there is no orjson."""
+
+    __slots__ = ("contents",)
+
+    def __init__(self, contents: bytes) -> None:
+        self.contents = contents
 
 
 def embed(body: bytes) -> Any:
-    """A value that `dumps` writes as these JSON bytes, without parsing them again where orjson is installed."""
-    return orjson.Fragment(body) if orjson is not None else loads(body)
+    """A value that `dumps` writes as these JSON bytes, without parsing them again."""
+    return orjson.Fragment(body) if orjson is not None else _Embedded(body)
+
+
+def _is_embedded(value: Any) -> bool:
+    return isinstance(value, _Embedded) or (orjson is not None and isinstance(value, orjson.Fragment))
+
+
+def _embedded_bytes(value: Any) -> bytes:
+    contents: bytes = value.contents if isinstance(value, _Embedded) else orjson.dumps(value)
+    return contents
+
+
+def _has_embedded(value: Any, depth: int) -> bool:
+    if depth and isinstance(value, dict):
+        return any(_has_embedded(item, depth - 1) for item in value.values())
+    if depth and isinstance(value, list):
+        return any(_has_embedded(item, depth - 1) for item in value)
+    return _is_embedded(value)
+
+
+def _around_embedded(value: Any, depth: int) -> bytes:
+    """The standard library's text, joined around the bytes that are embedded in the uppermost levels."""
+    if _is_embedded(value):
+        return _embedded_bytes(value)
+    if depth and isinstance(value, dict) and _has_embedded(value, depth):
+        members = (_text(_key(key)) + b":" + _around_embedded(item, depth - 1) for key, item in value.items())
+        return b"{" + b",".join(members) + b"}"
+    if depth and isinstance(value, list) and _has_embedded(value, depth):
+        return b"[" + b",".join(_around_embedded(item, depth - 1) for item in value) + b"]"
+    return _text(plain(value))
+
+
+def _text(value: JsonValue) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _default(value: Any) -> JsonValue:
@@ -128,7 +172,7 @@ def _default(value: Any) -> JsonValue:
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> JsonValue:
-    """The JSON-plain form of `value`, the same as a value of the tool `python` gets (tools/python_values.py).
+    """The JSON-plain form of `value`, the same as a value of the tool `python` gets (tools/python/python_values.py).
 
     NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
     sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
@@ -146,7 +190,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> JsonValue:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
-        return _whole(value)
+        return _exact_integer(value)
     if len(above) >= _MAX_DEPTH:
         return "[nested too deeply]"
     if id(value) in above:
@@ -165,14 +209,14 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> JsonValue:
     return _plain_object(value, within)
 
 
-def _whole(text: str) -> str:
+def _exact_integer(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
 def _key(key: Any) -> str:
     """The text of a key: a text, a number as Python prints it, null, true, false, ISO 8601."""
     if isinstance(key, str):
-        return _whole(key)
+        return _exact_integer(key)
     if isinstance(key, Enum):
         return _key(key.value)
     if key is None or (isinstance(key, float) and not math.isfinite(key)):
@@ -187,7 +231,7 @@ def _key(key: Any) -> str:
         return key.isoformat()
     if type(key).__module__ == "numpy" and isinstance(number := plain(key), (bool, int, float)):
         return _key(number)
-    return _whole(str(key))
+    return _exact_integer(str(key))
 
 
 def _plain_object(value: Any, within: tuple[int, ...]) -> JsonValue:
@@ -200,8 +244,8 @@ def _plain_object(value: Any, within: tuple[int, ...]) -> JsonValue:
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, (decimal.Decimal, uuid.UUID, type)):
         return str(value)
-    if orjson is not None and isinstance(value, orjson.Fragment):
-        return loads(value.contents)
+    if _is_embedded(value):
+        return loads(_embedded_bytes(value))
     if dataclasses.is_dataclass(value):
         return {each.name: plain(getattr(value, each.name), within) for each in dataclasses.fields(value)}
     return _converted(value, within)
@@ -223,7 +267,7 @@ def _converted(value: Any, within: tuple[int, ...]) -> JsonValue:
             if type(made) is not type(value):
                 return plain(made, within)
             return plain(float(value), within) if kind == "f" else str(value)  # longdouble is its own list
-    return _whole(str(value))
+    return _exact_integer(str(value))
 
 
 def _without_nat(texts: Any) -> JsonValue:

@@ -6,11 +6,13 @@ Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was rece
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
+
+from noetl_worker.marks import ALL, Marks
+from noetl_worker.settlement import Outcome, OutcomeKind, Settlement
 
 __all__ = [
     "AlreadyFinished",
@@ -24,8 +26,6 @@ __all__ = [
     "Continue",
     "Dialect",
     "Envelope",
-    "Event",
-    "EventRequest",
     "Exit",
     "Fail",
     "FitRules",
@@ -37,6 +37,7 @@ __all__ = [
     "LoopPosition",
     "NotFound",
     "Outcome",
+    "OutcomeKind",
     "Refused",
     "Report",
     "Retry",
@@ -86,7 +87,7 @@ class LoopPosition:
     epoch_id: JsonValue = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: command.py makes it in two steps, and nothing else changes it
 class Command:
     """A claimed command, references resolved: one tool call to make."""
 
@@ -108,16 +109,18 @@ class Command:
     attempt: int = 1
     loop: LoopPosition | None = None
     catalog_id: str | None = None
+    marks: Marks = ALL
+    """What may be in its config, input and variables."""
 
 
 # ── what a claim can come to (claim.py has the table) ───────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """Ours. `body` is the plane's whole answer."""
 
     body: Mapping[str, JsonValue]
+    marks: Marks = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,11 @@ class ToolFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class RaisedFailure(ToolFailure):
+    """What a task of a list raised: unless its rules go on, it fails the command on each plane, as it does alone."""
+
+
+@dataclass(slots=True)  # not frozen: two are made for each command; nothing changes one
 class ToolResult:
     """What a tool gives back; both a returned failure and a success."""
 
@@ -227,9 +235,18 @@ class ToolResult:
         return cls(status=ToolStatus.ERROR, error=error, **fields)
 
     @classmethod
+    def raised(cls, message: str, **fields: Any) -> ToolResult:
+        """What a task of a list raised, with the `fields` of ToolFailure."""
+        return cls(status=ToolStatus.ERROR, error=RaisedFailure(message, **fields))
+
+    @classmethod
     def timed_out(cls, timeout_s: float, **fields: Any) -> ToolResult:
         error = ToolFailure(f"Execution timed out after {timeout_s:g} seconds", kind="timeout", retryable=True)
         return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
+
+    def lasting(self, duration_ms: int) -> ToolResult:
+        """The same, with how long it took."""
+        return ToolResult(self.status, self.data, self.error, self.stdout, self.stderr, self.exit_code, duration_ms)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The wire's ToolResult (wire.md 4.3): `status` always, the others only when set; `error` is a string."""
@@ -301,7 +318,30 @@ class CaseDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class FitRules:
+class SecretTexts:
+    """The secret texts that are looked for in what leaves, by where they are taken out (`secrets.strength`)."""
+
+    anywhere: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """Where they are whole words, and never inside of a key."""
+    message_words: tuple[str, ...] = ()
+    """The same, in texts for people only."""
+
+    @property
+    def in_data(self) -> tuple[str, ...]:
+        return self.anywhere + self.words
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.in_data + self.message_words
+
+    @property
+    def in_messages(self) -> tuple[str, ...]:
+        """Those that are looked for as whole words in a text for people."""
+        return self.words + self.message_words
+
+
+class FitRules(NamedTuple):
     """How a result is fitted to an event (engine call `fit_result`)."""
 
     max_bytes: int = 102_400
@@ -310,6 +350,20 @@ class FitRules:
     preview_depth: int = 8
     secrets: tuple[str, ...] = ()
     """Known secret values, replaced wherever they appear."""
+    secret_words: tuple[str, ...] = ()
+    """Known secret values that are replaced where they are whole words, and never inside of a key."""
+    message_words: tuple[str, ...] = ()
+    """The same for texts for people only (errors, reasons): `fit_result` does not look for them."""
+
+    @classmethod
+    def of(cls, known: SecretTexts, *, max_bytes: int) -> FitRules:
+        return cls(max_bytes, secrets=known.anywhere, secret_words=known.words, message_words=known.message_words)
+
+    def within(self, max_bytes: int) -> FitRules:
+        """The same under another budget."""
+        return FitRules(
+            max_bytes, self.preview_bytes, self.preview_depth, self.secrets, self.secret_words, self.message_words
+        )
 
 
 class FittedResult(NamedTuple):
@@ -326,29 +380,6 @@ class FittedResult(NamedTuple):
         return self.size <= rules.max_bytes
 
 
-# ── the end of a notification ───────────────────────────────────────────────────────────────────
-
-
-class Settlement(str, Enum):
-    """The three answers JetStream knows for a message that is done with."""
-
-    ACK = "ack"
-    NAK = "nak"
-    TERM = "term"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one notification ended: the answer to JetStream and what to count."""
-
-    settlement: Settlement
-    reason: str
-    delay_s: float = 0.0
-    """Only for nak; never zero but at shutdown."""
-    dead_letter: bool = False
-    detail: Mapping[str, JsonValue] = field(default_factory=dict)
-
-
 # ── what the plane is told ──────────────────────────────────────────────────────────────────────
 
 
@@ -358,29 +389,48 @@ class Upload:
 
     name: str
     data: bytes
-    """Compact JSON, redacted. Let go of once the store has answered: the events may still wait for hours."""
+    """Compact JSON, redacted."""
     source_step: str
     preview: JsonValue
     beside: Mapping[str, JsonValue] = field(default_factory=dict)
     """What the event's context has beside the result, whatever stands for it (Rust plane: the command id)."""
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Stands in the events for what the store is still to answer; no value of a playbook can be the same by chance."""
+
+    def reference(self, told: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The reference of wire.md 3.9, from what the store answered."""
+        meta: dict[str, JsonValue] = {
+            "bytes": told.get("bytes", len(self.data)),
+            "sha256": told.get("sha256"),
+            "media_type": "application/json",
+            "content_type": "application/json",
+        }
+        reference: dict[str, JsonValue] = {
+            "kind": "result_ref",
+            "ref": told.get("ref"),
+            "store": told.get("store"),
+            "scope": told.get("scope", "execution"),
+            "meta": meta,
+            "extracted": self.preview,
+        }
+        if told.get("expires_at") is not None:
+            reference["expires_at"] = told["expires_at"]
+        return reference
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as ToolResult
 class Report:
     """How a command ended, fitted and redacted: all that a dialect needs to write its terminal events."""
 
     status: str
     """Tool status word (success, error, timeout), also when a case or the worker itself failed the command."""
     context: JsonValue
-    """`result.context` of the events: an object within the budget."""
+    """`result.context` of the events: an object within the budget; None where there is none."""
     response: JsonValue = None
-    """The tool's own data, whole; None with a reference."""
+    """The tool's own data, whole; beside a reference only that of a task sequence for the Python plane."""
     reference: Mapping[str, JsonValue] | None = None
-    """Where the whole result is, in the store's words; `{"ref": upload.mark}` until the store has it."""
+    """Where the whole result is, in the store's words, once the store has it."""
     upload: Upload | None = None
-    """What has to be stored before the events are sent."""
+    """What has to be stored before the events are sent; let go of once the store has answered: the events may still
+    wait for hours."""
     error: str | None = None
     """Set: the command failed, and this text says why."""
     error_kind: str | None = None
@@ -388,39 +438,3 @@ class Report:
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
-
-    def without_reference(self) -> Report:
-        """What is told when the store refuses the upload: the preview, which says that it is one, and why."""
-        if self.upload is None:
-            return self
-        size, preview = len(self.upload.data), self.upload.preview
-        cut = {
-            "preview": preview,
-            "_truncated": True,
-            "_bytes": size,
-            "_error": self.upload.mark,
-            **self.upload.beside,
-        }
-        return replace(self, context=cut, response=cut, reference=None, upload=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event before it is put into a plane's form."""
-
-    name: str
-    payload: Mapping[str, JsonValue]
-    status: str
-    """Status word of the Rust plane's envelope; the Python plane derives its own."""
-    created_at: str
-    meta: Mapping[str, JsonValue] | None = None
-    actionable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class EventRequest:
-    """One POST: events that are accepted or refused together."""
-
-    path: str
-    events: tuple[Event, ...]
-    idempotency_key: str | None = None

@@ -65,6 +65,14 @@ class Slots:
     def used(self) -> int:
         return self._used
 
+    @property
+    def parked_for_kind(self) -> int:
+        return len(self._queue)
+
+    @property
+    def parked_elsewhere(self) -> int:
+        return self._waiting
+
     def free(self) -> int:
         """Below zero while a command that waited goes on beside the one that took its slot."""
         return self.size - self._used
@@ -83,10 +91,7 @@ class Slots:
         if self._rate is not None:
             self._rate.spend()
 
-    def give_back(self) -> None:
-        self._release(1)
-
-    def _release(self, slots: int) -> None:
+    def give_back(self, slots: int = 1) -> None:
         self._used -= slots
         if self._queue:
             self._admit()
@@ -109,7 +114,7 @@ class Slots:
         self._waiting += 1
         if kind is not None:
             self._running[kind] -= 1
-        self._release(cost)
+        self.give_back(cost)
         try:
             yield
         finally:
@@ -118,11 +123,15 @@ class Slots:
             if kind is not None:
                 self._running[kind] += 1
 
+    def is_limited(self, kind: str) -> bool:
+        """Whether a command of this kind takes more or less than the one slot that its delivery holds."""
+        return kind in self._limits or (kind in self._costs and self._costs[kind] != 1)
+
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
         """Inside, a command of this kind runs within its limits; before, it waits for them outside of its slot."""
         cost = self._costs.get(kind, 1)
-        if cost == 1 and kind not in self._limits:
+        if not self.is_limited(kind):
             yield
             return
         place = _Place(kind, cost, asyncio.get_running_loop().create_future())
@@ -164,7 +173,7 @@ class Slots:
             self._admit()
             return
         self._running[place.kind] -= 1
-        self._release(place.cost - 1)
+        self.give_back(place.cost - 1)
 
 
 class _Rate:

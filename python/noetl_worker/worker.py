@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -20,31 +19,44 @@ from typing import Any, Final, TypeAlias, TypeVar
 import nats
 import structlog
 
-from noetl_worker import __version__, acknowledge, engine, event_loop
-from noetl_worker.adoption import Adoption
-from noetl_worker.claimed_command import Workplace
-from noetl_worker.control_plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
-from noetl_worker.control_plane.transport import open_transport
-from noetl_worker.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.emitter import Emitter
+from noetl_worker import __version__, backoff, engine, stopping
+from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.delivery.in_flight import InFlight
+from noetl_worker.delivery.in_flight_view import InFlightView
+from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
 from noetl_worker.execution import Execution
-from noetl_worker.identity import Identity
-from noetl_worker.in_flight import InFlight
-from noetl_worker.jetstream.connection import Connection, connect, describe
+from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import Durable, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.puller import Puller
-from noetl_worker.keepalive import Keepalive
+from noetl_worker.jetstream.start_notes import StartNotes
 from noetl_worker.models import Outcome
 from noetl_worker.observability import metrics
+from noetl_worker.observability.logging import debug_is_on
 from noetl_worker.observability.probes import Health
-from noetl_worker.outbox import Outbox, default_directory
-from noetl_worker.settings import Settings
-from noetl_worker.slots import Slots
-from noetl_worker.snowflake import Snowflake, node_of
+from noetl_worker.observability.readings import PULSE_S, Readings
+from noetl_worker.observability.tracing import TracedTransport
+from noetl_worker.outbox.outbox import Outbox, default_directory
+from noetl_worker.outcome.adoption import Adoption
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.phases import Phase, Progress
+from noetl_worker.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
+from noetl_worker.plane.gate import Gate
+from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.plane_watch import PlaneWatch
+from noetl_worker.plane.snowflake import snowflake_of
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import Settings
+from noetl_worker.slots import WAITING_PER_SLOT, Slots
+from noetl_worker.stopping import Level, Stopping
 from noetl_worker.tools.registry import Registry
+from noetl_worker.transport.opening import open_transport
 
 __all__ = ["EXIT_CANCELLED", "EXIT_OK", "Worker"]
 
@@ -55,8 +67,8 @@ EXIT_AT_ONCE: Final = 130
 
 T = TypeVar("T")
 Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
-CANCEL_TIMEOUT_S: Final = 8.0
-PULSE_S: Final = 0.5
+CANCEL_TIMEOUT_S: Final = stopping.TOOL_S + stopping.REPORT_S
+"""From the end of the grace until everything is given back: a tool is interrupted, then its command is told or kept."""
 log = structlog.get_logger("noetl_worker")
 
 
@@ -65,23 +77,25 @@ class Worker:
 
     def __init__(self, settings: Settings, *, registry: Registry | None = None) -> None:
         self.settings = settings
+        self.progress_of: Callable[[Delivery], Progress] | None = None
+        """Makes the progress of a delivery that is traced (`command.trace`); set it before `run`."""
         self.identity = Identity(settings)
         self.health = Health()
-        self.in_flight = InFlight()
-        self.registry = registry or Registry(strict=settings.unknown_fields == "error")
+        self.in_flight = InFlight(2 * settings.ack_wait_s)
+        self.registry = registry or registry_of(settings)
         self.ready = asyncio.Event()
-        self._stop_level = 0
-        self._stop = asyncio.Event()
-        self._cancel = asyncio.Event()
+        self.stopping = Stopping()
+        self._stops_asked = 0
         self.slots = Slots(
             settings.max_concurrent,
             limits=settings.kind_limits,
             costs=settings.slot_costs,
             rate=settings.rate_limit,
         )
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._answering: set[asyncio.Task[Any] | None] = set()
-        """Those of them that know their outcome."""
+        self._machine = Gate(settings.max_concurrent)
+        """How many commands this machine has room for: it halves when there is no descriptor or process left."""
+        self._tasks: dict[asyncio.Task[None], Progress] = {}
+        """One for each delivery."""
         self.outbox = Outbox(
             settings.outbox,
             Path(settings.outbox_dir) if settings.outbox_dir else default_directory(),
@@ -89,8 +103,10 @@ class Worker:
             max_bytes=settings.outbox_max_bytes,
         )
         self._adoption: Adoption | None = None
+        self._emitter: Emitter | None = None
         self._puller: Puller | None = None
         self._auth_refused = False
+        self._logs_debug = debug_is_on()
         self.settled: dict[str, int] = {}
         """How many notifications ended in which way: for the summary line and for tests."""
 
@@ -98,16 +114,14 @@ class Worker:
 
     def request_stop(self) -> None:
         """Ask for the next level: drain, cancel, exit."""
-        self._stop_level += 1
-        log.info("stop_requested", level=self._stop_level, in_flight=len(self._tasks))
-        self._stop.set()
-        if self._stop_level >= 2:
-            self._cancel.set()
-        if self._stop_level >= 3:
+        self._stops_asked += 1
+        log.info("stop_requested", level=self._stops_asked, in_flight=len(self._tasks))
+        self.stopping.reach(Level.DRAIN if self._stops_asked == 1 else Level.HARD)
+        if self._stops_asked >= 3:
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT ask for a stop. Call it on the loop that runs the worker."""
+        """SIGTERM and SIGINT ask for a stop. Call it on the loop that runs the worker; not on Windows."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
@@ -121,11 +135,18 @@ class Worker:
             JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
             WorkerBroken: it had started, and cannot go on; it has drained.
         """
-        settings, pulse = self.settings, asyncio.ensure_future(self._pulse())
+        settings = self.settings
         keepalive = Keepalive(settings, self.health, self.identity, version=__version__, engine=engine.ENGINE)
-        connections = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
-        client = ControlPlaneClient(open_transport(settings, max_connections=connections), settings)
-        self.slots.ceiling = lambda: math.ceil(settings.max_concurrent * client.open_share())
+        # An end that the plane issues commands in holds its connection outside of its slot.
+        connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
+        transport = open_transport(settings, max_connections=connections)
+        client = ControlPlaneClient(transport if self.progress_of is None else TracedTransport(transport), settings)
+        self.slots.ceiling = lambda: math.ceil(
+            settings.max_concurrent * min(client.servers.open_share(), self._machine.open_share())
+        )
+        pulse = asyncio.ensure_future(self._pulse(Readings(self.slots, self.outbox, client.servers, self._tasks)))
+        client.on_auth_refused = self._pause_for_auth
+        self._warn_if_any_server_is_followed()
         connection: Connection | None = None
         try:
             connection = await self._unless_stopped(
@@ -140,10 +161,10 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            emitter = Emitter(self._ids(), self.outbox, on_auth_refused=self._pause_for_auth)
+            emitter = self._emitter = Emitter(snowflake_of(settings, self.identity.unique), self.outbox, self.stopping)
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is told already must not run again
-            execution = self._execution(client, keepalive, emitter)
+            execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
             puller = self._puller = self._make_puller(connection, durable, execution)
             self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
@@ -151,6 +172,8 @@ class Worker:
             self.health.set_ready(False, "stopped")
             if self._adoption is not None:
                 await self._adoption.stop()
+            if self._emitter is not None:
+                await self._emitter.watch.stop()
             self.outbox.close()
             await keepalive.stop()
             await self.registry.aclose()
@@ -173,7 +196,7 @@ class Worker:
             connection,
             durable,
             window=lambda: 0 if self.outbox.is_full else self.slots.window(),
-            deliver=lambda delivery: self._deliver(delivery, execution, settle),
+            deliver=partial(self._deliver, execution=execution, settle=settle),
             ensure=ensure,
         )
 
@@ -182,26 +205,29 @@ class Worker:
     ) -> int:
         pulling = asyncio.ensure_future(puller.run())
         watching = asyncio.ensure_future(self._watch(connection, durable, puller, plane, keepalive))
-        stopped = asyncio.ensure_future(self._stop.wait())
+        stopped = asyncio.ensure_future(self.stopping.reached(Level.DRAIN))
         self.health.puller_progress = lambda: puller.last_progress
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
-        metrics.announce_kinds(self.registry.kinds())
-        log.info("pulling", **self._start_line(durable, plane))
+        metrics.TOOLS.announce(self.registry.kinds())
+        log_what_is_not_confined(self.settings)
+        start = self._start_line(durable, plane)
+        self.health.in_flight = InFlightView(self._tasks, start)
+        log.info("pulling", **start)
         self.health.set_ready(True, "pulling")
         self.ready.set()
         try:
             await asyncio.wait({pulling, watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
             broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
             self.health.set_ready(False, "draining")
-            self._stop.set()
-            code = await self._drain(puller)
+            self.stopping.reach(Level.DRAIN)
+            code = await self._drain(puller, keepalive)
             if isinstance(broken, nats.errors.Error):  # from the puller, which was quicker to notice
-                raise _closed_for_good(connection) from broken
+                raise WorkerBroken(connection.why_closed()) from broken
             if broken is not None:
                 raise broken
             return code
         finally:
-            self._stop.set()  # cancelled, too: what the puller still brings on its way out is given back
+            self.stopping.reach(Level.DRAIN)  # cancelled, too: what still comes is given back
             await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
@@ -213,30 +239,52 @@ class Worker:
             "stream": durable.stream,
             "durable": durable.name,
             "filters": durable.filters,
+            "pools": sorted(pools) if (pools := self.settings.pools) is not None else "any",
             "slots": self.settings.max_concurrent,
+            "isolation": self.settings.isolation,
             "control_plane": plane.dialect.value,
             "server_url": plane.url,
             "worker_id": self.identity.name_for(plane.dialect),
         }
 
-    async def _drain(self, puller: Puller) -> int:
-        """Let what runs finish, for as long as it may; then stop it and give it back."""
+    async def _drain(self, puller: Puller, keepalive: Keepalive) -> int:
+        """Let what runs finish, for as long as it may; then stop it and give it back.
+
+        An end that the plane issues commands in is waited for until the second signal.
+        """
         puller.pause(True)  # the subscription stays: what an open pull still brings is given back at once
         log.info("draining", in_flight=len(self._tasks), timeout_s=self.settings.drain_timeout_s)
         deadline = time.monotonic() + self.settings.drain_timeout_s
-        cancelled = asyncio.ensure_future(self._cancel.wait())
-        while (running := self._running()) and not cancelled.done() and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait({cancelled, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        cancelled.cancel()
-        tasks = self._running()
-        if not tasks:
-            return EXIT_OK
-        log.warning("cancelling", in_flight=len(tasks))
-        await asyncio.sleep(0)  # a task that is cancelled before its first step answers nobody
-        for task in tasks - self._answering:  # half an answer, a letter stored and not terminated, would come again
-            task.cancel()
-        await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
-        return EXIT_CANCELLED
+        while (left_s := deadline - time.monotonic()) > 0 and (running := self._running()):
+            if not await self.stopping.first(*running, seconds=left_s, until=Level.GRACE_OVER):
+                break
+        tasks, issuing = self._running(), self._issuing()
+        if tasks:
+            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing))
+            self.stopping.reach(Level.GRACE_OVER)
+            for progress in list(self._tasks.values()):
+                progress.stop()
+            await self._wait_for_commands(CANCEL_TIMEOUT_S, or_issuing=True)
+        while self._issuing() and not self.stopping.is_hard and keepalive.is_alive():
+            await self.stopping.sleep(PULSE_S, until=Level.HARD)
+        is_cut_off = self.stopping.is_hard or bool(self._issuing())
+        self.stopping.reach(Level.HARD)
+        for progress in list(self._tasks.values()):
+            progress.cut()
+        await self._wait_for_commands(CANCEL_TIMEOUT_S)
+        return EXIT_CANCELLED if tasks and (is_cut_off or len(tasks) > sum(issuing)) else EXIT_OK
+
+    async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
+        """Wait for the end of what runs; with `or_issuing` not for ends that a plane issues commands in."""
+        deadline = time.monotonic() + most_s
+        while (left_s := deadline - time.monotonic()) > 0 and (running := self._running()):
+            if or_issuing and len(running) <= sum(self._issuing()):
+                return
+            await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
+
+    def _issuing(self) -> list[bool]:
+        """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
+        return list(self._emitter.issuing.values()) if self._emitter is not None else []
 
     def _running(self) -> set[asyncio.Task[None]]:
         return {task for task in self._tasks if not task.done()}
@@ -245,46 +293,63 @@ class Worker:
 
     def _deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
         """A message is here: work on it, or give it back when we are stopping or full."""
-        if self._stop.is_set():
-            task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.given_back())))
-        elif self.slots.free() <= 0:
-            task = asyncio.ensure_future(self._settled(settle(delivery, acknowledge.no_free_slot())))
+        progress = Progress()
+        if self.stopping.level >= Level.DRAIN or self.slots.free() <= 0:
+            is_full = self.stopping.level < Level.DRAIN
+            outcome = acknowledge.no_free_slot() if is_full else acknowledge.given_back()
+            progress.phase = Phase.SETTLING
+            task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
         else:
+            if self.progress_of is not None:
+                progress = self.progress_of(delivery)
             execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
-            task = asyncio.ensure_future(self._handle(delivery, execution, settle))
-        self._tasks.add(task)
+            task = asyncio.get_running_loop().create_task(self._handle(delivery, execution, settle, progress))
+        self._tasks[task] = progress
+        progress.task = task
         self.slots.take()
-        metrics.CONCURRENT.set(len(self._tasks))
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._done)
 
-    async def _handle(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
+    async def _handle(self, delivery: Delivery, execution: Execution, settle: Settle, progress: Progress) -> None:
         try:
-            outcome = await execution.run(delivery)
-        except asyncio.CancelledError:  # before the claim: another worker takes it now
-            outcome = acknowledge.given_back()
+            outcome = await execution.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
             log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
             outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
+        progress.outcome = outcome
+        progress.phase = Phase.SETTLING
         try:
             if outcome is None:
                 metrics.DUPLICATES.inc()
+                if self._logs_debug:
+                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence)
                 return
-            if outcome.reason == acknowledge.AUTH_REFUSED:
-                self._pause_for_auth()
-            self._answering.add(asyncio.current_task())
-            await self._settled(settle(delivery, outcome))
+            await self._answer(settle, delivery, outcome)
         finally:
             execution.workplace.keepalive.untrack(delivery.reply)
 
-    async def _settled(self, settling: Awaitable[str | None]) -> None:
-        ended = await settling
+    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome) -> None:
+        metrics.ENDED[outcome.kind].value += 1
+        if self._logs_debug:
+            self._log_outcome(delivery, outcome)
+        ended = await settle(delivery, outcome)
         if ended is not None:
             self.settled[ended] = self.settled.get(ended, 0) + 1
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._answering.discard(task)
-        metrics.CONCURRENT.set(len(self._tasks))
+    @staticmethod
+    def _log_outcome(delivery: Delivery, outcome: Outcome) -> None:
+        log.debug(
+            "outcome",
+            outcome=outcome.kind.value,
+            settlement=outcome.settlement.value,
+            delay_s=round(outcome.delay_s, 2),
+            cause=outcome.text,
+            stream_sequence=delivery.stream_sequence,
+            deliveries=delivery.num_delivered,
+            **outcome.ids,
+        )
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
         self.slots.give_back()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
@@ -293,7 +358,7 @@ class Worker:
 
     async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
         """Its result; None when a stop comes first: a start that waits for a server must not outlast a SIGTERM."""
-        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self._stop.wait())
+        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.stopping.reached(Level.DRAIN))
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
@@ -309,12 +374,15 @@ class Worker:
         """Wait until the configured plane answers; None when a stop comes first.
 
         Raises:
-            ControlPlaneError: something answers that is no control plane.
+            ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
         """
         tries = 0
-        while not self._stop.is_set():
+        while self.stopping.level < Level.DRAIN:
             try:
-                return await client.plane(self.settings.server_url)
+                plane = await client.plane(self.settings.server_url)
+                if self.settings.control_plane != "auto":  # else it was asked just now
+                    await PlaneWatch(client).require_nats()
+                return plane
             except ControlPlaneError as error:
                 if not error.is_retryable and not isinstance(error, ServerRefused):
                     raise
@@ -325,12 +393,19 @@ class Worker:
                     error=str(error),
                     advice="is NOETL_SERVER_URL right? Nothing is pulled until it answers",
                 )
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), min(5.0, 0.25 * 2.0 ** min(tries, 5)))
+            await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=Level.DRAIN)
         return None
 
+    def _warn_if_any_server_is_followed(self) -> None:
+        if self.settings.follow_servers == "any":
+            log.warning(
+                "all_servers_followed",
+                advice="NOETL_WORKER_FOLLOW_SERVERS=any: who may publish a notification runs code here. Name the "
+                "servers in NOETL_WORKER_TRUSTED_SERVERS instead",
+            )
+
     def _pause_for_auth(self) -> None:
-        """401 or 403: stop pulling, not ready, one line; pull again when the plane lets us in (ARCHITECTURE 4)."""
+        """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
         if self._auth_refused or self._puller is None:
             return
         self._auth_refused = True
@@ -346,28 +421,30 @@ class Worker:
         Raises:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
+        plane_watch = PlaneWatch(plane.client)
+        tell_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
-            happens.append(partial(self._tell_readiness, connection))  # a look into a black hole takes its 5 s
-        while not self._stop.is_set():
+            happens.append(tell_readiness)  # a look into a black hole takes its 5 s
+        while self.stopping.level < Level.DRAIN:
             await asyncio.sleep(self.settings.lag_poll_interval_s)
-            if self._stop.is_set():
+            if self.stopping.level >= Level.DRAIN:
                 return
             if connection.client.is_closed:
-                raise _closed_for_good(connection)
+                raise WorkerBroken(connection.why_closed())
             if not keepalive.is_alive():
                 raise WorkerBroken(
                     "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
                     "Please report the log's keepalive_died"
                 )
             if self._auth_refused and await self._let_in(plane):
-                if self._stop.is_set():  # meanwhile: who drains never pulls again
+                if self.stopping.level >= Level.DRAIN:  # meanwhile: who drains never pulls again
                     return
                 self._auth_refused = False
                 puller.pause(False)
-            self._tell_readiness(connection)
+            await plane_watch.look()
+            tell_readiness()
             if self._adoption is not None:
                 self._adoption.look()
-            metrics.SLOTS_LIMIT.set(min(self.slots.size, self.slots.ceiling()))
             try:
                 seen = await look(connection.client, durable)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
@@ -377,12 +454,12 @@ class Worker:
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
-    def _tell_readiness(self, connection: Connection) -> None:
-        if self._auth_refused or self._stop.is_set():
+    def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
+        if self._auth_refused or self.stopping.level >= Level.DRAIN:
             return  # those reasons outlast a connection
-        connected, full = connection.is_connected, self.outbox.is_full
-        why = "NATS is not connected" if not connected else "the outbox is full" if full else "pulling"
-        self.health.set_ready(connected and not full, why)
+        why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
+        why = why or ("the outbox is full" if self.outbox.is_full else None)
+        self.health.set_ready(why is None, why or "pulling")
 
     async def _let_in(self, plane: Plane) -> bool:
         try:
@@ -395,25 +472,25 @@ class Worker:
         log.info("auth_accepted")
         return True
 
-    async def _pulse(self) -> None:
+    async def _pulse(self, readings: Readings) -> None:
         while True:
             self.health.pulse = time.monotonic()
+            readings.take()
             await asyncio.sleep(PULSE_S)
 
-    def _ids(self) -> Snowflake:
-        node = self.settings.snowflake_node_id
-        return Snowflake(
-            node_of(self.identity.unique) if node is None else node, epoch_ms=self.settings.snowflake_epoch_ms
-        )
-
-    def _execution(self, client: ControlPlaneClient, keepalive: Keepalive, emitter: Emitter) -> Execution:
+    def _execution(
+        self, client: ControlPlaneClient, keepalive: Keepalive, emitter: Emitter, starts: StartNotes
+    ) -> Execution:
         workplace = Workplace(
-            self.settings, self.identity, self.registry, self.in_flight, keepalive, emitter, self.slots
+            self.settings,
+            self.identity,
+            self.registry,
+            self.in_flight,
+            keepalive,
+            emitter,
+            self.slots,
+            machine=self._machine,
+            starts=starts,
+            logs_acks=self._logs_debug,
         )
-        return Execution(client, workplace)
-
-
-def _closed_for_good(connection: Connection) -> WorkerBroken:
-    """nats-py reconnects for ever, but for some errors (a login that has expired, or is refused twice)."""
-    error = connection.client.last_error or connection.last_error  # what the server says last is not reported to us
-    return WorkerBroken(f"NATS closed the connection for good ({describe(error) if error else 'no reason given'})")
+        return Execution(client, workplace, Pools.of(self.settings))

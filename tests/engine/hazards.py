@@ -228,6 +228,52 @@ def matches(draw: random.Random) -> Call:
     )
 
 
+# Patterns that are accepted, unlike most of `pattern`: what they find in texts of the same letters is compared.
+_LETTERS = ["a", "b", "c", "k", "s", "S", "K", "_", "1", " ", "\n", ".", "é", "É", "ß", "ſ", "\u212a", "中", "²", "٣"]
+_SETS = [".", "\\d", "\\w", "\\s", "\\W", "\\D", "\\S", "\\pL", "\\PL", "\\p{Lu}", "\\P{Lu}", "[^a]", "(?s:.)"]
+_LOOKS = ["^", "$", "\\b", "\\B", "\\A", "\\z", "\\<", "\\>", "(?m:^)", "(?m:$)"]
+_MEMBERS = ["a", "b", "k", "s", "ß", "\u212a", "_", "\n", "a-c", "A-Z", "é-ü", "[:upper:]", "[:^lower:]", "\\.", "-"]
+_MEMBERS += ["\\d", "\\w", "\\W", "\\P{Lu}", "\\pL"]
+_COUNTS = ["*", "+", "?", "*?", "{2}", "{0,2}", "{1,}", "{2,3}", "{0}", "{1,3}"]
+_OPENINGS = ["(", "(?:", "(?i:", "(?s:", "(?m:", "(?im:", "(?-i:", "(?U:"]
+
+
+def accepted_pattern(draw: random.Random, depth: int = 0) -> str:
+    """Branches of counted atoms."""
+    return "|".join(
+        "".join(_atom(draw, depth) + _counts(draw) for _ in range(draw.randrange(4)))
+        for _ in range(draw.choice([1, 1, 1, 2, 3]))
+    )
+
+
+def _counts(draw: random.Random) -> str:
+    return "".join(draw.choice(_COUNTS) for _ in range(draw.choice([0, 0, 0, 1, 1, 2])))
+
+
+def _atom(draw: random.Random, depth: int) -> str:
+    kind = draw.random()
+    if kind < 0.65:
+        return draw.choice(draw.choice([_LETTERS, _LETTERS, _SETS, _LOOKS]))
+    if kind < 0.8:
+        return _bracketed(draw)
+    return draw.choice(_OPENINGS) + accepted_pattern(draw, depth + 1) + ")" if depth < 4 else "a"
+
+
+def _bracketed(draw: random.Random, depth: int = 0) -> str:
+    inside = ""
+    for _ in range(draw.randrange(1, 4)):
+        inside += _bracketed(draw, depth + 1) if depth < 2 and draw.random() < 0.2 else draw.choice(_MEMBERS)
+        if draw.random() < 0.2:
+            inside += draw.choice(["&&", "--", "~~"]) + draw.choice(["a", "a-z", "\\w", "[^k]", "\\P{Ll}"])
+    return f"[{draw.choice(['', '', '^'])}{inside}]"
+
+
+def finds(draw: random.Random) -> Call:
+    pattern = draw.choice(["", "", "(?i)", "(?m)"]) + accepted_pattern(draw)
+    text = "".join(draw.choice(_LETTERS) for _ in range(draw.randrange(14)))
+    return Call("decide", (_json_quoted(text).encode(), "matches", _json_quoted(pattern).encode()))
+
+
 def fit(draw: random.Random) -> Call:
     rules = FitRules(
         max_bytes=draw.choice([0, 10, 100, 102_400]),
@@ -239,13 +285,37 @@ def fit(draw: random.Random) -> Call:
                 draw.randrange(4),
             )
         ),
+        secret_words=some_words(draw),
     )
+    if draw.random() < 0.4:
+        keys = [beside_words(draw) for _ in range(3)] + ["_ref", "ref", "kind"]
+        members = {draw.choice(keys): draw.choice([beside_words(draw), "result_ref"]) for _ in range(4)}
+        return Call("fit_result", (json.dumps(members, ensure_ascii=draw.random() < 0.5).encode(), rules))
     return Call("fit_result", (json_bytes(draw), rules))
+
+
+WORDS = ("customer", "hunter2", "eu-west", "é1é1", "noetl", "1234567")
+AROUND_WORDS = (
+    *("_", "x", "7", "é", "中", "\u2014", "\u1fff", "\u2000", " ", "-", "/", '"', "\\n", "\\", "%2f", "%2", "\\u00e9"),
+    *("\\x0", "\x1b[31m", "[1;2m", "m", "noetl://", "NOETL://", "\t", "=", "[REDACTED]", "é" * 1030, "a" * 1030),
+)
+
+
+def some_words(draw: random.Random) -> tuple[str, ...]:
+    """Secrets that are taken out as whole words: none, some, or so many that a text is gone through once for all."""
+    many = tuple(f"word-{number}" for number in range(draw.choice([0, 0, 0, 20, 300])))
+    return (*draw.sample(WORDS, draw.randrange(len(WORDS))), *many)
+
+
+def beside_words(draw: random.Random) -> str:
+    return "".join(draw.choice(WORDS if draw.random() < 0.4 else AROUND_WORDS) for _ in range(draw.randrange(7)))
 
 
 def redact(draw: random.Random) -> Call:
     text = "".join(draw.choice([*TEXTS, " ", "=", "password=", "Token=", "\n"]) for _ in range(draw.randrange(6)))
-    return Call("redact_text", (text, ("hunter2", "hunter2hunter2")[: draw.randrange(3)]))
+    secrets = ("hunter2", "hunter2hunter2", "west", "noetl")[: draw.randrange(5)]
+    return Call("redact_text", (draw.choice([text, beside_words(draw)]), secrets, some_words(draw)))
 
 
-_MAKERS: list[Callable[[random.Random], Call]] = [notification, match, match, evaluate, decide, matches, fit, redact]
+_MAKERS: list[Callable[[random.Random], Call]] = [notification, match, match, evaluate, decide]
+_MAKERS += [matches, finds, fit, redact]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from noetl_worker import template
 from noetl_worker.models import JsonValue
+from noetl_worker.templates import template
 
 METADATA = {
     "execution_id": 7,

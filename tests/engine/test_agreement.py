@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import hazards
+from noetl_worker.engine.pure import regex_automaton
 from noetl_worker.models import FitRules
 
 pytestmark = pytest.mark.rust
@@ -77,6 +78,23 @@ def test_engines_agree_on_any_values(engines: tuple[Any, Any], value: Any, other
 def test_engines_agree_on_any_pattern(engines: tuple[Any, Any], text: str, pattern: str) -> None:
     sides = [json.dumps(side, ensure_ascii=False).encode("utf-8", "replace") for side in (text, pattern)]
     agree(hazards.Call("decide", (sides[0], "matches", sides[1])), engines)
+
+
+@FAST
+@given(draw=st.randoms(use_true_random=False))
+def test_engines_agree_on_what_a_pattern_finds(engines: tuple[Any, Any], draw: random.Random) -> None:
+    agree(hazards.finds(draw), engines)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 40])
+def test_states_that_are_forgotten_change_no_answer(
+    engines: tuple[Any, Any], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regex_automaton, "KEPT", kept)
+    for number in range(150):
+        draw = random.Random(f"forgotten:{kept}:{number}")
+        text = "".join(json.loads(hazards.finds(draw).arguments[0]) for _ in range(40))
+        agree(hazards.Call("decide", (json.dumps(text).encode(), *hazards.finds(draw).arguments[1:])), engines)
 
 
 def test_engines_agree_on_a_fixed_sample(engines: tuple[Any, Any]) -> None:

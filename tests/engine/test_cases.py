@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import cases, envelope
+from noetl_worker.command import cases
+from noetl_worker.delivery import envelope
 from noetl_worker.errors import ConditionError, DocumentError, TemplateError
 from noetl_worker.models import Continue, Exit, Fail, JsonValue, SetVar
 

@@ -104,6 +104,12 @@ def test_ten_megabytes_are_read(engine: Any) -> None:
     assert len(fit.preview) < 4096
 
 
+def test_result_in_which_nothing_is_replaced_is_not_held_twice(engine: Any) -> None:
+    data = b'{"stdout":"one\\nsesame123"}'
+    assert engine.fit_result(data, FitRules()).body is data
+    assert engine.fit_result(data, FitRules(secrets=("sesame123",))).body == b'{"stdout":"one\\n[REDACTED]"}'
+
+
 def test_large_inputs_of_every_call_give_what_small_ones_do(engine: Any) -> None:
     padding = b" " * 100_000
     assert engine.decide(b"1" + padding, "eq", b"1" + padding) is True

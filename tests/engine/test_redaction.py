@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from noetl_worker.engine.pure.redact import Named, named_by
 from noetl_worker.models import FitRules
-from noetl_worker.redaction import redact_fields, redact_text, redact_value, without_known
+from noetl_worker.secrets.redaction import redact_fields, redact_text, redact_value, without_known
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def test_halves_of_surrogate_pairs_are_no_error(engine: Any) -> None:
     assert engine.fit_result(b'"name"', FitRules(secrets=("\udcffabc", "name"))).body == b'"[REDACTED]"'
 
 
-def test_known_secret_inside_a_reference_is_replaced_and_the_rest_of_it_stays(engine: Any) -> None:
+def test_reference_stays_whole_and_a_secret_in_its_place_is_replaced(engine: Any) -> None:
     secret = "hunter22"
     body = {
         "_ref": secret,
@@ -98,8 +98,71 @@ def test_known_secret_inside_a_reference_is_replaced_and_the_rest_of_it_stays(en
     }
     fitted = engine.fit_result(json.dumps(body).encode(), FitRules(secrets=(secret,)))
     mark = "[REDACTED]"
-    wanted = {**body, "_ref": mark, "a": {"kind": "result_ref", "ref": f"noetl://x/{mark}"}}
+    assert (json.loads(fitted.body), fitted.redactions) == ({**body, "_ref": mark}, 1)
+
+
+def test_address_of_a_stored_value_stays_whole_in_any_text(engine: Any) -> None:
+    rules = FitRules(secrets=("hunter2hunter2",), secret_words=("noetl", "hourly-run"))
+    body = {
+        "uri": "noetl://7/hourly-run/hunter2hunter2",
+        "text": "see <noetl://7/hourly-run> of 'hourly-run' at noetl://7/x: hunter2hunter2",
+    }
+    wanted = {**body, "text": "see <noetl://7/hourly-run> of '[REDACTED]' at noetl://7/x: [REDACTED]"}
+    assert json.loads(engine.fit_result(json.dumps(body).encode(), rules).body) == wanted
+    shown = "open noetl://7/hourly-run for [REDACTED]"
+    assert engine.redact_text("open noetl://7/hourly-run for noetl", (), ("noetl", "hourly-run")) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("hourly-run", "the hourly-run.", '"hourly-run"', "hourly-run-hourly-run", "a/hourly-run/b", "x=hourly-run&y"),
+        *(
+            "line\\nhourly-run",
+            "a\\u00e9hourly-run",
+            "a\\x1bhourly-run",
+            "a%2Fhourly-run%2fb",
+            "\x1b[1;31mhourly-run\x1b[0m",
+        ),
+        *("\u201ehourly-run\u201c", "\u00abhourly-run\u00bb", "\u5bc6hourly-run\u7801", "hourly-run\u2026"),
+    ],
+)
+def test_word_is_replaced_whatever_stands_around_it(engine: Any, text: str) -> None:
+    wanted = text.replace("hourly-run", "[REDACTED]")
+    rules = FitRules(secret_words=("hourly-run",))
+    assert json.loads(engine.fit_result(json.dumps([text, 1]).encode(), rules).body) == [wanted, 1]
+    assert json.loads(engine.fit_result(json.dumps([text], ensure_ascii=False).encode(), rules).body) == [wanted]
+    assert engine.redact_text(text, (), ("hourly-run",)) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("hourly-running", "unhourly-run", "hourly-run2", "2hourly-run", "_hourly-run", "hourly-run_"),
+        *("caf\u00e9hourly-run", "hourly-run\u044f", "hourly run", "Hourly-Run", "nhourly-run", "100m hourly-runs"),
+    ],
+)
+def test_word_inside_of_a_longer_one_stays(engine: Any, text: str) -> None:
+    rules = FitRules(secret_words=("hourly-run",))
+    assert json.loads(engine.fit_result(json.dumps({text: text}).encode(), rules).body) == {text: text}
+    assert engine.redact_text(text, (), ("hourly-run",)) == text
+
+
+def test_word_is_replaced_in_a_key_only_where_it_is_the_whole_key(engine: Any) -> None:
+    rules = FitRules(secrets=("Zq7x-hunter",), secret_words=("hourly-run",))
+    body = {"hourly-run": 1, "hourly-run total": 2, "the hourly-run": 3, "for Zq7x-hunter": 4}
+    fitted = engine.fit_result(json.dumps(body).encode(), rules)
+    wanted = {"[REDACTED]~0": 1, "hourly-run total": 2, "the hourly-run": 3, "[REDACTED]~3": 4}
     assert (json.loads(fitted.body), fitted.redactions) == (wanted, 2)
+
+
+@pytest.mark.parametrize("others", [0, 20, 300])
+def test_words_and_others_are_looked_for_together(engine: Any, others: int) -> None:
+    more = tuple(f"other-{number}" for number in range(others))
+    rules = FitRules(secrets=("hourly-run-secret", *more), secret_words=("hourly-run", *more))
+    text = "hourly-run hourly-run-secret hourly-runs xhourly-run-secretx"
+    fitted = engine.fit_result(json.dumps({"a": text, "b": 2}).encode(), rules)
+    assert json.loads(fitted.body) == {"a": "[REDACTED] [REDACTED] hourly-runs x[REDACTED]x", "b": 2}
 
 
 def test_short_secrets_are_not_searched_for(chosen: Any) -> None:

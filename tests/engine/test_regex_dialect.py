@@ -6,12 +6,15 @@ of the table in `engine/pure/regex_dialect.py`.
 
 from __future__ import annotations
 
+import itertools
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from noetl_worker.engine.pure import code_points
 from noetl_worker.errors import ConditionError
 
 LINES = (Path(__file__).parents[1] / "vectors" / "regex.jsonl").read_text(encoding="utf-8").splitlines()
@@ -23,8 +26,11 @@ def rows(*expected: Any) -> list[Any]:
 
 
 def matches(engine: Any, row: dict[str, Any]) -> bool:
-    sides = [json.dumps(row[side]).encode() for side in ("text", "pattern")]
-    answer: bool = engine.decide(sides[0], "matches", sides[1])
+    return found(engine, row["pattern"], row["text"])
+
+
+def found(engine: Any, pattern: str, text: str) -> bool:
+    answer: bool = engine.decide(json.dumps(text).encode(), "matches", json.dumps(pattern).encode())
     return answer
 
 
@@ -48,3 +54,65 @@ def test_row_of_the_table_of_differences(engines: tuple[Any, Any], row: dict[str
     with pytest.raises(ConditionError, match="needs the Rust engine") as caught:
         matches(pure, row)
     assert caught.value.code == "regex_unsupported"
+
+
+# ── sizes ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("a{1000}{1000}{10}", "Compiled regex exceeds size limit of 10485760 bytes."),
+        ("a{200000}b{200000}", "Compiled regex exceeds size limit of 10485760 bytes."),
+        ("(" * 251 + ")" * 251, "exceed the maximum number of nested parentheses/brackets (250)"),
+        ("a{2,1}", "invalid repetition count range, the start must be <= the end"),
+        ("a{}", "repetition quantifier expects a valid decimal"),
+        ("a{99999999999}", "decimal literal invalid"),
+        ("a{1", "unclosed counted repetition"),
+        ("*", "repetition operator missing expression"),
+    ],
+)
+def test_repetition_that_is_refused_is_refused_in_the_words_of_the_crate(engine: Any, pattern: str, text: str) -> None:
+    with pytest.raises(ConditionError) as caught:
+        found(engine, pattern, "")
+    assert str(caught.value).startswith(f"Invalid regex: {text}")
+
+
+@pytest.mark.parametrize(
+    ("piece", "most"),
+    [("é", 163_836), ("(a)", 109_224), ("[a-c]", 145_632), (".", 10_485), ("(?:ab|cd)", 41_609), ("(?:a+)", 145_632)],
+)
+def test_as_many_copies_fit_as_in_the_crate(engine: Any, piece: str, most: int) -> None:
+    assert not found(engine, f"{piece}{{{int(most * 0.999)}}}", "")
+    with pytest.raises(ConditionError, match="exceeds size limit"):
+        found(engine, f"{piece}{{{int(most * 1.001)}}}", "")
+
+
+# ── tables ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_categories_are_those_of_every_character() -> None:
+    """The planes that are not gone through are empty in this interpreter too."""
+    every: dict[str, list[tuple[int, int]]] = {}
+    start = 0
+    for category, codes in itertools.groupby(map(unicodedata.category, map(chr, range(0x110000)))):
+        end = start + sum(1 for _ in codes)
+        every.setdefault(category, []).append((start, end - 1))
+        start = end
+    ours = {name: code_points.normalized(ranges) for name, ranges in code_points._by_category().items() if ranges}
+    assert ours == every
+
+
+@pytest.mark.rust
+def test_cases_fold_as_in_the_crate(engines: tuple[Any, Any]) -> None:
+    _, rust = engines
+    codes, alike = code_points._cases()
+    known = [code for code in codes if found(rust, r"^\P{Cn}$", chr(code))]  # a newer interpreter may have more
+    assert len(known) > 2_800
+    firsts = [min(alike[code]) for code in known]
+    assert found(rust, f"^(?i:{''.join(map(chr, firsts))})$", "".join(map(chr, known)))
+    each = sorted(set(firsts))
+    for bit in range(len(each).bit_length()):  # any two differ in a bit of their numbers
+        with_it = "".join(chr(code) for number, code in enumerate(each) if number >> bit & 1)
+        without = "".join(chr(code) for number, code in enumerate(each) if not number >> bit & 1)
+        assert not found(rust, f"(?i)[{with_it}]", without)

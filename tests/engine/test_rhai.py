@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import pytest
 
-from noetl_worker import redaction
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.secrets import redaction
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
 
@@ -198,11 +198,16 @@ def test_script_that_does_not_parse_is_a_configuration_error(code: str) -> None:
     ],
 )
 def test_failure_has_a_kind_and_a_text(code: str, kind: str, says: str) -> None:
-    result = run(code)
-    assert result.status is ToolStatus.ERROR
-    assert result.error is not None
-    assert result.error.kind == kind
-    assert says in result.error.message
+    with pytest.raises(ToolError) as caught:
+        run(code)
+    assert caught.value.kind == kind
+    assert says in str(caught.value)
+
+
+@pytest.mark.rust
+def test_failure_tells_what_the_script_had_printed() -> None:
+    with pytest.raises(ToolError, match=r"why.*it had printed: so far"):
+        run('print("so far"); throw "why"')
 
 
 @pytest.mark.rust

@@ -127,7 +127,7 @@ def test_engines_offer_the_calls_of_the_protocol(engine: Any) -> None:
     [
         "cases",
         "envelope",
-        "redaction",
+        "secrets.redaction",
         "engine",
         "engine.protocol",
         "engine.pure",

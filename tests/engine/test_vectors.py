@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.rendering import renderer
-from noetl_worker import cases
+from noetl_worker.command import cases
 from noetl_worker.errors import ConditionError, NotificationError
 from noetl_worker.models import Continue, Exit, Fail, FitRules, Goto, Retry, SetVar
 

@@ -13,7 +13,7 @@ from faults import figures
 Measured = Callable[..., None]
 _FOUND: Final[list[figures.Figure]] = []
 WRITE: Final = "NOETL_WORKER_FAULTS_WRITE"
-"""Set by `make faults` and `make soak`: a run without a failure writes figures.json and docs/reliability.md."""
+"""Set by `make faults` and `make soak`: a run without a failure writes figures.json and the two pages."""
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""The faults, what is promised for each, and what was measured: `make faults` writes docs/reliability.md from it."""
+"""The faults, what is promised for each, and what was measured.
+
+`make faults` writes docs/reliability.md (a line for each fault) and docs/reliability-figures.md (every figure) from it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["FAULTS", "FIGURES_FILE", "POINTERS", "Figure", "document", "merge"]
+__all__ = ["FAULTS", "FIGURES_FILE", "POINTERS", "SHORT", "Figure", "document", "merge", "overview"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 FIGURES_FILE: Final = Path(__file__).with_name("figures.json")
-DOCUMENT: Final = ROOT / "docs" / "reliability.md"
+OVERVIEW: Final = ROOT / "docs" / "reliability.md"
+DOCUMENT: Final = ROOT / "docs" / "reliability-figures.md"
 
 FAULTS: Final[dict[str, tuple[str, str]]] = {
     "F1": (
@@ -61,7 +66,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     "F11": ("the ack is lost", "delivered again, acked, the tool not run again"),
     "F12": (
         "the worker stands still for longer than ack_wait (SIGSTOP)",
-        "it notices, asks whose the command is, and tells nothing that is another's",
+        "it notices, asks whose the command is, and reports nothing that is another's",
     ),
     "F13": (
         "the event loop is blocked for 10 s",
@@ -70,7 +75,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     "F14": (
         "the control plane answers 503 and 429",
         "at most 2 requests a second and worker, no common peaks (largest second at most twice the mean), "
-        "everything told afterwards",
+        "everything reported afterwards",
     ),
     "F15": (
         "the control plane hangs, or drops its answer after it has processed",
@@ -83,7 +88,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "F17": (
         "poison: broken JSON, wrong types, 19 digits, 10 MB, depth 2,000, unknown tool",
-        "a dead letter with its reason (or command.failed), less than 5 ms each, the worker goes on",
+        "a dead letter with its reason (or command.failed), at no more than the cost of a checksum, the worker goes on",
     ),
     "F18": (
         "1,000 commands whose claim always fails",
@@ -128,6 +133,41 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "S": ("100,000 commands", "less than 5 MB more memory after warm-up, descriptors and tasks constant"),
 }
+SHORT: Final[dict[str, tuple[str, str]]] = {
+    "F1": ("SIGTERM with 50 commands in flight", "none lost, none twice, exit 0 a second after the last"),
+    "F2": ("SIGTERM, a command longer than the drain", "given back, exit 4; a peer runs it to its end"),
+    "F3": ("a second and a third signal", "the second cancels in 1 s, the third exits at once"),
+    "F4": ("SIGKILL, the same WORKER_ID starts again", "runs again within ack_wait + 1 s, reported once"),
+    "F5": ("SIGKILL, the others have another id", "never acknowledged without an outcome"),
+    "F6": ("nats-server restarts under load", "connected in 2 s, at work 1 s later, none lost"),
+    "F7": ("NATS is a black hole", "found within two pings, not ready, back within 2 s"),
+    "F8": ("the durable is deleted", "found in 1 s or at the next pull, made again"),
+    "F9": ("stream purged or deleted, leaders change", "no crash, none lost, pulling again"),
+    "F10": ("a dead peer holds all of max_ack_pending", "a gauge and a warning; goes on within ack_wait + 1 s"),
+    "F11": ("the ack is lost", "acknowledged at the next delivery, not run again"),
+    "F12": ("the worker stands still (SIGSTOP)", "reports nothing that is another's"),
+    "F13": ("the event loop is blocked for 10 s", "no second delivery; liveness 503 after 5 s"),
+    "F14": ("the control plane answers 503 and 429", "two requests a second at most, all reported after"),
+    "F15": ("the control plane hangs, answers are lost", "one terminal row for each command"),
+    "F16": ("the control plane is down at SIGTERM", "never acknowledged before the outcome is accepted"),
+    "F17": ("poison messages", "a dead letter with its reason; the worker goes on"),
+    "F18": ("1,000 commands whose claim always fails", "others are served at once; five tries a second"),
+    "F19": ("tools that do not end", "killed within timeout + 1 s, slot free, no zombie"),
+    "F20": ("tools with grandchildren, 1 GB of output", "all killed, output cut, 32 MB more memory at most"),
+    "F21": ("a tool runs out of memory", "the worker goes on, the event names memory"),
+    "F22": ("the clock jumps an hour, either way", "ids never repeat nor go back"),
+    "F23": ("names do not resolve, certificates change", "connected again without a restart"),
+    "F24": ("steady load of 200 commands/s", "memory below 1 MB/h, descriptors and tasks constant"),
+    "F25": ("random schedules of the above", "the invariant holds on every seed"),
+    "F26": ("what KEDA reads during long runs", "lag at least what is in flight, 0 only when idle"),
+    "F27": ("two workers race for every command", "each runs once; the refused path below 2 ms (p99)"),
+    "F28": ("the Rust engine is absent, or panics", "equal results in Python; an exception, no abort"),
+    "K": ("three workers, one killed every 2 s", "none lost, none with two outcomes"),
+    "U": ("every tenth command is unknown", "the others as fast; six tries, then a dead letter"),
+    "D": ("two workers are given the same command", "the first outcome counts, once"),
+    "S": ("100,000 commands", "less than 5 MB more memory after warm-up"),
+}
+"""The same in a line each: what a reader asks for, and what is kept."""
 POINTERS: Final[dict[str, tuple[str, ...]]] = {
     "F25": ("tests/simulate",),
     "F28": ("tests/engine/test_agreement.py", "tests/engine/test_selection.py", "tests/fuzz/differential.py"),
@@ -185,44 +225,69 @@ def save(new: Sequence[Figure]) -> None:
     """Write the figures and the document; figures of tests that are gone are left out."""
     rows: list[dict[str, Any]] = [asdict(one) for one in merge(load(), new) if is_there(one.where)]
     FIGURES_FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write()
+
+
+def write() -> None:
+    """Both pages, from the stored figures."""
+    OVERVIEW.write_text(overview(), encoding="utf-8")
     DOCUMENT.write_text(document(load()), encoding="utf-8")
 
 
-_HEAD: Final = """# Reliability: faults, promises, figures
+_OVERVIEW: Final = """# Reliability
+
+No outcome is lost when something fails: a message is acknowledged only after the control plane has accepted the
+command's outcome, and is delivered again until then. Each line is a fault that `tests/faults` causes, and what is
+promised then; the link leads to the promise in full, what was measured, and the test.
+
+| fault | what happens | what is kept |
+|---|---|---|
+"""
+_HEAD: Final = """# Reliability: every figure
 
 Written by `make faults` (and `make soak` for the rows marked *long*) from the runs of `tests/faults`. Every figure was
 asserted against its bound in the run it comes from; a run that fails writes nothing. Against a real nats-server, worker
 processes and the development control plane. Every test that issues commands closes its books: one terminal set for each
 command (D: one for each claim), no tool run without its claim, nothing left unacknowledged, no child process. Tasks
-and descriptors are counted in F19, F20, F24, S and U.
-
-| fault | promise | measured | where |
-|---|---|---|---|
+and descriptors are counted in F19, F20, F24, S and U. [reliability.md](reliability.md) has a line for each fault.
 """
 
 
+def overview() -> str:
+    """The page with a line for each fault. The links stand below the table, so that it fits a terminal."""
+    rows = [f"| [{name}] | {fault} | {kept} |" for name, (fault, kept) in SHORT.items()]
+    links = [f"[{name}]: {DOCUMENT.name}#{name.lower()}" for name in SHORT]
+    return _OVERVIEW + "\n".join([*rows, "", *links]) + "\n"
+
+
 def document(figures: Sequence[Figure]) -> str:
-    """The Markdown page."""
-    rows = []
+    """The page with a section for each fault: the promise in full, its figures, its tests."""
+    parts = [_HEAD]
     for name, (title, promise) in FAULTS.items():
         found = [one for one in figures if one.fault == name]
-        said = "<br>".join(_said(one) for one in found) or "(in its own tests)"
+        said = textwrap.fill(f"**{title}**: {promise}.", 120, break_long_words=False)
+        parts.append(f"\n## {name}\n\n{said}\n\n{_table(found)}")
         where = dict.fromkeys([*(one.where for one in found), *POINTERS.get(name, ())])
-        rows.append(f"| {name} {title} | {promise} | {said} | {'<br>'.join(f'`{one}`' for one in where)} |")
-    runs = dict.fromkeys(f"* {one.form} form: {one.date}, {one.machine}" for one in figures)
-    return _HEAD + "\n".join(rows) + "\n\nRun:\n\n" + "\n".join(runs) + "\n"
+        parts.append("\nTests:\n\n" + "".join(f"* `{one}`\n" for one in where))
+    runs = dict.fromkeys(f"* {one.form} form: {one.date}, {one.machine}\n" for one in figures)
+    return "".join(parts) + "\n## Runs\n\n" + "".join(runs)
 
 
-def _said(one: Figure) -> str:
+def _table(found: Sequence[Figure]) -> str:
+    if not found:
+        return "Measured in its own tests.\n"
+    return "| what | measured | bound |\n|---|---|---|\n" + "".join(_row(one) + "\n" for one in found)
+
+
+def _row(one: Figure) -> str:
     value = f"{one.value:,.0f}" if abs(one.value) >= 100 or one.value == int(one.value) else f"{one.value:.3g}"
-    bound = f" ({one.bound})" if one.bound else ""
     long = " *long*" if one.form == "long" else ""
-    return f"{one.what}: **{value} {one.unit}**".replace(" **", " **", 1).replace(" **", " **") + bound + long
+    return f"| {one.what}{long} | {f'{value} {one.unit}'.strip()} | {one.bound} |"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the page anew from the stored figures."""
-    DOCUMENT.write_text(document(load()), encoding="utf-8")
+    """Write the pages anew from the stored figures."""
+    write()
     return 0
 
 

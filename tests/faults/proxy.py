@@ -34,7 +34,7 @@ class Proxy:
         self.server_port: Final = server_port
         self.port = 0
         self.latency_s = 0.0
-        self.dropped_bytes = dict.fromkeys(Way, 0)
+        self.dropped = {way: bytearray() for way in Way}
         self.connections = 0
         """Connections so far."""
         self._open = {way: asyncio.Event() for way in Way}
@@ -122,7 +122,7 @@ class Proxy:
                     await asyncio.sleep(self.latency_s)
                 await self._open[way].wait()
                 if way in self._dropped:
-                    self.dropped_bytes[way] += len(data)
+                    self.dropped[way] += data
                     continue
                 writer.write(data)
                 await writer.drain()

@@ -18,10 +18,10 @@ import nats
 
 from integration.house import TERMINAL, House
 from integration.processes import SOURCE, WorkerProcess, until, worker_process
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.dev.wire_form import Issued
 from noetl_worker.models import Dialect
 
 __all__ = ["Leftovers", "Scene", "inside", "scene", "side_by_side"]
@@ -43,7 +43,8 @@ async def side_by_side(*mains: Coroutine[Any, Any, T]) -> list[T]:
 def inside(**changes: str) -> dict[str, str]:
     """Environment that changes the inside of a worker process (inside/sitecustomize.py), FAULTS_ left out."""
     path = os.pathsep.join(filter(None, (INSIDE, SOURCE, os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path, **{f"FAULTS_{name}": value for name, value in changes.items()}}
+    kept = {"NOETL_WORKER_ENVIRONMENT_KEPT": "FAULTS_*"}  # sitecustomize reads them before the worker has its variables
+    return {"PYTHONPATH": path, **kept, **{f"FAULTS_{name}": value for name, value in changes.items()}}
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,12 @@ class Scene(House):
 
 
 def is_there(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """A zombie has ended: whoever inherits it may take a while to look."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
 from integration.house import run
 from integration.processes import Gate, WorkerProcess, one_line, until
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.dev.wire_form import Issued
 
 CANNOT_GO_ON = 6
 SOON = {"WORKER_NATS_LAG_POLL_INTERVAL": "1", "NOETL_WORKER_ACK_WAIT_S": "3"}
@@ -56,7 +56,9 @@ def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, t
     async def go() -> None:
         gate = Gate(tmp_path)
         async with scene(tmp_path) as home:
-            worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.keepalive:Keepalive.{part}"))
+            worker = await home.start_process(
+                **SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:Keepalive.{part}")
+            )
             one = await one_that_runs(home, gate)
             await worker.wait_logged("draining")
             gate.open()

@@ -13,7 +13,7 @@ from faults.scene import inside, scene
 from integration.house import TERMINAL, run
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
-from noetl_worker.snowflake import Snowflake
+from noetl_worker.plane.snowflake import Snowflake
 
 HOUR_MS = 3_600_000
 

@@ -20,14 +20,14 @@ from faults.proxy import Proxy, Way
 from faults.scene import CALLS, Scene, scene, side_by_side
 from integration.house import TERMINAL, run
 from integration.processes import Gate, WorkerProcess, until
-from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.models import Dialect
-from noetl_worker.settings import load_settings
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.transport.opening import open_transport
 
-TRANSPORTS = ("pyreqwest", "httpx")
+TRANSPORTS = ("on_loop", "httpx")
 SENDS = 4
 
 

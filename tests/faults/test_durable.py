@@ -22,14 +22,14 @@ from faults.scene import Scene, inside, scene
 from faults.test_nats_outage import feeding
 from integration.house import run
 from integration.processes import SHORT_LEASES, Gate, Probe, until
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.dev.wire_form import Issued
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
 NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
-QUICK = inside(SET="noetl_worker.acknowledge:MAX_DELAY_S=1")
+QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
 """Refused claims are given back for a second at most, not for up to 30 s."""
 
 

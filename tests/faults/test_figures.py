@@ -1,4 +1,4 @@
-"""docs/reliability.md has a row for every fault, with what was measured or where its tests are."""
+"""docs/reliability.md has a line for every fault, docs/reliability-figures.md what was measured and where."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from faults import figures
 FOUND = figures.load()
 
 
-def test_document_is_what_the_figures_say() -> None:
+def test_pages_are_what_the_figures_say() -> None:
     assert figures.DOCUMENT.read_text(encoding="utf-8") == figures.document(FOUND)
+    assert figures.OVERVIEW.read_text(encoding="utf-8") == figures.overview()
 
 
-@pytest.mark.parametrize("fault", [f"F{number}" for number in range(1, 29)])
-def test_fault_has_a_row_with_figures_or_a_place(fault: str) -> None:
-    rows = [
-        line for line in figures.DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {fault} ")
-    ]
-    assert len(rows) == 1
+@pytest.mark.parametrize("fault", [*(f"F{number}" for number in range(1, 29)), "K", "U", "D", "S"])
+def test_fault_has_a_line_and_figures_or_a_place(fault: str) -> None:
+    overview = figures.OVERVIEW.read_text(encoding="utf-8")
+    assert len([line for line in overview.splitlines() if line.startswith(f"| [{fault}] |")]) == 1
+    assert f"\n[{fault}]: reliability-figures.md#{fault.lower()}\n" in overview
+    assert figures.DOCUMENT.read_text(encoding="utf-8").count(f"\n## {fault}\n") == 1
     assert any(one.fault == fault for one in FOUND) or fault in figures.POINTERS
 
 

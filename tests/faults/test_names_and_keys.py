@@ -23,7 +23,7 @@ from integration.processes import until
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.jetstream.connection import Connection, connect
-from noetl_worker.settings import load_settings
+from noetl_worker.settings.settings import load_settings
 
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 

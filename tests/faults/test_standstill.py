@@ -13,13 +13,13 @@ from faults.plug_in import KINDS, install_tools
 from faults.scene import Scene, inside, scene
 from integration.house import run
 from integration.processes import SHORT_LEASES, Gate, Probe, until
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.dev.wire_form import Issued
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3", "NOETL_WORKER_ACK_WAIT_S": "1"}
-QUICK = inside(SET="noetl_worker.acknowledge:MAX_DELAY_S=1")
+QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
 
 
 async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> Issued:
@@ -67,7 +67,7 @@ def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path: Path,
         async with scene(tmp_path, Dialect.RUST) as home:
             one = await paused_while_it_runs(home, gate)
             paused, peer = home.processes
-            await until(lambda: bool(peer.logged("given_back")), "the peer refused")
+            await until(lambda: bool(peer.logged("message_given_back")), "the peer refused")
             gate.open()
             before = home.grants.total()
             paused.signal(signal.SIGCONT)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,9 @@ from faults.scene import Scene, children_of, scene
 from integration.house import TERMINAL, run
 from integration.processes import until
 from integration.test_pipeline import BAD_NOTIFICATIONS
+from noetl_worker.delivery.envelope import decode_notification
+from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.dev.wire_form import Issued
-from noetl_worker.envelope import decode_notification
 from noetl_worker.errors import NotificationError
 from noetl_worker.models import Dialect
 
@@ -56,16 +59,25 @@ POISON: list[Any] = [
 ]
 
 
-def test_f17_each_poisonous_message_is_refused_in_less_than_5_ms(measured: Measured) -> None:
-    def time_ms(data: bytes) -> float:
-        started = time.thread_time()  # what else the machine does is not ours
+def test_f17_refusing_a_poisonous_message_costs_no_more_than_a_checksum_of_10_mb(measured: Measured) -> None:
+    def cpu_s(work: Callable[[], object]) -> float:
+        started = time.thread_time()
+        work()
+        return time.thread_time() - started
+
+    def refuse(data: bytes) -> None:
         with pytest.raises(NotificationError):
             decode_notification(data)
-        return (time.thread_time() - started) * 1000
 
-    slowest = max(min(time_ms(data) for _ in range(5)) for data in POISON)
+    largest = max(POISON, key=len)
+    slowest = max(min(cpu_s(partial(refuse, data)) for _ in range(5)) for data in POISON)
+    checksum = min(cpu_s(partial(hashlib.sha256, largest)) for _ in range(5))
     measured(
-        "F17", "reading the slowest of the poisonous messages, 10 MB included (CPU time)", slowest, "ms", at_most=5
+        "F17",
+        "CPU time of the slowest poisonous message, in terms of a SHA-256 of the largest (10 MB)",
+        slowest / checksum,
+        "x",
+        at_most=1,
     )
 
 
@@ -144,12 +156,12 @@ def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: 
         async with scene(tmp_path) as home:
             worker = await home.start_process(**ONE_SLOT)
             warm, _ = await run_one(home, RawCommand("shell", {"command": "true"}))
-            before, (_, most_before) = await home.leftovers(worker), worker.memory_mb()
+            before, (had, most_before) = await home.leftovers(worker), worker.memory_mb()
             many, _ = await run_one(home, RawCommand("shell", {"command": GRANDCHILDREN, "timeout": 1}))
             await until(lambda: len(children_of(worker.process.pid)) == before.children, "the group's end")
             quick, took_s = await run_one(home, RawCommand("shell", {"command": "sleep 1003 & echo started"}))
             flood, _ = await run_one(home, RawCommand("shell", {"command": FLOOD}), timeout_s=40)
-            _, most = worker.memory_mb()
+            keeps, most = worker.memory_mb()
             closed, _ = await run_one(home, RawCommand("shell", {"command": "exec 0<&-; cat; echo went on"}))
             assert "went on" in told(home, closed)
             assert home.terminal_events(flood.event_id) == ["command.completed"]
@@ -158,6 +170,7 @@ def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: 
             await home.assert_holds_no_more(worker, before)
             await home.stop_all()
         measured("F20", "more memory over 1 GB of output", most - most_before, "MB", at_most=32)
+        measured("F20", "memory that is not given back after 1 GB of output", keeps - had, "MB", at_most=8)
         measured("F20", "a shell that leaves a child behind: told after", took_s, "s", at_most=3)
 
     run(go())

@@ -24,7 +24,7 @@ NAP = RawCommand("nap", {"seconds": 0.02})
 """The slots are what is short, not the processor: what the machine does besides changes little."""
 ROUNDS = 3
 """Pairs at most; the best one counts: a busy machine spoils one, a queue that is held up spoils all."""
-SHORT_DELAYS = "noetl_worker.acknowledge:MAX_DELAY_S=1"
+SHORT_DELAYS = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"
 """NOETL_WORKER_MAX_NOT_FOUND (6 asks) stays as it is; for the longest delay between two asks there is no setting."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ def _packed(value: Any) -> Any:
         except UnicodeDecodeError:
             return {"base64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, FitRules):
-        return {"rules": dataclasses.asdict(value)}
+        return {"rules": value._asdict()}
     if isinstance(value, (list, tuple)):
         return [_packed(one) for one in value]
     return value
@@ -53,4 +52,4 @@ def _unpacked(value: Any) -> Any:
     if "base64" in value:
         return base64.b64decode(value["base64"])
     rules = value["rules"]
-    return FitRules(**{**rules, "secrets": tuple(rules["secrets"])})
+    return FitRules(**{name: tuple(one) if isinstance(one, list) else one for name, one in rules.items()})

@@ -9,16 +9,19 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from noetl_worker import event_loop
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
-from noetl_worker.settings import load_settings
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker import Worker
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 T = TypeVar("T")
 TERMINAL = ("command.completed", "command.failed")
@@ -38,7 +41,7 @@ class House:
     """Shared by the workers of this house, as by those of a machine; what a killed one leaves there stays here."""
     _running: dict[int, asyncio.Task[int]] = field(default_factory=dict)
 
-    async def start_worker(self, **variables: str) -> Worker:
+    async def start_worker(self, tracer_provider: TracerProvider | None = None, **variables: str) -> Worker:
         environment = {
             "NATS_URL": self.nats.url,
             "NOETL_SERVER_URL": self.plane.url,
@@ -48,6 +51,10 @@ class House:
             **variables,
         }
         worker = Worker(load_settings(environment))
+        if tracer_provider is not None:
+            from noetl_worker.command.trace import DeliveryTraces
+
+            worker.progress_of = DeliveryTraces(tracer_provider, worker.settings, worker.identity.unique).of
         running = asyncio.ensure_future(worker.run())
         ready = asyncio.ensure_future(worker.ready.wait())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +105,7 @@ class House:
         try:
             info = await client.jsm().stream_info("NOETL_DEAD_LETTERS")
             found = []
-            for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+            for sequence in range(max(info.state.first_seq, 1), info.state.last_seq + 1):  # both 0 in a new stream
                 message = await client.jsm().get_msg("NOETL_DEAD_LETTERS", sequence)
                 found.append(json.loads(message.data or b"{}"))
             return found

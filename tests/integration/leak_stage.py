@@ -23,27 +23,27 @@ import httpx
 import structlog
 from rich.console import Console
 
-from noetl_worker.claimed_command import Workplace
-from noetl_worker.control_plane.client import ControlPlaneClient
-from noetl_worker.control_plane.transport import Body, Response
-from noetl_worker.control_plane.transport_httpx import HttpxTransport
-from noetl_worker.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.dev.live_view import JsonView, LineView, TableView, View
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.emitter import Emitter
 from noetl_worker.errors import ToolError
 from noetl_worker.execution import Execution
-from noetl_worker.identity import Identity
-from noetl_worker.in_flight import InFlight
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
-from noetl_worker.outbox import Outbox
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.slots import Slots
-from noetl_worker.snowflake import Snowflake
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
+from noetl_worker.transport.over_httpx import HttpxTransport
+from noetl_worker.transport.transport import Body, Response
 from unit.planes import URL, settings
 
 CATALOG = 9
@@ -293,6 +293,7 @@ class Message:
     """A delivery that takes any answer."""
 
     reply, subject, headers, num_delivered, received_at = "r", "noetl.commands", None, 1, 0.0
+    message_id = "noetl_commands-1-1"
 
     def __init__(self, body: bytes, sequence: int) -> None:
         self.data = body
@@ -368,7 +369,7 @@ class Stage:
         self.plane.keychain.write(CATALOG, "leaky", {"token_data": {"value": plan.secret, "user": "me"}})
         self.client.credential_cache.clear()
 
-    async def _publish(self, subject: str, letter: bytes) -> None:
+    async def _publish(self, subject: str, letter: bytes, message_id: str) -> None:
         self.letters.append(letter)
 
     def left(self) -> Iterator[tuple[str, bytes]]:

@@ -265,6 +265,9 @@ def unreachable(worker: Any) -> list[dict[str, Any]]:
 # ── outages while it works ──
 
 
+COUNTS = "it counts the events of hundreds of commands on its own loop; the worker is a process of its own"
+
+
 async def all_end_once(home: House, event_ids: list[int], *, timeout_s: float = 20.0) -> None:
     await home.wait_terminal(*event_ids, timeout_s=timeout_s)
     await home.wait_settled(timeout_s=15)
@@ -274,6 +277,7 @@ async def all_end_once(home: House, event_ids: list[int], *, timeout_s: float = 
     assert await home.dead_letters() == []
 
 
+@pytest.mark.heavy_on_loop(reason=COUNTS)
 @pytest.mark.parametrize("dialect", Dialect)
 def test_control_plane_that_dies_and_comes_back_loses_nothing(dialect: Dialect, tmp_path: Path) -> None:
     async def go() -> None:
@@ -349,6 +353,7 @@ def ended(home: House, issued: Any) -> list[int]:
     return [one.event_id for one in issued if home.terminal_events(one.event_id)]
 
 
+@pytest.mark.heavy_on_loop(reason=COUNTS)
 @pytest.mark.parametrize("how", ["restart", "crash"])
 def test_nats_that_goes_away_amid_200_commands_loses_nothing(how: str, tmp_path: Path) -> None:
     async def go() -> None:

@@ -14,12 +14,15 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 from integration.house import run
 from integration.processes import Ended, command_line, environment, until
 from noetl_worker import __version__
-from noetl_worker.settings import SETTINGS
+from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
+from noetl_worker.settings.settings import SETTINGS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUNNABLE = sorted(path.name for path in EXAMPLES.glob("*.yaml") if path.name != "child.yaml")
@@ -93,13 +96,66 @@ def test_flag_wins_over_the_environment_and_is_named_by_its_variable(tmp_path: P
     assert "WORKER_MAX_CONCURRENT='0'" in complaint(ended)
 
 
+def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default(tmp_path: Path) -> None:
+    told = " ".join(command_line(tmp_path, "run", "--help").out.replace("│", " ").split())
+    missing = [
+        line.field
+        for line in SETTINGS
+        if flag_of(line) not in told
+        or f"{line.variable}; {f'default {line.default} {line.unit}'.strip() if line.default else 'no default'}"
+        not in told
+    ]
+    assert missing == []
+
+
+def test_flag_of_any_setting_reaches_it(tmp_path: Path) -> None:
+    given: list[dict[str, str | None]] = []
+
+    @with_setting_flags()
+    def command(flags: SettingFlags) -> None:
+        given.append(flags)
+
+    app = typer.Typer()
+    app.command()(command)
+    for line in SETTINGS:
+        assert CliRunner().invoke(app, [flag_of(line), "x"]).exit_code == 0
+    assert [[name for name, text in one.items() if text is not None] for one in given] == [
+        [line.variable] for line in SETTINGS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("noetl-worker do", "doctor"), ("noetl-worker run --ack-w", "--ack-wait-s")]
+)
+def test_shell_completes_commands_and_flags(typed: str, offered: str, tmp_path: Path) -> None:
+    asked = {"_NOETL_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    ended = command_line(tmp_path, **asked)
+    assert ended.out.split() == [offered]
+
+
+def test_completion_prints_the_script_of_a_shell(tmp_path: Path) -> None:
+    for given, shell in ((("completion", "zsh"), ""), (("completion",), "/bin/bash")):
+        ended = command_line(tmp_path, *given, SHELL=shell)
+        assert (ended.code, ended.err) == (0, "")
+        assert "_NOETL_WORKER_COMPLETE" in ended.out
+    unknown = command_line(tmp_path, "completion", SHELL="/bin/tcsh")
+    assert (unknown.code, unknown.out, len(unknown.err_lines)) == (2, "", 1)
+    assert "bash, zsh, fish" in unknown.err
+
+
 def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("WORKER_POOL_NAME=from-dotenv\nNATS_TOKEN=t0ken\n")
     secrets = {"NATS_URL": "nats://u:s3cr3t@nats:4222", "NATS_PASSWORD": "pa55", "NOETL_INTERNAL_API_TOKEN": "1nternal"}
     ended = command_line(tmp_path, "config", **secrets)
     assert ended.code == 0
     assert "from-dotenv" in ended.out
-    assert [line.variable for line in SETTINGS if line.variable not in ended.out] == []
+    rows = [line.split("\t") for line in ended.out.splitlines()]
+    assert [row[0] for row in rows] == [line.variable for line in SETTINGS], "a line each, whole, for a pipe"
+    shown = {variable: (value, source) for variable, value, _, source in rows}
+    assert shown["WORKER_POOL_NAME"] == ("from-dotenv", ".env")
+    assert shown["NATS_PASSWORD"] == ("***", "environment")
+    assert shown["NATS_URL"] == ("nats://***@nats:4222", "environment")
+    assert shown["WORKER_HEARTBEAT_INTERVAL"] == ("15", "default")
     for secret in ("s3cr3t", "pa55", "1nternal", "t0ken"):
         assert secret not in ended.out + ended.err
 

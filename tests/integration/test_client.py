@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 
 from integration.house import run
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import CredentialError, MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.models import Dialect
-from noetl_worker.settings import load_settings
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.transport.opening import open_transport
 
 Use = Callable[[Plane, DevControlPlane], Awaitable[None]]
 
 
-@pytest.fixture(params=["httpx", "pyreqwest"])
+@pytest.fixture(params=["httpx", "on_loop"])
 def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "pyreqwest":
-        pytest.importorskip("pyreqwest")
     return str(request.param)
 
 

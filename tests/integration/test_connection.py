@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from faults.test_names_and_keys import make_login
 from noetl_worker.dev.nats_server import NatsServer, free_port
+from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, connect
-from noetl_worker.settings import Settings, load_settings
+from noetl_worker.settings.settings import Settings, load_settings
 
 
 def settings(url: str) -> Settings:
@@ -99,3 +106,97 @@ def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_the_end(
         assert done
 
     asyncio.run(go())
+
+
+# ── logins and certificates ──
+
+CERTIFICATES = Path(__file__).with_name("certificates")
+
+
+def nats_settings(url: str, **variables: str) -> Settings:
+    return load_settings({"NATS_URL": url, **variables}, dotenv=Path(os.devnull))
+
+
+async def lets_in(url: str, **variables: str) -> bool:
+    """Whether the server takes this login. Raises JetStreamError where it cannot be reached."""
+    try:
+        connection = await connect(nats_settings(url, **variables), "test", attempts=1)
+    except JetStreamError as error:
+        if "refuses the login" in str(error):
+            return False
+        raise
+    await connection.client.flush(timeout=2)
+    await connection.close()
+    return True
+
+
+def user_key() -> Any:
+    nkeys = pytest.importorskip("nkeys")
+    return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+
+
+def test_nkey_seed_logs_in_as_text_and_from_a_file_and_another_is_refused(tmp_path: Path) -> None:
+    user, other = user_key(), user_key()
+    file = tmp_path / "user.nk"
+    file.write_text(user.seed.decode() + "\n")
+
+    async def go() -> None:
+        config = f"authorization {{ users: [{{nkey: {user.public_key.decode()}}}] }}"
+        async with NatsServer(config=config) as server:
+            assert await lets_in(server.url, NATS_SEED=user.seed.decode())
+            assert await lets_in(server.url, NATS_SEED_FILE=str(file))
+            assert await lets_in(server.url, NATS_NKEY=str(file))
+            assert not await lets_in(server.url, NATS_SEED=other.seed.decode())
+            assert not await lets_in(server.url)
+
+    asyncio.run(go())
+    gc.collect()  # what refused attempts left open is told here
+
+
+def test_jwt_logs_in_with_the_seed_that_it_is_for(tmp_path: Path) -> None:
+    creds, seed_file = tmp_path / "a.creds", tmp_path / "a.nk"
+    config = make_login(creds)
+    token, seed = (block.strip() for block in re.findall(r"-----\n(.+?)\n------END", creds.read_text()))
+    seed_file.write_text(f"{seed}\n")
+    (tmp_path / "a.json").write_text(json.dumps({"user_jwt": token, "nkey": str(seed_file)}))
+
+    async def go() -> None:
+        async with NatsServer(config=config) as server:
+            assert await lets_in(server.url, NATS_JWT=token, NATS_SEED=seed)
+            assert await lets_in(server.url, NATS_JWT=token, NATS_NKEY=str(seed_file))
+            assert await lets_in(server.url, NATS_CONTEXT=str(tmp_path / "a.json"))
+            assert not await lets_in(server.url, NATS_JWT=token, NATS_SEED=user_key().seed.decode())
+
+    asyncio.run(go())
+    gc.collect()
+
+
+def test_nats_has_an_authority_and_a_certificate_of_its_own_beside_the_plane_s() -> None:
+    tls = (
+        f'tls {{ cert_file: "{CERTIFICATES}/valid.pem", key_file: "{CERTIFICATES}/valid.pem", '
+        f'ca_file: "{CERTIFICATES}/ca.pem", verify: true }}'
+    )
+    ours = {name: str(CERTIFICATES / "valid.pem") for name in ("CERT", "KEY")} | {"CA": str(CERTIFICATES / "ca.pem")}
+    foreign = dict.fromkeys(("CERT", "KEY"), str(CERTIFICATES / "foreign.pem"))
+    plane_s = {
+        "NOETL_TLS_CA": str(CERTIFICATES / "foreign_ca.pem"),
+        "NOETL_TLS_CLIENT_CERT": foreign["CERT"],
+        "NOETL_TLS_CLIENT_KEY": foreign["KEY"],
+    }
+
+    async def go() -> None:
+        async with NatsServer(config=tls) as server:
+            url = server.url.replace("nats://", "tls://")
+            assert await lets_in(url, **plane_s, **{f"NATS_{name}": path for name, path in ours.items()})
+            # Without any of its own, NATS has the plane's.
+            both = {
+                "NOETL_TLS_CA": ours["CA"],
+                "NOETL_TLS_CLIENT_CERT": ours["CERT"],
+                "NOETL_TLS_CLIENT_KEY": ours["KEY"],
+            }
+            assert await lets_in(url, **both)
+            with pytest.raises(JetStreamError, match="CERTIFICATE_VERIFY_FAILED"):
+                await lets_in(url, **plane_s)
+
+    asyncio.run(go())
+    gc.collect()

@@ -15,7 +15,7 @@ from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import api
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
-from noetl_worker.settings import load_settings
+from noetl_worker.settings.settings import load_settings
 
 
 async def make_letters(there: Desk, name: str = DEAD_LETTER_STREAM, *more: str, **fields: Any) -> None:
@@ -115,5 +115,16 @@ def test_login_that_may_not_look_at_the_letters_starts_all_the_same(
             assert durable.stream == STREAM
             [told] = [line for line in logs if line["event"] == "dead_letter_stream_unknown"]
             assert told["subject"] == LETTERS
+
+    run(go())
+
+
+def test_letter_of_a_message_that_comes_again_is_kept_once(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with desk(tmp_path) as there:
+            for _ in range(2):  # stored, and the end of its message was not confirmed
+                await there.keep(b"the same", message_id="noetl_commands-7-1700000000000000000")
+            await there.keep(b"another", message_id="noetl_commands-7-1800000000000000000")
+            assert await there.messages(DEAD_LETTER_STREAM) == 2
 
     run(go())

@@ -13,6 +13,7 @@ from integration.test_pipeline import wait_for
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models import Dialect
+from noetl_worker.outcome import recent_batches
 
 TWO_STEPS = """
 metadata: {name: two, path: t/two}
@@ -36,6 +37,26 @@ def test_batch_that_is_stored_but_never_processed_is_rescued_and_the_playbook_go
             assert await home.plane.wait_ended(execution_id) == "COMPLETED"
             steps = {event.node for event in home.plane.events(execution_id, "command.completed")}
             assert steps == {"start", "second"}
+
+    run(go())
+
+
+def test_batch_that_a_restarted_plane_has_forgotten_is_rescued_and_the_playbook_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had answered 202; nothing else ever comes of it (40 of 502 commands; wire.md 9.5)."""
+    monkeypatch.setattr(recent_batches, "CHECK_S", 0.2)
+
+    async def go() -> None:
+        async with house() as home:
+            home.plane.register_playbook(TWO_STEPS)
+            home.plane.batches.fault = "restarted"
+            execution_id = await home.plane.execute("t/two")
+            await home.plane.wait_until(lambda: bool(home.plane.events(execution_id, "command.completed")))
+            home.plane.batches.fault = None
+            assert await home.plane.wait_ended(execution_id) == "COMPLETED"
+            steps = [event.node for event in home.plane.events(execution_id, "command.completed")]
+            assert sorted(steps) == ["second", "start"]
 
     run(go())
 

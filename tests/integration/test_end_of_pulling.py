@@ -13,7 +13,7 @@ from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import Durable, ensure_durable
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.puller import Puller
-from noetl_worker.settings import Settings
+from noetl_worker.settings.settings import Settings
 
 WAIT_S = 20.0
 

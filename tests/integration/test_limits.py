@@ -136,7 +136,7 @@ def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_onc
                     await first.exit_code()
             async with worker_process(home, tmp_path, "second", **ours) as second:
                 await home.wait_terminal(issued.event_id)
-                await second.wait_logged("adopted_outcome_told")
+                await second.wait_logged("adopted_outcome_reported")
                 await home.wait_settled(timeout_s=30)
                 assert home.terminal_events(issued.event_id) == ["command.completed"]
                 assert home.outbox_rows() == 0

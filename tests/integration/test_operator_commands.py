@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 
 from integration.house import House, house, run
 from integration.processes import Ended, command_line, one_line, refused_start, until, worker_process
-from noetl_worker.dead_letter import NotRequeued, Requeued, pack, requeue
+from noetl_worker.delivery.dead_letter import NotRequeued, Requeued, pack, requeue
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
@@ -28,7 +29,7 @@ from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLetterStore
 from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
-from noetl_worker.settings import load_settings
+from noetl_worker.settings.settings import load_settings
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
 LETTERS = "noetl.dead_letters"
@@ -73,7 +74,8 @@ class Desk:
     async def keep(self, data: bytes = b"{}", *, reason: str = "unknown command: 404", **fields: object) -> None:
         given: dict[str, Any] = {"subject": "noetl.commands", "stream_sequence": 1, "num_delivered": 6, **fields}
         headers = given.pop("headers", None)
-        await self.store.publish(LETTERS, pack(data, headers, reason=reason, worker_id="w-1", **given))
+        message_id = given.pop("message_id", uuid.uuid4().hex)
+        await self.store.publish(LETTERS, pack(data, headers, reason=reason, worker_id="w-1", **given), message_id)
 
 
 @asynccontextmanager
@@ -110,11 +112,24 @@ def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_then(tmp
             applied = await there.type("nats", "ensure", "--apply")
             assert applied.code == 0, applied.out + applied.err
             assert f"done: durable {DURABLE} made" in applied.out
+            assert "done: bucket NOETL_COMMAND_STARTS made" in applied.out
             again = await there.type("nats", "ensure", "--json")
             assert again.code == 0
             assert differing(again) == {"stream": [], "durable": []}
             worker_durable = await ensure_durable(there.connection.client, load_settings({}))
             assert worker_durable.filters == ("noetl.commands", "noetl.commands.>")
+
+    run(go())
+
+
+def test_ensure_makes_the_durable_with_the_filters_of_its_pools_and_refuses_another_pool_s(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with desk(tmp_path) as there:
+            applied = await there.type("nats", "ensure", "--apply", NOETL_WORKER_POOL_SEGMENTS="legacy,shared")
+            assert applied.code == 0, applied.out + applied.err
+            assert (await there.durable())["config"]["filter_subjects"] == ["noetl.commands", "noetl.commands.shared.>"]
+            with pytest.raises(JetStreamError, match=r"the settings want noetl\.commands\.gpu\.>"):
+                await ensure_durable(there.connection.client, load_settings({"NOETL_WORKER_POOL_SEGMENTS": "gpu"}))
 
     run(go())
 
@@ -361,19 +376,19 @@ def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_
                 await client.jetstream().publish("noetl.commands", b"x")
             subscription = await client.jetstream().pull_subscribe_bind(DURABLE, STREAM)
             taken = await subscription.fetch(2, timeout=5)
-            gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)._value
+            gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
             with capture_logs() as logs:
                 seen = await look(client, durable)
                 await look(client, durable)
                 assert (seen.pending, seen.ack_pending) == (1, 2)
-                assert gauge.get() == 1
-                assert MAX_ACK_PENDING.labels(STREAM, DURABLE)._value.get() == 2
+                assert gauge.value == 1
+                assert MAX_ACK_PENDING.labels(STREAM, DURABLE).value == 2
                 [line] = logs
                 assert (line["event"], line["waiting"]) == ("max_ack_pending_reached", 1)
                 assert "NOETL_WORKER_MAX_ACK_PENDING" in line["advice"]
                 await taken[0].ack_sync()
                 await look(client, durable)
-                assert gauge.get() == 0
+                assert gauge.value == 0
 
     run(go())
 
@@ -508,7 +523,7 @@ def test_requeue_that_is_repeated_publishes_once(tmp_path: Path) -> None:
             # The same number in a stream made anew is another letter.
             await there.ask(f"STREAM.DELETE.{DEAD_LETTER_STREAM}")
             store = DeadLetterStore(there.connection, LETTERS)
-            await store.publish(LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"))
+            await store.publish(LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"), "two")
             [other] = [one async for one in store.letters(DEAD_LETTER_STREAM)]
             assert other.sequence == kept.sequence
             assert isinstance(await requeue(store, other), Requeued)

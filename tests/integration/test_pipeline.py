@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.house import CLAIM, House, house, run
-from noetl_worker import acknowledge
+from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
@@ -63,6 +63,7 @@ def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialec
             await home.wait_terminal(*(one.event_id for one in issued), timeout_s=90)
             await home.wait_settled()
             for number, one in enumerate(issued):
+                await asyncio.sleep(0)  # each looks through thousands of events
                 events = home.terminal_events(one.event_id)
                 fails = number % 10 in FAILS[dialect]
                 assert events == ["command.failed" if fails else "command.completed"], (number, events)
@@ -208,6 +209,35 @@ def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dead_lett
             [letter] = await home.dead_letters()
             assert letter["reason"].startswith("unknown command")
             assert json.loads(letter["notification"]) == body
+
+    run(go())
+
+
+@pytest.mark.usefixtures("short_delays")
+def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_ends_as_a_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(acknowledge, "MAX_SERVER_ERROR_AGE_S", 0.0)  # it is old enough, after its sixth delivery
+
+    async def go() -> None:
+        async with house(Dialect.RUST, NATS_FILTER_SUBJECT="noetl.commands.gpu.>") as home:
+            [foreign] = await home.plane.create_commands([RawCommand("noop")])  # to noetl.commands.shared.<execution>
+            body = {
+                "execution_id": foreign.execution_id,
+                "event_id": foreign.event_id,
+                "command_id": home.plane.command(foreign.event_id).command_ref,
+                "step": "start",
+                "server_url": home.plane.url,
+                "execution_pool": "shared",
+            }
+            await home.publish(json.dumps(body).encode(), "noetl.commands.gpu.7")
+            await home.wait_settled(timeout_s=50)
+            assert home.plane.requests[CLAIM] == 0
+            assert home.terminal_events(foreign.event_id) == []
+            [letter] = await home.dead_letters()
+            assert (letter["kind"], letter["num_delivered"]) == ("pool_not_served", 6)
+            assert letter["reason"] == "another pool's command: it is for pool 'shared', this worker's: gpu"
+            assert (letter["step"], json.loads(letter["notification"])) == ("start", body)
 
     run(go())
 

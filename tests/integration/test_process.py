@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,17 +31,28 @@ from noetl_worker.models import Dialect
 # ── start and memory ──
 
 
-def test_first_command_is_claimed_within_a_second_of_the_process_start(tmp_path: Path) -> None:
-    async def go(number: int) -> float:
+COUNTS = "it counts the events of hundreds of commands on its own loop; the worker is a process of its own"
+pytestmark = pytest.mark.heavy_on_loop(reason=COUNTS)
+MOST_STARTS = 6.0
+"""From its start to its first claim a worker may take as long as so many interpreters that only import nats-py."""
+
+
+def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: Path) -> None:
+    async def claimed_s(number: int) -> float:
         async with house(worker=False) as home:
             [one] = await home.plane.create_commands([RawCommand("noop")])
             async with starting_process(home, tmp_path, f"worker{number}") as worker:
                 await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
                 return time.monotonic() - worker.started_at
 
-    took_s = [run(go(number)) for number in range(3)]
-    print("process start to first claim:", ", ".join(f"{one:.2f} s" for one in took_s))
-    assert min(took_s) < 1.0
+    def imported_s() -> float:
+        started_at = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import nats"], check=True)
+        return time.monotonic() - started_at
+
+    pairs = [(run(claimed_s(number)), imported_s()) for number in range(4)]  # side by side: load slows both
+    print("process start to first claim, and an interpreter with nats-py:", pairs)
+    assert min(claim for claim, _ in pairs) < MOST_STARTS * min(bare for _, bare in pairs)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -61,14 +74,13 @@ def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialect, tmp
 
 
 LOOPS = [pytest.param("asyncio"), pytest.param("uvloop")]
-TRANSPORTS = [pytest.param("httpx"), pytest.param("pyreqwest")]
+TRANSPORTS = ["httpx", "on_loop"]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_100_mixed_commands_end_on_each_loop_and_transport(loop: str, transport: str, tmp_path: Path) -> None:
-    for name in (loop, transport):
-        pytest.importorskip(name)
+    pytest.importorskip(loop)
 
     async def go() -> None:
         variables = {"NOETL_WORKER_LOOP": loop, "NOETL_WORKER_HTTP_TRANSPORT": transport}
@@ -84,17 +96,12 @@ def test_100_mixed_commands_end_on_each_loop_and_transport(loop: str, transport:
     run(go())
 
 
-@pytest.mark.parametrize(
-    ("module", "variable"), [("uvloop", "NOETL_WORKER_LOOP"), ("pyreqwest", "NOETL_WORKER_HTTP_TRANSPORT")]
-)
-def test_library_that_is_asked_for_and_not_installed_stops_the_start(
-    module: str, variable: str, tmp_path: Path
-) -> None:
-    (tmp_path / f"{module}.py").write_text("raise ImportError")
+def test_loop_that_is_asked_for_and_not_installed_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
     path = {"PYTHONPATH": os.pathsep.join((str(tmp_path), SOURCE))}
-    worker = run(refused_start(tmp_path, **path, **{variable: module}))
+    worker = run(refused_start(tmp_path, **path, NOETL_WORKER_LOOP="uvloop"))
     assert worker.process.returncode == 2
-    assert variable in one_line(worker)
+    assert "NOETL_WORKER_LOOP" in one_line(worker)
 
 
 # ── signals at its start (the others: tests/faults/test_signals.py) ──
@@ -150,7 +157,7 @@ def test_probes_and_the_seven_upstream_metrics_from_the_start(tmp_path: Path) ->
     async def go() -> None:
         bind = {"WORKER_METRICS_BIND": "127.0.0.1:0"}
         async with house(worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
-            probe = Probe(int(worker.logged("probes")[0]["port"]))
+            probe = Probe(int(worker.logged("probes_listening")[0]["port"]))
             await until(probe.is_ready, "ready")
             for path in ("/healthz", "/livez", "/readyz", "/metrics"):
                 assert (await probe.get(path)).status_code == 200, path

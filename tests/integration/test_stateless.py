@@ -16,6 +16,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from integration.house import House, house, run
+from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.live_view import reported
 from noetl_worker.dev.plane import RawCommand
 from tools.http_server import Answer, Seen, ToolServer, as_json
@@ -132,14 +133,22 @@ def token_of_execution(request: Any) -> Any:
 
 async def together(home: House, server: ToolServer, round_: int) -> dict[str, tuple[int, dict[str, Any]]]:
     """Both executions' commands at the same time; who -> (execution, step -> result)."""
+    ended: dict[str | None, LoggedEvent] = {}
+    """By the command's name in the log. Taken as they come: the log does not keep the Python plane's `response`."""
+
+    def take(event: LoggedEvent) -> None:
+        if event.event_type in ("call.done", "call.error"):
+            ended[event.command_ref] = event
+
+    forget = home.plane.log.listen(take)
     issued = {who: await home.plane.create_commands(commands(server, who, round_)) for who in WHO}
     await home.wait_terminal(*(one.event_id for each in issued.values() for one in each))
+    forget()
     found: dict[str, tuple[int, dict[str, Any]]] = {}
     for who, each in issued.items():
         results = {}
         for one in each:
-            [event] = home.plane.events_of_command(one.event_id, "call.done", "call.error")
-            value, error = reported(event)
+            value, error = reported(ended[home.plane.command(one.event_id).command_ref])
             assert error is None, (one.node, error, value)
             results[one.node] = value
         found[who] = (each[0].execution_id, results)
@@ -202,7 +211,7 @@ def test_two_executions_side_by_side_find_nothing_of_each_other(
                     assert results["duckdb"]["rows"] == [
                         {"found": [f"left_{who}", f"left_macro_{who}", f"left_temporary_{who}", f"left_variable_{who}"]}
                     ]
-                    body = results["http"]["body"]
+                    body = results["http"]["data"]
                     assert (body["who"], body["cookie"]) == (who, None)
                     asked = [one for one in server.requests if one.param("who") == who and "http" in one.param("kind")]
                     assert asked[-1].headers["authorization"] == f"Bearer for-{execution_id}"

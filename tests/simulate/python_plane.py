@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from noetl_worker.control_plane.transport import Response
 from noetl_worker.models import Dialect
+from noetl_worker.transport.transport import Response
 from simulate.plane import OFFLINE_S, STALE_S, Command, Plane, TerminalSet, answer
 
 __all__ = ["PythonPlane"]
@@ -121,7 +121,8 @@ class PythonPlane(Plane):
         names = [item["name"] for item in items]
         acted = [item for item in items if item["actionable"] and not item["name"].startswith("command.")]
         is_acted_on = bool(acted) and not self.loses_batches and not command.endings
-        command.results += [item["payload"]["result"] for item in items if item["name"] == "call.done"]
+        ends = [item["payload"] for item in items if item["name"] == "call.done"]
+        command.results += [{**end["result"], "response": end.get("response")} for end in ends]
         if "command.started" in names and not command.is_terminal:
             command.status = "RUNNING"
         words = [_ENDS[name] for name in names if name in _ENDS]
@@ -136,6 +137,8 @@ class PythonPlane(Plane):
     def other(self, method: str, path: str) -> Response:
         if path == "/api/health":
             return answer(200, {"status": "ok"})
+        if path.startswith("/api/result/resolve?"):
+            return answer(200, "where")
         if path.startswith("/api/events/batch/"):
             batch = self._by_request.get(path.split("/")[4])
             return answer(200, {"state": batch.state}) if batch else answer(404, {"detail": "batch not found"})

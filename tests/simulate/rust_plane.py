@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from noetl_worker.control_plane.transport import Response
 from noetl_worker.models import Dialect
+from noetl_worker.transport.transport import Response
 from simulate.plane import Command, Plane, TerminalSet, answer
 
 __all__ = ["RustPlane"]
@@ -58,6 +59,14 @@ class RustPlane(Plane):
         self._apply(command, name, str(body.get("worker_id")), event_id)
         return answer(200, {"status": "ok", "event_id": event_id, "commands_generated": 0})
 
+    def end_with_work(self, path: str, body: Mapping[str, Any]) -> Command | None:
+        """It issues the next commands inside of the request, and drops that work when the client hangs up; a second
+        `command.completed` does not mend it (wire.md 9.5, item 5)."""
+        if path != "/api/events" or body.get("event_type") not in _ENDS:
+            return None
+        command = self.by_id.get(str((body.get("meta") or {}).get("command_id")))
+        return command if command is not None and command.next_s and not command.is_over else None
+
     def _batch(self, body: dict[str, Any]) -> Response:
         """Ids are the plane's, meta is lost: only a single `command.completed` ends a command."""
         ids = []
@@ -92,12 +101,29 @@ class RustPlane(Plane):
                 command.status = _ENDS[name]
             self.keep(command, TerminalSet(worker_id, _ENDS[name], self.clock.now, str(event_id), is_seen))
 
+    def _execution(self, path: str) -> Response:
+        """GET /api/executions/{id}, as far as a worker reads it (recorded: `clock-behind-execution`)."""
+        execution_id = path.removeprefix("/api/executions/")
+        command = next((one for one in self.commands.values() if str(one.execution_id) == execution_id), None)
+        if command is None:
+            return _error(404, "not found")
+        issued = {"event_id": command.event_id, "event_type": "command.issued", "node_name": "s", "result": None}
+        ends = [
+            {"event_id": event_id, "event_type": name, "result": {"context": {"command_id": command_id}}}
+            for event_id, (command_id, name) in self._events.items()
+            if command_id == str(command.command_id) and name in _ENDS
+        ]
+        is_running = not command.is_terminal or (command.next_s and not command.has_next)
+        return answer(200, {"status": "RUNNING" if is_running else "COMPLETED", "events": [issued, *ends]})
+
     def other(self, method: str, path: str) -> Response:
         if path == "/api/health":
             health = {"status": "healthy", "database": "ok", "nats": "ok", "uptime_seconds": 1, "version": "3.54.0"}
             return answer(200, health)
         if path.endswith("/cancellation-check"):
             return answer(200, {"execution_id": path.split("/")[3], "is_cancelled": False})
+        if path.startswith("/api/executions/"):
+            return self._execution(path)
         return _error(404, "not found")
 
     def deregister(self, name: str) -> None:

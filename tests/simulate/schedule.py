@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
@@ -26,6 +26,8 @@ class Issue:
     config: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "command"
     """command, refused (the plane will never accept its events), unknown (nobody knows it), poison."""
+    next_s: float = 0.0
+    """Rust plane: how long it works on the next command inside of the request with this one's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,11 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
         "NOETL_WORKER_HTTP_TIMEOUT_S": str(chance.choice((5, 30))),
         "NOETL_WORKER_OUTBOX": chance.choice(("off", "on_failure", "on_failure", "always")),
     }
-    issues = [_issue(chance) for _ in range(chance.randint(4, 24))]
+    followed = random.Random(f"{seed}:{dialect.value}:next")  # of its own: it changes nothing else of a seed
+    issues = [
+        replace(_issue(chance), next_s=followed.choice((0.0, 0.0, 0.0, 1.0, 20.0, 90.0)))
+        for _ in range(chance.randint(4, 24))
+    ]
     faults = [draw_fault(chance, dialect, workers) for _ in range(chance.choice((0, 1, 2, 3, 4, 6, 8, 10)))]
     return Schedule(
         seed,

@@ -55,4 +55,4 @@ class SimulatedTool:
             raise ToolError("told to raise")
         if config.ending == "error":
             return ToolResult.failure("told to fail")
-        return ToolResult.success({"seconds": config.seconds, "text": "x" * config.chars})
+        return ToolResult.success({"seconds": config.seconds, "text": ("word " * config.chars)[: config.chars]})

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.errors import NoetlWorkerError
-from noetl_worker.keepalive import Keepalive
 from noetl_worker.models import Dialect
-from noetl_worker.settings import Settings
+from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.registry import Registry
 from noetl_worker.worker import Worker
 from simulate import http_link, nats_link
@@ -61,7 +61,7 @@ def seams(nats: NatsNetwork, http: HttpNetwork) -> Iterator[None]:
     with (
         mock.patch("noetl_worker.jetstream.connection.Client", nats_link.factory(nats)),
         mock.patch("noetl_worker.worker.open_transport", transport),
-        mock.patch("noetl_worker.keepalive.open_transport", transport),
+        mock.patch("noetl_worker.delivery.keepalive.open_transport", transport),
         mock.patch("noetl_worker.worker.Keepalive", _Keepalive),
         mock.patch("noetl_worker.worker.Outbox", SimOutbox),
     ):
@@ -90,11 +90,17 @@ class WorkerProcess:
     def is_over(self) -> bool:
         return self.exit is not None or self.process.is_dead
 
+    @property
+    def is_stopped_hard(self) -> bool:
+        return self._stops >= 2
+
     async def _live(self) -> None:
         registry = Registry([SimulatedTool(self._on_run)], plugins=False)
         self.worker = Worker(self._settings, registry=registry)
         self.worker_id = self.worker.identity.name_for(Dialect(self._settings.control_plane))
         self._trace.note(self.process.name, f"starts as {self.worker_id}")
+        for _ in range(self._stops):  # it was told before it had begun
+            self.worker.request_stop()
         try:
             self.exit = await self.worker.run()
         except NoetlWorkerError as error:
@@ -104,9 +110,10 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """SIGTERM; never a third one, which would end the simulation with the worker."""
-        if not self.is_over and self.worker is not None and self._stops < 2:
+        if not self.is_over and self._stops < 2:
             self._stops += 1
-            self.worker.request_stop()
+            if self.worker is not None:
+                self.worker.request_stop()
 
     def kill(self) -> None:
         """SIGKILL: nothing that it does from now on reaches anybody."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.settings import Settings, load_settings
+from noetl_worker.settings.settings import Settings, load_settings
 from simulate.clock import Clock, Process, VirtualLoop, in_world
 from simulate.disk import new_disk
 from simulate.faults import Faults
@@ -50,6 +50,7 @@ class World(contextlib.AbstractContextManager["World"]):
         self.stream = self.server.add_stream(COMMANDS, ["noetl.commands", "noetl.commands.>"], max_age_s=3600)
         plane = PythonPlane if dialect is Dialect.PYTHON else RustPlane
         self.plane: Plane = plane(self.clock, self.trace, self.publish)
+        self.plane.on_next = lambda: self.issue(Issue(0.0, {"seconds": 0.1, "ending": "success"}))
         self.nats = NatsNetwork(self.loop, self.server, self.trace, seed)
         self.http = HttpNetwork(self.loop, self.plane, self.trace, seed)
         self.witness = Witness(self.clock, self.trace, self.plane, self.server)
@@ -117,7 +118,7 @@ class World(contextlib.AbstractContextManager["World"]):
             ids = {name: self.plane.new_id() for name in ("execution_id", "event_id", "command_id")}
             self.publish("noetl.commands", json.dumps({**ids, "step": f"s{self._numbers}", "server_url": URL}).encode())
         else:
-            command = self.plane.issue(self._numbers, issue.config)
+            command = self.plane.issue(self._numbers, issue.config, issue.next_s)
             command.is_refused = issue.kind == "refused"
 
     # ── workers ──
@@ -186,7 +187,7 @@ class World(contextlib.AbstractContextManager["World"]):
         if consumer is None:
             return ["no consumer"] if self.stream.messages else []
         waiting = [one for one in self.stream.messages if one >= consumer.next_sequence or one in consumer.pending]
-        open_commands = [one.step for one in self.plane.commands.values() if not one.is_over]
+        open_commands = [one.step for one in self.plane.commands.values() if not one.is_over or one.is_worked_on]
         return [*(f"message {one}" for one in waiting), *open_commands]
 
     def _stop_all(self) -> None:

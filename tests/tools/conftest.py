@@ -12,8 +12,8 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.tools import registry
 from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.docs.guide import guide_of
 from noetl_worker.tools.error_kinds import ERROR_KINDS
-from noetl_worker.tools.guide import guide_of
 
 from .databases import Postgres, postgres_server
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from noetl_worker.tools.sql_split import statements
+from noetl_worker.tools.sql.split import statements
 
 CODES = {"INTEGER": 0, "BIGINT": 0, "DOUBLE": 1, "VARCHAR": 2, "DATE": 3, "JSON": 5, "TIMESTAMP": 8, "BOOLEAN": 13}
 

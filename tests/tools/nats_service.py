@@ -16,7 +16,7 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, tool_context
-from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
 USERS = """

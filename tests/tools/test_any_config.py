@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools import fields
-from noetl_worker.tools.guide import guide_of
+from noetl_worker.tools.docs.guide import guide_of
 from noetl_worker.tools.registry import Registry
 
 REGISTRY = Registry(plugins=False)

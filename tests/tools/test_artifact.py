@@ -15,17 +15,17 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.transport import open_transport
 from noetl_worker.dev.plane import DevControlPlane
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError
 from noetl_worker.models import Dialect, JsonValue, ToolResult
-from noetl_worker.settings import load_settings
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool, tool_context
-from noetl_worker.tools.artifact import ArtifactTool
+from noetl_worker.tools.artifact.artifact import ArtifactTool
+from noetl_worker.tools.artifact.result_fetch import ResultFetchTool
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.result_fetch import ResultFetchTool
+from noetl_worker.transport.opening import open_transport
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -242,7 +242,8 @@ def test_gzip_is_unpacked_within_the_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["file:///proc/self/environ", "/dev/zero", "/tmp/../proc/self/environ"])
 def test_the_kernels_files_are_not_read(uri: str) -> None:
-    assert str(refused({"uri": uri})) == f"artifact: {uri!r} is the kernel's, not a file"
+    said = f"artifact: {uri!r} is the kernel's or the worker's own, not a file for playbooks"
+    assert str(refused({"uri": uri})) == said
 
 
 def test_files_stay_inside_the_root_when_one_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

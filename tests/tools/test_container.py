@@ -15,9 +15,9 @@ import pytest
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_context
-from noetl_worker.tools import container
-from noetl_worker.tools.container import ContainerTool
 from noetl_worker.tools.contract import Stop
+from noetl_worker.tools.kubernetes import container
+from noetl_worker.tools.kubernetes.container import ContainerTool
 from noetl_worker.tools.registry import Registry
 
 from .cluster import JOBS, FakeCluster, condition, refusal, terminated
@@ -236,6 +236,25 @@ def test_values_are_texts_as_in_the_shell_and_python_kinds() -> None:
         cluster = FakeCluster({})
         call(cluster, {"wait": False, "env": env})
         assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["env"] == texts
+
+
+def test_a_null_inside_an_object_counts_as_absent() -> None:
+    cluster = FakeCluster({})
+    given = {
+        "node_selector": {"disk": "ssd", "zone": "{{ zone }}"},
+        "resources": {"limits": {"memory": "1Gi", "cpu": None}, "requests": None},
+        "env": {"A": None},
+        "wait": False,
+    }
+    call(cluster, given)
+    pod = created(cluster)["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"disk": "ssd"}
+    assert pod["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
+
+
+def test_a_wrong_value_inside_an_object_is_named_with_its_key() -> None:
+    with pytest.raises(ConfigurationError, match=r"field 'node_selector\.disk' must be text, not list"):
+        call(FakeCluster({}), {"node_selector": {"disk": ["ssd"]}})
 
 
 def test_the_least_config_leaves_the_rest_to_kubernetes() -> None:

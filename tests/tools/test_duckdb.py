@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools import duckdb_files, duckdb_secrets, duckdb_session
-from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise
+from noetl_worker.tools.duckdb import files as duckdb_files
+from noetl_worker.tools.duckdb import secrets as duckdb_secrets
+from noetl_worker.tools.duckdb import session as duckdb_session
+from noetl_worker.tools.duckdb.session import Opened, Opening, Stepwise
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, duckdb_extensions
@@ -32,6 +34,26 @@ def query(text: Any, **config: Any) -> dict[str, Any]:
     data = run_tool("duckdb", {"query": text, **config}).data
     assert isinstance(data, dict)
     return data
+
+
+def test_row_count_of_a_write_is_the_number_of_rows_on_the_python_plane() -> None:
+    text = "create table t (i int); insert into t values (1), (2), (3)"
+    counts = [run_tool("duckdb", {"query": text}, dialect=plane).data["row_count"] for plane in Dialect]
+    assert counts == [3 if plane is Dialect.PYTHON else 0 for plane in Dialect]
+
+
+def test_statements_have_the_python_workers_names_on_its_plane() -> None:
+    text = "create table t (i int); insert into t select * from range(7); "
+    text += "select i from t where i < 6; select 1 where 1 > 1"
+    python, rust = (run_tool("duckdb", {"query": text}, dialect=plane).data for plane in (Dialect.PYTHON, Dialect.RUST))
+    found = {key: value for key, value in python.items() if key not in rust}
+    assert found == {  # recorded: duckdb-multi
+        "executed_commands": 4,
+        "command_2_rows": 1,
+        "command_2_sample": [[7]],
+        "command_3_rows": 6,
+        "command_3_sample": [[0], [1], [2], [3], [4]],
+    }
 
 
 def test_data_is_the_last_statements() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.tools import duckdb, duckdb_session
-from noetl_worker.tools.duckdb import run_opened
-from noetl_worker.tools.duckdb_session import Opened, Opening, Stepwise, Threads, Work
+from noetl_worker.tools.duckdb import duckdb
+from noetl_worker.tools.duckdb import session as duckdb_session
+from noetl_worker.tools.duckdb.duckdb import run_opened
+from noetl_worker.tools.duckdb.session import Opened, Opening, Stepwise, Threads, Work
 
 pytest.importorskip("duckdb")
 

@@ -14,7 +14,8 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import run_tool, tool_context
-from noetl_worker.tools import duckdb_readers, duckdb_session
+from noetl_worker.tools.duckdb import readers as duckdb_readers
+from noetl_worker.tools.duckdb import session as duckdb_session
 from noetl_worker.tools.registry import Registry
 
 pytest.importorskip("duckdb")

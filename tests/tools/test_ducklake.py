@@ -12,7 +12,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools import ducklake
+from noetl_worker.tools.duckdb import ducklake
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, duckdb_extensions
@@ -77,6 +77,23 @@ def test_parallel_commands_of_one_catalog_file_take_turns(lake: Any, tmp_path: P
     assert lake("select count(*) as n from t")["rows"] == [{"n": 5}]
 
 
+def test_lake_works_within_the_file_roots_and_reaches_nothing_else(
+    lake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.csv").write_text("x\n1\n")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", str(inside))
+    kept = in_lake(inside)
+    kept("create table t as select range as i from range(100000)")
+    assert kept("insert into t values (7); select count(*) as n from t")["rows"] == [{"n": 100_001}]
+    for text in (f"from '{outside}/a.csv'", f"attach 'ducklake:{outside}/m' as o (data_path '{inside}')"):
+        with pytest.raises(ToolError, match="Cannot access"):
+            kept(text)
+
+
 def test_catalog_in_postgres_by_credential_and_by_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres
 ) -> None:
@@ -91,6 +108,7 @@ def test_catalog_in_postgres_by_credential_and_by_address(
     config: dict[str, Any] = {"auth": "pg", "data_path": str(tmp_path / "data")}
     config["query"] = "create table t as select 1 as i"
     run_tool("ducklake", config, credentials=credentials)
+    monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", str(tmp_path / "data"))  # the catalog's server is no file
     pairs = f"postgres:host={known['host']} user=postgres dbname=lake"
     data = run_tool("ducklake", {**config, "auth": None, "catalog_connection": pairs, "query": "select i from t"}).data
     assert isinstance(data, dict)

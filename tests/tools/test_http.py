@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool
-from noetl_worker.tools.http import HttpTool
+from noetl_worker.tools.http.http import HttpTool
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -41,16 +41,18 @@ def sent(config: dict[str, Any], **context: Any) -> dict[str, Any]:
     return data
 
 
-def test_data_has_both_workers_keys() -> None:
-    result = call({}, lambda request: httpx.Response(200, json={"status": "ok"}, headers={"X-Two": "2"}))
-    assert result.status is ToolStatus.SUCCESS
-    data = result.data
-    assert data["status_code"] == 200
-    assert data["body"] == data["data"] == {"status": "ok"}
-    assert data["headers"]["x-two"] == "2"
-    assert data["url"] == "http://host/path"
-    assert 0 <= data["elapsed"] < 5
-    assert result.exit_code == 0
+@pytest.mark.parametrize("status", [200, 500])
+def test_data_has_the_fields_of_the_planes_own_worker(status: int) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, json={"status": "ok"}, headers={"X-Two": "2"})
+
+    rust, python = (call({}, answer, dialect=plane).data for plane in (Dialect.RUST, Dialect.PYTHON))
+    assert rust.keys() == {"status_code", "headers", "body", "data"}
+    assert python.keys() == {"status_code", "headers", "data", "url", "elapsed"}
+    assert rust["body"] == rust["data"] == python["data"] == {"status": "ok"}
+    assert (rust["status_code"], rust["headers"]["x-two"]) == (status, "2")
+    assert python["url"] == "http://host/path"
+    assert 0 <= python["elapsed"] < 5
 
 
 @pytest.mark.parametrize("method", ["post", "POST", " Post "])

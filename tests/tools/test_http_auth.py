@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
-from noetl_worker.tools.http import HttpTool
-from noetl_worker.tools.http_client import Clients
-from noetl_worker.tools.http_tokens import Tokens
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.http.http import HttpTool
+from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.registry import Registry
 
 from .http_server import Answer, Seen, ToolServer, as_json, unused_port
@@ -95,7 +95,7 @@ def test_what_is_sent_is_kept_secret(server: ToolServer) -> None:
 
 def test_key_in_the_query_is_sent_and_not_told(server: ToolServer) -> None:
     auth = {"type": "api_key", "token": "hidden-key", "in": "query", "param": "appid"}
-    result = run_tool("http", {"url": server.url("/status/200?x=1"), "auth": auth})
+    result = run_tool("http", {"url": server.url("/status/200?x=1"), "auth": auth}, dialect=Dialect.PYTHON)
     assert server.requests[0].query == {"x": ["1"], "appid": ["hidden-key"]}
     assert "hidden-key" not in json.dumps(result.to_json())
     assert result.data["url"] == server.url("/status/200?x=1")
@@ -103,6 +103,7 @@ def test_key_in_the_query_is_sent_and_not_told(server: ToolServer) -> None:
 
 def test_secret_of_the_workers_environment_by_its_name(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
+    monkeypatch.setenv("NOETL_SECRET_WEATHER_HOSTS", "127.0.0.1")
     secrets: set[str] = set()
     sent = told(server, {"type": "bearer", "source": "secret", "key": "weather"}, secrets=secrets)
     assert sent["headers"]["authorization"] == "Bearer sunny-key"
@@ -284,6 +285,13 @@ def test_token_of_a_credential_without_one_is_refused(server: ToolServer) -> Non
 # ── Google ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be sent to the server of the test."""
+    monkeypatch.setenv("NOETL_WORKER_GOOGLE_HOSTS", "127.0.0.1")
+
+
+@pytest.mark.usefixtures("own_identity")
 def test_metadata_server_is_asked_without_a_key(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -297,6 +305,7 @@ def test_metadata_server_is_asked_without_a_key(
     assert server.requests[0].param("scopes") == "https://www.googleapis.com/auth/cloud-platform"
 
 
+@pytest.mark.usefixtures("own_identity")
 def test_no_google_credentials_anywhere_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{unused_port()}")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -305,6 +314,7 @@ def test_no_google_credentials_anywhere_says_what_to_do(monkeypatch: pytest.Monk
         run_tool("http", {"url": "http://127.0.0.1/", "auth": {"type": "gcp_adc"}})
 
 
+@pytest.mark.usefixtures("own_identity")
 def test_refresh_token_of_gclouds_file(server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     account = {
         "type": "authorized_user",
@@ -319,6 +329,7 @@ def test_refresh_token_of_gclouds_file(server: ToolServer, monkeypatch: pytest.M
     assert server.requests[0].body == b"grant_type=refresh_token&refresh_token=r&client_id=c&client_secret=s"
 
 
+@pytest.mark.usefixtures("own_identity")
 def test_google_credentials_of_another_type_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "adc.json").write_text('{"type": "external_account"}')
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "adc.json"))

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from httpcore._async.http11 import AsyncHTTP11Connection
 
-from noetl_worker.tools.http_client import ClientOptions, Clients
+from noetl_worker.tools.http.client import ClientOptions, Clients
 
 from .http_server import Answer, ToolServer
 
@@ -35,7 +35,7 @@ def test_closing_all_connections_does_not_fail_the_command_that_has_one() -> Non
 
 
 def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.http_client._MAX_IDLE_CLIENTS", 1)
+    monkeypatch.setattr("noetl_worker.tools.http.client._MAX_IDLE_CLIENTS", 1)
     unused, ours, others = (ClientOptions(proxy=f"http://127.0.0.1:{port}") for port in (1, 2, 3))
 
     async def scenario() -> None:
@@ -63,8 +63,8 @@ def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """httpcore keeps one that was made and never spoken on: it is neither idle nor used, for ever."""
-    monkeypatch.setattr("noetl_worker.tools.http_client._LIMITS", httpx.Limits(max_connections=2))
-    monkeypatch.setattr("noetl_worker.tools.http_client._MAX_CANCELLED", 2)
+    monkeypatch.setattr("noetl_worker.tools.http.client._LIMITS", httpx.Limits(max_connections=2))
+    monkeypatch.setattr("noetl_worker.tools.http.client._MAX_CANCELLED", 2)
 
     async def scenario(url: str) -> None:
         clients = Clients()
@@ -95,7 +95,7 @@ def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool
 
 
 def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.http_client._MAX_CANCELLED", 1)
+    monkeypatch.setattr("noetl_worker.tools.http.client._MAX_CANCELLED", 1)
 
     async def scenario() -> None:
         clients = Clients()

@@ -14,7 +14,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, TemplateError, ToolError
 from noetl_worker.testing import run_tool
-from noetl_worker.tools.http import HttpTool
+from noetl_worker.tools.http.http import HttpTool
 
 from .http_server import ToolServer
 

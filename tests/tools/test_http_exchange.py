@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.registry import Registry
 
@@ -108,7 +108,7 @@ def test_connection_that_is_not_made_in_time_names_its_timeout() -> None:
 
 def test_user_and_password_of_an_address_are_used_and_not_told(server: ToolServer) -> None:
     address = server.url("/echo").replace("http://", "http://me:hidden@")
-    result = run_tool("http", {"url": address})
+    result = run_tool("http", {"url": address}, dialect=Dialect.PYTHON)
     sent = result.data["data"]["headers"]["authorization"]
     assert base64.b64decode(sent.removeprefix("Basic ")) == b"me:hidden"
     assert result.data["url"] == server.url("/echo")
@@ -182,7 +182,8 @@ def b64(data: bytes) -> dict[str, Any]:
         (b'\xef\xbb\xbf{"a": 1}', "application/json", "json", {"a": 1}, None),
         ("é".encode("latin-1"), "text/plain; charset=iso-8859-1", "json", "é", None),
         ('"é"'.encode("latin-1"), "application/json; charset=iso-8859-1", "json", "é", None),
-        (b"a", "text/plain; charset=no-such", "text", "a", ["body: the charset 'no-such' is not known, read as UTF-8"]),
+        (b"a", "text/plain; charset=no-such", "text", "a",
+         ["body: the charset 'no-such' is not one that is read here, read as UTF-8"]),
         (b"a\xffb", "text/plain", "json", "a\ufffdb", ["body: not utf-8 at byte 1, unreadable bytes replaced"]),
         (b"a\xffb", "image/png", "json", b64(b"a\xffb"), ["body: neither JSON nor text, given as base64"]),
         (b"a\xffb", "image/png", "text", "a\ufffdb", ["body: not utf-8 at byte 1, unreadable bytes replaced"]),
@@ -234,6 +235,7 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(server: ToolServer
                     "b": {"type": "header", "header": "X-Sign", "value": "s"},
                 },
             },
+            dialect=Dialect.PYTHON,
         )
         (seen,) = other.requests
     assert result.data["url"] == target

@@ -13,9 +13,9 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
-from noetl_worker.tools import http_retry
-from noetl_worker.tools.http_answer import retry_after_s
-from noetl_worker.tools.http_retry import Pages, Rule
+from noetl_worker.tools.http import retry as http_retry
+from noetl_worker.tools.http.answer import retry_after_s
+from noetl_worker.tools.http.retry import Pages, Rule
 
 from .http_server import ITEMS, ToolServer, as_json, unused_port
 

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from noetl_worker.testing import arun_tool
-from noetl_worker.tools import container
-from noetl_worker.tools.container import ContainerTool
 from noetl_worker.tools.contract import Stop
-from noetl_worker.tools.http_client import Clients
-from noetl_worker.tools.script import ScriptTool
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.kubernetes import container
+from noetl_worker.tools.kubernetes.container import ContainerTool
+from noetl_worker.tools.kubernetes.script import ScriptTool
 
 from .cluster import FakeCluster
 

@@ -6,7 +6,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, UnknownTool
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.kinds_elsewhere import INSTEAD
+from noetl_worker.tools.kinds.elsewhere import INSTEAD
 from noetl_worker.tools.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 

@@ -14,8 +14,8 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
-from noetl_worker.tools import mcp_session
-from noetl_worker.tools.mcp import McpTool
+from noetl_worker.tools.mcp import session as mcp_session
+from noetl_worker.tools.mcp.mcp import McpTool
 from noetl_worker.tools.registry import Registry
 
 from .mcp_recording import CALLS, Replay

@@ -12,8 +12,9 @@ import pytest
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import tool_context
-from noetl_worker.tools import nats_failures, payload
-from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.artifact import payload
+from noetl_worker.tools.nats import failures as nats_failures
+from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
 from .nats_service import Session, running, with_session
@@ -248,7 +249,7 @@ def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
 
 
 def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.nats_kv.MAX_RESULT_BYTES", 10)
+    monkeypatch.setattr("noetl_worker.tools.nats.key_value.MAX_RESULT_BYTES", 10)
     assert payload.MAX_RESULT_BYTES == 16 * 1024 * 1024
 
     async def body(session: Session) -> None:

@@ -15,8 +15,8 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.nats_connections import Address, Connections
-from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.nats.connections import Address, Connections
+from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
 from .nats_service import Session, credentials, running, with_session
@@ -47,7 +47,7 @@ def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> No
 
 
 def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.nats_connections.MAX_IDLE", 1)
+    monkeypatch.setattr("noetl_worker.tools.nats.connections.MAX_IDLE", 1)
 
     async def body(session: Session) -> None:
         bucket = await session.bucket()
@@ -338,7 +338,7 @@ def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
 def test_a_cancellation_that_meets_the_closing_of_the_surplus_leaves_no_socket_open(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    monkeypatch.setattr("noetl_worker.tools.nats_connections.MAX_IDLE", 0)
+    monkeypatch.setattr("noetl_worker.tools.nats.connections.MAX_IDLE", 0)
 
     async def scenario() -> None:
         connections, ready, over = Connections(), asyncio.Event(), asyncio.Event()

@@ -14,9 +14,9 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools import nats_messages
-from noetl_worker.tools.nats_messages import Inbox, pull
-from noetl_worker.tools.nats_tool import NatsTool
+from noetl_worker.tools.nats import messages as nats_messages
+from noetl_worker.tools.nats.messages import Inbox, pull
+from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
 from .nats_service import Session, running, with_session
@@ -99,7 +99,7 @@ def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> No
     async def body(session: Session) -> None:
         stream, subject, consumer = await session.stream(b'{"n": 1}', b"two", b"\xff")
         data = await session.call("js_consume", stream=stream, consumer=consumer, batch=2)
-        assert (data["count"], data["acked"], data["stream"], data["consumer"]) == (2, 2, stream, consumer)
+        assert (data["count"], data["acked"], data["stream"], data["consumer"]) == (2, True, stream, consumer)
         assert data["messages"][0] == {
             "subject": subject, "stream_seq": 1, "consumer_seq": 1, "delivered": 1, "pending": 2,
             "data": {"n": 1}, "headers": {"X-Kind": "item"},
@@ -110,7 +110,7 @@ def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> No
         rest = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
         assert [one["data"] for one in rest["messages"]] == [{"base64": "/w==", "size": 1}]
         empty = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
-        assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], 0)
+        assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], True)
 
     with_session(server, body)
 
@@ -119,7 +119,7 @@ def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> 
     async def body(session: Session) -> None:
         stream, _, consumer = await session.stream(b"a")
         data = await session.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
-        assert data["acked"] == 0
+        assert data["acked"] is False
         assert data["messages"][0]["ack_id"].startswith("$JS.ACK.")
         state = await session.connection.jetstream().consumer_info(stream, consumer)
         assert state.num_ack_pending == 1

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import MemoryControlPlane, run_tool
+
+SAMPLES = Path(__file__, "../../compat/samples/rust-control-plane.jsonl").resolve()
+RECORDED = {
+    line["path"]: line["resp"]
+    for line in map(json.loads, SAMPLES.read_text().splitlines())
+    if line.get("method") == "GET"
+}
+"""What the Rust plane answered to GET, by path."""
+HELLO = "/api/executions/383768376746446848"
+"""Steps `start` and `big`; the status answer of this plane has none of their values."""
+LARGE = "/api/executions/383768619890249728"
+"""Step `start` left a reference, step `use` a small value."""
 
 
 def test_child_is_started_and_not_waited_for() -> None:
@@ -19,6 +34,12 @@ def test_child_is_started_and_not_waited_for() -> None:
     )
     assert result.data == {"status": "started", "execution_id": "1001", "path": "rec/child", "async": True}
     assert plane.executions == {1001: {"path": "rec/child", "payload": {"who": "ada"}, "parent_execution_id": 42}}
+
+
+def test_start_has_the_python_workers_fields_on_its_plane() -> None:
+    data = run_tool("playbook", {"path": "rec/child"}, dialect=Dialect.PYTHON).data
+    answer = {"execution_id": "1001", "status": "started"}  # recorded: playbook-plain
+    assert data == {"status": "success", "execution_id": "1001", "path": "rec/child", "async": True, "data": answer}
 
 
 @pytest.mark.parametrize(
@@ -39,11 +60,12 @@ def test_payload_comes_from_payload_and_input(config: dict[str, Any], payload: d
 
 
 class EndingPlane(MemoryControlPlane):
-    """Gives the statuses in turn, the last one for ever."""
+    """Gives the statuses in turn, the last one for ever; `detail` is the ended child with its events."""
 
-    def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
+    def __init__(self, *answers: Mapping[str, Any] | Exception, detail: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.answers = list(answers)
+        self.detail = detail or {}
 
     async def execution_status(self, execution_id: int) -> Mapping[str, Any]:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -51,10 +73,35 @@ class EndingPlane(MemoryControlPlane):
             raise answer
         return answer
 
+    async def execution_detail(self, execution_id: int) -> Mapping[str, Any]:
+        return self.detail
+
+    async def resolve_result(self, ref: str) -> Any:
+        path = f"/api/result/resolve?ref={quote(ref, safe='')}"
+        if path not in RECORDED:
+            raise ServerRefused("gone", status=404, body="no such result")
+        return RECORDED[path]
+
 
 def wait_for(*answers: Mapping[str, Any] | Exception, **config: Any) -> Any:
+    """The Python plane, whose status answer has the steps' values."""
     whole = {"path": "c", "return_result": True, "poll_interval": 0, **config}
-    return run_tool("playbook", whole, control_plane=EndingPlane(*answers))
+    return run_tool("playbook", whole, control_plane=EndingPlane(*answers), dialect=Dialect.PYTHON)
+
+
+COMPLETED = {
+    "execution_id": 1001,
+    "status": "COMPLETED",
+    "current_step": "big",
+    "progress": {"total_steps": 1, "failed_steps": 0, "running_steps": 2, "completed_steps": 2},
+    "is_cancelled": False,
+}
+
+
+def wait_on_rust_plane(detail: Mapping[str, Any], *, status: Mapping[str, Any] = COMPLETED, **config: Any) -> Any:
+    plane = EndingPlane(status, detail=detail)
+    whole = {"path": "c", "poll_interval": 0, **config}
+    return run_tool("playbook", whole, control_plane=plane, dialect=Dialect.RUST)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +112,88 @@ def test_result_of_the_child_is_waited_for(ended: dict[str, Any]) -> None:
     result = wait_for({"completed": False}, MaybeProcessed("lost"), {**ended, "variables": variables})
     assert result.status is ToolStatus.SUCCESS
     assert result.data == {
-        "status": "completed", "execution_id": "1001", "path": "c", "async": False, "result": variables,
+        **ended, "status": "completed", "execution_id": "1001", "path": "c", "async": False, "variables": variables,
+        "result": variables,
     }  # fmt: skip
     assert wait_for({**ended, "variables": variables}, return_step="finish").data["result"] == {"final": 1}
+
+
+def test_fields_of_the_status_answer_are_the_steps_on_the_python_plane() -> None:
+    ended = {"completed": True, "completed_steps": ["end"], "variables": {"end": {"final": 43}}, "duration_human": "0s"}
+    data = wait_for(ended, return_step="end").data
+    assert {name: data[name] for name in ended} == ended
+
+
+@pytest.mark.parametrize("config", [{"return_step": "end"}, {"result_step": "end"}, {"return_result": True}])
+def test_inferred_completion_between_two_steps_is_not_the_childs_end(config: dict[str, Any]) -> None:
+    between = {"completed": True, "completion_inferred": True, "completed_steps": ["start"], "variables": {"start": 1}}
+    running = {"completed": False, "completed_steps": ["start"], "variables": {"start": 1}}
+    over = {**between, "completed_steps": ["start", "end"], "variables": {"start": 1, "end": 2}}
+    data = wait_for(between, running, over, **{"return_result": False, **config}).data
+    assert data["variables"] == over["variables"]
+
+
+def test_inferred_completion_is_believed_for_a_step_that_ran_as_a_sequence() -> None:
+    ended = {"completed": True, "completion_inferred": True, "completed_steps": ["end:task_sequence"]}
+    assert wait_for({**ended, "variables": {"end": 2}}, return_step="end").data["result"] == 2
+
+
+# ── the Rust plane: values from the child's events ──────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("config", [{"return_step": "start"}, {"result_step": "start"}])
+def test_step_of_the_child_gives_its_data_at_the_top_level(config: dict[str, Any]) -> None:
+    result = wait_on_rust_plane(RECORDED[HELLO], **config)
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data == {"greeting": "hello world", "n": 5, "status": COMPLETED}
+
+
+def test_child_as_a_whole_gives_the_data_of_its_last_step() -> None:
+    data = wait_on_rust_plane(RECORDED[HELLO], return_result=True).data
+    assert data == {"exit_code": 0, "stderr": "", "stdout": "big hello world\n", "status": COMPLETED}
+
+
+def test_last_event_of_the_step_counts_whatever_the_order_of_the_list() -> None:
+    def done(event_id: int, data: Any) -> dict[str, Any]:
+        tool_result = {"context": {"data": data, "status": "success"}, "status": "success"}
+        result = {"context": {"call_index": 0, "result": tool_result}, "status": "COMPLETED"}
+        return {"event_id": event_id, "event_type": "call.done", "node_name": "page", "result": result}
+
+    detail = {"events": [done(7, {"page": 2}), done(5, {"page": 1}), done(9, None)]}
+    assert wait_on_rust_plane(detail, return_result=True).data["page"] == 2  # a step without a value is passed over
+    assert wait_on_rust_plane(detail, return_step="page").data is None
+
+
+def test_status_of_the_childs_own_stays() -> None:
+    detail = json.loads(json.dumps(RECORDED[HELLO]).replace('"greeting"', '"status"'))
+    assert wait_on_rust_plane(detail, return_step="start").data == {"status": "hello world", "n": 5}
+
+
+def test_reference_that_the_child_left_is_followed() -> None:
+    data = wait_on_rust_plane(RECORDED[LARGE], return_step="start").data
+    assert (data["count"], data["rows"][2]["i"]) == (2000, 2)
+
+
+def test_reference_that_leads_nowhere_is_an_error_and_no_preview() -> None:
+    detail = json.loads(json.dumps(RECORDED[LARGE]).replace("/start/38376862", "/start/99"))
+    with pytest.raises(ToolError, match=r"the result of the child's step 'start' cannot be had from noetl://.+: gone"):
+        wait_on_rust_plane(detail, return_step="start")
+
+
+def test_missing_step_on_the_rust_plane_is_named() -> None:
+    text = "child execution 1001 completed without a result of 'strat'; it has: big, start"
+    result = wait_on_rust_plane(RECORDED[HELLO], return_step="strat")
+    assert (result.error.message, result.error.kind, result.data["status"]) == (text, "not_found", COMPLETED)
+    with pytest.raises(ToolError, match="without a result of 'strat'"):
+        wait_on_rust_plane(RECORDED[HELLO], return_result=True, result_step="strat")
+
+
+def test_failed_child_whose_value_was_asked_for_fails_the_execution_on_the_rust_plane() -> None:
+    failed = {**COMPLETED, "status": "FAILED"}
+    with pytest.raises(ToolError, match="child execution 1001 failed"):
+        wait_on_rust_plane({}, status=failed, return_result=True)
+    result = wait_on_rust_plane({}, status=failed, return_step="start")
+    assert (result.status, result.data["status"]) == (ToolStatus.ERROR, failed)
 
 
 @pytest.mark.parametrize(

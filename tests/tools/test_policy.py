@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.tools.policy import outcome_of
 from tools.sequence_stub import ON_ERROR, StubTool, go, rules
 
 
@@ -23,9 +25,9 @@ def test_set_of_a_rule_is_applied_before_every_verb(verb: str) -> None:
         {"name": "last", "kind": "stub", "say": "{{ [ctx.seen, iter.n, plain] }}"},
     ]
     data = go(tasks).data
-    assert list(data["updates"].items()) == [("ctx.seen", 7), ("iter.n", 1), ("plain", "ok")]
+    assert list(data["updates"].items()) == [("ctx.seen", 7), ("iter.n", 1), ("plain", "success")]
     if verb in ("continue", "jump", "retry"):
-        assert data["results"]["last"] == [7, 1, "ok"]
+        assert data["results"]["last"] == [7, 1, "success"]
     assert data["status"] == {"break": "break", "fail": "failed"}.get(verb, "ok")
 
 
@@ -79,7 +81,7 @@ def test_what_a_rule_sets_is_data_even_if_it_looks_like_a_template() -> None:
         {"kind": "stub", "say": "{{ ctx.kept }}", "spec": rules({"when": "{{ ctx.kept != sly }}", "then": "fail"})},
     ]
     result = go(tasks, variables={"sly": sly})
-    assert result.data["results"] == {"task_1": sly, "task_2": sly}
+    assert result.data["results"] == {"task_0": sly, "task_1": sly}
 
 
 def test_failing_set_of_a_rule_ends_the_sequence_and_says_where() -> None:
@@ -106,3 +108,12 @@ def test_each_retry_waits_as_the_backoff_says(monkeypatch: pytest.MonkeyPatch) -
     for then in ({"backoff": "exponential", "delay": 2}, {"delay": 2}, {"backoff": "linear"}, {"backoff": "none"}):
         go([{"kind": "stub", "fail": True, "spec": rules({"when": True, "then": {"do": "retry", **then}})}])
     assert waited == [2, 4, 2, 2, 1, 2, 0, 0]
+
+
+def test_output_error_has_the_status_code_on_the_python_plane() -> None:
+    """Recorded (output-http-404, output-raise)."""
+    refused = ToolResult.failure("HTTP 404", kind="not_found", data={"status_code": 404})
+    raised = ToolResult.failure("ValueError: x", kind="python")
+    codes = [outcome_of(one, 1, RULES[Dialect.PYTHON].tools)["error"]["status_code"] for one in (refused, raised)]
+    assert codes == [404, None]
+    assert "status_code" not in outcome_of(refused, 1, RULES[Dialect.RUST].tools)["error"]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.postgres_errors import statement_failure
+from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
@@ -44,6 +44,26 @@ def test_data_is_the_last_statements(query: Any) -> None:
     assert data["rows"] == [{"n": 2, "d": 4}, {"n": 3, "d": 6}]
     assert (data["row_count"], data["statement_count"]) == (2, 2)
     assert data["statements"][0] == {"statement": "SELECT 3", "row_count": 0, "affected_rows": 3}
+
+
+def test_writes_have_the_python_workers_row_count_on_its_plane(address: str) -> None:
+    def python(text: str) -> tuple[Any, ...]:
+        config = {"query": "create temp table w (id int); insert into w values (1), (2);" + text}
+        data = run_tool("postgres", {**config, "connection_string": address}, dialect=Dialect.PYTHON).data
+        return data["status"], data["row_count"], data.get("message"), data["affected_rows"]
+
+    # recorded: pg-writes
+    said = "Command executed. 2 rows affected."
+    assert python("update w set id = 3") == ("success", 2, said, 2)
+    assert python("delete from w where id = 9") == ("success", 0, said.replace("2", "0"), 0)
+    assert python("drop table w") == ("success", -1, said.replace("2", "-1"), None)
+    assert python("insert into w values (4) returning id") == ("success", 1, None, 1)
+    assert python("select * from w where id = 77") == ("success", 0, None, None)
+
+
+def test_statement_that_changes_no_rows_has_changed_0_on_the_rust_plane(query: Any) -> None:
+    assert query("create temp table none_changed (id int)")["affected_rows"] == 0  # recorded: pg-writes
+    assert query("select 1 as a")["affected_rows"] is None
 
 
 @pytest.mark.parametrize("place", ["$1", "%s", "%(v)s"])

@@ -34,18 +34,18 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
     ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
     (
         {"script": {"source": {"type": "s3"}}},
-        "script.source.type 's3' is none of inline, file, http, gcs (s3: type http and a signed https URL)",
+        "'script' needs 'uri', or 'source' with 'code'",
     ),
     (
         {"script": {"source": {"type": "ftp", "code": "result = 1"}}},
-        "script.source.type 'ftp' is none of inline, file, http, gcs",
+        "script.source.type 'ftp' is none of inline, file, http, gcs, s3",
     ),
     ({"code": "1", "auth": {"key": {}}}, "auth: 'auth': 'key' must be the alias of a credential"),
     ({"code": "1", "auth": {"pg": {"key": ["a"]}}}, "auth: 'pg': 'key' must be the alias of a credential"),
     ({"code": "1", "deps": {"sys_path": 1}}, "deps: 'sys_path' must be a directory or a list of them, not int"),
     (
-        {"script": "s3://b/a.py"},
-        "script address 's3://b/a.py': a path, file://, http(s):// or gs:// is needed (s3: a signed https URL)",
+        {"script": "ftp://b/a.py"},
+        "script address 'ftp://b/a.py': a path, file://, http(s)://, gs:// or s3:// is needed",
     ),
     ({"script": "gs://b"}, "script address 'gs://b': gs://<bucket>/<object> is needed"),
     (

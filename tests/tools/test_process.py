@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.tools import process
+from noetl_worker.tools.process import process
 
 from .processes import open_descriptors, started, until_gone
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import noetl_worker
-from noetl_worker.tools.process_watchdog import Watchdog
+from noetl_worker.tools.process import watchdog as process_watchdog
+from noetl_worker.tools.process.watchdog import Watchdog
 
 from .processes import members_of, started, until_gone
 
@@ -21,13 +22,15 @@ from .processes import members_of, started, until_gone
 def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
     command = f"echo $$ > {tmp_path}/pid; (sleep 60 & sleep 60) & wait"
     worker = f"""
-from noetl_worker.testing import run_tool
-from noetl_worker.tools.process_watchdog import watchdog
+
+from noetl_worker.tools.process.watchdog import watchdog
 def guard(group, told=watchdog.guard):
     told(group)
     print("guarded", flush=True)
 watchdog.guard = guard
-run_tool("shell", {{"command": {command!r}}})
+import asyncio
+from noetl_worker.tools.process import process
+asyncio.run(process.run_process(["sh", "-c", {command!r}], env=process.base_environment()))
 """
     package = Path(noetl_worker.__file__).parent.parent
     process = subprocess.Popen(
@@ -61,6 +64,21 @@ def test_guarded_group_dies_with_the_pipe_and_a_released_one_does_not() -> None:
     assert released.poll() is None
     released.kill()
     released.wait()
+
+
+def test_watchdog_whose_pipe_has_a_copy_somewhere_is_ended_and_its_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the worker waited for a pipe that never ended."""
+    monkeypatch.setattr(process_watchdog, "_END_S", 0.05)
+    watchdog = Watchdog()
+    program = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    watchdog.guard(program.pid)
+    copy = os.dup(watchdog._pipe)
+    try:
+        watchdog.close()
+        assert program.wait(5) == -signal.SIGKILL
+    finally:
+        os.close(copy)
+        program.kill()
 
 
 def test_watchdog_that_died_is_started_again_and_knows_everything() -> None:

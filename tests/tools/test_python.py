@@ -16,10 +16,10 @@ import pytest
 
 import noetl_worker
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.python_runner import PythonRunner
-from noetl_worker.tools.python_tool import PythonTool
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
 from .processes import children_of, members_of, open_descriptors, started, until_gone
@@ -76,6 +76,28 @@ def test_main_that_the_text_calls_itself_runs_once(python: Python, call: str) ->
     code = f"{kind} main():\n    print('ran')\n    return 5\n\nif __name__ == '__main__':\n    {call}\n"
     result = python(code)
     assert (result.data, result.stdout) == (5, "ran\n")
+
+
+MAIN_AND_RESULT = "result = {'from': 'variable'}\ndef main():\n    print('ran')\n    return {'from': 'main'}\n"
+
+
+def test_main_wins_over_a_variable_on_the_python_plane_and_the_variable_on_the_rust_plane(python: Python) -> None:
+    """Recorded: py-main-result."""
+    ours = [python(MAIN_AND_RESULT, dialect=plane) for plane in (Dialect.PYTHON, Dialect.RUST)]
+    assert [(one.data["from"], one.stdout) for one in ours] == [("main", "ran\n"), ("variable", "")]
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("def main():\n    print('ran')\n    return 5\nresult = main()", 5),  # the text has called it
+        ("def main():\n    global result\n    print('ran')\n    result = 5", 5),  # it gives nothing
+        ("def main():\n    print('ran')", None),
+    ],
+)
+def test_main_runs_once_on_the_python_plane(python: Python, code: str, value: Any) -> None:
+    result = python(code, dialect=Dialect.PYTHON)
+    assert (result.data, result.stdout) == (value, "ran\n")
 
 
 def test_guard_without_main_runs(python: Python) -> None:
@@ -273,7 +295,7 @@ def test_code_from_base64_script_and_file(python: Python, tmp_path: Path) -> Non
         ({"code": "  \n"}, "no code"),
         ({"code_b64": "%"}, "not base64"),
         ({"script": "/no/such/file.py"}, "cannot be read"),
-        ({"script": {"uri": "s3://bucket/x.py"}}, "a signed https URL"),
+        ({"script": {"uri": "ftp://bucket/x.py"}}, r"gs:// or s3:// is needed"),
         ({"script": {"other": 1}}, "needs 'uri'"),
     ],
 )

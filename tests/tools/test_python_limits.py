@@ -13,9 +13,9 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
-from noetl_worker.tools import process
-from noetl_worker.tools.python_runner import PythonRunner
-from noetl_worker.tools.python_tool import PythonTool
+from noetl_worker.tools.process import process
+from noetl_worker.tools.python.python_runner import PythonRunner
+from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
 from .processes import PeakMemory, open_descriptors, until_gone
@@ -157,7 +157,7 @@ def test_output_that_is_not_utf8_is_replaced_and_noted(worker: Worker) -> None:
 
 
 def test_result_over_the_limit_says_so(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    from noetl_worker.tools import python_runner
+    from noetl_worker.tools.python import python_runner
 
     monkeypatch.setattr(python_runner, "MAX_ANSWER_BYTES", 1 << 20)
     with pytest.raises(ToolError, match="the result of the Python code is over 1 MiB"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,56 @@ def test_code_from_a_bucket(server: ToolServer, monkeypatch: pytest.MonkeyPatch)
     assert server.requests[1].headers["authorization"] == "Bearer g"
 
 
+def test_endpoint_is_the_address_itself_as_in_the_fixtures(server: ToolServer) -> None:
+    serve(server, "/raw/hello_world.py", "result = 'from the endpoint'")
+    source = {
+        "type": "http",
+        "endpoint": server.url("/raw/hello_world.py"),
+        "method": "GET",
+        "headers": {"Authorization": "Bearer t", "X-None": None},
+        "timeout": 30,
+    }
+    assert python({"script": {"uri": "hello_world.py", "source": source}}).data == "from the endpoint"
+    seen = server.requests[0].headers
+    assert (seen["authorization"], "x-none" in seen) == ("Bearer t", False)
+
+
+@pytest.fixture
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without an AWS account: no variables, no files, no role."""
+    pytest.importorskip("botocore")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.mark.usefixtures("no_account")
+def test_code_from_an_s3_bucket_is_asked_for_with_the_credentials_signature(server: ToolServer) -> None:
+    serve(server, "/my-bucket/jobs/a%20%2Bb.py", "result = 'from s3'")
+    source = {"type": "s3", "region": "eu-west-1", "auth": "aws", "endpoint": server.url("/")}
+    aws = {"type": "aws", "access_key_id": "AKIDEXAMPLE", "secret_access_key": "s3cret-key", "session_token": "st"}
+    config = {"script": {"uri": "s3://my-bucket/jobs/a +b.py", "source": source}}
+    assert python(config, credentials={"aws": aws}).data == "from s3"
+    headers = server.requests[0].headers
+    assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+    assert "/eu-west-1/s3/aws4_request, SignedHeaders=host;" in headers["authorization"]
+    assert headers["x-amz-security-token"] == "st"
+
+
+@pytest.mark.usefixtures("no_account")
+def test_open_s3_bucket_is_asked_without_a_signature_and_a_wrong_region_is_told(server: ToolServer) -> None:
+    source = {"type": "s3", "endpoint": server.url("/")}
+    serve(server, "/open/a.py", "result = 1")
+    assert python({"script": {"uri": "s3://open/a.py", "source": source}}).data == 1
+    assert "authorization" not in server.requests[0].headers
+    server.routes["/far/a.py"] = lambda seen: Answer(400, b"", {"x-amz-bucket-region": "eu-north-1"})
+    text = r"'s3://far/a.py' cannot be fetched: HTTP 400 \(its bucket is in eu-north-1: give script.source.region\)"
+    with pytest.raises(ToolError, match=text):
+        python({"script": {"uri": "s3://far/a.py", "source": source}})
+
+
 def test_inline_source_of_the_fixtures() -> None:
     source = {"type": "inline", "code": "result = {'message': 'works'}"}
     assert python({"script": {"uri": "inline", "source": source}, "input": {}}).data == {"message": "works"}
@@ -108,13 +159,18 @@ def test_code_over_the_limit_is_refused(server: ToolServer, tmp_path: Path) -> N
         ),
         ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
         ({"script": {"source": {"type": "inline"}, "uri": "inline"}}, "'script' needs 'uri', or 'source' with 'code'"),
-        ({"script": {"source": {"type": "ftp"}}}, "script.source.type 'ftp' is none of inline, file, http, gcs"),
+        ({"script": {"source": {"type": "ftp"}}}, "script.source.type 'ftp' is none of inline, file, http, gcs, s3"),
         ({"script": "/no/such.py"}, "script '/no/such.py' cannot be read: No such file or directory"),
         (
-            {"script": "s3://b/a.py"},
-            "script address 's3://b/a.py': a path, file://, http(s):// or gs:// is needed (s3: a signed https URL)",
+            {"script": "ftp://b/a.py"},
+            "script address 'ftp://b/a.py': a path, file://, http(s)://, gs:// or s3:// is needed",
         ),
         ({"script": "gs://bucket"}, "script address 'gs://bucket': gs://<bucket>/<object> is needed"),
+        ({"script": "s3://bucket/"}, "script address 's3://bucket/': s3://<bucket>/<object> is needed"),
+        (
+            {"script": {"uri": "http://h/a.py", "source": {"headers": ["a"]}}},
+            "script.source.headers must be an object, not list",
+        ),
         ({"code": "1", "input": [1]}, "field 'input' must be an object, not list"),
         ({"code": "1", "libs": "math"}, "field 'libs' must be an object or a list of text, not 'math' (str)"),
         (

@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 import pytest
 
 from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
-from noetl_worker.models import ToolResult
+from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import effective_timeout
-from noetl_worker.tools.registry import _KIND_ALIASES, PreparedTool, Registry
-from noetl_worker.tools.schema import json_schema
+from noetl_worker.tools.docs.schema import json_schema
+from noetl_worker.tools.kinds.built_in import ALIASES
+from noetl_worker.tools.registry import PreparedTool, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ def test_alias_of_a_kind_is_the_same_tool() -> None:
 def test_aliases_of_the_built_in_kinds_are_those_the_tools_name() -> None:
     registry = Registry(plugins=False)
     named = {alias: kind for kind in registry.kinds() for alias in registry.get(kind).aliases}
-    assert named == _KIND_ALIASES
+    assert named == ALIASES
     assert set(named) & set(registry.kinds()) == set()
 
 
@@ -392,6 +393,10 @@ def test_tool_that_gives_no_result_is_an_error() -> None:
 
 def test_noop_gives_its_result_back() -> None:
     assert run_tool("noop", {}).data == {"status": "ok", "message": "noop"}
+    python = {"dialect": Dialect.PYTHON, "step": "join"}
+    assert run_tool("noop", {}, **python).data == {"status": "noop", "step": "join"}
+    assert run_tool("noop", {"message": "m"}, **python).data == {"status": "noop", "step": "join", "message": "m"}
+    assert run_tool("noop", {"result": 5}, **python).data == 5
     assert run_tool("noop", {"result": {"a": "{{ x }}"}}, variables={"x": 1}).data == {"a": 1}
 
 

@@ -15,10 +15,10 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.description import describe_kind, field_docs
-from noetl_worker.tools.playbook_schema import playbook_schema
+from noetl_worker.tools.docs.description import describe_kind, field_docs
+from noetl_worker.tools.docs.playbook_schema import playbook_schema
+from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.schema import json_schema
 from tools import tool_configs
 
 REGISTRY = Registry(plugins=False)

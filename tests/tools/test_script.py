@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, arun_tool, run_tool
 from noetl_worker.tools.contract import Stop
-from noetl_worker.tools.script import ScriptTool
+from noetl_worker.tools.kubernetes.script import ScriptTool
 
 from .http_server import Answer, Seen, ToolServer, as_json
 
@@ -112,6 +112,11 @@ def test_job_runs_and_its_output_is_the_result(cluster: FakeCluster, tmp_path: P
     }
     assert {seen.headers["authorization"] for seen in cluster.server.requests} == {"Bearer account-token"}
     assert cluster.deleted == []
+
+
+def test_a_null_in_the_environment_of_a_job_counts_as_absent(cluster: FakeCluster, tmp_path: Path) -> None:
+    script(tmp_path, {"job": {"env": {"A": "a", "B": None}, "resources": {"limits": {"cpu": None}}}})
+    assert cluster.objects["Secret"]["stringData"] == {"A": "a"}
 
 
 def test_objects_that_are_created(cluster: FakeCluster, tmp_path: Path) -> None:
@@ -281,8 +286,8 @@ def test_script_from_a_file_and_from_an_address(cluster: FakeCluster, tmp_path: 
         ({"script": None}, "script: field 'script' is missing"),
         ({"script": {"type": "inline"}}, "python: 'script' needs 'uri', or 'source' with 'code'"),
         (
-            {"script": {"type": "s3", "uri": "s3://b/a.py"}},
-            "python: script.source.type 's3' is none of inline, file, http, gcs (s3: type http and a signed https URL)",
+            {"script": {"type": "ftp", "uri": "ftp://b/a.py"}},
+            "python: script.source.type 'ftp' is none of inline, file, http, gcs, s3",
         ),
         ({"script": {"content": " "}}, "script: the script is empty"),
         (

@@ -12,6 +12,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
+from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.noop import NoopTool
 from noetl_worker.tools.registry import Registry
@@ -68,13 +69,15 @@ def test_a_variable_that_is_listed_is_read(monkeypatch: pytest.MonkeyPatch) -> N
     assert fetched({"name": "API_KEY"})[0].data["value"] == "listed-value"
 
 
-@pytest.mark.parametrize("value", ["abc", "ab \n"])
+@pytest.mark.parametrize("value", ["abc", "ab \n", "demo", "Admin@123"])
 def test_a_value_too_short_to_be_hidden_is_not_given_out(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_SECRET_DB", value)
-    error = refused({"name": "db"})
+    error = refused({"name": "db"}, keep_secret=KnownSecrets().add)
     assert (str(error), error.kind) == (
-        "Secret 'db' has fewer than 4 characters: it could not be kept out of results", "resource",
-    )  # fmt: skip
+        "Secret 'db' is too short or too common to be told from a word, and could not be kept out of results: "
+        "give it a random text of at least 12 characters",
+        "resource",
+    )
 
 
 # ── file ────────────────────────────────────────────────────────────────────────────────────────

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models import ToolStatus
+from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools import process
+from noetl_worker.tools.process import process
 from noetl_worker.tools.registry import Registry
 
 from .processes import PeakMemory, children_of
@@ -21,12 +21,16 @@ from .processes import PeakMemory, children_of
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-def test_data_has_both_workers_keys(run: Run) -> None:
-    result = run(arun_tool("shell", {"command": "echo {{ word }} && echo warn >&2"}, variables={"word": "hello"}))
+def test_data_has_the_fields_of_the_planes_own_worker(run: Run) -> None:
+    config = {"command": "echo {{ word }} && echo warn >&2"}
+    result = run(arun_tool("shell", config, variables={"word": "hello"}))
     assert result.status is ToolStatus.SUCCESS
-    duration_ms = result.data.pop("duration_ms")
-    assert isinstance(duration_ms, int)
-    assert result.data == {"exit_code": 0, "returncode": 0, "stdout": "hello\n", "stderr": "warn\n"}
+    assert result.data == {"exit_code": 0, "stdout": "hello\n", "stderr": "warn\n"}
+    python = run(arun_tool("shell", config, variables={"word": "hello"}, dialect=Dialect.PYTHON)).data
+    (command,) = python.pop("commands")
+    assert python.pop("duration_ms") >= command.pop("duration_ms") >= 0
+    assert python == {"returncode": 0, "stdout": "hello\n", "stderr": "warn\n"}
+    assert command == {**python, "cmd_preview": "echo hello && echo warn >&2"}
     assert (result.exit_code, result.stdout, result.stderr) == (0, "hello\n", "warn\n")
 
 
@@ -40,10 +44,15 @@ def test_exit_code_is_a_failure_with_the_data_kept(run: Run) -> None:
 
 def test_list_stops_at_the_first_command_that_fails(run: Run) -> None:
     result = run(arun_tool("shell", {"cmds": ["echo a", "echo b; exit 4", "echo c"]}))
-    assert result.data["returncode"] == 4
+    assert result.data["exit_code"] == 4
     assert result.data["stdout"] == "a\nb\n"
     assert [one["cmd_preview"] for one in result.data["commands"]] == ["echo a", "echo b; exit 4"]
     assert [one["returncode"] for one in result.data["commands"]] == [0, 4]
+
+
+def test_outputs_of_a_list_have_a_line_break_between_them_on_the_python_plane(run: Run) -> None:
+    result = run(arun_tool("shell", {"cmds": ["echo one", "true", "echo two"]}, dialect=Dialect.PYTHON))
+    assert (result.data["stdout"], result.data["stderr"]) == ("one\n\ntwo\n", "")  # recorded: shell-cmds
 
 
 def test_timeout_keeps_what_was_printed(run: Run) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noetl_worker.tools.sql_split import bare, statements
+from noetl_worker.tools.sql.split import bare, statements
 
 
 @pytest.mark.parametrize(

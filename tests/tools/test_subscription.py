@@ -13,8 +13,8 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.nats.subscription import SubscriptionTool
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.subscription import SubscriptionTool
 
 from .nats_service import client, credentials, running
 
@@ -72,12 +72,12 @@ def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> None:
         duration_ms = data["metrics"].pop("duration_ms")
         assert 0 <= duration_ms < 5000
         assert data == {
-            "status": "success", "source": "nats", "operation": "poll", "count": 1, "acked": 1,
+            "status": "success", "source": "nats", "operation": "poll", "count": 1, "acked": True,
             "ack_mode": str(mode).lower(), "ack_ids": [], "metrics": {"bytes": 8, "redelivered": 0},
         }  # fmt: skip
         assert message.pop("metadata")["stream_seq"] == 1
         headers = {"X-Kind": "item"}
-        assert message == {"id": f"{reader.stream}:1", "data": {"n": 1}, "headers": headers, "attributes": headers}
+        assert message == {"id": "1", "data": {"n": 1}, "headers": headers, "attributes": headers}
         assert await reader.state() == (1, 0)
 
     reading(server, body, b'{"n": 1}', b"two")
@@ -89,7 +89,7 @@ def test_a_deferred_ack_is_given_by_a_later_call(server: NatsServer, mode: Any) 
 
     async def body(reader: Reader) -> None:
         data = await reader.call("poll", ack=mode)
-        assert (data["acked"], len(data["ack_ids"])) == (0, 3)
+        assert (data["acked"], len(data["ack_ids"])) == (False, 3)
         assert [one["ack_id"] for one in data["messages"]] == data["ack_ids"]
         assert await reader.state() == (0, 3)
         first, second, third = data["ack_ids"]

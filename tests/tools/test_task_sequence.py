@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
+from noetl_worker.plane.dialects import RULES
 from noetl_worker.testing import RecordedLogger, run_tool, tool_context
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.policy import Action, StatusWord, retry_delay
@@ -55,6 +56,19 @@ def test_planes_forms_of_a_success() -> None:
         "status": "ok", "_prev": {"value": 5}, "results": {"make": {"value": 5}}, "ctx": {"made": 5},
     }  # fmt: skip
     assert rust_form(data) == {"make": {"value": 5}, "_context_updates": {"ctx.made": 5}}
+
+
+@pytest.mark.parametrize(("dialect", "nothing"), [(Dialect.RUST, None), (Dialect.PYTHON, "")])
+def test_input_and_set_that_name_nothing_are_what_the_planes_worker_makes_of_it(dialect: Dialect, nothing: Any) -> None:
+    tasks = [
+        {"name": "a", "kind": "noop", "spec": rules({"else": {"then": {"set": {"ctx.x": "{{ output.data.no }}"}}}})},
+        {"name": "b", "kind": "stub", "input": {"top": "{{ nope }}", "none": "{{ none }}"}, "say": "{{ [top, none] }}"},
+        {"name": "c", "kind": "stub", "input": "{{ nope }}", "say": "{{ nope }}"},  # a tool's own field
+    ]
+    data = go(tasks, dialect=dialect).data  # recorded: undefined-list
+    assert data["results"]["b"] == [nothing, None]
+    assert data["results"].get("c") is None
+    assert data["updates"] == {"ctx.x": nothing}
 
 
 def test_planes_forms_of_a_failure() -> None:
@@ -113,7 +127,7 @@ def test_values_that_look_like_templates_stay_data() -> None:
 def test_unnamed_tasks_are_numbered_and_a_tools_own_name_is_kept() -> None:
     stub = StubTool()
     result = go([{"kind": "stub", "say": 1}, {"label": {"kind": "stub", "name": "own", "say": 2}}], stub=stub)
-    assert list(result.data["results"]) == ["task_1", "label"]
+    assert list(result.data["results"]) == ["task_0", "label"]
     assert [call.name for call in stub.calls] == [None, "own"]
 
 
@@ -134,7 +148,7 @@ def test_set_reads_raw_data_and_outcome() -> None:
         "ctx.d": "{{ output.status }}",
     }
     result = go([{"kind": "stub", "say": {"v": 1}, "set": assignments}])
-    assert python_form(result.data)["ctx"] == {"a": 1, "b": 1, "c": {"v": 1}, "d": "ok"}
+    assert python_form(result.data)["ctx"] == {"a": 1, "b": 1, "c": {"v": 1}, "d": "success"}
 
 
 def test_set_is_seen_by_the_next_task_under_its_scope() -> None:
@@ -278,7 +292,7 @@ def test_retry_until_it_succeeds() -> None:
     stub = StubTool()
     retry = rules({"when": ON_ERROR, "then": {"do": "retry", "attempts": "3", "backoff": "fixed", "delay": "0.001"}})
     result = go([{"kind": "stub", "say": "{{ _attempt }}", "fail_times": 2, "spec": retry}], stub=stub)
-    assert result.data["results"] == {"task_1": 3}
+    assert result.data["results"] == {"task_0": 3}
     assert len(stub.calls) == 3
 
 
@@ -376,7 +390,7 @@ def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
     result = go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=2.0)
     assert result.error is not None
     assert result.error.kind == "server_error"
-    assert result.error.message.startswith("planned (task 'task_1' is not tried again: its delay of 60 s is over the ")
+    assert result.error.message.startswith("planned (task 'task_0' is not tried again: its delay of 60 s is over the ")
     assert (result.duration_ms or 0) < 1000
 
 
@@ -450,9 +464,9 @@ def test_sequence_in_a_sequence_that_fails_keeps_what_it_set() -> None:
 
 def test_part_of_a_value_is_reported_as_the_whole_value() -> None:
     """The control plane replaces what it is told of: the rest of it must not be lost."""
-    tasks = [{"kind": "stub", "say": 2, "set": {"ctx.w.b": "{{ output }}", "ctx.n": 1, "w.c": 3}}]
+    tasks = [{"kind": "stub", "say": 2, "set": {"ctx.w.b": "{{ output }}", "ctx.n": 1}}]
     data = go(tasks, variables={"ctx": {"w": {"old": 1}}}).data
-    assert rust_form(data)["_context_updates"] == {"ctx.w": {"old": 1, "b": 2}, "ctx.n": 1, "w.c": 3}
+    assert rust_form(data)["_context_updates"] == {"ctx.w": {"old": 1, "b": 2}, "ctx.n": 1}
     assert python_form(data)["ctx"] == {"w": {"old": 1, "b": 2}, "n": 1}
 
 
@@ -478,7 +492,7 @@ def test_task_with_a_template_or_with_rules_is_looked_at_when_its_turn_comes() -
     hears = rules({"when": ON_ERROR, "then": {"do": "continue"}})
     tasks = [{"kind": "stub", "say": 1}, {"kind": "http", "spec": hears}, {"kind": "http", "method": "{{ m }}"}]
     result = go(tasks, stub=stub)
-    assert (len(stub.calls), result.data["failed_task"]) == (1, "task_3")
+    assert (len(stub.calls), result.data["failed_task"]) == (1, "task_2")
 
 
 # ── refused before anything runs ────────────────────────────────────────────────────────────────
@@ -503,7 +517,7 @@ def test_task_with_a_template_or_with_rules_is_looked_at_when_its_turn_comes() -
         ),
         (
             [{"kind": "stub", "spec": rules({"then": {"do": "jump", "to": "b"}})}],
-            "jump target 'b' of task 'task_1' not found",
+            "jump target 'b' of task 'task_0' not found",
         ),
         ([{"kind": "stub", "spec": rules({"then": {"do": "jump"}})}], "'do: jump' needs 'to'"),
         ([{"kind": "stub", "spec": rules({"expr": "x", "then": {}})}], "'expr' is not supported"),
@@ -524,12 +538,71 @@ def test_what_cannot_work_is_refused_before_the_start(tasks: Any, message: str) 
 
 
 def test_status_word_equals_what_playbooks_write() -> None:
-    ok, error, late = (StatusWord.of(status) for status in (ToolStatus.SUCCESS, ToolStatus.ERROR, ToolStatus.TIMEOUT))
+    every = (ToolStatus.SUCCESS, ToolStatus.ERROR, ToolStatus.TIMEOUT)
+    ok, error, late = (StatusWord.of(status, RULES[Dialect.PYTHON].tools) for status in every)
     assert ok == "ok" == ok == "success"
     assert ok != "error"
     assert error == "error" != ok
     assert late == "error" == late == "timeout"
     assert (str(ok), f"{error}") == ("ok", "error")
+
+
+@pytest.mark.parametrize(("dialect", "word"), [(Dialect.RUST, "success"), (Dialect.PYTHON, "ok")])
+def test_status_that_a_rule_keeps_is_the_planes_own_word_and_both_words_hold(dialect: Dialect, word: str) -> None:
+    either = "{{ output.status == 'ok' and output.status == 'success' }}"
+    kept = rules({"when": either, "then": {"set": {"ctx.st": "{{ output.status }}"}}})
+    tasks = [{"kind": "stub", "say": 1, "spec": kept}, {"name": "b", "kind": "stub", "say": "{{ ctx.st }}"}]
+    data = go(tasks, dialect=dialect).data
+    assert (data["updates"], data["results"]["b"]) == ({"ctx.st": word}, word)
+
+
+def test_of_a_tasks_own_set_only_ctx_leaves_the_sequence() -> None:
+    assignments = {"bare": 1, "iter.i": 2, "ctx.c": 3, "other.o": 4}
+    tasks = [
+        {"kind": "stub", "set": assignments},
+        {"name": "b", "kind": "stub", "say": "{{ [bare, iter.i, other.o] }}"},
+    ]
+    data = go(tasks).data
+    assert data["results"]["b"] == [1, 2, 4]
+    assert rust_form(data)["_context_updates"] == {"ctx.c": 3}
+    assert python_form(data)["ctx"] == {"c": 3}
+
+
+def test_all_names_that_a_rule_sets_leave_and_bare_ones_are_the_python_planes_ctx() -> None:
+    given = {"bare": "{{ output.data }}", "iter.i": 2, "ctx.c": True}
+    data = go([{"kind": "stub", "say": 5, "spec": rules({"else": {"then": {"set": given}}})}]).data
+    assert rust_form(data)["_context_updates"] == {"bare": 5, "iter.i": 2, "ctx.c": True}
+    assert python_form(data)["ctx"] == {"bare": 5, "c": True}
+
+
+@pytest.mark.parametrize(("dialect", "flat"), [(Dialect.RUST, [1, 2]), (Dialect.PYTHON, [None, None])])
+def test_scoped_names_are_flat_too_on_the_rust_plane(dialect: Dialect, flat: list[Any]) -> None:
+    tasks = [{"kind": "stub", "set": {"ctx.x": 1, "iter.y": 2}}, {"name": "b", "kind": "stub", "say": "{{ [x, y] }}"}]
+    assert go(tasks, dialect=dialect).data["results"]["b"] == flat
+
+
+def test_failed_task_that_a_rule_lets_pass_is_seen_on_the_rust_plane_only() -> None:
+    passes = rules({"when": ON_ERROR, "then": {"do": "continue"}})
+    tasks = [
+        {"name": "a", "kind": "stub", "say": 1},
+        {"name": "f", "kind": "stub", "say": 2, "fail": True, "spec": passes},
+        {"name": "b", "kind": "stub", "say": "{{ [f is defined, _prev, results | length] }}"},
+    ]
+    python, rust = (go(tasks, dialect=dialect).data["results"] for dialect in (Dialect.PYTHON, Dialect.RUST))
+    assert python == {"a": 1, "b": [False, 1, 1]}
+    assert rust == {"a": 1, "f": {"said": 2}, "b": [True, {"said": 2}, 2]}
+
+
+def test_failed_task_that_ends_the_sequence_is_in_the_results_of_both_planes() -> None:
+    for dialect in Dialect:
+        assert go([{"name": "f", "kind": "stub", "fail": True}], dialect=dialect).data["results"] == {
+            "f": {"said": None}
+        }
+
+
+def test_iter_is_not_defined_outside_of_a_loop() -> None:
+    tasks = [{"name": "a", "kind": "stub", "say": "{{ [iter is defined, iter.x is defined] }}"}]
+    assert go(tasks).data["results"]["a"] == [False, False]
 
 
 def test_real_tools_in_the_recorded_sequence() -> None:

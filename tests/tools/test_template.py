@@ -1,16 +1,16 @@
-"""Templates: the rules of ARCHITECTURE, and every row of the table in tools.md 3.2 with the choice made."""
+"""Templates: the rules of `templates.template`, and every row of the table in tools.md 3.2 with the choice made."""
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from typing import Any
 
 import pytest
 
-from noetl_worker import template, template_limits
 from noetl_worker.errors import TemplateError
-from noetl_worker.template import has_template, render, truthy
+from noetl_worker.templates import limits as template_limits
+from noetl_worker.templates import template
+from noetl_worker.templates.template import has_template, render, truthy
 
 VARIABLES: dict[str, Any] = {
     "n": 7,
@@ -56,8 +56,19 @@ EXPRESSIONS: list[tuple[str, Any]] = [
     ("{{ 2**3 }}", 8),
     ("{{ n > 3 }}", True),
     ("{{ t and s }}", "42"),
-    ("{{ l | tojson }}", "[1,2]"),
-    ("{{ m | tojson }}", '{"a":null,"b":1,"items":[3]}'),
+    ("{{ l | tojson }}", [1, 2]),
+    (" {{ m | tojson(indent=2) }} ", {"b": 1, "a": None, "items": [3]}),
+    ("{{ s | tojson }}", "42"),
+    ("{{ sly | tojson }}", "{{ n }}"),
+    ("{{ l | tojson | string }}", "[1,2]"),
+    ("x{{ l | tojson }}", "x[1,2]"),
+    ("x{{ m | tojson }}", 'x{"a":null,"b":1,"items":[3]}'),
+    ("{# a comment #}", ""),
+    (" {# a #} {# {{ n }} #} ", ""),
+    ("{# a\n comment #}\n", ""),
+    ("a{# hidden #}b", "a{# hidden #}b"),
+    ("echo ${#list[@]} #}", "echo ${#list[@]} #}"),
+    ("{# not closed", "{# not closed"),
     ("{{ l[-1] }}", 2),
     ("{{ 'a' + 'b' }}", "ab"),
     ("{{ m.items() | list }}", [["b", 1], ["a", None], ["items", [3]]]),
@@ -123,8 +134,10 @@ FILTERS: list[tuple[str, Any]] = [
     ("{{ 'aMOpbGxv' | b64decode }}", "héllo"),
     ("{{ '{\"a\": 1}' | fromjson }}", {"a": 1}),
     ("{{ '{' | fromjson }}", None),
-    ("{{ '<&>' | tojson }}", '"<&>"'),
-    ("{{ missing | tojson }}", "null"),
+    ("{{ '<&>' | tojson }}", "<&>"),
+    ("x{{ '<&>' | tojson }}", 'x"<&>"'),
+    ("{{ missing | tojson }}", None),
+    ("x{{ missing | tojson }}", "xnull"),
     ("{{ m | keys }}", ["b", "a", "items"]),
     ("{{ m | values }}", [1, None, [3]]),
     ("{{ {'a': 1} | items }}", [["a", 1]]),
@@ -154,6 +167,20 @@ def test_text_without_marks_is_untouched(text: str) -> None:
     assert render(text, VARIABLES) is text
 
 
+def test_text_that_is_undefined_is_what_is_asked_for() -> None:
+    given = {"a": "{{ nope }}", "b": ["{{ x.y.z }}"], "c": "{{ x }}", "d": "<{{ nope }}>", "e": "{{ nope == none }}"}
+    rendered = {"a": "", "b": [""], "c": None, "d": "<>", "e": False}
+    assert render(given, {"x": None}, undefined="") == rendered
+
+
+def test_missing_key_that_begins_with_an_underscore_is_undefined_like_any_other() -> None:
+    """A result that was not stored apart has no `_ref`."""
+    variables = {"start": {"a": 1, "_ref": "x"}, "other": {"a": 1}, "n": 5}
+    asked = ["{{ start._ref }}", "{{ other._ref is defined }}", "{{ other._ref }}", "{{ other._ref | default('d') }}"]
+    assert [render(text, variables) for text in asked] == ["x", False, None, "d"]
+    assert [render(text, variables) for text in ("{{ nope._ref }}", "{{ n._x is defined }}")] == [None, False]
+
+
 def test_containers_are_walked_and_keys_are_not() -> None:
     value = {"{{ n }}": ["{{ n }}", {"deep": "{{ s }}"}, 3, None]}
     assert render(value, VARIABLES) == {"{{ n }}": [7, {"deep": "42"}, 3, None]}
@@ -169,6 +196,8 @@ def test_containers_are_walked_and_keys_are_not() -> None:
         "{{ s | attr('__class__') }}",
         "{{ '{0.__class__}'.format(s) }}",
         "{{ missing.__class__ }}",
+        "{{ m.__class__ is defined }}",
+        "{{ missing._x.__class__ }}",
         "{{ cycler.__init__.__globals__ }}",
         "{{ range.__globals__ }}",
         "x {{ m.__init__ }}",
@@ -223,14 +252,12 @@ def test_the_sandbox_refuses(template: str) -> None:
     ],
 )
 def test_a_template_cannot_eat_the_worker(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_limits, "MAX_STEPS", 20_000)  # as many rounds as the test has patience for
+    monkeypatch.setattr(template_limits, "MAX_NODES", 100_000)  # as many rounds as the test has patience for
     tracemalloc.start()
     try:
-        started = time.process_time()
-        with pytest.raises(TemplateError):
+        with pytest.raises(TemplateError):  # without a limit these take minutes: the test's own timeout ends them
             render(text, VARIABLES)
-        assert time.process_time() - started < 3
-        assert tracemalloc.get_traced_memory()[1] < 400_000_000
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
         tracemalloc.stop()
 

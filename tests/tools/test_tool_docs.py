@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +19,14 @@ from typer.testing import CliRunner
 
 from noetl_worker.cli import app
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.tools import requirements
-from noetl_worker.tools.description import describe_kind
+from noetl_worker.tools.docs.description import describe_kind
+from noetl_worker.tools.docs.guide import guide_of, parse_guide
+from noetl_worker.tools.docs.reference import reference_markdown
+from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.error_kinds import ERROR_KINDS
-from noetl_worker.tools.guide import guide_of, parse_guide
+from noetl_worker.tools.kinds import requirements
 from noetl_worker.tools.noop import NoopTool
-from noetl_worker.tools.reference import reference_markdown
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = Registry(plugins=False)
@@ -68,7 +69,7 @@ def _errors(kind: str, config: dict[str, Any]) -> list[str]:
 
 
 def test_guides_are_of_kinds_there_are() -> None:
-    files = {path.stem for path in (ROOT / "python" / "noetl_worker" / "tools" / "guides").glob("*.md")}
+    files = {path.stem for path in (ROOT / "python" / "noetl_worker" / "tools").rglob("guides/*.md")}
     assert files - {"every_kind"} == set(KINDS)
 
 
@@ -176,15 +177,17 @@ def test_what_a_plugin_requires_is_told_too() -> None:
 def test_every_extra_that_is_named_exists() -> None:
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = {need.extra for needs in requirements._NEEDS.values() for need in needs}
+    registry = Registry(plugins=False)
+    hints = [how for kind in KINDS for how in getattr(registry.get(kind), "requires", {}).values()]
+    named = {extra for how in hints for extra in re.findall(r"^noetl-worker\[(\w+)\]", how)}
+    assert len(hints) > 10
     assert named <= set(project["optional-dependencies"])
-    assert set(requirements._NEEDS) <= set(KINDS)
 
 
 def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
     shown = command("playbooks").stdout
     assert shown.startswith("playbook, playbooks\n\nStarts another playbook")
-    assert "Wait for the child's end and give its variables back." in shown
+    assert "Wait for the child's end and give its result back." in shown
     assert "not_found: there is no such playbook" in shown
     assert "\nExample\n\nkind: playbook\n" in shown
 

@@ -16,7 +16,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.transfer_plan import table_parts
+from noetl_worker.tools.transfer.plan import table_parts
 
 from .databases import Postgres
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import pytest
 
 from noetl_worker.errors import ConfigurationError, TemplateError
-from noetl_worker.models import ToolResult
+from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.testing import HttpStub, ToolCall, call_tool, tool_context
 from noetl_worker.tools.contract import Stop, ToolContext
-from noetl_worker.tools.http import HttpConfig
+from noetl_worker.tools.http.http import HttpConfig
 from noetl_worker.tools.registry import Registry
 
 duckdb = pytest.importorskip("duckdb")
@@ -43,6 +43,13 @@ def rows(file: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(file) as connection:
         found: list[tuple[Any, ...]] = connection.execute("from t order by 1").fetchall()
         return found
+
+
+@pytest.mark.parametrize("plane", list(Dialect))
+def test_answer_is_read_in_the_shape_of_either_plane(service: HttpStub, file: str, plane: Dialect) -> None:
+    service.answer("GET /p", json={"items": [{"id": 1}]})
+    moved(file, {"type": "http", "url": f"{service.url}/p", "data_path": "items"}, dialect=plane)
+    assert rows(file) == [(1,)]
 
 
 def test_pages_are_asked_for_with_what_the_answers_say(service: HttpStub, file: str) -> None:
@@ -149,7 +156,7 @@ class _Meets:
         self.asked.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return ToolResult.success({"body": [{"id": 1}]})
+        return ToolResult.success({"data": [{"id": 1}]})
 
 
 def test_a_stop_that_meets_the_answer_moves_no_rows(file: str) -> None:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.transport import Body, Response
-from noetl_worker.emitter import Emitter
 from noetl_worker.models import Command, Dialect, Envelope
-from noetl_worker.outbox import Outbox
-from noetl_worker.settings import Settings, load_settings
-from noetl_worker.snowflake import Snowflake
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.snowflake import Snowflake
+from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.transport.transport import Body, Response
 
 URL = "http://plane.test"
 Answer = Response | Exception

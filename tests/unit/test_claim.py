@@ -1,19 +1,21 @@
-"""Every row of the table in ARCHITECTURE 4, on the recorded answers of the real planes."""
+"""Every row of the claims in docs/delivery.md, on the recorded answers of the real planes."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noetl_worker import acknowledge
-from noetl_worker.claim import claim_command, read_claim
-from noetl_worker.control_plane.transport import Response
+from noetl_worker import backoff
+from noetl_worker.command.claim import claim_command, read_claim
+from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.errors import MaybeProcessed, NotSent
-from noetl_worker.in_flight import Seen
+from noetl_worker.marks import Marks
 from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,
@@ -27,6 +29,7 @@ from noetl_worker.models import (
     RetryLater,
     Settlement,
 )
+from noetl_worker.transport.transport import Response
 from unit.planes import ENVELOPE, answer, plane
 
 PYTHON_409 = {
@@ -106,7 +109,8 @@ def test_connection_trouble_is_retried_later_and_not_raised(error: Exception) ->
 def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
     whole = {"execution_id": 1, "node_name": "s", "action": "noop", "context": {}, "meta": {}}
     at, transport = plane(lambda *_: answer(200, whole))
-    assert asyncio.run(claim_command(at, ENVELOPE.event_id, "w-1")) == Claimed(whole)
+    claim = asyncio.run(claim_command(at, ENVELOPE.event_id, "w-1"))
+    assert claim == Claimed(whole, Marks(templates=False, references=False, secrets=False))
     method, path, body, _ = transport.sent[0]
     assert (method, path, body) == ("POST", f"/api/commands/{ENVELOPE.event_id}/claim", {"worker_id": "w-1"})
 
@@ -182,17 +186,20 @@ def test_retry_after_is_the_floor_of_the_delay() -> None:
         assert acknowledge.after_claim(HeldByOther("x", 2.0), 1, max_not_found=6).delay_s >= 2.0
 
 
-def test_delays_grow_with_the_deliveries_up_to_thirty_seconds() -> None:
-    worst = [acknowledge.backoff_s(n, 0.5, draw=lambda: 1.0) for n in range(1, 12)]
+def test_delays_grow_with_the_deliveries_up_to_thirty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "delay_s", functools.partial(backoff.delay_s, draw=lambda: 1.0))
+    worst = [acknowledge.after_claim(RetryLater("x"), n, max_not_found=6).delay_s for n in range(1, 12)]
     assert worst[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert worst[-1] == 30.0
-    assert acknowledge.backoff_s(10**6, 0.5, draw=lambda: 0.0) > 0
+    assert worst[-1] == acknowledge.MAX_DELAY_S == 30.0
 
 
 def test_duplicates_are_answered_without_a_claim() -> None:
     assert acknowledge.duplicate(Seen.REDELIVERED, 2) is None
     finished = acknowledge.duplicate(Seen.FINISHED, 2)
     again = acknowledge.duplicate(Seen.PUBLISHED_AGAIN, 1)
+    soon = acknowledge.duplicate(Seen.BEING_REPORTED, 2)
+    assert soon is not None
+    assert 0 < soon.delay_s <= 1.0, "its outcome is reported in milliseconds"
     assert finished is not None
     assert finished.settlement is Settlement.ACK
     assert again is not None

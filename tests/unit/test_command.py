@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import template
-from noetl_worker.command import hydrate
+from noetl_worker import json_text
+from noetl_worker.command.command import hydrate
 from noetl_worker.errors import ConfigurationError, ServerRefused
 from noetl_worker.models import Command, Dialect, LoopPosition
+from noetl_worker.templates import template
 from unit.planes import ENVELOPE, ScriptedTransport, answer, plane
 
 REF = {"kind": "result_ref", "ref": "noetl://execution/7/result/start/1", "store": "kv"}
@@ -39,6 +40,8 @@ def made(
         route, _, query = path.partition("?ref=")
         if route != "/api/result/resolve":
             return answer(404, {"detail": "Not Found"})
+        if query == "where":
+            return answer(200, query)
         from urllib.parse import unquote
 
         return answer(200, stored[unquote(query)]) if stored and unquote(query) in stored else answer(404, {})
@@ -51,14 +54,45 @@ def test_config_loses_null_place_holders_and_input_is_bound() -> None:
     config = {"code": "x", "spec": None, "output": None, "input": {"both": "tool", "only_tool": 1}}
     command, _ = made(claimed({"tool_config": config, "input": {"both": "step", "step_only": 2}, "render_context": {}}))
     assert command.config == {"code": "x"}
-    assert command.input == {"both": "tool", "only_tool": 1, "step_only": 2}
+    assert command.input == {"both": "step", "only_tool": 1, "step_only": 2}
 
 
 def test_args_are_the_fallback_of_input_on_the_rust_plane() -> None:
     context = {"args": {}, "tool_config": {"args": {"n": 1}, "code": "x"}, "render_context": {"a": 1}}
     command, _ = made(claimed(context), Dialect.RUST)
     assert command.input == {"n": 1}
-    assert command.variables == {"a": 1, "action": "python", "node_name": "start"}
+    flat = {"a": 1}
+    assert command.variables == {"a": 1, "ctx": flat, "workload": flat, "action": "python", "node_name": "start"}
+
+
+def test_rust_plane_puts_a_copy_of_all_flat_names_under_ctx_and_keeps_the_workload() -> None:
+    names = {"n": 5, "x": 1, "workload": {"n": 1}, "start": {"a": 2}}
+    command, _ = made(claimed({"tool_config": [], "render_context": names}), Dialect.RUST)
+    assert command.variables["ctx"] == names
+    assert command.variables["workload"] == {"n": 1}
+
+
+def test_python_planes_earlier_step_is_looked_through_to_its_whole_result() -> None:
+    whole = {"a": 1, "rows": [1, 2], "data": {"x": 5}}
+    mine = {"name": "n", "context": {"other": 1}}
+    names = {"s": {"a": 1, "context": whole}, "mine": mine, "ctx": {"context": {"other": 1}}}
+    command, _ = made(claimed({"render_context": names}))
+    asked = [
+        "{{ s.rows[1] }}",
+        "{{ s['rows'] | length }}",
+        "{{ s.data.x }}",
+        "{{ s.data.a }}",
+        "{{ s.nope is defined }}",
+    ]
+    assert [template.render(text, command.variables) for text in asked] == [2, 2, 5, 1, False]
+    assert template.render("{{ s }}", command.variables) == names["s"]  # what is not named stays as it came
+    assert json.loads(json_text.dumps(command.variables["s"])) == names["s"]
+    assert template.render("{{ mine.other is defined or ctx.other is defined }}", command.variables) is False
+
+
+def test_python_plane_has_a_ctx_of_its_own() -> None:
+    command, _ = made(claimed({"render_context": {"ctx": {"x": 1}, "n": 2}}))
+    assert command.variables["ctx"] == {"x": 1}
 
 
 @pytest.mark.parametrize("empty", [None, {}, ""], ids=str)
@@ -66,6 +100,52 @@ def test_missing_context_fields_are_empty_and_not_an_error(empty: Any) -> None:
     context = {"tool_config": empty or None, "input": None, "args": None, "render_context": None}
     command, _ = made(claimed(context))
     assert (command.config, command.input) == ({}, {})
+
+
+def test_tools_own_input_wins_on_the_rust_plane() -> None:
+    context = {"args": {"both": "step", "s": 1}, "tool_config": {"args": {"both": "tool"}}}
+    command, _ = made(claimed(context), Dialect.RUST)
+    assert command.input == {"both": "tool", "s": 1}
+
+
+def test_text_of_a_value_that_looks_like_a_template_stays_text_in_a_rendered_config() -> None:
+    names = {"workload": {"c": "{% if x %}", "whole": "{{ 1 + 1 }}", "n": 3}, "start": {"deep": ["{{ oops"]}}
+    config = {
+        "same": "{% if x %}",
+        "inside": "a {{ 1 + 1 }} b",
+        "open": "c {{ oops",
+        "deep": [{"d": "{{ 1 + 1 }}"}],
+        "authors": "{{ workload.n }}",
+        "mixed": "{{ 1 + 1 }} {{ workload.n }}",
+        "input": {"i": "{{ 1 + 1 }}"},
+    }
+    for dialect in Dialect:
+        command, _ = made(claimed({"tool_config": config, "render_context": names}), dialect)
+        rendered = template.render(dict(command.config), command.variables)
+        assert rendered == {
+            "same": "{% if x %}",
+            "inside": "a {{ 1 + 1 }} b",
+            "open": "c {{ oops",
+            "deep": [{"d": "{{ 1 + 1 }}"}],
+            "authors": 3,
+            "mixed": "2 3",
+        }
+        assert template.render(dict(command.input), command.variables) == {"i": "{{ 1 + 1 }}"}
+
+
+def test_tasks_of_a_list_are_as_their_author_wrote_them() -> None:
+    """The plane has not rendered them: a text in the workload that is the same means nothing."""
+    task = {"name": "a", "kind": "noop", "result": "{{ 1 + 1 }}"}
+    context = {"tool_config": {"tasks": [task]}, "render_context": {"workload": {"t": "{{ 1 + 1 }}"}}}
+    command, _ = made(claimed(context, action="task_sequence"))
+    assert template.render(command.config["tasks"][0]["result"], {}) == 2
+
+
+def test_iter_has_the_loops_size_on_the_python_plane_too() -> None:
+    context = {"input": {"__loop_collection_size": 3}, "render_context": {"iter": {"_index": 0}}}
+    command, _ = made(claimed(context))
+    assert command.variables["iter"] == {"_index": 0, "_total": 3}
+    assert command.input == {}
 
 
 def test_list_config_is_a_task_sequence() -> None:
@@ -93,13 +173,15 @@ def test_json_text_fields_are_parsed() -> None:
 
 def test_doubled_prefix_of_the_result_route_is_tried_once() -> None:
     def script(method: str, path: str, _: Any) -> Any:
-        return answer(200, {"code": "x"}) if path.startswith("/api/api/result/resolve") else answer(404, {})
+        is_there = path.startswith("/api/api/result/resolve")
+        return answer(200, {"code": "x"}) if is_there else answer(404, {"detail": "Not Found"})
 
     at, transport = plane(script)
     command = asyncio.run(hydrate(claimed({"tool_config": REF}), ENVELOPE, at))
     assert command.config == {"code": "x"}
     assert [path.partition("?")[0] for _, path, _, _ in transport.sent] == [
         "/api/result/resolve",
+        "/api/api/result/resolve",
         "/api/api/result/resolve",
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.credential_cache import CredentialCache, Fetched, Key
+from noetl_worker.secrets.credential_cache import CredentialCache, Fetched, Key
 
 KEY: Key = ("credential", "http://plane", "pg", 7)
 

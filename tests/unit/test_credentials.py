@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import structlog
 
-from noetl_worker import template
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import CredentialError, NotSent
-from noetl_worker.known_secrets import KnownSecrets
 from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.secrets.known import KnownSecrets
+from noetl_worker.templates import template
 from unit.planes import URL, Script, ScriptedTransport, answer, command, plane, settings
 
 RECORD = {"id": "1", "name": "pg", "type": "postgres", "data": {"db_host": "h", "db_password": "s3cr3t-value"}}
@@ -42,7 +43,7 @@ def failing(script: Script, each: Callable[[CommandCredentials], Awaitable[Any]]
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(_: float) -> None: ...
 
-    monkeypatch.setattr("noetl_worker.patience.asyncio.sleep", sleep)
+    monkeypatch.setattr("noetl_worker.plane.patience.asyncio.sleep", sleep)
 
 
 def credential(one: CommandCredentials) -> Awaitable[Any]:
@@ -53,13 +54,30 @@ def test_alias_gives_data_and_type_and_its_secrets_are_known() -> None:
     at, transport = plane(lambda *_: answer(200, RECORD))
     one = CommandCredentials(command(), at)
     assert asyncio.run(credential(one)) == {"type": "postgres", "db_host": "h", "db_password": "s3cr3t-value"}
-    assert "s3cr3t-value" in one.known.forms()
-    assert "h" not in one.known.forms()
+    assert "s3cr3t-value" in one.known.texts().all
+    assert "h" not in one.known.texts().all
     [(method, path, _, _)] = transport.sent
     assert (method, path) == (
         "GET",
         f"/api/credentials/pg?include_data=true&execution_id={command().execution_id}",
     )
+
+
+@pytest.mark.parametrize(
+    ("held", "fields"),
+    [
+        ({"db_user": "demo", "db_password": "demo", "db_name": "demo_noetl", "sslmode": "require"}, ["db_password"]),
+        ({"token": "abc", "value": "hunter2", "host": "h"}, ["token", "value"]),
+        ({"aws": {"secret_key": "minioadmin"}, "db_password": "s3cr3t-value", "pool": "small"}, ["aws.secret_key"]),
+        ({"db_password": "s3cr3t-value", "pool": "small", "retries": 3, "db_user": "demo"}, None),
+    ],
+)
+def test_credential_whose_secret_could_be_a_word_is_named_once(held: dict[str, Any], fields: list[str] | None) -> None:
+    with structlog.testing.capture_logs() as lines:
+        use(lambda *_: answer(200, {**RECORD, "data": held}), credential, credential, credential)
+    told = [(line["log_level"], line["of"], line["fields"]) for line in lines if line["event"] == "weak_secret"]
+    assert told == ([] if fields is None else [("warning", "credential 'pg'", fields)])
+    assert all(line["log_level"] != "warning" or "demo" not in str(line) for line in lines)
 
 
 def test_second_command_of_an_execution_does_not_ask_again() -> None:
@@ -173,10 +191,53 @@ def test_reference_that_leads_to_nothing_fails_and_names_it(token_data: Any, ref
     assert says in str(error)
 
 
-@pytest.mark.parametrize("status", ["not_found", "expired"])
-def test_missing_keychain_entry_fails_with_its_name(status: str) -> None:
-    error = failing(lambda *_: answer(200, {"status": status}), refer(field="token"))
-    assert f"'tok' is {status}" in str(error)
+def test_expired_keychain_entry_fails_with_its_name() -> None:
+    error = failing(lambda *_: answer(200, {"status": "expired"}), refer(field="token"))
+    assert "'tok' is expired" in str(error)
+
+
+def test_reference_to_a_keychain_entry_that_does_not_exist_is_null_and_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    [found], _ = use(lambda *_: answer(200, {"status": "not_found"}), refer(field="token"))
+    assert found == {"headers": [{"X": None}]}
+    assert "keychain_entry_missing" in capsys.readouterr().out
+
+
+UNDEFINED = [
+    ("{{ keychain.tok is defined }}", False),
+    ("{{ keychain.tok.token | default('d') }}", "d"),
+    ("{{ keychain['tok'].token or 'd' }}", "d"),
+    ("{% if keychain.tok %}a{% else %}b{% endif %}", "b"),
+    ("{{ keychain.tok.token }}", None),
+]
+
+
+@pytest.mark.parametrize(("text", "gives"), UNDEFINED)
+def test_keychain_entry_that_does_not_exist_is_undefined(text: str, gives: Any) -> None:
+    assert template.render(text, {"keychain": without_entries()}) == gives
+
+
+def test_missing_keychain_entry_is_null_where_a_missing_name_is_an_empty_text() -> None:
+    variables = {"keychain": without_entries()}
+    assert template.render(["{{ nope }}", "{{ keychain.tok.token }}"], variables, undefined="") == ["", None]
+
+
+@pytest.mark.parametrize("text", ["Bearer {{ keychain.tok.token }}", "{{ 'Bearer ' ~ keychain.tok.token }}"])
+def test_no_text_is_made_of_a_keychain_entry_that_does_not_exist(text: str) -> None:
+    with pytest.raises(CredentialError, match="keychain entry 'tok' is not_found: define it"):
+        template.render(text, {"keychain": without_entries()})
+
+
+def test_keychain_entry_that_does_not_exist_is_an_error_where_undefined_is_one() -> None:
+    with pytest.raises(CredentialError, match="keychain entry 'tok' is not_found"):
+        template.render("{{ keychain.tok.token }}", {"keychain": without_entries()}, strict=True)
+    assert template.render("{{ keychain.tok.token | default(1) }}", {"keychain": without_entries()}, strict=True) == 1
+
+
+def without_entries() -> JsonValue:
+    at, _ = plane(lambda *_: answer(200, {"status": "not_found"}))
+    return asyncio.run(CommandCredentials(command(catalog_id="9"), at).keychain_names({"tok"}))
 
 
 def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
@@ -210,13 +271,13 @@ def test_workers_own_secrets_are_known_to_every_command() -> None:
         NATS_URL="nats://me:nats%20secret@localhost:4222", NATS_TOKEN="nats-token", NOETL_INTERNAL_API_TOKEN="api-token"
     )
     at = Plane(ControlPlaneClient(ScriptedTransport(lambda *_: answer(200, {})), ours), URL, Dialect.PYTHON)
-    assert {"nats secret", "nats-token", "api-token"} <= set(CommandCredentials(command(), at).known.forms())
+    assert {"nats secret", "nats-token", "api-token"} <= set(CommandCredentials(command(), at).known.texts().all)
 
 
 def test_password_before_a_very_long_list_is_known() -> None:
     known = KnownSecrets()
     known.add_inline({"db_password": "planted-secret", "rows": [{"a": n, "b": n} for n in range(30_000)]})
-    assert "planted-secret" in known.forms()
+    assert "planted-secret" in known.texts().all
 
 
 def test_names_are_found_in_templates_only() -> None:

@@ -12,29 +12,27 @@ from typing import Any
 import httpx
 import pytest
 
-from noetl_worker import redaction, results, template
-from noetl_worker.control_plane.client import _expect, refusal
-from noetl_worker.control_plane.transport import Response
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, TemplateError, ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Report
+from noetl_worker.outcome import results
+from noetl_worker.plane.client import _expect, refusal
+from noetl_worker.secrets import redaction
+from noetl_worker.templates import template
 from noetl_worker.testing import MemoryControlPlane, arun_tool
-from noetl_worker.tools import (
-    artifact,
-    container_cluster,
-    fields,
-    http_answer,
-    http_request,
-    http_retry,
-    http_tokens,
-    mcp,
-    mcp_session,
-    policy,
-    process,
-    result_fetch,
-    subscription,
-    transfer_to_duckdb,
-)
+from noetl_worker.tools import fields, policy
+from noetl_worker.tools.artifact import artifact, result_fetch
+from noetl_worker.tools.http import answer as http_answer
+from noetl_worker.tools.http import request as http_request
+from noetl_worker.tools.http import retry as http_retry
+from noetl_worker.tools.http import tokens as http_tokens
+from noetl_worker.tools.kubernetes import cluster as container_cluster
+from noetl_worker.tools.mcp import mcp
+from noetl_worker.tools.mcp import session as mcp_session
+from noetl_worker.tools.nats import subscription
+from noetl_worker.tools.process import process
+from noetl_worker.tools.transfer import to_duckdb as transfer_to_duckdb
+from noetl_worker.transport.transport import Response
 
 SECRET = "Zq7-hunterSecret/99"
 FORMS = (SECRET, SECRET.replace("/", "%2F"))
@@ -112,7 +110,7 @@ CUTS: dict[str, Callable[[], str]] = {
         lambda *to: http_retry._is_true(across(160), http_retry.Facts(True, True, "k", None, {}), *to)
     ),
     "an ack id": lambda: said(lambda: subscription.SubscriptionConfig("nats", operation="ack", ack_ids=[across(80)])),
-    "a value": lambda: said(lambda: transfer_to_duckdb._whole(across(80), "BIGINT"), ToolError),
+    "a value": lambda: said(lambda: transfer_to_duckdb._integer_text(across(80), "BIGINT"), ToolError),
     "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
     "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
     "a condition of a policy": lambda: said(lambda: policy.parse_condition("here", "when", across(80))),
@@ -136,7 +134,7 @@ def test_reason_of_a_message_that_is_given_up() -> None:
     sent: list[bytes] = []
 
     class Client:
-        async def publish(self, _subject: str, body: bytes) -> None:
+        async def request(self, _subject: str, body: bytes, timeout: float) -> None:
             sent.append(body)
 
     delivery: Any = object.__new__(Delivery)

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from noetl_worker import acknowledge
-from noetl_worker.dead_letter import DeadLetters, Letter, pack, reason_label, settle_delivery
+from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.dead_letter import DeadLetters, Letter, pack, settle_delivery
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models import NotFound, Outcome, Refused, Settlement
-from noetl_worker.observability.metrics import DEAD_LETTER_REASONS, DEAD_LETTERS
+from noetl_worker.models import NotFound, Outcome, OutcomeKind, Refused, RetryLater, Settlement
+from noetl_worker.observability import metrics
+from noetl_worker.settlement import SETTLED, SETTLEMENT
 
 
 class Delivery:
@@ -17,6 +18,7 @@ class Delivery:
     subject = "noetl.commands"
     num_delivered = 3
     stream_sequence = 41
+    message_id = "noetl_commands-41-1700000000000000000"
 
     def __init__(self, *, gone: bool = False) -> None:
         self.answers: list[str] = []
@@ -41,7 +43,8 @@ class Delivery:
 def settle(outcome: Outcome, delivery: Delivery, *, full: bool = False) -> tuple[str | None, list[dict[str, object]]]:
     kept: list[dict[str, object]] = []
 
-    async def publish(subject: str, data: bytes) -> None:
+    async def publish(subject: str, data: bytes, message_id: str) -> None:
+        assert message_id == delivery.message_id
         if full:
             raise JetStreamError("stream is full")
         kept.append(json.loads(data))
@@ -52,7 +55,7 @@ def settle(outcome: Outcome, delivery: Delivery, *, full: bool = False) -> tuple
 
 def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
     delivery = Delivery()
-    ended, kept = settle(acknowledge.poison("not a notification: json_syntax"), delivery)
+    ended, kept = settle(acknowledge.not_a_notification("json_syntax"), delivery)
     assert delivery.answers == ["term not a notification: json_syntax"]
     assert ended == "term:not a notification"
     assert kept[0]["reason"] == "not a notification: json_syntax"
@@ -61,7 +64,7 @@ def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
 
 def test_poison_that_cannot_be_kept_is_not_terminated_but_given_back() -> None:
     delivery = Delivery()
-    settle(acknowledge.poison("x"), delivery, full=True)
+    settle(acknowledge.not_a_notification("x"), delivery, full=True)
     assert delivery.answers == ["nak 30"]
 
 
@@ -73,7 +76,7 @@ def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> None:
     ("outcome", "said"),
     [
         (acknowledge.reported(), "ack"),
-        (Outcome(Settlement.NAK, "retry_later", delay_s=1.5), "nak 1.5"),
+        (Outcome(OutcomeKind.BUSY, delay_s=1.5), "nak 1.5"),
         (acknowledge.given_back(), "nak 0"),
     ],
 )
@@ -136,15 +139,76 @@ def test_message_of_another_kind_is_no_letter(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("outcome", "label"),
     [
-        (acknowledge.poison("not a notification: json_syntax"), "not_a_notification"),
-        (acknowledge.poison("the control plane refuses the outcome: 422"), "outcome_refused"),
+        (acknowledge.not_a_notification("json_syntax"), "not_a_notification"),
+        (acknowledge.outcome_refused("422"), "outcome_refused"),
         (acknowledge.after_claim(NotFound("404 gone"), 6, max_not_found=6), "unknown_command"),
         (acknowledge.after_claim(Refused("410 over"), 1, max_not_found=6), "claim_refused"),
     ],
 )
 def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
-    assert label in DEAD_LETTER_REASONS
-    assert reason_label(outcome.reason) == label
-    before = DEAD_LETTERS.labels(label)._value.get()
-    settle(outcome, Delivery())
-    assert DEAD_LETTERS.labels(label)._value.get() == before + 1
+    before = metrics.DEAD_LETTERS.labels(label).value
+    _, kept = settle(outcome, Delivery())
+    assert metrics.DEAD_LETTERS.labels(label).value == before + 1
+    assert kept[0]["kind"] == label
+
+
+# ── the tables over how a notification ended ──
+
+
+def test_text_of_an_outcome_decides_nothing() -> None:
+    misleading = acknowledge.after_claim(Refused("unknown command: says a proxy"), 1, max_not_found=6)
+    before = metrics.DEAD_LETTERS.labels("claim_refused").value
+    ended, kept = settle(misleading, Delivery())
+    assert ended == "term:claim"
+    assert (kept[0]["reason"], kept[0]["kind"]) == ("unknown command: says a proxy", "claim_refused")
+    assert metrics.DEAD_LETTERS.labels("claim_refused").value == before + 1
+    assert Letter.parse(json.dumps(kept[0]).encode()).kind == "claim_refused"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("not a notification: json_syntax", "not_a_notification"),
+        ("unknown command: claim: 404", "unknown_command"),
+        ("server error at every try: claim: 500", "server_errors"),
+        ("the control plane refuses the outcome: 422", "outcome_refused"),
+        ("claim: 410 over", "claim_refused"),
+    ],
+)
+def test_letter_of_an_earlier_version_has_its_kind_from_its_reason(reason: str, kind: str) -> None:
+    assert Letter.parse(pack(b"{}", None, reason=reason, subject="s")).kind == kind
+
+
+def test_words_that_operators_know_are_those_of_the_table() -> None:
+    usual = sorted(SETTLED[kind, SETTLEMENT[kind]] for kind in OutcomeKind)
+    assert usual == [
+        "ack:already_finished",
+        "ack:already_finished_here",
+        "ack:reported",
+        "nak:auth_refused",
+        "nak:foreign_pool",
+        "nak:given_back",
+        "nak:held_by_other",
+        "nak:held_by_this_worker",
+        "nak:in_flight_here",
+        "nak:internal_error",
+        "nak:interrupted",
+        "nak:no_free_slot",
+        "nak:not_found",
+        "nak:retry_later",
+        "nak:short_of_resources",
+        "term:another pool's command",
+        "term:claim",
+        "term:not a notification",
+        "term:server error at every try",
+        "term:the control plane refuses the outcome",
+        "term:unknown command",
+    ]
+
+
+def test_dead_letter_of_server_errors_says_so_first() -> None:
+    old_s = acknowledge.MAX_SERVER_ERROR_AGE_S + 1
+    broken = RetryLater("claim: 500", is_server_error=True)
+    outcome = acknowledge.after_claim(broken, 6, max_not_found=6, message_age_s=old_s)
+    assert (outcome.kind, outcome.settlement) == (OutcomeKind.SERVER_ERRORS, Settlement.TERM)
+    assert outcome.reason == "server error at every try: claim: 500"

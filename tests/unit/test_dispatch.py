@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any, ClassVar
 import pytest
 import structlog
 
-from noetl_worker.dispatch import Dispatch, Limits
+from noetl_worker.command.dispatch import Dispatch, Limits
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kinds.requirements import class_at
 from noetl_worker.tools.registry import Registry
 from unit.planes import answer, command, plane
 
@@ -62,7 +64,7 @@ def dispatched(config: dict[str, Any], limits: Limits, script: Any) -> tuple[Wai
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.dispatch.STOP_GRACE_S", 0.05)
+    monkeypatch.setattr("noetl_worker.stopping.TOOL_S", 0.05)
 
 
 def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> None:
@@ -91,6 +93,22 @@ def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> No
     assert len(asked) == 3
     assert asked[0] == f"/api/executions/{command().execution_id}/cancellation-check"
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(("dialect", "known"), [(Dialect.RUST, 7), (Dialect.PYTHON, "7")])
+def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker_gives_it(
+    dialect: Dialect, known: int | str
+) -> None:
+    async def go() -> Any:
+        at, _ = plane(lambda *_: answer(200, {}), dialect)
+        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+        tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
+        one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
+        made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+        ready = await made.prepare()
+        return ready.context.variables["execution_id"]
+
+    assert asyncio.run(go()) == known
 
 
 def test_fast_command_never_asks() -> None:
@@ -194,6 +212,13 @@ def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_on() -
     assert result.error.kind == "timeout"
 
 
+def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -> None:
+    """Recorded (output-sql-ok): also where its last task is no program."""
+    config = {"tasks": [{"name": "a", "kind": "noop"}]}
+    exits = [ran(dialect, kind="task_sequence", config=config).exit_code for dialect in Dialect]
+    assert dict(zip(Dialect, exits, strict=True)) == {Dialect.RUST: 0, Dialect.PYTHON: None}
+
+
 def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
     forms = [sequenced(tasks, Limits(3, 3, 0), kind)[1].data for kind in ("task_sequence", "pipeline")]
@@ -253,28 +278,63 @@ def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, An
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
 
 
+@pytest.mark.parametrize(("dialect", "y"), [(Dialect.PYTHON, 2), (Dialect.RUST, 3)])
 @pytest.mark.parametrize("name", ["input", "args"])
-def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: str) -> None:
-    """It was dropped when the command had an input. Its values are data, not templates."""
+def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: str, dialect: Dialect, y: int) -> None:
+    """It was dropped when the command had an input. Its values are data; `y` is the step's, or the tool's own one."""
 
-    async def go(given: Any, kind: str, **config: Any) -> ToolResult:
-        at, _ = plane(lambda *_: answer(200, {}))
+    def go(given: Any, kind: str, **config: Any) -> Any:
         changes = {"input": {"x": 1, "y": 2}, "variables": {"v": {"y": 3, "z": "{{ x }}"}}}
-        one = command(Dialect.PYTHON, kind=kind, config={name: given, **config}, **changes)
-        limits, registry = Limits(30, 30, 0), Registry(plugins=False)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
+        return ran(dialect, kind=kind, config={name: given, **config}, **changes).data
+
+    assert go("{{ v }}", "noop", result="{{ [x, y, z] }}") == [1, y, "{{ x }}"]
+    assert go("{{ v }}", "python", code="result = [x, y, z]") == [1, y, "{{ x }}"]
+    assert go("{{ nothing }}", "noop", result="{{ [x, y] }}") == [1, 2]
+    beside = {"input": {"w": "{{ x + 4 }}", "z": 0}}
+    assert go("{{ v }}", "python", code="result = [w, x, y, z]", spec=beside) == [5, 1, y, "{{ x }}"]
+    with pytest.raises(ToolError, match=f"noop: field '{name}' must be an object, not int"):
+        go("{{ x }}", "noop")
+
+
+def ran(dialect: Dialect, **changes: Any) -> ToolResult:
+    async def go() -> ToolResult:
+        at, _ = plane(lambda *_: answer(200, {}))
+        registry = Registry(plugins=False)
+        one = command(dialect, **changes)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
         try:
             return await dispatch.run(await dispatch.prepare())
         finally:
             await registry.aclose()
 
-    assert asyncio.run(go("{{ v }}", "noop", result="{{ [x, y, z] }}")).data == [1, 3, "{{ x }}"]
-    assert asyncio.run(go("{{ v }}", "python", code="result = [x, y, z]")).data == [1, 3, "{{ x }}"]
-    assert asyncio.run(go("{{ nothing }}", "noop", result="{{ [x, y] }}")).data == [1, 2]
-    beside = {"input": {"w": "{{ x + 4 }}", "z": 0}}
-    assert asyncio.run(go("{{ v }}", "python", code="result = [w, x, y, z]", spec=beside)).data == [5, 1, 3, "{{ x }}"]
-    with pytest.raises(ToolError, match=f"noop: field '{name}' must be an object, not int"):
-        asyncio.run(go("{{ x }}", "noop"))
+    return asyncio.run(go())
+
+
+def test_input_that_is_called_like_what_its_template_names_does_not_find_itself() -> None:
+    given = {"start": "{{ start }}", "n": "{{ n }}", "both": "{{ lit }}", "lit": 5}
+    code = "result = [start, n, both]"
+    for dialect, nothing in ((Dialect.PYTHON, ""), (Dialect.RUST, None)):  # as with each plane's own worker
+        result = ran(dialect, kind="python", config={"code": code}, input=given, variables={"n": 1})
+        assert result.data == [nothing, 1, 5]
+
+
+def test_values_of_the_input_are_data_wherever_they_come_from() -> None:
+    sly = "{{ 1 // 0 }}"
+    variables = {"sly": sly}
+    spec = {"input": {"b": "{{ sly }}"}}
+    result = ran(
+        Dialect.PYTHON,
+        kind="python",
+        config={"code": "result = [a, b]", "spec": spec},
+        input={"a": "{{ sly }}"},
+        variables=variables,
+    )
+    assert result.data == [sly, sly]
+
+
+def test_template_of_the_input_that_does_not_parse_is_shown_with_its_field() -> None:
+    with pytest.raises(TemplateError, match=r"python: field 'input': template '\{\{ workload\. \}\}': expected name"):
+        ran(Dialect.PYTHON, kind="python", config={"code": "result = 1"}, input={"a": "{{ workload. }}"})
 
 
 @pytest.mark.parametrize(
@@ -379,3 +439,29 @@ def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body: Any, 
     with pytest.raises(ToolError, match=message) as caught:
         doubled(catalog_id, body)
     assert caught.value.kind == "parse"
+
+
+@pytest.mark.parametrize(("kind", "config"), [("noop", {}), ("task_sequence", {"tasks": [{"one": {"kind": "noop"}}]})])
+def test_kind_that_was_not_used_yet_is_imported_off_the_loop(
+    kind: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library of postgres takes 0.2 s of CPU, in which nothing else of the worker would go on."""
+    imported: list[tuple[str, bool]] = []
+
+    def load(place: str) -> None:
+        kind = class_at(place).kind
+        imported.append((kind, threading.current_thread() is threading.main_thread()))
+
+    monkeypatch.setattr("noetl_worker.tools.kinds.requirements.load", load)
+
+    async def go() -> None:
+        at, _ = plane(lambda *_: answer(200, {}))
+        registry = Registry(plugins=False)
+        for _ in range(2):
+            one = command(Dialect.PYTHON, kind=kind, config=config)
+            dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(5, 5, 0), slots=Slots(1))
+            await dispatch.run(await dispatch.prepare())
+
+    asyncio.run(go())
+    assert dict(imported) == dict.fromkeys({kind, "noop"}, False)
+    assert imported[0] == (kind, False)

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker import redaction
-from noetl_worker.dispatch import Dispatch, Limits
+from noetl_worker.command.dispatch import Dispatch, Limits
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
+from noetl_worker.secrets import redaction
 from noetl_worker.slots import Slots
 from noetl_worker.testing import tool_context
-from noetl_worker.tools import sql
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.sql import sql
 from unit.planes import ScriptedTransport, answer, command, plane
 
 RECORD = {"id": "1", "name": "svc", "type": "bearer", "data": {"token": "s3cr3t-value"}}
@@ -103,8 +103,8 @@ def test_so_it_is_inside_of_a_sequence_that_handles_the_refusal(first: Act, time
 def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
     config = {"headers": {"X-Api-Key": "inline-secret", "Accept": "text/plain"}}
     _, [dispatch] = runs(fine, config=config)
-    assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.secrets)
-    assert not {"svc", "text/plain", "bearer"} & set(dispatch.secrets)
+    assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.secrets.all)
+    assert not {"svc", "text/plain", "bearer"} & set(dispatch.secrets.all)
 
 
 def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:

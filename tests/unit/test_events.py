@@ -10,17 +10,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from noetl_worker import emitter as emitter_module
-from noetl_worker import patience
-from noetl_worker.control_plane import gate
-from noetl_worker.control_plane.dialects import event_form
-from noetl_worker.control_plane.transport import Response
-from noetl_worker.emitter import Emitter, Verdict, verdict
+from noetl_worker import json_text
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
-from noetl_worker.events import CommandEvents
-from noetl_worker.models import AlreadyFinished, Dialect, Exit, LoopPosition, Report
-from unit.planes import Ours, ScriptedTransport, answer, command, emitter, plane
+from noetl_worker.models import (
+    AlreadyFinished,
+    CaseDecision,
+    Dialect,
+    Exit,
+    FitRules,
+    LoopPosition,
+    Report,
+    ToolResult,
+)
+from noetl_worker.outcome import emitter as emitter_module
+from noetl_worker.outcome import results
+from noetl_worker.outcome.emitter import Emitter, Verdict, verdict
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.plane import gate, patience
+from noetl_worker.transport.transport import Response
+from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
@@ -54,11 +65,11 @@ def tell(
 
     async def go() -> None:
         one = command(dialect, **changes)
-        told = CommandEvents(one, at, event_form(dialect, "w-1"), emitter(), hold_s=hold_s)
+        told = CommandEvents(one, at, "w-1", emitter(), hold_s=hold_s)
         told.start()
         if wait_for_started:
-            assert told._starting is not None
-            await told._starting
+            while not transport.sent:
+                await asyncio.sleep(0)
         await told.finish(report, Ours())
 
     asyncio.run(go())
@@ -188,13 +199,43 @@ def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
     assert (last["status"], last["context"]["status"]) == ("timeout", "timeout")
 
 
+# ── both ──
+
+
+@pytest.mark.parametrize("library", ["orjson", "json"])
+@pytest.mark.parametrize("dialect", Dialect)
+def test_result_is_written_into_its_event_as_it_was_serialised(
+    dialect: Dialect, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library == "json":
+        monkeypatch.setattr(json_text, "orjson", None)
+    bytes_of_it = b'{"n":  1, "ids":[18446744073709551616]}'
+    result = json_text.embed(bytes_of_it)
+    report = Report(status="success", context=result if dialect is Dialect.RUST else None, response=result)
+    one = command(dialect)
+    ended = EventSet(
+        one.event_id, one.execution_id, one.command_id, one.step, "w-1", URL, dialect, report, with_start=True
+    )
+    assert ended.body().count(bytes_of_it) == 1
+    row, _ = ended.packed()
+    assert bytes_of_it in row, "and into its row"
+
+
+@pytest.mark.parametrize("at", [1795735035.0802085, *(1795735034 + step * 2.0**-22 for step in range(40))])
+def test_events_that_travel_one_after_the_other_have_growing_times(monkeypatch: pytest.MonkeyPatch, at: float) -> None:
+    monkeypatch.setattr("noetl_worker.outcome.event_set.time.time", lambda: at)
+    transport = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    done, completed = transport.bodies("/api/events")
+    assert done["created_at"] < completed["created_at"]
+
+
 # ── retries ──
 
 
 @pytest.mark.parametrize(
     "trouble",
     [NotSent("refused"), MaybeProcessed("reset"), *(answer(status, {}) for status in (408, 425, 429, 502, 503, 504))],
-    ids=str,
+    ids=lambda trouble: str(getattr(trouble, "status", trouble)),
 )
 def test_passing_trouble_is_retried_with_the_same_key_until_accepted(trouble: Response | Exception) -> None:
     troubles = [trouble] * 9
@@ -241,7 +282,7 @@ PAGES = (
 )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=str)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.status))
 def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response) -> None:
     """A proxy in front of a plane that is being replaced; also as a 200."""
     left = [page] * (patience.DOUBTFUL_TRIES + 2)
@@ -362,10 +403,57 @@ def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_lost: 
     assert [names(body)[-1] for body in sent[:-1]] == ["command.completed"] * (len(sent) - 1)
 
 
+def test_body_of_an_http_answer_is_told_to_the_python_plane_once() -> None:
+    data = {"status_code": 200, "headers": {"server": "x"}, "url": "http://a/", "data": {"items": ["needle"], "t": "n"}}
+    for answered in (data, {**data, "data": "needle"}):
+        report = asyncio.run(results.report(command(), ToolResult.success(answered), CaseDecision(), FitRules()))
+        [sent] = tell(report).bodies("/api/events/batch")
+        assert json.dumps(sent).count("needle") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "context"), [({"rows": [{"i": 1}], "n": 1}, {"rows": [{"i": 1}], "n": 1}), ([1, 2], {"data": [1, 2]})]
+)
+def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
+    """It is what later steps see of the command then (wire.md 9.4); elsewhere it has the plain values alone."""
+    report = asyncio.run(results.report(command(), ToolResult.success(data), CaseDecision(), FitRules()))
+    sent = tell(report, _Batches(answers_get_lost=False)).bodies("/api/events/batch")
+    assert sent[-1]["events"][0]["payload"]["result"]["context"] == context
+    done, left = (next(one for one in sent[0]["events"] if one["name"] == name) for name in ("call.done", "step.exit"))
+    assert done["payload"]["response"] == data
+    assert "rows" not in left["payload"]["result"].get("context", {})
+
+
+@pytest.mark.parametrize("answers_get_lost", [False, True])
+def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost: bool) -> None:
+    """Its `step.exit` alone made the plane issue items again (20 became 30; wire.md 9.5)."""
+    batches = _Batches(answers_get_lost=answers_get_lost)
+    loop = LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7")
+    with capture_logs() as lines:
+        sent = tell(OK, batches, loop=loop).bodies("/api/events/batch")
+    assert {names(body)[-1] for body in sent} == {"command.completed"}
+    (said,) = [line for line in lines if line["event"].startswith("batch_")]
+    assert said["event"] == "batch_not_rescued"
+    assert "What recovers such a loop is unknown" in said["advice"]
+
+
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted"])
 def test_duplicate_that_was_processed_is_not_rescued(state: str) -> None:
     sent = tell(OK, _Batches(answers_get_lost=True, state=state)).bodies("/api/events/batch")
     assert [names(body)[-1] for body in sent] == ["command.completed"] * 2
+
+
+@pytest.mark.parametrize("unknown", [NotSent("refused"), answer(404, {"detail": "not found"}), answer(500, {})])
+def test_batch_is_rescued_only_once_the_plane_has_confirmed_that_it_was_not_processed(unknown: Any) -> None:
+    """A rescue too many makes a loop issue its items again (wire.md 9.5)."""
+    batches, order = _Batches(answers_get_lost=False), []
+
+    def script(method: str, path: str, body: Any) -> Response | Exception:
+        order.append("asked" if method == "GET" else names(body)[-1])
+        return unknown if order == ["command.completed", "asked"] else batches(method, path, body)
+
+    tell(OK, script)
+    assert order == ["command.completed", "asked", "command.completed", "asked", "step.exit"]
 
 
 def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
@@ -388,7 +476,7 @@ def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
 
     at, transport = plane(script)
     teller = emitter(tmp_path)
-    told = CommandEvents(one, at, event_form(Dialect.PYTHON, "w-1"), teller, hold_s=5.0)
+    told = CommandEvents(one, at, "w-1", teller, hold_s=5.0)
     asyncio.run(told.finish(OK, Finished()))
     teller.outbox.close()
     assert names(transport.bodies("/api/events/batch")[-1]) == ["step.exit"]
@@ -404,11 +492,16 @@ def test_abandoned_command_never_reports_its_held_start() -> None:
     at, transport = plane(accept)
 
     async def go() -> None:
-        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w"), emitter(), hold_s=5.0)
-        told.start()
-        told.abandon()
-        assert told._starting is not None
-        await told._starting
+        ours = emitter()
+        abandoned, other = (
+            CommandEvents(command(step=step), at, "w", ours, hold_s=0.0) for step in ("abandoned", "other")
+        )
+        abandoned.start()
+        other.start()
+        abandoned.abandon()
+        while not transport.sent:
+            await asyncio.sleep(0)
 
     asyncio.run(go())
-    assert transport.sent == []
+    assert [event["step"] for event in transport.bodies("/api/events/batch")[0]["events"]] == ["other", "other"]
+    assert len(transport.sent) == 1

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.gate import DOWN_AFTER, Gate
 from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.gate import DOWN_AFTER, Gate
 from unit.planes import URL, ScriptedTransport, answer, settings
 
 
@@ -153,7 +153,7 @@ def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedT
 
 @pytest.mark.parametrize("trouble", [answer(503, {}), answer(429, {}), NotSent("refused")], ids=["503", "429", "down"])
 def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.control_plane.client.CLAIM_PATIENCE_S", 0.0)
+    monkeypatch.setattr("noetl_worker.plane.client.CLAIM_PATIENCE_S", 0.0)
     at, transport = plane_with(lambda *_: trouble)
 
     async def body() -> None:
@@ -165,7 +165,7 @@ def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any, monke
 
     asyncio.run(body())
     assert len(transport.sent) == DOWN_AFTER
-    assert at.client.open_share() < 0.2
+    assert at.client.servers.open_share() < 0.2
 
 
 def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
@@ -176,14 +176,14 @@ def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
             await at.claim(7, "w")
 
     asyncio.run(body())
-    assert (len(transport.sent), at.client.open_share()) == (20, 1.0)
+    assert (len(transport.sent), at.client.servers.open_share()) == (20, 1.0)
 
 
 def test_plane_in_trouble_does_not_hold_up_the_others() -> None:
     at, _ = plane_with(lambda *_: answer(503, {}))
     for _ in range(5):
         at.gate.refused(at.gate._clock())
-    other = at.client.server("http://other.test").gate
-    assert at.client.open_share() == 1.0
+    other = at.client.servers.at("http://other.test").gate
+    assert at.client.servers.open_share() == 1.0
     other.refused(other._clock())
-    assert at.client.open_share() < 1.0
+    assert at.client.servers.open_share() < 1.0

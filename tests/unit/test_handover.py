@@ -11,21 +11,23 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker import handover
-from noetl_worker.adoption import Adoption
-from noetl_worker.claimed_command import Workplace
-from noetl_worker.control_plane.client import ControlPlaneClient
-from noetl_worker.control_plane.transport import Response
-from noetl_worker.emitter import Emitter
+from noetl_worker import stopping
+from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
-from noetl_worker.event_set import EventSet, SetRequest
 from noetl_worker.execution import Execution
-from noetl_worker.identity import Identity
-from noetl_worker.in_flight import InFlight
-from noetl_worker.models import Dialect, Outcome, Settlement, ToolResult
+from noetl_worker.models import Dialect, Outcome, Report, Settlement, ToolResult
+from noetl_worker.outcome.adoption import Adoption
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.phases import Progress
+from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.identity import Identity
 from noetl_worker.slots import Slots
+from noetl_worker.stopping import Level
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
+from noetl_worker.transport.transport import Response
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, settings
 
 COMMAND_ID = {Dialect.PYTHON: ENVELOPE.command_id, Dialect.RUST: "7:start:9"}
@@ -106,6 +108,18 @@ def delivery(dialect: Dialect, **changes: Any) -> Any:
     return Delivery(json.dumps(body).encode())
 
 
+def begun(whole: Execution, one: Any) -> tuple[asyncio.Task[Outcome | None], Progress]:
+    """Work on a delivery as the worker does: in a task that a stop knows."""
+    progress = Progress()
+    progress.task = asyncio.ensure_future(whole.run(one, progress))
+    return progress.task, progress
+
+
+def grace_over(whole: Execution, progress: Progress) -> None:
+    whole.workplace.emitter.stopping.reach(Level.GRACE_OVER)
+    progress.stop()
+
+
 def terminal(transport: ScriptedTransport) -> list[str]:
     told = [event["name"] for body in transport.bodies("/api/events/batch") for event in body["events"]]
     told += [body["event_type"] for body in transport.bodies("/api/events")]
@@ -116,11 +130,11 @@ def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -
     async def go() -> tuple[Outcome | None, Any]:
         transport = Gated(script_for(dialect, {}, "noop"), hold)
         whole = execution(transport, dialect, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0", **variables)
-        task = asyncio.ensure_future(whole.run(delivery(dialect)))
+        task, progress = begun(whole, delivery(dialect))
         await transport.reached.wait()
-        task.cancel()
-        if let_go:
-            asyncio.get_running_loop().call_later(0.05, transport.go.set)
+        grace_over(whole, progress)
+        # A plane that issues commands in this request is cut off by the hard stop alone.
+        asyncio.get_running_loop().call_later(0.05 if let_go else 1.0, transport.go.set if let_go else progress.cut)
         try:
             return await task, transport
         finally:
@@ -132,7 +146,8 @@ def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "GRACE_S", 0.3)
+    monkeypatch.setattr(stopping, "CLAIM_S", 0.3)
+    monkeypatch.setattr(stopping, "REPORT_S", 0.3)
 
 
 @pytest.mark.parametrize("let_go", [True, False], ids=["answer comes", "answer never comes"])
@@ -176,15 +191,13 @@ def test_tool_that_raises_late_reports_its_start_once() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://a b/", "http://[bad", "http://h:99999", "ftp://x/"])
-@pytest.mark.parametrize("transport", ["httpx", "pyreqwest"])
-def test_notification_with_a_server_url_that_is_none_is_answered_and_never_raises(url: str, transport: str) -> None:
-    if transport == "pyreqwest":
-        pytest.importorskip("pyreqwest")
-    from noetl_worker.control_plane.transport import open_transport
+@pytest.mark.parametrize("transport", ["httpx", "on_loop"])
+def test_followed_server_url_that_is_none_is_answered_and_never_raises(url: str, transport: str) -> None:
+    from noetl_worker.transport.opening import open_transport
 
     async def go() -> Outcome | None:
         real = open_transport(settings(NOETL_WORKER_HTTP_TRANSPORT=transport))
-        whole = execution(real, Dialect.PYTHON, Beats())
+        whole = execution(real, Dialect.PYTHON, Beats(), NOETL_WORKER_FOLLOW_SERVERS="any")
         try:
             return await whole.run(delivery(Dialect.PYTHON, server_url=url))
         finally:
@@ -194,7 +207,7 @@ def test_notification_with_a_server_url_that_is_none_is_answered_and_never_raise
     assert outcome is not None
     assert outcome.settlement is Settlement.NAK
     assert outcome.delay_s > 0
-    assert outcome.detail["execution_id"] == ENVELOPE.execution_id
+    assert outcome.ids["execution_id"] == ENVELOPE.execution_id
 
 
 @pytest.mark.parametrize("still_ours", [True, False])
@@ -384,7 +397,6 @@ def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_i
 def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_it_was_dropped(tmp_path: Path) -> None:
     """w1's late outcome of a command that w2 runs: adopted by w2, and dropped, since the claim is w2's."""
     dead, ours = emitter(tmp_path), emitter(tmp_path)
-    body = {"execution_id": "1", "worker_id": "w1", "events": []}
     dead.outbox.keep(
         EventSet(
             ENVELOPE.event_id,
@@ -394,7 +406,7 @@ def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_i
             "w1",
             URL,
             Dialect.PYTHON,
-            [SetRequest("/api/events/batch", body, "key")],
+            Report(status="success", context=None),
         )
     )
     dead.outbox.close()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 
-VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("tools") / "python_values.py"))
+VALUES = runpy.run_path(str(Path(json_text.__file__).with_name("tools") / "python/python_values.py"))
 HERE = datetime.timezone(datetime.timedelta(hours=5, seconds=30))
 
 
@@ -231,6 +231,26 @@ def test_text_that_is_no_json_is_the_same_error(way: str, data: Any) -> None:
 def test_embedded_json_is_the_same(way: str) -> None:
     for body in (b'{"a":18446744073709551616}', b'["a",1.5]'):
         assert json.loads(json_text.dumps({"x": json_text.embed(body)})) == {"x": json.loads(body)}
+
+
+@pytest.mark.parametrize("beside", [1, 2**70, "\ud800"], ids=["plain", "a number beyond 64 bits", "half of a pair"])
+def test_embedded_bytes_are_written_as_they_are(way: str, beside: Any) -> None:
+    """A result is serialised once, also where the library gives up on what stands beside it."""
+    body = b'{"a": 18446744073709551616,  "b":[ 1 ]}'
+    event = {"payload": {"result": {"context": json_text.embed(body)}, "response": [json_text.embed(body)]}}
+    written = json_text.dumps({"events": [event, {"beside": beside}]})
+    assert written.count(body) == 2
+    assert json.loads(written)["events"][0]["payload"]["response"] == [json.loads(body)]
+
+
+def test_embedded_bytes_that_are_very_deep_are_still_the_same_value(way: str) -> None:
+    value: Any = json_text.embed(b'{"a":1}')
+    for _ in range(20):
+        value = [value, 2**70]
+    plain = json.loads(json_text.dumps(value))
+    for _ in range(20):
+        plain = plain[0]
+    assert plain == {"a": 1}
 
 
 def numpy_values() -> list[tuple[Any, Any]]:

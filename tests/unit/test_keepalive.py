@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from noetl_worker import keepalive as keepalive_module
-from noetl_worker.keepalive import Keepalive
+from noetl_worker.delivery import keepalive as keepalive_module
+from noetl_worker.delivery.keepalive import Keepalive
 from unit.planes import settings
 
 REPLY = "$JS.ACK.NOETL_COMMANDS.noetl_worker.1.2.2.1790000022953000000.0"
@@ -29,7 +29,7 @@ def test_two_deliveries_with_one_reply_subject_are_kept_until_the_second_is_sett
     assert not keepalive.is_expired(REPLY)
 
 
-@pytest.mark.parametrize("part", ["_beat_for_ever", "_registry"])
+@pytest.mark.parametrize("part", ["_beat_until_stopped", "_registry"])
 def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +48,7 @@ def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(keepalive_module, "connect", connection)
-    for name in ("_beat_for_ever", "_registry"):
+    for name in ("_beat_until_stopped", "_registry"):
         monkeypatch.setattr(Keepalive, name, bug if name == part else waits)
     identity = cast(Any, SimpleNamespace(unique="w"))
     keepalive = Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
@@ -98,9 +98,9 @@ def test_stop_that_meets_the_answer_to_a_beat_ends_the_thread(monkeypatch: pytes
     async def registry(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    ended = keepalive_module._ended
+    ended = keepalive_module._result_at_end
     monkeypatch.setattr(keepalive_module, "connect", connection)
-    monkeypatch.setattr(keepalive_module, "_ended", end)
+    monkeypatch.setattr(keepalive_module, "_result_at_end", end)
     monkeypatch.setattr(Keepalive, "_registry", registry)
     identity = cast(Any, SimpleNamespace(unique="w"))
     keepalive = Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
@@ -129,7 +129,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, connect: Any = None) -> Keepalive:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(keepalive_module, "connect", connect or connection)
-    for name in ("_beat_for_ever", "_registry"):
+    for name in ("_beat_until_stopped", "_registry"):
         monkeypatch.setattr(Keepalive, name, waits)
     identity = cast(Any, SimpleNamespace(unique="w"))
     return Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")

@@ -1,163 +1,193 @@
-"""The import rules of ARCHITECTURE 3, read from the syntax trees."""
+"""The import rules of ARCHITECTURE.md, read from the syntax trees."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
-BOTTOM = {
-    "errors",
-    "models",
-    "settings",
-    "setting_values",
-    "setting_checks",
-    "setting_line",
-    "setting_sources",
-    "json_text",
-    "engine",
-    "snowflake",
-    "nats_client",
-    "_core",
+# A paragraph a layer, from the bottom to the top. A module that lies deeper or higher than its room is named by itself.
+LAYERS = """
+errors backoff models settlement marks stopping json_text settings engine _core process plane.snowflake jetstream.client
+
+plane transport templates secrets observability slots
+process.event_loop delivery.in_flight delivery.pools delivery.retry_pace
+
+delivery jetstream command outcome outbox tools
+
+phases command.claimed_command command.handover command.trace outcome.adoption outcome.recent_batches
+delivery.in_flight_view observability.readings execution
+
+worker worker_process doctor inquiry rehearsal supervisor
+
+cli dev testing envelope cases event_set template
+
+__main__
+"""
+STAGES = {  # a stage imports no other stage
+    "jetstream": "pull",
+    "delivery.keepalive": "pull",
+    "delivery.envelope": "envelope",
+    "command.claim": "claim",
+    "command.command": "hydrate",
+    "command.referred_results": "hydrate",
+    "tools": "run",
+    "command.dispatch": "run",
+    "command.tool_rules": "run",
+    "command.scope": "run",
+    "command.cancellation": "run",
+    "command.cases": "cases",
+    "command.case_actions": "cases",
+    "outcome.results": "results",
+    "outcome": "report",
+    "outbox": "report",
+    "delivery.acknowledge": "settle",
+    "delivery.dead_letter": "settle",
 }
-SERVICES = {
-    "control_plane",
-    "template",
-    "template_sandbox",
-    "template_limits",
-    "credentials",
-    "credential_cache",
-    "known_secrets",
-    "secret_forms",
-    "redaction",
-    "in_flight",
-    "slots",
-    "identity",
-    "patience",
-    "retry_pace",
-    "observability",
-    "event_loop",
-}
-STAGES = {  # one room each: modules of a room may know each other, rooms may not
-    "jetstream": "delivery",
-    "keepalive": "delivery",
-    "envelope": "envelope",
-    "claim": "claim",
-    "command": "command",
-    "tools": "tools",
-    "dispatch": "tools",
-    "cancellation": "tools",
-    "cases": "cases",
-    "case_actions": "cases",
-    "events": "events",
-    "emitter": "events",
-    "event_set": "events",
-    "outbox": "events",
-    "outbox_file": "events",
-    "results": "results",
-    "acknowledge": "settle",
-    "dead_letter": "settle",
-}
-UPPER = {
-    "handover": 4,
-    "adoption": 4,
-    "claimed_command": 4,
-    "execution": 4,
-    "worker": 5,
-    "cli": 6,
-    "dev": 6,
-    "testing": 6,
-    "__main__": 7,
-}
+
+
+def longest(name: str, known: Iterable[str]) -> str | None:
+    """The entry that a dotted name belongs to: its own, else its room's."""
+    return max((one for one in known if name == one or name.startswith(f"{one}.")), key=len, default=None)
+
+
+PLACES = {name: number for number, layer in enumerate(LAYERS.strip().split("\n\n")) for name in layer.split()}
 
 
 def level(module: str) -> int:
-    if module in BOTTOM:
-        return 1
-    if module in SERVICES:
-        return 2
-    return 3 if module in STAGES else UPPER[module]
+    found = longest(module, PLACES)
+    assert found is not None, f"{module} has no place in LAYERS"
+    return PLACES[found]
 
 
-def imports(path: Path) -> set[str]:
+def stage(module: str) -> str | None:
+    if level(module) != PLACES["delivery"]:
+        return None
+    found = longest(module, STAGES)
+    return STAGES[found] if found is not None else None
+
+
+def imports(path: Path, *, at_run_time: bool = False) -> set[str]:
+    """What a file imports; with `at_run_time` without what it imports for its annotations alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if at_run_time and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names]
-                if node.module == "noetl_worker"
-                else [node.module]
-            )
-            found.update(names)
+            is_room = (PACKAGE.parent / node.module.replace(".", "/")).is_dir()
+            found.update([f"{node.module}.{alias.name}" for alias in node.names] if is_room else [node.module])
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
     return found
 
 
 def own(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
 
 
 def sources() -> list[Path]:
     return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
 
-def inner(path: Path) -> set[str]:
-    """Top-level modules of ours that a file imports, itself left out."""
-    names = {name.split(".")[1] for name in imports(path) if name.startswith("noetl_worker.")}
-    return names - {own(path), "__version__"}
+def inner(path: Path, *, at_run_time: bool = False) -> set[str]:
+    """What a file imports of ours, without the package's name."""
+    found = imports(path, at_run_time=at_run_time)
+    names = {name.removeprefix("noetl_worker.") for name in found if name.startswith("noetl_worker.")}
+    return names - {"__version__"}
 
 
 def test_imports_go_downwards_only() -> None:
     wrong = [
-        f"{path.relative_to(PACKAGE)} imports {name}"
-        for path in sources()
-        for name in inner(path)
-        if level(name) > level(own(path))
+        f"{own(path)} imports {name}" for path in sources() for name in inner(path) if level(name) > level(own(path))
     ]
     assert wrong == []
 
 
 def test_a_stage_imports_no_other_stage() -> None:
     wrong = [
-        f"{path.relative_to(PACKAGE)} imports {name}"
+        f"{own(path)} imports {name}"
         for path in sources()
-        if own(path) in STAGES
+        if (mine := stage(own(path))) is not None
         for name in inner(path)
-        if name in STAGES and STAGES[name] != STAGES[own(path)]
+        if stage(name) not in (None, mine)
     ]
     assert wrong == []
 
 
-def test_nats_is_imported_only_where_it_is_spoken() -> None:
-    allowed = {"jetstream", "keepalive", "worker"}
-    wrong = [
-        str(path.relative_to(PACKAGE))
+def test_no_module_imports_one_that_imports_it() -> None:
+    """Imports within functions count: they only put the circle off."""
+    known = {own(path) for path in sources()}
+    graph = {
+        own(path): {longest(name, known) for name in inner(path, at_run_time=True)} - {own(path), None}
         for path in sources()
-        if any(name.split(".")[0] == "nats" for name in imports(path))
-        and own(path) not in allowed
-        and path.relative_to(PACKAGE).parts[0] != "dev"
-        and not path.name.startswith(("nats_", "subscription"))  # the tool kinds that talk to it
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_listing_can_be_taken_in_at_a_glance() -> None:
+    folders = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+    assert folders.pop(".") <= 20
+    assert {name: files for name, files in folders.items() if files > 16} == {}
+
+
+def test_every_room_says_what_it_decides() -> None:
+    silent = [own(path) for path in PACKAGE.rglob("__init__.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("public", "home"),
+    [
+        ("envelope", "delivery.envelope"),
+        ("cases", "command.cases"),
+        ("event_set", "outcome.event_set"),
+        ("template", "templates.template"),
+    ],
+)
+def test_public_name_of_a_module_that_moved_still_works(public: str, home: str) -> None:
+    by_name, at_home = import_module(f"noetl_worker.{public}"), import_module(f"noetl_worker.{home}")
+    assert by_name.__all__ == at_home.__all__
+    assert all(getattr(by_name, name) is getattr(at_home, name) for name in at_home.__all__)
+
+
+def test_nats_is_imported_only_where_it_is_spoken() -> None:
+    allowed = ("jetstream", "delivery.keepalive", "worker", "dev", "tools.nats")
+    wrong = [
+        own(path)
+        for path in sources()
+        if any(name.split(".")[0] == "nats" for name in imports(path)) and longest(own(path), allowed) is None
     ]
     assert wrong == []
 
 
 def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
+    below = ["tools", "models", "settlement", "errors", "backoff", "json_text", "settings.networks"]
+    calls = {
+        "tools.registry",
+        "tools.deadline",
+        "tools.fields",
+        "tools.policy",
+        "tools.task_sequence",
+        "tools.contract",
+    }
+    own_ways = {"tools.rhai": ["_core"], "tools.nats": ["jetstream.client"]}
     wrong: list[str] = []
-    for path in (PACKAGE / "tools").glob("*.py"):
-        if path.name in {"registry.py", "deadline.py", "fields.py", "policy.py", "task_sequence.py", "contract.py"}:
-            continue
-        below = {"tools", "models", "errors", "json_text", *(["nats_client"] if path.name.startswith("nats_") else [])}
-        wrong += [
-            f"{path.name} imports {name}"
-            for name in imports(path)
-            if name.startswith("noetl_worker.") and name.split(".")[1] not in below
-        ]
-    assert [one for one in wrong if not one.startswith("rhai.py imports noetl_worker._core")] == []
+    for path in (PACKAGE / "tools").rglob("*.py"):
+        if (name := own(path)) not in calls:
+            allowed = [*below, *own_ways.get(longest(name, own_ways) or "", ())]
+            wrong += [f"{name} imports {one}" for one in inner(path) if longest(one, allowed) is None]
+    assert wrong == []
 
 
 def test_no_file_has_a_name_that_says_nothing() -> None:
@@ -179,9 +209,65 @@ def test_files_and_functions_stay_readable() -> None:
     assert long == []
 
 
+def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
+    """Everybody else reads what they decide; the development plane is a stand-in of its own."""
+    own_files = {"plane/python.py", "plane/rust.py", "cli/dev.py"}
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sources()
+        if path.relative_to(PACKAGE).as_posix() not in own_files and longest(own(path), ["dev"]) is None
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Dialect"
+        if node.attr in ("PYTHON", "RUST")
+    ]
+    assert found == []
+
+
 def test_importing_the_package_loads_no_tool_and_no_server() -> None:
     code = (
         "import noetl_worker, sys; print([m for m in sys.modules if m.split('.')[0] in ('httpx','nats','starlette')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_the_first_pull_does_not_need_is_not_loaded_at_the_start() -> None:
+    later = {"httpx", "httpcore", "h11", "uvicorn", "starlette", "mashumaro", "opentelemetry", "click"}
+    code = (
+        "import noetl_worker.cli, sys; from noetl_worker.worker import Worker; "
+        "from noetl_worker.settings.settings import load_settings; Worker(load_settings(environment={})); "
+        f"print(sorted({later!r} & {{name.partition('.')[0] for name in sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_worker_that_is_started_without_a_flag_loads_no_command_line() -> None:
+    """As containers start it. What reads flags is a sixth of its memory."""
+    never = {"typer", "pydantic", "pydantic_core", "annotated_types", "rich", "pygments", "httpx", "mashumaro"}
+    code = (
+        "import sys; from noetl_worker.__main__ import worker_alone; worker_alone(); "
+        "from noetl_worker.worker import Worker; from noetl_worker.settings.settings import load_settings; "
+        "Worker(load_settings(environment={})); "
+        f"print(sorted(({never!r} | {{'noetl_worker.cli'}}) & "
+        "({name.partition('.')[0] for name in sys.modules} | set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_first_start_of_a_worker_loads_nothing_but_itself() -> None:
+    """What is under `-S` has no `site` in it, which differs by installation."""
+    code = (
+        "import sys; before = set(sys.modules); import noetl_worker.__main__; print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+    )
+    ours = {"noetl_worker", "noetl_worker.__main__", "noetl_worker.process", "noetl_worker.process.sealed_environment"}
+    loaded = set(ast.literal_eval(done.stdout)) - ours
+    assert loaded <= {"__future__", "os", "stat", "_stat", "posixpath", "genericpath", "os.path", "_collections_abc"}

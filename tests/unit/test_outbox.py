@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import signal
 import sqlite3
@@ -16,21 +17,22 @@ from typing import Any
 
 import pytest
 
-from noetl_worker import emitter as emitter_module
-from noetl_worker import handover, outbox_file
-from noetl_worker import outbox as outbox_module
-from noetl_worker.adoption import AT_ONCE, Adoption
-from noetl_worker.control_plane.client import ControlPlaneClient, Plane
-from noetl_worker.control_plane.dialects import event_form
-from noetl_worker.control_plane.gate import DOWN_AFTER
-from noetl_worker.emitter import Emitter
-from noetl_worker.errors import ClaimLost, ServerRefused
-from noetl_worker.event_set import EventSet, SetRequest, StoreRequest
-from noetl_worker.events import CommandEvents
-from noetl_worker.in_flight import InFlight, Seen
+from noetl_worker.command import handover
+from noetl_worker.delivery.in_flight import InFlight, Seen
+from noetl_worker.errors import ClaimLost, DocumentError, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect, Report, Upload
-from noetl_worker.outbox import Outbox
-from noetl_worker.outbox_file import OutboxFile, Row
+from noetl_worker.outbox import file as outbox_file
+from noetl_worker.outbox import outbox as outbox_module
+from noetl_worker.outbox.file import OutboxFile, Row
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outbox.rows import read_row
+from noetl_worker.outcome import emitter as emitter_module
+from noetl_worker.outcome.adoption import AT_ONCE, Adoption
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.gate import DOWN_AFTER
 from noetl_worker.slots import Slots
 from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 
@@ -38,10 +40,9 @@ OK = Report(status="success", context={"ok": True}, response={"ok": True})
 
 
 def event_set(event_id: int = 7, worker_id: str = "dead-worker", **changes: Any) -> EventSet:
-    body = {"execution_id": "1", "worker_id": worker_id, "events": [{"name": "call.done", "payload": {}}]}
-    request = SetRequest("/api/events/batch", body, f"key-{event_id}")
-    fields: dict[str, Any] = {"server_url": URL, "dialect": Dialect.PYTHON, "requests": [request], **changes}
-    return EventSet(event_id, 1, f"c-{event_id}", "start", worker_id, **fields)
+    report = Report(status="success", context=None)
+    told: dict[str, Any] = {"server_url": URL, "dialect": Dialect.PYTHON, "report": report, **changes}
+    return EventSet(event_id, 1, f"c-{event_id}", "start", worker_id, idempotency_key=f"key-{event_id}", **told)
 
 
 def box(directory: Path, when: str = "on_failure", *, max_rows: int = 10, max_bytes: int = 1_000_000) -> Outbox:
@@ -51,6 +52,11 @@ def box(directory: Path, when: str = "on_failure", *, max_rows: int = 10, max_by
 
 
 OPEN: list[Outbox] = []
+
+
+def left(directory: Path) -> list[str]:
+    """Names of what is in the directory; its key stays for ever."""
+    return sorted(path.name for path in directory.iterdir() if path.name != "outbox.key")
 
 
 def taken(ours: Outbox) -> list[EventSet]:
@@ -89,15 +95,15 @@ def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: 
         (7, "c-7", "dead-worker"),
         (8, "c-8", "dead-worker"),
     ]
-    assert adopted[0].requests[0].idempotency_key == "key-7"
-    assert adopted[0].requests[0].was_tried, "a duplicate key would be its own event"
+    assert adopted[0].idempotency_key == "key-7"
+    assert adopted[0].was_tried, "a duplicate key would be its own event"
     assert len(list(tmp_path.glob("*.lock"))) == 1, "its rows stay where they are"
     ours.drop(adopted[0])
     ours.close()
     after = box(tmp_path)
     assert [one.event_id for one in taken(after)] == [8], "what was not told waits for the next one"
     after.drop(adopted[1])
-    assert list(tmp_path.iterdir()) == [], "the dead one's file goes with its last row"
+    assert left(tmp_path) == [], "the dead one's file goes with its last row"
 
 
 def test_file_of_a_living_owner_is_left_alone(tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_outbox_without_rows_leaves_no_files(tmp_path: Path) -> None:
     ours.keep(one)
     ours.drop(one)
     ours.close()
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 def test_full_outbox_says_so_until_there_is_room_and_keeps_what_it_has(tmp_path: Path) -> None:
@@ -151,7 +157,7 @@ def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path) -> No
     assert ours._own is not None
     ours._own._database.execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
     large = event_set(2)
-    large.requests[0].body["filler"] = "x" * 100_000
+    large.report.response = "x" * 100_000
     assert not ours.keep(large)
     assert isinstance(ours._trouble, str)
     assert "full" in ours._trouble
@@ -174,23 +180,68 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     assert "outbox_row_unreadable" in capsys.readouterr().out
     ours.drop(one)
     assert ours.is_empty
-    [left] = tmp_path.glob("*.unreadable")
-    with contextlib.closing(sqlite3.connect(left)) as database:
+    [unreadable] = tmp_path.glob("*.unreadable")
+    with contextlib.closing(sqlite3.connect(unreadable)) as database:
         kept = database.execute("SELECT key FROM event_sets").fetchall()
     assert kept == [("x",)], "another version's rows are not ours to delete"
-    assert [path.name for path in tmp_path.iterdir()] == [left.name]
+    assert left(tmp_path) == [unreadable.name]
 
 
-def test_row_of_a_later_version_is_read_without_what_it_adds() -> None:
+def test_row_that_an_older_worker_could_not_read_is_told_by_the_next_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(tmp_path)
+
+    def refuse(*_: Any) -> EventSet:
+        raise DocumentError("outbox_row", "of a later version")
+
+    with monkeypatch.context() as older:
+        older.setattr(outbox_module, "read_row", refuse)
+        before = box(tmp_path)
+        assert taken(before) == []
+        assert before.adopt() == [], "it is not looked at again and again"
+        before.close()
+    assert len(list(tmp_path.glob("*.unreadable"))) == 1
+    ours = box(tmp_path)
+    [one] = taken(ours)
+    assert one.idempotency_key == "key-7"
+    ours.drop(one)
+    assert left(tmp_path) == [], "nothing is left beside"
+
+
+def test_unreadable_file_that_another_worker_brings_back_is_left_to_it(tmp_path: Path) -> None:
+    left_behind(tmp_path)
+    [path] = tmp_path.glob("*.sqlite3")
+    unreadable, lock = path.with_suffix(".unreadable"), path.with_suffix(".lock")
+    path.rename(unreadable)
+    OutboxFile.bring_back(unreadable)  # its lock is still there: it is being adopted, or the process died in between
+    assert unreadable.exists()
+    lock.rename(path.with_suffix(".born"))
+    with path.with_suffix(".born").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        OutboxFile.bring_back(unreadable)
+        assert unreadable.exists(), "somebody is at it"
+    OutboxFile.bring_back(unreadable)
+    assert [one.event_id for one in taken(box(tmp_path))] == [7]
+
+
+def test_row_is_read_without_what_a_later_worker_adds_to_it() -> None:
     row = json.loads(event_set(7).packed()[0])
-    assert EventSet.unpacked(json.dumps({**row, "added": 1}).encode()).event_id == 7
+    assert read_row(json.dumps({**row, "added": 1}).encode()).event_id == 7
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None])
+def test_row_of_another_version_is_kept_for_who_can_read_it(version: Any) -> None:
+    row = json.loads(event_set(7).packed()[0])
+    with pytest.raises(DocumentError, match="version"):
+        read_row(json.dumps({**row, "version": version}).encode())
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:
     ours = box(tmp_path, "off")
     assert not ours.keep(event_set())
     assert ours.adopt() == []
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 # ── sending ──
@@ -200,7 +251,7 @@ def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **kwargs
     at, transport = plane(script, dialect)
 
     async def go() -> None:
-        told = CommandEvents(command(dialect), at, event_form(dialect, "w-1"), ours, hold_s=5.0, **kwargs)
+        told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=5.0, **kwargs)
         told.start()
         await told.finish(OK, Ours())
 
@@ -224,7 +275,7 @@ def accepting(refusals: int, seen: list[int] | None = None, directory: Path | No
 
 def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:
     tell(emitter(tmp_path), accepting(0))
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -245,7 +296,7 @@ def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_firs
         at, transport = plane(accepting(0))
         for _ in range(DOWN_AFTER):
             at.gate.refused(time.monotonic())
-        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), ours, hold_s=5.0)
+        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
         telling = asyncio.ensure_future(told.finish(OK, Ours()))
         while ours.outbox.is_empty:
             await asyncio.sleep(0)
@@ -289,7 +340,7 @@ def test_cancelled_set_is_left_on_disk(tmp_path: Path) -> None:
     ours = emitter(tmp_path)
 
     async def go() -> None:
-        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), ours, hold_s=5.0)
+        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
         telling = asyncio.ensure_future(told.finish(OK, Ours()))
         while ours.outbox.is_empty:
             await asyncio.sleep(0)
@@ -323,7 +374,7 @@ def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(
             raise ClaimLost(AlreadyFinished("somebody else did it"))
 
     async def go() -> None:
-        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), ours, hold_s=5.0)
+        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
         await told.finish(OK, Lost())
 
     with pytest.raises(ClaimLost):
@@ -422,7 +473,7 @@ def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, cl
 def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover.acknowledge, "backoff_s", lambda *_: 0.0)
+    monkeypatch.setattr(handover.backoff, "delay_s", lambda *_, **__: 0.0)
     left_behind(tmp_path)
     told: list[str] = []
     adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))
@@ -450,7 +501,7 @@ def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(
         return answers.pop(0)
 
     adopt(tmp_path, script, flight)
-    assert looks == [Seen.PUBLISHED_AGAIN] * 3
+    assert looks == [Seen.BEING_REPORTED] * 3
 
 
 def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> None:
@@ -464,12 +515,8 @@ def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> No
 
 
 def test_row_of_a_set_that_is_here_already_is_not_told_a_second_time(tmp_path: Path) -> None:
-    for directory in ("a", "b"):
-        dead = box(tmp_path / directory)
-        dead.keep(event_set(7))
-        dead.close()
-        for path in (tmp_path / directory).iterdir():
-            path.rename(tmp_path / path.name)
+    for _ in range(2):
+        left_behind(tmp_path, event_set(7))
     ours = box(tmp_path)
     assert len(taken(ours)) == 1
     assert len(list(tmp_path.glob("*.lock"))) == 1
@@ -501,7 +548,7 @@ def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> N
     assert len(transport.bodies("/api/events/batch")) == 40
     assert most[0] <= AT_ONCE
     assert len(flight) == 0
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
@@ -514,7 +561,7 @@ def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path)
         adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
         adoption.look()
         assert len(flight) == AT_ONCE + 5
-        assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.PUBLISHED_AGAIN}
+        assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
         await adoption.stop()
 
     asyncio.run(go())
@@ -535,8 +582,7 @@ def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(tmp_pa
 
     async def go() -> None:
         at, transport = plane(accepting(0))
-        form = event_form(Dialect.PYTHON, "w-1")
-        told = CommandEvents(command(), at, form, ours, hold_s=5.0, outside=slots.waiting)
+        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0, outside=slots.waiting)
         telling = asyncio.ensure_future(told.finish(OK, Doubtful()))
         while ours.outbox.is_empty:
             await asyncio.sleep(0)
@@ -578,7 +624,7 @@ def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: 
                 await asyncio.Event().wait()
 
         at = Plane(ControlPlaneClient(Silent(lambda *_: answer(200)), settings()), URL, dialect)
-        told = CommandEvents(command(dialect), at, event_form(dialect, "w-1"), ours, hold_s=0.0)
+        told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=0.0)
         told.start()
         await reached.wait()
         telling = asyncio.ensure_future(told.finish(OK, Ours()))
@@ -589,7 +635,7 @@ def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: 
     asyncio.run(go())
     ours.outbox.close()
     [left] = taken(box(tmp_path))
-    assert "call.done" in json.dumps([request.body for request in left.requests])
+    assert b'"call.done"' in left.body()
 
 
 def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -608,7 +654,7 @@ def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path, m
     async def go() -> None:
         at, _ = plane(script)
         at.gate.refused(time.monotonic(), retry_after_s=0.3)
-        told = CommandEvents(command(), at, event_form(Dialect.PYTHON, "w-1"), emitter(), hold_s=5.0)
+        told = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
         await told.finish(OK, Asked())
 
     asyncio.run(go())
@@ -639,8 +685,8 @@ def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, awa
         if away == "another plane":
             left_behind(tmp_path, event_set(number, server_url="http://away.test"))
         else:
-            upload = Upload("start", b"[1]", "start", {})
-            left_behind(tmp_path, event_set(number, store=StoreRequest(upload, [])))
+            report = Report(status="success", context={}, upload=Upload("start", b"[1]", "start", {}))
+            left_behind(tmp_path, event_set(number, report=report))
     left_behind(tmp_path, others)
     ours = emitter(tmp_path)
 
@@ -653,7 +699,8 @@ def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, awa
 
     async def go() -> None:
         transport = ScriptedTransport(script)
-        adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, InFlight())
+        trusted = settings(NOETL_CONTROL_PLANE="python", NOETL_WORKER_TRUSTED_SERVERS="http://away.test")
+        adoption = Adoption(ControlPlaneClient(transport, trusted), ours, InFlight())
         adoption.look()
         while not transport.bodies("/api/events/batch"):
             await asyncio.sleep(0.001)
@@ -669,7 +716,7 @@ def test_row_that_is_told_by_our_own_run_meanwhile_is_no_longer_there(tmp_path: 
     [row] = ours.adopt()
     ours.drop(event_set())
     assert ours.load(row.key) is None
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 def test_row_that_cannot_be_read_just_now_is_taken_over_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -697,7 +744,7 @@ def test_disk_without_room_for_a_file_is_left_as_it_was(tmp_path: Path, monkeypa
     monkeypatch.setattr(outbox_file.sqlite3, "connect", without_room)
     ours = box(tmp_path)
     assert [ours.keep(event_set(number)) for number in range(3)] == [False] * 3
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 def test_files_that_are_taken_over_at_a_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

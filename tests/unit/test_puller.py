@@ -63,7 +63,7 @@ def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pytest.Mo
         running = asyncio.ensure_future(puller.run())
         while not sent:
             await asyncio.sleep(0)
-        puller._ended(sent[0], "503", "")
+        puller._pull_ended(sent[0], "503", "")
         while len(sent) == 1:
             await asyncio.sleep(0)
         client.is_connected = False  # else the end drains

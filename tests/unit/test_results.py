@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from noetl_worker import json_text, results
+from noetl_worker import json_text
 from noetl_worker.errors import ServerRefused
 from noetl_worker.models import (
     CaseDecision,
@@ -21,6 +23,8 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
+from noetl_worker.outcome import results
+from noetl_worker.plane.python import _plain_values as plain_values
 from unit.planes import command
 
 RULES = FitRules()
@@ -39,17 +43,39 @@ def value(part: Any) -> Any:
     return json_text.loads(json_text.dumps(part))
 
 
-def test_python_response_is_the_tools_data_and_context_the_same_object() -> None:
-    report = told(ToolResult.success({"text": "x"}))
-    assert value(report.response) == value(report.context) == {"text": "x"}
+def test_python_response_is_the_tools_data_and_context_its_plain_values() -> None:
+    data = {"text": "x", "none": None, "rows": 3, "data": "a document", "list": [1], "in": {"n": 1, "l": [2]}, "e": {}}
+    report = told(ToolResult.success(data))
+    assert value(report.response) == data
+    assert report.context == {"text": "x", "none": None, "in": {"n": 1}}
     assert report.error is None
 
 
+ODD = {"t": (1, 2), "s": {3}, "when": datetime.date(2026, 1, 2), 5: "five", "in": {"d": Decimal("1.5"), 6: "six"}}
+
+
+@pytest.mark.parametrize("data", [{"a": 1, "b": {"c": "x"}, "l": [1]}, ODD, {"big": 2**70, "nan": float("nan")}])
+def test_python_context_says_what_the_response_says_of_the_same_name(data: Any) -> None:
+    """Whether the result was read again to find its plain values, or they were taken from it."""
+    report = told(ToolResult.success(data))
+    response = value(report.response)
+    assert value(report.context) == plain_values(response)
+
+
+def test_result_that_nothing_was_taken_out_of_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(json_text, "loads_exact", lambda body: read.append(body) or {})
+    told(ToolResult.success({"n": 1, "rows": [{"password": "in a list"}][:0]}))
+    assert read == []
+    told(ToolResult.success({"password": "hunter2hunter2"}))
+    assert len(read) == 1, "its plain values are those that may leave"
+
+
 @pytest.mark.parametrize("data", [5, "text", [1, 2], None, True])
-def test_python_context_is_an_object_whatever_the_data_is(data: Any) -> None:
+def test_python_context_is_absent_where_the_data_is_no_object(data: Any) -> None:
     report = told(ToolResult.success(data))
     assert value(report.response) == data
-    assert value(report.context) == {"data": data}
+    assert report.context is None
 
 
 def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
@@ -62,6 +88,12 @@ def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
         "exit_code": 0,
         "duration_ms": 3,
     }
+
+
+def test_success_without_data_says_so_on_the_rust_plane() -> None:
+    """Recorded (rhai-types): with no `data` later steps would be given the plane's own bookkeeping for the step."""
+    told_null = value(told(ToolResult.success(None), Dialect.RUST).context)
+    assert told_null == {"command_id": "7:start:9", "status": "success", "data": None}
 
 
 def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust_plane() -> None:
@@ -102,12 +134,11 @@ def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: D
     assert (upload.name, upload.source_step) == ("start", "start")
     kept = json_text.loads(upload.data)
     assert (kept if dialect is Dialect.PYTHON else kept["data"]) == data
-    assert report.reference == {"ref": upload.mark}
+    assert report.reference is None, "the store has not answered yet"
     assert len(json_text.dumps(report.context)) < 8192
     assert len(json_text.dumps(upload.preview)) <= 4096
     assert report.response is None
-    if dialect is Dialect.RUST:
-        assert report.context["data"] == {"_ref": upload.mark}
+    assert upload.beside == ({"command_id": "7:start:9"} if dialect is Dialect.RUST else {})
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -161,13 +192,13 @@ def test_very_deep_result_is_cut_and_not_lost() -> None:
     for _ in range(700):
         deep = [deep]
     report = told(ToolResult.success({"deep": deep, "n": 1}))
-    assert value(report.context)["n"] == 1
+    assert value(report.response)["n"] == 1
 
 
 def test_values_that_json_cannot_say_get_a_defined_form() -> None:
     data = {"nan": float("nan"), "big": 2**80, "set": {1}, "bytes": b"ab", "lone": "\ud800"}
     report = told(ToolResult.success(data))
-    assert value(report.context) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
+    assert value(report.response) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
 
 
 def test_refused_set_is_told_as_the_smallest_failure() -> None:
@@ -177,3 +208,24 @@ def test_refused_set_is_told_as_the_smallest_failure() -> None:
     assert "422" in small.error
     assert "too odd" in small.error
     assert "huge" not in str(small.context)
+
+
+FAILURES = {"returned": ToolResult.failure("why", kind="sql"), "raised": ToolResult.raised("why", kind="sql")}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "how", "error"),
+    [
+        (Dialect.RUST, "returned", None),  # recorded: error-in-sequence
+        (Dialect.RUST, "raised", "why"),  # recorded: error-sql-sequence
+        (Dialect.PYTHON, "returned", "why"),
+        (Dialect.PYTHON, "raised", "why"),
+    ],
+)
+def test_what_a_task_of_a_list_raised_fails_the_command_on_both_planes(
+    dialect: Dialect, how: str, error: str | None
+) -> None:
+    report = told(FAILURES[how], dialect)
+    assert report.error == error
+    assert report.error_kind == ("sql" if how == "raised" else None)
+    assert told(FAILURES[how], dialect, CaseDecision(0, Continue())).error is None, "a case has handled it"

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from noetl_worker import acknowledge, retry_pace
+from noetl_worker.delivery import acknowledge, retry_pace
+from noetl_worker.delivery.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
 from noetl_worker.models import Claimed, HeldByOther, NotFound, RetryLater
-from noetl_worker.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
 
 BROKEN = RetryLater("500", is_server_error=True)
 GIVEN = Claimed({})

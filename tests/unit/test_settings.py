@@ -8,7 +8,7 @@ import pytest
 from noetl_worker.cli.config import settings_markdown
 from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
-from noetl_worker.settings import SETTINGS, Secret, load_settings
+from noetl_worker.settings.settings import SETTINGS, Secret, load_settings
 
 
 def test_defaults_are_those_of_the_table() -> None:
@@ -110,9 +110,9 @@ def test_settings_are_frozen() -> None:
         load_settings({}).max_concurrent = 3  # type: ignore[misc]
 
 
-def test_readme_has_the_table_of_settings_as_the_code_has_it() -> None:
-    readme = Path(__file__, "../../../README.md").resolve().read_text()
-    assert settings_markdown() in readme
+def test_page_has_the_table_of_settings_as_the_code_has_it() -> None:
+    page = Path(__file__, "../../../docs/settings.md").resolve().read_text()
+    assert settings_markdown() in page
     assert all(line.source and line.help for line in SETTINGS)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from noetl_worker.snowflake import DEFAULT_EPOCH_MS, Snowflake, node_of
+from noetl_worker.plane.snowflake import DEFAULT_EPOCH_MS, Snowflake, node_of
 
 
 def test_first_id_of_node_one_one_millisecond_after_the_epoch() -> None:

@@ -4,42 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from noetl_worker import acknowledge
+from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.delivery.in_flight import InFlight
+from noetl_worker.execution import Execution
 from noetl_worker.models import Outcome
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.identity import Identity
 from noetl_worker.worker import EXIT_CANCELLED, EXIT_OK, Worker
-from unit.planes import settings
+from unit.planes import ScriptedTransport, answer, emitter, settings
 
 
 class Scene:
     """A worker at the end of its drain, with no time left."""
 
     def __init__(self) -> None:
-        self.worker = Worker(settings(NOETL_WORKER_DRAIN_TIMEOUT_S="0"))
+        ours = settings(NOETL_WORKER_DRAIN_TIMEOUT_S="0", NOETL_CONTROL_PLANE="python")
+        self.worker = Worker(ours)
         self.kept: set[str] = set()
         """Deliveries that are kept alive."""
         self.answers: dict[str, Outcome] = {}
         keepalive = SimpleNamespace(track=lambda reply, _: self.kept.add(reply), untrack=self.kept.remove)
-        self.execution = cast(Any, SimpleNamespace(workplace=SimpleNamespace(keepalive=keepalive), run=self._run))
-
-    async def _run(self, _: Any) -> Outcome:
-        await asyncio.Event().wait()
-        raise AssertionError
+        without_stop = emitter()
+        telling = Emitter(without_stop.ids, without_stop.outbox, self.worker.stopping)
+        workplace = Workplace(
+            ours, Identity(ours), self.worker.registry, InFlight(), cast(Any, keepalive), telling, self.worker.slots
+        )
+        self.transport = ScriptedTransport(lambda *_: answer(404, {}))
+        self.execution = Execution(ControlPlaneClient(self.transport, ours), workplace)
 
     async def _settle(self, delivery: Any, outcome: Outcome) -> str:
         self.answers[delivery.reply] = outcome
         return "nak:given_back"
 
-    def deliver(self, reply: str, settle: Any = None) -> None:
-        delivery = SimpleNamespace(reply=reply, received_at=0.0, stream_sequence=1, num_delivered=1)
+    def deliver(self, reply: str, settle: Any = None, data: bytes | None = None) -> None:
+        body = json.dumps({"execution_id": 1, "event_id": 2, "command_id": reply, "step": "start"}).encode()
+        delivery = SimpleNamespace(
+            reply=reply, received_at=0.0, stream_sequence=1, num_delivered=1, data=data or body, age_s=lambda: 0.0
+        )
         self.worker._deliver(cast(Any, delivery), self.execution, settle or self._settle)
 
     async def drain(self) -> int:
-        return await self.worker._drain(cast(Any, SimpleNamespace(pause=lambda _: None)))
+        puller, keepalive = SimpleNamespace(pause=lambda _: None), SimpleNamespace(is_alive=lambda: True)
+        return await self.worker._drain(cast(Any, puller), cast(Any, keepalive))
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])
@@ -55,6 +68,7 @@ def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_given_ba
     assert asyncio.run(go()) == EXIT_CANCELLED
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "given_back"}
     assert scene.kept == set()
+    assert scene.transport.sent == [], "it is not claimed"
 
 
 def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed(
@@ -127,16 +141,12 @@ def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> 
     async def go() -> int:
         stored, may_end = asyncio.Event(), asyncio.Event()
 
-        async def run(_: Any) -> Outcome:
-            return acknowledge.poison("not a notification: x")
-
         async def settle(delivery: Any, outcome: Outcome) -> str:
             stored.set()
             await may_end.wait()
             return await scene._settle(delivery, outcome)
 
-        scene.execution.run = run
-        scene.deliver("a", settle)
+        scene.deliver("a", settle, data=b"poison")
         await stored.wait()
         asyncio.get_running_loop().call_later(0.05, may_end.set)
         return await scene.drain()

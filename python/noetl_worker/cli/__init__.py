@@ -1,4 +1,4 @@
-"""The command line: `run` (the default), `dev`, `tools`, `config`, `nats`, `dead-letters`. One file each."""
+"""The command line, one file a command; `run` is the default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from noetl_worker import __version__
-from noetl_worker.cli import config, dead_letters, dev, nats, run, tools
+from noetl_worker.cli import (
+    completion,
+    config,
+    dead_letters,
+    dev,
+    doctor,
+    exec_tool,
+    nats,
+    replay,
+    run,
+    tools,
+    top,
+    why,
+)
 from noetl_worker.errors import EngineUnavailable, SettingsError
 
 __all__ = ["app", "main"]
@@ -42,18 +55,25 @@ def _default(
         context.invoke(run.run)
 
 
-app.command("run")(run.run)
-app.command("dev")(dev.dev)
-app.command("tools")(tools.tools)
-app.command("config")(config.config)
+app.command("run", short_help="Run the worker; so without a command.")(run.run)
+app.command("dev", short_help="Run a playbook on this machine with nothing else running.")(dev.dev)
+app.command("exec", short_help="Run one tool once, without a server.")(exec_tool.exec_)
+app.command("tools", short_help="The tool kinds of this installation, and what each takes.")(tools.tools)
+app.command("config", short_help="The settings as the worker reads them.")(config.config)
+app.command("doctor", short_help="What would keep a worker with these settings from working.")(doctor.doctor)
+app.command("top", short_help="A live view of running workers.")(top.top)
+app.command("why", short_help="What became of a command.")(why.why)
+app.command("replay", short_help="Run a command of the control plane here, and tell it nothing.")(replay.replay)
+app.command("completion", short_help="The completion script of a shell.")(completion.completion)
 app.add_typer(nats.app, name="nats")
 app.add_typer(dead_letters.app, name="dead-letters")
 
 
 def main() -> None:
     """The console script."""
+    completion.answer_the_shell()
     try:
-        app()
+        app(prog_name=completion.PROGRAM)
     except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
         typer.echo(f"noetl-worker: {error}", err=True)
         sys.exit(nats.EXIT_SETTINGS)

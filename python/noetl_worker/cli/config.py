@@ -1,48 +1,81 @@
-"""`noetl-worker config`: every setting with its value, its default and its unit; secrets hidden."""
+"""`noetl-worker config`: every setting with its value and where it came from; secrets hidden."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from noetl_worker.errors import SettingsError
-from noetl_worker.settings import SETTINGS, load_settings
+from noetl_worker.settings.settings import SETTINGS, Reading, Secret, read_settings
+from noetl_worker.settings.tools import family_of
 
 __all__ = ["config", "settings_markdown"]
 
-PLAIN_WIDTH: Final = 200
+_USER_INFO: Final = re.compile(r"://[^/@\s,]+@")
+_HIDDEN: Final = "***"
+_HEAD: Final = ("VARIABLE", "VALUE", "UNIT", "SOURCE")
 
 
 def config(
-    markdown: Annotated[bool, typer.Option(help="Print the table of the README instead.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the table of docs/settings.md instead.")] = False,
 ) -> None:
-    """Show the settings as the worker reads them, or the error that would stop it."""
+    """Show the settings as the worker reads them, or the error that would stop it.
+
+    One line a setting: variable, value, unit, and where the value came from
+    (flag, environment, .env, a file, a NATS context, default). Into a pipe the
+    columns are separated by tabs, without a heading. Secrets are shown as ***.
+    """
     if markdown:
         typer.echo(settings_markdown(), nl=False)
         return
     try:
-        settings = load_settings()
+        rows = list(_rows(read_settings()))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(2) from None
-    table = Table(Column("variable", no_wrap=True), "value", "default", "unit")
+    if not sys.stdout.isatty():
+        typer.echo("".join("\t".join(row) + "\n" for row in rows), nl=False)
+        return
+    widths = [max(len(row[at]) for row in (_HEAD, *rows)) for at in range(len(_HEAD) - 1)]
+    for *cells, source in (_HEAD, *rows):
+        typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), source]))
+
+
+def _rows(reading: Reading) -> Iterator[tuple[str, str, str, str]]:
     for line in SETTINGS:
-        value = getattr(settings, line.field)
-        shown = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-        table.add_row(line.variable, shown, line.default, line.unit)
-    console = Console()
-    # Into a file or a pod's log there is no terminal's width to keep to, and a cut name is of no use.
-    console.print(table, width=None if console.is_terminal else PLAIN_WIDTH, crop=False)
+        given, value = reading.given.get(line.variable), getattr(reading.settings, line.field)
+        text = value.reveal() if line.field == "nats_url" else _written(value)
+        yield line.variable, _USER_INFO.sub(f"://{_HIDDEN}@", text), line.unit, given.source if given else "default"
+    for variable, given in sorted(reading.given.items()):
+        if (family := family_of(variable)) is not None:
+            yield (
+                variable,
+                _HIDDEN if family.is_secret else _USER_INFO.sub(f"://{_HIDDEN}@", given.text),
+                "",
+                given.source,
+            )
+
+
+def _written(value: Any) -> str:
+    """As one would write it into the variable."""
+    if isinstance(value, Secret):
+        return _HIDDEN if value else ""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={number}" for name, number in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def settings_markdown() -> str:
-    """The README's table of settings."""
+    """The table of docs/settings.md."""
     rows = ["| variable (aliases) | default | unit | what | source |", "|---|---|---|---|---|"]
     for line in SETTINGS:
-        names = ", ".join(f"`{name}`" for name in (line.variable, *line.aliases))
+        names = ", ".join(f"`{name}`" for name in (*line.names, *([line.file_variable] if line.is_secret else [])))
         default = f"`{line.default}`" if line.default else "–"
         rows.append(f"| {names} | {default} | {line.unit or '–'} | {line.help} | {line.source} |")
     return "\n".join(rows) + "\n"

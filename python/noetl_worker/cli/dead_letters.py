@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.nats import with_nats
-from noetl_worker.settings import Settings
+from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
     from noetl_worker.jetstream.connection import Connection
@@ -45,7 +45,7 @@ def list_(
     """
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.dead_letter_view import Entry, print_entries
+        from noetl_worker.cli.views.dead_letter import Entry, print_entries
 
         entries: list[Entry] = []
         async for kept in store.letters(stream):
@@ -72,7 +72,7 @@ def show(
     """
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.dead_letter_view import Entry, print_entry
+        from noetl_worker.cli.views.dead_letter import Entry, print_entry
 
         kept = await store.get(stream, id_)
         if kept is None:
@@ -107,7 +107,7 @@ def requeue_(
         raise typer.BadParameter("--reason goes with --all")
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.dead_letter_view import Entry
+        from noetl_worker.cli.views.dead_letter import Entry
 
         done, left = 0, 0
         async for number, kept in _chosen(store, stream, ids or ()):
@@ -135,8 +135,8 @@ async def _chosen(
 
 
 async def _requeue_one(store: DeadLetterStore, kept: KeptLetter) -> bool:
-    from noetl_worker.dead_letter import NotRequeued, requeue
-    from noetl_worker.redaction import redact_text
+    from noetl_worker.delivery.dead_letter import NotRequeued, requeue
+    from noetl_worker.secrets.redaction import redact_text
 
     way = await requeue(store, kept)
     if isinstance(way, NotRequeued):

@@ -12,14 +12,22 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from noetl_worker import event_loop
+from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models import Dialect, JsonValue
-from noetl_worker.settings import load_settings
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import is_for_tools, read_settings
 
 __all__ = ["dev", "parse_override"]
 
 EXIT_SIGTERM: Final = 143
+_RULES: Final = (
+    "NOETL_WORKER_KINDS",
+    "NOETL_WORKER_KINDS_DENY",
+    "NOETL_WORKER_ALLOW_OVERRIDE",
+    "NOETL_WORKER_EGRESS_DENY",
+)
+"""What its worker takes from the environment as `run` does: they are this machine's."""
 """128 + 15, what a shell reports for a process that SIGTERM ended."""
 
 
@@ -45,6 +53,7 @@ def dev(
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
     from noetl_worker.observability.logging import configure_logging
 
+    require_posix()
     configure_logging(log_level, "auto")
     try:
         from noetl_worker.dev.session import run_playbook
@@ -94,7 +103,7 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
     """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end."""
     from noetl_worker.worker import Worker
 
-    settings = load_settings(
+    reading = read_settings(
         {
             "NATS_URL": nats_url,
             "NOETL_SERVER_URL": server_url,
@@ -102,11 +111,14 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
             "WORKER_METRICS_BIND": "",
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
+            "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
             "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be told later
+            **{name: text for name, text in os.environ.items() if name in _RULES or is_for_tools(name)},
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )
-    worker = Worker(settings)
+    os.environ.update(reading.for_tools())
+    worker = Worker(reading.settings)
     running = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.ready.wait())
     try:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from noetl_worker import event_loop
 from noetl_worker.errors import EngineUnavailable, JetStreamError, SettingsError
-from noetl_worker.settings import Settings, load_settings
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
     from noetl_worker.jetstream.connection import Connection
@@ -53,7 +53,7 @@ def ensure(
     """
 
     async def work(connection: Connection, settings: Settings) -> int:
-        from noetl_worker.cli.comparison_view import ComparisonView
+        from noetl_worker.cli.views.comparison import ComparisonView
         from noetl_worker.jetstream.consumer import apply, find
 
         found, done = await find(connection.client, settings), []

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, SettingsError
 
 if TYPE_CHECKING:
     from noetl_worker.tools.contract import Tool
@@ -31,20 +31,21 @@ def tools(
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/tools.md: built-in kinds only.")] = False,
 ) -> None:
     """List the tool kinds of this installation, or show what one takes."""
-    from noetl_worker.tools.registry import Registry
-
-    registry = Registry(plugins=not markdown)
     try:
-        chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds())]
+        registry = _registry(markdown)
+        chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds_that_run())]
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(2) from None
     except ConfigurationError as error:
         typer.echo(f"noetl-worker tools: {error}", err=True)
         raise typer.Exit(2) from None
     if markdown:
-        from noetl_worker.tools.reference import reference_markdown
+        from noetl_worker.tools.docs.reference import reference_markdown
 
         typer.echo(reference_markdown(chosen), nl=False)
     elif schema and playbook:
-        from noetl_worker.tools.playbook_schema import playbook_schema
+        from noetl_worker.tools.docs.playbook_schema import playbook_schema
 
         typer.echo(json.dumps(playbook_schema(chosen, strict=strict), indent=2, default=str))
     elif schema:
@@ -55,31 +56,43 @@ def tools(
         _print_list(registry, chosen)
 
 
+def _registry(markdown: bool) -> Registry:
+    """The tools as the worker has them with these settings; for the page, which is everybody's, the built-in ones."""
+    from noetl_worker.command.tool_rules import registry_of
+    from noetl_worker.settings.settings import load_settings
+    from noetl_worker.tools.registry import Registry
+
+    return Registry(plugins=False) if markdown else registry_of(load_settings())
+
+
 def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> None:
-    from noetl_worker.tools.schema import json_schema
+    from noetl_worker.tools.docs.schema import json_schema
 
     schemas = {tool.kind: json_schema(tool, strict=strict) for tool in chosen}
     typer.echo(json.dumps(schemas if by_kind else schemas[chosen[0].kind], indent=2, default=str))
 
 
 def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
-    from noetl_worker.tools.description import describe_kind
-    from noetl_worker.tools.requirements import missing
+    from noetl_worker.tools.docs.description import describe_kind
+    from noetl_worker.tools.kinds.requirements import missing
 
     table = Table(Column("kind", no_wrap=True), "also", "what it does", "to be installed")
     for tool in chosen:
         one = describe_kind(tool)
         table.add_row(one.kind, ", ".join(one.aliases), escape(one.summary), escape(", ".join(missing(tool))))
     _show(table)
+    refused = sorted(set(registry.kinds()) - {tool.kind for tool in chosen})
+    if refused:
+        typer.echo(f"noetl-worker: not run here (NOETL_WORKER_KINDS, _DENY): {', '.join(refused)}", err=True)
     for broken in registry.broken:
         typer.echo(f"noetl-worker: {broken}", err=True)
 
 
 def _print_kind(tool: Tool[Any]) -> None:
-    from noetl_worker.tools.description import describe_kind
-    from noetl_worker.tools.guide import guide_of
-    from noetl_worker.tools.reference import default_text
-    from noetl_worker.tools.requirements import missing
+    from noetl_worker.tools.docs.description import describe_kind
+    from noetl_worker.tools.docs.guide import guide_of
+    from noetl_worker.tools.docs.reference import default_text
+    from noetl_worker.tools.kinds.requirements import missing
 
     one, guide = describe_kind(tool), guide_of(tool)
     names = ", ".join((one.kind, *one.aliases))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.snowflake import DEFAULT_EPOCH_MS, Snowflake
+from noetl_worker.plane.snowflake import DEFAULT_EPOCH_MS, Snowflake
 
 __all__ = ["Ids", "connect", "moment"]
 

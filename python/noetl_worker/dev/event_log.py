@@ -72,6 +72,8 @@ class LoggedEvent:
     command_ref: str | None = None
     by_batch: bool = False
     parent_event_id: int | None = None
+    response: JsonValue = None
+    """A result as the Python plane acts on it. Listeners see it; neither the plane nor this log stores it."""
 
     @property
     def result_context(self) -> dict[str, JsonValue]:
@@ -115,12 +117,16 @@ class EventLog:
             for event in events:
                 listener(event)
 
-    def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
-        """The events of one execution in id order, of all or of the given types."""
+    def events(self, execution_id: int, *event_types: str, command_ref: str | None = None) -> list[LoggedEvent]:
+        """The events of one execution, or of one of its commands, in id order, of all or of the given types."""
+        parameters: list[JsonValue] = [execution_id]
         query = f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ?"
+        if command_ref is not None:  # there are few of one command: not the index of the execution's, by the plus
+            query = f"SELECT {_EVENT_COLUMNS} FROM events WHERE +execution_id = ? AND command_ref = ?"
+            parameters.append(command_ref)
         if event_types:
             query += f" AND event_type IN ({', '.join('?' * len(event_types))})"
-        rows = self.db.execute(query + " ORDER BY event_id", (execution_id, *event_types))
+        rows = self.db.execute(query + " ORDER BY event_id", (*parameters, *event_types))
         return [_event(row) for row in rows]
 
     def last_event(self, execution_id: int) -> LoggedEvent | None:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.execution import Execution
+from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
 
@@ -139,6 +139,8 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
         inner = inner if isinstance(inner, dict) else {}
         failure = inner.get("error")
         return inner.get("data", inner), None if failure is None else str(failure)
+    if event.event_type == "call.done" and event.response is not None:  # what the Python plane acts on
+        return event.response, None
     value = {key: item for key, item in context.items() if key not in _BOOKKEEPING}
     if event.event_type == "call.done":
         return value, None
@@ -156,7 +158,7 @@ def glance(value: JsonValue, limit: int = EXCERPT) -> str:
     """What an author looks for in a result, in one line: what was printed, answered, selected; else the JSON."""
     if not isinstance(value, dict):
         return excerpt(value, limit)
-    if "exit_code" in value and isinstance(printed := value.get("stdout"), str):
+    if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):
         return cut(one_line(printed.strip() or str(value.get("stderr") or "").strip()), limit)
     if "status_code" in value:
         answer = excerpt(value["data"], limit) if value.get("data") else ""
@@ -209,7 +211,7 @@ class LineView:
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
         self._began_at = execution.started_at
         where = ", ".join(f"{name} {url}" for name, url in urls.items())
-        self._say(f"{execution.path}: execution {execution.execution_id} ({where})")
+        self._print(f"{execution.path}: execution {execution.execution_id} ({where})")
 
     def event(self, event: LoggedEvent, kind: str, owner: str) -> None:
         happening = self.timeline.take(event, kind, owner)
@@ -217,13 +219,13 @@ class LineView:
             return
         run, at = happening.run, max(0.0, happening.at - self._began_at)
         said = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {happening.text}"
-        self._say(f"{at:8.3f}s  {happening.word:<8} {run.name:<26} {said}".rstrip())
+        self._print(f"{at:8.3f}s  {happening.word:<8} {run.name:<26} {said}".rstrip())
 
     def summary(self, execution: Execution) -> None:
         for line in closing_lines(execution, self.timeline):
-            self._say(line)
+            self._print(line)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -384,6 +386,9 @@ def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:
             lines += failure_lines(run)
     if any(run.failed and lacks_credential(run) for run in runs):
         lines.append("  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook")
+    if execution.stands_still:
+        why = "" if execution.error else f"no arc of step '{execution.current_step}' brings a step in; "
+        lines.append(f"  nothing follows: {why}the real plane keeps it running for ever")
     if execution.error and not any(run.failed for run in runs):
         lines.append(f"  error: {execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):

@@ -22,7 +22,7 @@ import nats.js.errors
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.nats_client import Client
+from noetl_worker.jetstream.client import Client
 
 __all__ = ["CommandStream", "NatsServer", "free_port"]
 

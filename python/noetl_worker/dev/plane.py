@@ -16,32 +16,32 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from noetl_worker import event_loop
-from noetl_worker.dev.batches import Batches
-from noetl_worker.dev.catalog import Catalog, Entry
-from noetl_worker.dev.claims import Claims
-from noetl_worker.dev.credentials import Credentials, Keychain
-from noetl_worker.dev.dispatcher import Dispatcher
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.dev.execution import Execution
-from noetl_worker.dev.executions import Executions
-from noetl_worker.dev.inspection import Inspection
+from noetl_worker.dev.forms.python_events import PythonEvents
+from noetl_worker.dev.forms.python_form import PythonForm
+from noetl_worker.dev.forms.rust_events import RustEvents
+from noetl_worker.dev.forms.rust_form import RustForm
+from noetl_worker.dev.forms.wire_form import Issued, WireForm
 from noetl_worker.dev.nats_server import CommandStream
-from noetl_worker.dev.playbook import Playbook, parse_yaml
-from noetl_worker.dev.python_events import PythonEvents
-from noetl_worker.dev.python_form import PythonForm
-from noetl_worker.dev.reaper import Reaper
-from noetl_worker.dev.registry import Registry
-from noetl_worker.dev.results import Results
-from noetl_worker.dev.route_table import route_table
-from noetl_worker.dev.router import Router
-from noetl_worker.dev.routes import Fault, Gate, build_app
-from noetl_worker.dev.rust_events import RustEvents
-from noetl_worker.dev.rust_form import RustForm
+from noetl_worker.dev.orchestration.dispatcher import Dispatcher
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.dev.orchestration.reaper import Reaper
+from noetl_worker.dev.orchestration.router import Router
+from noetl_worker.dev.routes.batches import Batches
+from noetl_worker.dev.routes.catalog import Catalog, Entry
+from noetl_worker.dev.routes.claims import Claims
+from noetl_worker.dev.routes.credentials import Credentials, Keychain
+from noetl_worker.dev.routes.executions import Executions
+from noetl_worker.dev.routes.inspection import Inspection
+from noetl_worker.dev.routes.registry import Registry
+from noetl_worker.dev.routes.results import Results
+from noetl_worker.dev.routes.route_table import route_table
+from noetl_worker.dev.routes.routes import Fault, Gate, build_app
+from noetl_worker.dev.routes.variables import Variables
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.dev.variables import Variables
-from noetl_worker.dev.wire_form import Issued, WireForm
 from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.process import event_loop
 
 __all__ = ["DevControlPlane", "RawCommand"]
 
@@ -304,8 +304,7 @@ class DevControlPlane:
     def events_of_command(self, event_id: int, *event_types: str) -> list[LoggedEvent]:
         """Events that name one command, in id order."""
         row = self.command(event_id)
-        found = self.log.events(row.execution_id, *event_types)
-        return [event for event in found if event.command_ref == row.command_ref]
+        return self.log.events(row.execution_id, *event_types, command_ref=row.command_ref)
 
     def execution(self, execution_id: int) -> Execution:
         """Raises KeyError."""
@@ -334,14 +333,17 @@ class DevControlPlane:
                 self._waiting.discard(changed)
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
-        """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED. Raises TimeoutError, KeyError."""
+        """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED, RUNNING for one that stands still.
+
+        Raises TimeoutError, KeyError.
+        """
         execution = self.execution(execution_id)
-        await self.wait_until(lambda: execution.is_over, timeout_s=timeout_s)
+        await self.wait_until(lambda: execution.is_at_rest, timeout_s=timeout_s)
         return execution.status
 
     async def wait_all_ended(self, *, timeout_s: float | None = WAIT_S) -> None:
-        """Wait until no execution is running. Raises TimeoutError."""
-        await self.wait_until(lambda: all(one.is_over for one in self.executions.all()), timeout_s=timeout_s)
+        """Wait until no execution is running, but for those that stand still. Raises TimeoutError."""
+        await self.wait_until(lambda: all(one.is_at_rest for one in self.executions.all()), timeout_s=timeout_s)
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

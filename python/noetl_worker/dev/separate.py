@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from noetl_worker import event_loop
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.process import event_loop
 
 __all__ = ["SeparatePlane"]
 
@@ -128,14 +128,14 @@ async def serve() -> None:
     chosen = {**first["settings"], "dialect": Dialect(first["settings"]["dialect"]), "store": first["store"]}
     chosen["extra_kinds"] = tuple(chosen["extra_kinds"])
     async with DevControlPlane(PlaneSettings(**chosen), nats_url=first["nats_url"]) as plane:
-        _say({"url": plane.url})
+        _print({"url": plane.url})
         while line := await reader.readline():
             request = loads(line)
             assert isinstance(request, dict)
-            _say(await _answer(plane, request))
+            _print(await _answer(plane, request))
 
 
-def _say(answer: Mapping[str, JsonValue]) -> None:
+def _print(answer: Mapping[str, JsonValue]) -> None:
     sys.stdout.buffer.write(dumps(answer) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from noetl_worker.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.dev.event_log import LoggedEvent
-from noetl_worker.dev.execution import Execution
 from noetl_worker.dev.live_view import View, view_for
 from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.dev.plane import DevControlPlane
-from noetl_worker.dev.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect, JsonValue

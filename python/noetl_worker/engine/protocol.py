@@ -111,5 +111,8 @@ class Engine(Protocol):
     def fit_result(self, data: bytes, rules: FitRules) -> FittedResult:
         """Redact a JSON document, measure it, and cut a preview if it is over the budget. Raises DocumentError."""
 
-    def redact_text(self, text: str, secrets: Sequence[str]) -> str:
-        """Replace known secrets, credentials by their shape, and `password=...` pairs in free text."""
+    def redact_text(self, text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
+        """Replace known secrets, credentials by their shape, and `password=...` pairs in free text.
+
+        `secrets` are replaced wherever they are, `words` where they are whole words.
+        """

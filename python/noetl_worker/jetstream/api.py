@@ -13,7 +13,7 @@ import nats
 
 from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError
-from noetl_worker.nats_client import Client
+from noetl_worker.jetstream.client import Client
 
 __all__ = ["ALREADY_THERE", "Refused", "ask", "ask_if_there", "stream_of"]
 
@@ -36,7 +36,9 @@ class Refused(JetStreamError):
         super().__init__(f"JetStream refuses {subject}: {self.text} (code {self.code}, err_code {self.err_code})")
 
 
-async def ask(client: Client, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+async def ask(
+    client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
     """One request to `$JS.API.<subject>`; its answer.
 
     Raises:
@@ -45,7 +47,7 @@ async def ask(client: Client, subject: str, body: Mapping[str, Any] | None = Non
     """
     try:
         answer = await client.request(
-            f"{PREFIX}.{subject}", b"" if body is None else json_text.dumps(dict(body)), timeout=TIMEOUT_S
+            f"{PREFIX}.{subject}", b"" if body is None else json_text.dumps(dict(body)), timeout=timeout_s
         )
     except nats.errors.NoRespondersError as error:
         raise JetStreamError(_NOT_ENABLED) from error
@@ -66,10 +68,12 @@ async def ask(client: Client, subject: str, body: Mapping[str, Any] | None = Non
     return dict(parsed)
 
 
-async def ask_if_there(client: Client, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+async def ask_if_there(
+    client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any] | None:
     """As `ask`; None when what is asked for does not exist."""
     try:
-        return await ask(client, subject, body)
+        return await ask(client, subject, body, timeout_s=timeout_s)
     except Refused as refused:
         if refused.code == _NOT_FOUND:
             return None

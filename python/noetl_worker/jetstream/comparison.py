@@ -11,7 +11,7 @@ from dataclasses import field as a_field
 from enum import Enum
 from typing import Any, Final
 
-from noetl_worker.settings import Settings
+from noetl_worker.settings.settings import Settings
 
 __all__ = [
     "Change",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import random
-import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -14,19 +13,27 @@ from urllib.parse import unquote, urlsplit
 
 import nats
 import structlog
+from nats.aio.client import RawCredentials
 
+from noetl_worker import backoff
 from noetl_worker.errors import JetStreamError, SettingsError
-from noetl_worker.nats_client import Client
-from noetl_worker.settings import Settings
+from noetl_worker.jetstream.client import Client
+from noetl_worker.settings.settings import Settings
+from noetl_worker.transport.tls import TlsFiles
 
 __all__ = ["Connection", "connect", "nats_login"]
 
 PING_INTERVAL_S: Final = 10
 """With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min (peers.md 2a.3)."""
 CONNECT_TIMEOUT_S: Final = 3
-RETRY_S: Final = 0.25
-"""Twice this before the second of the first attempts, doubling to 5 s."""
+RETRY_S: Final = 0.5
+"""Before the second of the first attempts, doubling to 5 s."""
 CLOSE_S: Final = 2.0
+_CREDS: Final = (
+    "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+    "-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+)
+"""What a .creds file has."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 log = structlog.get_logger("noetl_worker.jetstream")
 
@@ -107,18 +114,23 @@ class Connection:
             self.client = closed  # a client that never connected does not call itself closed
             log.warning("nats_unreachable", connection=self.name, error=describe(self.last_error or error))
 
+    def why_closed(self) -> str:
+        """nats-py reconnects for ever, but for some errors (a login that has expired, or is refused twice)."""
+        error = self.client.last_error or self.last_error  # what the server says last is not reported to us
+        return f"NATS closed the connection for good ({describe(error) if error else 'no reason given'})"
+
     async def close(self) -> None:
         """Flush what is pending (acks!) and close; a server that is gone does not hold us for more than 2 s."""
         self._closing = True
         if self.client.is_closed:
             return
-        error = await _ended(self.client.drain() if self.is_connected else self.client.close(), CLOSE_S)
+        error = await _close_within(self.client.drain() if self.is_connected else self.client.close(), CLOSE_S)
         if error is not None:
             log.warning("nats_close_failed", connection=self.name, error=describe(error))
-            await _ended(self.client.close(), CLOSE_S / 4)
+            await _close_within(self.client.close(), CLOSE_S / 4)
 
 
-async def _ended(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
+async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
     """Wait for its end, and raise nothing: how the connection ends is not how the worker did.
 
     Not with wait_for: that waits for what nats-py does about a cancellation too, which is to flush for 10 s.
@@ -155,14 +167,14 @@ async def connect(settings: Settings, name: str, *, attempts: int | None = None)
             if _is_refusal(error):
                 raise JetStreamError(
                     f"NATS at {_where(settings)} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
-                    "NATS_CREDS or user-info in NATS_URL"
+                    "NATS_CREDS, NATS_SEED or NATS_NKEY (with NATS_JWT), or user-info in NATS_URL"
                 ) from raised
             if attempts is not None and tried >= attempts:
                 raise JetStreamError(
                     f"no NATS at {_where(settings)} ({describe(error)}): is NATS_URL right and the server up?"
                 ) from raised
             log.warning("nats_unreachable", attempt=tried, servers=settings.nats_servers, error=describe(error))
-        await asyncio.sleep(min(5.0, RETRY_S * 2 ** min(tried, 5)) * random.uniform(0.5, 1.0))
+        await asyncio.sleep(backoff.delay_s(tried, RETRY_S, 5.0, jitter=0.5))
 
 
 def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
@@ -185,12 +197,10 @@ def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
 
 def _tls(settings: Settings) -> dict[str, Any]:
     named = any(server.startswith(("tls://", "wss://")) for server in settings.nats_servers)
-    if not named and not settings.tls_ca and not settings.tls_client_cert:
+    paths = settings.nats_tls
+    if not named and not paths.ca and not paths.cert:
         return {}  # a server that asks for TLS behind nats:// gets it all the same, with the system's CAs
-    context = ssl.create_default_context(cafile=settings.tls_ca or None)
-    if settings.tls_client_cert:
-        context.load_cert_chain(Path(settings.tls_client_cert), Path(settings.tls_client_key))
-    return {"tls": context}
+    return {"tls": TlsFiles(paths).context()}
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -207,16 +217,13 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def nats_login(settings: Settings) -> dict[str, str]:
-    """NATS_CREDS, else NATS_USER/NATS_PASSWORD, else the URL's user-info, else the token.
+def nats_login(settings: Settings) -> dict[str, Any]:
+    """NATS_CREDS, else an NKEY seed (with a JWT), else user and password, else the URL's user-info, else the token.
 
     The precedence is the Rust worker's (wire.md 1.1); percent-encoding in the URL is undone.
     """
-    if settings.nats_creds:
-        if importlib.util.find_spec("nkeys") is None:
-            lacks = "it is read with the package nkeys: pip install 'noetl-worker[nkeys]'"
-            raise SettingsError("NATS_CREDS", settings.nats_creds, lacks)
-        return {"user_credentials": settings.nats_creds}
+    if settings.nats_creds or settings.nats_nkey or settings.nats_seed:
+        return _login_by_key(settings)
     if settings.nats_user:
         return {"user": settings.nats_user, "password": settings.nats_password.reveal()}
     parts = urlsplit(settings.nats_url.reveal().split(",")[0])
@@ -227,3 +234,18 @@ def nats_login(settings: Settings) -> dict[str, str]:
     if settings.nats_token:
         return {"token": settings.nats_token.reveal()}
     return {}
+
+
+def _login_by_key(settings: Settings) -> dict[str, Any]:
+    if importlib.util.find_spec("nkeys") is None:
+        named = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey}
+        variable, shown = next(((name, path) for name, path in named.items() if path), ("NATS_SEED", "***"))
+        lacks = "it is read with the package nkeys: pip install 'noetl-worker[nkeys]'"
+        raise SettingsError(variable, shown, lacks)
+    if settings.nats_creds:
+        return {"user_credentials": settings.nats_creds}
+    if not settings.nats_jwt:
+        by_text = {"nkeys_seed_str": settings.nats_seed.reveal()}
+        return by_text if settings.nats_seed else {"nkeys_seed": settings.nats_nkey}
+    seed = settings.nats_seed.reveal() or Path(settings.nats_nkey).read_text(encoding="ascii").strip()
+    return {"user_credentials": RawCredentials(_CREDS.format(jwt=settings.nats_jwt.reveal(), seed=seed))}

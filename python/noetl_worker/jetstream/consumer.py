@@ -11,6 +11,7 @@ import structlog
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
+from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.comparison import (
     Row,
     config_filters,
@@ -19,11 +20,11 @@ from noetl_worker.jetstream.comparison import (
     patched,
     stream_rows,
 )
-from noetl_worker.nats_client import Client
+from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.observability import metrics
-from noetl_worker.settings import Settings
+from noetl_worker.settings.settings import Settings
 
-__all__ = ["ENSURE", "Durable", "Found", "Letters", "Look", "apply", "ensure_durable", "find", "look"]
+__all__ = ["DEFAULT_STREAM", "ENSURE", "Durable", "Found", "Letters", "Look", "apply", "ensure_durable", "find", "look"]
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
@@ -247,15 +248,17 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
     elif changes := _changes(stream_rows(found.stream_info["config"], settings)):
         config = patched(found.stream_info["config"], _together(changes))
         await ask(client, f"STREAM.UPDATE.{found.stream}", config)
-        done += [f"stream {found.stream}: {_said(row)}" for row in changes]
+        done += [f"stream {found.stream}: {_row_text(row)}" for row in changes]
     if found.durable_info is None:
         await _make_durable(client, found, settings)
         done.append(f"durable {found.durable} made")
     elif changes := _changes(durable_rows(found.durable_info, settings)):
         await _update_durable(client, found, patched(found.durable_info["config"], _together(changes)))
-        done += [f"durable {found.durable}: {_said(row)}" for row in changes]
+        done += [f"durable {found.durable}: {_row_text(row)}" for row in changes]
     if found.letters is not None:
         done += await _apply_to_letters(client, found.letters, settings)
+    if await ensure_bucket(client):
+        done.append(f"bucket {BUCKET} made")
     return done
 
 
@@ -263,7 +266,7 @@ async def _apply_to_letters(client: Client, letters: Letters, settings: Settings
     changes = _changes(dead_letter_rows(letters.config, settings.dead_letter_subject))
     if changes:
         await ask(client, f"STREAM.UPDATE.{letters.stream}", patched(letters.config, _together(changes)))
-    return [f"dead letters {letters.stream}: {_said(row)}" for row in changes]
+    return [f"dead letters {letters.stream}: {_row_text(row)}" for row in changes]
 
 
 async def _update_durable(client: Client, found: Found, config: Mapping[str, Any]) -> None:
@@ -286,7 +289,7 @@ def _together(rows: Sequence[Row]) -> dict[str, Any]:
     return {name: value for row in rows for name, value in row.patch.items()}
 
 
-def _said(row: Row) -> str:
+def _row_text(row: Row) -> str:
     return f"{row.field} {row.have} -> {row.wanted}"
 
 
@@ -313,12 +316,12 @@ async def look(client: Client, durable: Durable) -> Look:
     seen = Look(
         int(info.get("num_pending") or 0), int(info.get("num_ack_pending") or 0), _durable(durable.stream, info)
     )
-    _say_changes(durable, seen)
+    _log_changes(durable, seen)
     _watch_limit(durable, seen)
     return seen
 
 
-def _say_changes(before: Durable, seen: Look) -> None:
+def _log_changes(before: Durable, seen: Look) -> None:
     now = seen.durable
     if before.said.begins("filters", not seen.is_ours(before)):
         log.error(

@@ -44,8 +44,10 @@ class DeadLetterStore:
         self._made = False
         self._lock = asyncio.Lock()
 
-    async def publish(self, subject: str, data: bytes) -> None:
+    async def publish(self, subject: str, data: bytes, message_id: str) -> None:
         """Store one letter; returns when the server has it.
+
+        Within two minutes, the stream's window of duplicates, the server drops a second one of the same id.
 
         Raises:
             JetStreamError: it is not stored.
@@ -53,7 +55,9 @@ class DeadLetterStore:
         try:
             async with self._lock:
                 await self._ensure()
-            await self._connection.client.jetstream().publish(subject, data, timeout=_PUBLISH_TIMEOUT_S)
+            await self._connection.client.jetstream().publish(
+                subject, data, timeout=_PUBLISH_TIMEOUT_S, headers={"Nats-Msg-Id": message_id}
+            )
         except (JetStreamError, nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             self._made = False  # the stream may have been deleted: look again next time
             raise JetStreamError(f"dead letter not stored on {subject}: {error!r}") from error

@@ -11,15 +11,15 @@ import nats
 from nats.aio.msg import Msg
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.nats_client import Client
-from noetl_worker.redaction import excerpt
+from noetl_worker.jetstream.client import Client
+from noetl_worker.secrets.redaction import excerpt
 
 __all__ = ["Delivery"]
 
-ACK_TRIES: Final = 5
-ACK_TRY_S: Final = 1.0
-"""What was in a socket when the server was killed is gone without a word: asked again, a slot waits one second for its
-ack and not five, and the message is not delivered a second time. A second ack is confirmed as the first (tried)."""
+TERM_TRIES: Final = 5
+TERM_TRY_S: Final = 1.0
+"""What was in a socket when the server was killed is gone without a word: asked again, a slot waits one second for the
+answer and not five. A second one is confirmed as the first (tried)."""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
@@ -51,27 +51,32 @@ class Delivery:
         self.received_at = time.monotonic()
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
 
+    @classmethod
+    def of_nobody(cls) -> Delivery:
+        """The first delivery of a message that no stream has, for a command that is run without one."""
+        reply = f"$JS.ACK.nobody.nobody.1.1.1.{time.time_ns()}.0"
+        return cls(Client(), Msg(_client=Client(), reply=reply))
+
     def age_s(self) -> float:
         """Seconds since it was stored in the stream. A jump of our wall clock must not make it old: then one server
         error would set a fresh message aside."""
         return max(0.0, time.monotonic() + self._wall_offset_s - self.published_at)
 
-    async def ack(self) -> None:
-        """Acknowledge and wait until the server has stored it.
+    @property
+    def message_id(self) -> str:
+        """Of the message: the same at each delivery, and no other message's, not even one of a stream made again."""
+        tokens = self.reply.split(".")
+        at = 2 if len(tokens) == 9 else 4
+        return f"{tokens[at]}-{self.stream_sequence}-{tokens[at + 5]}"
 
-        A plain ack is buffered while disconnected and may be lost without a word (peers.md 2a.11).
+    async def ack(self) -> None:
+        """Acknowledge. Not confirmed: an ack that is lost comes back as a delivery of a command that is finished, here
+        (in_flight.py) or by the claim's 409.
 
         Raises:
-            JetStreamError: not confirmed in 5 s; the message may come again, and the claim will settle that.
+            JetStreamError: the connection is closed.
         """
-        for left in reversed(range(ACK_TRIES)):
-            try:
-                await self._client.request(self.reply, _ACK, timeout=ACK_TRY_S)
-                return
-            except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-                if left == 0 or not isinstance(error, asyncio.TimeoutError):
-                    text = f"ack of stream sequence {self.stream_sequence} not confirmed: {error!r}"
-                    raise JetStreamError(text) from error
+        await self._publish(_ACK)
 
     async def nak(self, delay_s: float) -> None:
         """Give it back, to come again after `delay_s`. Never without a delay but at shutdown (peers.md 2a.15)."""
@@ -79,8 +84,22 @@ class Delivery:
         await self._publish(body)
 
     async def term(self, reason: str) -> None:
-        """Never deliver it again; `reason` shows in the server's advisory."""
-        await self._publish(b"+TERM " + excerpt(reason, 200).encode("ascii", "replace"))
+        """Never deliver it again; `reason` shows in the server's advisory. Returns when the server has stored that.
+
+        Confirmed, since its dead letter is kept by then: a message that came again would be kept a second time.
+
+        Raises:
+            JetStreamError: not confirmed in 5 s; the message comes again.
+        """
+        body = b"+TERM " + excerpt(reason, 200).encode("ascii", "replace")
+        for left in reversed(range(TERM_TRIES)):
+            try:
+                await self._client.request(self.reply, body, timeout=TERM_TRY_S)
+                return
+            except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+                if left == 0 or not isinstance(error, asyncio.TimeoutError):
+                    text = f"the end of stream sequence {self.stream_sequence} is not confirmed: {error!r}"
+                    raise JetStreamError(text) from error
 
     async def _publish(self, body: bytes) -> None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -20,6 +19,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from noetl_worker import backoff
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, describe
 from noetl_worker.jetstream.consumer import Durable
@@ -30,6 +30,7 @@ __all__ = ["Puller"]
 EXPIRES_S: Final = 30.0
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 2
+_FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
 _FRESH_S: Final = 10.0
 _FRESH_BACKOFF_S: Final = 0.5
@@ -105,6 +106,8 @@ class Puller:
         self._deliver = deliver
         self._ensure = ensure
         self._wake = asyncio.Event()
+        self.wake: Final = self._wake.set
+        """A slot became free: look whether to pull."""
         self._pulls: dict[str, int] = {}
         """Open pull requests: reply subject -> messages still to come."""
         self._counter = 0
@@ -112,15 +115,11 @@ class Puller:
         self._heard = time.monotonic()
         self._wall_offset_s = time.time() - time.monotonic()
         self._broken: str | None = None
-        self._backoff_s = 0.0
+        self._mendings = 0
         self._reconnected_at = float("-inf")
         self._paused = False
         self.last_progress = time.monotonic()
         connection.on_reconnected.append(self._start_afresh)
-
-    def wake(self) -> None:
-        """A slot became free: look whether to pull."""
-        self._wake.set()
 
     @property
     def outstanding(self) -> int:
@@ -216,7 +215,7 @@ class Puller:
 
     def _start_afresh(self) -> None:
         self._reconnected_at = time.monotonic()
-        self._backoff_s = 0.0
+        self._mendings = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -226,16 +225,16 @@ class Puller:
 
     async def _received(self, message: Msg) -> None:
         self._heard = time.monotonic()
-        status = (message.headers or {}).get("Status")
+        status = message.headers.get("Status") if message.headers else None
         if status is None:
             self._count()
-            self._backoff_s = 0.0
+            self._mendings = 0
             try:
                 self._deliver(Delivery(self._connection.client, message, wall_offset_s=self._wall_offset_s))
             except JetStreamError as error:
-                log.warning("not_a_delivery", subject=message.subject, error=str(error))
+                log.warning("message_unreadable", subject=message.subject, error=str(error))
         elif status != "100":
-            self._ended(message.subject, status, (message.headers or {}).get("Description", ""))
+            self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
         """One message is here. It shows its stream subject, not the pull it answers: count it to the oldest."""
@@ -246,7 +245,7 @@ class Puller:
         if self._pulls[oldest] <= 0:
             del self._pulls[oldest]
 
-    def _ended(self, reply: str, status: str, text: str) -> None:
+    def _pull_ended(self, reply: str, status: str, text: str) -> None:
         if self._pulls.pop(reply, None) is None:
             return
         how = reaction(status, text)
@@ -258,10 +257,13 @@ class Puller:
     async def _mend(self) -> None:
         """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
-        self._backoff_s = min(_FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S, max(0.1, self._backoff_s * 2))
-        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
+        most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
+        whole_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
+        if whole_s < most_s or not is_fresh:  # after that it goes on from where it stopped growing
+            self._mendings += 1
+        await asyncio.sleep(backoff.delay_s(1, whole_s, whole_s, jitter=0.5))
         if self._broken == CHECK_DURABLE and self._connection.is_connected:
-            wait_s = max(_CHECK_S, self._backoff_s)
+            wait_s = max(_CHECK_S, whole_s)
             try:
                 # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
                 # that is waited for to its end outlasts the election by seconds.

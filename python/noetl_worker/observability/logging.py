@@ -10,14 +10,16 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
 
-from noetl_worker import redaction
+from noetl_worker.models import SecretTexts
+from noetl_worker.observability.tracing import add_trace_ids
+from noetl_worker.secrets import redaction
 
-__all__ = ["SafeLogger", "configure_logging", "redact_line"]
+__all__ = ["SafeLogger", "configure_logging", "debug_is_on", "redact_line"]
 
 _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 
@@ -32,21 +34,22 @@ def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) 
 class SafeLogger:
     """A tool's logger: safe from any thread and under any structlog set-up of an application around the worker."""
 
-    def __init__(self, logger: Any, known: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, logger: Callable[[], Any], known: Callable[[], SecretTexts]) -> None:
+        """`logger` is called when there is something to log: for most commands there is not."""
         self._logger = logger
         self._known = known
 
     def debug(self, event: str, **fields: Any) -> None:
-        self._logger.debug(*self._safe(event), **self._safe_fields(fields))
+        self._logger().debug(*self._safe(event), **self._safe_fields(fields))
 
     def info(self, event: str, **fields: Any) -> None:
-        self._logger.info(*self._safe(event), **self._safe_fields(fields))
+        self._logger().info(*self._safe(event), **self._safe_fields(fields))
 
     def warning(self, event: str, **fields: Any) -> None:
-        self._logger.warning(*self._safe(event), **self._safe_fields(fields))
+        self._logger().warning(*self._safe(event), **self._safe_fields(fields))
 
     def error(self, event: str, **fields: Any) -> None:
-        self._logger.error(*self._safe(event), **self._safe_fields(fields))
+        self._logger().error(*self._safe(event), **self._safe_fields(fields))
 
     def _safe(self, event: str) -> tuple[str]:
         return (redaction.redact_text(str(event), self._known()),)
@@ -79,6 +82,7 @@ def configure_logging(level: str, form: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_trace_ids,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -94,6 +98,15 @@ def configure_logging(level: str, form: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_SafeFormatter(logging.BASIC_FORMAT))
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+def debug_is_on() -> bool:
+    """Whether a line at the level debug is written.
+
+    Asked once, at a start: to bind a logger for each line that is not written costs more than what it is about.
+    """
+    is_enabled = getattr(structlog.get_logger().bind(), "is_enabled_for", None)  # structlog has it from 25.1 on
+    return is_enabled is None or bool(is_enabled(logging.DEBUG))
 
 
 def _log_warning(

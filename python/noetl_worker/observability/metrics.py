@@ -7,15 +7,26 @@ Closed label sets are shown at zero from the start, so that an absent series mea
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
-from noetl_worker.models import AlreadyFinished, Claimed, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
+from noetl_worker.models import (
+    AlreadyFinished,
+    AuthRefusedClaim,
+    Claimed,
+    ClaimOutcome,
+    HeldByOther,
+    HeldByThisWorker,
+    NotFound,
+    Refused,
+    RetryLater,
+)
+from noetl_worker.observability.series import Counter, Gauge, Histogram
+from noetl_worker.observability.tool_times import ToolTimes
+from noetl_worker.settlement import SETTLEMENT, OutcomeKind, Settlement, assert_never
 
-__all__ = ["REGISTRY", "announce_kinds", "claim_ended", "event_emit", "exposition"]
+__all__ = ["REGISTRY", "claim_ended", "exposition"]
 
 REGISTRY: Final = CollectorRegistry()
 
@@ -26,24 +37,45 @@ PULL_DURATION: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-DISPATCH_DURATION: Final = Histogram(
-    "noetl_worker_dispatch_duration_seconds",
-    "Time inside a tool",
-    ["tool_kind"],
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
-    registry=REGISTRY,
-)
-DISPATCH_ERRORS: Final = Counter(
-    "noetl_worker_dispatch_errors", "Tools that raised or returned a failure", ["tool_kind"], registry=REGISTRY
+TOOLS: Final = ToolTimes(buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120), registry=REGISTRY)
+PLANE_REQUESTS: Final = Counter(
+    "noetl_worker_control_plane_requests", "Requests sent to control planes, heartbeats too", registry=REGISTRY
 )
 CONCURRENT: Final = Gauge("noetl_worker_concurrent_dispatches", "Commands in flight", registry=REGISTRY)
+SLOTS: Final = Gauge("noetl_worker_slots", "Slots of this worker (WORKER_MAX_CONCURRENT)", registry=REGISTRY)
+SLOTS_IN_USE: Final = Gauge("noetl_worker_slots_in_use", "Slots that commands hold", registry=REGISTRY)
 SLOTS_LIMIT: Final = Gauge(
     "noetl_worker_slots_limit", "Slots that the control plane's answers let this worker fill", registry=REGISTRY
+)
+PARKED: Final = Gauge(
+    "noetl_worker_parked_commands",
+    "Commands that hold no slot: no room for their kind, or they wait elsewhere (child playbook, control plane)",
+    ["waits"],
+    registry=REGISTRY,
+)
+GATE_LIMIT: Final = Gauge(
+    "noetl_worker_gate_limit",
+    "Requests that a control plane that the settings name, or its result store, gets at the same time",
+    ["plane", "gate"],
+    registry=REGISTRY,
+)
+GATE_IN_USE: Final = Gauge(
+    "noetl_worker_gate_in_use", "Requests that are with it", ["plane", "gate"], registry=REGISTRY
+)
+GATE_WAITING: Final = Gauge(
+    "noetl_worker_gate_waiting", "Requests that wait to be sent to it", ["plane", "gate"], registry=REGISTRY
+)
+GATE_DOWN: Final = Gauge(
+    "noetl_worker_gate_down",
+    "1 while it has refused or not answered again and again",
+    ["plane", "gate"],
+    registry=REGISTRY,
 )
 EVENT_EMIT_DURATION: Final = Histogram(
     "noetl_worker_event_emit_duration_seconds",
     "One event request until it is accepted, labelled by its last event",
     ["event_type"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
     registry=REGISTRY,
 )
 EVENT_EMIT_RETRIES: Final = Counter(
@@ -52,15 +84,26 @@ EVENT_EMIT_RETRIES: Final = Counter(
 EVENT_EMIT_FAILED: Final = Counter(
     "noetl_worker_event_emit_failed", "Event sets that the plane refused for good", registry=REGISTRY
 )
+OUTCOMES: Final = Counter("noetl_worker_outcomes", "Notifications by how they ended", ["outcome"], registry=REGISTRY)
 SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"], registry=REGISTRY)
 DEAD_LETTERS: Final = Counter(
     "noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"], registry=REGISTRY
 )
 OUTCOMES_DROPPED: Final = Counter(
-    "noetl_worker_outcomes_dropped", "Outcomes of commands that had passed to another worker", registry=REGISTRY
+    "noetl_worker_outcomes_dropped",
+    "Late outcomes that were not reported: another worker has the command, or it is over or unknown",
+    registry=REGISTRY,
+)
+EXECUTIONS_STANDING_STILL: Final = Counter(
+    "noetl_worker_executions_standing_still",
+    "Executions for which the plane issued no command after an end whose request was cut off",
+    registry=REGISTRY,
 )
 OUTBOX_ROWS: Final = Gauge("noetl_worker_outbox_rows", "Event sets on disk", registry=REGISTRY)
 OUTBOX_BYTES: Final = Gauge("noetl_worker_outbox_bytes", "Bytes of the event sets on disk", registry=REGISTRY)
+OUTBOX_OLDEST: Final = Gauge(
+    "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none", registry=REGISTRY
+)
 OUTBOX_ADOPTED: Final = Counter(
     "noetl_worker_outbox_adopted", "Event sets taken over from dead workers", registry=REGISTRY
 )
@@ -68,6 +111,24 @@ OUTBOX_FAILED: Final = Counter(
     "noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory", registry=REGISTRY
 )
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim", registry=REGISTRY)
+RESOURCE_SHORTAGES: Final = Counter(
+    "noetl_worker_resource_shortages",
+    "Commands that found no descriptor, process or memory on this machine before they had any effect",
+    registry=REGISTRY,
+)
+BATCHES_NOT_WATCHED: Final = Counter(
+    "noetl_worker_batches_not_watched",
+    "Reported batches that were forgotten before the plane said that it has worked them off: too many at once",
+    registry=REGISTRY,
+)
+SERVERS_NOT_NAMED: Final = Counter(
+    "noetl_worker_servers_not_named", "Notifications of servers that the settings do not name", registry=REGISTRY
+)
+FOREIGN_POOL: Final = Counter(
+    "noetl_worker_foreign_pool",
+    "Deliveries of commands of another pool, given back: the durable's filters let them through",
+    registry=REGISTRY,
+)
 CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse", registry=REGISTRY)
 PENDING: Final = Gauge(
     "noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"], registry=REGISTRY
@@ -91,57 +152,58 @@ ACK_PENDING_FULL: Final = Gauge(
     registry=REGISTRY,
 )
 READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls", registry=REGISTRY)
+KEEPALIVE_FAILURES: Final = Counter(
+    "noetl_worker_keepalive_failures",
+    "Signs of life that did not get through: in_progress of deliveries (to NATS), heartbeats (to the control plane)",
+    ["what"],
+    registry=REGISTRY,
+)
+LOOP_DELAY: Final = Histogram(
+    "noetl_worker_loop_delay_seconds",
+    "How much later than asked for the main event loop turned, measured twice a second",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
 LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "Silence of the main event loop", registry=REGISTRY)
 BUILD_INFO: Final = Gauge(
     "noetl_worker_build_info", "Always 1; what is running", ["version", "engine"], registry=REGISTRY
 )
 
-DEAD_LETTER_REASONS: Final = (
-    "not_a_notification",
-    "unknown_command",
-    "claim_refused",
-    "server_errors",
-    "outcome_refused",
-)
+ENDED: Final = {kind: OUTCOMES.labels(kind.value) for kind in OutcomeKind}
+SETTLED: Final = {settlement: SETTLEMENTS.labels(settlement.value) for settlement in Settlement}
 
-for _reason in DEAD_LETTER_REASONS:
-    DEAD_LETTERS.labels(_reason)
-for _outcome in ("claimed", "already_claimed", "retry_later", "failed"):
+for _kind in OutcomeKind:
+    if SETTLEMENT[_kind] is Settlement.TERM:
+        DEAD_LETTERS.labels(_kind.value)
+IN_PROGRESS_FAILURES: Final = KEEPALIVE_FAILURES.labels("in_progress")
+HEARTBEAT_FAILURES: Final = KEEPALIVE_FAILURES.labels("heartbeat")
+PARKED_FOR_KIND: Final = PARKED.labels("kind")
+PARKED_ELSEWHERE: Final = PARKED.labels("elsewhere")
+
+_CLAIMED: Final = PULLS.labels("claimed")
+for _outcome in ("already_claimed", "retry_later", "failed"):
     PULLS.labels(_outcome)
-for _settlement in ("ack", "nak", "term"):
-    SETTLEMENTS.labels(_settlement)
-for _event in ("call.done", "call.error", "step.exit", "command.completed", "command.failed"):
+for _event in ("call.done", "call.error", "step.exit", "command.completed", "command.failed", "result"):
     EVENT_EMIT_DURATION.labels(_event)
     EVENT_EMIT_RETRIES.labels(_event)
 
 
-def announce_kinds(kinds: Iterable[str]) -> None:
-    """Shows the series of these tool kinds at zero."""
-    for kind in kinds:
-        DISPATCH_DURATION.labels(kind)
-        DISPATCH_ERRORS.labels(kind)
-
-
 def claim_ended(claim: ClaimOutcome, received_at: float) -> None:
     """Counts one claim in the upstream's four words."""
-    if isinstance(claim, Claimed):
-        word = "claimed"
-    elif isinstance(claim, AlreadyFinished | HeldByOther | HeldByThisWorker):
-        word = "already_claimed"
-    else:
-        word = "retry_later" if isinstance(claim, RetryLater) else "failed"
-    PULLS.labels(word).inc()
     PULL_DURATION.observe(time.monotonic() - received_at)
-
-
-@contextmanager
-def event_emit(event_type: str) -> Iterator[None]:
-    """Times one event request, retries included."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        EVENT_EMIT_DURATION.labels(event_type).observe(time.perf_counter() - started)
+    match claim:
+        case Claimed():
+            _CLAIMED.value += 1
+            return
+        case AlreadyFinished() | HeldByOther() | HeldByThisWorker():
+            word = "already_claimed"
+        case RetryLater():
+            word = "retry_later"
+        case AuthRefusedClaim() | NotFound() | Refused():
+            word = "failed"
+        case _:
+            assert_never(claim)
+    PULLS.labels(word).inc()
 
 
 def exposition() -> bytes:

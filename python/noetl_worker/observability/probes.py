@@ -1,4 +1,5 @@
-"""GET /healthz, /livez, /readyz, /metrics, served from the keepalive thread: a blocked loop is reported, not mute.
+"""GET /healthz, /livez, /readyz, /metrics, /debug/inflight, served from the keepalive thread: a blocked loop is
+reported, not mute.
 
 Liveness is progress, not an open port: a worker once hung for 22 hours behind a green TCP probe
 (production-lessons B2). Readiness is false while draining or disconnected.
@@ -6,20 +7,21 @@ Liveness is progress, not an open port: a worker once hung for 22 hours behind a
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
-
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.observability import metrics
 
-__all__ = ["Health", "probe_app"]
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+
+__all__ = ["Health", "is_let_in", "probe_app"]
 
 BLOCKED_AFTER_S: Final = 5.0
 """A loop that has not turned for this long is reported as blocked."""
@@ -34,6 +36,8 @@ class Health:
     pulse: float = field(default_factory=time.monotonic)
     """When the main loop last turned (monotonic seconds)."""
     puller_progress: Callable[[], float] | None = None
+    in_flight: Callable[[], Mapping[str, Any]] | None = None
+    """What the worker is doing; None before it pulls."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set_ready(self, ready: bool, reason: str) -> None:
@@ -54,8 +58,14 @@ class Health:
         return None
 
 
-def probe_app(health: Health) -> Starlette:
-    """The ASGI app with the four routes."""
+def probe_app(health: Health, *, debug_token: str = "") -> Starlette:
+    """The ASGI app with the five routes; /debug is for this machine, and for who has the token.
+
+    Its library is loaded for who serves it: `Health` is the worker's, too.
+    """
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -74,11 +84,30 @@ def probe_app(health: Health) -> Starlette:
         metrics.LOOP_LAG.set(health.loop_lag_s())
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def inflight(request: Request) -> Response:
+        if not is_let_in(request, debug_token):
+            advice = "from this machine only, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
+            return JSONResponse({"error": advice}, status_code=403)
+        state = {"ready": health.ready, "reason": health.trouble() or health.reason, "loop_lag_s": health.loop_lag_s()}
+        return JSONResponse({**state, **(health.in_flight() if health.in_flight is not None else {})})
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics_text),
+            Route("/debug/inflight", inflight),
         ]
     )
+
+
+def is_let_in(request: Request, token: str) -> bool:
+    """By the peer's address, never by a header that says where a request came from."""
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if token and hmac.compare_digest(given.encode(), token.encode()):
+        return True
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from noetl_worker import template
 from noetl_worker.errors import CredentialError
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.templates import template
 from noetl_worker.tools.contract import Stop, Tool, ToolContext
 from noetl_worker.tools.registry import Registry
 
@@ -22,13 +22,14 @@ class MemoryControlPlane:
     """The control-plane calls a tool may make, kept in memory.
 
     `executions` has the body of every `execute_playbook`; put {"status": "COMPLETED", ...} into `statuses` under
-    the id that call answered to say how the child ends. `results` and `variables` hold what was stored; `document` is
-    the playbook that the command is of.
+    the id that call answered to say how the child ends, and what `execution_detail` lists into `events`. `results` and
+    `variables` hold what was stored; `document` is the playbook that the command is of.
     """
 
     def __init__(self) -> None:
         self.executions: dict[int, dict[str, JsonValue]] = {}
         self.statuses: dict[int, dict[str, JsonValue]] = {}
+        self.events: dict[int, list[JsonValue]] = {}
         self.results: dict[str, bytes] = {}
         self.variables: dict[str, JsonValue] = {}
         self.document: dict[str, JsonValue] = {}
@@ -45,6 +46,9 @@ class MemoryControlPlane:
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return {"execution_id": str(execution_id), **self.statuses[execution_id]}
+
+    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return {**await self.execution_status(execution_id), "events": self.events.get(execution_id, [])}
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
         ref = f"noetl://memory/{source_step}/{name}"

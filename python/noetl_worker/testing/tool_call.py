@@ -11,9 +11,9 @@ from typing import Any
 
 from noetl_worker import json_text
 from noetl_worker.errors import ToolError
-from noetl_worker.known_secrets import KnownSecrets
-from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.redaction import redact_value
+from noetl_worker.models import JsonValue, SecretTexts, ToolResult
+from noetl_worker.secrets.known import KnownSecrets
+from noetl_worker.secrets.redaction import redact_value
 from noetl_worker.testing.context import MemoryControlPlane, RecordedLogger, tool_context
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.registry import Registry
@@ -34,7 +34,7 @@ class ToolCall:
     """(level, event, fields) of what the tool logged."""
     progress: tuple[Mapping[str, JsonValue], ...]
     control_plane: MemoryControlPlane
-    secrets: tuple[str, ...]
+    secrets: SecretTexts
     """Texts that must not leave, in every form they may have: the credentials' and what `keep_secret` was told."""
 
     @property
@@ -98,7 +98,7 @@ class ToolCall:
         }
         for place, value in places.items():
             text = json.dumps(value, default=str, ensure_ascii=False)
-            found = next((secret for secret in self.secrets if secret in text), None)
+            found = next((secret for secret in self.secrets.all if secret in text), None)
             if found is not None:
                 raise AssertionError(
                     f"the {place} shows the secret {found[:2]}... ({len(found)} characters): {value!r}"
@@ -146,7 +146,7 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
     finally:
         await registry.aclose()
     log = tuple(logger.records) if isinstance(logger, RecordedLogger) else ()
-    return ToolCall(result, raised, warnings, log, tuple(progress), plane, secrets.forms())
+    return ToolCall(result, raised, warnings, log, tuple(progress), plane, secrets.texts())
 
 
 def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:

@@ -11,11 +11,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from noetl_worker.models import CommandId, JsonValue, ToolResult
+from noetl_worker.models import CommandId, Dialect, JsonValue, ToolResult
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.rules import ToolForm
+from noetl_worker.plane.rust import RustRules
 
-__all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolLogger"]
+__all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolForm", "ToolLogger"]
 
 ConfigT = TypeVar("ConfigT", contravariant=True)
+T = TypeVar("T")
 
 
 def _no_fields(kind: str) -> frozenset[str]:
@@ -28,6 +32,11 @@ def _unchecked(kind: str, config: Mapping[str, JsonValue], context: ToolContext)
 
 def _not_kept(text: str) -> None:
     """Where nothing leaves the process (a tool under test), there is nothing to take a secret out of."""
+
+
+def _no_trace() -> Mapping[str, str]:
+    """Commands are not traced."""
+    return {}
 
 
 class ToolLogger(Protocol):
@@ -46,6 +55,9 @@ class ToolControlPlane(Protocol):
         """The playbook that the command is of, as it was registered: nothing in it is rendered."""
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]: ...
+    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
+        """An execution with its `events`."""
+
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]: ...
     async def resolve_result(self, ref: str) -> JsonValue: ...
     async def get_var(self, name: str) -> JsonValue: ...
@@ -67,9 +79,9 @@ class Stop:
         return self.reason is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: its making is a tenth of the time of a fast command
 class ToolContext:
-    """One tool call's view of the worker.
+    """One tool call's view of the worker; a tool changes nothing of it.
 
     `render` renders a JSON value against the variables (plus `extra`); values put in are never scanned again.
     `credential` resolves an alias to its data ({"host": ..., "password": ...}) or raises CredentialError.
@@ -99,22 +111,43 @@ class ToolContext:
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     """`with context.waiting():` around a wait for other commands: the slot is free meanwhile. Without it, parents
     that wait for their children fill all slots, and no child ever starts."""
-    keep_secret: Callable[[str], None] = _not_kept
+    keep_secret: Callable[[str], bool | None] = _not_kept
     """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password): from
     then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave is known
-    already. Texts under four characters cannot be told from data and are not searched for."""
+    already. False: the text is too short or too common to be told from data, and stays in results."""
     fields_of: Callable[[str], frozenset[str]] = _no_fields
     """The fields of a kind's config, for sequences: `args` is a container's own and elsewhere another spelling of
     `input`. Raises UnknownTool."""
     check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None] = _unchecked
     """`check_tool(kind, config, context)` raises what `run_tool` would refuse the config with, so far as that can be
     told without its templates: a sequence asks for each of its tasks before the first one changes anything."""
+    dialect: Dialect = RustRules.dialect
+    """Which control plane issued the command. Playbooks are written for its own worker: where the two workers give
+    different data for the same config, a tool gives the one that this plane's playbooks read."""
     undefined_is_error: bool = False
     """Whether `render` takes an undefined variable for an error; a tool that renders by itself keeps to it."""
+
+    trace_headers: Callable[[], Mapping[str, str]] = _no_trace
+    """`traceparent` and `tracestate` of the tool's span; nothing where commands are not traced."""
 
     @property
     def cancelled(self) -> bool:
         return self.stop.is_set()
+
+    @property
+    def form(self) -> ToolForm:
+        """What the own worker of this command's plane gives for a tool."""
+        return RULES[self.dialect].tools
+
+    def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:
+        """These headers, and those that carry the trace on; the author's own win, whatever their case."""
+        given = {name.lower() for name in headers}
+        carried = {name: value for name, value in self.trace_headers().items() if name not in given}
+        return {**carried, **headers}
+
+    def trace_environment(self) -> dict[str, str]:
+        """TRACEPARENT and TRACESTATE, as programs that know traces read them."""
+        return {name.upper(): value for name, value in self.trace_headers().items()}
 
 
 @runtime_checkable
@@ -129,12 +162,16 @@ class Tool(Protocol[ConfigT]):
     (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing
     outside.
 
-    Not needed, but used where a tool has them: `async def aclose(self)` closes what it keeps open between calls;
+    Not needed, but used where a tool has them: `inline = True` says that `run` waits for nothing and takes no time: it
+    is awaited as it is, with no task and no timeout; `can_end_worker = False` says that it starts no process and loads
+    no native code, so that it cannot take the worker's process with it (a tool that does not say so can: when its
+    command is delivered again, its start is noted); `async def aclose(self)` closes what it keeps open between calls;
     `check(config, context)` raises ConfigurationError for what a decoded config asks of other tools;
     `time_needed(config)` gives the seconds that a config without a timeout needs at least, over the worker's default;
     `ignored(config)` gives texts about parts of a decoded config that nothing reads, reported as unknown fields are;
     `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to
-    install it) lets `noetl-worker tools` say what is missing.
+    install it) lets `noetl-worker tools` say what is missing; `imports` names those that are imported with the kind, in
+    a thread, before its first command.
 
     `run` returns a ToolResult (status error for a failure the playbook may handle: an exit code, an HTTP status)
     or raises ToolError (bad config, nothing to talk to).

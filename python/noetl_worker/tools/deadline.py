@@ -9,7 +9,7 @@ from typing import Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
-from noetl_worker.template import has_template
+from noetl_worker.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["TIMEOUTS", "effective_timeout", "seconds", "time_left", "timeout_parts"]
@@ -76,5 +76,7 @@ def _total(kind: str, field: str, value: JsonValue) -> JsonValue:
 
 def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
     """The tool's own timeout, never longer than what the command has left."""
-    limits = [limit for limit in (timeout_s, context.timeout_s) if limit is not None]
-    return min(limits, default=None)
+    left_s = context.timeout_s
+    if timeout_s is None or left_s is None:
+        return left_s if timeout_s is None else timeout_s
+    return min(timeout_s, left_s)

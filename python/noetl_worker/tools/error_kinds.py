@@ -39,7 +39,11 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "process": ErrorKind("a process cannot be started, ended with an exit code other than 0, or died", "if it died"),
     "python": ErrorKind("Python code of the playbook raised, or its result is no JSON", "no"),
     "execution": ErrorKind("a script raised, or ended in an error", "no"),
-    "resource": ErrorKind("a limit was reached: operations, memory, size", "no"),
+    "resource": ErrorKind(
+        "a limit was reached: operations, memory, size; or the machine had nothing left to run it with",
+        "if the machine's",
+    ),
+    "worker_lost": ErrorKind("each worker that started the command ended before it did; it is not started again", "no"),
     "cancelled": ErrorKind("the call was stopped from outside", "yes"),
     "playbook": ErrorKind("a child execution failed or was cancelled", "no"),
     "policy": ErrorKind("a rule of a task sequence ended it, or its retries are used up", "no"),

@@ -13,16 +13,16 @@ import functools
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-from mashumaro.codecs.basic import BasicDecoder
-from mashumaro.dialect import Dialect
-from mashumaro.exceptions import InvalidFieldValue, MissingField
+from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
-from noetl_worker.redaction import excerpt, without_half_at_end, without_half_at_start
-from noetl_worker.template import has_template
+from noetl_worker.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
+from noetl_worker.templates.template import has_template
+
+if TYPE_CHECKING:
+    from mashumaro.codecs.basic import BasicDecoder
+    from mashumaro.dialect import Dialect
 
 __all__ = [
     "WORKER_FIELDS",
@@ -178,18 +178,27 @@ def _boolean(value: Any) -> bool:
     raise ValueError("not true or false")
 
 
-class _Lenient(Dialect):
-    serialization_strategy = {  # noqa: RUF012 - mashumaro reads the class attribute
-        str: {"deserialize": _text},
-        int: {"deserialize": _integer},
-        float: {"deserialize": _real},
-        bool: {"deserialize": _boolean},
-    }
+@functools.cache
+def _lenient() -> type[Dialect]:
+    """How texts, numbers and booleans are read. The library is loaded with the first config, not at the start."""
+    from mashumaro.dialect import Dialect
+
+    class Lenient(Dialect):
+        serialization_strategy = {  # noqa: RUF012 - mashumaro reads the class attribute
+            str: {"deserialize": _text},
+            int: {"deserialize": _integer},
+            float: {"deserialize": _real},
+            bool: {"deserialize": _boolean},
+        }
+
+    return Lenient
 
 
 @functools.lru_cache(maxsize=128)
 def _decoder(model: type) -> BasicDecoder[Any]:
-    return BasicDecoder(model, default_dialect=_Lenient)
+    from mashumaro.codecs.basic import BasicDecoder
+
+    return BasicDecoder(model, default_dialect=_lenient())
 
 
 @functools.lru_cache(maxsize=128)
@@ -210,8 +219,10 @@ def decode(
     Raises:
         ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
     """
-    present = {name: value for name, value in fields.items() if value is not None}
+    from mashumaro.exceptions import InvalidFieldValue, MissingField
+
     hints = hints_of(model)
+    present = {name: _without_nulls(hints[name], value) for name, value in fields.items() if value is not None}
     for name, value in present.items():
         if not _fits(hints[name], value):
             raise _wrong_type(kind, name, hints[name], value)
@@ -237,7 +248,20 @@ def _missing(
     return f"{kind}: field {name!r}{usual} is missing"
 
 
+def _without_nulls(hint: Any, value: Any) -> Any:
+    """An object of texts or numbers without its nulls: they count as absent, as everywhere."""
+    is_typed = typing.get_origin(hint) is dict and typing.get_args(hint)[1] is not Any
+    if not is_typed or not isinstance(value, Mapping):
+        return value
+    return {key: item for key, item in value.items() if item is not None}
+
+
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
+    if typing.get_origin(hint) is dict and isinstance(value, Mapping):  # one of its values, then
+        inner = typing.get_args(hint)[1]
+        odd = next((key for key, item in value.items() if not _fits(inner, item)), None)
+        if odd is not None:
+            name, hint, value = f"{name}.{odd}", inner, value[odd]
     shown = type(value).__name__
     if isinstance(value, (str, int, float)) and not any(word in name.lower() for word in _SENSITIVE):
         shown = f"{excerpt(str(value), 80)!r} ({shown})"

@@ -16,23 +16,27 @@ __all__ = ["NoopConfig", "NoopTool"]
 class NoopConfig:
     """Does nothing and gives back what it was told to: a start or join step, or a value made by a template."""
 
-    message: str = "noop"
+    message: str | None = None
     """Text of the data that is given back when there is no `result`."""
     result: Any = None
-    """The data to give back, rendered; absent: {"status": "ok", "message": message}."""
+    """The data to give back, rendered; absent: what the plane's own worker gives, {"status": "ok", "message": message
+    or "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python plane."""
 
 
 class NoopTool:
-    """tools.md 2.14, the Rust worker's form (the Python worker answers {"status": "noop", "step"})."""
-
     kind: ClassVar[str] = "noop"
     aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type] = NoopConfig
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
+    can_end_worker: ClassVar[bool] = False
+    inline: ClassVar[bool] = True
 
     async def run(self, config: NoopConfig, context: ToolContext) -> ToolResult:
         if config.result is not None:
             return ToolResult.success(config.result)
-        return ToolResult.success({"status": "ok", "message": config.message})
+        if not context.form.noop_names_step:
+            return ToolResult.success({"status": "ok", "message": config.message or "noop"})
+        said = {"message": config.message} if config.message else {}
+        return ToolResult.success({"status": "noop", "step": context.step, **said})

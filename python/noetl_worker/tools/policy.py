@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models import JsonValue, ToolResult, ToolStatus
-from noetl_worker.template import has_template, truthy
+from noetl_worker.templates.template import has_template, truthy
 from noetl_worker.tools import fields
+from noetl_worker.tools.contract import ToolForm
 
 __all__ = [
     "Action",
@@ -59,15 +60,16 @@ class Rule:
 
 
 class StatusWord(str):
-    """`output.status`: prints ok or error, and equals every word playbooks use for it (tools.md 8.1, 2)."""
+    """`output.status`: prints what the plane's own worker says, equals every word for it (tools.md 8.1, 2)."""
 
     __slots__ = ("_words",)
     _words: frozenset[str]
 
     @classmethod
-    def of(cls, status: ToolStatus) -> StatusWord:
+    def of(cls, status: ToolStatus, form: ToolForm) -> StatusWord:
+        """Prints success (Rust plane) or ok (Python plane), or error."""
         words = {"ok", "success"} if status is ToolStatus.SUCCESS else {"error", status.value}
-        word = cls("ok" if status is ToolStatus.SUCCESS else "error")
+        word = cls(form.success_word if status is ToolStatus.SUCCESS else "error")
         word._words = frozenset(words)
         return word
 
@@ -80,8 +82,11 @@ class StatusWord(str):
     __hash__ = str.__hash__
 
 
-def outcome_of(result: ToolResult, attempt: int) -> dict[str, JsonValue]:
+def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, JsonValue]:
     """What rules see as `output`: {status, ok, data, error, http, exit_code, meta}; `error` is None on success."""
+    http: dict[str, JsonValue] = {"status": None}
+    if isinstance(result.data, Mapping) and "status_code" in result.data:
+        http = {"status": result.data["status_code"], "headers": result.data.get("headers")}
     error = None
     if result.error is not None:
         failure = result.error
@@ -91,11 +96,10 @@ def outcome_of(result: ToolResult, attempt: int) -> dict[str, JsonValue]:
             "message": failure.message,
             "code": failure.code,
         }
-    http: dict[str, JsonValue] = {"status": None}
-    if isinstance(result.data, Mapping) and "status_code" in result.data:
-        http = {"status": result.data["status_code"], "headers": result.data.get("headers")}
+        if form.error_has_status_code:
+            error["status_code"] = http["status"]
     return {
-        "status": StatusWord.of(result.status),
+        "status": StatusWord.of(result.status, form),
         "ok": result.status is ToolStatus.SUCCESS,
         "data": result.data,
         "error": error,
@@ -214,7 +218,7 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
     # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it (tools.md 5.4).
     return Action(
         do=verb,
-        attempts=max(1, _whole(where, "attempts", then.get("attempts", 3))),
+        attempts=max(1, _integer(where, "attempts", then.get("attempts", 3))),
         backoff=backoff,
         delay_s=max(0.0, _number(where, "delay", then.get("delay", 1.0))),
         to=to,
@@ -232,7 +236,7 @@ def _number(where: str, name: str, value: JsonValue) -> float:
     return number
 
 
-def _whole(where: str, name: str, value: JsonValue) -> int:
+def _integer(where: str, name: str, value: JsonValue) -> int:
     number = _number(where, name, value)
     if not number.is_integer():
         raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a whole number")

@@ -9,57 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import inspect
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+from noetl_worker.command.scope import Scope
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.template import has_template
+from noetl_worker.templates.template import has_template
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import Stop, Tool, ToolContext
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
-from noetl_worker.tools.kinds_elsewhere import INSTEAD
+from noetl_worker.tools.kinds import requirements
+from noetl_worker.tools.kinds.built_in import ALIASES, BUILT_IN
+from noetl_worker.tools.kinds.elsewhere import INSTEAD
+from noetl_worker.tools.kinds.plain_configs import Checked, PlainConfigs
+from noetl_worker.tools.kinds.rules import KindRules
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 
 __all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "effective_timeout"]
 
 ENTRY_POINT_GROUP: Final = "noetl_worker.tools"
-
-_BUILT_IN: Final[Mapping[str, str]] = {
-    "shell": "noetl_worker.tools.shell:ShellTool",
-    "http": "noetl_worker.tools.http:HttpTool",
-    "python": "noetl_worker.tools.python_tool:PythonTool",
-    "noop": "noetl_worker.tools.noop:NoopTool",
-    "playbook": "noetl_worker.tools.playbook:PlaybookTool",
-    "task_sequence": "noetl_worker.tools.task_sequence:TaskSequenceTool",
-    "rhai": "noetl_worker.tools.rhai:RhaiTool",
-    "duckdb": "noetl_worker.tools.duckdb:DuckdbTool",
-    "ducklake": "noetl_worker.tools.ducklake:DucklakeTool",
-    "postgres": "noetl_worker.tools.postgres:PostgresTool",
-    "transfer": "noetl_worker.tools.transfer:TransferTool",
-    "snowflake": "noetl_worker.tools.snowflake:SnowflakeTool",
-    "nats": "noetl_worker.tools.nats_tool:NatsTool",
-    "artifact": "noetl_worker.tools.artifact:ArtifactTool",
-    "result_fetch": "noetl_worker.tools.result_fetch:ResultFetchTool",
-    "mcp": "noetl_worker.tools.mcp:McpTool",
-    "secrets": "noetl_worker.tools.secrets:SecretsTool",
-    "container": "noetl_worker.tools.container:ContainerTool",
-    "subscription": "noetl_worker.tools.subscription:SubscriptionTool",
-    "script": "noetl_worker.tools.script:ScriptTool",
-    "workbook": "noetl_worker.tools.workbook:WorkbookTool",
-    "cursor_worker": "noetl_worker.tools.cursor_worker:CursorWorkerTool",
-}
-_KIND_ALIASES: Final[Mapping[str, str]] = {
-    "playbooks": "playbook",
-    "pipeline": "task_sequence",
-    "secret_manager": "secrets",
-    "snowflake_transfer": "transfer",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +50,7 @@ class BrokenPlugin:
         return f"tool {self.name!r} of {self.distribution} does not load: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreparedTool:
     """A tool call whose config has been checked; nothing has happened outside yet."""
 
@@ -90,50 +64,51 @@ class PreparedTool:
     own_timeout_s: float | None = None
     """The config's own alone; None where it has none."""
 
-    def within(self, default_s: float, hard_s: float) -> PreparedTool:
-        """The same call, with the timeout that a worker gives it: its own, else the default or what it needs more."""
-        limit_s = self.own_timeout_s
-        if limit_s is None:
+    def limit(self, default_s: float, hard_s: float) -> None:
+        """Give the call the timeout of a worker: its own, else the default or what it needs more."""
+        if (limit_s := self.own_timeout_s) is None:
             needed = getattr(self.tool, "time_needed", None)
             limit_s = max(default_s, needed(self.config)) if needed is not None else default_s
-        return dataclasses.replace(self, timeout_s=min(limit_s, hard_s))
+        self.timeout_s = min(limit_s, hard_s)
 
     async def run(self) -> ToolResult:
         """Run it once. Raises ToolError, or whatever a plug-in raises; `duration_ms` is always set."""
-        started = time.monotonic()
+        started, result = time.monotonic(), await self.call()
+        return result if result.duration_ms is not None else result.lasting(round((time.monotonic() - started) * 1000))
+
+    async def call(self) -> ToolResult:
+        """As `run`, for who measures the time: `duration_ms` is set where the tool says it."""
+        context = self.context
+        if context.timeout_s != self.timeout_s:
+            context = dataclasses.replace(context, timeout_s=self.timeout_s)
         try:
-            result = await self.tool.run(self.config, dataclasses.replace(self.context, timeout_s=self.timeout_s))
+            result = await self.tool.run(self.config, context)
         except SystemExit as error:  # it would end the loop, and with it the worker and all it runs
             raise ToolError(f"{self.kind}: the tool called exit with {error.code!r}", kind=self.kind) from error
-        if not isinstance(result, ToolResult):
-            raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
-        if result.duration_ms is None:
-            elapsed = round((time.monotonic() - started) * 1000)
-            result = dataclasses.replace(result, duration_ms=elapsed)
-        return result
+        if isinstance(result, ToolResult):
+            return result
+        raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
 
-    async def run_in_time(self, grace_s: float = 5.0) -> ToolResult:
-        """Run it inside of another tool; `grace_s` after its timeout it is cancelled, and the result says timeout.
+    @property
+    def is_inline(self) -> bool:
+        """Whether the tool says that it waits for nothing: it needs no task of its own."""
+        return bool(getattr(self.tool, "inline", False))
+
+    @property
+    def can_end_worker(self) -> bool:
+        """Whether it starts processes or loads native code; a tool that does not say may do so."""
+        return bool(getattr(self.tool, "can_end_worker", True))
+
+    async def run_in_time(self) -> ToolResult:
+        """Run it inside of another tool; a while after its timeout it is interrupted, and the result says timeout.
 
         A tool that gives its partial output on the way out is heard.
         """
-        if self.timeout_s is None:
+        if self.timeout_s is None or self.is_inline:
             return await self.run()
         stop = _InnerStop(self.context.stop)
         call = dataclasses.replace(self, context=dataclasses.replace(self.context, stop=stop))
-        task = asyncio.ensure_future(call.run())
-        try:
-            done, _ = await asyncio.wait({task}, timeout=self.timeout_s + grace_s)
-            if not done:
-                stop.set("timeout")
-                task.cancel()
-                await asyncio.wait({task})
-        except asyncio.CancelledError:  # the whole command is stopped, and its tool with it
-            task.cancel()
-            return await task
-        if task.cancelled() and not done:
-            return ToolResult.timed_out(self.timeout_s)
-        return task.result()
+        return await Scope(stop, self.timeout_s).run(call.run())
 
 
 class _InnerStop(Stop):
@@ -159,12 +134,28 @@ class Registry:
         tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
         plugins: whether to load the `noetl_worker.tools` entry points.
         strict: an unknown field, or an unknown word in a task's policy, is an error instead of a warning.
+        confinement: what commands of the built-in tools that run code may not do.
+        may_override: built-in kinds and aliases that a plug-in may take; an installed package must not become the
+            worker's `http` by itself.
     """
 
-    def __init__(self, tools: Iterable[Tool[Any]] = (), *, plugins: bool = True, strict: bool = False) -> None:
+    def __init__(
+        self,
+        tools: Iterable[Tool[Any]] = (),
+        *,
+        plugins: bool = True,
+        strict: bool = False,
+        confinement: Confinement = UNCONFINED,
+        may_override: Collection[str] = (),
+    ) -> None:
+        self._confinement = confinement
+        self._may_override = frozenset(may_override)
+        self._rules = KindRules()
         self.broken: list[BrokenPlugin] = []
         self._strict = strict
+        self._plain = PlainConfigs()
         self._tools: dict[str, Tool[Any]] = {}
+        self._given: dict[str, Tool[Any]] = {}  # what `get` found, and the rules let through
         if plugins:
             for point in entry_points(group=ENTRY_POINT_GROUP):
                 self._load_plugin(point)
@@ -175,22 +166,62 @@ class Registry:
         """Add a tool under its kind and aliases. ConfigurationError says what a tool lacks."""
         for name in _names(tool):
             self._tools[name] = tool
+        self._plain, self._given = PlainConfigs(), {}
 
     def kinds(self) -> tuple[str, ...]:
         """Every kind that can be asked for, sorted; aliases left out."""
-        return tuple(sorted({*_BUILT_IN, *(tool.kind for tool in self._tools.values())}))
+        return tuple(sorted({*BUILT_IN, *(tool.kind for tool in self._tools.values())}))
+
+    def kinds_that_run(self) -> tuple[str, ...]:
+        """Those of them that are not refused."""
+        return tuple(kind for kind in self.kinds() if self._rules.refusal(kind) is None)
+
+    def knows(self, name: str) -> bool:
+        """Whether this is a kind or an alias, if only of a plug-in that does not load."""
+        known = name in BUILT_IN or name in ALIASES or name in self._tools
+        return known or any(plugin.name == name for plugin in self.broken)
+
+    def limit(self, only: Iterable[str], denied: Iterable[str]) -> None:
+        """From here on refuse every kind that `denied` names, or that `only` does not unless it is empty."""
+        self._rules = KindRules(frozenset(map(self._own_name, only)), frozenset(map(self._own_name, denied)))
+        self._given.clear()
+
+    def _own_name(self, name: str) -> str:
+        tool = self._tools.get(name)
+        return tool.kind if tool is not None else ALIASES.get(name, name)
 
     def get(self, kind: str) -> Tool[Any]:
-        """The tool of this kind or alias. UnknownTool lists the kinds there are."""
-        tool = self._tools.get(kind)
-        if tool is None:
-            tool = self._built_in(_KIND_ALIASES.get(kind, kind))
+        """The tool of this kind or alias.
+
+        Raises:
+            UnknownTool: lists the kinds there are.
+            ConfigurationError: the kind is refused (`limit`), or its plug-in does not load.
+        """
+        if kind in self._given:
+            return self._given[kind]
+        if (refusal := self._rules.refusal(self._own_name(kind))) is not None:
+            raise ConfigurationError(refusal)
+        tool = self._tools[kind] if kind in self._tools else self._built_in(ALIASES.get(kind, kind))
+        self._given[kind] = tool
         return tool
 
+    async def load(self, kind: str) -> None:
+        """Import a kind that was not used yet, in a thread: with its library it would hold the loop up for 0.2 s."""
+        if kind not in self._tools and (name := ALIASES.get(kind, kind)) in BUILT_IN:
+            await asyncio.to_thread(requirements.load, BUILT_IN[name])
+
     def prepare(
-        self, kind: str, raw_config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
+        self,
+        kind: str,
+        raw_config: Mapping[str, JsonValue] | Sequence[JsonValue],
+        context: ToolContext,
+        *,
+        has_secrets: bool = True,
     ) -> PreparedTool:
         """Check and render a config; see the module.
+
+        Args:
+            has_secrets: whether a secret may be in it: then what the check finds is not kept for the next call.
 
         Raises:
             UnknownTool: no such kind.
@@ -198,6 +229,22 @@ class Registry:
             TemplateError: names the field.
         """
         tool = self.get(kind)
+        key = None if has_secrets or hasattr(tool, "check") else self._plain.key(kind, raw_config)
+        checked = self._plain.find(key) if key is not None else None
+        if checked is None:
+            checked = self._checked(kind, tool, raw_config, context)
+            if key is not None:
+                self._plain.keep(key, checked)
+        timeout_s = time_left(checked.timeout_s, context)
+        return PreparedTool(kind, tool, checked.config, context, timeout_s, checked.warnings, checked.timeout_s)
+
+    def _checked(
+        self,
+        kind: str,
+        tool: Tool[Any],
+        raw_config: Mapping[str, JsonValue] | Sequence[JsonValue],
+        context: ToolContext,
+    ) -> Checked:
         raw = _with_timeout(kind, raw_config, tool, context)
         own_spellings = getattr(tool, "field_aliases", {})
         given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
@@ -218,16 +265,14 @@ class Registry:
             if not misspelt:
                 raise
             raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why
-        check = getattr(tool, "check", None)
-        if check is not None:
+        if (check := getattr(tool, "check", None)) is not None:
             check(config, context)
         ignored = getattr(tool, "ignored", None)
         if ignored is not None:
             warnings += ignored(config)
         if warnings and self._strict:
             raise ConfigurationError("; ".join(warnings))
-        timeout_s = time_left(raw["timeout"], context)
-        return PreparedTool(kind, tool, config, context, timeout_s, tuple(warnings), raw["timeout"])
+        return Checked(config, tuple(warnings), raw["timeout"])
 
     def fields_of(self, kind: str) -> frozenset[str]:
         """The fields of a kind's config, by their own names. Raises UnknownTool."""
@@ -273,7 +318,7 @@ class Registry:
                 _log.exception("tool %r could not be closed", tool.kind)
 
     def _built_in(self, kind: str) -> Tool[Any]:
-        target = _BUILT_IN.get(kind)
+        target = BUILT_IN.get(kind)
         if target is None:
             broken = next((plugin for plugin in self.broken if plugin.name == kind), None)
             if broken is not None:
@@ -283,8 +328,9 @@ class Registry:
             known = self.kinds()
             guess = fields.nearest(kind, known) or "."
             raise UnknownTool(f"Tool not found: {kind}{guess} Known kinds: {', '.join(known)}")
-        module, _, attribute = target.partition(":")
-        tool: Tool[Any] = getattr(importlib.import_module(module), attribute)()
+        made = requirements.class_at(target)
+        options: Mapping[str, Any] = {"confinement": self._confinement} if getattr(made, "is_confined", False) else {}
+        tool: Tool[Any] = made(**options)
         self._tools[kind] = tool
         return tool
 
@@ -303,7 +349,13 @@ class Registry:
         if taken:
             self._report(BrokenPlugin(point.name, distribution, f"another plug-in has the kind {taken[0]!r} already"))
             return
-        if tool.kind in _BUILT_IN:
+        over = [name for name in names if name in BUILT_IN or name in ALIASES]
+        refused = [name for name in over if name not in self._may_override]
+        if refused:
+            reason = f"it would replace the built-in kind; if it is to: NOETL_WORKER_ALLOW_OVERRIDE={','.join(over)}"
+            self._report(BrokenPlugin(point.name, distribution, reason))
+            return
+        if over:
             _log.warning("tool %r of %s replaces the built-in one", tool.kind, distribution)
         self.register(tool)
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker import json_text
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.fields import without_half_at_end
+from noetl_worker.tools.fields import excerpt, without_half_at_end
+from noetl_worker.tools.http import egress
 
 __all__ = ["RhaiConfig", "RhaiTool"]
 
@@ -33,6 +34,8 @@ _INSTALL: Final = (
 _MAX_OUTPUT_BYTES: Final = 65_536
 """`MAX_OUTPUT_BYTES` of rust/rhai: there a line that does not fit is cut between two characters, and is the last."""
 _LONGEST_CHARACTER: Final = 4
+_PRINTED: Final = 500
+"""Characters of what a script printed that its failure tells."""
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource", "cancelled": "cancelled"}
 
 
@@ -62,15 +65,19 @@ class RhaiTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"script": "code"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True  # it can call http_post
+    can_end_worker: ClassVar[bool] = True
+    native_feature: ClassVar[str] = "rhai"
 
     async def run(self, config: RhaiConfig, context: ToolContext) -> ToolResult:
         """Run the script.
 
         Returns:
             ToolResult: data is the value of the last expression, stdout what `print`, `log` and its like wrote; a
-            throw, a limit or a timeout is a failure with the position in the script.
+            timeout is a failure.
 
         Raises:
+            ToolError: the script threw, or reached a limit; with the position in the script. As a result it would let
+                the playbook go on as if nothing had happened on the Rust plane, where the published worker fails it.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
         core = _native()
@@ -81,7 +88,7 @@ class RhaiTool:
         started = time.monotonic()
         try:
             kind, value, message, output = await asyncio.to_thread(
-                core.run_rhai, config.code, variables, timeout_s, stop
+                core.run_rhai, config.code, variables, timeout_s, stop, egress.refusal
             )
         finally:
             stop.set()  # a cancelled task leaves its thread behind: the script must not go on in it
@@ -94,7 +101,8 @@ class RhaiTool:
             raise ConfigurationError(f"rhai: {message}")
         if kind == "timeout" and timeout_s is not None:
             return ToolResult.timed_out(timeout_s, **took)
-        return ToolResult.failure(f"rhai: {message}", kind=_FAILURES[kind], **took)
+        printed = f"; it had printed: {excerpt(output, _PRINTED)}" if output else ""
+        raise ToolError(f"rhai: {message}{printed}", kind=_FAILURES[kind])
 
 
 def _without_half(output: str) -> str:

@@ -20,22 +20,20 @@ from noetl_worker.json_text import loads
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.http_answer import kind_of, read
-from noetl_worker.tools.http_auth import Authorizer, check_auth
-from noetl_worker.tools.http_client import Clients
-from noetl_worker.tools.http_tokens import Tokens
+from noetl_worker.tools.http.answer import kind_of, read
+from noetl_worker.tools.http.auth import Authorizer, check_auth
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
+from noetl_worker.tools.http.tokens import Tokens
 
 __all__ = ["SecretsConfig", "SecretsTool"]
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
 ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"
-_PREFIX: Final = "NOETL_SECRET_"
 _GOOGLE_API: Final = "https://secretmanager.googleapis.com/v1/"
 _GOOGLE_NAME: Final = re.compile(r"projects/[^/]+(?:/locations/[^/]+)?/secrets/[^/]+(?:/versions/[^/]+)?")
 _MAX_BYTES: Final = 1 << 20
-_MIN_CHARS: Final = 4
-"""A shorter text cannot be found again in what leaves the worker (ToolContext.keep_secret), so it is not given out."""
 _SAME: Final = {
     "environment": "env",
     "files": "file",
@@ -108,6 +106,7 @@ class SecretsTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
+    can_end_worker: ClassVar[bool] = False
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)
@@ -145,7 +144,7 @@ class SecretsTool:
     async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
         """(content, version)."""
         auth: str | Mapping[str, Any] = {"type": "gcp_adc"} if config.auth is None else config.auth
-        permit = await self._authorizer.authorize(auth, context)
+        permit = await self._authorizer.authorize(auth, context, Destination(_GOOGLE_API))
         path = await _google_path(config, context)
         request = httpx.Request("GET", f"{_GOOGLE_API}{quote(path)}:access", headers=dict(permit.headers))
         try:
@@ -164,12 +163,12 @@ def _hidden(name: str, content: bytes, context: ToolContext) -> str:
         value = content.decode()
     except UnicodeDecodeError:
         value = base64.b64encode(content).decode()
-    if len(value.strip()) < _MIN_CHARS:
+    if context.keep_secret(value) is False:
         raise ToolError(
-            f"Secret {name!r} has fewer than {_MIN_CHARS} characters: it could not be kept out of results",
+            f"Secret {name!r} is too short or too common to be told from a word, and could not be kept out of "
+            "results: give it a random text of at least 12 characters",
             kind="resource",
         )
-    context.keep_secret(value)
     if value != value.strip():
         context.keep_secret(value.strip())
     return value
@@ -179,7 +178,7 @@ def _hidden(name: str, content: bytes, context: ToolContext) -> str:
 
 
 def _from_environment(name: str) -> str:
-    offered = name if name.startswith(_PREFIX) else _PREFIX + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    offered = name if name.startswith(SECRET_VARIABLE) else SECRET_VARIABLE + re.sub(r"[^A-Z0-9]", "_", name.upper())
     allowed = {one.strip() for one in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
     value = os.environ.get(offered) or (os.environ.get(name) if name in allowed else None)
     if not value:
@@ -187,6 +186,13 @@ def _from_environment(name: str) -> str:
             f"Secret {name!r} not found in environment: set {offered} for the worker, "
             f"or list {name} in {ALLOWED_VARIABLE}",
             kind="not_found",
+        )
+    hosts = named_hosts(offered)
+    if hosts and "*" not in hosts:
+        raise ToolError(
+            f"Secret {name!r} is for the hosts of the worker's {offered}{HOSTS_SUFFIX} only: give it to http, mcp or "
+            f"artifact as auth: {{type: bearer, source: secret, key: {offered.removeprefix(SECRET_VARIABLE)}}}",
+            kind="auth",
         )
     return value
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from noetl_worker.errors import ConfigurationError
+from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
-from noetl_worker.tools import process
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.python.python_runner import PythonRunner
 
 __all__ = ["ShellConfig", "ShellTool"]
 
@@ -32,11 +34,13 @@ class ShellConfig:
     """Runs commands through a shell: in a process group of their own, with an empty standard input, an empty
     directory and a scrubbed environment.
 
-    Result: `{exit_code, returncode, stdout, stderr, duration_ms}`, of a list also `commands`: for each that ran
-    `{cmd_preview, returncode, stdout, stderr, duration_ms}`; `notes` when output was left out of the middle or is not
-    UTF-8 (unreadable bytes become U+FFFD). `exit_code` is negative for a signal. Another exit code than 0 is an error
-    of kind process with the code; a timeout (SIGTERM to the whole group, SIGKILL 2 seconds later) keeps what was
-    printed. What a command leaves running in its group is killed when it ends.
+    Result: what the plane's own worker gives, `{exit_code, stdout, stderr}` on the Rust plane, and of a list
+    `commands`: for each that ran `{cmd_preview, returncode, stdout, stderr, duration_ms}`; on the Python plane
+    `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between them.
+    `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). The code is
+    negative for a signal. Another exit code than 0 is an error of kind process with the code; a timeout (SIGTERM to
+    the whole group, SIGKILL 2 seconds later) keeps what was printed. What a command leaves running in its group is
+    killed when it ends; with `NOETL_WORKER_ISOLATION=basic` so is everything else that it has started.
     """
 
     command: str | list[str]
@@ -72,6 +76,11 @@ class ShellTool:
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = True
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
+        self._runner = PythonRunner(confinement=confinement)
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
         if config.cwd is not None and not Path(config.cwd).is_dir():
@@ -79,29 +88,45 @@ class ShellTool:
         commands = [config.command] if isinstance(config.command, str) else config.command
         timeout_s = time_left(config.timeout, context)
         async with process.scratch_directory() as scratch:
-            env = {**process.base_environment(), "TMPDIR": scratch, **process.environment_text(config.env)}
+            own = {**context.trace_environment(), **process.environment_text(config.env)}
+            env = {**process.base_environment(), "TMPDIR": scratch, **own}
             if shutil.which(config.shell, path=env["PATH"]) is None:
                 raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
             kills = process.oom_kills()
-            runs = await _run_in_order(commands, config, env, scratch, timeout_s)
+            runs = await _run_in_order(self._runner, commands, config, env, scratch, timeout_s)
             is_oom = kills is not None and process.oom_kills() != kills
-        return _result(commands, runs, config=config, timeout_s=timeout_s, is_oom=is_oom)
+        data = _data(commands, runs, config, context.form)
+        return _result(runs, data, timeout_s=timeout_s, is_oom=is_oom)
+
+    async def aclose(self) -> None:
+        """End the template process."""
+        await self._runner.aclose()
 
 
 async def _run_in_order(
-    commands: list[str], config: ShellConfig, env: Mapping[str, str], scratch: str, timeout_s: float | None
+    runner: PythonRunner,
+    commands: list[str],
+    config: ShellConfig,
+    env: Mapping[str, str],
+    scratch: str,
+    timeout_s: float | None,
 ) -> list[process.Finished]:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     runs: list[process.Finished] = []
     room = config.max_output_bytes
     for command in commands:
-        finished = await process.run_process(
-            [config.shell, *_arguments(command, scratch)],
-            env=env,
-            cwd=config.cwd or scratch,
-            timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
-            max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
-        )
+        try:
+            finished = await runner.run_program(
+                [config.shell, *_arguments(command, scratch)],
+                env=env,
+                cwd=config.cwd or scratch,
+                timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
+                max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
+            )
+        except ResourceShortage as short:
+            if runs:
+                raise short.after_an_effect() from short
+            raise
         runs.append(finished)
         room -= max(len(finished.stdout), len(finished.stderr))
         if finished.timed_out or finished.exit_code != 0:
@@ -118,26 +143,27 @@ def _arguments(command: str, scratch: str) -> list[str]:
     return [str(path)]
 
 
-def _result(
-    commands: list[str], runs: list[process.Finished], *, config: ShellConfig, timeout_s: float | None, is_oom: bool
-) -> ToolResult:
-    """Data in both workers' forms: `exit_code` (Rust), `returncode`, `duration_ms` and `commands` (Python)."""
-    last = runs[-1]
-    stdout = "".join(run.stdout for run in runs) if config.capture else ""
-    stderr = "".join(run.stderr for run in runs) if config.capture else ""
-    duration_ms = sum(run.duration_ms for run in runs)
-    data: dict[str, JsonValue] = {
-        "exit_code": last.exit_code,
-        "returncode": last.exit_code,
-        "stdout": stdout,
-        "stderr": stderr,
-        "duration_ms": duration_ms,
-    }
-    if not isinstance(config.command, str):
+def _data(
+    commands: list[str], runs: list[process.Finished], config: ShellConfig, form: ToolForm
+) -> dict[str, JsonValue]:
+    """What the plane's own worker gives: its names are what playbooks of that plane look at."""
+    between = "\n" if form.has_return_code else ""
+    code = runs[-1].exit_code
+    data: dict[str, JsonValue] = {"returncode": code} if form.has_return_code else {"exit_code": code}
+    data["stdout"] = between.join(run.stdout for run in runs if run.stdout) if config.capture else ""
+    data["stderr"] = between.join(run.stderr for run in runs if run.stderr) if config.capture else ""
+    if form.has_return_code or not isinstance(config.command, str):
         data["commands"] = [_one(command, run, config.capture) for command, run in zip(commands, runs, strict=False)]
+    if form.has_return_code:
+        data["duration_ms"] = sum(run.duration_ms for run in runs)
     notes = [note for run in runs for note in run.notes] if config.capture else []
-    if notes:
-        data["notes"] = list(notes)
+    return {**data, "notes": notes} if notes else data
+
+
+def _result(
+    runs: list[process.Finished], data: dict[str, JsonValue], *, timeout_s: float | None, is_oom: bool
+) -> ToolResult:
+    last = runs[-1]
     error: ToolFailure | None = None
     status = ToolStatus.SUCCESS
     if last.timed_out:
@@ -149,10 +175,10 @@ def _result(
         status=status,
         data=data,
         error=error,
-        stdout=stdout,
-        stderr=stderr,
+        stdout=data["stdout"],
+        stderr=data["stderr"],
         exit_code=last.exit_code,
-        duration_ms=duration_ms,
+        duration_ms=sum(run.duration_ms for run in runs),
     )
 
 

@@ -8,16 +8,24 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
-from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.models import JsonValue, ToolResult
-from noetl_worker.tools import sql, sql_split
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.postgres_address import credential_data, written_data
+from noetl_worker.tools.postgres.address import credential_data, written_data
+from noetl_worker.tools.process.shortage import (
+    before_any_effect,
+    is_out_of_descriptors,
+    is_shortage,
+    is_shortage_text,
+    started,
+)
+from noetl_worker.tools.sql import split as sql_split
+from noetl_worker.tools.sql import sql
 
 __all__ = [
     "Session",
@@ -135,6 +143,9 @@ class SnowflakeTool:
     field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS_B64, "username": "user", "parameters": "params"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = True
+    requires: ClassVar[Mapping[str, str]] = {"snowflake.connector": "noetl-worker[snowflake]"}
+    imports: ClassVar[tuple[str, ...]] = ("snowflake.connector",)
 
     async def run(self, config: SnowflakeConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
@@ -254,10 +265,15 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
 
 @asynccontextmanager
 async def session(settings: Mapping[str, Any]) -> AsyncIterator[Session]:
-    """A signed-in session, closed at the end."""
+    """A signed-in session, closed at the end.
+
+    Raises:
+        ResourceShortage: this machine has no thread or no descriptor to sign in with.
+    """
     opened = Session(library())
     try:
-        await opened.open(settings)
+        with before_any_effect("no room for a session"):
+            await opened.open(settings)
         yield opened
     finally:
         await opened.close()
@@ -272,7 +288,14 @@ class Session:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snowflake")
 
     async def open(self, settings: Mapping[str, Any]) -> None:
-        """Raises ToolError: auth, or connection (retryable)."""
+        """Sign in.
+
+        Raises:
+            ResourceShortage: no descriptor or thread to do it with.
+            ToolError: auth, or connection (retryable).
+        """
+        if is_out_of_descriptors():  # the connector tries for as long as it has, and then does not say why
+            raise ResourceShortage("no descriptor to be had for a connection")
 
         def connect() -> None:
             self._connection = self._connector.connect(**settings)
@@ -284,6 +307,8 @@ class Session:
                 error, self._connector.errors.OperationalError
             )
             text = f"cannot connect: {error}"
+            if is_shortage(error) or is_shortage_text(text) or is_out_of_descriptors():  # the connector may not say
+                raise ResourceShortage(text) from error
             raise ToolError(text, kind="auth" if is_refused else "connection", retryable=not is_refused) from error
 
     def statements(self, text: str) -> list[str]:
@@ -321,10 +346,14 @@ class Session:
         """End the session; a statement that still runs ends with it."""
         connection, self._connection = self._connection, None
         if connection is None:
-            self._thread.submit(self._close_late)  # cancelled while it signs in: its turn comes after that
+            with suppress(ResourceShortage):  # without a thread nobody has signed in
+                started(self._thread, self._close_late)  # cancelled while it signs in: its turn comes after that
         else:
             # Not in the thread: a statement may still keep that one busy.
-            closing = asyncio.get_running_loop().run_in_executor(None, connection.close)
+            try:
+                closing = asyncio.get_running_loop().run_in_executor(None, connection.close)
+            except RuntimeError:  # no other thread is to be had: in its turn, then
+                closing = asyncio.wrap_future(started(self._thread, connection.close))
             closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it ends by itself, too
             await asyncio.wait({closing}, timeout=_STOP_S)
         self._thread.shutdown(wait=False)
@@ -340,7 +369,7 @@ class Session:
             raise _failure(self._connector, error, statement) from error
 
     async def _do(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.wrap_future(started(self._thread, call))
 
 
 def _failure(connector: Any, error: Any, statement: str) -> ToolError:
@@ -367,11 +396,12 @@ def duckdb_type(column: Any) -> str:
 
 
 def library() -> Any:
-    """The connector; ConfigurationError names the extra that has it."""
-    try:
-        import snowflake.connector
-    except ImportError as error:
-        raise ConfigurationError(
-            "snowflake-connector-python is not installed: pip install 'noetl-worker[snowflake]'"
-        ) from error
-    return snowflake.connector
+    """The connector; ConfigurationError names the extra that has it, ResourceShortage what it takes to load it."""
+    with before_any_effect("no room to load the connector"):
+        try:
+            import snowflake.connector
+        except ImportError as error:
+            raise ConfigurationError(
+                "snowflake-connector-python is not installed: pip install 'noetl-worker[snowflake]'"
+            ) from error
+        return snowflake.connector

@@ -18,20 +18,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from noetl_worker import template
-from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
-from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
-from noetl_worker.template import has_template
+from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.models import JsonValue, RaisedFailure, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.templates import template
+from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.tools import policy
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
-from noetl_worker.tools.task_schema import TASKS_SCHEMA
+from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
 
 __all__ = ["SequenceData", "Task", "TaskSequenceConfig", "TaskSequenceTool", "parse_tasks", "python_form", "rust_form"]
 
 _BOTH_INPUTS: Final = ("input", "args")
 _SEQUENCES: Final = ("task_sequence", "pipeline")
-_TASKS: Final = ("tasks", "tool_config", "tool")
 _PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
 _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", "input", "args"})
 
@@ -54,7 +53,7 @@ class Task:
 
 
 def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
-    """Tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_1, task_2, ...
+    """Tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
 
     Raises:
         ConfigurationError: an entry of another form, without kind, with a rule or jump that cannot work.
@@ -76,7 +75,7 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
     if not isinstance(entry, Mapping):
         raise ConfigurationError(f"task_sequence: task[{index}] must be an object")
     if "kind" in entry:
-        label = str(entry.get("name") or f"task_{index + 1}")
+        label = str(entry.get("name") or f"task_{index}")
         whole = dict(entry)
     elif len(entry) == 1 and isinstance(next(iter(entry.values())), Mapping):
         label = str(next(iter(entry)))
@@ -143,6 +142,7 @@ class TaskSequenceTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"tool_config": "tasks", "tool": "tasks"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
     side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = True
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:
@@ -184,11 +184,12 @@ class Progress:
     """ok, break, failed or timeout, once it is over."""
     results: dict[str, JsonValue] = field(default_factory=dict)
     updates: dict[str, JsonValue] = field(default_factory=dict)
-    """Scoped name as written -> value, in the order set."""
+    """What later steps are to see: scoped name as written -> value, in the order set."""
     executions: dict[str, int] = field(default_factory=dict)
     """How often a task has run since it last succeeded."""
     error: ToolFailure | None = None
     last: ToolResult | None = None
+    previous: JsonValue = None
     steps: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -197,7 +198,8 @@ class Progress:
         self.scope: dict[str, JsonValue] = dict(variables)
         for name in ("ctx", "iter"):
             value = variables.get(name)
-            self.scope[name] = dict(value) if isinstance(value, Mapping) else {}
+            if isinstance(value, Mapping):
+                self.scope[name] = dict(value)
         self.scope.update(results=self.results, _prev=None)
 
     # ── one task ────────────────────────────────────────────────────────────────────────────────
@@ -213,15 +215,15 @@ class Progress:
         result = await self.run_task(task, attempt)
         self.keep(task, result)
         result = self.assign_tasks_own(task, result, attempt)
-        outcome = policy.outcome_of(result, attempt)
+        outcome = policy.outcome_of(result, attempt, self.context.form)
         seen = {"output": outcome, "outcome": outcome}
         _, action = policy.choose(
             task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason)
         )
         try:
-            self.assign(action.set if action is not None else {}, seen)
+            self.assign(action.set if action is not None else {}, seen, is_rules=True)
         except TemplateError as error:
-            self.stop("failed", ToolFailure(f"task {task.label!r}: {error}", kind=error.kind))
+            self.stop("failed", RaisedFailure(f"task {task.label!r}: {error}", kind=error.kind))
             return
         await self.follow(task, action, result)
 
@@ -244,51 +246,65 @@ class Progress:
             config = {**own, "input": local} if local else own
             return self.joined(await self.context.run_tool(task.kind, config, context))
         except ToolError as error:
-            return ToolResult.failure(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
+            if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done: not for the rules
+                raise
+            return ToolResult.raised(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
         except Exception as error:  # whatever a plug-in raises: `output.error` tells it
-            return ToolResult.failure(f"{type(error).__name__}: {error}", code=type(error).__name__)
+            return ToolResult.raised(f"{type(error).__name__}: {error}", code=type(error).__name__)
 
     def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
         """The values of a task's `input` or `args`, rendered."""
         if isinstance(value, Mapping):
             return {key: self.render(one) for key, one in value.items()}
-        return _object(task.label, name, {name: self.render(value)})
+        return _object(task.label, name, {name: self.render(value) or None})
 
     def joined(self, result: ToolResult) -> ToolResult:
         """What an inner sequence has set is set here too; its data is its tasks' data by label, on both planes."""
         if not isinstance(result.data, SequenceData):
             return result
         for name, value in result.data["updates"].items():
-            self.set(name, value)
+            self.set(name, value, leaves=True)
         return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
 
     def keep(self, task: Task, result: ToolResult) -> None:
-        """Make the task's data visible to the ones after it, under its label and as `_prev`."""
-        data = result.data
-        self.last = result
-        self.results[task.label] = data
-        self.scope["_prev"] = data
+        """Show the task's data to the ones after it; of one that failed on the Rust plane only (policy-continue)."""
+        self.last, data = result, result.data
+        is_flat = self.context.form.sequence_is_flat
+        if result.status is not ToolStatus.SUCCESS and not is_flat:
+            return
+        self.results[task.label] = self.previous = data
+        # `.data` without such a key: printed on the Rust plane alone, where `_prev` is ours (recorded: sequence-names).
+        has_no_data = isinstance(data, dict) and "data" not in data
+        self.scope["_prev"] = seen = WithFallback(data, {"data": data}) if has_no_data else data
         if task.label not in ("ctx", "iter", "results"):
-            has_no_data = isinstance(data, dict) and "data" not in data
-            self.scope[task.label] = {**data, "data": data} if has_no_data else data
+            self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
         """Apply the task's `set`; a template in it that fails is the task's failure, for the rules to see."""
-        outcome = policy.outcome_of(result, attempt)
+        outcome = policy.outcome_of(result, attempt, self.context.form)
         try:
-            self.assign(task.set, {"output": _task_output(result.data, outcome), "outcome": outcome})
+            seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
+            self.assign(task.set, seen, is_rules=False)
         except TemplateError as error:
-            return result if result.error is not None else ToolResult.failure(str(error), kind=error.kind)
+            return result if result.error is not None else ToolResult.raised(str(error), kind=error.kind)
         return result
 
-    def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue]) -> None:
-        """Apply a `set` block; `ctx.a.b` nests, a name without scope is visible to later tasks only."""
-        for name, value in assignments.items():
-            self.set(name, self.render(value, extra))
+    def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
+        """Apply a `set` block; `ctx.a.b` nests.
 
-    def set(self, name: str, value: JsonValue) -> None:
-        self.updates[name] = value
-        _nest(self.scope, name.split("."), value)
+        All names of a rule's block are seen by later steps, and of a task's own block those of `ctx.`; its other names
+        end with the sequence (recorded: set-task-bare, set-task-iter, set-rule).
+        """
+        for name, value in assignments.items():
+            self.set(name, self.render(value, extra), leaves=is_rules or name.startswith("ctx."))
+
+    def set(self, name: str, value: JsonValue, *, leaves: bool) -> None:
+        if leaves:
+            self.updates[name] = value
+        scope, *path = name.split(".")
+        _nest(self.scope, [scope, *path], value)
+        if self.context.form.sequence_is_flat and scope in ("ctx", "iter") and len(path) == 1:
+            self.scope[path[0]] = value  # recorded (set-task-ctx, set-task-iter): names are flat there
 
     async def follow(self, task: Task, action: policy.Action | None, result: ToolResult) -> None:
         succeeded = result.status is ToolStatus.SUCCESS
@@ -314,18 +330,16 @@ class Progress:
 
     async def retry(self, task: Task, action: policy.Action, result: ToolResult) -> None:
         executed = self.executions[task.label]
+        delay, left = policy.retry_delay(action, executed), self.time_left()
         if executed >= action.attempts:
             text = f"task {task.label!r} exceeded retry attempts ({action.attempts})"
-            error = result.error or ToolFailure(text, kind="policy")
-            self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
-            return
-        delay, left = policy.retry_delay(action, executed), self.time_left()
-        if left is not None and delay >= left:  # as http does: a wait that can only end in a timeout hides the cause
+        elif left is not None and delay >= left:  # as http does: a wait that can only end in a timeout hides the cause
             text = f"task {task.label!r} is not tried again: its delay of {delay:g} s is over the {left:.3g} s left"
-            error = result.error or ToolFailure(text, kind="policy")
-            self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
+        else:
+            await asyncio.sleep(delay)
             return
-        await asyncio.sleep(delay)
+        error = result.error or ToolFailure(text, kind="policy")
+        self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
 
     async def jump(self, action: policy.Action) -> None:
         if action.to in _PREVIOUS:
@@ -342,6 +356,8 @@ class Progress:
     def result(self) -> ToolResult:
         last = self.last or ToolResult.success()
         output: dict[str, Any] = {"stdout": last.stdout, "stderr": last.stderr, "exit_code": last.exit_code}
+        if self.context.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are told, printed or not
+            output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
             timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0)
             return ToolResult(status=timed_out.status, data=self.data(timed_out.error), error=timed_out.error, **output)
@@ -353,14 +369,17 @@ class Progress:
 
     def data(self, error: ToolFailure | None) -> SequenceData:
         """The neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index, error}."""
+        results, label = self.results, self.tasks[self.position].label
+        if error is not None and self.last is not None and label not in results:
+            results = {**results, label: self.last.data}
         whole = SequenceData(
             status="failed" if error is not None else self.end,
-            results=self.results,
+            results=results,
             updates=dict(map(self.reported, self.updates)),
-            _prev=self.scope["_prev"],
+            _prev=self.previous,
         )
         if error is not None:
-            whole["failed_task"] = self.tasks[self.position].label
+            whole["failed_task"] = label
             whole["failed_index"] = self.position
             whole["error"] = dataclasses.asdict(error)
         return whole
@@ -381,7 +400,8 @@ class Progress:
 
     def render(self, value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         scope = {**self.scope, **extra} if extra else self.scope
-        return template.render(value, scope, strict=self.context.undefined_is_error)
+        missing = self.context.form.missing_value
+        return template.render(value, scope, strict=self.context.undefined_is_error, undefined=missing)
 
     def warn(self, task: Task, reason: str) -> None:
         self.context.logger.warning("policy_rule", task=task.label, problem=reason)
@@ -414,7 +434,7 @@ def _time_of(task: Task) -> float:
     times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
     if has_template(times):
         return math.inf
-    inner = next((task.config[name] for name in _TASKS if isinstance(task.config.get(name), list)), None)
+    inner = next((task.config[name] for name in TASKS_SPELLINGS if isinstance(task.config.get(name), list)), None)
     try:
         own = effective_timeout(task.kind, task.config)
         if own is None and inner and task.kind in _SEQUENCES:
@@ -424,22 +444,9 @@ def _time_of(task: Task) -> float:
     return own or 0.0
 
 
-class _TaskOutput(dict[str, JsonValue]):
-    """`output` in a task's `set`: the raw data (Rust), with the outcome's fields behind it (Python)."""
-
-    def __init__(self, data: Mapping[str, JsonValue], outcome: Mapping[str, JsonValue]) -> None:
-        super().__init__(data)
-        self._outcome = outcome
-
-    def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or key in self._outcome
-
-    def __missing__(self, key: str) -> JsonValue:
-        return self._outcome[key]
-
-
 def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
-    return _TaskOutput(data, outcome) if isinstance(data, Mapping) else data
+    """`output` in a task's `set`: the raw data (Rust), with the outcome's fields behind it (Python)."""
+    return WithFallback(data, outcome) if isinstance(data, Mapping) else data
 
 
 def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> None:
@@ -456,9 +463,8 @@ def _max_steps() -> int:
 
 
 def _too_many(steps: int) -> ToolFailure:
-    return ToolFailure(
-        f"max_iterations_exceeded: {steps} task executions; is there a jump without an end?", kind="policy"
-    )
+    text = f"max_iterations_exceeded: {steps} task executions; is there a jump without an end?"
+    return ToolFailure(text, kind="policy")
 
 
 # ── the planes' forms ───────────────────────────────────────────────────────────────────────────
@@ -467,10 +473,14 @@ def _too_many(steps: int) -> ToolFailure:
 def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)} (tools.md 5.5)."""
     whole: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
-    scopes: dict[str, JsonValue] = {}
+    context: dict[str, JsonValue] = {}
     for name, value in data["updates"].items():
-        _nest(scopes, name.split("."), value)
-    whole["ctx"] = scopes.get("ctx", {})
+        scope, *path = name.split(".")
+        if scope == "ctx" and path:
+            _nest(context, path, value)
+        elif not path:  # recorded (set-rule): the plane makes a name for later steps of it
+            context[name] = value
+    whole["ctx"] = context
     if "error" in data:
         whole["error"] = data["error"]
         whole["failed_task"] = data["failed_task"]

@@ -44,18 +44,25 @@ fn evaluate(py: Python<'_>, condition: &[u8], variables: &[u8], data: Option<&[u
 
 /// See `protocol.Engine.fit_result`.
 #[pyfunction]
-fn fit_result<'py>(py: Python<'py>, data: &[u8], rules: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+fn fit_result<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyBytes>,
+    rules: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     guarded(py, || {
+        let given = data.as_bytes();
         let rules = engine::Rules {
             max_bytes: rules.getattr("max_bytes")?.extract()?,
             preview_bytes: rules.getattr("preview_bytes")?.extract()?,
             preview_depth: rules.getattr("preview_depth")?.extract()?,
             secrets: convert::texts(&rules.getattr("secrets")?)?,
+            secret_words: convert::texts(&rules.getattr("secret_words")?)?,
         };
-        let fitted = convert::released(py, data.len(), || engine::fit_result(data, &rules))
+        let fitted = convert::released(py, given.len(), || engine::fit_result(given, &rules))
             .map_err(|error| convert::error(py, error))?;
         let preview = fitted.preview.map(|preview| PyBytes::new(py, &preview));
-        let body = PyBytes::new(py, &fitted.body);
+        // Megabytes in which nothing was replaced are not held twice.
+        let body = if fitted.body == given { data.clone() } else { PyBytes::new(py, &fitted.body) };
         let fields = (body, fitted.body.len(), fitted.redactions, preview).into_pyobject(py)?;
         convert::named_tuple(py, convert::FITTED_RESULT.get(py, "FittedResult")?, &fields)
     })
@@ -63,10 +70,17 @@ fn fit_result<'py>(py: Python<'py>, data: &[u8], rules: &Bound<'py, PyAny>) -> P
 
 /// See `protocol.Engine.redact_text`.
 #[pyfunction]
-fn redact_text(py: Python<'_>, text: &Bound<'_, PyString>, secrets: &Bound<'_, PyAny>) -> PyResult<String> {
+#[pyo3(signature = (text, secrets, words = None))]
+fn redact_text(
+    py: Python<'_>,
+    text: &Bound<'_, PyString>,
+    secrets: &Bound<'_, PyAny>,
+    words: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
     guarded(py, || {
         let (text, secrets) = (convert::text(text)?, convert::texts(secrets)?);
-        Ok(convert::released(py, text.len(), || engine::redact_text(&text, &secrets)))
+        let words = words.map(convert::texts).transpose()?.unwrap_or_default();
+        Ok(convert::released(py, text.len(), || engine::redact_text(&text, &secrets, &words)))
     })
 }
 

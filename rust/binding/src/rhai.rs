@@ -1,5 +1,6 @@
 //! The rhai tool for `python/noetl_worker/tools/rhai.py`.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,17 +31,26 @@ impl RhaiStop {
 }
 
 /// Run a script without the GIL; returns (kind, value as JSON or None, message, output).
+///
+/// `refusal(host, address)` is why a script may not connect there, or None. One that fails refuses.
 #[pyfunction]
-#[pyo3(signature = (code, variables, timeout_s, stop))]
+#[pyo3(signature = (code, variables, timeout_s, stop, refusal))]
 pub fn run_rhai<'py>(
     py: Python<'py>,
     code: &str,
     variables: &[u8],
     timeout_s: Option<f64>,
     stop: &RhaiStop,
+    refusal: Py<PyAny>,
 ) -> PyResult<(&'static str, Option<Bound<'py, PyBytes>>, String, String)> {
     let timeout = timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-    let limits = Limits::new(timeout, Arc::clone(&stop.flag));
+    let denied = move |host: &str, address: IpAddr| {
+        Python::attach(|py| {
+            let said = refusal.call1(py, (host, address.to_string()));
+            said.and_then(|said| said.extract::<Option<String>>(py)).unwrap_or_else(|error| Some(error.to_string()))
+        })
+    };
+    let limits = Limits::new(timeout, Arc::clone(&stop.flag), Arc::new(denied));
     guarded(py, || {
         let ran = py.detach(|| run(code, variables, &limits));
         Ok(match ran.value {

@@ -36,7 +36,8 @@ fn run(name: &str, count: usize, inputs: &[Vec<u8>]) -> Result<(), EngineError> 
         }
         ("fit", [data]) => {
             let secrets = vec!["hunter2hunter2".to_owned(), "another-secret".to_owned()];
-            let rules = Rules { max_bytes: 102_400, preview_bytes: 4_096, preview_depth: 8, secrets };
+            let rules =
+                Rules { max_bytes: 102_400, preview_bytes: 4_096, preview_depth: 8, secrets, secret_words: vec![] };
             for _ in 0..count {
                 black_box(fit_result(black_box(data), &rules)?);
             }

@@ -29,8 +29,10 @@ pub struct Rules {
     pub preview_bytes: usize,
     /// Nested levels of the preview.
     pub preview_depth: usize,
-    /// Known secret values.
+    /// Known secret values, replaced wherever they appear.
     pub secrets: Vec<String>,
+    /// Known secret values that are replaced where they are whole words.
+    pub secret_words: Vec<String>,
 }
 
 /// A result after one pass of redaction and measuring.
@@ -52,7 +54,7 @@ pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     let document = Document::parse(data)?;
     // One look at the whole text instead of one at every value. Escapes can hide a trigger or a secret from it, so
     // texts with escapes are always checked one by one.
-    let prepared = Secrets::prepare(&rules.secrets);
+    let prepared = Secrets::prepare(&rules.secrets, &rules.secret_words);
     let mut redacting = Redacting {
         is_plain: !may_hold_credential(document.source())
             && prepared.as_ref().is_none_or(|secrets| !secrets.is_in(document.source())),
@@ -83,7 +85,7 @@ struct Redacting<'d> {
     is_plain: bool,
     /// A number may be a secret.
     has_numbers: bool,
-    /// Inside a reference, which has to stay usable: neither names nor shapes are judged.
+    /// Inside a reference, which has to stay usable: only a value that is a secret as a whole goes.
     knows_only: bool,
     count: usize,
     /// Rows have the same keys over and over.
@@ -129,8 +131,11 @@ impl<'d> Redacting<'d> {
         let text = value.as_text().unwrap_or_default();
         let before = self.count;
         let redacted = match &self.secrets {
-            Some(secrets) if self.knows_only => secrets.replace(&text, &mut self.count),
-            None if self.knows_only => Cow::Borrowed(text.as_ref()),
+            Some(secrets) if self.knows_only && secrets.include(&text) => {
+                self.count += 1;
+                Cow::Borrowed(MARK)
+            }
+            _ if self.knows_only => Cow::Borrowed(text.as_ref()),
             secrets => redact(&text, secrets.as_ref(), &mut self.count),
         };
         if self.count == before && value.kind() == Kind::Text {
@@ -164,18 +169,17 @@ impl<'d> Redacting<'d> {
         self.out.push(b'}');
     }
 
-    /// A secret inside a key is replaced too; the position keeps two such keys apart.
+    /// A key stays as it is or goes as a whole; the position keeps two that go apart.
     fn key(&mut self, key: Value<'d>, position: usize) {
         if self.is_plain && key.kind() == Kind::Text {
             return key.write(&mut self.out);
         }
         let text = key.as_text().unwrap_or_default();
-        match &self.secrets {
-            Some(secrets) if secrets.is_in(&text) => {
-                let redacted = secrets.replace(&text, &mut self.count);
-                write_text(&format!("{redacted}~{position}"), &mut self.out);
-            }
-            _ => key.write(&mut self.out),
+        if self.secrets.as_ref().is_some_and(|secrets| secrets.is_in_key(&text)) {
+            self.count += 1;
+            write_text(&format!("{MARK}~{position}"), &mut self.out);
+        } else {
+            key.write(&mut self.out);
         }
     }
 

@@ -431,9 +431,9 @@ fn is_prose(word: &str) -> bool {
 }
 
 /// Redact free text: known secrets, credentials by their shape, and the value of `password=...` and its like.
-pub fn redact_text(text: &str, secrets: &[String]) -> String {
+pub fn redact_text(text: &str, secrets: &[String], words: &[String]) -> String {
     let mut count = 0;
-    let prepared = Secrets::prepare(secrets);
+    let prepared = Secrets::prepare(secrets, words);
     let mut text = prepared.as_ref().map_or(Cow::Borrowed(text), |secrets| secrets.replace(text, &mut count));
     for rule in [credentials, assignments, addresses] {
         text = then(text, rule, &mut count);

@@ -73,8 +73,10 @@ fn one_round(dice: &mut Dice) {
         }
     }
     let secrets = vec!["abcd".to_owned(), "1:a:3".to_owned()];
-    drop(redact_text(&String::from_utf8_lossy(one), &secrets));
-    let rules = Rules { max_bytes: dice.roll(60), preview_bytes: 20 + dice.roll(100), preview_depth: 3, secrets };
+    let secret_words = vec!["true".to_owned(), "_ref".to_owned()];
+    drop(redact_text(&String::from_utf8_lossy(one), &secrets, &secret_words));
+    let (max_bytes, preview_bytes) = (dice.roll(60), 20 + dice.roll(100));
+    let rules = Rules { max_bytes, preview_bytes, preview_depth: 3, secrets, secret_words };
     if let Ok(fitted) = fit_result(one, &rules) {
         let again = Document::parse(&fitted.body).expect("the body is JSON");
         let mut written = Vec::new();

@@ -1,13 +1,19 @@
 //! HTTP inside scripts. Every call returns a map: {status, status_str, body, body_raw, ok, error}.
 
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Map};
-use ureq::http::Request;
+use ureq::config::Config;
+use ureq::http::{Request, Uri};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::Agent;
 
 use crate::functions::terminated;
-use crate::{json, Limits};
+use crate::{json, Denied, Limits};
 
 /// One request may take this long, and never longer than the script has left.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,7 +47,7 @@ fn call(limits: &Limits, method: &str, url: &str, body: Option<&Dynamic>, token:
         return Err(terminated());
     }
     let timeout = limits.left().unwrap_or(REQUEST_TIMEOUT).min(REQUEST_TIMEOUT);
-    let answer = send(timeout, method, url, body, token);
+    let answer = send(&guarded(timeout, &limits.denied), &limits.denied, method, url, body, token);
     if limits.verdict().is_some() {
         return Err(terminated());
     }
@@ -52,12 +58,14 @@ fn call(limits: &Limits, method: &str, url: &str, body: Option<&Dynamic>, token:
 }
 
 fn send(
-    timeout: Duration,
+    agent: &Agent,
+    denied: &Arc<Denied>,
     method: &str,
     url: &str,
     body: Option<&Dynamic>,
     token: Option<&str>,
 ) -> Result<(u16, String), ureq::Error> {
+    check_literal(denied, url)?;
     let mut request = Request::builder().method(method).uri(url);
     if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {token}"));
@@ -66,7 +74,6 @@ fn send(
         Some(text) => text.to_string(),
         None => json::to_value(body).to_string(),
     });
-    let agent = agent(timeout);
     let answer = match content {
         Some(content) => agent.run(request.header("Content-Type", "application/json").body(content)?),
         None => agent.run(request.body(())?),
@@ -78,6 +85,55 @@ fn send(
 
 fn agent(timeout: Duration) -> Agent {
     Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build().into()
+}
+
+/// An agent that connects to no address that is denied: what a name resolves to is what is connected to, at redirects too.
+fn guarded(timeout: Duration, denied: &Arc<Denied>) -> Agent {
+    let config = agent(timeout).config().clone();
+    let resolver = GuardedResolver { inner: DefaultResolver::default(), denied: Arc::clone(denied) };
+    Agent::with_parts(config, DefaultConnector::default(), resolver)
+}
+
+struct GuardedResolver {
+    inner: DefaultResolver,
+    denied: Arc<Denied>,
+}
+
+impl fmt::Debug for GuardedResolver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("GuardedResolver")
+    }
+}
+
+impl Resolver for GuardedResolver {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.inner.resolve(uri, config, timeout)?;
+        if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
+            return Ok(found); // the worker's own
+        }
+        let (mut allowed, mut reason) = (self.empty(), None);
+        for address in found.iter() {
+            match (self.denied)(uri.host().unwrap_or_default(), address.ip()) {
+                None => allowed.push(*address),
+                Some(text) => reason = Some(text),
+            }
+        }
+        match reason {
+            Some(text) if allowed.is_empty() => Err(ureq::Error::Other(text.into())),
+            _ => Ok(allowed),
+        }
+    }
+}
+
+/// An address in a URL is checked where a proxy makes the connection, too.
+fn check_literal(denied: &Arc<Denied>, url: &str) -> Result<(), ureq::Error> {
+    let uri: Uri = url.parse().map_err(ureq::http::Error::from)?;
+    let host = uri.host().unwrap_or_default();
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    match address.and_then(|address| denied(host, address)) {
+        Some(text) => Err(ureq::Error::Other(text.into())),
+        None => Ok(()),
+    }
 }
 
 fn answered(status: u16, raw: String) -> Map {
@@ -95,7 +151,11 @@ fn answered(status: u16, raw: String) -> Map {
 fn unanswered(error: &ureq::Error) -> Map {
     let mut map = answered(0, String::new());
     map.insert("body".into(), Dynamic::UNIT);
-    map.insert("error".into(), error.to_string().into());
+    let text = match error {
+        ureq::Error::Other(reason) => reason.to_string(),
+        other => other.to_string(),
+    };
+    map.insert("error".into(), text.into());
     map
 }
 

@@ -10,6 +10,7 @@ mod functions;
 mod http;
 mod json;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,17 +75,21 @@ pub struct Run {
     pub output: String,
 }
 
-/// When a script has to end: a deadline and a flag that another thread may set.
-#[derive(Clone, Debug)]
+/// Why a script may not connect to this address of a host; None: it may.
+pub type Denied = dyn Fn(&str, IpAddr) -> Option<String> + Send + Sync;
+
+/// When a script has to end (a deadline, a flag that another thread may set), and where it may not connect to.
+#[derive(Clone)]
 pub struct Limits {
     deadline: Option<Instant>,
     stop: Arc<AtomicBool>,
+    denied: Arc<Denied>,
 }
 
 impl Limits {
     /// A script may run this long, or until `stop` is set.
-    pub fn new(timeout: Option<Duration>, stop: Arc<AtomicBool>) -> Self {
-        Self { deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), stop }
+    pub fn new(timeout: Option<Duration>, stop: Arc<AtomicBool>, denied: Arc<Denied>) -> Self {
+        Self { deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), stop, denied }
     }
 
     fn left(&self) -> Option<Duration> {

@@ -1,14 +1,16 @@
-"""Sets of characters as sorted ranges of code points, for `regex_dialect`. Twin: the tables of the `regex` crate."""
+"""Sets of characters as sorted ranges of code points, for patterns. Twin: the tables of the `regex` crate."""
 
 from __future__ import annotations
 
 import re
 import sys
 import unicodedata
+from bisect import bisect_left
 from functools import lru_cache
+from itertools import groupby
 from typing import Final, TypeAlias
 
-__all__ = ["Ranges", "as_class", "combine", "complement", "named_property", "normalized", "perl", "posix"]
+__all__ = ["Ranges", "combine", "complement", "folded", "named_property", "normalized", "perl", "posix"]
 
 Ranges: TypeAlias = list[tuple[int, int]]
 
@@ -33,11 +35,6 @@ _MORE_WORD: Final[Ranges] = [
     (0x1F150, 0x1F169),
     (0x1F170, 0x1F189),
 ]
-_ASCII_PERL: Final[dict[str, Ranges]] = {
-    "d": [(0x30, 0x39)],
-    "s": [(0x09, 0x0D), (0x20, 0x20)],
-    "w": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
-}
 _POSIX: Final[dict[str, Ranges]] = {
     "alnum": [(0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A)],
     "alpha": [(0x41, 0x5A), (0x61, 0x7A)],
@@ -54,6 +51,19 @@ _POSIX: Final[dict[str, Ranges]] = {
     "word": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
     "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
 }
+_PLANES: Final = (  # first, last, and the category where it is the same for all
+    (0x00000, 0x3FFFF, ""),
+    (0x40000, 0xDFFFF, "Cn"),
+    (0xE0000, 0xE0FFF, ""),
+    (0xE1000, 0xEFFFF, "Cn"),
+    (0xF0000, 0xFFFFD, "Co"),
+    (0xFFFFE, 0xFFFFF, "Cn"),
+    (0x100000, 0x10FFFD, "Co"),
+    (0x10FFFE, 0x10FFFF, "Cn"),
+)
+_CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
+_FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
+"""One letter written in two ways: nothing that `unicodedata` has shows that they fold to one another."""
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 _CATEGORIES: Final = (
     "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi",
@@ -74,12 +84,14 @@ _LONG_NAMES: Final = {
 def normalized(ranges: Ranges) -> Ranges:
     """Sort and join."""
     joined: Ranges = []
+    start, end = -1, -2
     for low, high in sorted(ranges):
-        if joined and low <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], high))
-        else:
-            joined.append((low, high))
-    return joined
+        if low > end + 1:
+            joined.append((start, end))
+            start, end = low, high
+        elif high > end:
+            end = high
+    return [*joined[1:], (start, end)] if start >= 0 else []
 
 
 def complement(ranges: Ranges) -> Ranges:
@@ -103,26 +115,19 @@ def combine(operation: str, left: Ranges, right: Ranges) -> Ranges:
     return without if operation == "--" else normalized(without + complement(complement(right) + left))
 
 
-def as_class(ranges: Ranges) -> str:
-    """Return the inside of a `re` bracket; "" for the empty set."""
-    return "".join(_escaped(low) if low == high else f"{_escaped(low)}-{_escaped(high)}" for low, high in ranges)
-
-
-def _escaped(code: int) -> str:
-    return f"\\U{code:08x}"
-
-
 @lru_cache(maxsize=1)
 def _by_category() -> dict[str, Ranges]:
-    """Ranges of every general category; a tenth of a second, once, when a pattern meets a text beyond ASCII."""
+    """Ranges of every general category, made when first asked for; 25 ms, because empty planes are not gone through."""
     tables: dict[str, Ranges] = {name: [] for name in _CATEGORIES}
-    start, current = 0, unicodedata.category("\0")
-    for code in range(1, _LAST + 1):
-        category = unicodedata.category(chr(code))
-        if category != current:
-            tables[current].append((start, code - 1))
-            start, current = code, category
-    tables[current].append((start, _LAST))
+    for first, last, known in _PLANES:
+        if known:
+            tables[known].append((first, last))
+            continue
+        start = first
+        for category, codes in groupby(map(unicodedata.category, map(chr, range(first, last + 1)))):
+            end = start + sum(1 for _ in codes)
+            tables[category].append((start, end - 1))
+            start = end
     return tables
 
 
@@ -132,10 +137,41 @@ def _of_categories(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(normalized([pair for name in names for pair in tables[name]]))
 
 
-def perl(letter: str, only_ascii: bool) -> Ranges:
-    """Return \\d, \\s or \\w; the small form is enough for a text that is ASCII."""
-    if only_ascii:
-        return _ASCII_PERL[letter]
+def folded(ranges: Ranges) -> Ranges:
+    """Add what differs from a character of the set by simple case folding only."""
+    codes, alike = _cases()
+    more = [
+        (other, other)
+        for low, high in ranges
+        for code in codes[bisect_left(codes, low) : bisect_left(codes, high + 1)]
+        for other in alike[code]
+    ]
+    return normalized([*ranges, *more])
+
+
+@lru_cache(maxsize=1)
+def _cases() -> tuple[list[int], dict[int, list[int]]]:
+    """Characters that have another case, sorted, and for each all that fold to the same."""
+    by_fold: dict[int, list[int]] = {}
+    for low, high in (*_of_categories(("Lu", "Ll", "Lt")), *_CASED_BESIDE_LETTERS):
+        for code in range(low, high + 1):
+            by_fold.setdefault(_fold(code), []).append(code)
+    alike = {code: codes for codes in by_fold.values() if len(codes) > 1 for code in codes}
+    return sorted(alike), alike
+
+
+def _fold(code: int) -> int:
+    char = chr(code)
+    full = char.casefold()
+    simple = full if len(full) == 1 else char.lower()  # what folds to several letters may have a simple form as well
+    return _FOLDED_ALIKE.get(code, ord(simple) if len(simple) == 1 else code)
+
+
+@lru_cache(maxsize=6)
+def perl(letter: str) -> Ranges:
+    """Return \\d \\s \\w, or \\D \\S \\W: the same list at each call."""
+    if letter.isupper():
+        return complement(perl(letter.lower()))
     if letter == "s":
         return _SPACE
     if letter == "d":
@@ -164,10 +200,9 @@ def named_property(name: str) -> Ranges | None:
     return list(_of_categories(names)) if names else None
 
 
-def posix(source: str, at: int) -> tuple[Ranges, int] | None:
-    """Read `[:name:]` or `[:^name:]` at a position; None when it is an ordinary nested class."""
+def posix(source: str, at: int) -> tuple[Ranges, bool, int] | None:
+    """Read `[:name:]` or `[:^name:]`: the set, whether it is negated, the end; None for an ordinary nested class."""
     found = _POSIX_CLASS.match(source, at)
     if found is None or found.group(2) not in _POSIX:
         return None
-    ranges = _POSIX[found.group(2)]
-    return (complement(ranges) if found.group(1) else ranges), found.end()
+    return _POSIX[found.group(2)], bool(found.group(1)), found.end()

@@ -8,20 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from noetl_worker.engine.pure.document import encode, lookup, parse, walk
-from noetl_worker.engine.pure.regex_dialect import Pattern, compile_pattern
+from noetl_worker.engine.pure.regex_automaton import KEPT, Automaton
+from noetl_worker.engine.pure.regex_dialect import compile_pattern
 from noetl_worker.errors import CaseError, ConditionError
 from noetl_worker.models import JsonValue
 
 __all__ = ["OPERATORS", "Condition", "decide", "evaluate", "has_marks", "holds", "parse_condition"]
 
 _RUST_FLOAT: Final = re.compile(
-    r"[+-]?(?:inf|infinity|nan|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
+    r"[+-]?(?:inf|infinity|nan|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
 )
 _QUOTED_CHARS: Final = 60
+_MAX_KEPT: Final = 256 * (KEPT + 256)
+"""Of letters, instructions and states of compiled patterns: 256 of ordinary length, or three of the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +161,19 @@ def _matches(left: JsonValue, right: JsonValue) -> bool:
     return pattern.is_found_in(left if type(left) is str else "")
 
 
-@lru_cache(maxsize=256)
-def compiled(pattern: str) -> Pattern:
-    """Compile once per pattern; a failure is not cached, it is rare and raised where it is reached."""
-    return compile_pattern(pattern)
+_patterns: Final[dict[str, Automaton]] = {}
+
+
+def compiled(source: str) -> Automaton:
+    """Compile once per pattern, until too much is kept; a failure is raised where it is reached, each time."""
+    pattern = _patterns.get(source)
+    if pattern is None:
+        pattern = compile_pattern(source)
+        kept = sum(len(text) + len(one) + KEPT for text, one in list(_patterns.items()))
+        if kept + len(source) + len(pattern) + KEPT > _MAX_KEPT:
+            _patterns.clear()
+        _patterns[source] = pattern
+    return pattern
 
 
 def _is_in(left: JsonValue, right: JsonValue) -> bool:

@@ -25,9 +25,10 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
     Raises:
         DocumentError: the bytes are not JSON.
     """
-    redacting = Redactor(rules.secrets)
+    redacting = Redactor(rules.secrets, rules.secret_words)
     value = redacting.value(parse(data))
-    body = encode(value)
+    made = encode(value)
+    body = data if made == data else made  # megabytes in which nothing was replaced are not held twice
     summary = preview(value, rules) if len(body) > rules.max_bytes else None
     return FittedResult(body, len(body), redacting.count, summary)
 

@@ -3,7 +3,7 @@
 Twin: rust/engine/src/redact.rs.
 
 Keys are judged by whole words (production-lessons B10, lesson 16): `author`, `concert` and `max_tokens` stay.
-Reference placeholders stay usable: nothing but known secrets is replaced in them (noetl#626).
+Reference placeholders stay usable: only a value that is a known secret as a whole is replaced in them (noetl#626).
 Redacting twice changes nothing more: addresses come last, since the other rules may leave a part of one behind.
 """
 
@@ -171,20 +171,34 @@ def _is_located(value: JsonValue) -> bool:
 class Redactor:
     """Redaction with one set of known secrets. Counts what it replaced; one per document."""
 
-    __slots__ = ("_is_free_text", "_knows_only", "_secrets", "count")
+    __slots__ = ("_is_free_text", "_is_in_reference", "_knows_only", "_secrets", "count")
 
-    def __init__(self, secrets: Sequence[str], *, free_text: bool = False, known_only: bool = False) -> None:
-        """`free_text`: the value of `password=...` and its like is replaced too; results are data and keep it.
+    def __init__(
+        self,
+        secrets: Sequence[str],
+        words: Sequence[str] = (),
+        *,
+        free_text: bool = False,
+        known_only: bool = False,
+    ) -> None:
+        """See `Secrets` for `secrets` and `words`.
 
+        `free_text`: the value of `password=...` and its like is replaced too; results are data and keep it.
         `known_only`: neither names nor shapes are judged.
         """
         self.count = 0
-        self._secrets = Secrets(secrets)
+        self._secrets = Secrets(secrets, words)
         self._is_free_text = free_text
+        self._is_in_reference = False
         self._knows_only = known_only
 
     def text(self, text: str) -> str:
         """Replace known secrets, then what looks like a credential."""
+        if self._is_in_reference:
+            if not self._secrets.include(text):
+                return text
+            self.count += 1
+            return MARK
         if self._secrets.are_in(text):
             text, found = self._secrets.replace(text)
             self.count += found
@@ -229,16 +243,16 @@ class Redactor:
                 target[name] = self._child(value, waiting)
 
     def _located(self, value: JsonValue) -> JsonValue:
-        """What a reference says; nothing but known secrets is replaced in it."""
-        outside, self._knows_only = self._knows_only, True
+        """What a reference says; of its texts only one that is a secret as a whole is replaced."""
+        outside, self._is_in_reference = self._is_in_reference, True
         try:
             return self.value(value)
         finally:
-            self._knows_only = outside
+            self._is_in_reference = outside
 
     def _hides(self, key: str, value: JsonValue) -> bool:
         """Whether the whole value goes because of its name; null and booleans hold no secret."""
-        if self._knows_only or value is None or type(value) is bool:
+        if self._knows_only or self._is_in_reference or value is None or type(value) is bool:
             return False
         named = named_by(key)
         if named is Named.NOTHING or (named is Named.SECRETS and not holds_text(value)):
@@ -262,12 +276,11 @@ class Redactor:
         return value
 
     def _key(self, key: str, position: int) -> str:
-        """A secret inside a key is replaced too; the position keeps two such keys apart."""
-        if not self._secrets.are_in(key):
+        """A key stays as it is or goes as a whole; the position keeps two that go apart."""
+        if not self._secrets.is_in_key(key):
             return key
-        text, found = self._secrets.replace(key)
-        self.count += found
-        return f"{text}~{position}"
+        self.count += 1
+        return f"{MARK}~{position}"
 
     def _credential(self, found: re.Match[str]) -> str:
         text = found.group()
@@ -306,6 +319,6 @@ def _is_kept(key: str, value: JsonValue) -> bool:
     return type(value) is str or _is_located(value) or (key == "$noetl_ref" and _is_keychain_entry(value))
 
 
-def redact_text(text: str, secrets: Sequence[str]) -> str:
+def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
     """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
-    return Redactor(secrets, free_text=True).text(whole(text))
+    return Redactor(secrets, words, free_text=True).text(whole(text))

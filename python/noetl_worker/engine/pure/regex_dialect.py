@@ -1,80 +1,50 @@
-"""The Rust regular-expression dialect on top of `re`: translate what both have, refuse what the Rust crate refuses.
+"""The Rust regular-expression dialect: read what is supported into code, refuse what the Rust crate refuses.
 
-Twin: the `regex` crate. Only "is there a match" is asked, so groups do not capture and greediness does not matter.
-Where the two still differ, the code here is `regex_unsupported` or the row below says what to expect:
+Twin: the parser of the `regex` crate. Only "is there a match" is asked, so groups do not capture and greediness does
+not matter. Where the two still differ, the code here is `regex_unsupported` or the row below says what to expect:
 
 | pattern or input                                     | Rust engine      | here                         |
 |------------------------------------------------------|------------------|------------------------------|
 | script and other named properties (`\\p{Greek}`)      | known ones match | `regex_unsupported`          |
 | `(?R)` CRLF mode, `(?-u)`, `\\b{start-half}`          | supported        | `regex_unsupported`          |
-| set operations or nested negation under `(?i)`       | supported        | `regex_unsupported`          |
-| compiled size over 10 MiB                            | `invalid_regex`  | estimated; may be accepted   |
-| nested repetition as in `(a+)+$` on a long text      | linear time      | may take exponential time    |
+| compiled size near 10 MiB                            | `invalid_regex`  | the same within a few %      |
+| many states of a large pattern on one text           | linear time      | `regex_unsupported`          |
 | characters newer than the interpreter's Unicode      | crate's tables   | `unicodedata`'s tables       |
-| case folding of a few letters (U+0130, U+1E9E)       | simple folding   | `re`'s folding               |
 """
 
 from __future__ import annotations
 
-import re
 import string
 from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
-from noetl_worker.engine.pure import code_points
+from noetl_worker.engine.pure import code_points, regex_code
 from noetl_worker.engine.pure.code_points import Ranges
+from noetl_worker.engine.pure.regex_automaton import Automaton
+from noetl_worker.engine.pure.regex_code import Piece
 from noetl_worker.errors import ConditionError
 
-__all__ = ["Pattern", "compile_pattern"]
+__all__ = ["compile_pattern"]
 
 _NEST_LIMIT: Final = 250
-_SIZE_LIMIT: Final = 300_000
-"""Expanded characters; the crate's limit is 10 MiB of compiled program, about this many single letters."""
 _MAX_COUNT: Final = 2**32 - 1
 _FLAGS: Final = "imsURux"
-_FLAGS_ITEM: Final = ("", -1, 0)  # `(?i)` by itself: part of the branch, nothing that can be repeated
+_FLAGS_ITEM: Final = Piece([], -1, 0)  # `(?i)` by itself: part of the branch, nothing that can be repeated
 _CONTROL: Final = {"a": "\a", "f": "\f", "t": "\t", "n": "\n", "r": "\r", "v": "\v"}
 _HEX_LENGTH: Final = {"x": 2, "u": 4, "U": 8}
+_WORD_LOOKS: Final = {"b": "word edge", "B": "no word edge", "<": "word start", ">": "word end"}
 _ESCAPABLE: Final = frozenset(string.punctuation + " ") - {"<", ">"}
 _PATTERN_SPACE: Final = "\t\n\v\f\r \x85\u200e\u200f\u2028\u2029"
 
 
-class Pattern:
-    """A compiled pattern. ASCII texts use small classes; the Unicode form is built when a text needs it."""
-
-    __slots__ = ("_ascii", "_source", "_unicode")
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._ascii = _compile(source, only_ascii=True)
-        self._unicode: re.Pattern[str] | None = None
-
-    def is_found_in(self, text: str) -> bool:
-        if text.isascii():
-            return self._ascii.search(text) is not None
-        if self._unicode is None:
-            self._unicode = _compile(self._source, only_ascii=False)
-        return self._unicode.search(text) is not None
-
-
-def compile_pattern(source: str) -> Pattern:
+def compile_pattern(source: str) -> Automaton:
     """Compile a pattern of the Rust dialect.
 
     Raises:
         ConditionError: `invalid_regex` where the Rust crate refuses it, `regex_unsupported` where only this engine
             does; the text starts with `Invalid regex: `.
     """
-    return Pattern(source)
-
-
-def _compile(source: str, *, only_ascii: bool) -> re.Pattern[str]:
-    translated = _Translator(source, only_ascii).pattern()
-    try:
-        return re.compile(translated)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ConditionError(
-            "regex_unsupported", f"Invalid regex: the Python engine cannot compile it: {error}"
-        ) from error
+    return Automaton(_Reader(source).pattern())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +58,30 @@ class _Modes:
 
 @dataclass(slots=True)
 class _Group:
-    """An open group: the modes to go back to, finished branches, and the items of the current branch."""
+    """An open group: the modes to go back to, finished branches, and the pieces of the current branch."""
 
     outer_modes: _Modes
-    branches: list[str] = field(default_factory=list)
-    items: list[tuple[str, int, int]] = field(default_factory=list)  # source, depth, expanded size
-    depth: int = 0
-    size: int = 0
+    captures: bool = False
+    branches: list[Piece] = field(default_factory=list)
+    items: list[Piece] = field(default_factory=list)
 
 
-class _Translator:
-    def __init__(self, source: str, only_ascii: bool) -> None:
+class _Reader:
+    def __init__(self, source: str) -> None:
         self._source = source
         self._at = 0
-        self._only_ascii = only_ascii
         self._modes = _Modes()
         self._groups = [_Group(self._modes)]
         self._names: set[str] = set()
+        self._size = 0
+        """Of all pieces in open groups."""
 
-    def pattern(self) -> str:
+    def pattern(self) -> regex_code.Code:
         while self._at < len(self._source):
             self._item()
         if len(self._groups) > 1:
             self._refuse("unclosed group")
-        return self._close()[0]
+        return self._close().code
 
     # ── items ───────────────────────────────────────────────────────────────────────────────────
 
@@ -126,7 +96,7 @@ class _Translator:
                 self._refuse("unopened group")
             self._at += 1
             modes = self._groups[-1].outer_modes
-            self._add(*self._close())
+            self._add(self._close())
             self._modes = modes
         elif char == "|":
             self._at += 1
@@ -134,7 +104,7 @@ class _Translator:
         elif char in "*+?{":
             self._repeat(char)
         elif char == "[":
-            self._bracket()
+            self._add_set(self._class())
         else:
             self._at += 1
             self._add_atom(char)
@@ -143,28 +113,28 @@ class _Translator:
         if char == "\\":
             self._escape()
         elif char == ".":
-            self._add("(?s:.)" if self._modes.dot_all else r"[^\n]")
+            self._add_set([] if self._modes.dot_all else [(10, 10)], negated=True)
         elif char == "^":
-            self._add("(?m:^)" if self._modes.multi_line else r"\A")
+            self._add(regex_code.look("line start" if self._modes.multi_line else "text start"))
         elif char == "$":
-            self._add("(?m:$)" if self._modes.multi_line else r"\Z")
+            self._add(regex_code.look("line end" if self._modes.multi_line else "text end"))
         else:
             self._add_literal(char)
 
-    def _add(self, source: str, depth: int = 0, size: int = 1) -> None:
-        self._groups[-1].items.append((source, depth, size))
+    def _add(self, piece: Piece) -> None:
+        self._size += piece.size
+        if self._size > regex_code.SIZE_LIMIT:
+            self._refuse_size()
+        self._groups[-1].items.append(piece)
 
     def _add_literal(self, char: str) -> None:
-        escaped = re.escape(char)
-        self._add(f"(?i:{escaped})" if self._modes.ignore_case and char.lower() != char.upper() else escaped)
+        self._add_set(self._folded([(ord(char), ord(char))]))
 
-    def _add_ranges(self, ranges: Ranges, *, negated: bool = False) -> None:
-        inner = code_points.as_class(ranges)
-        if not inner:
-            self._add("(?s:.)" if negated else "(?!)")
-            return
-        source = f"[^{inner}]" if negated else f"[{inner}]"
-        self._add(f"(?i:{source})" if self._modes.ignore_case else source)
+    def _add_set(self, ranges: Ranges, *, negated: bool = False) -> None:
+        self._add(regex_code.one_of(code_points.complement(ranges) if negated else ranges))
+
+    def _folded(self, ranges: Ranges) -> Ranges:
+        return code_points.folded(ranges) if self._modes.ignore_case else ranges
 
     def _skip_verbose(self, char: str) -> bool:
         if char in _PATTERN_SPACE:
@@ -180,20 +150,21 @@ class _Translator:
 
     def _open(self) -> None:
         rest = self._source[self._at + 1 : self._at + 4]
-        outer = self._modes
+        group = _Group(self._modes, captures=not rest.startswith("?"))
         if rest.startswith(("?=", "?!", "?<=", "?<!")):
             self._refuse("look-around is not supported")
         if rest.startswith(("?P<", "?<")):
             self._at += 4 if rest.startswith("?P<") else 3
             self._name()
+            group.captures = True
         elif rest.startswith("?"):
             self._at += 2
             if not self._read_flags():
-                self._add(*_FLAGS_ITEM)
+                self._add(_FLAGS_ITEM)
                 return
         else:
             self._at += 1
-        self._groups.append(_Group(outer))
+        self._groups.append(group)
 
     def _name(self) -> None:
         end = self._source.find(">", self._at)
@@ -232,25 +203,26 @@ class _Translator:
 
     def _end_branch(self) -> None:
         group = self._groups[-1]
-        depth = max((depth for _, depth, _ in group.items), default=0)
-        group.depth = max(group.depth, depth + (len(group.items) > 1))
-        group.size += sum(size for _, _, size in group.items)
-        group.branches.append("".join(source for source, _, _ in group.items))
+        group.branches.append(regex_code.row(group.items))
+        self._size += group.branches[-1].size - sum(piece.size for piece in group.items)
         group.items = []
 
-    def _close(self) -> tuple[str, int, int]:
+    def _close(self) -> Piece:
         self._end_branch()
         group = self._groups.pop()
-        depth = group.depth + (len(group.branches) > 1) + bool(self._groups)
+        self._size -= sum(branch.size for branch in group.branches)
+        piece = regex_code.alternatives(group.branches)
+        depth = piece.depth + bool(self._groups)
         if depth > _NEST_LIMIT:
-            self._refuse(f"nested deeper than {_NEST_LIMIT}")
-        return f"(?:{'|'.join(group.branches)})", depth, max(group.size, 1)
+            self._refuse_depth()
+        piece = replace(piece, depth=depth)
+        return regex_code.captured(piece) if group.captures else piece
 
     # ── repetition ──────────────────────────────────────────────────────────────────────────────
 
     def _repeat(self, char: str) -> None:
-        if not self._groups[-1].items or self._groups[-1].items[-1] == _FLAGS_ITEM:
-            self._refuse("repetition operator without an expression")
+        if not self._groups[-1].items or self._groups[-1].items[-1] is _FLAGS_ITEM:
+            self._refuse("repetition operator missing expression")
         if char == "{":
             low, high = self._counts()
         else:
@@ -261,12 +233,14 @@ class _Translator:
                 pass
         if self._source.startswith("?", self._at):
             self._at += 1
-        source, depth, size = self._groups[-1].items.pop()
-        expanded = size * max(low if high is None else high, 1)
-        if depth + 1 > _NEST_LIMIT or expanded > _SIZE_LIMIT:
-            self._refuse("too deeply nested or too large when expanded")
-        counts = f"{{{low},{'' if high is None else high}}}"
-        self._add(f"(?:{source}){counts}", depth + 1, expanded)
+        once = self._groups[-1].items.pop()
+        self._size -= once.size
+        if once.depth + 1 > _NEST_LIMIT:
+            self._refuse_depth()
+        piece = regex_code.repeated(once, low, high)
+        if piece is None:
+            self._refuse_size()
+        self._add(piece)
 
     def _counts(self) -> tuple[int, int | None]:
         end = self._source.find("}", self._at)
@@ -276,14 +250,16 @@ class _Translator:
         low = self._count(low_text)
         high = low if not comma else None if not high_text.strip() else self._count(high_text)
         if high is not None and low > high:
-            self._refuse("counted repetition with its ends swapped")
+            self._refuse("invalid repetition count range, the start must be <= the end")
         self._at = end + 1
         return low, high
 
     def _count(self, text: str) -> int:
         digits = text.strip()
-        if not digits or not digits.isascii() or not digits.isdigit() or int(digits[:12]) > _MAX_COUNT:
-            self._refuse("a repetition count is no number")
+        if not digits or not digits.isascii() or not digits.isdigit():
+            self._refuse("repetition quantifier expects a valid decimal")
+        if int(digits[:12]) > _MAX_COUNT:
+            self._refuse("decimal literal invalid")
         return int(digits[:12])
 
     # ── escapes ─────────────────────────────────────────────────────────────────────────────────
@@ -293,35 +269,28 @@ class _Translator:
         char = self._source[self._at : self._at + 1]
         if char in ("b", "B", "<", ">"):
             self._at += 1
-            if char == "b" and self._source.startswith("{", self._at):
+            named = self._source[self._at + 1 : self._at + 2]  # `\b{2}` is a repetition
+            is_name = named.isalpha() or named == "-" or (self._modes.verbose and not named.isdigit())
+            if char == "b" and self._source.startswith("{", self._at) and is_name:
                 self._unsupported("\\b{...}")
-            self._add(self._boundary(char))
+            self._add(regex_code.look(_WORD_LOOKS[char]))
         elif char in ("A", "z"):
             self._at += 1
-            self._add(r"\A" if char == "A" else r"\Z")
+            self._add(regex_code.look("text start" if char == "A" else "text end"))
         elif char in tuple("dDsSwWpP"):
-            ranges, negated = self._class_escape(char)
-            self._add_ranges(ranges, negated=negated)
+            self._add_set(self._class_escape(char))
         else:
             self._add_literal(self._literal_escape(char))
 
-    def _boundary(self, kind: str) -> str:
-        word = f"[{code_points.as_class(code_points.perl('w', self._only_ascii))}]"
-        starts, ends = f"(?<!{word})(?={word})", f"(?<={word})(?!{word})"
-        if kind == "<":
-            return starts
-        if kind == ">":
-            return ends
-        if kind == "b":
-            return f"(?:{starts}|{ends})"
-        return f"(?:(?<={word})(?={word})|(?<!{word})(?!{word}))"
-
-    def _class_escape(self, char: str) -> tuple[Ranges, bool]:
+    def _class_escape(self, char: str) -> Ranges:
         """Read \\d \\s \\w \\p and their negations; the cursor is at the letter."""
         self._at += 1
-        if char in "dswDSW":
-            return code_points.perl(char.lower(), self._only_ascii), char.isupper()
-        negated = char == "P"
+        if char not in "pP":
+            return code_points.perl(char)
+        ranges = self._folded(self._property())
+        return code_points.complement(ranges) if char == "P" else ranges
+
+    def _property(self) -> Ranges:
         if self._source.startswith("{", self._at):
             end = self._source.find("}", self._at)
             if end < 0:
@@ -334,7 +303,7 @@ class _Translator:
         ranges = code_points.named_property(name)
         if ranges is None:
             self._unsupported(f"Unicode property {name!r}")
-        return ranges, negated
+        return ranges
 
     def _literal_escape(self, char: str) -> str:
         if char in _HEX_LENGTH:
@@ -366,22 +335,16 @@ class _Translator:
 
     # ── bracketed classes ───────────────────────────────────────────────────────────────────────
 
-    def _bracket(self) -> None:
-        ranges, negated, is_plain = self._class()
-        if self._modes.ignore_case and not is_plain:
-            self._unsupported("set operations under (?i)")
-        self._add_ranges(ranges, negated=negated)
-
-    def _class(self, level: int = 1) -> tuple[Ranges, bool, bool]:
-        """Read a class from its `[`; returns (ranges, negated, without operations or nested negation)."""
+    def _class(self, level: int = 1) -> Ranges:
+        """Read a class from its `[`."""
         if level > _NEST_LIMIT:
-            self._refuse(f"nested deeper than {_NEST_LIMIT}")
+            self._refuse_depth()
         self._at += 1
         negated = self._source.startswith("^", self._at)
         self._at += negated
         items: Ranges = self._leading_dashes()
         left: Ranges | None = None
-        operation, is_plain = "", True
+        operation = ""
         is_first = not items
         while True:
             self._class_space()
@@ -391,16 +354,20 @@ class _Translator:
                 break
             next_two = self._source[self._at : self._at + 2]
             if next_two in ("&&", "--", "~~"):
-                left = items if left is None else code_points.combine(operation, left, items)
-                operation, items, is_plain = next_two, [], False
+                left = self._combined(operation, left, items)
+                operation, items = next_two, []
                 self._at += 2
-                is_first = False
-                continue
-            is_plain &= self._class_item(items, level)
+            else:
+                self._class_item(items, level)
             is_first = False
         self._at += 1
-        whole = items if left is None else code_points.combine(operation, left, items)
-        return code_points.normalized(whole), bool(negated), is_plain
+        whole = self._combined(operation, left, items)
+        return code_points.complement(whole) if negated else whole
+
+    def _combined(self, operation: str, left: Ranges | None, right: Ranges) -> Ranges:
+        """Apply an operation, if there is one. Cases are added to each side, and so before a negation."""
+        right = code_points.normalized(self._folded(right))
+        return right if left is None else self._folded(code_points.combine(operation, left, right))
 
     def _leading_dashes(self) -> Ranges:
         """Any number of dashes at the start are themselves, and no operator."""
@@ -412,17 +379,17 @@ class _Translator:
             self._class_space()
         return dashes
 
-    def _class_item(self, items: Ranges, level: int) -> bool:
-        """Read one member into `items`; False when it is a nested negation."""
+    def _class_item(self, items: Ranges, level: int) -> None:
+        """Read one member into `items`."""
         if self._source[self._at] == "[":
             named = code_points.posix(self._source, self._at)
-            if named is not None:
-                ranges, self._at = named
-                items.extend(ranges)
-                return True
-            ranges, negated, is_plain = self._class(level + 1)
-            items.extend(code_points.complement(ranges) if negated else ranges)
-            return is_plain and not negated
+            if named is None:
+                items.extend(self._class(level + 1))
+            else:
+                ranges, negated, self._at = named
+                ranges = self._folded(ranges)
+                items.extend(code_points.complement(ranges) if negated else ranges)
+            return
         low = self._class_char()
         self._class_space()
         is_range = self._source.startswith("-", self._at) and self._source[self._at + 1 : self._at + 2] not in (
@@ -434,7 +401,7 @@ class _Translator:
             if is_range:
                 self._refuse("a character range that starts with a class")
             items.extend(low)
-            return True
+            return
         high: str | Ranges = low
         if is_range:
             self._at += 1
@@ -443,7 +410,6 @@ class _Translator:
         if not isinstance(high, str) or low > high:
             self._refuse("a character range with no or swapped ends")
         items.append((ord(low), ord(high)))
-        return True
 
     def _class_char(self) -> str | Ranges:
         char = self._source[self._at : self._at + 1]
@@ -452,8 +418,7 @@ class _Translator:
             return char
         letter = self._source[self._at : self._at + 1]
         if letter in tuple("dDsSwWpP"):
-            ranges, negated = self._class_escape(letter)
-            return code_points.complement(ranges) if negated else ranges
+            return self._class_escape(letter)
         return self._literal_escape(letter)
 
     def _class_space(self) -> None:
@@ -464,6 +429,13 @@ class _Translator:
 
     def _refuse(self, what: str) -> NoReturn:
         raise ConditionError("invalid_regex", f"Invalid regex: {what}, at character {self._at}")
+
+    def _refuse_depth(self) -> NoReturn:
+        self._refuse(f"exceed the maximum number of nested parentheses/brackets ({_NEST_LIMIT})")
+
+    def _refuse_size(self) -> NoReturn:
+        text = f"Invalid regex: Compiled regex exceeds size limit of {regex_code.SIZE_LIMIT} bytes."
+        raise ConditionError("invalid_regex", text)
 
     def _unsupported(self, what: str) -> NoReturn:
         text = f"Invalid regex: {what} needs the Rust engine, at character {self._at}"

@@ -1,0 +1,135 @@
+"""What one command costs a real plane: the published Rust control plane and its Postgres, with our worker before them.
+
+bench_plane.py [--executions N]   prints it as JSON, and writes it to scale.json when N is the default
+
+An execution is a playbook of STEPS steps that do nothing; what it costs to begin one is in the figures. CPU is that of
+the plane and of Postgres. Needs what `make compat` installs once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import structlog
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+import scale_page
+from compat.postgres_server import PostgresServer
+from compat.real_plane import SERVER, VERSION, control_plane, make_stream, our_worker, prepare_database
+from measured_process import cpu_s
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.worker import Worker
+
+STEPS: Final = 5
+EXECUTIONS: Final = 200
+AT_ONCE: Final = 16
+CHECKS: Final = 1000
+_WARM: Final = 10
+_END_S: Final = 300.0
+
+
+def playbook() -> str:
+    names = ["start", *(f"step{number}" for number in range(2, STEPS)), "end"]
+    steps = "".join(
+        f"  - step: {name}\n    tool: {{kind: noop}}\n"
+        + (f"    next: {{arcs: [{{step: {after}}}]}}\n" if after else "")
+        for name, after in zip(names, [*names[1:], ""], strict=True)
+    )
+    return "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: scale, path: bench/scale}\nworkflow:\n" + steps
+
+
+def plane_pid() -> int:
+    """The server below this process."""
+    for thread in Path("/proc/self/task").iterdir():
+        for child in (thread / "children").read_text(encoding="ascii").split():
+            if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0] == bytes(SERVER):
+                return int(child)
+    raise RuntimeError(f"no {SERVER} runs here")
+
+
+async def executed(client: httpx.AsyncClient, worker: Worker, executions: int) -> None:
+    """Begin so many, and wait until the worker has settled all of their commands."""
+    before, free = sum(worker.settled.values()), asyncio.Semaphore(AT_ONCE)
+
+    async def begin() -> None:
+        async with free:
+            answer = await client.post("/api/execute", json={"path": "bench/scale", "workload": {}})
+            answer.raise_for_status()
+
+    await asyncio.gather(*(begin() for _ in range(executions)))
+    deadline = time.monotonic() + _END_S
+    while (settled := sum(worker.settled.values()) - before) < executions * STEPS:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{settled} of {executions * STEPS} commands in {_END_S:g} s")
+        await asyncio.sleep(0.02)
+
+
+async def cancellation_checks(client: httpx.AsyncClient, pids: dict[str, int]) -> float:
+    """CPU of both, in microseconds, for one question whether an execution is cancelled: each running command asks."""
+    answer = await client.post("/api/execute", json={"path": "bench/scale", "workload": {}})
+    execution_id = answer.raise_for_status().json()["execution_id"]
+    before = sum(map(cpu_s, pids.values()))
+    for _ in range(CHECKS):
+        (await client.get(f"/api/executions/{execution_id}/cancellation-check")).raise_for_status()
+    return (sum(map(cpu_s, pids.values())) - before) / CHECKS * 1e6
+
+
+async def measure(executions: int) -> dict[str, Any]:
+    with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
+        prepare_database(postgres)
+        database = int((postgres.data / "postmaster.pid").read_text(encoding="ascii").split()[0])
+        async with NatsServer() as server:
+            await make_stream(server.url)
+            async with (
+                control_plane(postgres, server.url, Path(directory) / "plane.log") as url,
+                our_worker(server.url, url) as worker,
+                httpx.AsyncClient(base_url=url, timeout=60) as client,
+            ):
+                body = {"content": playbook(), "resource_type": "playbook"}
+                (await client.post("/api/catalog/register", json=body)).raise_for_status()
+                await executed(client, worker, _WARM)
+                pids = {"plane": plane_pid(), "postgres": database}
+                before = {name: cpu_s(pid) for name, pid in pids.items()}
+                started = time.monotonic()
+                await executed(client, worker, executions)
+                seconds = time.monotonic() - started
+                commands = executions * STEPS
+                spent = {name: (cpu_s(pid) - before[name]) / commands * 1e6 for name, pid in pids.items()}
+                checked = await cancellation_checks(client, pids)
+                settled = dict(worker.settled)
+    return {
+        "version": VERSION,
+        "steps": STEPS,
+        "commands": commands,
+        "commands_per_s": commands / seconds,
+        "plane_cpu_us": spent["plane"],
+        "postgres_cpu_us": spent["postgres"],
+        "settled": settled,
+        "check_cpu_us": checked,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executions", type=int, default=EXECUTIONS)
+    options = parser.parse_args()
+    if not SERVER.exists():
+        raise SystemExit(f"{SERVER} is not there: `make compat` installs it, once (minutes)")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    found = asyncio.run(measure(options.executions))
+    print(json.dumps(found, indent=1))
+    if options.executions == EXECUTIONS:
+        scale_page.keep({"real_plane": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What one no-op command makes a process do, counted inside of it: the same on every machine that runs this Python."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Final
+
+from rig import Rig, Side
+from stub_plane import Answers
+
+__all__ = ["count_worker", "count_yardstick"]
+
+SLOTS: Final = 128
+_HELD_MS: Final = "10000"
+"""A counted worker is slow; its events shall travel in one batch all the same, as those of a fast command do."""
+_WRITTEN_S: Final = 10.0
+
+
+async def count_worker(
+    rig: Rig, commands: int, *, plug_ins: tuple[str, ...] = (), **variables: str
+) -> dict[str, float]:
+    """tasks, futures, callbacks, calls and requests for each command."""
+    settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
+    found: dict[str, float] = {}
+    for what, loop in (("loop", "asyncio"), ("calls", "uvloop")):
+        started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP=loop, **settings)
+        found = {**await _count(rig, what, started, commands), **found}
+    return found
+
+
+async def count_yardstick(rig: Rig, commands: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for what, loop in (("loop", "asyncio"), ("calls", "uvloop")):
+        found = {**await _count(rig, what, partial(rig.yardstick, SLOTS, inside=True, loop=loop), commands), **found}
+    return found
+
+
+async def _count(rig: Rig, what: str, started: Any, commands: int) -> dict[str, float]:
+    """Warm up, then count from one signal to the other; all is acknowledged by then."""
+    file = rig.directory / "counts.json"
+    file.unlink(missing_ok=True)
+    starting: AbstractAsyncContextManager[Side] = started(BENCH_COUNT=what, BENCH_COUNT_FILE=str(file))
+    async with starting as side:
+        await side.load.send(Answers(), max(1, commands // 5))
+        os.kill(side.pid, signal.SIGUSR1)
+        sent = await side.load.send(Answers(), commands)
+        os.kill(side.pid, signal.SIGUSR2)
+        deadline = time.monotonic() + _WRITTEN_S
+        while not file.exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{side.name} wrote no counts: {side.log()}")
+            await asyncio.sleep(0.01)
+    counted = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        "requests": sent.requests_per_command,
+        **{name: number / commands for name, number in counted.items()},
+    }

@@ -1,0 +1,84 @@
+"""Counts inside of a process what it does: put this directory on its PYTHONPATH. Nothing of the worker knows it.
+
+BENCH_COUNT_FILE   where the counts go, as JSON: SIGUSR1 begins, SIGUSR2 writes
+BENCH_COUNT        calls: Python and builtin calls of the main thread, and tasks, on any loop
+                   loop: tasks, futures and callbacks; on a loop of asyncio only, uvloop makes its own in C
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import json
+import os
+import signal
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+COUNTED: dict[str, int] = {"tasks": 0}
+MAIN = threading.main_thread().ident
+FUTURE: Any = asyncio.Future
+
+
+class _IsFuture(type):
+    def __instancecheck__(cls, one: object) -> bool:
+        return isinstance(one, FUTURE)  # tasks are futures, and no CountedFuture
+
+
+class CountedFuture(asyncio.Future, metaclass=_IsFuture):  # type: ignore[type-arg]
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        if threading.get_ident() == MAIN:
+            COUNTED["futures"] += 1
+
+
+class CountedQueue(deque):  # type: ignore[type-arg]
+    """The loop's queue: whatever it runs, from call_soon, a timer or a socket, was appended here."""
+
+    def append(self, handle: Any) -> None:
+        COUNTED["callbacks"] += 1
+        super().append(handle)
+
+
+def _count_tasks(loop: Any) -> None:
+    COUNTED["tasks"] = 0
+
+    def made(its_loop: Any, work: Any, **named: Any) -> Any:
+        COUNTED["tasks"] += 1
+        return asyncio.Task(work, loop=its_loop, **named)
+
+    loop.set_task_factory(made)
+
+
+def _main(kind: str, file: Path) -> None:
+    profile = cProfile.Profile(builtins=True)
+    if kind == "loop":
+        COUNTED.update(futures=0, callbacks=0)
+        asyncio.Future = asyncio.futures.Future = CountedFuture  # type: ignore[misc]
+
+    def begin(*_: object) -> None:
+        loop: Any = asyncio.get_running_loop()
+        _count_tasks(loop)
+        if kind == "loop":
+            loop._ready = CountedQueue(loop._ready)
+            COUNTED.update(futures=0, callbacks=0)
+        else:
+            profile.enable()
+
+    def end(*_: object) -> None:
+        profile.disable()
+        if kind == "calls":
+            # Not by pstats: its table keeps one of the functions that have the same name, as all generated __init__.
+            COUNTED["calls"] = sum(entry.callcount for entry in profile.getstats())  # recursive ones too
+        whole = file.with_suffix(".part")
+        whole.write_text(json.dumps(COUNTED), encoding="utf-8")
+        whole.rename(file)
+
+    signal.signal(signal.SIGUSR1, begin)
+    signal.signal(signal.SIGUSR2, end)
+
+
+if "BENCH_COUNT_FILE" in os.environ:
+    _main(os.environ["BENCH_COUNT"], Path(os.environ["BENCH_COUNT_FILE"]))

@@ -1,0 +1,221 @@
+"""docs/performance.md, made of performance.json: nothing on that page is written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["DOCUMENT", "FIGURES", "document", "load"]
+
+FIGURES: Final = Path(__file__).with_name("performance.json")
+DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+
+_HEAD: Final = """# Performance
+
+Written by `make performance` (`benches/bench_worker.py`) from one run of all scenarios. A real nats-server, a stub of
+the Python control plane and the worker are processes of their own on one machine, and share its cores with the load:
+rates are those of all of them together, CPU is that of the worker and of all that it starts, user and system. The
+*yardstick* (`benches/yardstick.py`) is the least that a worker in Python can do: pull, claim, one batch of five
+events, ack, without a check, a tool, a keepalive or a retry. Worker and yardstick take turns in the same run; shown
+are the best rate and the least CPU of all rounds. No time on this page is a promise: other machines give other times.
+What is held by a gate (`make bench`, limits in `benches/gates.toml`) is what can be counted, and the CPU in terms of
+the yardstick's.
+"""
+_COUNTS: Final = {
+    "requests": "requests to the plane",
+    "tasks": "asyncio tasks",
+    "futures": "futures",
+    "callbacks": "callbacks of the loop",
+    "calls": "Python and builtin calls",
+}
+_REMEMBERED: Final = """A worker remembers the
+commands that it finished for two to four ack_waits: a message that comes again is answered without a claim. That is
+about 110 bytes a command: 16 to 32 MB at 2,400 commands/s and an ack_wait of 30 s. The runs on this page are too short
+to show it."""
+
+
+def load() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return found
+
+
+def document(found: Mapping[str, Any]) -> str:
+    tables = found["tables"]
+    return "\n".join(
+        [
+            _HEAD,
+            *_where(found),
+            *_noop(tables, found["counts"]),
+            *_delays(tables["delay"]),
+            *_processes(tables["processes"]),
+            *_growth(
+                "## By commands in flight",
+                "slots",
+                tables["in_flight"],
+                lambda row: f"{row['slots']}",
+                note=_REMEMBERED,
+            ),
+            *_growth(
+                "## By size of the context", "context", tables["context"], lambda row: _bytes(row["context_bytes"])
+            ),
+            *_growth(
+                "## By size of the result",
+                "result",
+                tables["result"],
+                lambda row: _bytes(row["result_bytes"]),
+                "A noop's result comes with its claim, so that the claim grows by as much.",
+            ),
+            *_kinds(tables["kinds"]),
+        ]
+    )
+
+
+def _where(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"Measured on {found['date']} at commit `{found['commit']}`: {found['machine']}; load average before the run "
+        f"{_number(found['load_average_before'])}.",
+    ]
+    if found["quick"]:
+        lines.append(
+            "\n**This was a quick run** (short rounds, one of each): it shows that the benchmark works, and little of "
+            "the worker."
+        )
+    return [*lines, ""]
+
+
+def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) -> list[str]:
+    row = tables["noop"][0]
+    worker, yardstick = row["worker"], row["yardstick"]
+    sides = [
+        ("CPU, µs", worker["cpu_us"], yardstick["cpu_us"]),
+        *((label, counts["worker"][name], counts["yardstick"][name]) for name, label in _COUNTS.items()),
+        ("commands/s", worker["commands_per_s"], yardstick["commands_per_s"]),
+        ("memory (RSS), MB", worker["rss_mb"], yardstick["rss_mb"]),
+    ]
+    scenario = row["scenario"]
+    start = worker["tool_start_ms"]
+    first_claims = [one["worker"]["first_claim_ms"] for rows in tables.values() for one in rows]
+    return [
+        "## One no-op command",
+        "",
+        f"{scenario['slots']} slots, the plane answers at once. Counts are per command, inside of the process, with "
+        "its events in one batch.",
+        "",
+        *_table(["", "worker", "yardstick"], ([name, _number(a), _number(b)] for name, a, b in sides)),
+        "",
+        f"CPU in terms of the yardstick's: **{_number(row['cpu_to_yardstick'])}**. Idle, the worker takes "
+        f"{_number(worker['idle_cpu_percent'])} % of a core. From the start of its process to its first claim: "
+        f"{_number(min(first_claims))} ms, the best of {len(first_claims)} starts.",
+        "",
+        f"From the notification to the start of the tool, at half of that rate ({_number(start['commands_per_s'])} "
+        f"commands/s, a plug-in's tool that tells its start): {_quantiles(start)}.",
+        "",
+    ]
+
+
+def _delays(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        "## By the plane's time for an answer",
+        "",
+        f"No-op commands, {rows[0]['scenario']['slots']} slots.",
+        "",
+        *_table(
+            ["answer after", "commands/s", "yardstick's", "CPU, µs", "yardstick's", "ratio"],
+            (
+                [
+                    f"{_number(row['scenario']['delay_ms'])} ms",
+                    *(_number(row[side]["commands_per_s"]) for side in ("worker", "yardstick")),
+                    *(_number(row[side]["cpu_us"]) for side in ("worker", "yardstick")),
+                    _number(row["cpu_to_yardstick"]),
+                ]
+                for row in rows
+            ),
+        ),
+        "",
+    ]
+
+
+def _processes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    one, two = (row["worker"] for row in rows)
+    faster, dearer = (two[name] / one[name] for name in ("commands_per_s", "cpu_us"))
+    scenario = rows[0]["scenario"]
+    return [
+        "## By processes",
+        "",
+        f"`run --processes`, no-op commands, {scenario['slots']} slots each, an answer after "
+        f"{_number(scenario['delay_ms'])} ms. Two do **{faster:.2f} x** the commands of one, at {dearer:.2f} x the CPU "
+        "for each; RSS counts what they share twice.",
+        "",
+        *_table(
+            ["processes", "commands/s", "CPU, µs", "RSS, MB"],
+            (
+                [f"{number}", *(_number(worker[name]) for name in ("commands_per_s", "cpu_us", "rss_mb"))]
+                for number, worker in enumerate((one, two), start=1)
+            ),
+        ),
+        "",
+    ]
+
+
+def _growth(title: str, column: str, rows: Sequence[Mapping[str, Any]], label: Any, note: str = "") -> list[str]:
+    slots = {row["scenario"]["slots"] for row in rows}
+    said = f"No-op commands{f', {slots.pop()} slots' if len(slots) == 1 else ''}, the plane answers at once."
+    return [
+        title,
+        "",
+        f"{said} {note}".strip(),
+        "",
+        *_table(
+            [column, "commands/s", "CPU, µs", "requests", "RSS, MB"],
+            (
+                [
+                    label(row["scenario"]),
+                    *(_number(row["worker"][name]) for name in ("commands_per_s", "cpu_us", "requests_per_command")),
+                    _number(row["worker"]["rss_mb"]),
+                ]
+                for row in rows
+            ),
+        ),
+        "",
+    ]
+
+
+def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def row_of(row: Mapping[str, Any]) -> list[str]:
+        worker, scenario = row["worker"], row["scenario"]
+        start = worker.get("tool_start_ms")
+        paced = f"{_quantiles(start)} at {_number(start['commands_per_s'])}/s" if start else "–"
+        cpu_ms = _number(worker["cpu_us"] / 1000)
+        return [scenario["kind"], f"{scenario['slots']}", _number(worker["commands_per_s"]), cpu_ms, paced]
+
+    return [
+        "## Kinds that start processes",
+        "",
+        "`python`: one line, warm; `shell`: `true`. CPU is that of the worker and of every process that it starts.",
+        "",
+        *_table(["kind", "slots", "commands/s", "CPU, ms", "notification to the code's start"], map(row_of, rows)),
+        "",
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _quantiles(found: Mapping[str, float]) -> str:
+    return f"p50 {_number(found['p50'])} ms, p99 {_number(found['p99'])} ms"
+
+
+def _number(value: float) -> str:
+    """Three digits, and whole from a hundred on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size // 1_000_000} MB" if size >= 1_000_000 else f"{size // 1000} kB"

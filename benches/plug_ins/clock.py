@@ -1,0 +1,28 @@
+"""Kind `clock`: does nothing, and tells when it was started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from noetl_worker.models import ToolResult
+from noetl_worker.tools.contract import ToolContext
+
+
+@dataclass(frozen=True, slots=True)
+class ClockConfig:
+    """Tells when it was started."""
+
+
+class ClockTool:
+    kind: ClassVar[str] = "clock"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ClockConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    async def run(self, config: ClockConfig, context: ToolContext) -> ToolResult:
+        return ToolResult.success({"bench_started_at": time.monotonic()})

@@ -1,0 +1,167 @@
+"""What a worker is measured in: a nats-server, the stub plane, and worker and yardstick as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from load import Load
+from measured_process import cpu_s
+from noetl_worker.dev.nats_server import NatsServer
+from stub_plane import Answers
+from yardstick import DURABLE as YARDSTICK_DURABLE
+
+__all__ = ["PLUG_INS", "Rig", "Side", "rig"]
+
+HERE: Final = Path(__file__).parent
+INSIDE: Final = HERE / "inside"
+PLUG_INS: Final = {"clock": "clock:ClockTool", "slow_noop": "slow_noop:SlowNoopTool"}
+_OWN_VARIABLES: Final = ("NOETL_", "WORKER_", "NATS_")
+_KEPT_VARIABLES: Final = ("NOETL_WORKER_ENGINE",)
+_END_S: Final = 20.0
+
+
+class Side:
+    """A process that works off a stream, and the load for it."""
+
+    def __init__(self, name: str, load: Load, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.name: Final = name
+        self.load: Final = load
+        self.pid: Final = process.pid
+        self._process: Final = process
+        self._log: Final = log
+        self.first_claim_ms = 0.0
+        """From the start of the process to its first claim."""
+        load.check = self.check
+
+    def check(self) -> None:
+        if self._process.returncode is not None:
+            raise RuntimeError(f"the {self.name} ended with {self._process.returncode}: {self.log()}")
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.pid)
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")[-3000:]
+
+
+class Rig:
+    def __init__(self, nats_url: str, stub_url: str, directory: Path, nats_pid: int) -> None:
+        self.nats_pid: Final = nats_pid
+        self.nats_url: Final = nats_url
+        self.stub_url: Final = stub_url
+        self.directory: Final = directory
+
+    @asynccontextmanager
+    async def worker(
+        self, slots: int, *, plug_ins: tuple[str, ...] = ("clock",), inside: bool = False, **variables: str
+    ) -> AsyncIterator[Side]:
+        """The worker as its users start it, with `variables` added to its environment. `inside` makes it countable."""
+        environment = {
+            "NATS_URL": self.nats_url,
+            "NATS_STREAM": "worker",
+            "NATS_SUBJECT": "bench.worker",
+            "NATS_CONSUMER": "worker",
+            "NOETL_SERVER_URL": self.stub_url,
+            "NOETL_CONTROL_PLANE": "python",
+            "NOETL_WORKER_OUTBOX_DIR": str(self.directory / "outbox"),
+            "WORKER_MAX_CONCURRENT": str(slots),
+            "WORKER_METRICS_BIND": "",
+            "LOG_LEVEL": "warning",
+            "NOETL_WORKER_ENVIRONMENT_KEPT": "BENCH_*",  # inside/sitecustomize.py reads them before the worker does
+            **variables,
+        }
+        paths = [self._install(plug_ins), str(HERE / "plug_ins"), *([str(INSIDE)] if inside else [])]
+        command = [sys.executable, "-m", "noetl_worker", "run"]
+        load = Load(self.nats_url, self.stub_url, stream="worker", subject="bench.worker", durable="worker")
+        async with self._side("worker", load, command, environment, paths) as side:
+            yield side
+
+    @asynccontextmanager
+    async def yardstick(
+        self, slots: int, *, inside: bool = False, loop: str = "uvloop", **variables: str
+    ) -> AsyncIterator[Side]:
+        load = Load(
+            self.nats_url, self.stub_url, stream="yardstick", subject="bench.yardstick", durable=YARDSTICK_DURABLE
+        )
+        command = [sys.executable, str(HERE / "yardstick.py"), self.nats_url, self.stub_url, load.stream, load.subject]
+        paths = [str(INSIDE)] if inside else []
+        async with self._side("yardstick", load, [*command, str(slots), loop], variables, paths) as side:
+            yield side
+
+    @asynccontextmanager
+    async def _side(
+        self, name: str, load: Load, command: list[str], variables: Mapping[str, str], paths: list[str]
+    ) -> AsyncIterator[Side]:
+        """Start it; it is there when it has done a first command, which was published before."""
+        await load.open()
+        log = self.directory / f"{name}.log"
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(_OWN_VARIABLES) or key in _KEPT_VARIABLES
+        }
+        python_path = os.pathsep.join([*paths, *filter(None, [kept.get("PYTHONPATH")])])
+        started = time.monotonic()
+        with log.open("w", encoding="utf-8") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env={**kept, **variables, "PYTHONPATH": python_path},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        side = Side(name, load, process, log)
+        try:
+            try:
+                await load.send(Answers(), 1, timeout_s=30)
+            except TimeoutError as error:
+                raise RuntimeError(f"the {name} does not work: {error}; it says: {side.log()}") from error
+            side.first_claim_ms = ((await load.stats())["first_claim_at"] - started) * 1000
+            yield side
+        finally:
+            await load.close()
+            await _end(process)
+
+    def _install(self, plug_ins: tuple[str, ...]) -> str:
+        """A distribution that offers these plug-ins; the directory for PYTHONPATH."""
+        directory = self.directory / "-".join(("installed", *plug_ins))
+        info = directory / "bench_tools-1.0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-tools\nVersion: 1.0\n")
+        points = "".join(f"{name} = {PLUG_INS[name]}\n" for name in plug_ins)
+        (info / "entry_points.txt").write_text(f"[noetl_worker.tools]\n{points}")
+        return str(directory)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), _END_S)
+        except asyncio.TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def rig(nats_config: str = "") -> AsyncIterator[Rig]:
+    with tempfile.TemporaryDirectory(prefix="noetl-bench-", ignore_cleanup_errors=True) as directory:
+        async with NatsServer(config=nats_config) as server:
+            stub = await asyncio.create_subprocess_exec(
+                sys.executable, str(HERE / "stub_plane.py"), stdout=asyncio.subprocess.PIPE
+            )
+            assert stub.stdout is not None
+            try:
+                port = int(await stub.stdout.readline())
+                yield Rig(server.url, f"http://127.0.0.1:{port}", Path(directory), server.pid or 0)
+            finally:
+                await _end(stub)

@@ -1,0 +1,127 @@
+"""One question about a worker, its options, and the answer: worker and yardstick side by side, in turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from load import Sent, quantiles
+from measured_process import rss_mb
+from rig import Rig, Side
+from stub_plane import STARTED_AT, Answers
+
+__all__ = ["KINDS", "Scenario", "run"]
+
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "noop": {},
+    "clock": {},
+    "python": {"code": f"import time\nresult = {{'{STARTED_AT}': time.monotonic(), 'pad': 'x' * pad}}"},
+    "shell": {"command": "true"},
+}
+"""Kinds that can be measured, with the config of their commands. `clock` is a plug-in of ours (plug_ins/clock.py)."""
+_TELLS_ITS_START: Final = {"noop": "clock", "clock": "clock", "python": "python"}
+"""Which kind is asked when a tool starts: a noop cannot tell it."""
+_SETTLE_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Scenario:
+    kind: str = "noop"
+    commands: int = 2000
+    """In each round."""
+    rounds: int = 3
+    slots: int = 128
+    delay_ms: float = 0.0
+    """How long the plane takes for an answer."""
+    context_bytes: int = 0
+    result_bytes: int = 0
+    idle_s: float = 0.0
+    """How long the idle worker is watched; 0: not at all."""
+    paced_s: float = 0.0
+    """How long commands come at half of the measured rate, for the time until a tool starts; 0: not at all."""
+    rate: float = 0.0
+    """Commands a second for that, in place of half of the measured ones."""
+    yardstick: bool = True
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the worker."""
+    plug_ins: tuple[str, ...] = ("clock",)
+
+    def answers(self, kind: str) -> Answers:
+        return Answers(self.delay_ms, kind, self._config(kind), self.context_bytes)
+
+    def _config(self, kind: str) -> dict[str, Any]:
+        config = dict(KINDS[kind])
+        if kind == "python":
+            config["input"] = {"pad": self.result_bytes}
+        elif kind == "noop" and self.result_bytes:
+            config["result"] = {"pad": "x" * self.result_bytes}  # comes with the claim, which grows by as much
+        elif kind == "shell" and self.result_bytes:
+            config["command"] = f"head -c {self.result_bytes} /dev/zero | tr '\\0' x"
+        return config
+
+
+async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
+    """What was measured: a side's best rate and least CPU of all rounds, and what only a worker has."""
+    async with AsyncExitStack() as stack:
+        worker = await stack.enter_async_context(
+            rig.worker(scenario.slots, plug_ins=scenario.plug_ins, **scenario.variables)
+        )
+        sides = [worker]
+        if scenario.yardstick:
+            sides.append(await stack.enter_async_context(rig.yardstick(scenario.slots)))
+        found: dict[str, Any] = {"scenario": asdict(scenario), "worker": {}}
+        if scenario.idle_s:
+            found["worker"]["idle_cpu_percent"] = await _idle_percent(worker, scenario.idle_s)
+        answers = scenario.answers(scenario.kind)
+        for side in sides:
+            await side.load.send(answers, max(1, scenario.commands // 10))  # warm
+        rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
+        for _ in range(scenario.rounds):
+            for side in sides:
+                rounds[side.name].append(await _round(side, answers, scenario.commands))
+        for side in sides:
+            found.setdefault(side.name, {}).update(_best(rounds[side.name]), rss_mb=rss_mb(side.pid))
+        found["worker"]["first_claim_ms"] = worker.first_claim_ms
+        if scenario.yardstick:
+            found["cpu_to_yardstick"] = found["worker"]["cpu_us"] / found["yardstick"]["cpu_us"]
+        if scenario.paced_s and scenario.kind in _TELLS_ITS_START:
+            rate = scenario.rate or found["worker"]["commands_per_s"] / 2
+            found["worker"]["tool_start_ms"] = await _tool_starts(worker, scenario, rate)
+        return found
+
+
+async def _round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
+    before = side.cpu_s()
+    sent = await side.load.send(answers, commands)
+    return {
+        "commands_per_s": commands / sent.seconds,
+        "cpu_us": (side.cpu_s() - before) / commands * 1e6,
+        "requests_per_command": sent.requests_per_command,
+    }
+
+
+def _best(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Minima of what is paid: what else ran on the machine only adds to it."""
+    return {
+        "commands_per_s": max(one["commands_per_s"] for one in rounds),
+        "cpu_us": min(one["cpu_us"] for one in rounds),
+        "requests_per_command": min(one["requests_per_command"] for one in rounds),
+    }
+
+
+async def _idle_percent(side: Side, seconds: float) -> float:
+    """Share of one core."""
+    await asyncio.sleep(_SETTLE_S)
+    before = side.cpu_s()
+    await asyncio.sleep(seconds)
+    return (side.cpu_s() - before) / seconds * 100
+
+
+async def _tool_starts(worker: Side, scenario: Scenario, rate: float) -> dict[str, float]:
+    answers = scenario.answers(_TELLS_ITS_START[scenario.kind])
+    await worker.load.send(answers, 20)  # warm
+    sent: Sent = await worker.load.send(answers, max(20, int(rate * scenario.paced_s)), rate=rate)
+    return {"commands_per_s": rate, **quantiles(sent.tool_starts_ms)}

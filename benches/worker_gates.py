@@ -1,0 +1,78 @@
+"""The gates of the worker: what one no-op command makes it do, counted, and its CPU in terms of the yardstick's.
+
+The limits are in gates.toml, section [worker]; `check_gates.py worker --write` writes what is measured and a margin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from counts import count_worker
+from rig import rig
+from scenario import Scenario, run
+
+__all__ = ["COMMANDS", "MARGINS", "check", "measure", "with_limits"]
+
+MARGINS: Final = {
+    "tasks": 0.02,
+    "futures": 0.10,
+    "callbacks": 0.08,
+    "requests": 0.02,
+    "calls": 0.02,
+    "cpu_to_yardstick": 0.25,
+}
+"""By how much a limit is above what was measured. One more task, future, callback or request a command is over it.
+Futures and callbacks depend a little on how many messages a pull brings (2.08 to 2.17 futures on a busy
+machine); the ratio of two minima of five was 2.9 to 3.4 with eight to fifteen processes waiting for two cores."""
+COMMANDS: Final = 1000
+ROUNDS: Final = 5
+_UNITS: Final = {"cpu_to_yardstick": "x"}
+
+
+async def measure(
+    *,
+    commands: int = COMMANDS,
+    rounds: int = ROUNDS,
+    plug_ins: tuple[str, ...] = (),
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """One figure for each name of MARGINS."""
+    settings = dict(variables or {})
+    async with rig() as here:
+        counted = await count_worker(here, commands, plug_ins=plug_ins, **settings)
+        compared = await run(
+            here, Scenario(commands=2 * commands, rounds=rounds, plug_ins=plug_ins, variables=settings)
+        )
+    found = {**counted, "cpu_to_yardstick": compared["cpu_to_yardstick"]}
+    return {name: found[name] for name in MARGINS}
+
+
+def check(found: Mapping[str, float], limits: Mapping[str, Any], python: str, judge: Callable[..., None]) -> None:
+    """Judge every figure. `judge` is Verdict.judge; the count of calls belongs to one version of Python."""
+    for name in MARGINS:
+        if name == "calls" and limits["calls_of"] != python:
+            print(f"note: the limit of calls is that of Python {limits['calls_of']}, here are {found[name]:,.1f}")
+            continue
+        unit = _UNITS.get(name, "")
+        judge(
+            f"worker {name}",
+            f"{found[name]:,.2f}{unit}",
+            f"<= {limits[name]:,}{unit}",
+            holds=found[name] <= limits[name],
+        )
+
+
+def with_limits(text: str, found: Mapping[str, float], python: str) -> str:
+    """gates.toml with new limits in its section [worker]; all else as it was."""
+    before, head, section = text.partition("[worker]\n")
+    if not head:
+        raise SystemExit("gates.toml has no section [worker]")
+    section, following, after = section.partition("\n[")
+    values = {name: f"{found[name] * (1 + margin):.2f}" for name, margin in MARGINS.items()}
+    for name, value in {**values, "calls_of": f'"{python}"'}.items():
+        section, changed = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", section)
+        if changed != 1:
+            raise SystemExit(f"gates.toml, section [worker]: `{name} = ` is there {changed} times, and should be once")
+    return before + head + section + following + after

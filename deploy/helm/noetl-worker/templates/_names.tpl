@@ -1,0 +1,75 @@
+{{- define "noetl-worker.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "noetl-worker.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "noetl-worker.labels" -}}
+{{ include "noetl-worker.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "noetl-worker.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "noetl-worker.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "noetl-worker.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "noetl-worker.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end }}
+
+{{- define "noetl-worker.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: { type: RuntimeDefault }
+{{- end }}
+
+{{- /* What the worker and the job that makes the durable both read. */ -}}
+{{- define "noetl-worker.env" -}}
+{{- $own := dict
+  "NATS_URL" "nats.url" "NATS_STREAM" "nats.stream" "NATS_CONSUMER" "nats.consumer"
+  "NATS_FILTER_SUBJECT" "nats.filterSubject" "NOETL_SERVER_URL" "server.url" "WORKER_MAX_CONCURRENT" "slots"
+  "NOETL_WORKER_DRAIN_TIMEOUT_S" "drainTimeoutSeconds" "NOETL_WORKER_OUTBOX_DIR" "outbox" -}}
+{{- range $name, $value := $own }}
+{{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: the chart has a value for it, %s" $name $value) }}{{ end }}
+{{- end }}
+{{- range $name := list "WORKER_ID" "WORKER_METRICS_BIND" }}
+{{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: the pod has its own" $name) }}{{ end }}
+{{- end }}
+{{- $settings := merge (dict) .Values.settings (dict
+  "NATS_URL" .Values.nats.url
+  "NATS_STREAM" .Values.nats.stream
+  "NATS_CONSUMER" .Values.nats.consumer
+  "NOETL_SERVER_URL" .Values.server.url
+  "WORKER_MAX_CONCURRENT" (.Values.slots | toString)
+  "NOETL_WORKER_DRAIN_TIMEOUT_S" (.Values.drainTimeoutSeconds | toString)
+  "NOETL_WORKER_OUTBOX_DIR" "/var/lib/noetl-worker/outbox"
+  "WORKER_METRICS_BIND" "0.0.0.0:9090"
+  "NOETL_WORKER_LOG_FORMAT" "json") -}}
+{{- if .Values.nats.filterSubject }}{{- $_ := set $settings "NATS_FILTER_SUBJECT" .Values.nats.filterSubject }}{{- end }}
+{{- range $name := keys $settings | sortAlpha }}
+- { name: {{ $name }}, value: {{ get $settings $name | toString | quote }} }
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "noetl-worker.envFrom" -}}
+{{- range .Values.secrets }}
+- secretRef: {{ toJson . }}
+{{- end }}
+{{- end }}

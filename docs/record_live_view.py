@@ -1,0 +1,56 @@
+"""docs/live-view.svg: the view of `noetl-worker dev examples/demo.yaml` at its end, as a terminal shows it."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from noetl_worker.cli.dev import worker_beside
+from noetl_worker.dev import session
+from noetl_worker.dev.live_view import TableView, closing_lines
+from noetl_worker.dev.routes.executions import Execution
+from noetl_worker.models import Dialect
+from noetl_worker.observability.logging import configure_logging
+from noetl_worker.process import event_loop
+
+HERE = Path(__file__).parent
+PLAYBOOK = HERE.parent / "examples/demo.yaml"
+
+
+class Recorded(TableView):
+    """The table as it is when the execution has ended."""
+
+    def __init__(self, picture: Console) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self._picture = picture
+
+    def summary(self, execution: Execution) -> None:
+        self._picture.print(self._table(), "", *closing_lines(execution, self.timeline), sep="\n", highlight=False)
+
+
+def main() -> None:
+    configure_logging("error", "console")
+    picture = Console(record=True, force_terminal=True, width=100, file=io.StringIO())
+    picture.print("$ noetl-worker dev examples/demo.yaml\n", highlight=False)
+    session.view_for = lambda console, *, as_json: Recorded(picture)
+    run = session.run_playbook(
+        PLAYBOOK,
+        {},
+        dialect=Dialect.PYTHON,
+        keep=False,
+        as_json=False,
+        worker_factory=worker_beside,
+        credentials=(),
+    )
+    if event_loop.run(run) != 0:
+        raise SystemExit("the demo did not complete: no picture")
+    text = picture.export_svg(title="noetl-worker")
+    # Rich names a font of another host, which whoever looks at the picture would ask.
+    (HERE / "live-view.svg").write_text(re.sub(r"@font-face {.*?}\s*", "", text, flags=re.S), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

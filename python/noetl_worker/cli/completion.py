@@ -1,0 +1,50 @@
+"""`noetl-worker completion SHELL`: what a shell needs to complete commands, flags and their values."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import PurePath
+from typing import Annotated, Final
+
+import typer
+
+__all__ = ["PROGRAM", "answer_the_shell", "completion"]
+
+PROGRAM: Final = "noetl-worker"
+_VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
+"""Set by the script when it asks what there is to complete."""
+EXIT_ARGUMENT: Final = 2
+
+
+class Shell(str, Enum):
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
+
+
+def completion(
+    shell: Annotated[Shell | None, typer.Argument(help="None: the one in $SHELL.", show_default=False)] = None,
+) -> None:
+    """Print the completion script of a shell.
+
+    bash: `source <(noetl-worker completion bash)` in ~/.bashrc; zsh: the same in
+    ~/.zshrc, after compinit; fish: `noetl-worker completion fish | source`.
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    name = shell.value if shell is not None else PurePath(os.environ.get("SHELL", "")).name
+    if name not in {one.value for one in Shell}:
+        known = ", ".join(one.value for one in Shell)
+        typer.echo(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
+        raise typer.Exit(EXIT_ARGUMENT)
+    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))
+
+
+def answer_the_shell() -> None:
+    """Make the library ready to answer, where a script asks."""
+    if _VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()

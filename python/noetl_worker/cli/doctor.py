@@ -1,0 +1,96 @@
+"""`noetl-worker doctor`: what would keep a worker with these settings from working, and the line that fixes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from noetl_worker import __version__
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.errors import SettingsError
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import load_settings
+
+if TYPE_CHECKING:
+    from noetl_worker.doctor import Finding
+
+__all__ = ["doctor"]
+
+EXIT_SETTINGS: Final = 2
+EXIT_WRONG: Final = 5
+_MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}
+"""State of a finding -> its mark, and in which colour."""
+
+
+@with_setting_flags(shown=("nats_url", "server_url"))
+def doctor(
+    flags: SettingFlags,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="Only what is not fine.")] = False,
+) -> None:
+    """Look at everything that a worker with these settings needs: NATS and its
+    permissions, stream and durable, the control plane and its version, clocks,
+    certificates, and this machine.
+
+    Nothing is changed, made or claimed. Takes every flag of `run`.
+
+    Exit codes: 0 nothing is wrong (there may be warnings); 2 a setting is wrong;
+    5 a worker would not start, or not get, run or tell its commands.
+    """
+    from noetl_worker.observability.logging import configure_logging
+
+    configure_logging("error", "auto")
+    try:
+        settings = load_settings(flags=flags)
+        from noetl_worker.doctor import State, examine
+
+        findings = event_loop.run(examine(settings))
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    is_wrong = any(one.state is State.WRONG for one in findings)
+    if as_json:
+        shown: dict[str, Any] = {"ok": not is_wrong, "version": __version__}
+        typer.echo(json.dumps({**shown, "checks": [one.as_json() for one in findings]}, ensure_ascii=False))
+    else:
+        _print(findings, brief=brief)
+    raise typer.Exit(EXIT_WRONG if is_wrong else 0)
+
+
+def _print(findings: Sequence[Finding], *, brief: bool) -> None:
+    """A table, and below it what to do about each thing that is not fine."""
+    from noetl_worker.cli.views.comparison import operator_console
+
+    console = operator_console()
+    table = Table(
+        Column("", no_wrap=True),
+        Column("check", overflow="fold", ratio=2),
+        Column("found", overflow="fold", ratio=3),
+        Column("wanted", overflow="fold", ratio=3),
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        expand=True,
+    )
+    for one in findings:
+        mark, style = _MARKS[one.state.value]
+        if not brief or one.state.value != "fine":
+            table.add_row(*(Text(cell, style=style) for cell in (mark, one.check, one.found, one.wanted)))
+    if table.rows:
+        console.print(table)
+    for one in findings:
+        mark, style = _MARKS[one.state.value]
+        if one.fix and one.state.value != "fine":
+            console.print()
+            console.print(Text(f"{mark}  {one.check}: {one.fix}", style=style), soft_wrap=True)
+    counts = {state: sum(one.state.value == state for one in findings) for state in _MARKS}
+    console.print()
+    console.print(
+        f"{counts['fine']} fine, {counts['warning']} warnings, {counts['wrong']} wrong, {counts['unknown']} not known",
+        markup=False,
+    )

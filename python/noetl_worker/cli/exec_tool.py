@@ -1,0 +1,180 @@
+"""`noetl-worker exec KIND`: one tool, run once on this machine without NATS and without a control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.errors import DocumentError, NoetlWorkerError, SettingsError
+from noetl_worker.models import Dialect, Envelope, JsonValue
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import Settings, load_settings
+
+__all__ = ["NoPlane", "body_of", "exec_", "json_argument"]
+
+EXIT_FAILED: Final = 1
+EXIT_ARGUMENT: Final = 2
+EXIT_INTERRUPTED: Final = 130
+_USUAL: Final = Dialect("python")
+_STEP: Final = "exec"
+_COMMAND: Final = "1:exec:2"
+_SERVER: Final = "http://exec.invalid"
+"""No request leaves; tools see it as `server_url`."""
+
+
+@with_setting_flags(shown=("command_timeout_s", "isolation", "result_max_bytes"))
+def exec_(
+    flags: SettingFlags,
+    kind: Annotated[str, typer.Argument(help="A tool kind: noetl-worker tools lists them.")],
+    config: Annotated[
+        str, typer.Option("--config", help="The tool's fields: JSON, or @FILE (JSON or YAML), or @- for stdin.")
+    ] = "{}",
+    given: Annotated[str, typer.Option("--input", help="The step's input, in the same forms.")] = "{}",
+    variables: Annotated[
+        str, typer.Option("--variables", help="What templates may name (workload, earlier steps), in the same forms.")
+    ] = "{}",
+    credential: Annotated[
+        list[str] | None,
+        typer.Option("--credential", metavar="NAME=FILE", help="A credential for `auth`: a file {type, data}."),
+    ] = None,
+    dialect: Annotated[Dialect, typer.Option(help="In which control plane's words the result is shown.")] = _USUAL,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Run one tool once, through the stages of `run`, and show the result as the
+    worker would report it: redacted, and fitted to the size of an event.
+
+    No server is needed and none is told. What a tool asks of a control plane
+    (a child playbook, a stored result) is answered with an error.
+
+    Exit codes: 0 the tool succeeded; 1 it failed; 2 an argument or a setting is
+    wrong; 130 interrupted.
+    """
+    try:
+        settings = load_settings(flags={**flags, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": _SERVER})
+        command = body_of(
+            kind,
+            json_argument("--config", config),
+            _mapping("--input", given),
+            _mapping("--variables", variables),
+        )
+        code = event_loop.run(_run(settings, *command, _credentials(credential or []), as_json=as_json))
+    except (SettingsError, DocumentError) as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_ARGUMENT) from None
+    except NoetlWorkerError as error:
+        typer.echo(f"noetl-worker exec: {error}", err=True)
+        raise typer.Exit(EXIT_ARGUMENT) from None
+    raise typer.Exit(code)
+
+
+def body_of(
+    kind: str, config: JsonValue, given: Mapping[str, JsonValue], variables: Mapping[str, JsonValue]
+) -> tuple[dict[str, JsonValue], Envelope]:
+    """The command as a control plane would answer the claim of it."""
+    context: dict[str, JsonValue] = {
+        "tool_config": config,
+        "input": dict(given),
+        "render_context": dict(variables),
+    }
+    meta = {"command_id": _COMMAND, "attempt": 1}
+    body = {"execution_id": 1, "node_id": _STEP, "node_name": _STEP, "action": kind, "context": context, "meta": meta}
+    return body, Envelope(1, 2, _COMMAND, _STEP, "", None, None)
+
+
+async def _run(
+    settings: Settings,
+    body: Mapping[str, JsonValue],
+    envelope: Envelope,
+    credentials: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    from noetl_worker.cli.views.rehearsal import print_result
+    from noetl_worker.observability.logging import configure_logging
+    from noetl_worker.phases import Progress
+    from noetl_worker.rehearsal import Rehearsal, TellingNothing
+
+    configure_logging("warning", "auto")
+    progress = Progress()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
+    async with Rehearsal(settings, TellingNothing(NoPlane(credentials).answer)) as rehearsal:
+        done = await rehearsal.run(body, envelope, await rehearsal.client.plane(""), progress)
+    if progress.is_stopping:
+        typer.echo("noetl-worker exec: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    print_result(done, as_json=as_json)
+    return EXIT_FAILED if done.failed else 0
+
+
+class NoPlane:
+    """Answers of the plane that is not there: credentials, and that there is nothing else."""
+
+    def __init__(self, credentials: Mapping[str, Any]) -> None:
+        self._credentials = credentials
+
+    async def answer(self, method: str, url: str, *_: Any) -> Any:
+        from noetl_worker import json_text
+        from noetl_worker.transport.transport import Response
+
+        path = urlsplit(url).path
+        if path.startswith("/api/credentials/"):
+            found = self._credentials.get(unquote(path.rpartition("/")[2]))
+            status, body = (404, {"detail": "Credential not found"}) if found is None else (200, found)
+        elif path.endswith("/cancellation-check"):
+            status, body = 200, {"cancelled": False, "is_cancelled": False}
+        elif path.endswith("/resolve") and url.endswith("ref=where"):
+            status, body = 200, "where"  # where the store is: it takes what is then withheld
+        else:
+            status, body = 400, {"detail": f"{method} {path}: there is no control plane behind noetl-worker exec"}
+        return Response(status, {}, json_text.dumps(body))
+
+
+# ── arguments ──
+
+
+def json_argument(name: str, text: str) -> JsonValue:
+    """JSON, or `@FILE` with JSON or YAML in it, or `@-` for standard input.
+
+    Raises:
+        DocumentError: neither; names the argument and the place.
+    """
+    if not text.startswith("@"):
+        from noetl_worker import json_text
+
+        try:
+            return json_text.loads(text)
+        except DocumentError as error:
+            raise DocumentError(error.code, f"{name}: {error}. Write JSON, or @FILE") from None
+    import yaml
+
+    file = text[1:]
+    try:
+        content = typer.get_text_stream("stdin").read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return yaml.safe_load(content)  # JSON is YAML
+    except OSError as error:
+        raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{where}") from None
+
+
+def _mapping(name: str, text: str) -> dict[str, JsonValue]:
+    value = json_argument(name, text)
+    if not isinstance(value, dict):
+        raise DocumentError("object", f"{name}: an object is needed, {json.dumps({'name': 'value'})}")
+    return value
+
+
+def _credentials(given: list[str]) -> dict[str, Any]:
+    from noetl_worker.dev.credential_files import given_credential
+
+    return {one.name: one.body() for one in map(given_credential, given)}

@@ -1,0 +1,121 @@
+"""`noetl-worker replay EVENT_ID`: a command of the control plane, run on this machine; the plane is told nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from noetl_worker.models import Envelope
+    from noetl_worker.rehearsal import Rehearsal
+
+__all__ = ["replay"]
+
+EXIT_FAILED: Final = 1
+EXIT_SETTINGS: Final = 2
+EXIT_PLANE: Final = 3
+EXIT_NO_COMMAND: Final = 5
+EXIT_INTERRUPTED: Final = 130
+
+
+@with_setting_flags(shown=("server_url", "control_plane"))
+def replay(
+    flags: SettingFlags,
+    event_id: Annotated[int, typer.Argument(min=1, help="Of command.issued: `event_id` of the notification.")],
+    dry: Annotated[bool, typer.Option("--dry", help="Show the rendered config; the tool does not run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Fetch a command without claiming it, run it here, and show every request
+    that the worker would send, word for word. None of them is sent.
+
+    The tool runs for real: what it changes outside of the control plane is
+    changed. What it would change at the plane (a child playbook, a variable) is
+    not. Credentials are fetched as by the worker. The Python plane takes secrets
+    out of what it shows: a config that has them in clear is not the same here.
+
+    Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 it
+    failed; 2 a setting is wrong; 3 no control plane; 5 it knows no such command;
+    130 interrupted.
+    """
+    from noetl_worker.observability.logging import configure_logging
+
+    try:
+        settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
+        configure_logging("warning", "auto")
+        code = event_loop.run(_replay(settings, event_id, dry=dry, as_json=as_json))
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    except ServerRefused as error:
+        typer.echo(f"noetl-worker replay: {_refusal_text(error, event_id)}", err=True)
+        raise typer.Exit(EXIT_NO_COMMAND if error.status == 404 else EXIT_PLANE) from None
+    except ControlPlaneError as error:
+        typer.echo(f"noetl-worker replay: {error}", err=True)
+        raise typer.Exit(EXIT_PLANE) from None
+    raise typer.Exit(code)
+
+
+def _refusal_text(error: ServerRefused, event_id: int) -> str:
+    if error.status != 404:
+        return str(error)
+    return f"the control plane knows no command of the event {event_id}: is it the id of its command.issued? ({error})"
+
+
+async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:
+    from noetl_worker import json_text
+    from noetl_worker.command.claim import read_claim
+    from noetl_worker.models import Claimed, Envelope
+    from noetl_worker.rehearsal import Rehearsal, TellingNothing
+    from noetl_worker.transport.opening import open_transport
+    from noetl_worker.transport.transport import Response
+
+    real = open_transport(settings, max_connections=8)
+    async with Rehearsal(settings, TellingNothing(real.send, real.close)) as rehearsal:
+        plane = await rehearsal.client.plane("")
+        found = read_claim(Response(200, {}, json_text.dumps(await plane.fetch_command(event_id))), plane.dialect)
+        if not isinstance(found, Claimed):
+            raise ControlPlaneError(f"GET /api/commands/{event_id}: {found.reason}")
+        body: Any = found.body
+        command_id = (body.get("meta") or {}).get("command_id", event_id)
+        envelope = Envelope(
+            int(body["execution_id"]), event_id, command_id, str(body["node_name"]), plane.url, None, None
+        )
+        if dry:
+            return await _show_config(rehearsal, body, envelope)
+        typer.echo(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
+        return await _run(rehearsal, body, envelope, as_json=as_json)
+
+
+async def _show_config(rehearsal: Rehearsal, body: Any, envelope: Envelope) -> int:
+    from noetl_worker.cli.views.dead_letter import harmless
+
+    try:
+        config = await rehearsal.rendered(body, envelope, await rehearsal.client.plane(""))
+    except ToolError as error:
+        typer.echo(f"noetl-worker replay: {error}", err=True)
+        return EXIT_FAILED
+    typer.echo(harmless(json.dumps(config, indent=2, ensure_ascii=False)))
+    return 0
+
+
+async def _run(rehearsal: Rehearsal, body: Any, envelope: Envelope, *, as_json: bool) -> int:
+    from noetl_worker.cli.views.rehearsal import print_requests
+    from noetl_worker.phases import Progress
+
+    progress = Progress()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
+    done = await rehearsal.run(body, envelope, await rehearsal.client.plane(""), progress)
+    if progress.is_stopping:
+        typer.echo("noetl-worker replay: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    print_requests(done, as_json=as_json)
+    return EXIT_FAILED if done.failed else 0

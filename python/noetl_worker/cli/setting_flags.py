@@ -1,0 +1,109 @@
+"""A flag for every setting, made of the line that documents it: its variable, unit and default stand in the help.
+
+The variable stays the setting's name: a flag only wins over it. So errors, `config` and the pages name the variable.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+
+import typer
+
+from noetl_worker.settings.line import SettingLine
+from noetl_worker.settings.nats import NatsSettings
+from noetl_worker.settings.settings import SETTINGS
+from noetl_worker.settings.tools import ToolSettings
+
+__all__ = ["SettingFlags", "flag_of", "with_setting_flags"]
+
+SettingFlags: TypeAlias = dict[str, str | None]
+"""Variable -> the text of its flag, None where it was not given: what `load_settings(flags=...)` takes."""
+
+_NAMES: Final = {
+    "max_concurrent": ("--concurrency", "-c"),
+    "worker_id": ("--worker-id", "-n"),
+    "log_level": ("--log-level", "-l"),
+}
+"""Where the flag is not the field's own name."""
+_PANELS: Final = (
+    ("Settings of the control plane", ("server", "control_plane", "http", "tls", "internal_api", "follow")),
+    ("Settings of the outbox", ("outbox",)),
+    ("Settings of logs, probes and metrics", ("log_", "metrics", "lag_", "debug", "trace", "otel")),
+    (
+        "Settings of commands",
+        ("command_", "kind", "result_", "process_", "isolation", "egress", "undefined", "unknown"),
+    ),
+)
+"""Panel of the help -> beginnings of field names; NATS has those of `NatsSettings`, the rest is the worker's."""
+_NATS_FIELDS: Final = frozenset(NatsSettings.__annotations__)
+
+
+def flag_of(line: SettingLine) -> str:
+    """The long flag of a setting: `--ack-wait-s`."""
+    return _NAMES.get(line.field, (f"--{line.field.replace('_', '-')}",))[0]
+
+
+def with_setting_flags(shown: Collection[str] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every setting as a flag; the command takes them as its parameter `flags`.
+
+    Args:
+        shown: fields whose flags the help has; None: all of them. The others are taken all the same.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints, signature = get_type_hints(command, include_extras=True), inspect.signature(command)
+        own = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items() if name != "flags"]
+        lines = [one for line in SETTINGS if line.field not in signature.parameters for one in _with_file(line)]
+        flags = [_parameter(line, is_hidden=shown is not None and line.field not in shown) for line in lines]
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            command(flags={line.variable: given.pop(line.field, None) for line in lines}, **given)
+
+        called.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in (*own, *flags)} | {"return": None}
+        return called
+
+    return decorate
+
+
+def _with_file(line: SettingLine) -> list[SettingLine]:
+    """A secret may be in a file, which has a variable and so a flag of its own."""
+    if not line.is_secret:
+        return [line]
+    help_ = f"path of a file that has what {line.variable} would"
+    return [line, replace(line, field=f"{line.field}_file", variable=line.file_variable, default="", help=help_)]
+
+
+def _parameter(line: SettingLine, *, is_hidden: bool) -> inspect.Parameter:
+    option = typer.Option(
+        *_NAMES.get(line.field, (flag_of(line),)),
+        help=_help(line),
+        metavar=_metavar(line),
+        hidden=is_hidden,
+        rich_help_panel=_panel(line),
+        show_default=False,
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(line.field, kind, default=None, annotation=Annotated[str | None, option])
+
+
+def _help(line: SettingLine) -> str:
+    default = f"default {line.default}{f' {line.unit}' if line.unit else ''}" if line.default else "no default"
+    return f"{line.help}. {line.variable}; {default}"
+
+
+def _metavar(line: SettingLine) -> str:
+    return line.unit.upper().replace(" ", "_") if line.unit else "TEXT"
+
+
+def _panel(line: SettingLine) -> str:
+    if line.field.removesuffix("_file") in _NATS_FIELDS:
+        return "Settings of NATS, the stream and the durable"
+    if line.field in ToolSettings.__annotations__:
+        return "Settings of tools"
+    return next((panel for panel, starts in _PANELS if line.field.startswith(starts)), "Settings of the worker")

@@ -1,0 +1,183 @@
+"""Stream and durable against the settings, as a table a terminal has room for, or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from noetl_worker.jetstream.comparison import Change, Row, dead_letter_rows, durable_rows, stream_rows
+from noetl_worker.jetstream.consumer import ENSURE, Found
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["ComparisonView", "operator_console"]
+
+PLAIN_WIDTH: Final = 160
+"""Into a file or a pod's log there is no terminal's width to keep to."""
+WIDE: Final = 120
+"""From this width on a row has room for what its field matters for."""
+
+
+def operator_console() -> Console:
+    """Standard output; without colours and wide where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """What `noetl-worker nats ensure` says."""
+
+    found: Found
+    settings: Settings
+    done: Sequence[str]
+
+    @property
+    def stream(self) -> list[Row]:
+        info = self.found.stream_info
+        return stream_rows(None if info is None else info["config"], self.settings)
+
+    @property
+    def durable(self) -> list[Row]:
+        return durable_rows(self.found.durable_info, self.settings)
+
+    @property
+    def letters(self) -> list[Row]:
+        """Empty while there is no such stream: the first letter makes it."""
+        found = self.found.letters
+        return dead_letter_rows(found.config, self.settings.dead_letter_subject) if found is not None else []
+
+    @property
+    def is_as_wanted(self) -> bool:
+        is_there = self.found.stream_info is not None and self.found.durable_info is not None
+        return is_there and all(row.agrees for row in (*self.stream, *self.durable, *self.letters))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "as_wanted": self.is_as_wanted,
+            "done": list(self.done),
+            "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
+            "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
+            "dead_letters": self._letters_as_json(),
+        }
+
+    def _letters_as_json(self) -> dict[str, Any] | None:
+        found = self.found.letters
+        return _as_json(found.stream, True, self.letters) if found is not None else None
+
+    def print(self, *, as_json: bool) -> None:
+        console = operator_console()
+        if as_json:
+            console.file.write(json.dumps(self.as_json(), ensure_ascii=False) + "\n")
+            return
+        for line in self.done:
+            console.print(f"done: {line}", markup=False, style="green")
+        is_wide = console.width >= WIDE
+        console.print(_table(f"stream {self.found.stream}", self.stream, self.found.stream_info is not None, is_wide))
+        console.print()
+        console.print(
+            _table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None, is_wide)
+        )
+        console.print()
+        if self.found.letters is not None:
+            console.print(_table(f"dead letters {self.found.letters.stream}", self.letters, True, is_wide))
+            console.print()
+        for line in self.closing():
+            console.print(line, markup=False, soft_wrap=True)
+
+    def closing(self) -> list[str]:
+        """What to do now."""
+        if self.is_as_wanted:
+            return ["Stream and durable are as the settings want them."]
+        lines = []
+        if self.found.stream_info is None:
+            lines.append(f"stream {self.found.stream} is missing: {ENSURE} makes it")
+        if self.found.durable_info is None:
+            lines.append(f"durable {self.found.durable} is missing: {ENSURE} makes it")
+        if self.found.stream_info is not None:
+            lines += self._advice(f"stream {self.found.stream}", self.stream)
+        if self.found.durable_info is not None:
+            lines += self._advice(f"durable {self.found.durable}", self.durable)
+        if self.found.letters is not None:
+            lines += self._advice(f"dead letters {self.found.letters.stream}", self.letters)
+        return lines
+
+    def _advice(self, what: str, rows: Sequence[Row]) -> list[str]:
+        differing = [row for row in rows if not row.agrees]
+        has_to_be_new = any(row.change is Change.NEW for row in differing)
+        lines = []
+        for row in differing:
+            lines.append(f"{what}: {row.field} is {row.have}, wanted {row.wanted}")
+            lines.append(f"    {row.matters}")
+            lines.append(f"    {self._way(what, row, has_to_be_new)}")
+        return lines + (self._by_hand(what) if has_to_be_new else [])
+
+    def _way(self, what: str, row: Row, has_to_be_new: bool) -> str:
+        if row.change is Change.NEW:
+            return "JetStream does not change it in what exists"
+        if row.change is Change.BY_HAND:
+            return f"left to you, since somebody decided it: {self._edit(what, row)}"
+        return "comes with the new one" if has_to_be_new else f"changed in place by {ENSURE}"
+
+    def _by_hand(self, what: str) -> list[str]:
+        found = self.found
+        if what.startswith("stream"):
+            state = (found.stream_info or {}).get("state", {})
+            return [
+                "By hand, LOSING what is in the stream "
+                f"(messages: {state.get('messages', 0)}, durables: {state.get('consumer_count', 0)}):",
+                f"    nats stream rm {found.stream} && {ENSURE}",
+            ]
+        info = found.durable_info or {}
+        return [
+            "By hand, LOSING the durable's place "
+            f"(messages waiting: {info.get('num_pending', 0)}, in flight: {info.get('num_ack_pending', 0)}):",
+            "the new one begins with the oldest message of the stream, so finished",
+            "commands come again and are dropped at their claim. Stop the pool, then",
+            f"    nats consumer rm {found.stream} {found.durable} && {ENSURE}",
+            "or leave it to whoever uses it, and set another NATS_CONSUMER.",
+        ]
+
+    def _edit(self, what: str, row: Row) -> str:
+        if row.field == "paused":
+            return f"nats consumer resume {self.found.stream} {self.found.durable}"
+        return f"nats stream edit {what.rpartition(' ')[2]} --{row.field} {row.wanted.split()[0]}"
+
+
+def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:
+    fields = [
+        {
+            "field": row.field,
+            "is": row.have,
+            "wanted": row.wanted,
+            "agrees": row.agrees,
+            "matters": row.matters,
+            "change": row.change.value,
+        }
+        for row in rows
+    ]
+    return {"name": name, "exists": exists, "fields": fields}
+
+
+def _table(title: str, rows: Sequence[Row], exists: bool, is_wide: bool) -> Table:
+    """Every field; on a narrow terminal without the prose, which is below for those that differ."""
+    names = ["field", "is", "wanted", *(("change", "what it matters for") if is_wide else ())]
+    table = Table(
+        " ",
+        *(Column(name, overflow="fold", no_wrap=name == "field") for name in names),
+        title=title if exists else f"{title} (missing)",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for row in rows:
+        cells = ["" if row.agrees else "!", row.field, row.have or "-", row.wanted, row.change.value, row.matters]
+        table.add_row(*(Text(cell, style="" if row.agrees else "red") for cell in cells[: len(names) + 1]))
+    return table

@@ -1,0 +1,179 @@
+"""Dead letters for people and as JSON; nothing is shown that looks like a secret."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from noetl_worker import json_text
+from noetl_worker.cli.views.comparison import operator_console
+from noetl_worker.delivery.dead_letter import Letter
+from noetl_worker.errors import DocumentError
+from noetl_worker.jetstream.dead_letter_store import KeptLetter
+from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
+
+__all__ = ["Entry", "print_entries", "print_entry"]
+
+_IDS: Final = ("execution_id", "command_id", "step")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A letter as shown. `letter` is None when the message in the stream is none of ours."""
+
+    kept: KeptLetter
+    letter: Letter | None
+
+    @classmethod
+    def of(cls, kept: KeptLetter) -> Entry:
+        try:
+            return cls(kept, Letter.parse(kept.data))
+        except DocumentError:
+            return cls(kept, None)
+
+    @property
+    def reason(self) -> str:
+        if self.letter is None:
+            return "not a dead letter of noetl-worker"
+        return redact_text(self.letter.reason)
+
+    @property
+    def age_s(self) -> float:
+        return max(0.0, (datetime.datetime.now(datetime.timezone.utc) - _moment(self.kept.stored_at)).total_seconds())
+
+    def has(self, reason: str | None) -> bool:
+        if reason is None:
+            return True
+        return self.letter is not None and (reason.lower() in self.letter.reason.lower() or reason == self.letter.kind)
+
+    def as_json(self) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "id": self.kept.sequence,
+            "kept_at": self.kept.stored_at,
+            "age_s": round(self.age_s, 1),
+            "reason": self.reason,
+        }
+        if self.letter is not None:
+            line["kind"] = self.letter.kind
+            line["deliveries"] = self.letter.num_delivered
+            line["subject"] = self.letter.subject
+            line |= {name: self.letter.known(name) or None for name in _IDS}
+        return line
+
+
+def print_entries(entries: Sequence[Entry], total: int, stream: str, *, as_json: bool) -> None:
+    """A table, or one JSON object a line. `total`: how many letters there are, shown or not."""
+    console = operator_console()
+    if as_json:
+        for entry in entries:
+            console.file.write(json.dumps(entry.as_json(), ensure_ascii=False) + "\n")
+        return
+    if entries:
+        table = Table(
+            Column("id", justify="right", no_wrap=True),
+            Column("age", justify="right", no_wrap=True),
+            Column("tries", justify="right", no_wrap=True),
+            Column("reason", overflow="fold", ratio=1),
+            Column("execution, command", overflow="fold"),
+            header_style="bold",
+            box=None,
+            pad_edge=False,
+        )
+        for entry in entries:
+            table.add_row(*_cells(entry))
+        console.print(table)
+    shown = f"{len(entries)} of {total} dead letters" if entries else f"no dead letters of {total}"
+    console.print(f"{shown} in {stream}" if total else f"no dead letters in {stream}", markup=False)
+
+
+def _cells(entry: Entry) -> list[Text]:
+    letter = entry.letter
+    ids = [letter.known("execution_id"), letter.known("command_id")] if letter is not None else []
+    return [
+        Text(str(entry.kept.sequence)),
+        Text(_age(entry.age_s)),
+        Text(str(letter.num_delivered) if letter is not None else "-"),
+        Text(harmless(entry.reason)),
+        Text(harmless("\n".join(filter(None, ids)) or "-")),
+    ]
+
+
+def _inside(entry: Entry) -> dict[str, Any]:
+    """The rest of a letter: where it came from and what it was, redacted."""
+    letter = entry.letter
+    if letter is None:
+        return {"message": excerpt(entry.kept.data, 4096)}
+    found: dict[str, Any] = {
+        "stream_sequence": letter.stream_sequence,
+        "worker_id": letter.worker_id,
+        "headers": redact_value(dict(letter.headers)),
+        "headers_left_out": list(letter.headers_left_out),
+        "detail": redact_value({name: one for name, one in letter.detail.items() if name not in _IDS}),
+        "bytes": letter.size,
+        "is_whole": letter.data is not None,
+    }
+    try:
+        found["notification"] = redact_value(json_text.loads(letter.data or b""))
+    except DocumentError:
+        found["text"] = redact_text(letter.excerpt)
+    return found
+
+
+def print_entry(entry: Entry, *, as_json: bool) -> None:
+    """All that is known of one letter, or one JSON object."""
+    letter, inside, console = entry.letter, _inside(entry), operator_console()
+    if as_json:
+        console.file.write(json.dumps({**entry.as_json(), **inside}, ensure_ascii=False) + "\n")
+        return
+    lines = _lines(entry, inside) if letter is not None else [("kept", entry.kept.stored_at), ("problem", entry.reason)]
+    width = max(len(name) for name, _ in lines)
+    for name, value in (("id", entry.kept.sequence), *lines):
+        console.print(f"{name:<{width}}  {harmless(str(value))}", markup=False, soft_wrap=True)
+    note = "" if inside.get("is_whole", True) else " (only the beginning was kept)"
+    console.print(f"\nmessage, {inside.get('bytes', len(entry.kept.data))} bytes{note}:", markup=False)
+    if "notification" in inside:
+        text = json.dumps(inside["notification"], indent=2, ensure_ascii=False)
+    else:
+        text = inside.get("text") or inside.get("message", "")
+    console.print(harmless(text), markup=False, soft_wrap=True)
+
+
+def _lines(entry: Entry, inside: Mapping[str, Any]) -> list[tuple[str, object]]:
+    letter = entry.letter
+    assert letter is not None
+    return [
+        ("reason", entry.reason),
+        ("kind", letter.kind),
+        ("kept", f"{entry.kept.stored_at} ({_age(entry.age_s)} ago) by {letter.worker_id}"),
+        ("deliveries", letter.num_delivered),
+        ("came as", f"{letter.subject}, sequence {letter.stream_sequence}"),
+        *((name, letter.known(name) or "-") for name in _IDS),
+        *inside["detail"].items(),
+        *((f"header {name}", value) for name, value in inside["headers"].items()),
+        *((f"header {name}", "(not kept)") for name in letter.headers_left_out),
+    ]
+
+
+def harmless(text: str) -> str:
+    """Without control characters: whoever can publish a message must not write to an operator's terminal."""
+    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)
+
+
+def _moment(text: str) -> datetime.datetime:
+    """RFC 3339 with up to nine digits of a second (fromisoformat takes six before Python 3.11)."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    digits = (fraction[:6] or "0").ljust(6, "0")
+    return datetime.datetime.fromisoformat(f"{whole}.{digits}").replace(tzinfo=datetime.timezone.utc)
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"

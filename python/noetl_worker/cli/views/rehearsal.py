@@ -1,0 +1,42 @@
+"""What `exec` and `replay` show: the result, and the events that would have been sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from noetl_worker.cli.views.dead_letter import harmless
+from noetl_worker.rehearsal import Rehearsed
+
+__all__ = ["print_requests", "print_result"]
+
+
+def print_result(done: Rehearsed, *, as_json: bool) -> None:
+    """The result as the plane would be told it: one line about it, then JSON."""
+    call = done.call
+    if call is None:
+        typer.echo(f"nothing would be reported: {done.outcome.text or done.outcome.kind.value}", err=True)
+        return
+    payload: dict[str, Any] = dict(call["payload"])
+    if as_json:
+        line = {"event": call["name"], "failed": done.failed, "seconds": round(done.seconds, 3), "payload": payload}
+        typer.echo(json.dumps(line, ensure_ascii=False))
+        return
+    typer.echo(f"{call['name']} after {done.seconds:.3f} s", err=True)
+    shown = payload.get("response", payload.get("result"))
+    if isinstance(shown, dict) and shown.get("code") == "credential_not_found":
+        typer.echo("noetl-worker exec: give it with --credential NAME=FILE", err=True)
+    typer.echo(harmless(json.dumps(shown, indent=2, ensure_ascii=False)))
+
+
+def print_requests(done: Rehearsed, *, as_json: bool) -> None:
+    """Every request that was not sent, word for word."""
+    for one in done.withheld:
+        whole = {"method": one.method, "path": one.path, "body": one.body}
+        if as_json:
+            typer.echo(json.dumps(whole, ensure_ascii=False))
+        else:
+            typer.echo(f"not sent: {one.method} {one.path}")
+            typer.echo(harmless(json.dumps(one.body, indent=2, ensure_ascii=False)) + "\n")

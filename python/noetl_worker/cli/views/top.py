@@ -1,0 +1,90 @@
+"""One worker as `top` shows it: a few lines about it, and a table of what runs, the longest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from noetl_worker.cli.views.dead_letter import harmless
+
+__all__ = ["view_of"]
+
+
+def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
+    """`height`: rows that there is room for; None: all."""
+    address = str(look.get("address"))
+    if "error" in look:
+        return Group(Text(f"{address}: {harmless(str(look['error']))}", style="red"), Text(""))
+    worker: Mapping[str, Any] = look.get("worker") or {}
+    state = Text()
+    name = worker.get("worker_id", "(it starts)")
+    state.append(harmless(f"{name} at {address}  "), style="bold")
+    is_ready = bool(look.get("ready"))
+    state.append(
+        harmless(f"{'ready' if is_ready else 'NOT READY'}: {look.get('reason')}"), style="green" if is_ready else "red"
+    )
+    return Group(state, *(Text(harmless(line)) for line in _lines(look, worker)), _commands(look, height), Text(""))
+
+
+def _lines(look: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
+    slots, lag, outbox = (look.get(name) or {} for name in ("slots", "lag", "outbox"))
+    gate = look.get("gate") or {}
+    down = sorted(name for name, is_down in (gate.get("down") or {}).items() if is_down)
+    waiting = sum((gate.get("waiting") or {}).values())
+    oldest = duration(outbox.get("oldest_s") or 0)
+    about = f"version {worker.get('version')}, engine {worker.get('engine')}, {worker.get('control_plane')} plane"
+    return [
+        f"{about} {worker.get('server_url')}, up {duration(worker.get('up_s') or 0)}",
+        f"slots {_n(slots, 'used')} of {_n(slots, 'limit')} ({_n(slots, 'size')})   "
+        f"lag {_n(lag, 'waiting')} waiting, {_n(lag, 'in_flight')} in flight in the pool   "
+        f"loop lag {look.get('loop_lag_s', 0):.2f} s",
+        f"gate {'DOWN: ' + ', '.join(down) if down else 'open'}, {waiting:.0f} requests wait   "
+        f"outbox {_n(outbox, 'rows')} sets, {_n(outbox, 'bytes')} bytes, oldest {oldest}",
+    ]
+
+
+def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
+    commands = sorted(look.get("commands") or (), key=lambda one: -(one.get("seconds") or 0))
+    if not commands:
+        return Text("nothing runs", style="dim")
+    table = Table(
+        Column("for", justify="right", no_wrap=True, min_width=6),
+        Column("phase", no_wrap=True, min_width=9),
+        Column("kind", no_wrap=True, min_width=8, max_width=14),
+        Column("step", overflow="ellipsis", no_wrap=True, max_width=16),
+        Column("tries", justify="right", no_wrap=True, min_width=5),
+        Column("command", overflow="fold", min_width=20),
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    shown = commands if height is None else commands[:height]
+    for one in shown:
+        cells = (
+            duration(one.get("seconds") or 0),
+            one.get("phase"),
+            one.get("kind") or "-",
+            one.get("step") or "-",
+            one.get("deliveries") or "-",
+            one.get("command_id") or "-",
+        )
+        table.add_row(*(Text(harmless(str(cell))) for cell in cells))
+    if len(shown) == len(commands):
+        return table
+    return Group(table, Text(f"... and {len(commands) - len(shown)} more", style="dim"))
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
+
+
+def _n(of: Mapping[str, Any], name: str) -> str:
+    return f"{of.get(name) or 0:.0f}"

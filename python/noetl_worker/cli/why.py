@@ -1,0 +1,86 @@
+"""`noetl-worker why COMMAND_ID`: what became of a command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.errors import SettingsError
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import load_settings
+
+if TYPE_CHECKING:
+    from noetl_worker.inquiry import Story
+
+__all__ = ["why"]
+
+EXIT_SETTINGS: Final = 2
+EXIT_UNKNOWN: Final = 5
+
+
+@with_setting_flags(shown=("nats_url", "server_url", "outbox_dir"))
+def why(
+    flags: SettingFlags,
+    command_id: Annotated[str, typer.Argument(help="As in the notification, a log line or a dead letter.")],
+    execution: Annotated[
+        int | None, typer.Option("--execution", min=1, help="Its execution, where nothing here names it.")
+    ] = None,
+    messages: Annotated[
+        int, typer.Option("--messages", min=1, help="How many of the stream's newest messages are looked through.")
+    ] = 5000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what became of a command: its message and where the durable stands, dead
+    letters, the outbox of this machine, and the control plane's events: who
+    claimed it, when it started, how it ended.
+
+    Nothing is changed. A source that cannot be asked is named. The Rust plane's
+    ids begin with their execution; for one of the Python plane the message, the
+    dead letter or the outbox tells it, else --execution.
+
+    Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is.
+    """
+    from noetl_worker.inquiry import Inquiry
+    from noetl_worker.observability.logging import configure_logging
+
+    try:
+        settings = load_settings(flags=flags)
+        configure_logging("error", "auto")
+        story = event_loop.run(Inquiry(settings, command_id.strip(), execution_id=execution, most=messages).ask())
+    except SettingsError as error:
+        typer.echo(f"noetl-worker: {error}", err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+    if as_json:
+        typer.echo(json.dumps(asdict(story), ensure_ascii=False))
+    else:
+        _print(story)
+    raise typer.Exit(0 if story.is_known else EXIT_UNKNOWN)
+
+
+def _print(story: Story) -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from noetl_worker.cli.views.comparison import operator_console
+    from noetl_worker.cli.views.dead_letter import harmless
+
+    console = operator_console()
+    console.print(Text(harmless(story.verdict), style="bold"), soft_wrap=True)
+    console.print()
+    table = Table(
+        Column("knows", no_wrap=True),
+        Column("when", overflow="fold"),
+        Column("what", overflow="fold", ratio=1),
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for fact in story.facts:
+        table.add_row(fact.source, fact.at[:23] or "now", Text(harmless(fact.text)))
+    console.print(table)
+    for text in story.unknown:
+        console.print(Text(harmless(f"not known: {text}"), style="yellow"), soft_wrap=True)

@@ -1,0 +1,25 @@
+"""Whether the execution of a running command has been cancelled: no plane tells a worker, so it asks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.plane.client import Plane
+
+__all__ = ["until_cancelled"]
+
+log = structlog.get_logger("noetl_worker.cancellation")
+
+
+async def until_cancelled(plane: Plane, execution_id: int, every_s: float) -> None:
+    """Returns when the plane says that the execution is cancelled. Not knowing is no reason to stop a tool."""
+    while True:
+        try:
+            if await plane.is_cancelled(execution_id):
+                return
+        except ControlPlaneError as error:
+            log.warning("cancellation_unknown", execution_id=execution_id, error=str(error))
+        await asyncio.sleep(every_s)

@@ -1,0 +1,86 @@
+"""Stage 3: ask the control plane for the command. One table from the answer to what it means.
+
+Architecture 4: the 409s are not one thing, and a claim answer decides over ack and nak, so every row is here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_worker.errors import MaybeProcessed, TransportError
+from noetl_worker.marks import marks_of
+from noetl_worker.models import (
+    AuthRefusedClaim,
+    Claimed,
+    ClaimOutcome,
+    Dialect,
+    JsonValue,
+    NotFound,
+    Refused,
+    RetryLater,
+)
+from noetl_worker.plane.answers import MEANING, Meaning, is_server_error, retry_after_s
+from noetl_worker.plane.client import Plane, json_body, refusal
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.settlement import assert_never
+from noetl_worker.transport.transport import Response
+
+__all__ = ["claim_command", "read_claim"]
+
+LOST_ANSWER_TRIES: Final = 3
+_NEEDED: Final = ("execution_id", "node_name", "action")
+
+
+async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
+    """Claim the command of a `command.issued` event once. Never raises for what a server or a network does."""
+    for left in reversed(range(LOST_ANSWER_TRIES)):
+        try:
+            return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
+        except MaybeProcessed as error:
+            # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
+            if left == 0:
+                return RetryLater(str(error))
+        except TransportError as error:
+            return RetryLater(str(error))
+    raise AssertionError("the last try returns")
+
+
+def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
+    """What one answer means (the table of docs/delivery.md; wire.md 3.2, 9.3, 9.4)."""
+    status = answer.status
+    if status in (200, 201):
+        return _read_success(answer)
+    text = str(refusal("claim", answer))
+    if status == 409:
+        return RULES[dialect].read_conflict(json_body(answer), text, retry_after_s(answer))
+    if status == 404:
+        # A proxy in front of a plane that is being rolled out has a 404 page too, and it says nothing of a command.
+        return NotFound(text) if _is_of_a_plane(json_body(answer)) else RetryLater(text, is_server_error=True)
+    means = MEANING[status]
+    match means:
+        case Meaning.AUTH:
+            return AuthRefusedClaim(text)
+        case Meaning.PASSING | Meaning.OVERLOADED | Meaning.DOUBTFUL:
+            return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
+        case Meaning.ACCEPTED | Meaning.REFUSED:  # a 2xx that gives no command is none of the planes'
+            return Refused(text)
+        case _:
+            assert_never(means)
+
+
+def _is_of_a_plane(body: JsonValue) -> bool:
+    """{"detail": "command not found: 7"} or {"error": "command not found: 7", "status": 404}."""
+    return isinstance(body, dict) and "not found" in str(body.get("detail", body.get("error", ""))).lower()
+
+
+def _read_success(answer: Response) -> ClaimOutcome:
+    body = answer.json()
+    if type(body) is not dict:
+        return Refused(f"claim answered {answer.status} with a body that is not a JSON object: is a proxy in between?")
+    for needed in _NEEDED:
+        if needed not in body or body[needed] is None:
+            missing = [key for key in _NEEDED if body.get(key) is None]
+            return Refused(f"claim answered {answer.status} without {', '.join(missing)}")
+    if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
+        return Refused(f"claim answered {answer.status} with a context or meta that is not an object")
+    return Claimed(body, marks_of(answer.body))

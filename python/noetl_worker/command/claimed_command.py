@@ -1,0 +1,276 @@
+"""A command that is ours, from its claim to its told outcome: stages 4 to 7 of `execution.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import structlog
+
+from noetl_worker.command import case_actions, handover
+from noetl_worker.command.command import bare_command, hydrate
+from noetl_worker.command.dispatch import Dispatch, Limits, failure_of
+from noetl_worker.command.handover import ClaimedOnce
+from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.in_flight import InFlight
+from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.errors import ClaimLost, Interrupted, ResourceShortage, ServerRefused, ToolError
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.jetstream.start_notes import StartNotes
+from noetl_worker.models import (
+    Claimed,
+    Command,
+    Envelope,
+    FitRules,
+    Outcome,
+    Report,
+    SecretTexts,
+    ToolResult,
+    ToolStatus,
+)
+from noetl_worker.observability import metrics
+from noetl_worker.observability.logging import SafeLogger
+from noetl_worker.observability.step_log import Warned
+from noetl_worker.outcome import results
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.phases import Phase, Progress
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.gate import Gate
+from noetl_worker.plane.identity import Identity
+from noetl_worker.secrets import redaction
+from noetl_worker.settings.settings import Settings
+from noetl_worker.slots import Slots
+from noetl_worker.tools.process.shortage import raise_shortage
+from noetl_worker.tools.registry import PreparedTool, Registry
+
+__all__ = ["ClaimedCommand", "Workplace"]
+
+_MOST_CHARS: Final = 500
+log = structlog.get_logger("noetl_worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What the commands of one worker share."""
+
+    settings: Settings
+    identity: Identity
+    registry: Registry
+    in_flight: InFlight
+    keepalive: Keepalive
+    emitter: Emitter
+    slots: Slots
+    warned: Warned = field(default_factory=Warned)
+    machine: Gate = field(default_factory=partial(Gate, 1))
+    """How many commands this machine has room for; the slots shrink with it."""
+    starts: StartNotes | None = None
+    """None: no start is noted."""
+    logs_acks: bool = False
+    """Whether the line that every outcome has at the level debug is written."""
+    limits: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        ours = self.settings
+        limits = Limits(
+            ours.command_timeout_s, ours.command_timeout_max_s, ours.cancellation_poll_s, ours.undefined == "error"
+        )
+        object.__setattr__(self, "limits", limits)
+
+
+class ClaimedCommand:
+    """One command of ours; `run` is called once."""
+
+    def __init__(
+        self,
+        claim: Claimed,
+        notification: Envelope,
+        plane: Plane,
+        delivery: Delivery,
+        workplace: Workplace,
+        progress: Progress,
+        worker_id: str,
+    ) -> None:
+        """`worker_id`: the name that it was claimed with."""
+        ours, self._plane, self._workplace, self._progress = workplace.settings, plane, workplace, progress
+        self._claim, self._notification, self._delivery = claim, notification, delivery
+        self._worker_id = worker_id
+        self._ownership = ClaimedOnce(
+            plane,
+            notification.event_id,
+            self._worker_id,
+            is_expired=self._may_be_anothers,
+            lease_s=ours.claim_lease_s,
+        )
+        self._events = CommandEvents(
+            bare_command(claim.body, notification, plane),
+            plane,
+            self._worker_id,
+            workplace.emitter,
+            hold_s=ours.started_hold_ms / 1000,
+            outside=workplace.slots.waiting,
+        )
+        progress.is_issuing = self._events.is_issuing
+
+    def _may_be_anothers(self) -> bool:
+        """Whether the claim has to be asked again before the outcome is told.
+
+        Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before
+        us may be on its way from an outbox (seen: two ends).
+        """
+        is_again = self._plane.rules.lets_same_name_in and self._delivery.num_delivered > 1
+        return is_again or self._workplace.keepalive.is_expired(self._delivery.reply)
+
+    def _is_again(self) -> bool:
+        """Whether it may have been started before: delivered again, or published again by the Python plane, whose
+        copies have the command's id as text (wire.md T-2)."""
+        is_copy = self._plane.rules.copies_have_text_ids and type(self._notification.command_id) is str
+        return is_copy or self._delivery.num_delivered > 1
+
+    async def run(self) -> Outcome:
+        """Run the tool, match the cases, tell the plane; give the command back where the worker stops before that."""
+        progress = self._progress
+        try:
+            try:
+                report = await self._perform()
+            except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
+                progress.absorb(stop)
+                progress.enter(Phase.REPORTING)
+                return await handover.give_back(self._events, self._workplace.identity, self._ownership)
+            progress.enter(Phase.REPORTING)
+            return report if isinstance(report, Outcome) else await self._report(report)
+        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has it
+            progress.absorb(stop)
+            return acknowledge.interrupted(self._plane.dialect, self._ownership.age_s, self._ownership.lease_s)
+        finally:
+            self._events.abandon()
+
+    async def _perform(self) -> Report | Outcome:
+        """Stages 4 to 7a. Whatever goes wrong becomes the report of a failure, or gives the command back untouched."""
+        command, dispatch = self._events.command, None
+        try:
+            if self._progress.is_stopping:
+                raise Interrupted
+            self._progress.enter(Phase.PREPARING)
+            command = await hydrate(
+                self._claim.body, self._notification, self._plane, bare=command, marks=self._claim.marks
+            )
+            self._progress.command = command
+            dispatch = self._dispatch(command)
+            result = await self._run_tool(command, dispatch)
+            self._workplace.machine.answered(None)
+            if result.error is not None:
+                self._progress.failure = result.error.kind
+            self._progress.enter(Phase.DECIDING)
+            decision = case_actions.decide(command, result, self._worker_id, self._workplace.warned)
+            if decision.action is not None:
+                await case_actions.act(decision, command, self._plane)
+            report = await results.report(command, result, decision, self._rules(dispatch))
+            is_handled = decision.action is not None and report.error is None
+        except Interrupted:
+            raise
+        except Exception as error:  # the task guard: any failure after a claim is told, never swallowed
+            if isinstance(error, ResourceShortage) and (outcome := await self._given_back(error)) is not None:
+                return outcome
+            if not isinstance(error, ToolError):
+                self._log_trace(command, error)
+            self._events.start()
+            result, is_handled = failure_of(error), False
+            self._progress.failure = result.error.kind if result.error is not None else None
+            report = await results.report_failure(command, result, self._rules(dispatch))
+        if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
+            self._log_failure(command, result, report, self._rules(dispatch))
+        return report
+
+    async def _given_back(self, short: ResourceShortage) -> Outcome | None:
+        """This machine has no room for the command; None: it has to be told as failed all the same."""
+        self._workplace.machine.refused(self._ownership.claimed_at)
+        return await handover.give_back_unstarted(self._events, self._workplace.identity, self._delivery, short)
+
+    @staticmethod
+    def _log_trace(command: Command, error: Exception) -> None:
+        """What no tool foresaw. The plane is told its text alone, and may be another team's."""
+        SafeLogger(lambda: log, redaction.known_here).error(
+            "command_raised",
+            execution_id=command.execution_id,
+            command_id=command.command_id,
+            step=command.step,
+            kind=command.kind,
+            exc_info=error,
+        )
+
+    @staticmethod
+    def _log_failure(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
+        """One line a failed command; what the tool had to say more is in its events."""
+        message = result.error.message if result.error is not None else f"it ended with {result.status.value}"
+        text = " ".join((report.error or results.fit_text(message, rules)).split())
+        log.warning(
+            "command_failed",
+            execution_id=command.execution_id,
+            command_id=command.command_id,
+            step=command.step,
+            kind=command.kind,
+            error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
+        )
+
+    async def _run_tool(self, command: Command, dispatch: Dispatch) -> ToolResult:
+        slots, progress = self._workplace.slots, self._progress
+        if not slots.is_limited(command.kind):
+            return await self._prepare_and_run(dispatch)
+        progress.enter(Phase.WAITING)
+        async with slots.kind(command.kind):
+            progress.enter(Phase.PREPARING)
+            return await self._prepare_and_run(dispatch)
+
+    async def _prepare_and_run(self, dispatch: Dispatch) -> ToolResult:
+        try:
+            prepared = await dispatch.prepare()
+        except (OSError, RuntimeError, ToolError) as error:
+            raise_shortage("no room to prepare the command", error)
+            raise
+        starts, command = self._workplace.starts, self._events.command
+        if starts is None or not self._is_again() or not prepared.can_end_worker:
+            return await self._run_prepared(dispatch, prepared)
+        async with starts.of(command, partial(self._workplace.slots.waiting, command.kind)):
+            return await self._run_prepared(dispatch, prepared)
+
+    async def _run_prepared(self, dispatch: Dispatch, prepared: PreparedTool) -> ToolResult:
+        self._progress.interrupt = dispatch.interrupt
+        self._progress.enter(Phase.RUNNING)
+        self._events.start()
+        return await dispatch.run(prepared)
+
+    async def _report(self, report: Report) -> Outcome:
+        """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""
+        try:
+            try:
+                await self._events.finish(report, self._ownership)
+            except ServerRefused as refused:
+                metrics.EVENT_EMIT_FAILED.inc()
+                await self._events.finish(results.refused_report(report, refused), self._ownership)
+        except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
+            most = self._workplace.settings.max_not_found
+            return acknowledge.after_claim(lost.claim, self._delivery.num_delivered, max_not_found=most)
+        except ServerRefused as again:
+            metrics.EVENT_EMIT_FAILED.inc()
+            return acknowledge.outcome_refused(str(again))
+        self._workplace.in_flight.finish(self._events.command.command_id)
+        return acknowledge.reported()
+
+    def _dispatch(self, command: Command) -> Dispatch:
+        at = self._workplace
+        return Dispatch(
+            at.registry,
+            command,
+            self._plane,
+            worker_id=self._worker_id,
+            limits=at.limits,
+            slots=at.slots,
+            warned=at.warned,
+        )
+
+    def _rules(self, dispatch: Dispatch | None) -> FitRules:
+        known = dispatch.secrets if dispatch is not None else SecretTexts()
+        return FitRules.of(known, max_bytes=self._workplace.settings.result_max_bytes)

@@ -1,0 +1,289 @@
+"""Stage 4: a claim's answer -> a Command: references resolved, JSON-string fields parsed, input bound.
+
+Fields arrive as objects, as JSON text, or as a reference to the result store (wire.md 5.1); a task sequence's
+`tool_config` is {"tasks": [...]} on one plane and a list on the other (5.2). Keys that only the worker reads
+(`cases`, `input`, the loop's bookkeeping) are taken out here, so that a tool sees its own fields alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from noetl_worker import json_text
+from noetl_worker.command.referred_results import with_referred_results
+from noetl_worker.errors import ConfigurationError, DocumentError
+from noetl_worker.marks import ALL, Marks
+from noetl_worker.models import Command, Envelope, JsonValue, LoopPosition
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.rules import DialectRules
+from noetl_worker.templates.template import PlainText, WithFallback, has_template
+
+__all__ = ["bare_command", "hydrate", "is_reference"]
+
+_REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
+_MAX_TRIES: Final = 20
+_MAX_HOPS: Final = 4
+"""A reference may point to a reference; a longer chain is a loop."""
+_PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
+"""Names in a claim of the Python plane that are no step's result."""
+_CASES: Final = ("cases", "case")
+_LOOP: Final = "__loop_"
+_LOOP_SIZE: Final = "__loop_collection_size"
+_WHOLE_TEMPLATE: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+
+
+def is_reference(value: JsonValue) -> bool:
+    """Whether a field was moved to the result store: {kind: result_ref | temp_ref, ref: ...}."""
+    return isinstance(value, dict) and value.get("kind") in _REFERENCE_KINDS and isinstance(value.get("ref"), str)
+
+
+def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> Command:
+    """Who the command is, without its context: enough to report on it, whatever the context turns out to be."""
+    meta: Mapping[str, JsonValue] = body.get("meta") or {}
+    return Command(
+        execution_id=envelope.execution_id,
+        event_id=envelope.event_id,
+        command_id=_command_id(meta, envelope),
+        step=str(body["node_name"]),
+        kind=str(body["action"]),
+        config={},
+        input={},
+        variables={},
+        cases=(),
+        meta=meta,
+        server_url=plane.url,
+        dialect=plane.dialect,
+        attempt=_attempt(meta),
+        loop=_loop(meta) if plane.rules.echoes_loops else None,
+        catalog_id=_text_or_none(meta.get("catalog_id")),
+    )
+
+
+async def hydrate(
+    body: Mapping[str, JsonValue],
+    envelope: Envelope,
+    plane: Plane,
+    *,
+    bare: Command | None = None,
+    marks: Marks = ALL,
+) -> Command:
+    """Make the command.
+
+    Args:
+        body: the claim's answer, checked by claim.py to have execution_id, node_name and action.
+        bare: the command without its context, where it is made already.
+        marks: what the claim may have in it.
+
+    Raises:
+        ConfigurationError: a field has a form no plane sends; the text names it.
+        ControlPlaneError: a reference cannot be resolved (may pass).
+    """
+    command = bare or bare_command(body, envelope, plane)
+    if marks.references:  # what the store has may have anything in it
+        marks = ALL
+    context = body.get("context") or {}
+    if marks.references or type(context) is not dict:
+        context = await _object(context, "context", plane)
+    config = await _config(context.get("tool_config"), plane)
+    variables = await _object(context.get("render_context"), "render_context", plane)
+    of_step = await _step_input(context, plane) if context.get("args") or context.get("input") else {}
+    given = _input(of_step, config, plane.rules)
+    cases = _cases(context, config)
+    is_list = "tasks" in config  # the tasks of a list are as their author wrote them
+    if marks.templates and not is_list and has_template([config, given]):
+        data = _texts_with_templates(variables)
+        config, given = _marked(config, data), _marked(given, data)
+    if marks.references:
+        variables = await with_referred_results(variables, [config, given], cases, command.kind, plane)
+    variables = _names(variables, of_step, plane.rules)
+    if "action" not in variables:
+        variables["action"] = command.kind
+    if "node_name" not in variables:
+        variables["node_name"] = command.step
+    command.config, command.input, command.variables, command.cases = config, given, variables, cases
+    if not command.catalog_id and "catalog_id" in variables:
+        command.catalog_id = _text_or_none(variables["catalog_id"])
+    command.marks = marks
+    return command
+
+
+async def _resolved(value: JsonValue, name: str, plane: Plane) -> JsonValue:
+    """References followed, JSON text parsed."""
+    for _ in range(_MAX_HOPS):
+        if is_reference(value):
+            ref: str = value["ref"]
+            value = await until_it_passes(name, partial(plane.resolve_result, ref), max_tries=_MAX_TRIES)
+        elif isinstance(value, str) and value[:1] in ("{", "["):
+            try:
+                value = json_text.loads(value)
+            except DocumentError as error:
+                raise ConfigurationError(f"the command's {name} is text that is not JSON: {error}") from error
+        else:
+            return value
+    raise ConfigurationError(f"the command's {name} is a reference to a reference, more than {_MAX_HOPS} deep")
+
+
+async def _object(value: JsonValue, name: str, plane: Plane) -> dict[str, Any]:
+    if type(value) is dict and "ref" not in value:
+        return dict(value)
+    whole = await _resolved(value, name, plane)
+    if whole is None:
+        return {}
+    if not isinstance(whole, dict):
+        raise ConfigurationError(f"the command's {name} is {type(whole).__name__}, expected an object")
+    return dict(whole)
+
+
+async def _config(value: JsonValue, plane: Plane) -> dict[str, Any]:
+    whole = value
+    if type(value) is not dict or "ref" in value:
+        whole = await _resolved(value, "tool_config", plane)
+        if whole is None:
+            return {}
+        if isinstance(whole, list):
+            return {"tasks": whole}
+        if not isinstance(whole, dict):
+            text = f"the command's tool_config is {type(whole).__name__}, expected an object or a list"
+            raise ConfigurationError(text)
+    # Null place holders of the Python plane (`spec`, `output`) say nothing.
+    return {key: item for key, item in whole.items() if item is not None}
+
+
+async def _step_input(context: Mapping[str, JsonValue], plane: Plane) -> dict[str, Any]:
+    """The step's input with the loop's bookkeeping (`__loop_*`): `context.input`, else `args`."""
+    merged: dict[str, Any] = {}
+    for name in ("args", "input"):
+        merged.update(await _object(context.get(name), name, plane))
+    return merged
+
+
+def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRules) -> dict[str, Any]:
+    """The step's input and the tool's own one, which leaves the config.
+
+    Key by key the tool's wins, and on the Python plane the step's (recorded: step-input).
+    """
+    step = {key: item for key, item in of_step.items() if not key.startswith(_LOOP)} if of_step else {}
+    own: dict[str, Any] = {}
+    for name in ("args", "input"):
+        if name in config and isinstance(config[name], dict):
+            own.update(config.pop(name))
+    if not own:
+        return step
+    return {**own, **step} if rules.step_input_wins else {**step, **own}
+
+
+def _names(variables: dict[str, Any], of_step: Mapping[str, Any], rules: DialectRules) -> dict[str, Any]:
+    """What templates may name. On the Rust plane `ctx`, and `workload` where it is missing, are a copy of all names.
+
+    The Rust plane's claim has them flat only. The Python plane's `iter` lacks the size of the loop.
+    """
+    if rules.names_are_flat:
+        flat = dict(variables)
+        return {"workload": flat, **variables, "ctx": flat}
+    names = variables
+    for name, value in variables.items():
+        if type(value) is dict and "context" in value and name not in _PLANES_OWN:
+            names = dict(variables) if names is variables else names
+            names[name] = _with_full_result(value)
+    if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
+        names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}
+    return names
+
+
+def _texts_with_templates(variables: Mapping[str, Any]) -> list[str]:
+    """Texts of earlier steps and of the workload that look like templates, the longest first."""
+    found, waiting = set(), [*variables.values()]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and has_template(item):
+            found.add(item)
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return sorted(found, key=len, reverse=True)
+
+
+def _marked(value: Any, data: Sequence[str]) -> Any:
+    """A tool's config with its texts that hold data as PlainText.
+
+    The plane has rendered the config of a single tool: what looks like a template in it came out of a value, or it is
+    the author's and the plane could not render it.
+    """
+    if isinstance(value, str):
+        return PlainText(value) if has_template(value) and _is_of_data(value, data) else value
+    if isinstance(value, dict):
+        return {key: _marked(item, data) for key, item in value.items()}
+    return [_marked(item, data) for item in value] if isinstance(value, list) else value
+
+
+def _is_of_data(text: str, data: Sequence[str]) -> bool:
+    left = text
+    for one in data:
+        if _WHOLE_TEMPLATE.search(one):
+            left = left.replace(one, "")
+    if not has_template(left):
+        return True
+    return not _WHOLE_TEMPLATE.search(left) and any(one in left for one in data)
+
+
+def _with_full_result(value: JsonValue) -> JsonValue:
+    """An earlier step's result, which the Python plane hands to a list-valued tool as its scalars and `context`, whole.
+
+    A name that is missing is looked for there, and `data` is the result's own or the step itself: as a single tool of
+    that plane reads it (recorded: view-*, list-reads-*).
+    """
+    whole = value.get("context") if isinstance(value, dict) else None
+    if not isinstance(whole, dict) or not whole.keys() >= value.keys() - {"context"}:
+        return value
+    behind = dict(whole)
+    step = WithFallback(value, behind)
+    own = whole.get("data")
+    behind["data"] = WithFallback(own, step) if isinstance(own, dict) else whole.get("data", step)
+    return step
+
+
+def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
+    """`cases` of the context, else of the tool's config (as the recorded playbooks write them); or `case` there."""
+    found = [place[name] for place in (context, config) for name in _CASES if name in place]
+    for name in _CASES if found else ():
+        config.pop(name, None)
+    for given in found:
+        if given is not None:
+            return given if isinstance(given, list) else []
+    return []
+
+
+def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
+    """As the notification has it: the planes compare with what they sent (wire.md 2.2)."""
+    command_id = envelope.command_id
+    from_meta = meta.get("command_id")
+    if from_meta == command_id:
+        return command_id
+    if isinstance(from_meta, (int, str)) and not isinstance(from_meta, bool) and str(from_meta) != str(command_id):
+        return from_meta
+    return command_id
+
+
+def _attempt(meta: Mapping[str, JsonValue]) -> int:
+    """`attempt` on the wire, `attempts` in the published worker's mind (wire.md T-29)."""
+    value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
+    return value if type(value) is int else 1
+
+
+def _loop(meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+    if "loop_event_id" not in meta and "__loop_epoch_id" not in meta:
+        return None
+    return LoopPosition(
+        event_id=meta.get("loop_event_id"),
+        iteration_index=meta.get("loop_iteration_index"),
+        epoch_id=meta.get("__loop_epoch_id"),
+    )
+
+
+def _text_or_none(value: JsonValue) -> str | None:
+    return None if value is None else str(value)

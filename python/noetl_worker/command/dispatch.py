@@ -1,0 +1,421 @@
+"""Stage 5: run exactly one tool for a command, under its timeout.
+
+`dev` and `run` both come through here. A tool reaches the worker only by the ToolContext made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker import engine, json_text
+from noetl_worker.command.cancellation import until_cancelled
+from noetl_worker.command.scope import SHUTDOWN, Scope
+from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
+from noetl_worker.models import Command, FitRules, JsonValue, SecretTexts, ToolResult, ToolStatus
+from noetl_worker.observability import metrics
+from noetl_worker.observability.logging import SafeLogger
+from noetl_worker.observability.step_log import StepLog, Warned
+from noetl_worker.observability.tool_times import ended_by
+from noetl_worker.observability.tracing import trace_headers
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.secrets import redaction
+from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.slots import Slots
+from noetl_worker.templates import template
+from noetl_worker.tools.contract import Stop, ToolContext
+from noetl_worker.tools.docs.task_schema import kinds_in
+from noetl_worker.tools.registry import PreparedTool, Registry
+from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_form
+
+__all__ = ["Dispatch", "Limits", "failure_of"]
+
+_BOTH_INPUTS: Final = ("args", "input")
+_SEQUENCES: Final = ("task_sequence", "pipeline")
+_Given = tuple[str, JsonValue]
+"""(the field, its value)"""
+_SAID_CHARS: Final = 4
+"""A cause as long as this that stands in what was said before adds nothing to it; a shorter one may by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a tool may run, in seconds, and how strictly its templates are read."""
+
+    default_s: float
+    """For a command that sets none."""
+    hard_s: float
+    """Whatever the command sets."""
+    cancellation_poll_s: float
+    """Between two questions whether the execution is cancelled; 0: never asked."""
+    undefined_is_error: bool = False
+    """For templates."""
+
+
+class Dispatch:
+    """The tool call of one command."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        command: Command,
+        plane: Plane,
+        *,
+        worker_id: str,
+        limits: Limits,
+        slots: Slots,
+        warned: Warned | None = None,
+    ) -> None:
+        self._registry = registry
+        self._command = command
+        self._plane = plane
+        self._worker_id = worker_id
+        self._limits = limits
+        self._rules = RULES[command.dialect]
+        self._slots = slots
+        self._credentials = CommandCredentials(command, plane)
+        self._warned = warned or Warned()
+        self._bound: StepLog | None = None
+        self._stop = Stop()
+        self._scope: Scope | None = None
+
+    @property
+    def secrets(self) -> SecretTexts:
+        """Secret values handed to the tool so far: they are taken out of everything that leaves."""
+        return self._credentials.known.texts()
+
+    def interrupt(self) -> None:
+        """The worker stops: so does the tool, if it runs."""
+        self._stop.set(SHUTDOWN)
+        if self._scope is not None:
+            self._scope.interrupt(SHUTDOWN)
+
+    def _log(self) -> StepLog:
+        """A logger with the command's ids; most commands have nothing to log."""
+        if self._bound is None:
+            command = self._command
+            log = structlog.get_logger("noetl_worker.tool").bind(
+                execution_id=command.execution_id, command_id=command.command_id, step=command.step
+            )
+            self._bound = StepLog(log, self._warned, command)
+        return self._bound
+
+    async def prepare(self) -> PreparedTool:
+        """Resolve secrets, render and validate: everything that can go wrong before `command.started`.
+
+        Raises:
+            ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
+        """
+        known, marks = self._credentials.known, self._command.marks
+        redaction.remember(known.texts)
+        await self._registry.load(self._command.kind)
+        if self._command.kind in _SEQUENCES:
+            for kind in kinds_in(self._command.config):
+                await self._registry.load(kind)
+        config: Mapping[str, JsonValue] = self._command.config
+        given: Mapping[str, JsonValue] = self._command.input
+        if marks.secrets:
+            known.add_inline(self._command.variables.get("workload"))
+        if marks.references:
+            given = await self._credentials.resolve_references(dict(given))
+            config = await self._credentials.resolve_references(dict(config))
+        config, context = await self._with_input(config, given)
+        if marks.secrets:
+            known.add_inline(config)
+        has_secrets = marks.secrets or marks.references
+        prepared = self._registry.prepare(self._command.kind, config, context, has_secrets=has_secrets)
+        prepared.limit(self._limits.default_s, self._limits.hard_s)
+        context.timeout_s = prepared.timeout_s
+        if marks.secrets:
+            known.add_inline(prepared.config)
+        self._warn(prepared)
+        return prepared
+
+    async def _with_input(
+        self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
+    ) -> tuple[Mapping[str, JsonValue], ToolContext]:
+        """The config with all of the command's input, rendered, and the context to run it in."""
+        has_templates = self._command.marks.templates
+        templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
+        # A template in the input sees the values beside it, no template: it would find its own text.
+        values = (
+            {name: value for name, value in given.items() if not template.has_template(value)}
+            if has_templates
+            else given
+        )
+        context = await self._context(values, templates)
+        in_spec, as_text = self._inputs_of(config)
+        if not has_templates and not in_spec and not as_text:
+            return ({**config, "input": given} if given else config), context
+        whole = self._input(in_spec, as_text, given, context)
+        if in_spec or as_text or len(values) < len(given):
+            config = self._without_inputs(config)
+            context = await self._context(whole, templates)
+        if whole:
+            config, context = {**config, "input": whole}, _with_rendered(whole, context)
+        return config, context
+
+    def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The config, and what it has under `spec`, without what `_input` has taken from it."""
+        left = {name: value for name, value in config.items() if name not in _BOTH_INPUTS or self._is_own(name)}
+        spec = left.get("spec")
+        return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
+
+    def _is_own(self, name: str) -> bool:
+        """Whether `args` is no other spelling of `input`, but a field of the tool, as a container's."""
+        return name == "args" and name in self._registry.fields_of(self._command.kind)
+
+    def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
+        """Inputs that the config still has: objects under `spec`, and one text at the top that is to give an object."""
+        if "args" not in config and "input" not in config and "spec" not in config:
+            return [], []
+        names = [name for name in _BOTH_INPUTS if not self._is_own(name)]
+        spec = config.get("spec")
+        below: Mapping[str, JsonValue] = spec if isinstance(spec, Mapping) else {}
+        in_spec = [(name, below[name]) for name in names if isinstance(below.get(name), Mapping)]
+        return in_spec, [(name, config[name]) for name in names if isinstance(config.get(name), str)]
+
+    def _input(
+        self,
+        in_spec: Sequence[_Given],
+        as_text: Sequence[_Given],
+        given: Mapping[str, JsonValue],
+        context: ToolContext,
+    ) -> dict[str, JsonValue]:
+        """All inputs, rendered, as one. Which one wins is the plane's, as with objects (`command._input`)."""
+        commands = [("input", given)]
+        above = [*as_text, *commands] if self._rules.step_input_wins else [*commands, *as_text]
+        whole: dict[str, JsonValue] = {}
+        for name, value in [*in_spec, *above]:
+            try:
+                values = self._rendered(value, context)
+            except TemplateError as error:
+                raise TemplateError(f"{self._command.kind}: field {name!r}: {error}") from error
+            if values is not None and not isinstance(values, Mapping):
+                kind = self._command.kind
+                raise ConfigurationError(f"{kind}: field {name!r} must be an object, not {type(values).__name__}")
+            whole.update(values or {})
+        return whole
+
+    def _rendered(self, value: JsonValue, context: ToolContext) -> JsonValue:
+        """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
+        missing = self._rules.tools.missing_value if isinstance(value, Mapping) else None
+        strict = self._limits.undefined_is_error
+        return template.render(value, context.variables, strict=strict, undefined=missing)
+
+    async def run(self, prepared: PreparedTool) -> ToolResult:
+        """Run the tool to its end.
+
+        Raises:
+            CommandCancelled: its execution was cancelled.
+            Interrupted: the worker stops.
+            ToolError, or whatever else the tool raised.
+        """
+        started = time.monotonic()
+        kind = self._command.kind
+        try:
+            if prepared.is_inline:
+                result = await prepared.call()
+            else:
+                self._scope = self._scope_of(prepared)
+                result = await self._scope.run(prepared.call())
+        except BaseException as error:
+            if isinstance(error, ToolError) and error.kind == "auth":
+                self._credentials.forget()
+            metrics.TOOLS.labels(kind, ended_by(error)).observe(time.monotonic() - started)
+            raise
+        took_s = time.monotonic() - started
+        metrics.TOOLS.labels(kind, result.status).observe(took_s)
+        if result.status is not ToolStatus.SUCCESS:
+            self._forget_if_refused(result)
+        if result.duration_ms is None:
+            result = result.lasting(int(took_s * 1000))
+        return self._in_plane_form(result, result.data) if isinstance(result.data, SequenceData) else result
+
+    def _scope_of(self, prepared: PreparedTool) -> Scope:
+        poll_s, execution_id = self._limits.cancellation_poll_s, self._command.execution_id
+        asking = partial(until_cancelled, self._plane, execution_id, poll_s) if poll_s > 0 else None
+        return Scope(self._stop, prepared.timeout_s or self._limits.hard_s, poll_s=poll_s, until_cancelled=asking)
+
+    def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
+        """A task sequence's data has one shape per plane (tools.md 5.5)."""
+        if not self._rules.tools.sequence_is_flat:
+            return replace(result, data=python_form(data))
+        if result.exit_code is None and result.status is ToolStatus.SUCCESS:
+            result = replace(result, exit_code=0)  # recorded (output-sql-ok): whatever its last task was
+        return replace(result, data=rust_form(data))
+
+    async def _context(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolContext:
+        """`given`: the input that templates see; `templates`: where some may be."""
+        command = self._command
+        variables: dict[str, JsonValue] = {
+            # The input has been rendered by the plane; what is in braces there now is data (or had no value).
+            **command.variables,
+            **given,
+            # Metadata wins over variables of the same name (tools.md 1.4). The id is a number on one plane.
+            "execution_id": str(command.execution_id) if self._rules.ids_are_text else command.execution_id,
+            "step": command.step,
+            "server_url": command.server_url,
+            "worker_id": self._worker_id,
+            "command_id": command.command_id,
+        }
+        names = keychain_names_in(templates) if templates is not None else None
+        if names or (names is not None and "keychain" not in variables):
+            variables["keychain"] = await self._credentials.keychain_names(names)
+
+        def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+            whole = {**variables, **extra} if extra else variables
+            return template.render(value, whole, strict=self._limits.undefined_is_error)
+
+        return ToolContext(
+            execution_id=command.execution_id,
+            command_id=command.command_id,
+            step=command.step,
+            kind=command.kind,
+            server_url=command.server_url,
+            worker_id=self._worker_id,
+            attempt=command.attempt,
+            timeout_s=self._limits.hard_s,
+            variables=variables,
+            input=given,
+            stop=self._stop,
+            logger=SafeLogger(self._log, self._credentials.known.texts),
+            control_plane=_ToolPlane(self._plane, command, self._credentials.known.texts, self._log),
+            render=render,
+            credential=self._credentials.credential,
+            run_tool=self._run_tool,
+            report_progress=self._report_progress,
+            waiting=partial(self._slots.waiting, command.kind),
+            keep_secret=self._credentials.keep_secret,
+            fields_of=self._registry.fields_of,
+            check_tool=self._registry.check,
+            dialect=command.dialect,
+            undefined_is_error=self._limits.undefined_is_error,
+            trace_headers=trace_headers,
+        )
+
+    async def _run_tool(
+        self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
+    ) -> ToolResult:
+        """A tool inside of a sequence, within its own timeout.
+
+        Its own secrets are known before it runs, and a refusal drops them.
+        """
+        await self._registry.load(kind)
+        prepared = self._registry.prepare(kind, config, context)
+        self._credentials.known.add_inline(prepared.config)
+        self._warn(prepared)
+        try:
+            result = await prepared.run_in_time()
+        except ToolError as error:
+            if error.kind == "auth":
+                self._credentials.forget()
+            raise
+        self._forget_if_refused(result)
+        return result
+
+    def _warn(self, prepared: PreparedTool) -> None:
+        for warning in prepared.warnings:
+            self._log().warning("tool_config", kind=prepared.kind, problem=warning)
+
+    def _forget_if_refused(self, result: ToolResult) -> None:
+        if result.error is not None and result.error.kind == "auth":
+            self._credentials.forget()
+
+    def _report_progress(self, progress: Mapping[str, JsonValue]) -> None:
+        self._log().info("tool_progress", progress=redaction.redact_fields(progress, self.secrets))
+
+
+def _with_rendered(values: Mapping[str, JsonValue], context: ToolContext) -> ToolContext:
+    """The context with `values` as what they are, data: they are not rendered a second time."""
+
+    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        return value if value is values else context.render(value, extra)
+
+    return replace(context, render=render)
+
+
+class _ToolPlane:
+    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane).
+
+    What the plane is given to keep leaves without the command's secrets.
+    """
+
+    def __init__(
+        self, plane: Plane, command: Command, known: Callable[[], SecretTexts], log: Callable[[], Any]
+    ) -> None:
+        self._plane = plane
+        self._command = command
+        self._known = known
+        self._log = log
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return await self._plane.execute_playbook(self._safe(body))
+
+    async def playbook(self) -> Mapping[str, JsonValue]:
+        catalog_id = self._command.catalog_id
+        if catalog_id is None:
+            raise ToolError("the command carries no catalog_id: its playbook cannot be looked up", kind="parse")
+        found = (await self._plane.catalog_entry(catalog_id)).get("payload")
+        if not isinstance(found, Mapping):
+            raise ToolError(f"the catalog's entry {catalog_id} has no playbook in it", kind="parse")
+        return found
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return await self._plane.execution_status(execution_id)
+
+    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return await self._plane.execution_detail(execution_id)
+
+    async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
+        safe = await asyncio.to_thread(engine.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
+        return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        return await self._plane.resolve_result(ref)
+
+    async def get_var(self, name: str) -> JsonValue:
+        return await self._plane.get_var(self._command.execution_id, name)
+
+    async def set_vars(self, variables: Mapping[str, JsonValue]) -> None:
+        await self._plane.set_vars(self._command.execution_id, self._safe(variables), self._command.step)
+
+    def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        given = json_text.plain(body)
+        safe: Mapping[str, JsonValue] = redaction.without_known(given, self._known())
+        if safe != given:
+            advice = "pass the credential's alias on, not its value"
+            self._log().warning("secret_not_passed_on", fields=sorted(_differing(given, safe)), advice=advice)
+        return safe
+
+
+def _differing(given: Mapping[str, JsonValue], safe: Mapping[str, JsonValue]) -> set[str]:
+    return {name for name in safe if name not in given or given[name] != safe[name]}
+
+
+def failure_of(error: BaseException) -> ToolResult:
+    """The failure that an exception after the claim is told as: type, message and cause chain (T-19)."""
+    chain: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        text = str(current)
+        named = isinstance(current, ToolError)
+        if not any(len(text) >= _SAID_CHARS and text in said for said in chain):  # "X; caused by ValueError: X"
+            chain.append(
+                text if named and text else f"{type(current).__name__}: {text}" if text else type(current).__name__
+            )
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    message = "; caused by ".join(dict.fromkeys(chain))
+    if isinstance(error, ToolError):
+        return ToolResult.failure(message, kind=error.kind, retryable=error.retryable, code=error.code)
+    details: dict[str, Any] = {"code": type(error).__name__}
+    return ToolResult.failure(message, kind="unknown", **details)

@@ -1,0 +1,133 @@
+"""What becomes of a command when the worker stops, or when it may have passed to another worker.
+
+Interrupted is not failed, and told is told: a stop never adds a second outcome to one that is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from noetl_worker import backoff
+from noetl_worker.command.claim import claim_command
+from noetl_worker.delivery import acknowledge
+from noetl_worker.errors import ClaimLost, ControlPlaneError, ResourceShortage
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.models import (
+    AlreadyFinished,
+    AuthRefusedClaim,
+    Claimed,
+    HeldByOther,
+    HeldByThisWorker,
+    NotFound,
+    Outcome,
+    Refused,
+    Report,
+    RetryLater,
+)
+from noetl_worker.observability import metrics
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.identity import Identity
+from noetl_worker.settlement import assert_never
+
+__all__ = ["ClaimedOnce", "give_back", "give_back_unstarted"]
+
+MAX_UNKNOWN_TRIES: Final = 10
+log = structlog.get_logger("noetl_worker.handover")
+
+
+class ClaimedOnce:
+    """Whether a command that this process has claimed is still ours (emitter.Ownership).
+
+    Args:
+        is_expired: the delivery was without in_progress for longer than ack_wait.
+        lease_s: how long a claim is the holder's, whatever became of it.
+    """
+
+    def __init__(
+        self, plane: Plane, event_id: int, worker_id: str, *, is_expired: Callable[[], bool], lease_s: float
+    ) -> None:
+        self._plane = plane
+        self._event_id = event_id
+        self._worker_id = worker_id
+        self._is_expired = is_expired
+        self.lease_s = lease_s
+        self.claimed_at: Final = time.monotonic()
+
+    def in_doubt(self) -> bool:
+        return time.monotonic() - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired()
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.claimed_at
+
+    async def confirm(self) -> None:
+        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
+
+        Also when the plane says again and again that it knows no such command (a database that was lost or restored):
+        its outcome would be asked about for ever.
+        """
+        tries = 0
+        while True:
+            claim = await claim_command(self._plane, self._event_id, self._worker_id)
+            tries += 1
+            match claim:
+                case Claimed() | HeldByThisWorker():
+                    return
+                case HeldByOther() | AlreadyFinished():
+                    raise ClaimLost(claim)
+                case NotFound() | Refused():
+                    if tries >= MAX_UNKNOWN_TRIES:
+                        raise ClaimLost(claim)
+                case RetryLater() | AuthRefusedClaim():
+                    pass
+                case _:
+                    assert_never(claim)
+            delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
+            log.warning("claim_unknown", event_id=self._event_id, reason=claim.reason, next_try_s=round(delay_s, 2))
+            await asyncio.sleep(delay_s)
+
+
+async def give_back_unstarted(
+    events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
+) -> Outcome | None:
+    """A command that this machine had no room for; None when it has to be told as failed."""
+    command, dialect = events.command, events.command.dialect
+    metrics.RESOURCE_SHORTAGES.inc()
+    outcome = acknowledge.short_of_resources(
+        dialect,
+        delivery.num_delivered,
+        delivery.age_s(),
+        str(short),
+        can_return=identity.can_return(dialect),
+        is_started=not await events.withdraw(),
+    )
+    log.error(
+        "resource_shortage",
+        command_id=command.command_id,
+        kind=command.kind,
+        error=str(short),
+        given_back=outcome is not None,
+        advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
+        "WORKER_MAX_CONCURRENT lower",
+    )
+    return outcome
+
+
+async def give_back(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
+    """A command that was not done. On a plane where nobody could take it up again, it is told as failed."""
+    dialect = events.command.dialect
+    if not identity.can_return(dialect):
+        text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
+        failure = Report(status="error", context={"status": "error", "error": text}, error=text)
+        try:
+            await events.finish(failure, ownership)
+            return acknowledge.reported()
+        except ControlPlaneError as error:
+            log.error("interruption_not_reported", command_id=events.command.command_id, error=repr(error))
+    return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -1,0 +1,96 @@
+"""What the settings say about tools: which run, what may replace one, what confines them, where they may connect to."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import SettingsError
+from noetl_worker.settings.settings import Settings
+from noetl_worker.tools import fields
+from noetl_worker.tools.http import egress
+from noetl_worker.tools.process import confinement
+from noetl_worker.tools.process.command_group import commands_group
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.process.machine import memory_bytes
+from noetl_worker.tools.registry import Registry
+
+__all__ = ["log_what_is_not_confined", "registry_of"]
+
+log = structlog.get_logger("noetl_worker")
+
+_LEAST_SHARE: Final = 256 << 20
+"""Bytes: with less, DuckDB does little."""
+_DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The worker's tools, under its rules; the rule for connections is the whole process's from here on.
+
+    Raises:
+        SettingsError: a setting names a kind that is not there.
+    """
+    egress.deny(settings.egress_deny)
+    registry = Registry(
+        strict=settings.unknown_fields == "error",
+        confinement=_confinement(settings),
+        may_override=settings.allow_override,
+    )
+    for variable, names in (
+        ("NOETL_WORKER_KINDS", settings.kinds),
+        ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
+        ("NOETL_WORKER_ALLOW_OVERRIDE", settings.allow_override),
+    ):
+        for name in names:
+            if not registry.knows(name):
+                guess = fields.nearest(name, registry.kinds()) or ""
+                allowed = f"kinds of this worker{guess}; they are {', '.join(registry.kinds())}"
+                raise SettingsError(variable, ",".join(names), allowed)
+    registry.limit(settings.kinds, settings.kinds_deny)
+    return registry
+
+
+def log_what_is_not_confined(settings: Settings) -> None:
+    """One line for what the level lacks on this system, one where there is no cgroup for a limit of processes."""
+    if settings.isolation == "off":
+        return
+    if lacking := confinement.missing():
+        log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
+    if settings.process_count and (reason := _no_group()):
+        log.info("process_limit_missing", reason=reason, setting="NOETL_WORKER_PROCESS_COUNT")
+
+
+def _no_group() -> str:
+    """Why no cgroup can be made for the commands; empty: one can."""
+    try:
+        commands_group(os.getpid())
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _confinement(settings: Settings) -> Confinement:
+    memory_mb = settings.process_memory_mb
+    return Confinement(
+        settings.isolation,
+        file_bytes=settings.process_file_mb << 20,
+        descriptors=settings.process_descriptors,
+        memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
+        processes=0 if settings.isolation == "off" or _no_group() else settings.process_count,
+        duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
+    )
+
+
+def _duckdb_share(settings: Settings) -> int:
+    """Of four fifths of the memory, by how many commands with a DuckDB run at the same time; 0: not known."""
+    kinds = [kind for kind in _DUCKDB_KINDS if kind not in settings.kinds_deny]
+    if settings.kinds:
+        kinds = [kind for kind in kinds if kind in settings.kinds]
+    costs = {kind: settings.slot_costs.get(kind, 1) for kind in kinds}
+    in_slots = {kind: max(settings.max_concurrent // cost, 1) for kind, cost in costs.items()}
+    allowed = sum(min(in_slots[kind], settings.kind_limits.get(kind, in_slots[kind])) for kind in kinds)
+    at_once = max(min(allowed, max(in_slots.values(), default=1)), 1)
+    usable = memory_bytes() * 4 // 5
+    return min(max(usable // at_once, _LEAST_SHARE), usable)

@@ -1,0 +1,367 @@
+"""Messages that can never run, kept with their reason: a stream beside the commands' own.
+
+Settling a message with `term` alone would lose it; here it is stored first, and only then terminated. The way back
+is the same in reverse: published first, and only then taken away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import datetime
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+import structlog
+
+from noetl_worker import json_text
+from noetl_worker.errors import DocumentError, JetStreamError
+from noetl_worker.models import Outcome, OutcomeKind, Settlement
+from noetl_worker.observability import metrics
+from noetl_worker.settlement import SETTLED, SETTLEMENT
+
+__all__ = [
+    "DeadLetters",
+    "Letter",
+    "NotRequeued",
+    "Requeued",
+    "Settleable",
+    "Shelf",
+    "Stored",
+    "pack",
+    "requeue",
+    "settle_delivery",
+]
+
+log = structlog.get_logger("noetl_worker.dead_letter")
+_WHOLE_TEXT_BYTES: Final = 65_536
+_EXCERPT_BYTES: Final = 4_096
+_WHOLE_BASE64_BYTES: Final = 512 * 1024
+"""A letter has to fit into NATS' default max_payload of 1 MiB."""
+_LOST: Final = "\ufffd"
+"""What decoding puts for bytes that are no UTF-8."""
+_OWN_FIELDS: Final = frozenset(
+    (
+        *("kind", "reason", "subject", "stream_sequence", "num_delivered", "worker_id", "kept_at", "headers"),
+        *("notification", "notification_base64", "notification_bytes", "headers_left_out"),
+    )
+)
+_KINDS_OF_BEFORE: Final = (
+    ("not a notification", "not_a_notification"),
+    ("unknown command", "unknown_command"),
+    ("server error at every try", "server_errors"),
+    ("the control plane refuses the outcome", "outcome_refused"),
+)
+"""Letters of before had no kind: how their reason begins -> its word; everything else was the refusal of a claim."""
+_CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
+"""Who may read the dead letters is not who may use what such a header has."""
+_NOT_KEPT_DELAY_S: Final = 30.0
+Publish = Callable[[str, bytes, str], Awaitable[None]]
+"""(subject, letter, message id)."""
+
+
+class Settleable(Protocol):
+    """The part of a delivery that is needed to answer it."""
+
+    data: bytes
+    subject: str
+    headers: Mapping[str, str] | None
+    num_delivered: int
+    stream_sequence: int
+
+    @property
+    def message_id(self) -> str: ...
+
+    async def ack(self) -> None: ...
+    async def nak(self, delay_s: float) -> None: ...
+    async def term(self, reason: str) -> None: ...
+
+
+class DeadLetters:
+    """Where poison goes. `publish` stores one message in JetStream, once for each id, and returns when it is stored."""
+
+    def __init__(self, publish: Publish, subject: str, worker_id: str) -> None:
+        self._publish = publish
+        self._subject = subject
+        self._worker_id = worker_id
+
+    async def keep(
+        self,
+        data: bytes,
+        *,
+        message_id: str,
+        subject: str,
+        stream_sequence: int,
+        num_delivered: int,
+        kind: OutcomeKind,
+        reason: str,
+        headers: Mapping[str, str] | None = None,
+        **detail: object,
+    ) -> bool:
+        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated."""
+        letter = pack(
+            data,
+            headers,
+            kind=kind.value,
+            reason=reason,
+            subject=subject,
+            stream_sequence=stream_sequence,
+            num_delivered=num_delivered,
+            worker_id=self._worker_id,
+            kept_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            **detail,
+        )
+        try:
+            await self._publish(self._subject, letter, message_id)
+        except (JetStreamError, asyncio.TimeoutError) as error:
+            log.error("dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error))
+            return False
+        log.error(
+            "dead_letter", subject=subject, stream_sequence=stream_sequence, deliveries=num_delivered, reason=reason
+        )
+        return True
+
+
+async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: Outcome) -> str | None:
+    """Answer JetStream. A message is terminated only once its dead letter is stored.
+
+    Returns:
+        What the summary line counts (settlement.SETTLED), or None when the answer did not get through: the message
+        will come again, and the claim will say that it is finished.
+    """
+    kind, delay_s = outcome.kind, outcome.delay_s
+    settlement = SETTLEMENT[kind]
+    if settlement is Settlement.TERM:
+        kept = await letters.keep(
+            delivery.data,
+            message_id=delivery.message_id,
+            subject=delivery.subject,
+            stream_sequence=delivery.stream_sequence,
+            num_delivered=delivery.num_delivered,
+            kind=kind,
+            reason=outcome.reason,
+            headers=delivery.headers,
+            **outcome.ids,
+        )
+        if kept:
+            metrics.DEAD_LETTERS.labels(kind.value).inc()
+        else:
+            settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
+    try:
+        if settlement is Settlement.ACK:
+            await delivery.ack()
+        elif settlement is Settlement.NAK:
+            await delivery.nak(delay_s)
+        else:
+            await delivery.term(outcome.reason)
+    except JetStreamError as error:
+        log.warning("message_not_settled", settlement=settlement.value, reason=outcome.reason, error=str(error))
+        return None
+    metrics.SETTLED[settlement].value += 1
+    if settlement is Settlement.NAK:
+        cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
+        log.info(
+            "message_given_back",
+            reason=outcome.reason,
+            delay_s=round(delay_s, 2),
+            deliveries=delivery.num_delivered,
+            **cause,
+            **outcome.ids,
+        )
+    return SETTLED[kind, settlement]
+
+
+# ── the letter ──────────────────────────────────────────────────────────────────────────────────
+
+
+def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> bytes:
+    """The JSON that is kept.
+
+    {kind, reason, subject, stream_sequence, num_delivered, worker_id, kept_at, notification, notification_bytes, ...}:
+    `notification` is the whole text; where that is not possible (no UTF-8, or more than 64 KiB) it is an excerpt,
+    and `notification_base64` has the bytes, up to 512 KiB. `headers` only if there were any; of those with a credential
+    the name alone is kept, in `headers_left_out`.
+    """
+    text = _exact_text(data)
+    letter: dict[str, Any] = {
+        **fields,
+        "notification": data[:_EXCERPT_BYTES].decode("utf-8", "replace") if text is None else text,
+        "notification_bytes": len(data),
+    }
+    if text is None and len(data) <= _WHOLE_BASE64_BYTES:
+        letter["notification_base64"] = base64.b64encode(data).decode("ascii")
+    left_out = sorted(name for name in headers or () if _CREDENTIAL_HEADER.fullmatch(name.strip()))
+    kept = {name: value for name, value in (headers or {}).items() if name not in left_out}
+    if kept:
+        letter["headers"] = kept
+    if left_out:
+        letter["headers_left_out"] = left_out
+    return json_text.dumps(letter)
+
+
+def _exact_text(data: bytes) -> str | None:
+    if len(data) > _WHOLE_TEXT_BYTES:
+        return None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if _LOST in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as it was kept."""
+
+    kind: str
+    """Value of an OutcomeKind."""
+    reason: str
+    """Why it can never run; with the plane's last answer where there was one."""
+    subject: str
+    """Where the message was published."""
+    stream_sequence: int
+    num_delivered: int
+    worker_id: str
+    kept_at: str
+    data: bytes | None
+    """The message, whole; None when it was too long to be kept so."""
+    excerpt: str
+    size: int
+    headers: Mapping[str, str]
+    headers_left_out: tuple[str, ...]
+    """Names of headers that had a credential: a requeued message goes without them."""
+    detail: Mapping[str, Any]
+    """What else was known: execution_id, command_id, step, cause."""
+
+    def known(self, name: str) -> str:
+        """An id from the detail, else from the notification itself; "" when neither has it."""
+        value = self.detail.get(name)
+        if value is None and self.data is not None:
+            try:
+                document = json_text.loads(self.data)
+            except DocumentError:
+                return ""
+            value = document.get(name) if isinstance(document, dict) else None
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+    @classmethod
+    def parse(cls, body: bytes) -> Letter:
+        """Read what `pack` wrote, of this version or an earlier one.
+
+        Raises:
+            DocumentError: it is no dead letter of ours.
+        """
+        kept = json_text.loads(body)
+        if not isinstance(kept, dict) or not isinstance(kept.get("reason"), str) or "subject" not in kept:
+            raise DocumentError("json_syntax", "not a dead letter of noetl-worker: no `reason` and `subject` in it")
+        text = str(kept.get("notification") or "")
+        headers, left_out = kept.get("headers"), kept.get("headers_left_out")
+        reason, kind = kept["reason"], kept.get("kind")
+        return cls(
+            kind=kind if isinstance(kind, str) else _kind_of_before(reason),
+            reason=reason,
+            subject=str(kept["subject"]),
+            stream_sequence=_integer(kept.get("stream_sequence")),
+            num_delivered=_integer(kept.get("num_delivered")),
+            worker_id=str(kept.get("worker_id") or ""),
+            kept_at=str(kept.get("kept_at") or ""),
+            data=_full_data(kept, text),
+            excerpt=text,
+            size=_integer(kept.get("notification_bytes")),
+            headers={str(name): str(value) for name, value in headers.items()} if isinstance(headers, dict) else {},
+            headers_left_out=tuple(map(str, left_out)) if isinstance(left_out, list) else (),
+            detail={name: value for name, value in kept.items() if name not in _OWN_FIELDS},
+        )
+
+
+def _kind_of_before(reason: str) -> str:
+    return next((word for start, word in _KINDS_OF_BEFORE if reason.startswith(start)), "claim_refused")
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
+    encoded = kept.get("notification_base64")
+    if isinstance(encoded, str):
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
+    data = text.encode("utf-8", "replace")
+    # Letters of before had no base64: what is not as long as the message, or has the mark of a lost byte, is not whole.
+    return data if len(data) == kept.get("notification_bytes") and _LOST not in text else None
+
+
+# ── the way back ────────────────────────────────────────────────────────────────────────────────
+
+
+class Stored(Protocol):
+    """A letter in the stream. `sequence` is its id for an operator, `stored_at` the server's time (RFC 3339)."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def stored_at(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+
+
+class Shelf(Protocol):
+    """What `requeue` needs of the store."""
+
+    async def put_back(
+        self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str
+    ) -> tuple[str, int]: ...
+    async def remove(self, sequence: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """Published again, acknowledged by JetStream, and no longer a dead letter."""
+
+    subject: str
+    stream: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotRequeued:
+    """Still a dead letter; `why` says what to do."""
+
+    why: str
+
+
+Way: TypeAlias = Requeued | NotRequeued
+
+
+async def requeue(shelf: Shelf, stored: Stored) -> Way:
+    """Publish the message again, as it was and where it was; then take the letter away.
+
+    Asked for twice (an answer was lost, two operators), JetStream drops the second message by its id.
+    """
+    try:
+        letter = Letter.parse(stored.data)
+    except DocumentError as error:
+        return NotRequeued(str(error))
+    if letter.data is None:
+        return NotRequeued(
+            f"only the first {len(letter.excerpt.encode())} of its {letter.size} bytes were kept; the message is "
+            f"sequence {letter.stream_sequence} of the command stream, for as long as that keeps it"
+        )
+    # The server acts upon Nats-* headers: an expected sequence or an old id would have the message refused.
+    headers = {name: value for name, value in letter.headers.items() if not name.lower().startswith("nats-")}
+    message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
+    try:
+        stream, sequence = await shelf.put_back(letter.subject, letter.data, headers, message_id)
+    except JetStreamError as error:
+        return NotRequeued(str(error))
+    try:
+        await shelf.remove(stored.sequence)
+    except JetStreamError as error:
+        return NotRequeued(f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}")
+    return Requeued(letter.subject, stream, sequence)

@@ -1,0 +1,25 @@
+"""Stage 2: the bytes of a JetStream message become an `Envelope`."""
+
+from __future__ import annotations
+
+from noetl_worker import engine
+from noetl_worker.models import Envelope
+
+__all__ = ["decode_notification"]
+
+
+def decode_notification(data: bytes) -> Envelope:
+    """Decode one command notification on the chosen engine.
+
+    Args:
+        data: the message's payload, UTF-8 JSON (wire.md 2); fields that are not known are ignored.
+
+    Returns:
+        Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when there is none.
+
+    Raises:
+        NotificationError: the message can never be claimed. `code` is stable (`not_an_object`, `missing_field`,
+            `wrong_type`, `empty_field`, `out_of_range`, or a code of DocumentError); the text names the field and a
+            bounded excerpt of what was found.
+    """
+    return engine.decode_notification(data)

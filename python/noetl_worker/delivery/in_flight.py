@@ -1,0 +1,107 @@
+"""What is in flight and what is finished: a command that arrives twice runs once.
+
+The set is looked at before the claim and before a slot is taken: duplicates of active commands once starved fresh
+ones (production-lessons B13).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Final
+
+from noetl_worker.models import CommandId
+
+__all__ = ["NO_MESSAGE", "InFlight", "Seen"]
+
+NO_MESSAGE: Final = 0
+"""In place of a stream sequence: an outcome that is reported for a process that is dead."""
+
+
+class Seen(Enum):
+    NEW = "new"
+    REDELIVERED = "redelivered"
+    """The very message that is being worked on: its ack_wait passed. Its one answer settles both deliveries."""
+    PUBLISHED_AGAIN = "published_again"
+    """Another message for a command in flight here (a reaper, overlapping consumers)."""
+    BEING_REPORTED = "being_reported"
+    """Its outcome, which a dead process left, is on its way: in a moment it is finished, or this delivery's."""
+    FINISHED = "finished"
+
+
+class InFlight:
+    """Commands of this process by their ids, which come as a number and as text for the same command (T-2)."""
+
+    def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] = lambda: time.monotonic()) -> None:
+        """`remember_s`: an ack may be lost, and its message come again after ack_wait: two of them. A duplicate that is
+        older costs one claim (409)."""
+        self._remember_s = remember_s
+        self._clock = clock
+        self._active: dict[CommandId, list[int]] = {}
+        """Stream sequences of the deliveries that are worked on; an adopted outcome can be beside one."""
+        self._finished: set[CommandId] = set()
+        self._finished_before: set[CommandId] = set()
+        self._turned_at = clock()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def look(self, command_id: CommandId, stream_sequence: int) -> Seen:
+        key = command_id if type(command_id) is int else _key(command_id)
+        if key in self._active:
+            return self._seen_active(self._active[key], stream_sequence)
+        now = self._clock()
+        if now - self._turned_at >= self._remember_s:
+            self._forget_old(now)
+        return Seen.FINISHED if key in self._finished or key in self._finished_before else Seen.NEW
+
+    @staticmethod
+    def _seen_active(deliveries: list[int], stream_sequence: int) -> Seen:
+        if stream_sequence in deliveries:
+            return Seen.REDELIVERED
+        return Seen.BEING_REPORTED if deliveries == [NO_MESSAGE] else Seen.PUBLISHED_AGAIN
+
+    @contextmanager
+    def entered(self, command_id: CommandId, stream_sequence: int) -> Iterator[None]:
+        """The command is worked on inside this block."""
+        self.enter(command_id, stream_sequence)
+        try:
+            yield
+        finally:
+            self.leave(command_id, stream_sequence)
+
+    def enter(self, command_id: CommandId, stream_sequence: int) -> None:
+        """The command is worked on until `leave`."""
+        key = command_id if type(command_id) is int else _key(command_id)
+        if key in self._active:
+            self._active[key].append(stream_sequence)
+        else:
+            self._active[key] = [stream_sequence]
+
+    def leave(self, command_id: CommandId, stream_sequence: int) -> None:
+        key = command_id if type(command_id) is int else _key(command_id)
+        deliveries = self._active[key]
+        deliveries.remove(stream_sequence)
+        if not deliveries:
+            del self._active[key]
+
+    def finish(self, command_id: CommandId) -> None:
+        """Its terminal events are accepted: a later delivery needs no claim."""
+        now = self._clock()
+        if now - self._turned_at >= self._remember_s:
+            self._forget_old(now)
+        self._finished.add(command_id if type(command_id) is int else _key(command_id))
+
+    def _forget_old(self, now: float) -> None:
+        """Two sets that take turns: what is in the older one goes all at once, between one and two turns old."""
+        is_older = now - self._turned_at >= 2 * self._remember_s
+        self._finished_before = set() if is_older else self._finished
+        self._finished, self._turned_at = set(), now
+
+
+def _key(command_id: CommandId) -> CommandId:
+    """A number where it is one, in either form: a worker remembers all it has finished, and a text takes twice that."""
+    text = str(command_id)
+    return int(text) if text.isdecimal() else text

@@ -1,0 +1,257 @@
+"""One thread with its own event loop and its own NATS connection: what must go on while the main loop is blocked.
+
+It sends `in_progress` for every delivery that is not settled, beats the registry row, and serves the probes.
+Measured: in-progress from a blocked loop's own connection gave 3 deliveries of one command; from
+a second connection in a second thread, 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import nats
+import structlog
+
+from noetl_worker.errors import ControlPlaneError, NoetlWorkerError, SettingsError
+from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.jetstream.delivery import IN_PROGRESS
+from noetl_worker.observability import metrics
+from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.registration import Registration
+from noetl_worker.process import event_loop
+from noetl_worker.process.handed_down import listening_socket
+from noetl_worker.settings.settings import Settings
+from noetl_worker.transport.opening import open_transport
+
+if TYPE_CHECKING:
+    import uvicorn
+
+__all__ = ["Keepalive"]
+
+log = structlog.get_logger("noetl_worker.keepalive")
+_STOP_TIMEOUT_S: Final = 5.0
+_DEREGISTER_TIMEOUT_S: Final = 1.5
+"""A plane that accepts and never answers must not hold a stop: drain, give back and this fit into Kubernetes' 30 s."""
+
+
+@dataclass(slots=True)
+class _Beat:
+    last_sent: float
+    """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
+    expired: bool = False
+    """There was a silence longer than ack_wait: the server may have given it away, whatever came after."""
+    deliveries: int = 1
+    """Two can have one reply subject: a durable that is made again counts from 1 again."""
+
+
+class Keepalive:
+    """Start it before the first pull, stop it after the last ack."""
+
+    def __init__(self, settings: Settings, health: Health, identity: Identity, *, version: str, engine: str) -> None:
+        self._settings = settings
+        self._health = health
+        self._identity = identity
+        self._version = version
+        self._engine = engine
+        self._ack_wait_s = settings.ack_wait_s
+        self._beats: dict[str, _Beat] = {}
+        self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._up: Future[None] = Future()
+        self._over: Future[None] = Future()
+        self._stop: asyncio.Event | None = None
+        self._is_stopping = False
+        self.probes_port: int | None = None
+
+    # ── called from the main loop ──
+
+    async def start(self) -> None:
+        """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
+        self._thread.start()
+        await asyncio.shield(asyncio.wrap_future(self._up))  # who is cancelled here does not take it from the thread
+
+    def set_ack_wait(self, ack_wait_s: float) -> None:
+        """The effective ack_wait, read back from the durable."""
+        self._ack_wait_s = ack_wait_s
+
+    def track(self, reply: str, received_at: float) -> None:
+        """Keep this delivery ours until `untrack`."""
+        if reply in self._beats:
+            self._beats[reply].deliveries += 1
+        else:
+            self._beats[reply] = _Beat(received_at)
+
+    def untrack(self, reply: str) -> None:
+        beat = self._beats[reply]
+        beat.deliveries -= 1
+        if beat.deliveries == 0:
+            del self._beats[reply]
+
+    def is_expired(self, reply: str) -> bool:
+        """No sign of life for longer than ack_wait: the server has given the message to somebody else."""
+        beat = self._beats.get(reply)
+        return beat is not None and (beat.expired or time.monotonic() - beat.last_sent > self._ack_wait_s)
+
+    def is_alive(self) -> bool:
+        """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
+        return self._thread.is_alive()
+
+    async def stop(self) -> None:
+        """End the thread: deregister (outliving the drain is the point), close its connection."""
+        if not self._thread.is_alive():
+            return
+        self._is_stopping = True
+        if self._loop is not None and self._stop is not None:
+            with suppress(RuntimeError):  # it is ending by itself, and its loop is closed
+                self._loop.call_soon_threadsafe(self._stop.set)
+        # Not `join` on the executor: tools that cannot be stopped may have all of its threads.
+        over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=_STOP_TIMEOUT_S)
+        if over:
+            self._thread.join()
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # the outermost guard of this thread: nothing may vanish with it
+            if not self._up.done():
+                self._up.set_exception(error)
+            else:
+                log.exception("keepalive_died", error=str(error))
+        finally:
+            self._over.set_result(None)
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if self._is_stopping:  # before there was anything to set
+            self._stop.set()
+        connection = await connect(self._settings, f"noetl-worker keepalive {self._identity.unique}", attempts=3)
+        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
+        server, serving = await self._serve_probes()
+        registry = asyncio.create_task(self._registry(client))
+        beats = asyncio.create_task(self._beat_until_stopped(connection))
+        self._up.set_result(None)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({stopping, beats, registry}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (beats, registry):  # neither ends by itself: a bug ends the thread, which the worker notices
+                if task.done():
+                    task.result()
+        finally:
+            stopping.cancel()
+            await _result_at_end(beats)
+            registration = await _result_at_end(registry)
+            if registration is not None:
+                await _deregister(registration)
+            if server is not None and serving is not None:
+                server.should_exit = True
+                await asyncio.wait([serving], timeout=2)
+            await connection.close()
+            await client.close()
+
+    async def _registry(self, client: ControlPlaneClient) -> Registration | None:
+        """Register when the plane is there, then beat until cancelled."""
+        registration: Registration | None = None
+        try:
+            while True:
+                if registration is None:
+                    registration = await self._registration(client)
+                else:
+                    await registration.heartbeat()
+                await asyncio.sleep(self._settings.heartbeat_interval_s if registration else 1.0)
+        except asyncio.CancelledError:
+            return registration
+
+    async def _registration(self, client: ControlPlaneClient) -> Registration | None:
+        try:
+            plane = await client.plane(self._settings.server_url)
+        except ControlPlaneError as error:
+            log.debug("not_registered_yet", error=str(error))  # the main loop waits for the same plane, and says so
+            return None
+        name = self._identity.name_for(plane.dialect)
+        registration = Registration(plane, self._settings, name, version=self._version, engine=self._engine)
+        return registration if await registration.register() else None
+
+    async def _beat_until_stopped(self, connection: Connection) -> None:
+        while not self._is_stopping:  # a cancellation that meets the answer to a flush is lost (cpython #86296)
+            await asyncio.sleep(min(1.0, self._ack_wait_s / 12))
+            if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
+                log.warning("keepalive_reconnects", error=repr(connection.last_error))
+                await connection.reopen(self._settings)
+            await self._beat_once(connection)
+
+    async def _beat_once(self, connection: Connection) -> None:
+        now = time.monotonic()
+        due = [
+            (reply, beat) for reply, beat in self._beats.copy().items() if now - beat.last_sent >= self._ack_wait_s / 3
+        ]
+        if not due:
+            return
+        if not connection.is_connected:
+            metrics.IN_PROGRESS_FAILURES.inc(len(due))
+            return
+        try:
+            for reply, _ in due:
+                await connection.client.publish(reply, IN_PROGRESS)
+            await connection.client.flush(timeout=2)
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            metrics.IN_PROGRESS_FAILURES.inc(len(due))
+            log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
+            return
+        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
+        for _, beat in due:
+            beat.expired = beat.expired or arrived - beat.last_sent > self._ack_wait_s
+            beat.last_sent = now
+
+    async def _serve_probes(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:
+        if not self._settings.metrics_bind:
+            return None, None
+        import uvicorn  # with its like a tenth of a start: while the main loop waits for its own connection
+
+        from noetl_worker.observability.probe_connections import MAX_CONNECTIONS, ProbeConnection
+
+        host, _, port = self._settings.metrics_bind.rpartition(":")
+        config = uvicorn.Config(
+            probe_app(self._health, debug_token=self._settings.debug_token.reveal()),
+            http=ProbeConnection,
+            backlog=MAX_CONNECTIONS,  # asyncio accepts as many in one go, before the first can be dropped
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+        )
+        server = uvicorn.Server(config)
+        try:
+            sockets = [listening_socket() or socket.create_server((host, int(port)))]
+        except OSError as error:
+            raise SettingsError(
+                "WORKER_METRICS_BIND", self._settings.metrics_bind, f"a free address ({error}); empty switches it off"
+            ) from error
+        self.probes_port = sockets[0].getsockname()[1]
+        log.info("probes_listening", host=host, port=self.probes_port)
+        return server, asyncio.create_task(server.serve(sockets=sockets))
+
+
+async def _deregister(registration: Registration) -> None:
+    try:
+        await asyncio.wait_for(registration.deregister(), _DEREGISTER_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        log.warning("deregister_not_answered", advice="the row goes stale by itself")
+
+
+async def _result_at_end(task: asyncio.Task[Registration | None] | asyncio.Task[None]) -> Registration | None:
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        return None  # it was raised where it ended
+    await event_loop.end(task)
+    with suppress(asyncio.CancelledError, NoetlWorkerError):
+        return task.result()
+    return None

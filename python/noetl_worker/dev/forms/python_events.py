@@ -1,0 +1,294 @@
+"""Events as the Python plane takes them: what it refuses, what it stores, what moves an execution (wire.md 4, 9.4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.orchestration.dispatcher import Dispatcher
+from noetl_worker.dev.orchestration.execution import Execution, Outcome
+from noetl_worker.dev.orchestration.router import Router
+from noetl_worker.dev.routes.answers import Answer, answer, detail, missing
+from noetl_worker.dev.routes.answers import invalid as refuse
+from noetl_worker.dev.routes.executions import Executions
+from noetl_worker.dev.routes.results import Results
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.json_text import dumps, loads
+from noetl_worker.models import JsonValue
+
+__all__ = ["Item", "PythonEvents", "Refused"]
+
+_NOT_ACTED_ON: Final = frozenset(
+    {"command.claimed", "command.heartbeat", "command.started", "command.completed", "step.enter"}
+)
+_DEDUPED: Final = frozenset(
+    {"call.done", "call.error", "step.exit", "command.started", "command.completed", "command.failed"}
+)
+_RESULT_KEYS: Final = frozenset({"status", "reference", "context", "command_id"})
+_ROW_STATUS: Final = {
+    "command.started": "RUNNING",
+    "command.completed": "COMPLETED",
+    "command.failed": "FAILED",
+}
+_INTERNAL: Final = "_internal_data"
+_MAX_DEPTH: Final = 8
+_CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
+
+
+class Refused(Exception):
+    """A payload the plane answers with 500 (client mistakes included)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One event as posted, aliases resolved."""
+
+    step: str
+    name: str
+    payload: Mapping[str, JsonValue]
+    meta: Mapping[str, JsonValue]
+    is_actionable: bool
+
+    @property
+    def is_driving(self) -> bool:
+        return self.is_actionable and self.name not in _NOT_ACTED_ON
+
+
+def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item | Answer:
+    """`step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
+    step = body.get("step", body.get("node_name"))
+    if "step" not in body and "node_name" not in body:
+        return missing("step", dict(body))
+    if not isinstance(step, str):
+        return refuse("string_type", ["body", "step"], "Input should be a valid string", step)
+    name = body.get("name", body.get("event_type"))
+    if not isinstance(name, str):
+        return missing("name", dict(body))
+    payload = body.get("payload", body.get("context", {}))
+    if not isinstance(payload, dict):
+        return refuse("dict_type", ["body", "payload"], "Input should be a valid dictionary", payload)
+    meta = body.get("meta")
+    return Item(
+        step, name, payload, meta if isinstance(meta, dict) else {}, bool(body.get("actionable", default_actionable))
+    )
+
+
+def check_payload(payload: Mapping[str, JsonValue]) -> None:
+    """Raises Refused with the real plane's words (recorded: refused-*)."""
+    if _INTERNAL in payload:
+        raise Refused(f"payload includes forbidden inline output keys: {_INTERNAL}")
+    result = payload.get("result")
+    if result is None:
+        return
+    if not isinstance(result, dict):
+        raise Refused("payload.result must be an object")
+    if unsupported := sorted(set(result) - _RESULT_KEYS):
+        raise Refused(f"payload.result includes unsupported keys: {', '.join(unsupported)}")
+    for key in ("context", "reference"):
+        if result.get(key) is not None and not isinstance(result[key], dict):
+            raise Refused(f"payload.result.{key} must be an object")
+    if _holds_internal(result.get("context"), _MAX_DEPTH):
+        raise Refused("payload.result.context includes forbidden inline data keys")
+
+
+def _holds_internal(value: JsonValue, depth: int) -> bool:
+    if depth == 0:
+        return False
+    if isinstance(value, dict):
+        return _INTERNAL in value or any(_holds_internal(inner, depth - 1) for inner in value.values())
+    return isinstance(value, list) and any(_holds_internal(inner, depth - 1) for inner in value)
+
+
+class PythonEvents:
+    """Stores the events of the Python plane and lets the router act on them."""
+
+    def __init__(
+        self,
+        settings: PlaneSettings,
+        log: EventLog,
+        executions: Executions,
+        router: Router,
+        dispatcher: Dispatcher,
+        results: Results,
+    ) -> None:
+        self._settings, self._log, self._executions = settings, log, executions
+        self._router, self._dispatcher, self._results = router, dispatcher, results
+
+    # ── one event ───────────────────────────────────────────────────────────────────────────────
+
+    def single(self, body: JsonValue) -> Answer:
+        """POST /api/events."""
+        if not isinstance(body, dict) or "execution_id" not in body:
+            return missing("execution_id", body)
+        item = read_item(body, default_actionable=True)
+        if isinstance(item, Answer):
+            return item
+        try:
+            execution_id = int(body["execution_id"])
+            check_payload(item.payload)
+        except (Refused, ValueError, TypeError) as error:
+            return detail(500, str(error))
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            return detail(500, no_such_execution(execution_id))
+        ref = command_ref(item)
+        if ref is not None and item.name in _DEDUPED:
+            known = self._log.find_of_command(ref, (item.name,), by_batch=True)
+            if known is not None:
+                return answer({"status": "ok", "event_id": known, "commands_generated": 0})
+        event = self.event(execution, item, worker_id=body.get("worker_id"), by_batch=False)
+        self._log.append([event])
+        self.mark_row(item, ref)
+        if item.name == "command.failed" and not isinstance(item.payload.get("error", ""), str):
+            # Recorded: the row is there, and what should follow it is not.
+            return detail(500, "cannot adapt type 'dict' using placeholder '%s' (format: AUTO)")
+        generated = self.act(execution, item, event.event_id, None) if item.is_driving else 0
+        return answer({"status": "ok", "event_id": event.event_id, "commands_generated": generated})
+
+    # ── shared with the batch route ─────────────────────────────────────────────────────────────
+
+    def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
+        """The row of one event. A result context above the limit is dropped in silence (wire.md 9.4)."""
+        payload, result = item.payload, _object(item.payload.get("result"))
+        small = {key: payload[key] for key in ("worker_id", "command_id") if key in payload}
+        if "context" in result:
+            context = result["context"] or {}
+        else:
+            context = {key: value for key, value in payload.items() if key not in _CONTROL}
+        if len(dumps(context)) > self._settings.event_context_max_bytes:
+            context = {}
+        status = _status(item.name)
+        stored: dict[str, JsonValue] = {"status": status, "context": {**context, **small}}
+        if "reference" in result:
+            stored["reference"] = result["reference"]
+        return LoggedEvent(
+            self._log.ids.next(),
+            execution.execution_id,
+            item.name,
+            item.step,
+            status,
+            time.time(),
+            result=stored,
+            error=_error_text(payload.get("error")),
+            meta={**item.meta, "actionable": item.is_actionable},
+            worker_id=worker_id if isinstance(worker_id, str) else None,
+            command_ref=command_ref(item, by_batch=by_batch),
+            by_batch=by_batch,
+            response=payload.get("response"),
+        )
+
+    def mark_row(self, item: Item, ref: str | None) -> None:
+        """What an event does to the command's row, whether or not the engine looks at it."""
+        status = _ROW_STATUS.get(item.name)
+        if status is not None and ref is not None:
+            self._log.set_status(ref, status)
+
+    def act(self, execution: Execution, item: Item, event_id: int, request_id: int | None) -> int:
+        """Let the router act on one event; the number of commands generated."""
+        ref = command_ref(item)
+        row = self._log.command_by_ref(ref) if ref is not None else None
+        step = item.step.removesuffix(":task_sequence")
+        if execution.playbook is not None and step not in execution.playbook.steps:
+            return 0  # recorded: odd-call-done-unknown-step
+        if item.name == "command.failed":
+            if ref is None:
+                return 0
+            decision = self._router.fail(execution, ref, _error_text(item.payload.get("error")))
+            return self._dispatcher.apply(execution, decision, event_id)
+        if row is not None and ref not in execution.open_commands:
+            return 0
+        if item.name in ("call.done", "call.error"):
+            earlier = self._log.find_of_command(ref, ("call.done", "call.error"), before=event_id) if ref else None
+            if earlier is not None and row is not None:
+                return 0  # the first result of a command counts, stored ones that were never acted on included
+        elif item.name != "step.exit":
+            return 0
+        known_ref = ref if row is not None else None
+        outcome = self._outcome(item, step, known_ref, request_id)
+        return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
+
+    def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> Outcome:
+        payload = item.payload
+        is_ok = item.name == "call.done" or (item.name == "step.exit" and payload.get("status") != "FAILED")
+        result = _object(payload.get("result"))
+        reference = result.get("reference")
+        if payload.get("response") is not None and item.name != "step.exit":
+            value = payload["response"]
+        elif isinstance(reference, dict):
+            value = self._resolved(result, reference)
+        elif item.step.endswith(":task_sequence") and isinstance(result.get("context"), dict):
+            value = result["context"]
+        else:
+            value = result or dict(payload)
+        merged = _object(_object(value).get("ctx")) if item.step.endswith(":task_sequence") else {}
+        return Outcome(
+            step=step,
+            is_ok=is_ok,
+            value=value,
+            error=None if is_ok else _error_text(payload.get("error")) or "failed",
+            fails_execution=not is_ok,
+            event_type=item.name,
+            command_ref=ref,
+            merged=merged,
+            batch_request_id=request_id,
+            ref=reference,
+        )
+
+    def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
+        """What the next step sees of a result sent as a reference (recorded: result-reference-claim-2)."""
+        stored = self._results.find(str(reference.get("ref")))
+        data = loads(stored) if stored is not None else None
+        return {
+            **_object(data),
+            "status": result.get("status"),
+            "context": result.get("context", {}),
+            "reference": reference,
+            "ref": reference,
+            "_ref": {key: reference.get(key) for key in ("ref", "kind", "store")},
+            "data": data,
+        }
+
+
+def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
+    """The command an event is about, as text. Text that is no number is not looked at (recorded: odd4)."""
+    payload = item.payload
+    places: list[JsonValue] = [payload.get("command_id")]
+    if not by_batch:
+        places += [
+            item.meta.get("command_id"),
+            _object(payload.get("context")).get("command_id"),
+            _object(payload.get("result")).get("command_id"),
+        ]
+    for found in places:
+        if isinstance(found, int) and not isinstance(found, bool):
+            return str(found)
+        if isinstance(found, str) and found.isdigit():
+            return found
+    return None
+
+
+def no_such_execution(execution_id: int) -> str:
+    return (
+        'null value in column "catalog_id" of relation "event" violates not-null constraint'
+        f"\nDETAIL:  Failing row contains ({execution_id}, ...)."
+    )
+
+
+def _status(name: str) -> str:
+    word = name.rpartition(".")[2]
+    if word in ("error", "failed"):
+        return "FAILED"
+    return "COMPLETED" if word in ("done", "exit", "completed") else "RUNNING"
+
+
+def _error_text(error: JsonValue) -> str | None:
+    if isinstance(error, dict):
+        return str(error.get("message", error))
+    return None if error is None else str(error)
+
+
+def _object(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}

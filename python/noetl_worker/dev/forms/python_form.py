@@ -1,0 +1,316 @@
+"""How the Python plane keeps results and writes commands (wire.md 5.1; recorded: *-claim, *-nats)."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from noetl_worker.dev.forms.wire_form import CommandIds, Issued
+from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
+from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
+from noetl_worker.dev.orchestration.rendering import render_fields
+from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, write_set
+from noetl_worker.json_text import dumps
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["PythonForm"]
+
+_DOTTED = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
+_NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
+
+
+class PythonForm:
+    """Everything an execution knows is one mapping: `ctx`, `workload` and the top level show the same names."""
+
+    dialect = Dialect.PYTHON
+    goes_on_after_no_items = False  # recorded (loop-empty)
+    tells_end_of_loop = True
+    sets_after_each_item = True  # recorded (loop-set-step)
+    fails_without_list = False  # recorded (loop-over-seq-rows): RUNNING for ever
+    ends_between_steps = True  # recorded (arcs-none-match): inferred as complete
+    keeps_ctx_of_items = True
+    ctx_beats_set = False
+
+    def may_enter(self, execution: Execution, step: Step) -> bool:
+        """Recorded (arcs-join): not while a command of it is out."""
+        return step.name not in execution.open_commands.values()
+
+    def scope(
+        self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
+    ) -> dict[str, JsonValue]:
+        name = str(execution.execution_id)
+        variables = dict(execution.variables)
+        scope: dict[str, JsonValue] = {
+            **variables,
+            "ctx": variables,
+            "workload": dict(variables),
+            "iter": {},
+            "job": {"id": name, "uuid": name, "execution_id": name},
+            "event": {**event, "timestamp": _timestamp()},
+            "output": _with_context(output) if output is not None else dict(_NO_OUTPUT),
+            "execution_id": name,
+            "catalog_id": str(execution.catalog_id),
+        }
+        if execution.playbook is not None and execution.playbook.keychain:
+            manifest = _manifest(execution.playbook.keychain)
+            scope["_keychain_manifest"] = manifest
+            scope["ctx"] = {**variables, "_keychain_manifest": manifest}
+            scope["workload"] = dict(scope["ctx"])
+        return scope
+
+    def in_flight(self, loop: Loop, size: int) -> int:
+        return (loop.max_in_flight or max(1, size)) if loop.is_parallel else 1
+
+    def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
+        run, index = position.run, position.index
+        names = {run.iterator: position.item, "loop_index": index}
+        return {
+            **scope,
+            **names,
+            "ctx": {**scope["ctx"], **names},
+            "workload": {**scope["workload"], **names},
+            "event": {**scope["event"], "name": "loop_init"},
+            "iter": {
+                run.iterator: position.item,
+                "_index": index,
+                "_first": index == 0,
+                "_last": index == len(run.items) - 1,
+                "loop_event_id": run.epoch_id,
+            },
+            "loop": {"index": index, "first": index == 0, "length": 0, "done": False},  # recorded: always 0
+        }
+
+    def keep(self, execution: Execution, step: str, outcome: Outcome) -> None:
+        if not outcome.is_ok:
+            return  # recorded (arcs-on-error): a failed step leaves no result behind
+        value = outcome.value
+        previous = value.get("_prev") if isinstance(value, dict) and "results" in value else None
+        if isinstance(previous, dict):  # a sequence shows its last task's fields beside its own (recorded)
+            value = {**previous, **value}
+        execution.variables[step] = with_context(value)
+
+    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+        self.keep(execution, step, outcome)
+
+    def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
+        results = list(run.results.values())
+        stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}
+        # Recorded (loop-parallel): of the results the last that came back alone.
+        value = {"results": results[-1:], "stats": stats}
+        execution.variables[step] = with_context(value)
+        if run.items:  # recorded (loop-sequential-claim-4): the last item's names stay behind
+            execution.variables[run.iterator] = run.items[-1]
+            execution.variables["loop_index"] = len(run.items) - 1
+        return value
+
+    def loop_item(self, outcome: Outcome) -> JsonValue:
+        value = outcome.value
+        return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
+
+    def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
+        """Recorded (loop-number): an `in` that is more than a dotted name is one item, the printed list."""
+        if isinstance(collection, str) and not _DOTTED.fullmatch(collection):
+            return [str(rendered)]
+        return items_of(rendered)
+
+    def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        write_set(execution.variables, arc.set, scope, self.dialect)
+        return {}
+
+    def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
+        return False  # recorded (step-when): it has no effect
+
+    def notices_of_choice(
+        self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
+    ) -> list[Notice]:
+        return []
+
+    # ── commands ────────────────────────────────────────────────────────────────────────────────
+
+    def ids(self, execution_id: int, node: str, event_id: int, other_id: int, index: int | None) -> CommandIds:
+        return CommandIds(other_id, event_id)
+
+    def node(self, command: StepCommand) -> str:
+        step = command.step
+        return f"{step.name}:task_sequence" if step.is_sequence else step.name
+
+    def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
+        step, scope = command.step, _seen_later(execution, command)
+        given = render_fields(dict(step.input), scope, Dialect.PYTHON)
+        if command.trigger is None:
+            given = {**given, **execution.payload}
+        if command.position is not None:
+            given = {**given, **_loop_input(command.position)}
+        context: dict[str, JsonValue] = {
+            "spec": {"next_mode": step.mode},
+            "input": given,
+            "tool_config": _tool_config(step, scope),
+            "render_context": {**scope, "output": _output(command)},
+        }
+        if step.cases:
+            context["cases"] = list(step.cases)
+        meta = _meta(execution, command, self.node(command), ids)
+        return Issued(
+            execution.execution_id, ids.event_id, ids.command_id, self.node(command), step.kind, context, meta
+        )
+
+    def raw(
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
+    ) -> Issued:
+        whole = {
+            "spec": {"next_mode": "exclusive"},
+            "input": {},
+            "tool_config": {},
+            "render_context": {
+                "execution_id": str(execution.execution_id),
+                "catalog_id": str(execution.catalog_id),
+            },
+            **context,
+        }
+        meta = _first_meta(execution, node, action, ids)
+        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, whole, meta)
+
+    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+        body = {
+            "execution_id": issued.execution_id,
+            "event_id": issued.event_id,
+            "command_id": issued.command_id,
+            "step": issued.node,
+            "server_url": server_url,
+        }
+        return subject, dumps(body)
+
+
+def _seen_later(execution: Execution, command: StepCommand) -> Mapping[str, JsonValue]:
+    """What is left of the steps before the last one (recorded: view-*, large-*): no lists and objects but under
+    `context` and a `reference`, and in `ctx` and `workload` nothing of one whose result has a `status`; after a loop
+    nothing at all.
+    """
+    known = execution.playbook.steps if execution.playbook is not None else {}
+    last = command.trigger.step if command.trigger is not None else None
+    earlier = {name: value for name in execution.completed_steps if isinstance(value := command.scope.get(name), dict)}
+    earlier.pop(last or "", None)
+    scope = dict(command.scope)
+    if last is not None and last in known and known[last].loop is not None and command.position is None:
+        return {name: value for name, value in _without(scope, earlier).items() if name not in earlier}
+    for name, value in earlier.items():
+        plain = {key: inner for key, inner in value.items() if not isinstance(inner, (dict, list))}
+        kept = {"reference": value["reference"]} if "reference" in value else {}
+        scope[name] = {**plain, **kept, "context": value.get("context", value)}
+    return _without(scope, [name for name, value in earlier.items() if "status" in value])
+
+
+def _without(scope: Mapping[str, JsonValue], gone: Collection[str]) -> dict[str, JsonValue]:
+    kept = {
+        place: {name: value for name, value in scope[place].items() if name not in gone}
+        for place in ("ctx", "workload")
+    }
+    return {**scope, **kept}
+
+
+def _output(command: StepCommand) -> Mapping[str, JsonValue]:
+    """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*)."""
+    before = command.trigger.step if command.trigger is not None else None
+    return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)
+
+
+def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    data = output["data"]
+    return {**output, "data": with_context(data), "context": data} if isinstance(data, dict) else dict(output)
+
+
+def with_context(value: JsonValue) -> JsonValue:
+    """A step's result as templates see it: itself, plus an alias `context` (wire.md 4.6)."""
+    if isinstance(value, dict) and "context" not in value:
+        return {**value, "context": value}
+    return value
+
+
+def _timestamp() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+def _manifest(keychain: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
+    entries = {}
+    for entry in keychain:
+        fields = entry.get("map")
+        entries[str(entry.get("name"))] = {
+            "kind": entry.get("kind"),
+            "fields": list(fields) if isinstance(fields, dict) else [],
+        }
+    return {"entries": entries}
+
+
+def _loop_input(position: Position) -> dict[str, JsonValue]:
+    return {
+        "__loop_epoch_id": position.run.epoch_id,
+        "__loop_claimed_index": position.index,
+        "__loop_collection_size": len(position.run.items),
+    }
+
+
+def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """One tool: its fields rendered, with the plane's two placeholders. A sequence: the tasks as written."""
+    if not isinstance(step.tool, Mapping):
+        return {"tasks": [dict(task) for task in step.tool or ()]}
+    # differs-from-upstream: cases look at the tool's result, so they must reach the worker unrendered.
+    kept = ("cases", "case")
+    fields = {key: value for key, value in step.tool.items() if key != "kind"}
+    config = {
+        key: value if key in kept else render_fields(value, scope, Dialect.PYTHON) for key, value in fields.items()
+    }
+    spec = config.get("spec")
+    config["spec"] = {"policy": None, **spec} if isinstance(spec, dict) else None
+    config.setdefault("output", None)
+    return config
+
+
+def _first_meta(execution: Execution, node: str, kind: str, ids: CommandIds) -> dict[str, JsonValue]:
+    return {
+        "step": node,
+        "attempt": 1,
+        "tool_kind": kind,
+        "actionable": True,
+        "catalog_id": str(execution.catalog_id),
+        "command_id": ids.command_id,
+        "execution_id": str(execution.execution_id),
+        "max_attempts": 3,
+    }
+
+
+def _meta(execution: Execution, command: StepCommand, node: str, ids: CommandIds) -> dict[str, JsonValue]:
+    trigger, step = command.trigger, command.step
+    if trigger is None:
+        meta = _first_meta(execution, node, step.kind, ids)
+    else:
+        meta = {
+            "step": node,
+            "tool_kind": step.kind,
+            "actionable": True,
+            "command_id": ids.command_id,
+            "triggered_by": trigger.event_type,
+        }
+        if trigger.batch_request_id is not None:
+            meta["batch_request_id"] = str(trigger.batch_request_id)
+        else:
+            meta["trigger_step"] = trigger.step
+        if trigger.fanout:
+            meta["fanout_reduce"] = {
+                "fanout_step": trigger.step,
+                "target_step": step.name,
+                "reduce_steps": [],
+                "target_index": trigger.target_index,
+                "fanout_targets": list(trigger.fanout),
+                "planner_version": 1,
+            }
+    if step.is_sequence:
+        meta["task_sequence"] = True
+        meta["parent_step"] = step.name
+    if command.position is not None:
+        epoch_id = command.position.run.epoch_id
+        meta["loop_step"] = step.name
+        meta["loop_event_id"] = epoch_id
+        meta["__loop_epoch_id"] = epoch_id
+        meta["loop_iteration_index"] = command.position.index
+    return meta

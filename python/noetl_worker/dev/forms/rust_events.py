@@ -1,0 +1,237 @@
+"""Events as the Rust plane takes them: single EE-3 events with ids of their own, and its batch (wire.md 9.3)."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.orchestration.dispatcher import Dispatcher
+from noetl_worker.dev.orchestration.execution import Execution, Outcome
+from noetl_worker.dev.orchestration.router import Decision, Router
+from noetl_worker.dev.routes.answers import Answer, answer, rust_error, rust_refused_body
+from noetl_worker.dev.routes.executions import Executions
+from noetl_worker.errors import TemplateError
+from noetl_worker.models import JsonValue
+
+__all__ = ["RustEvents"]
+
+_PAIRS: Final = (("step", "node_name"), ("event_type", "name"))
+_TERMINAL: Final = {"command.completed": "COMPLETED", "command.failed": "FAILED"}
+_DUPLICATE: Final = (
+    'Database error: error returned from database: duplicate key value violates unique constraint "event_pkey"'
+)
+_NO_EXECUTION: Final = (
+    'Database error: error returned from database: insert or update on table "event" violates foreign key constraint'
+    ' "event_catalog_id_fkey"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    step: str
+    name: str
+    context: Mapping[str, JsonValue]
+    status: str
+
+    @property
+    def command_ref(self) -> str | None:
+        found = self.context.get("command_id")
+        return str(found) if found is not None else None
+
+
+class RustEvents:
+    """Stores the events of the Rust plane and acts on `command.completed` and `command.failed`."""
+
+    def __init__(self, log: EventLog, executions: Executions, router: Router, dispatcher: Dispatcher) -> None:
+        self._log, self._executions, self._router, self._dispatcher = log, executions, router, dispatcher
+
+    def single(self, body: JsonValue, raw: bytes) -> Answer:
+        """POST /api/events. The event's id is its primary key, and the history is read in id order."""
+        execution_id = _execution_id(body, raw)
+        if isinstance(execution_id, Answer):
+            return execution_id
+        item = _read(body, raw)
+        if isinstance(item, Answer):
+            return item
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            return rust_error(500, _NO_EXECUTION)
+        given = body.get("event_id")
+        event_id = given if isinstance(given, int) else self._log.ids.next()
+        meta = body.get("meta")
+        try:
+            self._log.append([self._event(execution, item, event_id, meta, body.get("worker_id"))])
+        except sqlite3.IntegrityError:
+            return rust_error(500, _DUPLICATE)
+        named = meta.get("command_id") if isinstance(meta, dict) else None
+        if named is not None and item.name in _TERMINAL:
+            # Only an event that names its command in meta makes a claim answer "terminal" (wire.md 9.3 item 4).
+            self._log.set_status(str(named), _TERMINAL[item.name])
+        if not self._is_behind(item, event_id):
+            self._act(execution, item)
+        return answer({"status": "ok", "event_id": event_id, "commands_generated": 0})
+
+    def batch(self, body: JsonValue, raw: bytes) -> Answer:
+        """POST /api/events/batch: ids are the plane's, meta is lost, only `command.completed` moves anything."""
+        execution_id = _execution_id(body, raw)
+        if isinstance(execution_id, Answer):
+            return execution_id
+        posted = body.get("events")
+        if not isinstance(posted, list):
+            return rust_refused_body("missing field `events`", raw)
+        items: list[_Item] = []
+        for entry in posted:
+            item = _read(entry, raw)
+            if isinstance(item, Answer):
+                return item
+            items.append(item)
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            return rust_error(500, _NO_EXECUTION)
+        events = [self._event(execution, item, self._log.ids.next(), None, body.get("worker_id")) for item in items]
+        if events:
+            self._log.append(events)
+        self._act_on_batch(execution, items, events)
+        ids = [event.event_id for event in events]
+        return answer({"status": "ok", "event_ids": ids, "commands_generated": 0})
+
+    def _act_on_batch(self, execution: Execution, items: Sequence[_Item], events: Sequence[LoggedEvent]) -> None:
+        for item, event in zip(items, events, strict=True):
+            if item.command_ref is not None:
+                self._log.raise_high_id(item.command_ref, event.event_id)
+        for item in items:
+            if item.name in ("call.done", "command.completed"):
+                self._act(execution, item)
+
+    def _event(
+        self, execution: Execution, item: _Item, event_id: int, meta: JsonValue, worker_id: JsonValue
+    ) -> LoggedEvent:
+        return LoggedEvent(
+            event_id,
+            execution.execution_id,
+            item.name,
+            item.step,
+            item.status,
+            time.time(),
+            result={"context": dict(item.context), "status": item.status},
+            meta=meta,
+            worker_id=worker_id if isinstance(worker_id, str) else None,
+            command_ref=item.command_ref,
+        )
+
+    def _is_behind(self, item: _Item, event_id: int) -> bool:
+        """Whether the id is below one the plane gave out for this command: then history never gets to it."""
+        row = self._log.command_by_ref(item.command_ref) if item.command_ref is not None else None
+        return row is not None and event_id <= row.high_id
+
+    # ── what follows ────────────────────────────────────────────────────────────────────────────
+
+    def _act(self, execution: Execution, item: _Item) -> None:
+        ref = item.command_ref
+        if ref is None or ref not in execution.open_commands:
+            return
+        if item.name == "call.done":
+            execution.reported[ref] = dict(item.context)
+        elif item.name == "command.completed":
+            outcome = _outcome(item, ref, execution.reported.pop(ref, {}))
+            self._advance(execution, outcome)
+        elif item.name in ("call.error", "command.failed"):
+            self._fail(execution, item, ref)
+
+    def _advance(self, execution: Execution, outcome: Outcome) -> None:
+        """A template that the plane cannot render fails the playbook (recorded: filter-urlencode)."""
+        try:
+            self._dispatcher.apply(execution, self._router.advance(execution, outcome))
+        except TemplateError as error:
+            execution.is_failed, execution.error = True, str(error)
+            self._dispatcher.apply(execution, Decision(is_over=True))
+
+    def _fail(self, execution: Execution, item: _Item, ref: str) -> None:
+        """`call.error` is noted, `command.failed` ends the execution, whatever else is still open."""
+        error = item.context.get("error")
+        execution.is_failed = execution.is_failed_by_command = True
+        execution.error = str(error) if error is not None else execution.error
+        if item.name == "command.failed":
+            decision = self._router.fail(execution, ref, execution.error)
+            decision.is_over = True
+            self._dispatcher.apply(execution, decision)
+
+
+def _execution_id(body: JsonValue, raw: bytes) -> int | Answer:
+    found = body.get("execution_id") if isinstance(body, dict) else None
+    if found is None:
+        return rust_refused_body("missing field `execution_id`", raw)
+    try:
+        return int(found)
+    except (TypeError, ValueError):
+        return rust_refused_body("execution_id: invalid value, expected an integer", raw)
+
+
+def _read(body: JsonValue, raw: bytes) -> _Item | Answer:
+    """One event; both names of a pair are the same field twice."""
+    if not isinstance(body, dict):
+        return rust_refused_body("invalid type, expected a map", raw)
+    for name, alias in _PAIRS:
+        if name in body and alias in body:
+            return rust_refused_body(f"duplicate field `{name}`", raw)
+        if name not in body and alias not in body:
+            return rust_refused_body(f"missing field `{name}`", raw)
+    name = str(body.get("event_type", body.get("name")))
+    context = body.get("context", body.get("payload"))
+    status = body.get("status")
+    return _Item(
+        step=str(body.get("step", body.get("node_name"))),
+        name=name,
+        context=context if isinstance(context, dict) else {},
+        status=status if isinstance(status, str) else _status(name),
+    )
+
+
+def _status(name: str) -> str:
+    word = name.rpartition(".")[2]
+    if word in ("error", "failed"):
+        return "FAILED"
+    if word == "started":
+        return "STARTED"
+    return "COMPLETED" if word in ("done", "exit", "completed") else "RUNNING"
+
+
+def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Outcome:
+    """A tool that failed is `call.done` with its status; the playbook goes on (wire.md 9.3 item 7)."""
+    result = _object(reported.get("result"))
+    context = _object(result.get("context"))
+    reference = result.get("reference")
+    value = context.get("data", dict(reported))  # recorded (error-timeout): without data, the whole report
+    if isinstance(reference, dict):
+        extracted = _object(reference.get("extracted"))
+        value = {**extracted, **_object(value), "_store": reference.get("store")}
+        value.setdefault("_ref", reference.get("ref"))
+        if "uri" in reference:
+            value["_uri"] = reference["uri"]
+    status = str(result.get("status", "success"))
+    is_ok = status not in ("error", "timeout", "FAILED")
+    error = context.get("error")
+    return Outcome(
+        step=item.step,
+        is_ok=is_ok,
+        value=value,
+        reported=dict(reported),
+        error=None if is_ok else str(error or status),
+        command_ref=ref,
+        merged=_context_updates(value),
+        ref=reference,
+    )
+
+
+def _context_updates(value: JsonValue) -> dict[str, JsonValue]:
+    """`_context_updates` of a task sequence: {"ctx.x": v}; `iter.` names leave bare too (recorded: set-rule)."""
+    updates = _object(_object(value).get("_context_updates"))
+    return {key.removeprefix("ctx.").removeprefix("iter."): inner for key, inner in updates.items()}
+
+
+def _object(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}

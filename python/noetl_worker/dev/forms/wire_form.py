@@ -1,0 +1,53 @@
+"""A command as it goes out, before and after its ids are known; what the two dialects' forms have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.router import Form, StepCommand
+from noetl_worker.models import CommandId, JsonValue
+
+__all__ = ["CommandIds", "Issued", "WireForm"]
+
+
+class CommandIds(NamedTuple):
+    command_id: CommandId
+    event_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A command with everything a claim answers."""
+
+    execution_id: int
+    event_id: int
+    """The claim key: id of the `command.issued` event."""
+    command_id: CommandId
+    node: str
+    action: str
+    context: Mapping[str, JsonValue]
+    meta: Mapping[str, JsonValue]
+
+
+class WireForm(Form, Protocol):
+    """A router's Form that also builds commands and notifications of its plane."""
+
+    def ids(self, execution_id: int, node: str, event_id: int, other_id: int, index: int | None) -> CommandIds:
+        """The ids of a new command from two fresh ones, `other_id` < `event_id`."""
+
+    def node(self, command: StepCommand) -> str:
+        """Name under which the command runs."""
+
+    def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
+        """The command's action, context and meta (wire.md 5)."""
+
+    def raw(
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
+    ) -> Issued:
+        """A command without a playbook."""
+
+    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+        """(subject, body) of the NATS message."""

@@ -1,0 +1,205 @@
+"""Carries out a router's decision: ids, rows, notifications, and the events that end an execution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
+from noetl_worker.dev.forms.wire_form import Issued, WireForm
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.router import Decision
+from noetl_worker.dev.routes.results import Results
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.json_text import dumps, embed
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["Dispatcher", "Publisher"]
+
+
+class Publisher(Protocol):
+    """Where notifications go; False means: not now."""
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    event_id: int
+    subject: str
+    body: bytes
+
+
+class Dispatcher:
+    """Issues commands. Writing is immediate; publishing waits for `flush`, which follows every request."""
+
+    def __init__(self, settings: PlaneSettings, log: EventLog, form: WireForm, results: Results) -> None:
+        self._settings, self._log, self._form, self._results = settings, log, form, results
+        self._outgoing: list[_Outgoing] = []
+        self.server_url = ""
+        self.publisher: Publisher | None = None
+        self.on_change: Callable[[], None] = lambda: None
+
+    def apply(self, execution: Execution, decision: Decision, caused_by: int | None = None) -> int:
+        """Write what was decided; the number of commands generated.
+
+        `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
+        """
+        now = time.time()
+        events = [
+            LoggedEvent(
+                self._log.ids.next(), execution.execution_id, notice.event_type, notice.node, notice.status, now,
+                result=notice.result,
+            )
+            for notice in decision.notices
+        ]  # fmt: skip
+        issued: list[Issued] = []
+        for command in decision.commands:
+            node = self._form.node(command)
+            index = command.position.index if command.position is not None else None
+            first, second = self._log.ids.next(), self._log.ids.next()
+            ids = self._form.ids(execution.execution_id, node, second, first, index)
+            built = self._form.issue(execution, command, ids)
+            ref = str(built.command_id)
+            execution.open_commands[ref] = command.step.name
+            if command.position is not None:
+                execution.positions[ref] = command.position
+            issued.append(built)
+        self.issue(issued, events, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
+        if decision.is_over:
+            self.finish(execution)
+        self.on_change()
+        return len(issued)
+
+    def issue(
+        self,
+        commands: Sequence[Issued],
+        events: Sequence[LoggedEvent] = (),
+        *,
+        caused_by: int | None = None,
+        publish: bool = True,
+    ) -> None:
+        """Write commands and their `command.issued` events, after `events`; queue their notifications."""
+        now = time.time()
+        rows: list[CommandRow] = []
+        logged = list(events)
+        for given in commands:
+            command = self._externalised(given)
+            context, meta, ref = dumps(command.context), dumps(command.meta), str(command.command_id)
+            rows.append(
+                CommandRow(
+                    command.event_id, ref, command.execution_id, command.node, command.action, context, meta,
+                    "PENDING", None, now, None, None, command.event_id,
+                )
+            )  # fmt: skip
+            logged.append(
+                LoggedEvent(
+                    command.event_id, command.execution_id, "command.issued", command.node, "PENDING", now,
+                    context=embed(context), command_ref=ref, parent_event_id=caused_by,
+                )
+            )  # fmt: skip
+            if publish:
+                self.queue(command)
+        if rows:
+            self._log.add_commands(rows)
+        if logged:
+            self._log.append(logged)
+
+    def _externalised(self, command: Issued) -> Issued:
+        if self._settings.dialect is Dialect.RUST:
+            return command
+        step = command.node.partition(":")[0]
+        context = self._results.externalise(
+            command.context, execution_id=command.execution_id, step=step, command_id=command.command_id
+        )
+        return command if context is command.context else replace(command, context=context)
+
+    # ── notifications ───────────────────────────────────────────────────────────────────────────
+
+    def queue(self, command: Issued) -> None:
+        """Publish this command's notification with the next `flush`."""
+        subject, body = self._form.notification(command, self.server_url, self._settings.subject)
+        self._outgoing.append(_Outgoing(command.event_id, subject, body))
+
+    def requeue(self, row: CommandRow, *, as_text: bool) -> None:
+        """Publish a command again. The Python plane's reaper writes the command_id as text (wire.md 2.2)."""
+        is_number = self._settings.dialect is Dialect.PYTHON and not as_text
+        command_id = int(row.command_ref) if is_number else row.command_ref
+        self.queue(Issued(row.execution_id, row.event_id, command_id, row.node, row.action, {}, {}))
+
+    async def flush(self) -> None:
+        """Publish what is queued. Without a connection it is left to the publish recovery."""
+        waiting, self._outgoing = self._outgoing, []
+        if not waiting or self.publisher is None:
+            return
+        if await self.publisher.publish([(one.subject, one.body) for one in waiting]):
+            self._log.set_published([one.event_id for one in waiting], time.time())
+
+    @property
+    def has_outgoing(self) -> bool:
+        return bool(self._outgoing)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────
+
+    def finish(self, execution: Execution) -> None:
+        """End an execution that has nothing left to do. One that has ended keeps its end."""
+        if execution.is_over:
+            return
+        execution.status = "FAILED" if execution.is_failed else "COMPLETED"
+        execution.ended_at = time.time()
+        events = self._python_end(execution) if self._settings.dialect is Dialect.PYTHON else self._rust_end(execution)
+        if events:
+            self._log.append(events)
+        self.record_end(execution)
+
+    def record_end(self, execution: Execution) -> None:
+        self._log.db.execute(
+            "UPDATE executions SET status = ?, ended_at = ?, error = ? WHERE execution_id = ?",
+            (execution.status, execution.ended_at, execution.error, execution.execution_id),
+        )
+
+    def _python_end(self, execution: Execution) -> list[LoggedEvent]:
+        is_first = len(execution.completed_steps) < 2
+        if execution.status == "COMPLETED" and (is_first or execution.ends_with_a_sequence):
+            return []  # recorded (values/*, outcome "inferred"): such an end is never written
+        word = execution.status.lower()
+        result = {"status": execution.status, "context": _object(execution.last_result)}
+        context = {
+            "error": execution.error,
+            "result": result,
+            "status": word,
+            "final_step": execution.current_step,
+        }
+        at = execution.ended_at or time.time()
+        playbook_parent, workflow_parent = execution.lifecycle_event_ids
+        return [
+            LoggedEvent(
+                self._log.ids.next(), execution.execution_id, f"{name}.{word}", node, word, at, context=context,
+                result=result, error=execution.error if execution.is_failed else None, parent_event_id=parent,
+            )
+            for name, node, parent in (
+                ("workflow", "workflow", workflow_parent), ("playbook", execution.path, playbook_parent),
+            )
+        ]  # fmt: skip
+
+    def _rust_end(self, execution: Execution) -> list[LoggedEvent]:
+        """An execution that a command failed has no closing event there (recorded: fail-execution)."""
+        if execution.is_failed_by_command:
+            return []
+        result: dict[str, JsonValue] = {"status": execution.status}
+        if execution.is_failed:
+            result["context"] = {"error": execution.error}
+        return [
+            LoggedEvent(
+                self._log.ids.next(), execution.execution_id, f"playbook.{execution.status.lower()}", "playbook",
+                execution.status, execution.ended_at or time.time(), result=result,
+            )
+        ]  # fmt: skip
+
+
+def _object(value: JsonValue) -> Mapping[str, JsonValue]:
+    if isinstance(value, dict):
+        return value
+    return {} if value is None else {"value": value}

@@ -1,0 +1,345 @@
+"""Playbooks: YAML in, typed steps out, with one clear line for what is wrong.
+
+`load_playbook` is strict: it is what `noetl-worker dev` runs before anything is started. `Playbook.of` reads a
+document the way the real planes do, which register a playbook with a missing step or without `start`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+import yaml
+
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models import JsonValue
+
+__all__ = ["KINDS", "Arc", "Loop", "Playbook", "Step", "known_kinds", "load_playbook", "parse_yaml"]
+
+Mode = Literal["exclusive", "inclusive"]
+KINDS: Final = (
+    "http", "postgres", "duckdb", "ducklake", "python", "workbook", "playbook", "playbooks", "secrets", "iterator",
+    "container", "script", "snowflake", "transfer", "snowflake_transfer", "gcs", "gateway", "nats", "agent", "mcp",
+    "shell", "artifact", "noop", "task_sequence", "rhai",
+)  # fmt: skip
+"""The kinds the Python plane accepts, in its order (recorded: catalog-register-unknown-tool)."""
+STEP_FIELDS: Final = frozenset(
+    {
+        "step", "desc", "description", "tool", "input", "args", "set", "loop", "next", "spec", "output", "cases",
+        "case", "when",
+    }
+)  # fmt: skip
+_UNWRITTEN_OF_POLICY: Final = {
+    "mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None,
+}  # fmt: skip
+END: Final = "end"
+"""An arc may lead to `end` without such a step: the planes add one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """One way out of a step."""
+
+    step: str
+    when: JsonValue = None
+    set: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """`loop:` of a step."""
+
+    collection: JsonValue
+    """The unrendered `in`."""
+    iterator: str = "item"
+    is_parallel: bool = False
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    tool: Mapping[str, JsonValue] | Sequence[Mapping[str, JsonValue]] | None
+    """One tool, a list of named ones (a task sequence), or none: a step that only routes."""
+    input: Mapping[str, JsonValue] = field(default_factory=dict)
+    set: Mapping[str, JsonValue] = field(default_factory=dict)
+    loop: Loop | None = None
+    arcs: tuple[Arc, ...] = ()
+    mode: Mode = "exclusive"
+    cases: Sequence[JsonValue] = ()
+    when: JsonValue = None
+
+    @property
+    def is_sequence(self) -> bool:
+        return isinstance(self.tool, Sequence)
+
+    @property
+    def kind(self) -> str:
+        """Tool kind as a plane's `action`; "" for a step without a tool."""
+        if isinstance(self.tool, Mapping):
+            return str(self.tool.get("kind", ""))
+        return "task_sequence" if self.tool is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Playbook:
+    path: str
+    name: str
+    workload: Mapping[str, JsonValue]
+    steps: Mapping[str, Step]
+    keychain: Sequence[Mapping[str, JsonValue]] = ()
+
+    @classmethod
+    def of(cls, document: Mapping[str, JsonValue]) -> Playbook:
+        """Read a document without judging it: what cannot be read is left out."""
+        metadata = _mapping(document.get("metadata"))
+        path = str(metadata.get("path") or metadata.get("name") or "unknown")
+        steps: dict[str, Step] = {}
+        for item in _list(document.get("workflow")):
+            if isinstance(item, dict) and isinstance(item.get("step"), str):
+                steps[item["step"]] = _step(item)
+        return cls(
+            path=path,
+            name=str(metadata.get("name") or path),
+            workload=_mapping(document.get("workload")),
+            steps=steps,
+            keychain=[item for item in _list(document.get("keychain")) if isinstance(item, dict)],
+        )
+
+    def with_policies_in_lists(self) -> Playbook:
+        """As the Python plane reads it: a single tool with a policy is a list of one task (recorded: single-policy)."""
+        return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
+
+    @property
+    def first(self) -> Step | None:
+        """`start`, else the first step written (the Python plane runs that one)."""
+        return self.steps.get("start") or next(iter(self.steps.values()), None)
+
+
+def known_kinds() -> frozenset[str]:
+    """The planes' kinds and those of installed packages (entry points `noetl_worker.tools`)."""
+    installed = importlib.metadata.entry_points(group="noetl_worker.tools")
+    return frozenset((*KINDS, *(point.name for point in installed)))
+
+
+def parse_yaml(text: str) -> JsonValue:
+    """Raises PlaybookError with the parser's reason and position in one line."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise PlaybookError(f"not YAML{where}: {getattr(error, 'problem', None) or error}") from error
+
+
+def load_playbook(text: str, *, source: str = "playbook", kinds: Collection[str] | None = None) -> Playbook:
+    """Read and check a playbook.
+
+    Args:
+        source: file name, for the message.
+        kinds: tool kinds to accept; None: `known_kinds()`.
+
+    Raises:
+        PlaybookError: one line that names the file, the step and the field, and for a wrong name the nearest one.
+    """
+    try:
+        document = parse_yaml(text)
+        if not isinstance(document, dict):
+            raise PlaybookError("a playbook is a mapping with metadata and workflow")
+        _check(document, known_kinds() if kinds is None else kinds)
+    except PlaybookError as error:
+        raise PlaybookError(f"{source}: {error}") from error
+    return Playbook.of(document)
+
+
+# ── checking ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check(document: Mapping[str, JsonValue], kinds: Collection[str]) -> None:
+    if "workflow" not in document:
+        raise PlaybookError(f"workflow is missing{_did_you_mean('workflow', document, reverse=True)}")
+    workflow = document["workflow"]
+    if not isinstance(workflow, list) or not workflow:
+        raise PlaybookError("workflow must be a list with at least one step")
+    workload = document.get("workload")
+    if workload is not None and not isinstance(workload, dict):
+        raise PlaybookError("workload must be a mapping")
+    names = _names(workflow)
+    if "start" not in names:
+        raise PlaybookError(f"no step is named 'start'{_did_you_mean('start', names)}")
+    for item in workflow:
+        _check_step(item, names, kinds)
+
+
+def _names(workflow: Sequence[JsonValue]) -> list[str]:
+    names: list[str] = []
+    for position, item in enumerate(workflow):
+        if not isinstance(item, dict):
+            raise PlaybookError(f"workflow[{position}] must be a mapping with a step name")
+        name = item.get("step")
+        if not isinstance(name, str) or not name:
+            raise PlaybookError(f"workflow[{position}].step is missing: every step needs a name")
+        if name in names:
+            raise PlaybookError(f"step '{name}' is there twice")
+        names.append(name)
+    return names
+
+
+def _check_step(item: Mapping[str, JsonValue], names: Collection[str], kinds: Collection[str]) -> None:
+    where = f"step '{item['step']}'"
+    for key in item:
+        if key not in STEP_FIELDS:
+            raise PlaybookError(f"{where}: unknown field '{key}'{_did_you_mean(key, STEP_FIELDS)}")
+    if item.get("tool") is None and item.get("next") is None and item["step"] != END:
+        raise PlaybookError(f"{where}: tool is missing")
+    if item.get("tool") is not None:
+        _check_tool(item["tool"], f"{where}, tool", kinds)
+    for key in ("input", "args", "set"):
+        if item.get(key) is not None and not isinstance(item[key], dict):
+            raise PlaybookError(f"{where}: {key} must be a mapping")
+    if item.get("loop") is not None:
+        _check_loop(item["loop"], where)
+    _check_next(item.get("next"), where, names)
+
+
+def _check_tool(tool: JsonValue, where: str, kinds: Collection[str]) -> None:
+    if isinstance(tool, list):
+        if not tool:
+            raise PlaybookError(f"{where} is an empty list")
+        for position, task in enumerate(tool):
+            _check_tool(_labelled(task), f"{where}[{position}]", kinds)
+        return
+    if not isinstance(tool, dict):
+        raise PlaybookError(f"{where} must be a mapping with a kind, or a list of such")
+    kind = tool.get("kind")
+    if not isinstance(kind, str) or not kind:
+        raise PlaybookError(f"{where}.kind is missing")
+    if kind not in kinds:
+        raise PlaybookError(f"{where}.kind: no tool is named '{kind}'{_did_you_mean(kind, kinds)}")
+
+
+def _check_loop(loop: JsonValue, where: str) -> None:
+    if not isinstance(loop, dict):
+        raise PlaybookError(f"{where}: loop must be a mapping with 'in' and 'iterator'")
+    if "in" not in loop:
+        raise PlaybookError(f"{where}: loop.in is missing{_did_you_mean('in', loop, reverse=True)}")
+    spec = _mapping(loop.get("spec"))
+    mode = spec.get("mode", "sequential")
+    if mode not in ("sequential", "parallel"):
+        raise PlaybookError(f"{where}: loop.spec.mode is '{mode}', not sequential or parallel")
+    limit = spec.get("max_in_flight")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise PlaybookError(f"{where}: loop.spec.max_in_flight must be a whole number of at least 1")
+
+
+def _check_next(following: JsonValue, where: str, names: Collection[str]) -> None:
+    if following is None:
+        return
+    mode = _mapping(_mapping(following).get("spec")).get("mode", "exclusive")
+    if mode not in ("exclusive", "inclusive"):
+        raise PlaybookError(f"{where}: next.spec.mode is '{mode}', not exclusive or inclusive")
+    if isinstance(following, dict) and not isinstance(following.get("arcs"), list) and "step" not in following:
+        raise PlaybookError(f"{where}: next.arcs must be a list{_did_you_mean('arcs', following, reverse=True)}")
+    for position, arc in enumerate(_arc_items(following)):
+        field_name = f"next.arcs[{position}].step"
+        name = arc.get("step") if isinstance(arc, dict) else arc
+        if not isinstance(name, str) or not name:
+            raise PlaybookError(f"{where}: {field_name} is missing")
+        if name not in names and name != END:
+            raise PlaybookError(f"{where}: {field_name} names no step: '{name}'{_did_you_mean(name, names)}")
+        when = arc.get("when") if isinstance(arc, dict) else None
+        if when is not None and not isinstance(when, str):  # both planes refuse it (recorded: arcs-when-bool)
+            shown = '"{{ ' + str(when).lower() + ' }}"'
+            raise PlaybookError(f"{where}: next.arcs[{position}].when must be text, as {shown}")
+
+
+def _did_you_mean(wrong: object, known: Collection[object], *, reverse: bool = False) -> str:
+    """A hint with the nearest name, or "". `reverse`: `wrong` is the right name, looked for among what is there."""
+    nearest = difflib.get_close_matches(str(wrong), [str(name) for name in known], n=1, cutoff=0.6)
+    if not nearest:
+        return ""
+    return f"; is '{nearest[0]}' meant to be it?" if reverse else f"; did you mean '{nearest[0]}'?"
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def _labelled(task: JsonValue) -> JsonValue:
+    """`{fetch: {kind: http}}` as `{name: fetch, kind: http}`; other forms are returned as they are."""
+    if isinstance(task, dict) and "kind" not in task and len(task) == 1:
+        ((label, inner),) = task.items()
+        if isinstance(inner, dict):
+            return {"name": label, **inner}
+    return task
+
+
+def _step(item: Mapping[str, JsonValue]) -> Step:
+    following = item.get("next")
+    spec = _mapping(_mapping(following).get("spec"))
+    tool = item.get("tool")
+    if isinstance(tool, list):
+        tool = [_labelled(task) for task in tool if isinstance(task, dict)]
+    return Step(
+        name=item["step"],
+        tool=tool if isinstance(tool, (dict, list)) and tool else None,
+        input={**_mapping(item.get("args")), **_mapping(item.get("input"))},
+        set=_mapping(item.get("set")),
+        loop=_loop(item.get("loop")),
+        arcs=tuple(arc for found in _arc_items(following) if (arc := _arc(found)) is not None),
+        mode="inclusive" if spec.get("mode") == "inclusive" else "exclusive",
+        cases=_list(item.get("cases") or item.get("case")),
+        when=item.get("when"),
+    )
+
+
+def _with_policy_in_list(step: Step) -> Step:
+    tool = step.tool
+    if not isinstance(tool, Mapping):
+        return step
+    spec = _mapping(tool.get("spec"))
+    policy = spec.get("policy")
+    if not isinstance(policy, dict):
+        return step
+    spec = {"timeout": None, **spec, "policy": {**_UNWRITTEN_OF_POLICY, **policy}}
+    return replace(step, tool=[{"name": f"{step.name}_task", "output": None, **tool, "spec": spec}])
+
+
+def _loop(loop: JsonValue) -> Loop | None:
+    if not isinstance(loop, dict):
+        return None
+    spec = _mapping(loop.get("spec"))
+    limit = spec.get("max_in_flight")
+    return Loop(
+        collection=loop.get("in"),
+        iterator=str(loop.get("iterator") or "item"),
+        is_parallel=spec.get("mode") == "parallel",
+        max_in_flight=limit if isinstance(limit, int) and limit > 0 else None,
+    )
+
+
+def _arc_items(following: JsonValue) -> list[JsonValue]:
+    """The arcs of any written form: {arcs: [...]}, one {step: ...}, a list, one name."""
+    if following is None:
+        return []
+    if isinstance(following, dict):
+        return _list(following.get("arcs")) if "arcs" in following else [following]
+    return following if isinstance(following, list) else [following]
+
+
+def _arc(item: JsonValue) -> Arc | None:
+    if isinstance(item, str):
+        return Arc(item)
+    if isinstance(item, dict) and isinstance(item.get("step"), str):
+        return Arc(item["step"], item.get("when"), _mapping(item.get("set")))
+    return None

@@ -1,0 +1,277 @@
+"""Server-side rendering: which templates a plane fills in before a command goes out, and when an arc holds.
+
+Each plane has its own template engine; recorded (tests/compat/values) is what they make of the same text:
+
+| | Python plane | Rust plane |
+|---|---|---|
+| a missing name or key | the text stays | null |
+| an attribute of a missing name in a condition | the condition does not hold | null |
+| text around expressions that reads as a number or a list | becomes it | becomes it, JSON too |
+| methods of values, a filter it does not have, a syntax error | the text stays | the playbook fails |
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from jinja2 import Environment as Syntax
+from jinja2 import Template, TemplateSyntaxError, Undefined, nodes
+
+from noetl_worker.errors import TemplateError
+from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.templates.sandbox import LENIENT, STRICT, Environment, to_text
+from noetl_worker.templates.template import render
+
+__all__ = ["holds", "render_fields"]
+
+log = logging.getLogger(__name__)
+_KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
+_RESULT: Final = re.compile(r"(?<=\w)\.result\b(?!\()")
+_ATTRIBUTE: Final = re.compile(r"(?<![\w.'\"])(\w+)\.(\w+)")
+_ONE_EXPRESSION: Final = re.compile(r"\s*\{\{[^{}]*\}\}\s*")
+_PLAIN_LITERAL: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
+_OF_RUST_PLANE: Final = re.compile(r"\|\s*(?:length|count)\b|\bis\s+(?:not\s+)?none\b")
+"""What its engine makes something else of."""
+_NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
+_UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
+"""Of the Rust plane's engine (recorded: filter-urlencode)."""
+_SYNTAX: Final = Syntax(autoescape=False)
+_FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
+"""conditions.md 9: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
+
+
+def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
+    """`value` with its templates filled in, as this plane does it.
+
+    Text with `keychain.` in a template is the worker's to resolve: a lone reference becomes `{"$noetl_ref": ...}`,
+    other text stays.
+
+    Raises:
+        TemplateError: Rust plane: a template that it cannot render.
+    """
+    if isinstance(value, str):
+        return _render_text(value, scope, plane)
+    if isinstance(value, dict):
+        return {key: render_fields(item, scope, plane) for key, item in value.items()}
+    if isinstance(value, list):
+        return [render_fields(item, scope, plane) for item in value]
+    return value
+
+
+def _render_text(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
+    if "{{" not in text and "{%" not in text:
+        return text
+    if "keychain." in text and (plane is Dialect.PYTHON or "default" not in text):
+        reference = _KEYCHAIN.fullmatch(text.strip())
+        if reference is None:
+            return text
+        return {"$noetl_ref": {"kind": "keychain", "name": reference[1], "field": reference[2]}}
+    if plane is Dialect.RUST:
+        _refuse_methods(text)
+        if _NONE.fullmatch(text):
+            return "none"  # recorded (expressions)
+        # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
+        return _numbers(_json_typed(_filled_in(_as_keys(text).removesuffix("\n"), scope, plane)))
+    try:
+        value = _filled_in(_as_keys(_through(text, scope)), scope, plane)
+    except TemplateError as error:
+        log.warning("template left as text: %s", error)
+        return text
+    return value if _ONE_EXPRESSION.fullmatch(text) else _literal_typed(value)
+
+
+def _filled_in(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
+    """The value of a text that is one expression, as the worker has it; any other text as this plane prints it."""
+    if _is_one_expression(text):
+        return _evaluated(text, scope, plane, strict=plane is Dialect.PYTHON)
+    try:
+        return _printing(text, plane).render(dict(scope))
+    except Exception as error:  # an expression may raise anything
+        raise TemplateError(f"template {text!r}: {error}") from error
+
+
+def _evaluated(text: str, scope: Mapping[str, JsonValue], plane: Dialect, *, strict: bool = False) -> JsonValue:
+    """One expression as the worker has it, but for what the Rust plane's engine sees in another way."""
+    if plane is Dialect.PYTHON or _OF_RUST_PLANE.search(text) is None or not _is_one_expression(text):
+        return render(text, scope, strict=strict)
+    try:
+        found = _PRINTING[plane].compile_expression(text.strip().removeprefix("{{").removesuffix("}}"))(**scope)
+    except Exception as error:  # an expression may raise anything
+        raise TemplateError(f"template {text!r}: {error}") from error
+    return found
+
+
+def _is_one_expression(text: str) -> bool:
+    try:
+        body = _SYNTAX.parse(text.strip()).body
+    except TemplateSyntaxError:
+        return True  # the rendering says what is wrong
+    return len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1
+
+
+@lru_cache(maxsize=256)
+def _printing(text: str, plane: Dialect) -> Template:
+    return _PRINTING[plane].from_string(text)
+
+
+class _Printing(Environment):
+    """The worker's engine with another way to print a value into text."""
+
+    def __init__(self, undefined: type[Undefined], printed: Callable[[Any], str]) -> None:
+        super().__init__(undefined)
+        self.finalize = printed
+
+
+def _as_rust_prints(value: Any) -> str:
+    """Recorded (types-in-text): null is nothing, and `undefined` inside of a list or an object."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_inside(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inside, value)) + "]"
+    return "" if value is None else to_text(value)
+
+
+def _inside(value: Any) -> str:
+    if value is None:
+        return "undefined"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _as_rust_prints(value)
+
+
+def _rust_length(value: Any) -> int:
+    """Recorded (unicode, large-single-length): the bytes of a text, and nothing missing has one."""
+    if value is None or isinstance(value, Undefined):
+        raise TemplateError("Template render error: cannot calculate length of value of type undefined")
+    return len(value.encode() if isinstance(value, str) else value)
+
+
+_PRINTING: Final = {
+    Dialect.PYTHON: _Printing(STRICT.undefined, str),  # recorded (types-in-text): `None`, `{'a': True}`
+    Dialect.RUST: _Printing(LENIENT.undefined, _as_rust_prints),
+}
+
+
+_PRINTING[Dialect.RUST].filters |= {"length": _rust_length, "count": _rust_length}
+_PRINTING[Dialect.RUST].tests |= {
+    "none": lambda value: False
+}  # recorded (arcs-conditions): a null of data is undefined
+
+
+def _through(text: str, scope: Mapping[str, JsonValue]) -> str:
+    """`step.key` as the Python plane's results read: what a step lacks is looked for in its `context`, and `step.data`
+    is the whole step where it has no such key (recorded: view-*).
+    """
+
+    def looked_up(found: re.Match[str]) -> str:
+        name, key = found[1], found[2]
+        step = scope.get(name)
+        if not isinstance(step, dict) or key in step or not isinstance(context := step.get("context"), dict):
+            return found[0]
+        return f"{name}.context.{key}" if key in context else name if key == "data" else found[0]
+
+    return _ATTRIBUTE.sub(looked_up, text)
+
+
+def _as_keys(text: str) -> str:
+    """`step.result` as a key, or nothing: the worker's engine gives older playbooks the step itself for it."""
+    return _RESULT.sub("['result']", text)
+
+
+def _literal_typed(value: JsonValue) -> JsonValue:
+    if isinstance(value, str) and _PLAIN_LITERAL.fullmatch(value.strip()):
+        try:
+            return ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            return value
+    return value
+
+
+def _json_typed(value: JsonValue) -> JsonValue:
+    """Printed text as what it reads as: recorded (braces-single) `"007"` is 7, `""` is null."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"-?\d+", value):
+        return int(value)
+    try:
+        return json.loads(value) if value else None
+    except ValueError:
+        return value
+
+
+def _numbers(value: JsonValue) -> JsonValue:
+    """Recorded (view-rhai, pg-types): in a list or object a float without a fraction is a whole number; any other is
+    text where a null is beside it.
+    """
+    return _inner_numbers(value, has_null=_has_null(value)) if isinstance(value, (dict, list)) else value
+
+
+def _inner_numbers(value: JsonValue, *, has_null: bool) -> JsonValue:
+    if isinstance(value, dict):
+        return {key: _inner_numbers(item, has_null=has_null) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_inner_numbers(item, has_null=has_null) for item in value]
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else str(value) if has_null else value
+
+
+def _has_null(value: JsonValue) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_null, value.values()))
+    return any(map(_has_null, value)) if isinstance(value, list) else value is None
+
+
+def _refuse_methods(text: str) -> None:
+    """Recorded (methods): `.get()`, `.items()`, `.upper()` and the like are unknown to the Rust plane."""
+    try:
+        tree = _SYNTAX.parse(text)
+    except TemplateSyntaxError as error:
+        raise TemplateError(f"Template parse error: {error}") from error
+    if any(isinstance(call.node, nodes.Getattr) for call in tree.find_all(nodes.Call)):
+        raise TemplateError(f"Template render error: unknown method in {text}")
+    for one in tree.find_all(nodes.Filter):
+        if one.name in _UNKNOWN_FILTERS:
+            raise TemplateError(f"Template render error: unknown filter: {one.name} in {text}")
+
+
+def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:
+    """Whether an arc is taken. No `when` holds; bare text is an expression.
+
+    One that fails does not hold on the Python plane, and fails the playbook on the Rust one (TemplateError).
+    """
+    if when is None or isinstance(when, bool):
+        return when is not False
+    text = str(when)
+    if "{{" not in text and "{%" not in text:
+        text = "{{ " + text + " }}"
+    try:
+        if plane is Dialect.RUST:
+            _refuse_methods(text)
+        elif unknown := _attribute_of_nothing(text, scope):
+            log.warning("%s: '%s' is not there, so the condition counts as false", where, unknown)
+            return False
+        value = _evaluated(_as_keys(_through(text, scope) if plane is Dialect.PYTHON else text), scope, plane)
+    except TemplateError as error:
+        if plane is Dialect.RUST:
+            raise
+        log.warning("%s: the condition cannot be evaluated and counts as false: %s", where, error)
+        return False
+    if isinstance(value, (bool, int, float, type(None), list, dict)):
+        return bool(value)
+    return str(value).strip().lower() not in _FALSE
+
+
+def _attribute_of_nothing(text: str, scope: Mapping[str, JsonValue]) -> str | None:
+    """The name in `name.attribute` that the scope does not have (recorded: error-shell, where no arc sees `start`)."""
+    try:
+        found = list(_SYNTAX.parse(text).find_all((nodes.Getattr, nodes.Getitem)))
+    except TemplateSyntaxError:
+        return None  # the rendering says what is wrong
+    accessed = (getattr(access, "node", None) for access in found)
+    roots = (node.name for node in accessed if isinstance(node, nodes.Name))
+    return next((name for name in roots if name not in scope), None)

@@ -1,0 +1,1 @@
+"""The planes' routes: what is asked, what is answered."""

@@ -1,0 +1,247 @@
+"""The Python plane's batch route: rows at once, the engine later (wire.md 3.5, 9.4)."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from noetl_worker.dev.database import moment
+from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.forms.python_events import (
+    Item,
+    PythonEvents,
+    Refused,
+    check_payload,
+    command_ref,
+    no_such_execution,
+    read_item,
+)
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, missing
+from noetl_worker.dev.routes.executions import Executions
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.json_text import dumps, embed
+from noetl_worker.models import JsonValue
+
+__all__ = ["Batches", "QueueFault"]
+
+log = logging.getLogger(__name__)
+QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "restarted"]
+_NODE: Final = "events.batch"
+
+
+class _Pending(NamedTuple):
+    request_id: int
+    execution: Execution
+    items: Sequence[Item]
+    event_ids: Sequence[int]
+    queued_at: float
+
+
+class Batches:
+    """Accepts batches and works them off one after another, as the real plane's only batch worker does."""
+
+    def __init__(
+        self, settings: PlaneSettings, event_log: EventLog, executions: Executions, events: PythonEvents
+    ) -> None:
+        self._settings, self._log, self._executions, self._events = settings, event_log, executions, events
+        self._queue: deque[_Pending] = deque()
+        self.fault: QueueFault | None = None
+        """The next batches meet this fault: no batch worker at all, a full queue (rows stored, never acted on), or a
+        restart right after the answer (wire.md 9.5: the same, and their ids are unknown)."""
+        self.on_queued: Callable[[], None] = lambda: None
+
+    # ── accepting ───────────────────────────────────────────────────────────────────────────────
+
+    def accept(self, body: JsonValue, raw: bytes, key: str | None) -> Answer:
+        """POST /api/events/batch."""
+        items = self._read(body, raw)
+        if isinstance(items, Answer):
+            return items
+        if key is not None and (known := self._known(key)) is not None:
+            return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
+        if self.fault in ("queue_unavailable", "worker_unavailable"):
+            # Recorded (queue-no-workers): nothing is stored, and there is no Retry-After.
+            return detail(503, {"code": self.fault, "message": "Batch queue unavailable"})
+        try:
+            execution_id = int(body["execution_id"])
+            for item in items:
+                check_payload(item.payload)
+        except (Refused, ValueError) as error:
+            return detail(500, {"code": "enqueue_error", "message": str(error)})
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            message = no_such_execution(execution_id)
+            return detail(500, {"code": "enqueue_error", "message": message})
+        return self._store(execution, items, key, body.get("worker_id"))
+
+    def _read(self, body: JsonValue, raw: bytes) -> list[Item] | Answer:
+        if not isinstance(body, dict) or "execution_id" not in body:
+            return missing("execution_id", body)
+        if not isinstance(body["execution_id"], str):
+            found = body["execution_id"]
+            return invalid("string_type", ["body", "execution_id"], "Input should be a valid string", found)
+        posted = body.get("events")
+        if not isinstance(posted, list):
+            return missing("events", body)
+        limit = self._settings.batch_max_events
+        if len(posted) > limit:
+            text = f"Value error, Batch contains {len(posted)} events; limit is {limit}"
+            return invalid("value_error", ["body"], text, body, {"error": {}})
+        most = self._settings.batch_max_payload_bytes
+        if len(raw) > most and len(dumps([entry.get("payload", {}) for entry in posted])) > most:
+            text = f"Value error, Batch payload exceeds configured limit ({most} bytes)"
+            return invalid("value_error", ["body"], text, None, {"error": {}})
+        items: list[Item] = []
+        for entry in posted:
+            item = read_item(entry if isinstance(entry, dict) else {}, default_actionable=False)
+            if isinstance(item, Answer):
+                return item
+            items.append(item)
+        return items
+
+    def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> Answer:
+        request_id, now = self._log.ids.next(), time.time()
+        accepted_id = self._log.ids.next()
+        events = [self._events.event(execution, item, worker_id=worker_id, by_batch=True) for item in items]
+        event_ids = [event.event_id for event in events]
+        context = {"event_ids": event_ids, "request_id": str(request_id), "commands_generated": 0}
+        accepted = self._own(execution, "batch.accepted", "PENDING", context, event_id=accepted_id)
+        self._log.append([accepted, *events])
+        for item in items:
+            self._events.mark_row(item, command_ref(item, by_batch=True))
+        if self.fault == "restarted":
+            return self._accepted(request_id, dumps(event_ids), key, is_duplicate=False)
+        is_lost = self.fault == "ack_timeout"
+        self._log.db.execute(
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                request_id, key, execution.execution_id, dumps(event_ids), "failed" if is_lost else "accepted",
+                "ack_timeout" if is_lost else None, "Enqueue timeout (>0.25s)" if is_lost else None,
+                None if is_lost else 0, now,
+            ),
+        )  # fmt: skip
+        if is_lost:
+            failed = self._own(execution, "batch.failed", "FAILED", {"request_id": str(request_id)})
+            self._log.append([failed])
+            return detail(503, {"code": "ack_timeout", "request_id": str(request_id)}, retry_after_s=1)
+        self._queue.append(_Pending(request_id, execution, items, event_ids, now))
+        self.on_queued()
+        return self._accepted(request_id, dumps(event_ids), key, is_duplicate=False)
+
+    def _accepted(self, request_id: int, event_ids: bytes, key: str | None, *, is_duplicate: bool) -> Answer:
+        return answer(
+            {
+                "status": "accepted",
+                "request_id": str(request_id),
+                "event_ids": embed(event_ids),
+                "commands_generated": 0,
+                "queue_depth": 0 if is_duplicate else max(1, len(self._queue)),
+                "duplicate": is_duplicate,
+                "idempotency_key": key,
+            },
+            202,
+        )
+
+    def _known(self, key: str) -> sqlite3.Row | None:
+        found = self._log.db.execute("SELECT * FROM batches WHERE idempotency_key = ?", (key,)).fetchone()
+        assert found is None or isinstance(found, sqlite3.Row)
+        return found
+
+    # ── working off ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._queue)
+
+    def work_one(self) -> None:
+        """Act on the oldest batch. Only its last actionable event reaches the engine."""
+        pending = self._queue.popleft()
+        began = time.time()
+        execution, request_id = pending.execution, str(pending.request_id)
+        context = {
+            "request_id": request_id,
+            "event_count": len(pending.items),
+            "queue_wait_ms": round((began - pending.queued_at) * 1000, 3),
+        }
+        processing = self._own(execution, "batch.processing", "RUNNING", context)
+        driving = [index for index, item in enumerate(pending.items) if item.is_driving]
+        try:
+            self._log.append([processing])
+            generated = 0
+            if driving:
+                last = driving[-1]
+                generated = self._events.act(
+                    execution, pending.items[last], pending.event_ids[last], pending.request_id
+                )
+        except Exception as error:
+            log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
+            self._close(pending, "failed", "processing_error", str(error), None, {"request_id": request_id})
+            return
+        done = {
+            "request_id": request_id,
+            "processing_ms": round((time.time() - began) * 1000, 3),
+            "actionable_event": bool(driving),
+            "issue_commands_ms": 0.0,
+            "commands_generated": generated,
+        }
+        self._close(pending, "completed", None, None, generated, done)
+
+    def _close(
+        self,
+        pending: _Pending,
+        state: str,
+        code: str | None,
+        message: str | None,
+        generated: int | None,
+        context: Mapping[str, JsonValue],
+    ) -> None:
+        self._log.append([self._own(pending.execution, f"batch.{state}", state.upper(), context, error=message)])
+        self._log.db.execute(
+            "UPDATE batches SET state = ?, error_code = ?, message = ?, commands_generated = ?, updated_at = ?"
+            " WHERE request_id = ?",
+            (state, code, message, generated, time.time(), pending.request_id),
+        )
+
+    def _own(
+        self,
+        execution: Execution,
+        event_type: str,
+        status: str,
+        context: Mapping[str, JsonValue],
+        *,
+        event_id: int | None = None,
+        error: str | None = None,
+    ) -> LoggedEvent:
+        return LoggedEvent(
+            event_id or self._log.ids.next(), execution.execution_id, event_type, _NODE, status, time.time(),
+            result={"status": status, "context": dict(context)}, error=error,
+        )  # fmt: skip
+
+    # ── status ──────────────────────────────────────────────────────────────────────────────────
+
+    def status_route(self, request_id: str) -> Answer:
+        """GET /api/events/batch/{request_id}/status."""
+        row = None
+        if request_id.isdigit() and len(request_id) < 19:
+            row = self._log.db.execute("SELECT * FROM batches WHERE request_id = ?", (int(request_id),)).fetchone()
+        if row is None:
+            return detail(404, f"Batch request not found: {request_id}")
+        words = {"accepted": "PENDING", "completed": "COMPLETED", "failed": "FAILED"}
+        return answer(
+            {
+                "request_id": str(row["request_id"]),
+                "execution_id": str(row["execution_id"]),
+                "state": row["state"],
+                "status": words[row["state"]],
+                "error_code": row["error_code"],
+                "message": row["message"],
+                "commands_generated": row["commands_generated"],
+                "idempotency_key": row["idempotency_key"],
+                "updated_at": moment(row["updated_at"]),
+            }
+        )

@@ -1,0 +1,174 @@
+"""The catalog: registered playbooks by path and version (recorded: catalog-*)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from noetl_worker.dev.database import Ids, moment
+from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, parse_yaml
+from noetl_worker.dev.routes.answers import Answer, answer, detail, missing, rust_error
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.errors import PlaybookError
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["Catalog", "Entry"]
+
+_KINDS: Final = ("playbook", "agent")
+"""Catalog kinds that can be executed."""
+
+
+class Entry(NamedTuple):
+    catalog_id: int
+    path: str
+    version: int
+    kind: str
+    content: str
+    created_at: float
+
+
+class Catalog:
+    """Registered resources of one plane. Registering is as lenient as the real planes: see `_refusal`."""
+
+    def __init__(self, settings: PlaneSettings, db: sqlite3.Connection, ids: Ids) -> None:
+        self._db, self._ids = db, ids
+        self._is_rust = settings.dialect is Dialect.RUST
+        self._extra_kinds = frozenset(settings.extra_kinds)
+        self._playbooks: dict[int, Playbook] = {}
+
+    def register(self, body: JsonValue) -> Answer:
+        if not isinstance(body, dict) or "content" not in body:
+            return missing("content", body)
+        content = _decoded(str(body["content"]))
+        try:
+            document = parse_yaml(content)
+        except PlaybookError as error:
+            return (
+                rust_error(422, f"Invalid YAML: {error}")
+                if self._is_rust
+                else detail(500, f"Error registering resource: {error}.")
+            )
+        document = document if isinstance(document, dict) else {}
+        playbook = Playbook.of(document)
+        reason = self._refusal(document)
+        if reason is not None:
+            if self._is_rust:
+                return rust_error(422, reason)
+            return detail(422, f"register_resource: '{playbook.path}' is not a valid playbook: {reason}")
+        entry = self.add(playbook.path, content)
+        message = f"Resource '{entry.path}' version '{entry.version}' registered."
+        return answer(
+            {
+                "status": "success",
+                "message": message,
+                "path": entry.path,
+                "version": entry.version,
+                "catalog_id": str(entry.catalog_id),
+                "kind": entry.kind,
+            }
+        )
+
+    def _refusal(self, document: Mapping[str, JsonValue]) -> str | None:
+        """What the real plane refuses at registration; a missing step, tool or `start` it does not."""
+        for name in ("metadata", "workflow") if self._is_rust else ("apiVersion", "kind", "metadata", "workflow"):
+            if name not in document:
+                return f"{name}: Field required"
+        if not isinstance(document["workflow"], list):
+            return "workflow: Input should be a valid list"
+        if self._is_rust:
+            return None
+        kinds = known_kinds() | self._extra_kinds
+        for position, step in enumerate(document["workflow"]):
+            if not isinstance(step, dict) or not isinstance(step.get("step"), str):
+                return f"workflow.{position}.step: Field required"
+            if "args" in step:
+                return f"workflow.{position}: Value error, step must use canonical fields only (input, not args)"
+            tool = step.get("tool")
+            kind = tool.get("kind") if isinstance(tool, dict) else None
+            if isinstance(tool, dict) and kind not in kinds:
+                return f"workflow.{position}.tool.ToolSpec.kind: '{kind}' is not a known tool kind"
+        return None
+
+    def add(self, path: str, content: str, *, kind: str = "playbook") -> Entry:
+        """Store a new version of `path`, unchecked."""
+        row = self._db.execute("SELECT max(version) FROM catalog WHERE path = ?", (path,)).fetchone()
+        entry = Entry(self._ids.next(), path, (row[0] or 0) + 1, kind, content, time.time())
+        self._db.execute("INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?)", entry)
+        return entry
+
+    def find(
+        self, *, path: str | None = None, version: JsonValue = None, catalog_id: int | None = None
+    ) -> Entry | None:
+        """One entry by id, or the newest (or given) version of a path."""
+        if catalog_id is not None:
+            row = self._db.execute("SELECT * FROM catalog WHERE catalog_id = ?", (catalog_id,)).fetchone()
+        elif version in (None, "latest"):
+            row = self._db.execute(
+                "SELECT * FROM catalog WHERE path = ? ORDER BY version DESC LIMIT 1", (path,)
+            ).fetchone()
+        else:
+            row = self._db.execute("SELECT * FROM catalog WHERE path = ? AND version = ?", (path, version)).fetchone()
+        return Entry(*row) if row is not None else None
+
+    def playbook(self, entry: Entry) -> Playbook:
+        found = self._playbooks.get(entry.catalog_id)
+        if found is None:
+            document = parse_yaml(entry.content)
+            found = Playbook.of(document if isinstance(document, dict) else {})
+            self._playbooks[entry.catalog_id] = found
+        return found
+
+    def is_executable(self, kind: str) -> bool:
+        return kind.lower() in _KINDS
+
+    # ── routes ──────────────────────────────────────────────────────────────────────────────────
+
+    def list_route(self) -> Answer:
+        rows = self._db.execute("SELECT * FROM catalog ORDER BY catalog_id DESC").fetchall()
+        return answer({"entries": [self._shown(Entry(*row)) for row in rows]})
+
+    def resource_route(self, body: JsonValue) -> Answer:
+        given = body if isinstance(body, dict) else {}
+        wanted = str(given.get("catalog_id") or "")
+        entry = self.find(
+            path=given.get("path"), version=given.get("version"), catalog_id=int(wanted) if wanted.isdecimal() else None
+        )
+        if entry is None:
+            text = "Catalog entry not found"
+            return rust_error(404, text) if self._is_rust else detail(404, text)
+        return answer(self._shown(entry))
+
+    def _shown(self, entry: Entry) -> dict[str, JsonValue]:
+        registered_at = moment(entry.created_at)
+        return {
+            "catalog_id": str(entry.catalog_id),
+            "path": entry.path,
+            "version": entry.version,
+            "kind": entry.kind,
+            "content": entry.content,
+            "layout": None,
+            "payload": parse_yaml(entry.content),
+            "meta": {
+                "agent": False,
+                "terminal": {},
+                "capabilities": [],
+                "registered_at": registered_at,
+                "terminal_scopes": [],
+                "terminal_visible": False,
+            },
+            "created_at": moment(entry.created_at, utc=""),
+        }
+
+
+def _decoded(content: str) -> str:
+    """The Python plane takes the YAML as text or as base64 (recorded: catalog-register-base64)."""
+    if ":" in content:
+        return content
+    try:
+        return base64.b64decode(content, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return content

@@ -1,0 +1,266 @@
+"""Executions: starting, cancelling and looking at them (wire.md 3.10; recorded: execute-*, tool-*-status, cancel-*)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.dev.event_log import EventLog, LoggedEvent
+from noetl_worker.dev.orchestration.dispatcher import Dispatcher
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.orchestration.playbook import Playbook
+from noetl_worker.dev.orchestration.router import Router
+from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, rust_error
+from noetl_worker.dev.routes.catalog import Catalog, Entry
+from noetl_worker.dev.routes.credentials import Keychain
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.errors import TemplateError
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["Executions"]
+
+_DIRECT_POSTGRES: Final = ("db_host", "db_port", "db_user", "db_password", "db_name", "dsn")
+
+
+class Executions:
+    """All executions of one plane; routing state lives here, rows in the event log."""
+
+    def __init__(
+        self,
+        settings: PlaneSettings,
+        log: EventLog,
+        catalog: Catalog,
+        keychain: Keychain,
+        router: Router,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._settings, self._log, self._catalog, self._keychain = settings, log, catalog, keychain
+        self._router, self._dispatcher = router, dispatcher
+        self._by_id: dict[int, Execution] = {}
+        self._is_rust = settings.dialect is Dialect.RUST
+
+    def get(self, execution_id: int) -> Execution | None:
+        return self._by_id.get(execution_id)
+
+    def all(self) -> list[Execution]:
+        return list(self._by_id.values())
+
+    def children(self, execution_id: int) -> list[Execution]:
+        return [one for one in self._by_id.values() if one.parent_execution_id == execution_id]
+
+    # ── starting ────────────────────────────────────────────────────────────────────────────────
+
+    def execute_route(self, body: JsonValue) -> Answer:
+        """POST /api/execute."""
+        given = body if isinstance(body, dict) else {}
+        entry = self._entry(given)
+        if isinstance(entry, Answer):
+            return entry
+        playbook = self._catalog.playbook(entry)
+        if not self._is_rust and (reason := _refused_tool(playbook)):
+            return detail(422, reason)
+        payload = given.get("payload") or given.get("workload") or {}
+        parent = given.get("parent_execution_id")
+        try:
+            execution, generated = self.begin(entry, playbook, payload, int(parent) if parent is not None else None)
+        except TemplateError as error:
+            return rust_error(500, str(error))
+        return answer(
+            {
+                "execution_id": str(execution.execution_id),
+                "status": "started",
+                "commands_generated": generated,
+            }
+        )
+
+    def _entry(self, body: Mapping[str, JsonValue]) -> Entry | Answer:
+        path, catalog_id = body.get("path"), body.get("catalog_id")
+        if path is None and catalog_id is None:
+            text = "Value error, Either 'path' or 'catalog_id' must be provided"
+            return invalid("value_error", ["body"], text, dict(body), {"error": {}})
+        kind = body.get("resource_kind")
+        if kind is not None and not self._catalog.is_executable(str(kind)):
+            return detail(422, f"Catalog kind '{kind}' is not executable")
+        entry = self._catalog.find(
+            path=path, version=body.get("version"), catalog_id=int(catalog_id) if catalog_id is not None else None
+        )
+        if entry is not None:
+            return entry
+        named = path if path is not None else f"catalog_id={catalog_id}"
+        if self._is_rust:
+            return rust_error(404, f"Playbook not found: {named}")
+        return detail(404, f"Executable catalog entry not found: {named}")
+
+    def begin(
+        self,
+        entry: Entry,
+        playbook: Playbook | None,
+        payload: Mapping[str, JsonValue],
+        parent_execution_id: int | None = None,
+    ) -> tuple[Execution, int]:
+        """Start an execution; with the number of its first commands."""
+        if playbook is not None and not self._is_rust:
+            playbook = playbook.with_policies_in_lists()
+        workload = {**(playbook.workload if playbook is not None else {}), **payload}
+        execution = Execution(
+            execution_id=self._log.ids.next(),
+            catalog_id=entry.catalog_id,
+            path=entry.path,
+            version=entry.version,
+            playbook=playbook,
+            workload=workload,
+            payload=payload,
+            parent_execution_id=parent_execution_id,
+            started_at=time.time(),
+            variables={} if self._is_rust else {key: value for key, value in workload.items() if key != "ctx"},
+        )
+        self._by_id[execution.execution_id] = execution
+        self._log.db.execute(
+            "INSERT INTO executions VALUES (?, ?, ?, ?, ?, 'RUNNING', ?, NULL, NULL)",
+            (
+                execution.execution_id, entry.catalog_id, entry.path, entry.version, parent_execution_id,
+                execution.started_at,
+            ),
+        )  # fmt: skip
+        self._log.append(self._opening(execution))
+        if playbook is None:
+            return execution, 0
+        for item in playbook.keychain:
+            self._keychain.add_static(entry.catalog_id, item)
+        try:
+            return execution, self._dispatcher.apply(execution, self._router.begin(execution))
+        except TemplateError:  # the Rust plane refuses to execute what it cannot render (recorded: methods)
+            del self._by_id[execution.execution_id]
+            raise
+
+    def _opening(self, execution: Execution) -> list[LoggedEvent]:
+        at, number = execution.started_at, execution.execution_id
+        if self._is_rust:
+            event_id = self._log.ids.next()
+            return [LoggedEvent(event_id, number, "playbook_started", execution.path, "STARTED", at)]
+        playbook_id, workflow_id = self._log.ids.next(), self._log.ids.next()
+        execution.lifecycle_event_ids = (playbook_id, workflow_id)
+        shown: dict[str, JsonValue] = {"workload": execution.workload, "playbook_path": execution.path}
+        first = execution.playbook.first if execution.playbook is not None else None
+        opened = {"error": None, "status": "initialized", "final_step": None}
+        return [
+            LoggedEvent(
+                playbook_id, number, "playbook.initialized", execution.path, "initialized", at,
+                context={**opened, "result": shown},
+            ),
+            LoggedEvent(
+                workflow_id, number, "workflow.initialized", "workflow", "initialized", at,
+                context={**opened, "result": {**shown, "first_step": first.name if first is not None else None}},
+                parent_event_id=playbook_id,
+            ),
+        ]  # fmt: skip
+
+    # ── cancelling ──────────────────────────────────────────────────────────────────────────────
+
+    def cancel_route(self, execution_id: int, body: JsonValue) -> Answer:
+        """POST /api/executions/{id}/cancel. Children are cancelled with their parent."""
+        execution = self._by_id.get(execution_id)
+        if execution is None:
+            return self._unknown(execution_id)
+        if self._is_rust:
+            return self._cancel_rust(execution)
+        # The real plane looks at the last event, and after a batch that is never the end of the playbook:
+        # a finished execution still answers "cancelled" (wire.md 9.4).
+        status = self._status_of_last_event(execution)
+        if status != "RUNNING":
+            message = f"Execution {execution_id} is already {status}"
+            return answer(
+                {
+                    "status": "already_completed",
+                    "execution_id": str(execution_id),
+                    "cancelled_executions": [],
+                    "message": message,
+                }
+            )
+        given = body if isinstance(body, dict) else {}
+        family = self._family(execution)
+        for one in family:
+            self._cancel(one, "execution.cancelled", "cancel", given.get("reason"))
+        return answer(
+            {
+                "status": "cancelled",
+                "execution_id": str(execution_id),
+                "cancelled_executions": [str(one.execution_id) for one in family],
+                "message": f"Cancelled {len(family)} execution(s)",
+            }
+        )
+
+    def _cancel_rust(self, execution: Execution) -> Answer:
+        if execution.is_over:
+            return rust_error(422, f"Cannot cancel execution in {execution.status} state")
+        self._cancel(execution, "playbook_cancelled", execution.path, None)
+        message = "Execution cancellation requested"
+        return answer({"execution_id": execution.execution_id, "message": message, "status": "cancelled"})
+
+    def _cancel(self, execution: Execution, event_type: str, node: str, reason: JsonValue) -> None:
+        execution.status, execution.ended_at = "CANCELLED", time.time()
+        result = {"status": "CANCELLED", "context": {"reason": reason}}
+        event_id = self._log.ids.next()
+        self._log.append(
+            [
+                LoggedEvent(
+                    event_id, execution.execution_id, event_type, node, "CANCELLED", execution.ended_at, result=result
+                )
+            ]
+        )  # fmt: skip
+        self._dispatcher.record_end(execution)
+        self._dispatcher.on_change()
+
+    def _family(self, execution: Execution) -> list[Execution]:
+        found = [execution]
+        for one in found:
+            found.extend(child for child in self.children(one.execution_id) if not child.is_over)
+        return found
+
+    def _status_of_last_event(self, execution: Execution) -> str:
+        if execution.status == "CANCELLED":
+            return "CANCELLED"
+        last = self._log.last_event(execution.execution_id)
+        words = {"playbook.completed": "COMPLETED", "playbook.failed": "FAILED"}
+        return words.get(last.event_type, "RUNNING") if last is not None else "RUNNING"
+
+    def cancellation_route(self, execution_id: int) -> Answer:
+        """GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
+        execution = self._by_id.get(execution_id)
+        if execution is None:
+            return self._unknown(execution_id)
+        is_cancelled = execution.status == "CANCELLED"
+        if self._is_rust:
+            return answer({"execution_id": execution_id, "is_cancelled": is_cancelled})
+        last = self._log.last_event(execution_id)
+        status = self._status_of_last_event(execution)
+        return answer(
+            {
+                "execution_id": str(execution_id),
+                "status": status,
+                "event_type": last.event_type if last is not None else None,
+                "cancelled": is_cancelled,
+                "completed": status == "COMPLETED",
+                "failed": status == "FAILED",
+            }
+        )
+
+    def _unknown(self, execution_id: int) -> Answer:
+        if self._is_rust:
+            return rust_error(404, f"Execution not found: {execution_id}")
+        return detail(404, f"Execution {execution_id} not found")
+
+
+def _refused_tool(playbook: Playbook) -> str | None:
+    """Why the first command cannot be issued: postgres needs a credential alias (recorded: tool-postgres-*)."""
+    first = playbook.first
+    if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):
+        return None
+    said = f"Invalid command context for step '{first.name}' and tool 'postgres': Postgres command for step"
+    direct = [name for name in _DIRECT_POSTGRES if name in first.tool]
+    if direct:
+        return f"{said} '{first.name}' includes forbidden direct connection fields: {', '.join(direct)}"
+    if not first.tool.get("auth"):
+        return f"{said} '{first.name}' is missing auth in command context."
+    return None

@@ -1,0 +1,228 @@
+"""Looking at executions: detail, status and events routes (wire.md 3.10)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.dev.database import moment
+from noetl_worker.dev.event_log import OPEN, EventLog, LoggedEvent
+from noetl_worker.dev.orchestration.execution import Execution
+from noetl_worker.dev.routes.answers import Answer, answer, detail, rust_error
+from noetl_worker.dev.routes.executions import Executions
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["Inspection"]
+
+PAGE_SIZE: Final = 100
+
+
+class Inspection:
+    """The read-only routes of one plane's executions."""
+
+    def __init__(self, settings: PlaneSettings, log: EventLog, executions: Executions) -> None:
+        self._log, self._executions = log, executions
+        self._is_rust = settings.dialect is Dialect.RUST
+
+    def status_route(self, execution_id: int) -> Answer:
+        """GET /api/executions/{id}/status."""
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            return rust_error(404, f"Execution not found: {execution_id}") if self._is_rust else _not_found()
+        return answer(self._rust_status(execution) if self._is_rust else self._python_status(execution))
+
+    def _python_status(self, execution: Execution) -> Mapping[str, JsonValue]:
+        is_inferred = execution.status in ("RUNNING", "COMPLETED") and self._looks_complete(execution)
+        is_failed = execution.status == "FAILED" or execution.is_failed
+        end = execution.ended_at or (self._last_at(execution) if is_failed or is_inferred else None)
+        lasted = (end or time.time()) - execution.started_at
+        return {
+            "execution_id": str(execution.execution_id),
+            "current_step": execution.current_step,
+            "completed_steps": list(execution.completed_steps),
+            "failed": is_failed,
+            "completed": execution.status in ("COMPLETED", "CANCELLED") or is_inferred,
+            "completion_inferred": is_inferred,
+            "variables": execution.variables,
+            "start_time": moment(execution.started_at),
+            "end_time": moment(end),
+            "duration_seconds": round(lasted, 3),
+            "duration_human": f"{round(lasted)}s",
+        }
+
+    def _looks_complete(self, execution: Execution) -> bool:
+        """The real plane's guess: a batch was the last thing and no command is open (batch-actionable-default); not
+        where a loop is to begin (loop-over-seq-rows)."""
+        last = self._log.last_event(execution.execution_id)
+        if last is None or last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:
+            return False
+        commands = self._log.commands_of(execution.execution_id)
+        return bool(commands) and not any(command.status in OPEN for command in commands)
+
+    def _last_at(self, execution: Execution) -> float:
+        last = self._log.last_event(execution.execution_id)
+        return last.created_at if last is not None else time.time()
+
+    def _rust_status(self, execution: Execution) -> Mapping[str, JsonValue]:
+        nodes = self._nodes_by_event(execution)
+        return {
+            "execution_id": execution.execution_id,
+            "status": execution.status,
+            "current_step": execution.current_step or next(iter(execution.open_commands.values()), None),
+            "progress": {
+                # Recorded (playbook-return-step): what was entered through an arc, and all that was ever started.
+                "total_steps": len(nodes["step.enter"]),
+                "completed_steps": len(nodes["command.completed"]),
+                "running_steps": len(nodes["command.started"]),
+                "failed_steps": int(execution.is_failed),
+            },
+            "is_cancelled": execution.status == "CANCELLED",
+        }
+
+    def _nodes_by_event(self, execution: Execution) -> Mapping[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for event in self._log.events(execution.execution_id, "step.enter", "command.started", "command.completed"):
+            if event.event_type != "command.completed" or event.status == "success":
+                found[event.event_type].add(event.node)
+        return found
+
+    # ── detail and events ───────────────────────────────────────────────────────────────────────
+
+    def detail_route(self, execution_id: int, query: Mapping[str, str]) -> Answer:
+        """GET /api/executions/{id}."""
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            return rust_error(404, f"Execution not found: {execution_id}") if self._is_rust else _not_found()
+        if self._is_rust:
+            return answer(self._rust_detail(execution))
+        shown, pagination = self._page(execution, query, utc="Z")
+        end = execution.ended_at
+        lasted = (end or time.time()) - execution.started_at
+        parent = execution.parent_execution_id
+        return answer(
+            {
+                "execution_id": str(execution_id),
+                "catalog_id": str(execution.catalog_id),
+                "path": execution.path,
+                "version": execution.version,
+                "status": self._status_word(execution),
+                "start_time": moment(execution.started_at, utc="Z"),
+                "end_time": moment(end, utc="Z"),
+                "duration_seconds": round(lasted, 3),
+                "duration_human": f"{round(lasted)}s",
+                "progress": 100 if execution.is_over else 0,
+                "result": None,
+                "error": execution.error,
+                "parent_execution_id": str(parent) if parent is not None else None,
+                "events": shown,
+                "events_included": True,
+                "events_endpoint": f"/api/executions/{execution_id}/events",
+                "pagination": pagination,
+            }
+        )
+
+    def _rust_detail(self, execution: Execution) -> Mapping[str, JsonValue]:
+        return {
+            "execution_id": execution.execution_id,
+            "catalog_id": execution.catalog_id,
+            "path": execution.path,
+            "status": execution.status,
+            "started_at": moment(execution.started_at, utc="Z"),
+            "completed_at": moment(execution.ended_at, utc="Z") if execution.status == "COMPLETED" else None,
+            "parent_execution_id": execution.parent_execution_id,
+            "workload": execution.workload,
+            "events": [_rust_event(event) for event in self._log.events(execution.execution_id)],
+        }
+
+    def events_route(self, execution_id: int, query: Mapping[str, str]) -> Answer:
+        """GET /api/executions/{id}/events, newest first; ?event_type= and ?page_size= as recorded."""
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            text = f"Execution {execution_id} not found"
+            return rust_error(404, text) if self._is_rust else detail(404, text)
+        if self._is_rust:
+            events = [_rust_event(event) for event in self._log.events(execution_id)]
+            return answer({"execution_id": execution_id, "events": events})
+        shown, pagination = self._page(execution, query, utc="+00:00")
+        return answer(
+            {
+                "execution_id": str(execution_id),
+                "path": execution.path,
+                "status": self._status_word(execution),
+                "events": shown,
+                "pagination": pagination,
+            }
+        )
+
+    def _status_word(self, execution: Execution) -> str:
+        if execution.status == "RUNNING" and execution.is_failed:
+            return "FAILED"
+        if execution.status == "RUNNING" and self._looks_complete(execution):
+            return "COMPLETED"
+        return execution.status
+
+    def _page(
+        self, execution: Execution, query: Mapping[str, str], *, utc: str
+    ) -> tuple[list[Mapping[str, JsonValue]], Mapping[str, JsonValue]]:
+        kinds = [query["event_type"]] if query.get("event_type") else []
+        events = self._log.events(execution.execution_id, *kinds)[::-1]
+        size, page = _number(query, "page_size", PAGE_SIZE), _number(query, "page", 1)
+        pages = max(1, math.ceil(len(events) / size))
+        shown = [_python_event(event, execution, utc=utc) for event in events[(page - 1) * size : page * size]]
+        return shown, {
+            "page": page,
+            "page_size": size,
+            "total_events": len(events),
+            "total_pages": pages,
+            "has_next": page < pages,
+            "has_prev": page > 1,
+        }
+
+
+def _not_found() -> Answer:
+    return detail(404, "Execution not found")
+
+
+def _number(query: Mapping[str, str], name: str, default: int) -> int:
+    found = query.get(name, "")
+    return int(found) if found.isdigit() and int(found) > 0 else default
+
+
+def _python_event(event: LoggedEvent, execution: Execution, *, utc: str) -> Mapping[str, JsonValue]:
+    created_at = moment(event.created_at, utc=utc)
+    parent = execution.parent_execution_id
+    as_text = utc == "Z"  # the detail route writes these ids as text, the events route as numbers (recorded)
+    is_lifecycle = event.event_type.partition(".")[0] in ("playbook", "workflow")
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "node_id": event.node,
+        "node_name": event.node,
+        "status": event.status,
+        "created_at": created_at,
+        "context": event.context,
+        "result": event.result,
+        "error": event.error,
+        "catalog_id": str(execution.catalog_id) if as_text else execution.catalog_id,
+        "parent_execution_id": str(parent) if parent is not None else None,
+        "parent_event_id": str(event.parent_event_id) if as_text and event.parent_event_id else event.parent_event_id,
+        "duration": 0.0 if is_lifecycle else None,
+        "execution_id": str(execution.execution_id),
+        "timestamp": created_at,
+    }
+
+
+def _rust_event(event: LoggedEvent) -> Mapping[str, JsonValue]:
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "node_name": event.node,
+        "status": event.status,
+        "created_at": moment(event.created_at, utc="Z"),
+        "result": event.result,
+        "error": event.error,
+    }

@@ -1,0 +1,182 @@
+"""Stored results: what is too large for an event or a command, by reference (wire.md 3.9)."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.dev.database import Ids, moment
+from noetl_worker.dev.routes.answers import Answer, answer, detail, missing
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.json_text import dumps, loads
+from noetl_worker.models import Dialect, JsonValue
+
+__all__ = ["Results"]
+
+DEFAULT_TTL_S: Final = 3600.0
+_STORES: Final = ("kv", "memory", "db")
+_FIELDS: Final = ("spec", "input", "tool_config", "render_context")
+
+
+class Results:
+    """The result store of one plane."""
+
+    def __init__(self, settings: PlaneSettings, db: sqlite3.Connection, ids: Ids) -> None:
+        self._settings, self._db, self._ids = settings, db, ids
+
+    # ── routes ──────────────────────────────────────────────────────────────────────────────────
+
+    def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> Answer:
+        """PUT /result/{execution_id}."""
+        is_rust = self._settings.dialect is Dialect.RUST
+        for required in ("name", "data"):
+            if required not in body:
+                return missing(required, dict(body))
+        store = body.get("store") or "kv"
+        scope = body.get("scope") or "execution"
+        if not is_rust and store not in _STORES:
+            return detail(400, f"Invalid store tier: {store}")
+        if not is_rust and scope == "step" and not body.get("source_step"):
+            return detail(500, "step_name required for step-scoped refs")
+        expires_at = None if is_rust or scope == "permanent" else time.time() + DEFAULT_TTL_S
+        kept = "db" if is_rust else ("kv" if store == "db" else store)
+        ref, data, digest = self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)
+        return answer(
+            {
+                "ref": ref,
+                "store": kept,
+                "scope": scope,
+                "expires_at": moment(expires_at),
+                "bytes": len(data),
+                "sha256": digest,
+            }
+        )
+
+    def resolve_route(self, ref: str | None) -> Answer:
+        """GET /result/resolve?ref=. Text that is no reference is given back (recorded)."""
+        if ref is None:
+            return missing("ref", None, where="query")
+        if not ref.startswith("noetl://"):
+            return answer(ref)
+        data = self.find(ref)
+        if data is None:
+            if self._settings.dialect is Dialect.RUST:
+                return Answer(404, b"", "text/plain")
+            return detail(404, f"'TempRef not found: {ref}'")
+        return Answer(200, data)
+
+    def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> Answer:
+        """GET /result/{execution_id}/{step}: the newest result of that name."""
+        row = self._db.execute(
+            "SELECT * FROM results WHERE execution_id = ? AND name = ? ORDER BY created_at DESC LIMIT 1",
+            (execution_id, step),
+        ).fetchone()
+        if row is None:
+            if self._settings.dialect is Dialect.RUST:
+                return Answer(404, b"", "text/plain")
+            return detail(404, f"Result not found for step: {step}")
+        if is_resolved:
+            return Answer(200, row["data"])
+        return answer(
+            {
+                "ref": row["ref"],
+                "store": row["store"],
+                "scope": row["scope"],
+                "name": row["name"],
+                "expires_at": moment(row["expires_at"]),
+                "bytes": len(row["data"]),
+                "sha256": row["sha256"],
+                "preview": _preview(loads(row["data"])),
+                "extracted": loads(row["extracted"]),
+                "correlation": loads(row["correlation"]),
+            }
+        )
+
+    # ── for the plane itself ────────────────────────────────────────────────────────────────────
+
+    def find(self, ref: str) -> bytes | None:
+        """The stored JSON, or None."""
+        row = self._db.execute("SELECT data FROM results WHERE ref = ?", (ref,)).fetchone()
+        return row[0] if row is not None else None
+
+    def externalise(
+        self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
+    ) -> Mapping[str, JsonValue]:
+        """A command's context with every field above the inline limit replaced by a reference (wire.md 5.1)."""
+        limit = self._settings.inline_field_max_bytes
+        replaced: dict[str, JsonValue] = {}
+        for name in _FIELDS:
+            if name in context and len(dumps(context[name])) > limit:
+                correlation = {
+                    "kind": "command_context_field", "step": step, "field": name, "command_id": command_id,
+                }  # fmt: skip
+                body = {"name": f"{step}_{name}", "data": context[name], "correlation": correlation}
+                replaced[name] = self._reference(execution_id, body)
+        return {**context, **replaced} if replaced else context
+
+    def _reference(self, execution_id: int, body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        ref, data, digest = self._put(execution_id, body, store="kv", scope="execution", expires_at=None)
+        meta = {
+            "bytes": len(data),
+            "sha256": digest,
+            "encoding": "utf-8",
+            "row_count": None,
+            "created_at": moment(time.time(), utc="Z"),
+            "media_type": None,
+            "accessed_at": None,
+            "compression": "none",
+            "access_count": 0,
+            "content_type": "application/json",
+            "schema_digest": None,
+        }
+        return {
+            "ref": ref,
+            "kind": "result_ref",
+            "meta": meta,
+            "scope": "execution",
+            "store": "kv",
+            "correlation": body["correlation"],
+        }
+
+    def _put(
+        self,
+        execution_id: int,
+        body: Mapping[str, JsonValue],
+        *,
+        store: str,
+        scope: str,
+        expires_at: float | None,
+    ) -> tuple[str, bytes, str]:
+        data = dumps(body["data"])
+        digest = hashlib.sha256(data).hexdigest()
+        tail: JsonValue = self._ids.next()
+        if self._settings.dialect is Dialect.PYTHON:
+            tail = hashlib.sha256(str(tail).encode()).hexdigest()[:8]
+        ref = f"noetl://execution/{execution_id}/result/{body['name']}/{tail}"
+        self._db.execute(
+            "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                ref,
+                execution_id,
+                str(body["name"]),
+                data,
+                store,
+                scope,
+                body.get("source_step"),
+                expires_at,
+                digest,
+                dumps(body.get("extracted")),
+                dumps(body.get("correlation")),
+                time.time(),
+            ),
+        )
+        return ref, data, digest
+
+
+def _preview(data: JsonValue) -> JsonValue:
+    if isinstance(data, dict):
+        return {key: f"[{len(item)} items]" if isinstance(item, list) else item for key, item in data.items()}
+    return f"[{len(data)} items]" if isinstance(data, list) else data

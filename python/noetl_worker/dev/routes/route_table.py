@@ -1,0 +1,199 @@
+"""Which room answers which route (wire.md 3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid
+from noetl_worker.dev.routes.claims import claim_body, command_body
+from noetl_worker.dev.routes.routes import Call, Handler
+from noetl_worker.models import Dialect, JsonValue
+
+if TYPE_CHECKING:
+    from noetl_worker.dev.plane import DevControlPlane
+
+__all__ = ["RUST_VERSION", "route_table"]
+
+RUST_VERSION: Final = "3.54.0"
+"""The Rust plane that was recorded; `version` in its health answer is how workers tell it (wire.md 9.3 item 1)."""
+_MAX_ID: Final = 2**63 - 1
+
+
+def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
+    """Path template -> method -> handler; what workers call most comes first."""
+    results, variables, inspection = plane.results, plane.variables, plane.inspection
+    prefix = plane.settings.result_prefix
+    return {
+        "/api/commands/{event_id}/claim": {"POST": lambda call: _claim(plane, call)},
+        "/api/events/batch": {"POST": lambda call: _batch(plane, call)},
+        "/api/events": {"POST": lambda call: _event(plane, call)},
+        "/api/commands/{event_id}": {"GET": lambda call: _command(plane, call)},
+        "/api/events/batch/{request_id}/status": {
+            "GET": lambda call: plane.batches.status_route(call.path["request_id"])
+        },
+        "/api/execute": {"POST": lambda call: plane.executions.execute_route(call.body)},
+        "/api/executions/{execution_id}/status": {"GET": lambda call: inspection.status_route(_execution(call))},
+        "/api/executions/{execution_id}/cancellation-check": {
+            "GET": lambda call: plane.executions.cancellation_route(_execution(call))
+        },
+        "/api/executions/{execution_id}/cancel": {
+            "POST": lambda call: plane.executions.cancel_route(_execution(call), call.body)
+        },
+        "/api/executions/{execution_id}/events": {
+            "GET": lambda call: inspection.events_route(_execution(call), call.query)
+        },
+        "/api/executions/{execution_id}": {"GET": lambda call: inspection.detail_route(_execution(call), call.query)},
+        "/api/worker/pool/register": {"POST": lambda call: plane.registry.register(call.body, call.raw)},
+        "/api/worker/pool/heartbeat": {"POST": lambda call: plane.registry.heartbeat(call.body)},
+        "/api/worker/pool/deregister": _deregister(plane),
+        "/api/worker/pools": {"GET": lambda call: plane.registry.pools()},
+        "/api/vars/{execution_id}": {
+            "GET": lambda call: variables.read_all(_execution(call)),
+            "POST": lambda call: variables.write(_execution(call), call.body, call.raw),
+            "DELETE": lambda call: variables.delete_all(_execution(call)),
+        },
+        "/api/vars/{execution_id}/{name}": {
+            "GET": lambda call: variables.read(_execution(call), call.path["name"]),
+            "DELETE": lambda call: variables.delete(_execution(call), call.path["name"]),
+        },
+        f"{prefix}/result/resolve": {"GET": lambda call: results.resolve_route(call.query.get("ref"))},
+        f"{prefix}/result/{{execution_id}}": {
+            "PUT": lambda call: results.put_route(_execution(call), _object(call.body))
+        },
+        f"{prefix}/result/{{execution_id}}/{{step}}": {"GET": lambda call: _result(plane, call)},
+        "/api/credentials": {"POST": lambda call: plane.credentials.write(call.body)},
+        "/api/credentials/{name}": {"GET": lambda call: _credential(plane, call)},
+        "/api/keychain/{catalog_id}/{name}": {
+            "GET": lambda call: _keychain_read(plane, call),
+            "POST": lambda call: plane.keychain.write(call.number("catalog_id"), call.path["name"], call.body),
+        },
+        "/api/catalog/register": {"POST": lambda call: plane.catalog.register(call.body)},
+        "/api/catalog/list": {
+            "GET": lambda call: plane.catalog.list_route(),
+            "POST": lambda call: plane.catalog.list_route(),
+        },
+        "/api/catalog/resource": {"POST": lambda call: plane.catalog.resource_route(call.body)},
+        "/api/pool/status": {"GET": lambda call: _pool(plane)},
+        "/api/health": {"GET": lambda call: _health(plane)},
+        "/health": {"GET": lambda call: answer({"status": "ok"})},
+        "/demo/items": {"GET": lambda call: _demo_items()},
+    }
+
+
+def _execution(call: Call) -> int:
+    return call.number("execution_id")
+
+
+def _object(body: JsonValue) -> Mapping[str, JsonValue]:
+    return body if isinstance(body, dict) else {}
+
+
+def _event_id(plane: DevControlPlane, call: Call) -> int | Answer:
+    given = call.path["event_id"]
+    if not given.isdigit():
+        text = "Input should be a valid integer, unable to parse string as an integer"
+        return invalid("int_parsing", ["path", "event_id"], text, given)
+    if int(given) > _MAX_ID:
+        return detail(404, f"command not found: {given}")
+    return int(given)
+
+
+def _claim(plane: DevControlPlane, call: Call) -> Answer:
+    event_id = _event_id(plane, call)
+    if isinstance(event_id, Answer):
+        return event_id
+    worker_id = claim_body(call.body, call.raw, plane.dialect)
+    return worker_id if isinstance(worker_id, Answer) else plane.claims.claim(event_id, worker_id)
+
+
+def _command(plane: DevControlPlane, call: Call) -> Answer:
+    event_id = _event_id(plane, call)
+    if isinstance(event_id, Answer):
+        return event_id
+    row = plane.log.command(event_id)
+    if row is not None:
+        return answer(command_body(row))
+    text = f"command not found: {event_id}"
+    if plane.dialect is Dialect.RUST:
+        return answer({"error": text, "status": 404}, 404)
+    return detail(404, text)
+
+
+def _event(plane: DevControlPlane, call: Call) -> Answer:
+    if plane.dialect is Dialect.RUST:
+        return plane.rust_events.single(call.body, call.raw)
+    return plane.python_events.single(call.body)
+
+
+def _batch(plane: DevControlPlane, call: Call) -> Answer:
+    if plane.dialect is Dialect.RUST:
+        return plane.rust_events.batch(call.body, call.raw)
+    key = call.headers.get("idempotency-key") or call.headers.get("x-idempotency-key")
+    return plane.batches.accept(call.body, call.raw, key)
+
+
+def _deregister(plane: DevControlPlane) -> Mapping[str, Handler]:
+    def handler(call: Call) -> Answer:
+        return plane.registry.deregister(call.body, call.raw)
+
+    # The Rust plane knows DELETE only (recorded: deregister-post).
+    return {"DELETE": handler} if plane.dialect is Dialect.RUST else {"DELETE": handler, "POST": handler}
+
+
+def _result(plane: DevControlPlane, call: Call) -> Answer:
+    is_resolved = call.query.get("resolve", "true").lower() != "false"
+    return plane.results.get_route(_execution(call), call.path["step"], is_resolved=is_resolved)
+
+
+def _credential(plane: DevControlPlane, call: Call) -> Answer:
+    with_data = call.query.get("include_data", "").lower() in ("true", "1", "yes")
+    return plane.credentials.read(call.path["name"], with_data=with_data)
+
+
+def _keychain_read(plane: DevControlPlane, call: Call) -> Answer:
+    given = call.path["catalog_id"]
+    if not given.isdigit():
+        text = "Input should be a valid integer, unable to parse string as an integer"
+        return invalid("int_parsing", ["path", "catalog_id"], text, given)
+    scope = call.query.get("scope_type", "global")
+    return plane.keychain.read(int(given), call.path["name"], scope, call.query.get("execution_id"))
+
+
+def _pool(plane: DevControlPlane) -> Answer:
+    low, high = (0, 5) if plane.dialect is Dialect.RUST else (2, 32)
+    size = max(low, 2)
+    return answer(
+        {
+            "pool_min": low,
+            "pool_max": high,
+            "pool_size": size,
+            "pool_available": size,
+            "requests_waiting": 0,
+            "utilization": 0.0,
+            "slots_available": size,
+            "status": "ok",
+        }
+    )
+
+
+def _health(plane: DevControlPlane) -> Answer:
+    if plane.dialect is Dialect.PYTHON:
+        return answer({"status": "ok"})
+    return answer(
+        {
+            "status": "ok",
+            "database": "connected",
+            "nats": "connected" if plane.is_connected else "disconnected",
+            "uptime_seconds": int(time.time() - plane.started_at),
+            "version": RUST_VERSION,
+        }
+    )
+
+
+def _demo_items() -> Answer:
+    """A small JSON endpoint so that the demo playbooks need nothing else."""
+    names = ("apples", "pears", "plums", "quinces")
+    items = [{"id": number, "name": name, "price": 2.5 * number} for number, name in enumerate(names, 1)]
+    return answer({"fruits": items, "count": len(items)})

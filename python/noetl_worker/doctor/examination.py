@@ -1,0 +1,29 @@
+"""All checks, in the order in which they are read; NATS and the control plane are looked at side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from noetl_worker.doctor import machine, nats, outbox, plane, tls
+from noetl_worker.doctor.finding import Finding
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["examine"]
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding; raises nothing for what it finds."""
+    here = [
+        machine.engine_in_use(),
+        machine.isolation(settings),
+        machine.descriptors(settings),
+        machine.memory(settings),
+        outbox.directory(settings),
+        outbox.contents(settings),
+        outbox.disk(settings),
+    ]
+    there: Sequence[list[Finding]] = await asyncio.gather(
+        tls.of_nats(settings), nats.examine(settings), tls.of_plane(settings), plane.examine(settings)
+    )
+    return [*here, *(finding for findings in there for finding in findings)]

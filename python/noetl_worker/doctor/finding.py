@@ -1,0 +1,53 @@
+"""What one check found, what is wanted, and the line that fixes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Finding", "State", "fine", "unknown", "warning", "wrong"]
+
+
+class State(str, Enum):
+    FINE = "fine"
+    WARNING = "warning"
+    """A worker starts and works, and something will bite."""
+    WRONG = "wrong"
+    """A worker does not start, or does not get, run or tell its commands."""
+    UNKNOWN = "unknown"
+    """It could not be looked at; `found` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    state: State
+    found: str
+    wanted: str
+    fix: str = ""
+    """Empty where nothing is to be done."""
+
+    def as_json(self) -> dict[str, str]:
+        return {
+            "check": self.check,
+            "state": self.state.value,
+            "found": self.found,
+            "wanted": self.wanted,
+            "fix": self.fix,
+        }
+
+
+def fine(check: str, found: str, wanted: str) -> Finding:
+    return Finding(check, State.FINE, found, wanted)
+
+
+def warning(check: str, found: str, wanted: str, fix: str) -> Finding:
+    return Finding(check, State.WARNING, found, wanted, fix)
+
+
+def wrong(check: str, found: str, wanted: str, fix: str) -> Finding:
+    return Finding(check, State.WRONG, found, wanted, fix)
+
+
+def unknown(check: str, found: str, wanted: str, fix: str = "") -> Finding:
+    return Finding(check, State.UNKNOWN, found, wanted, fix)

@@ -1,0 +1,161 @@
+"""NATS: the login, what it may do, stream and durable field by field, who else is there, the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.doctor import clock, permissions
+from noetl_worker.doctor.finding import Finding, State, fine, unknown, warning, wrong
+from noetl_worker.errors import JetStreamError, SettingsError
+from noetl_worker.jetstream.api import ask, stream_of
+from noetl_worker.jetstream.comparison import (
+    Change,
+    Row,
+    config_filters,
+    covers,
+    dead_letter_rows,
+    durable_rows,
+    stream_rows,
+)
+from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find
+from noetl_worker.jetstream.trial import server_version
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["examine"]
+
+_REACHED: Final = "a server that takes this login"
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    where = ", ".join(settings.nats_servers)
+    try:
+        connection = await connect(settings, "noetl-worker doctor", attempts=1)
+    except (JetStreamError, SettingsError) as error:
+        return [wrong("NATS", str(error), _REACHED, "start it, or set NATS_URL and the login (noetl-worker config)")]
+    except OSError as error:  # certificates that cannot be read
+        return [wrong("NATS", f"{where}: {error}", _REACHED, "NATS_CA, NATS_CERT and NATS_KEY: PEM files")]
+    try:
+        reached = fine("NATS", f"{where}, version {server_version(connection)}", _REACHED)
+        return [reached, *await _behind(connection, settings)]
+    except JetStreamError as error:
+        return [reached, wrong("JetStream", str(error), "JetStream for this account", "see what is found")]
+    finally:
+        await connection.close()
+
+
+async def _behind(connection: Connection, settings: Settings) -> list[Finding]:
+    client, subject = connection.client, settings.nats_subject
+    stream = settings.nats_stream
+    if not stream and not any(one.state is State.WRONG for one in await permissions.first_tried(connection)):
+        stream = await stream_of(client, subject, f"{subject}.>") or ""
+    allowed = await permissions.tried(connection, settings, stream or DEFAULT_STREAM)
+    if any(one.check in permissions.LOOKS and one.state is State.WRONG for one in allowed):
+        return allowed
+    found = await find(client, settings)
+    if found.stream_info is None or found.durable_info is None:
+        allowed = [permissions.before_the_durable(one) for one in allowed]
+    return [
+        *allowed,
+        *_stream(found, settings),
+        *_durable(found, settings),
+        *_letters(found, settings),
+        *await _others(connection, found, settings),
+        await _clock(connection, found),
+    ]
+
+
+# ── stream and durable, field by field ──────────────────────────────────────────────────────────
+
+
+def _stream(found: Found, settings: Settings) -> list[Finding]:
+    wanted = "the stream of commands (a worker's start makes it)"
+    if found.stream_info is None:
+        return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
+    rows = stream_rows(found.stream_info["config"], settings)
+    return [fine("stream", found.stream, wanted), *(_of_row("stream", row) for row in rows)]
+
+
+def _durable(found: Found, settings: Settings) -> list[Finding]:
+    wanted = "the pool's durable (a worker's start makes it)"
+    if found.durable_info is None:
+        return [warning("durable", f"there is no durable {found.durable}", wanted, ENSURE)]
+    rows = durable_rows(found.durable_info, settings)
+    return [fine("durable", found.durable, wanted), *(_of_row("durable", row) for row in rows)]
+
+
+def _letters(found: Found, settings: Settings) -> list[Finding]:
+    wanted = "a stream that loses no letter (the first one makes it)"
+    if found.letters is None:
+        return [fine("dead letters", "no letter was ever kept", wanted)]
+    rows = dead_letter_rows(found.letters.config, settings.dead_letter_subject)
+    return [fine("dead letters", found.letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
+
+
+def _of_row(what: str, row: Row) -> Finding:
+    check, have = f"{what}: {row.field}", row.have or "-"
+    if row.agrees:
+        return fine(check, have, row.wanted)
+    is_in_place = row.change is Change.IN_PLACE
+    fix = ENSURE if is_in_place else "noetl-worker nats ensure shows what it takes"
+    found = f"{have}: {row.matters}"
+    return wrong(check, found, row.wanted, fix) if row.is_fatal else warning(check, found, row.wanted, fix)
+
+
+# ── who else is there ───────────────────────────────────────────────────────────────────────────
+
+
+async def _others(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
+    """Pulls that wait on the durable, and other durables of the stream that get the same commands."""
+    if found.stream_info is None:
+        return []
+    findings = []
+    if found.durable_info is not None:
+        info = found.durable_info
+        counts = (("pull requests waiting", "num_waiting"), ("messages waiting", "num_pending"))
+        told = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in (*counts, ("in flight", "num_ack_pending")))
+        findings.append(fine("durable: pulled by", told, "the workers of this pool alone"))
+    check, wanted = "stream: other durables", "none for the same subjects"
+    try:
+        consumers = await _consumers(connection, found.stream)
+    except JetStreamError as error:
+        return [*findings, unknown(check, str(error), wanted, f'publish to "$JS.API.CONSUMER.LIST.{found.stream}"')]
+    same = [_shown(one) for one in consumers if one.get("name") != found.durable and _overlaps(one, settings.filters)]
+    if not same:
+        return [*findings, fine(check, "none", wanted)]
+    fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the one not used"
+    said = f"{'; '.join(same)}: each gets every command, and their workers race for the claims"
+    return [*findings, warning(check, said, wanted, fix)]
+
+
+async def _consumers(connection: Connection, stream: str) -> Sequence[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    while True:
+        page = await ask(connection.client, f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+        rows = page.get("consumers") or []
+        found += rows
+        if not rows or len(found) >= int(page.get("total") or 0):
+            return found
+
+
+def _overlaps(consumer: Mapping[str, Any], ours: Sequence[str]) -> bool:
+    theirs = config_filters(consumer.get("config") or {})
+    return not theirs or any(covers(a, b) or covers(b, a) for a in theirs for b in ours)
+
+
+def _shown(consumer: Mapping[str, Any]) -> str:
+    return f"{consumer.get('name')} ({consumer.get('num_waiting', 0)} pull requests wait)"
+
+
+async def _clock(connection: Connection, found: Found) -> Finding:
+    check = "clock against NATS"
+    if found.stream_info is None:
+        return unknown(check, "the time is in what a server says of a stream, and there is none yet", clock.WANTED)
+    before = time.time()
+    told = (await ask(connection.client, f"STREAM.INFO.{found.stream}")).get("ts")
+    after = time.time()
+    if not isinstance(told, str):
+        return unknown(check, "this server does not report its time (before 2.10)", clock.WANTED)
+    return clock.skew(check, clock.moment(told), (before + after) / 2, (after - before) / 2)

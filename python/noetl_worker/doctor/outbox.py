@@ -1,0 +1,89 @@
+"""The outbox: is its directory the worker's own, what waits in it, is there room on its disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.outbox.directory import require_own_directory
+from noetl_worker.outbox.outbox import default_directory
+from noetl_worker.outbox.reading import look_into
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["contents", "directory", "directory_of", "disk"]
+
+_LEAST_FREE: Final = 64 << 20
+_MIB: Final = 1 << 20
+
+
+def directory_of(settings: Settings) -> Path:
+    return Path(settings.outbox_dir) if settings.outbox_dir else default_directory()
+
+
+def directory(settings: Settings) -> Finding:
+    check, wanted = "outbox directory", "this user's alone, and writable"
+    if settings.outbox == "off":
+        fix = "NOETL_WORKER_OUTBOX=on_failure"
+        return warning(check, "no outbox: results are in memory while a plane refuses them", wanted, fix)
+    path = directory_of(settings)
+    if not path.exists():
+        parent = _existing(path)
+        if os.access(parent, os.W_OK | os.X_OK):
+            return fine(check, f"{path} is made when it is needed", wanted)
+        fix = "make NOETL_WORKER_OUTBOX_DIR a directory of the worker's user"
+        return wrong(check, f"{path} cannot be made: {parent} is not writable", wanted, fix)
+    try:
+        require_own_directory(path)
+    except OSError as error:
+        return wrong(check, str(error), wanted, "name another one in NOETL_WORKER_OUTBOX_DIR, or do what it says")
+    if not os.access(path, os.W_OK | os.X_OK):
+        return wrong(check, f"{path} is not writable", wanted, f"chmod u+rwx {path}")
+    return fine(check, str(path), wanted)
+
+
+def contents(settings: Settings) -> Finding:
+    """Rows of living and of dead processes, against the limits at which a worker stops pulling."""
+    rows, size = settings.outbox_max_rows, settings.outbox_max_bytes
+    check, wanted = "outbox contents", f"empty in quiet times, below {rows} event sets and {size // _MIB} MiB"
+    try:
+        seen = look_into(directory_of(settings))
+    except OSError as error:
+        return unknown(check, str(error), wanted)
+    waiting, total = len(seen.kept), seen.bytes
+    orphans = sum(not one.is_owned for one in seen.kept)
+    oldest_s = max((time.time() - one.event_set.created_at for one in seen.kept if one.event_set), default=0.0)
+    found = f"{waiting} event sets, {total} bytes, {orphans} of dead processes, the oldest {oldest_s:.0f} s old"
+    if waiting >= rows or total >= size:
+        fix = "see why the control plane refuses them (the log's events_not_accepted; noetl-worker why COMMAND_ID)"
+        return wrong(check, f"full: {found}; nothing is pulled", wanted, fix)
+    if seen.unreadable:
+        names = ", ".join(path.name for path in seen.unreadable[:3])
+        fix = "another version or another hand wrote them: move them away once their commands are settled"
+        return warning(check, f"{len(seen.unreadable)} files that cannot be read ({names}); {found}", wanted, fix)
+    if waiting:
+        fix = "a worker that runs sends them; those of dead processes need one to start with this directory"
+        return warning(check, found, wanted, fix)
+    return fine(check, "empty", wanted)
+
+
+def disk(settings: Settings) -> Finding:
+    check, wanted = "outbox disk", f"{settings.outbox_max_bytes // _MIB} MiB free, as much as the outbox may take"
+    place = _existing(directory_of(settings))
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return unknown(check, f"{place}: {error}", wanted)
+    found = f"{free // _MIB} MiB free below {place}"
+    fix = "make room there, name another disk in NOETL_WORKER_OUTBOX_DIR, or lower NOETL_WORKER_OUTBOX_MAX_BYTES"
+    if free < min(_LEAST_FREE, settings.outbox_max_bytes):
+        return wrong(check, found, wanted, fix)
+    return fine(check, found, wanted) if free >= settings.outbox_max_bytes else warning(check, found, wanted, fix)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest above it that there is."""
+    return next((one for one in (path, *path.parents) if one.exists()), Path("/"))

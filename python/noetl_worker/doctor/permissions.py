@@ -1,0 +1,151 @@
+"""Each thing that a worker does with NATS, tried under this login; made so that nothing comes of the trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from noetl_worker.doctor.finding import Finding, State, fine
+from noetl_worker.jetstream.connection import Connection
+from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
+from noetl_worker.jetstream.delivery import IN_PROGRESS
+from noetl_worker.jetstream.start_notes import BUCKET
+from noetl_worker.jetstream.trial import refused_publish, refused_subscribe
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["LOOKS", "before_the_durable", "first_tried", "tried"]
+
+LOOKS: Final = frozenset(
+    {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
+)
+"""Without these nothing more can be found out."""
+_MAKES: Final = "may make the durable"
+_NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
+"""JetStream stores no message that expects another stream than it would go to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    what: str
+    subject: str
+    """What is tried."""
+    grant: str
+    """What the user needs."""
+    without: str
+    state: State = State.WRONG
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_subscription: bool = False
+
+
+def _first_needs(inbox: str) -> list[_Need]:
+    names = "$JS.API.STREAM.NAMES"
+    return [
+        _Need("receive answers", inbox, f"{inbox.split('.')[0]}.>", "no request is answered", is_subscription=True),
+        _Need("find the stream", names, names, "the start ends"),
+    ]
+
+
+def _needs(settings: Settings, stream: str) -> list[_Need]:
+    """Requests go without a reply subject, which JetStream does nothing with."""
+    durable, api = settings.nats_consumer, "$JS.API"
+    return [
+        _Need("look at the stream", f"{api}.STREAM.INFO.{stream}", f"{api}.STREAM.INFO.{stream}", "the start ends"),
+        _Need(
+            "look at the durable",
+            f"{api}.CONSUMER.INFO.{stream}.{durable}",
+            f"{api}.CONSUMER.INFO.{stream}.{durable}",
+            "the start ends",
+        ),
+        _Need(
+            "make the durable",
+            f"{api}.CONSUMER.CREATE.{stream}.{durable}",
+            f"{api}.CONSUMER.CREATE.{stream}.{durable}",
+            "one that is missing is made by an operator alone (noetl-worker nats ensure --apply)",
+            State.WARNING,
+        ),
+        _Need(
+            "pull commands",
+            f"{api}.CONSUMER.MSG.NEXT.{stream}.{durable}",
+            f"{api}.CONSUMER.MSG.NEXT.{stream}.{durable}",
+            "no command ever comes",
+            body=b"-",
+        ),
+        _Need(
+            "acknowledge commands",
+            f"$JS.ACK.{stream}.{durable}.1.0.0.0.0",
+            f"$JS.ACK.{stream}.{durable}.>",
+            "every command comes again, for ever",
+            body=IN_PROGRESS,
+        ),
+        _Need(
+            "keep dead letters",
+            settings.dead_letter_subject,
+            settings.dead_letter_subject,
+            "a message that can never run is given back for ever",
+            headers=_NOWHERE,
+        ),
+        _Need(
+            "make the stream of dead letters",
+            f"{api}.STREAM.CREATE.{DEAD_LETTER_STREAM}",
+            f"{api}.STREAM.CREATE.{DEAD_LETTER_STREAM}",
+            "it is to be made by an operator before the first letter",
+            State.WARNING,
+        ),
+        *_needs_of_the_notes(api),
+    ]
+
+
+def _needs_of_the_notes(api: str) -> list[_Need]:
+    """A worker runs without them."""
+    read, made = f"{api}.STREAM.MSG.GET.KV_{BUCKET}", f"{api}.STREAM.CREATE.KV_{BUCKET}"
+    not_found = "a command that ends each worker it runs in is not found, and is started for ever"
+    return [
+        _Need("read the notes of starts", read, read, not_found, State.WARNING),
+        _Need(
+            "note the start of a command",
+            f"$KV.{BUCKET}.noetl-worker-doctor",
+            f"$KV.{BUCKET}.>",
+            not_found,
+            State.WARNING,
+            headers=_NOWHERE,
+        ),
+        _Need(
+            "make the bucket of these notes",
+            made,
+            made,
+            "it is to be made by an operator (noetl-worker nats ensure --apply)",
+            State.WARNING,
+        ),
+    ]
+
+
+async def first_tried(connection: Connection) -> list[Finding]:
+    """What it takes to ask anything at all."""
+    return [await _try(connection, need) for need in _first_needs(str(connection.client.new_inbox()))]
+
+
+async def tried(connection: Connection, settings: Settings, stream: str) -> list[Finding]:
+    """One finding for each thing."""
+    rest = [await _try(connection, need) for need in _needs(settings, stream)]
+    return [*await first_tried(connection), *rest]
+
+
+def before_the_durable(finding: Finding) -> Finding:
+    """As it is where there is no durable yet: who may not make it does not start."""
+    is_denied = finding.check == _MAKES and finding.state is not State.FINE
+    return replace(finding, state=State.WRONG) if is_denied else finding
+
+
+async def _try(connection: Connection, need: _Need) -> Finding:
+    check = f"may {need.what}"
+    if need.is_subscription:
+        refused, verb = await refused_subscribe(connection, need.subject), "subscribe"
+    else:
+        refused, verb = await refused_publish(connection, need.subject, need.body, need.headers), "publish"
+    wanted = f"{verb} to {need.grant}"
+    if refused is None:
+        return fine(check, "allowed", wanted)
+    fix = f'permissions of the NATS user: {verb} = {{ allow: [..., "{need.grant}"] }}'
+    return Finding(check, need.state, f"refused, so {need.without}", wanted, fix)

@@ -1,0 +1,114 @@
+"""The control plane: is it there, which one in which version, does it send commands over NATS, does it let us in."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.doctor import clock
+from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.errors import AuthRefused, ControlPlaneError, PlaneWithoutNats
+from noetl_worker.plane.answers import MEANING, Meaning
+from noetl_worker.plane.client import ControlPlaneClient, json_body
+from noetl_worker.plane.health import SERVED, PlaneHealth
+from noetl_worker.settings.settings import Settings
+from noetl_worker.transport.opening import open_transport
+
+__all__ = ["examine"]
+
+_REACHED: Final = "a control plane that answers /api/health"
+_TIMEOUT_S: Final = 10.0
+_MOST_NAMED: Final = 8
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    client = ControlPlaneClient(open_transport(settings, max_connections=2), settings)
+    try:
+        return await _looked_at(client, settings)
+    finally:
+        await client.close()
+
+
+async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
+    url = client.servers.configured
+    try:
+        health = await client.health(url, timeout_s=_TIMEOUT_S)
+    except AuthRefused as error:
+        return [wrong("control plane", str(error), _REACHED, "NOETL_INTERNAL_API_TOKEN, NOETL_TLS_CLIENT_CERT")]
+    except (ControlPlaneError, OSError) as error:
+        return [wrong("control plane", str(error), _REACHED, "start it, or set NOETL_SERVER_URL")]
+    return [
+        fine("control plane", url, _REACHED),
+        _version(health, url, settings),
+        *await _registry(client, url, settings),
+        await _clock(client, url),
+    ]
+
+
+def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
+    check, wanted = "control plane version", f"one that sends commands over NATS: {SERVED}"
+    found = f"{health.dialect.value} {health.version or '(it does not tell its version)'}"
+    try:
+        health.require_nats(url)
+    except PlaneWithoutNats as error:
+        return wrong(check, f"{found}: {error}", wanted, "NOETL_SERVER_URL of a plane that is served")
+    if settings.control_plane not in ("auto", health.dialect.value):
+        fix = f"NOETL_CONTROL_PLANE=auto, or {health.dialect.value}"
+        return wrong(check, f"{found}, and NOETL_CONTROL_PLANE={settings.control_plane}", wanted, fix)
+    if health.nats == "disconnected":
+        fix = "see to the plane's own NATS_URL or NOETL_NATS_URL"
+        return warning(check, f"{found}, which has no connection to NATS at present", wanted, fix)
+    return fine(check, found, wanted)
+
+
+async def _registry(client: ControlPlaneClient, url: str, settings: Settings) -> list[Finding]:
+    """Asked with the token, as claims are; who else says that it works here."""
+    check, wanted = "control plane lets us in", "this token and certificate are taken"
+    try:
+        answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=_TIMEOUT_S)
+    except ControlPlaneError as error:
+        return [unknown(check, str(error), wanted)]
+    if MEANING[answer.status] is Meaning.AUTH:
+        fix = "NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
+        return [wrong(check, f"GET /api/worker/pools answers {answer.status}", wanted, fix)]
+    body = json_body(answer)
+    rows = body.get("items") if isinstance(body, dict) else body
+    if answer.status != 200 or not isinstance(rows, list):
+        return [unknown(check, f"GET /api/worker/pools answers {answer.status}", wanted)]
+    return [fine(check, "yes", wanted), _workers([row for row in rows if isinstance(row, dict)], settings)]
+
+
+def _workers(rows: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
+    """The rows of the registry that are ready; another program on our durable makes it anew (wire.md T-23)."""
+    check, wanted = "registered workers", "on this durable no workers of another program"
+    ready = [row for row in rows if row.get("status") in ("ready", "active")]
+    foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
+    foreign = [row for row in foreign if "engine" not in _labels(row)]
+    names = ", ".join(str(row.get("name")) for row in (foreign or ready)[:_MOST_NAMED])
+    more = "" if len(foreign or ready) <= _MOST_NAMED else f" and {len(foreign or ready) - _MOST_NAMED} more"
+    if foreign:
+        fix = "a NATS_CONSUMER of its own for each program"
+        return wrong(check, f"{names}{more} on {settings.nats_consumer}: it recreates the durable", wanted, fix)
+    return fine(check, f"{len(ready)} ready: {names}{more}" if ready else "none is ready", wanted)
+
+
+def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    labels = row.get("labels")
+    return labels if isinstance(labels, dict) else {}
+
+
+async def _clock(client: ControlPlaneClient, url: str) -> Finding:
+    """By the Date of an answer, which has whole seconds."""
+    check, before = "clock against the plane", time.time()
+    try:
+        answer = await client.send("GET", f"{url}/api/health", timeout_s=_TIMEOUT_S)
+    except ControlPlaneError as error:
+        return unknown(check, str(error), clock.WANTED)
+    after = time.time()
+    try:
+        told = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return unknown(check, "its answers have no Date", clock.WANTED)
+    return clock.skew(check, told + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)

@@ -1,0 +1,187 @@
+"""Is there a match: all ways through the code at once, in time linear in the text. Twin: the `regex` crate's search.
+
+A state is the set of places one may be at after a character, so a text costs one look-up a character once its states
+are known. They are made when they are first reached, in at most one pass over the code each, and forgotten when there
+are too many (there can be exponentially many): memory stays bounded, and so is the work of all passes of one search.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Final
+
+from noetl_worker.engine.pure import code_points
+from noetl_worker.engine.pure.regex_code import Chars, Code, literal_head
+from noetl_worker.errors import ConditionError
+
+__all__ = ["KEPT", "STEPS", "Automaton"]
+
+KEPT: Final = 4_096
+"""Places of known states and ways between them, together; about half a megabyte."""
+STEPS: Final = 1_000_000
+"""Instructions that making the states of one search may take, a fifth of a second; ordinary patterns take hundreds."""
+
+_EDGE, _LINE, _WORD, _OTHER = range(4)
+"""What is beside a place: an end of the text, a line feed, a word character, another one."""
+_ALL_LOOKS: Final = frozenset(
+    {"text start", "text end", "line start", "line end", "word edge", "no word edge", "word start", "word end"}
+)
+
+
+def _holding(before: int, after: int) -> frozenset[str]:
+    """Return the assertions that hold between two neighbours."""
+    word_before, word_after = before == _WORD, after == _WORD
+    holds = {
+        "text start": before == _EDGE,
+        "text end": after == _EDGE,
+        "line start": before in (_EDGE, _LINE),
+        "line end": after in (_EDGE, _LINE),
+        "word edge": word_before != word_after,
+        "no word edge": word_before == word_after,
+        "word start": word_after and not word_before,
+        "word end": word_before and not word_after,
+    }
+    return frozenset(name for name in _ALL_LOOKS if holds[name])
+
+
+_LOOKS: Final = {(before, after): _holding(before, after) for before in range(4) for after in range(4)}
+
+
+class _State:
+    """Where one may be after what was read, and the states that follow by the next character."""
+
+    __slots__ = ("after", "after_interval", "before", "places")
+
+    def __init__(self, places: frozenset[int], before: int) -> None:
+        self.places = places
+        self.before = before
+        self.after: dict[str, _State] = {}
+        self.after_interval: dict[int, _State] = {}
+
+
+class Automaton:
+    """The code of one pattern, ready for searches. Threads may share it: what one forgets, another makes anew."""
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        looks = {step for step in code if isinstance(step, str)}
+        self._sees_lines = not looks.isdisjoint({"line start", "line end"})
+        self._sees_words = any("word" in name for name in looks)
+        self._word = Chars(code_points.perl("w") if self._sees_words else [])
+        self._bounds: list[int] | None = None
+        self._head = literal_head(code)
+        self._known: dict[tuple[frozenset[int], int], _State] = {}
+        self._kept = 0
+        self._found = _State(frozenset(), _OTHER)
+        self._lost = _State(frozenset(), _OTHER)
+        self._start = _State(frozenset({0}), _EDGE)
+        self._may_start_later = self._reached({0}, _ALL_LOOKS - {"text start"})[0] != []
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    def is_found_in(self, text: str) -> bool:
+        """Search.
+
+        Raises:
+            ConditionError: `regex_unsupported`, the states of this search would take over `STEPS` instructions.
+        """
+        at = text.find(self._head)
+        if at < 0 or len(self._head) == len(self._code):
+            return at >= 0
+        state, found, lost, steps = self._start, self._found, self._lost, STEPS
+        for char in text[at:]:
+            try:
+                state = state.after[char]
+            except KeyError:
+                state, taken = self._follow(state, char)
+                steps -= taken
+                if steps < 0:
+                    self._refuse()
+            if state is found or state is lost:
+                return state is found
+        return self._reached(state.places, _LOOKS[state.before, _EDGE])[0] is None
+
+    def _follow(self, state: _State, char: str) -> tuple[_State, int]:
+        """Return the state after a state and a character that were not yet met together, and the steps it took."""
+        interval = -1 if char.isascii() else self._interval(char)
+        following, steps = state.after_interval.get(interval), 0
+        if following is None:
+            following, steps = self._made(state, char)
+            if interval >= 0:
+                state.after_interval[interval] = following
+        self._kept += 1
+        if self._kept > KEPT:
+            self._forget()
+        state.after[char] = following
+        return following, steps
+
+    def _made(self, state: _State, char: str) -> tuple[_State, int]:
+        beside = self._beside(char)
+        reached, steps = self._reached(state.places, _LOOKS[state.before, beside])
+        if reached is None:
+            return self._found, steps
+        code, fits = self._code, dict[Chars, bool]()
+        places = {0} if self._may_start_later else set()
+        for place in reached:
+            chars = code[place]
+            if isinstance(chars, Chars):
+                if chars not in fits:
+                    fits[chars] = char in chars
+                if fits[chars]:
+                    places.add(place + 1)
+        if not places:
+            return self._lost, steps
+        key = (frozenset(places), beside)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _State(*key)
+            self._kept += len(places)
+        return known, steps
+
+    def _reached(self, places: Iterable[int], holding: frozenset[str]) -> tuple[list[int] | None, int]:
+        """Return the places that take a character, reached without taking one, and the steps.
+
+        None instead of the places: the end of the code is among what is reached.
+        """
+        code, end = self._code, len(self._code)
+        waiting, seen = list(places), set(places)
+        taking: list[int] = []
+        while waiting:
+            place = waiting.pop()
+            if place == end:
+                return None, len(seen)
+            step = code[place]
+            if isinstance(step, Chars):
+                taking.append(place)
+                continue
+            for distance in step if isinstance(step, tuple) else (1,) if step in holding else ():
+                if place + distance not in seen:
+                    seen.add(place + distance)
+                    waiting.append(place + distance)
+        return taking, len(seen)
+
+    def _beside(self, char: str) -> int:
+        if self._sees_lines and char == "\n":
+            return _LINE
+        return _WORD if self._sees_words and char in self._word else _OTHER
+
+    def _interval(self, char: str) -> int:
+        """Return the number of the stretch of characters that no set of the code tells apart from this one."""
+        if self._bounds is None:
+            sets = {step for step in self._code if isinstance(step, Chars)} | {self._word}
+            self._bounds = sorted({bound for chars in sets for bound in chars.bounds})
+        return bisect_right(self._bounds, ord(char))
+
+    def _forget(self) -> None:
+        for state in (self._start, *list(self._known.values())):
+            state.after.clear()
+            state.after_interval.clear()
+        self._known.clear()
+        self._kept = 0
+
+    def _refuse(self) -> None:
+        self._forget()  # so that the same search is refused the next time as well
+        text = f"Invalid regex: a search that takes over {STEPS:,} steps on this text needs the Rust engine"
+        raise ConditionError("regex_unsupported", text)

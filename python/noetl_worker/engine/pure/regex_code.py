@@ -1,0 +1,215 @@
+"""The code of a regular expression: pieces, how they are put together, and how large the crate's program would be.
+
+Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece.
+`size` is what the crate's reverse program takes in bytes, captures added: it is the larger of the crate's two programs
+wherever classes reach beyond ASCII. A few per cent remain: the crate joins what alternatives have in common, and
+knows newer characters.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import takewhile
+from typing import Final, TypeAlias
+
+from noetl_worker.engine.pure.code_points import Ranges, normalized
+
+__all__ = [
+    "SIZE_LIMIT",
+    "Chars",
+    "Code",
+    "Piece",
+    "alternatives",
+    "captured",
+    "literal_head",
+    "look",
+    "one_of",
+    "repeated",
+    "row",
+]
+
+SIZE_LIMIT: Final = 10 * 2**20
+_STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes: a state, an entry of a table of bytes, a branch of a fork
+_FULL_TAIL: Final = (0x80, 0xBF)
+_ENCODED_ALIKE: Final = ((0x80, 0x7FF, 6), (0x800, 0xD7FF, 12), (0xE000, 0xFFFF, 12), (0x10000, 0x10FFFF, 18))
+_LEAD_MARK: Final = {6: 0xC0, 12: 0xE0, 18: 0xF0}
+
+
+class Chars:
+    """An instruction that takes one character of a set."""
+
+    __slots__ = ("bounds", "ranges")
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.ranges = tuple(ranges)
+        self.bounds = [bound for low, high in ranges for bound in (low, high + 1)]
+
+    def __contains__(self, char: str) -> bool:
+        return bisect_right(self.bounds, ord(char)) % 2 == 1
+
+    def only(self) -> str:
+        """Return the only character; "" when there are none or several."""
+        return chr(self.ranges[0][0]) if len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1] else ""
+
+
+Code: TypeAlias = list["Chars | str | tuple[int, ...]"]
+"""Take a character; go on if an assertion of that name holds; go on at each of these distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Code, how deep it is nested, and the crate's bytes for it."""
+
+    code: Code
+    depth: int = 0
+    size: int = _STATE
+
+
+def look(name: str) -> Piece:
+    return Piece([name])
+
+
+def one_of(ranges: Ranges) -> Piece:
+    """One character of a set, whose ranges are sorted and joined."""
+    return _one_of(tuple(ranges))
+
+
+@lru_cache(maxsize=128)
+def _one_of(ranges: tuple[tuple[int, int], ...]) -> Piece:
+    chars = Chars(ranges)
+    return Piece([chars], 0, _set_size(chars))
+
+
+def literal_head(code: Code) -> str:
+    """Return what each match begins with: the single characters at the head of the code."""
+    chars = ((step.only() if isinstance(step, Chars) else "") for step in code)
+    return "".join(takewhile(bool, chars))
+
+
+def captured(piece: Piece) -> Piece:
+    return Piece(piece.code, piece.depth, piece.size + 2 * _STATE)
+
+
+def row(pieces: Sequence[Piece]) -> Piece:
+    """One after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    depth = max((piece.depth for piece in pieces), default=-1) + 1
+    size = sum(piece.size for piece in pieces) or _STATE
+    code: Code = []
+    for piece in pieces:
+        code += piece.code
+    return Piece(code, depth, size)
+
+
+def alternatives(pieces: Sequence[Piece]) -> Piece:
+    """Any one of them."""
+    if len(pieces) == 1:
+        return pieces[0]
+    depth = max(piece.depth for piece in pieces) + 1
+    firsts = [piece.code[0] for piece in pieces if len(piece.code) == 1]
+    sets = [first for first in firsts if isinstance(first, Chars)]
+    if len(sets) == len(pieces):  # the crate makes one set of them too
+        joined = one_of(normalized([pair for chars in sets for pair in chars.ranges]))
+        return Piece(joined.code, depth, joined.size)
+    end = 1 + sum(len(piece.code) + 1 for piece in pieces)
+    starts: list[int] = []
+    body: Code = []
+    for piece in pieces:
+        starts.append(1 + len(body))
+        body += piece.code
+        body.append((end - 1 - len(body),))
+    words = [literal_head(piece.code) for piece in pieces]
+    size = sum(piece.size for piece in pieces)
+    if all(len(word) == len(piece.code) for word, piece in zip(words, pieces, strict=True)):
+        size = max(size, _words_size(words))  # never less than our own code, which has no trie
+    else:
+        size += 2 * _STATE + len(pieces) * _BRANCH
+    return Piece([tuple(starts), *body], depth, size)
+
+
+def repeated(piece: Piece, low: int, high: int | None) -> Piece | None:
+    """From `low` to `high` times (None: any number); None where it is larger than may be."""
+    if not any(isinstance(step, Chars) for step in piece.code):  # it takes nothing: more than once is once
+        low, high = min(low, 1), 1 if high is None else min(high, 1)
+    code, length, fork = piece.code, len(piece.code), _STATE + 2 * _BRANCH
+    optional = 0 if high is None else high - low
+    size = low * piece.size + optional * (piece.size + fork) + _STATE * (optional > 0)
+    if high is None:
+        size += fork + (0 if low else piece.size)
+    if size > SIZE_LIMIT:
+        return None
+    whole = code * low
+    if high is not None:
+        end = optional * (length + 1)
+        for _ in range(optional):
+            whole.append((1, end))
+            whole += code
+            end -= length + 1
+    elif low:
+        whole.append((-length, 1))
+    else:
+        whole = [(1, length + 2), *code, (-length - 1,)]
+    return Piece(whole, piece.depth + 1, max(size, _STATE))
+
+
+# ── sizes ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _set_size(chars: Chars) -> int:
+    only = chars.only()
+    if only:
+        return _STATE * len(only.encode("utf-8", "surrogatepass"))
+    if not chars.ranges:
+        return _STATE
+    if chars.ranges[-1][1] < 0x80:
+        return 2 * _STATE + _EDGE * len(chars.ranges)
+    rows = [one for low, high in chars.ranges for one in _encoded(low, high)]
+    heads = {one[:length] for one in rows for length in range(1, len(one) + 1)}
+    return 2 * _STATE + _BRANCH * len(rows) + _STATE * len(heads)
+
+
+def _words_size(words: list[str]) -> int:
+    """Words are a trie there: a fork and its letters for each beginning."""
+    beginnings: dict[tuple[int, int], int] = {}  # from a beginning by a byte to a longer one
+    sizes: dict[int, int] = {}
+    for word in words:
+        beginning = 0
+        for byte in word.encode("utf-8", "surrogatepass"):
+            step = (beginning, byte)
+            if step not in beginnings:
+                beginnings[step] = len(beginnings) + 1
+                sizes[beginning] = sizes.get(beginning, 0) + _EDGE
+            beginning = beginnings[step]
+    return _STATE + sum(2 * _STATE + _BRANCH + (size if size > _EDGE else 0) for size in sizes.values())
+
+
+def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Rows of byte ranges that together are the UTF-8 forms of the characters from `low` to `high`."""
+    if low < 0x80:
+        yield ((low, min(high, 0x7F)),)
+    for first, last, bits in _ENCODED_ALIKE:
+        if low <= last and high >= first:
+            yield from _cut(max(low, first), min(high, last), bits, _LEAD_MARK[bits])
+
+
+def _cut(low: int, high: int, bits: int, mark: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Cut where the bytes after the first one do not run over all their values; `bits` are in those bytes."""
+    first, last, rest = low >> bits, high >> bits, (1 << bits) - 1
+    if low & rest == 0 and high & rest == rest:
+        yield ((mark | first, mark | last), *[_FULL_TAIL] * (bits // 6))
+    elif first == last:
+        for tail in _cut(low & rest, high & rest, bits - 6, 0x80):
+            yield ((mark | first, mark | first), *tail)
+    else:
+        middle = first + (low & rest != 0)
+        if low & rest:
+            yield from _cut(low, low | rest, bits, mark)
+        beyond = last + (high & rest == rest)
+        if middle < beyond:
+            yield from _cut(middle << bits, (beyond << bits) - 1, bits, mark)
+        if high & rest != rest:
+            yield from _cut(last << bits, high, bits, mark)

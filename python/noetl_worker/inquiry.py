@@ -1,0 +1,321 @@
+"""What became of one command: what this machine, NATS and the control plane know. Asking changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.delivery import envelope
+from noetl_worker.delivery.dead_letter import Letter
+from noetl_worker.errors import ControlPlaneError, DocumentError, JetStreamError, NotificationError, ServerRefused
+from noetl_worker.jetstream.comparison import config_filters, covers
+from noetl_worker.jetstream.connection import connect
+from noetl_worker.jetstream.consumer import Found, find
+from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.jetstream.message_search import Search, StoredMessage, below, newest
+from noetl_worker.models import Envelope
+from noetl_worker.outbox.outbox import default_directory
+from noetl_worker.outbox.reading import look_into
+from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.secrets import redaction
+from noetl_worker.settings.settings import Settings
+from noetl_worker.transport.opening import open_transport
+
+__all__ = ["Fact", "Inquiry", "Story"]
+
+_ENDS: Final = ("command.completed", "command.failed")
+_TOLD: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
+_MOST_CHARS: Final = 300
+_PROBE_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    source: str
+    """machine, NATS or plane."""
+    at: str
+    """RFC 3339; empty where it is not known, or holds now."""
+    text: str
+
+
+@dataclass(slots=True)
+class Story:
+    """All that is known, and what it comes to."""
+
+    command_id: str
+    verdict: str = ""
+    is_known: bool = False
+    execution_id: int | None = None
+    event_id: int | None = None
+    facts: list[Fact] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """What could not be asked, and why."""
+
+    def tell(self, source: str, text: str, at: str = "") -> None:
+        self.facts.append(Fact(source, at, redaction.redact_text(text)))
+        self.is_known = True
+
+    def means(self, verdict: str) -> None:
+        """The first one that is told stands: the plane's word counts over what NATS and this machine say."""
+        self.verdict = self.verdict or redaction.redact_text(verdict)
+
+
+class Inquiry:
+    """One question; `ask` is called once."""
+
+    def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
+        """`most`: how many of the newest messages of the stream are looked through."""
+        self._settings, self._most = settings, most
+        self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
+
+    async def ask(self) -> Story:
+        """Raises nothing for a source that cannot be asked: `unknown` says so."""
+        story = self._story
+        by_machine, by_nats = Story(story.command_id), Story(story.command_id)
+        self._ask_outbox(by_machine)
+        await self._ask_worker(by_machine)
+        await self._ask_nats(by_nats)
+        await self._ask_plane(story)
+        for other in (by_machine, by_nats):
+            story.facts += other.facts
+            story.unknown += other.unknown
+            story.is_known = story.is_known or other.is_known
+            story.means(other.verdict)
+        story.means("nothing is known of it: it is over and forgotten, or was never published here")
+        return story
+
+    def _is_ours(self, command_id: object) -> bool:
+        return str(command_id) == self._story.command_id
+
+    # ── this machine ──
+
+    async def _ask_worker(self, told: Story) -> None:
+        """A worker that runs here, at its probe port; that there is none says nothing."""
+        import httpx
+
+        address = self._settings.metrics_bind.replace("0.0.0.0:", "127.0.0.1:")
+        if not address:
+            return
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as client:
+                answer = await client.get(f"http://{address}/debug/inflight")
+            look: Any = answer.json() if answer.status_code == 200 else {}
+        except (httpx.HTTPError, ValueError):
+            return
+        running = look.get("commands") or ()
+        for one in running:
+            if self._is_ours(one.get("command_id")):
+                name = (look.get("worker") or {}).get("worker_id", "a worker")
+                text = f"{name} at {address} has it: {one.get('phase')}, for {one.get('seconds')} s, delivery"
+                told.tell("machine", f"{text} {one.get('deliveries')}")
+                told.means(f"a worker of this machine has it: {one.get('phase')}")
+                self._story.execution_id = self._story.execution_id or int(one["execution_id"])
+                self._story.event_id = self._story.event_id or int(one["event_id"])
+
+    def _ask_outbox(self, told: Story) -> None:
+        directory = Path(self._settings.outbox_dir) if self._settings.outbox_dir else default_directory()
+        try:
+            view = look_into(directory)
+        except OSError as error:
+            told.unknown.append(f"the outbox: {error}")
+            return
+        for kept in view.kept:
+            if not self._is_ours(kept.command_id):
+                continue
+            owner = "a worker that runs" if kept.is_owned else "a dead process: the next worker here sends it"
+            told.tell("machine", f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}")
+            told.means("it ran, and its outcome waits in the outbox of this machine for the control plane to accept it")
+            if kept.event_set is not None:
+                self._story.execution_id = self._story.execution_id or kept.event_set.execution_id
+                self._story.event_id = kept.event_set.event_id
+
+    # ── NATS ──
+
+    async def _ask_nats(self, told: Story) -> None:
+        try:
+            connection = await connect(self._settings, "noetl-worker why", attempts=1)
+        except (JetStreamError, OSError) as error:
+            told.unknown.append(str(error))
+            return
+        try:
+            found = await find(connection.client, self._settings)
+            await self._ask_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), told)
+            if found.stream_info is not None:
+                self._note_messages(await self._search(connection.client, found.stream), found, told)
+        except JetStreamError as error:
+            told.unknown.append(str(error))
+        finally:
+            await connection.close()
+
+    async def _ask_letters(self, store: DeadLetterStore, told: Story) -> None:
+        stream = await store.stream()
+        if stream is None:
+            return
+        async for kept in store.letters(stream):
+            try:
+                letter = Letter.parse(kept.data)
+            except DocumentError:
+                continue
+            if self._is_ours(letter.known("command_id")):
+                told.tell(
+                    "NATS",
+                    f"dead letter {kept.sequence}: {letter.reason} ({letter.num_delivered} deliveries, kept by "
+                    f"{letter.worker_id})",
+                    kept.stored_at,
+                )
+                told.means(
+                    f"it was set aside as dead letter {kept.sequence}: noetl-worker dead-letters show {kept.sequence}"
+                )
+                self._learn(_notification(letter.data or b""))
+
+    async def _search(self, client: Any, stream: str) -> Search:
+        """By the subject, which on the Rust plane ends in the execution's id; else through the newest messages."""
+        sought = self._story.command_id.encode()
+
+        def matches(data: bytes) -> bool:
+            known = _notification(data) if sought in data else None
+            return known is not None and self._is_ours(known.command_id)
+
+        execution_id = self._story.execution_id
+        if execution_id is not None:
+            for subject in (
+                f"{self._settings.nats_subject}.*.{execution_id}",
+                f"{self._settings.nats_subject}.*.*.*.{execution_id}",
+            ):
+                search = await below(client, stream, subject, matches)
+                if search.found:
+                    return search
+        return await newest(client, stream, matches, most=self._most)
+
+    def _note_messages(self, search: Search, found: Found, told: Story) -> None:
+        for message in search.found:
+            self._learn(_notification(message.data))
+            state, verdict = _state(message, found)
+            told.tell(
+                "NATS", f"message {message.sequence} of {found.stream} on {message.subject}: {state}", message.stored_at
+            )
+            told.means(verdict)
+        if not search.found:
+            rest = search.there - search.looked_at
+            more = f", {rest} older ones were not looked through (--messages)" if rest > 0 else ""
+            told.facts.append(
+                Fact("NATS", "", f"no message of it among the newest {search.looked_at} of {found.stream}{more}")
+            )
+
+    def _learn(self, notification: Envelope | None) -> None:
+        if notification is not None:
+            self._story.execution_id, self._story.event_id = notification.execution_id, notification.event_id
+
+    # ── the control plane ──
+
+    async def _ask_plane(self, told: Story) -> None:
+        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
+        try:
+            if told.execution_id is None:
+                told.unknown.append("the control plane: name the execution with --execution, nothing here names it")
+                return
+            plane = await client.plane("")
+            self._note_execution(await plane.execution_detail(told.execution_id), told)
+        except ServerRefused as error:
+            told.unknown.append(f"execution {told.execution_id}: {error}")
+        except ControlPlaneError as error:
+            told.unknown.append(f"the control plane: {error}")
+        finally:
+            await client.close()
+
+    def _note_execution(self, detail: Mapping[str, Any], told: Story) -> None:
+        events = [one for one in detail.get("events") or () if isinstance(one, dict) and self._is_of_command(one)]
+        for one in sorted(events, key=lambda one: (str(one.get("created_at")), int(one.get("event_id") or 0))):
+            told.tell("plane", _event_text(one), str(one.get("created_at") or ""))
+        ends = [one for one in events if one.get("event_type") in _ENDS]
+        claims = [one for one in events if one.get("event_type") == "command.claimed"]
+        status = detail.get("status")
+        told.facts.append(Fact("plane", "", f"execution {told.execution_id} of {detail.get('path')} is {status}"))
+        if ends:
+            word = _end_text(ends[-1])
+            told.means(f"it {word}, by {_worker(events) or 'a worker'}: the control plane has its end")
+        elif claims:
+            told.means(f"it was claimed by {_worker(events) or 'a worker'}, and the control plane has no end of it")
+        if not events and (detail.get("pagination") or {}).get("has_next"):
+            told.unknown.append(
+                f"execution {told.execution_id} has more events than its newest page, which names it not"
+            )
+
+    def _is_of_command(self, event: Mapping[str, Any]) -> bool:
+        if event.get("event_type") not in _TOLD:
+            return False
+        if event.get("event_type") == "command.issued":
+            return str(event.get("event_id")) in (str(self._story.event_id), self._story.command_id.rpartition(":")[2])
+        return self._is_ours(_context(event).get("command_id"))
+
+
+def _execution_in(command_id: str) -> int | None:
+    """The Rust plane's ids begin with it: <execution>:<step>:<event>."""
+    head, colon, _ = command_id.partition(":")
+    return int(head) if colon and head.isdigit() else None
+
+
+def _notification(data: bytes) -> Envelope | None:
+    try:
+        return envelope.decode_notification(data)
+    except NotificationError:
+        return None
+
+
+def _state(message: StoredMessage, found: Found) -> tuple[str, str]:
+    """Where the durable stands; how often a message was delivered, JetStream tells nobody."""
+    info = found.durable_info
+    if info is None:
+        return f"there is no durable {found.durable}", f"nobody pulls it: there is no durable {found.durable}"
+    filters = config_filters(info["config"])
+    if filters and not any(covers(one, message.subject) for one in filters):
+        said = f"durable {found.durable} does not get this subject (its filters: {', '.join(filters)})"
+        return said, f"it is for another pool: {said}"
+    delivered = int((info.get("delivered") or {}).get("stream_seq") or 0)
+    floor = int((info.get("ack_floor") or {}).get("stream_seq") or 0)
+    pending = int(info.get("num_ack_pending") or 0)
+    if message.sequence > delivered:
+        waiting = int(info.get("num_pending") or 0)
+        return f"not delivered yet ({waiting} messages wait)", "it waits in the stream: no worker has got it yet"
+    if message.sequence <= floor or not pending:
+        return "delivered and acknowledged", "it was delivered and acknowledged; the plane knows how it ended"
+    said = f"delivered; {pending} of the durable are not acknowledged, it may be one of them"
+    return said, "it was delivered; a worker has it, or has given it back for a while"
+
+
+def _event_text(event: Mapping[str, Any]) -> str:
+    context = _context(event)
+    worker = context.get("worker_id")
+    inner = context.get("result")
+    error = (
+        event.get("error")
+        or context.get("error")
+        or ((inner.get("context") or {}).get("error") if isinstance(inner, dict) else None)
+    )
+    parts = [
+        f"{event.get('event_type')} ({event.get('status')})",
+        f"by {worker}" if worker else "",
+        f"error: {error}" if error else "",
+    ]
+    return ", ".join(filter(None, parts))[:_MOST_CHARS]
+
+
+def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    result = event.get("result")
+    context = result.get("context") if isinstance(result, dict) else None
+    return context if isinstance(context, dict) else {}
+
+
+def _end_text(end: Mapping[str, Any]) -> str:
+    """On the Rust plane the command of a failed tool is completed, with the tool's status."""
+    if end["event_type"] == "command.failed":
+        return "failed"
+    status = str(_context(end).get("status")).lower()
+    return f"completed with status {status}" if status in ("error", "timeout") else "completed"
+
+
+def _worker(events: Sequence[Mapping[str, Any]]) -> str:
+    """The last that is named: on the Python plane the claim itself names nobody."""
+    return next((str(worker) for one in reversed(events) if (worker := _context(one).get("worker_id"))), "")

@@ -1,0 +1,184 @@
+"""Notes of commands that have started and not ended: what finds a command that ends each worker it runs in.
+
+The number of deliveries does not tell: refusals, leases and drains raise it too. So from the second delivery on, a
+command of a kind that can end the worker's process (`can_end_worker`, tools/contract.py) has its start noted before it
+runs, and the note is taken away at its end, whatever that is. A command that is delivered once pays nothing.
+
+The notes are of a command, not of a message: the Python plane publishes a command of a dead worker again, as other
+messages, of which each begins with its first delivery (wire.md 6.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import nats
+import nats.js.errors
+import structlog
+
+from noetl_worker import json_text
+from noetl_worker.errors import JetStreamError, ToolError
+from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there
+from noetl_worker.jetstream.client import Client
+from noetl_worker.jetstream.connection import Connection
+from noetl_worker.models import Command
+
+__all__ = ["BUCKET", "MOST_STARTS", "StartNotes", "ensure_bucket"]
+
+BUCKET: Final = "NOETL_COMMAND_STARTS"
+MOST_STARTS: Final = 3
+"""So many starts without an end: the command is reported as failed, and not started again."""
+_STREAM: Final = f"KV_{BUCKET}"
+_MAX_AGE_NS: Final = 24 * 3600 * 1_000_000_000
+_MAX_BYTES: Final = 16 * 1024 * 1024
+_TRY_S: Final = 2.0
+_PAUSE_S: Final = 60.0
+"""After a note that could not be made: each one takes `_TRY_S` to fail where the login has no permission."""
+_NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", f"$KV.{BUCKET}.>")
+_Notes = list[dict[str, str]]
+"""One for each start: which worker, when."""
+log = structlog.get_logger("noetl_worker.jetstream")
+
+
+async def ensure_bucket(client: Client) -> bool:
+    """Make the bucket unless it is there; whether it was made now. Raises JetStreamError."""
+    try:
+        await ask(client, f"STREAM.CREATE.{_STREAM}", _bucket())
+    except Refused as refused:
+        if refused.err_code in ALREADY_THERE:
+            return False
+        raise
+    log.info("start_bucket_made", bucket=BUCKET)
+    return True
+
+
+def _bucket() -> dict[str, Any]:
+    """A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
+    return {
+        "name": _STREAM,
+        "subjects": [f"$KV.{BUCKET}.>"],
+        "max_msgs_per_subject": 1,
+        "max_age": _MAX_AGE_NS,
+        "max_bytes": _MAX_BYTES,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": 1,
+    }
+
+
+class StartNotes:
+    """The notes that the commands of one worker make.
+
+    Args:
+        worker: who started it, for the report.
+    """
+
+    def __init__(self, connection: Connection, worker: str) -> None:
+        self._connection = connection
+        self._worker = worker
+        self._alone = asyncio.Lock()
+        self._pause_until = 0.0
+        self._is_warned = False
+
+    @asynccontextmanager
+    async def of(
+        self, command: Command, outside: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> AsyncIterator[None]:
+        """Around the run of a command.
+
+        Before its last start it waits until no other such command runs here: those that ran beside the one that
+        ended the worker have as many notes as it has, and must not be taken for it.
+
+        Args:
+            outside: entered while it waits for that.
+
+        Raises:
+            ToolError: of kind worker_lost; it must not be started again.
+        """
+        key = f"{command.execution_id}.{command.event_id}"
+        notes = await self._tried(self._read(key))
+        if notes is None:  # no notes are to be had: the command runs
+            yield
+            return
+        if len(notes) >= MOST_STARTS:
+            raise _lost(notes)
+        if len(notes) < MOST_STARTS - 1:
+            async with self._noted(key, notes):
+                yield
+            return
+        with outside():
+            await self._alone.acquire()
+        try:
+            async with self._noted(key, notes):
+                yield
+        finally:
+            self._alone.release()
+
+    @asynccontextmanager
+    async def _noted(self, key: str, notes: _Notes) -> AsyncIterator[None]:
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        await self._tried(self._write(key, [*notes, {"worker": self._worker, "at": now}]))
+        try:
+            yield
+        finally:
+            await self._tried(self._remove(key))
+
+    async def _tried(self, asking: Any) -> Any:
+        """Its answer; None when there is none: a worker without the bucket works as one that has it."""
+        if time.monotonic() < self._pause_until:
+            asking.close()
+            return None
+        try:
+            return await asking
+        except (JetStreamError, nats.errors.Error, asyncio.TimeoutError, OSError, ValueError) as error:
+            self._pause_until = time.monotonic() + _PAUSE_S
+            if not self._is_warned:
+                self._is_warned = True
+                log.warning(
+                    "start_not_recorded",
+                    bucket=BUCKET,
+                    error=str(error) or type(error).__name__,
+                    advice="a command that ends each worker it runs in is not found. If the login of this worker may "
+                    f"not: add {json_text.dumps(list(_NEEDED)).decode()} to what it may publish to",
+                )
+            return None
+
+    async def _read(self, key: str) -> _Notes:
+        asked = {"last_by_subj": f"$KV.{BUCKET}.{key}"}
+        answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{_STREAM}", asked, timeout_s=_TRY_S)
+        data = base64.b64decode(answer["message"].get("data") or "") if answer is not None else b""
+        found = json_text.loads(data) if data else []  # without data: taken away
+        if not isinstance(found, list) or not all(isinstance(note, Mapping) for note in found):
+            raise JetStreamError(f"the bucket {BUCKET} has something else than notes under {key}")
+        return [{name: str(note.get(name, "?")) for name in ("worker", "at")} for note in found]
+
+    async def _write(self, key: str, notes: _Notes) -> None:
+        """Returns when the server has it: the command may end this process in its first millisecond."""
+        jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
+        try:
+            await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+        except nats.js.errors.NoStreamResponseError:
+            await ensure_bucket(self._connection.client)
+            await jetstream.publish(f"$KV.{BUCKET}.{key}", data, timeout=_TRY_S)
+
+    async def _remove(self, key: str) -> None:
+        """Not confirmed: a note that stays counts only if the command is started again, and its age is bounded."""
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
+
+
+def _lost(notes: _Notes) -> ToolError:
+    starts = ", ".join(f"{note['worker']} at {note['at']}" for note in notes)
+    return ToolError(
+        f"{len(notes)} workers in a row ended while they ran this command ({starts}): it is not started again",
+        kind="worker_lost",
+    )

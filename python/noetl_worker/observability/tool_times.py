@@ -1,0 +1,73 @@
+"""How long tools ran, by kind and how it ended: one addition a command, four metrics at a scrape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
+from noetl_worker.models import ToolStatus
+from noetl_worker.observability.series import Family, Times, buckets_of
+
+__all__ = ["STATUSES", "ToolTimes", "ended_by"]
+
+CANCELLED: Final = "cancelled"
+"""Its execution was."""
+INTERRUPTED: Final = "interrupted"
+"""The worker stopped; the command is given back."""
+STATUSES: Final = (*(status.value for status in ToolStatus), CANCELLED, INTERRUPTED)
+
+
+def ended_by(error: BaseException) -> str:
+    """The status of a tool that raised."""
+    if isinstance(error, CommandCancelled):
+        return CANCELLED
+    if isinstance(error, Interrupted | asyncio.CancelledError):
+        return INTERRUPTED
+    is_timeout = isinstance(error, ToolError) and error.kind == "timeout"
+    return "timeout" if is_timeout else "error"
+
+
+class ToolTimes(Family[Times]):
+    """`labels(kind, status).observe(seconds)`. The upstream's two names have the sum over all statuses."""
+
+    def __init__(self, *, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._bounds = tuple(buckets)
+        super().__init__("", "", ("tool_kind", "status"), lambda: Times(self._bounds), registry)
+
+    def announce(self, kinds: Iterable[str]) -> None:
+        """Shows the series of these kinds at zero."""
+        for kind in kinds:
+            for status in STATUSES:
+                self.labels(kind, status)
+
+    def collect(self) -> Iterator[Metric]:
+        durations = HistogramMetricFamily(
+            "noetl_worker_dispatch_duration_seconds", "Time inside a tool", labels=["tool_kind"]
+        )
+        errors = CounterMetricFamily(
+            "noetl_worker_dispatch_errors", "Tools that raised or returned a failure", labels=["tool_kind"]
+        )
+        runs = CounterMetricFamily(
+            "noetl_worker_tool_runs", "Runs of a tool by how they ended", labels=["tool_kind", "status"]
+        )
+        seconds = CounterMetricFamily(
+            "noetl_worker_tool_seconds", "Seconds inside a tool by how it ended", labels=["tool_kind", "status"]
+        )
+        by_kind: dict[str, list[tuple[str, list[int], float]]] = {}
+        for (kind, status), child in self._rows():
+            counts = list(child.counts)
+            runs.add_metric([kind, status], sum(counts))
+            seconds.add_metric([kind, status], child.sum)
+            by_kind.setdefault(kind, []).append((status, counts, child.sum))
+        for kind, ended in by_kind.items():
+            together = [sum(column) for column in zip(*(counts for _, counts, _ in ended), strict=True)]
+            durations.add_metric([kind], buckets_of(self._bounds, together), sum(took for *_, took in ended))
+            failed = sum(sum(counts) for status, counts, _ in ended if status != ToolStatus.SUCCESS.value)
+            errors.add_metric([kind], failed)
+        yield from (durations, errors, runs, seconds)

@@ -1,0 +1,131 @@
+"""Traces by OpenTelemetry, where its SDK is installed and its own variables name an exporter; nothing else.
+
+One span for each delivery (`command.trace`) with one for each stage below it. What runs in a command finds its trace
+here: requests to the control plane, tools, log lines. Without tracing none of this is on the way of a command.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from noetl_worker import __version__
+from noetl_worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from noetl_worker.transport.transport import Body, Response, Transport
+
+__all__ = [
+    "CURRENT",
+    "SpanOfCommand",
+    "TracedTransport",
+    "add_trace_ids",
+    "end_of_traces",
+    "provider_of",
+    "trace_headers",
+]
+
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_END_S: Final = 3.0
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+log = structlog.get_logger("noetl_worker.tracing")
+
+
+class SpanOfCommand(Protocol):
+    """Where a command is in its trace."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`traceparent`, and `tracestate` where there is one (W3C Trace Context)."""
+        ...
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        """Trace and span id as the hexadecimal digits of W3C; None: its trace has ended."""
+        ...
+
+
+CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)
+"""Of the command whose task this is; the task of its tool has it too."""
+
+
+def trace_headers() -> Mapping[str, str]:
+    """The headers that carry the trace on; none without a trace."""
+    current = CURRENT.get()
+    return current.headers if current is not None else _NO_HEADERS
+
+
+def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Of structlog: `trace_id` and `span_id` in each line of a command."""
+    current = CURRENT.get()
+    if current is not None and (ids := current.ids) is not None:
+        line["trace_id"], line["span_id"] = ids
+    return line
+
+
+class TracedTransport:
+    """A transport whose requests carry the trace of the command that they are for."""
+
+    def __init__(self, below: Transport) -> None:
+        self.name = below.name
+        self._below = below
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
+    ) -> Response:
+        return await self._below.send(method, url, {**headers, **trace_headers()}, body, timeout_s)
+
+    async def close(self) -> None:
+        await self._below.close()
+
+
+def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProvider | None:
+    """The provider that the standard variables ask for; None where they ask for none.
+
+    OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) switches traces on; OTEL_SDK_DISABLED=true and
+    OTEL_TRACES_EXPORTER=none off. The sampler, headers, timeouts and resource attributes are the SDK's own variables.
+
+    Raises:
+        SettingsError: an exporter that is not otlp, or the extra `otel` is not installed.
+    """
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    is_asked_for = exporter not in ("", "none") or any(environment.get(name) for name in _ENDPOINTS)
+    if not is_asked_for or exporter == "none" or environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    if exporter not in ("", "otlp"):
+        raise SettingsError("OTEL_TRACES_EXPORTER", exporter, "otlp or none")
+    if importlib.util.find_spec("opentelemetry") is None or importlib.util.find_spec("opentelemetry.sdk") is None:
+        asked = next(name for name in ("OTEL_TRACES_EXPORTER", *_ENDPOINTS) if environment.get(name))
+        raise SettingsError(
+            asked, environment[asked], "unset without traces; with them: pip install noetl-worker[otel]"
+        )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    of_ours = {"service.version": __version__, "service.instance.id": worker_id}
+    if not environment.get("OTEL_SERVICE_NAME"):
+        of_ours["service.name"] = "noetl-worker"
+    provider = TracerProvider(resource=Resource.create(of_ours), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    log.info("traces_exported", sampler=environment.get("OTEL_TRACES_SAMPLER", "parentbased_always_on"))
+    return provider
+
+
+def end_of_traces(provider: TracerProvider) -> None:
+    """Send what is left; a collector that does not answer holds nobody for longer than three seconds."""
+    sending = threading.Thread(target=provider.shutdown, name="noetl-traces", daemon=True)
+    sending.start()
+    sending.join(_END_S)
+    if sending.is_alive():
+        log.warning(
+            "traces_not_sent", advice="the collector that OTEL_EXPORTER_OTLP_ENDPOINT names did not answer in time"
+        )

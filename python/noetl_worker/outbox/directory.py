@@ -1,0 +1,89 @@
+"""The directory of an outbox: used only while it is this user's alone, with the key that its rows are signed with.
+
+What lies in it is told to the control plane in the worker's name, so nobody else may put anything there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "NotOwn",
+    "is_older_than_the_key",
+    "made_own",
+    "require_own_directory",
+    "require_own_file",
+    "require_written_by_us",
+    "signing_key",
+]
+
+_KEY_NAME: Final = "outbox.key"
+_KEY_BYTES: Final = 32
+
+
+class NotOwn(PermissionError):
+    """A path that another user has, or may write to; the text says what to do."""
+
+
+def require_own_directory(path: Path) -> None:
+    """Raises NotOwn unless it is a directory of this user that nobody else may write to; OSError: there is none."""
+    _require(path, "directory", stat.S_ISDIR, forbidden=0o022)
+
+
+def require_own_file(path: Path) -> None:
+    """Raises NotOwn unless it is a plain file that this user alone may read and write; OSError: there is none."""
+    _require(path, "file", stat.S_ISREG, forbidden=0o077)
+
+
+def require_written_by_us(path: Path) -> None:
+    """Raises NotOwn unless it is a plain file of this user that nobody else may write to; OSError: there is none."""
+    _require(path, "file", stat.S_ISREG, forbidden=0o022)
+
+
+def is_older_than_the_key(path: Path) -> bool:
+    """Whether it was there before this directory had a key: rows of the version before are not signed."""
+    return path.lstat().st_mtime_ns < (path.parent / _KEY_NAME).lstat().st_mtime_ns
+
+
+def made_own(path: Path) -> None:
+    """A new, empty file with mode 0600. Raises FileExistsError when something has that name, a link too."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def signing_key(directory: Path) -> bytes:
+    """The key of this directory, made by whoever needs it first. It stays: the rows of dead processes need it."""
+    path = directory / _KEY_NAME
+    if not path.exists():
+        born = directory / f"{_KEY_NAME}.{secrets.token_hex(8)}"
+        made_own(born)
+        try:
+            born.write_bytes(secrets.token_bytes(_KEY_BYTES))
+            os.link(born, path)  # whole, or not there; never over the key of another process
+        except FileExistsError:
+            pass
+        finally:
+            born.unlink()
+    require_own_file(path)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise OSError(f"{path} is not a key of {_KEY_BYTES} bytes: move it away, and the rows that are signed with it")
+    return key
+
+
+def _require(path: Path, what: str, is_kind: Callable[[int], bool], *, forbidden: int) -> None:
+    found = path.lstat()  # not stat: a link would be checked where it points
+    if not is_kind(found.st_mode):
+        raise NotOwn(f"{path} is no {what}: move it away")
+    if found.st_uid != os.geteuid():
+        raise NotOwn(
+            f"{what} {path} belongs to user {found.st_uid}, not to {os.geteuid()}: name a directory in "
+            "NOETL_WORKER_OUTBOX_DIR that is the worker's own; one that does not exist yet is made so"
+        )
+    if found.st_mode & forbidden:
+        mode = stat.S_IMODE(found.st_mode)
+        raise NotOwn(f"{what} {path} has mode {mode:04o}, so that others can get at it: chmod go-rwx it")

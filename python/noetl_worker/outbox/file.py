@@ -1,0 +1,236 @@
+"""One file of the outbox: event sets in SQLite (WAL), beside a lock that the operating system frees with its process.
+
+Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are told. A row is
+signed with the key of its directory (`directory.py`): what another hand wrote is not read. The version before did
+not sign: the rows of a process that began before the directory had a key are read as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.outbox.directory import (
+    is_older_than_the_key,
+    made_own,
+    require_own_file,
+    require_written_by_us,
+)
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock that dies with its owner, so no outbox
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["HAS_LOCKS", "OutboxFile", "Row"]
+
+HAS_LOCKS: Final = fcntl is not None
+# `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS event_sets"
+    " (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL, row BLOB NOT NULL, data BLOB) WITHOUT ROWID"
+)
+# `row` begins with the signature of the rest.
+_SIGNATURE_BYTES: Final = 32
+_PUT: Final = "INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the outbox."""
+
+    key: str
+    command_id: str
+    place: str
+    """Where it has to go next: a plane, or a plane's result store. What waits for one place waits for no other."""
+    size: int
+    """Bytes of the contents."""
+    contents: bytes = field(default=b"", repr=False)
+    """Empty where only the rest was asked for."""
+    data: bytes | None = field(default=None, repr=False)
+
+
+class OutboxFile:
+    """Not for several threads. Every method may raise sqlite3.Error or OSError: a full disk, a file in the way."""
+
+    def __init__(
+        self, directory: Path, name: str, lock: IO[bytes], key: bytes, *, has_unsigned_rows: bool = False
+    ) -> None:
+        self.path: Final = directory / f"{name}.sqlite3"
+        self._lock, self._key, self._has_unsigned_rows = lock, key, has_unsigned_rows
+        self._lock_path = directory / f"{name}.lock"
+        self._has_unread = False
+        self._stays = False
+        self._database = sqlite3.connect(self.path)
+        try:
+            self._database.execute("PRAGMA journal_mode=WAL")
+            # A killed process loses nothing of what it wrote; only a power cut may lose the last rows.
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(_TABLE)
+            self._database.commit()
+        except sqlite3.Error:
+            self._database.close()
+            raise
+
+    @classmethod
+    def made(cls, directory: Path, key: bytes) -> OutboxFile:
+        """A new file of this process. The lock stands before it is named: one that looks free is dead, never just born.
+
+        Args:
+            key: what its rows are signed with.
+
+        Raises:
+            OSError, sqlite3.Error: it cannot be made; nothing is left behind.
+        """
+        name = f"outbox-{uuid.uuid4().hex}"
+        born, lock_path = directory / f"{name}.born", directory / f"{name}.lock"
+        made_own(born)
+        lock = born.open("wb")
+        try:
+            if not _is_locked(lock):
+                raise OSError(f"{born} cannot be locked")
+            born.rename(lock_path)
+            made_own(directory / f"{name}.sqlite3")  # SQLite gives what it puts beside it the same mode
+            return cls(directory, name, lock, key)
+        except BaseException:
+            lock.close()
+            for path in (born, *_of_database(directory / f"{name}.sqlite3"), lock_path):
+                with suppress(OSError):
+                    path.unlink()
+            raise
+
+    @classmethod
+    def of_dead(cls, lock_path: Path, key: bytes) -> OutboxFile | None:
+        """The file beside this lock, if its process is dead; None when it lives, or another worker was faster.
+
+        Raises:
+            NotOwn: others can get at one of its files.
+        """
+        lock = lock_path.open("rb")
+        try:
+            if _is_locked(lock) and lock_path.exists():
+                is_older = is_older_than_the_key(lock_path)  # of a process that began before there was one
+                for path in (lock_path, *_of_database(lock_path.with_suffix(".sqlite3"))):
+                    with suppress(FileNotFoundError):
+                        (require_written_by_us if is_older else require_own_file)(path)
+                return cls(lock_path.parent, lock_path.stem, lock, key, has_unsigned_rows=is_older)
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
+        return None
+
+    @classmethod
+    def bring_back(cls, unreadable: Path) -> None:
+        """A file that was left because of a row that could not be read is again one of a dead process's.
+
+        Raises:
+            OSError: another worker is at it, or it cannot be renamed.
+        """
+        born, lock_path = unreadable.with_suffix(".born"), unreadable.with_suffix(".lock")
+        with suppress(FileExistsError):
+            made_own(born)
+        with born.open("rb") as lock:
+            if not _is_locked(lock) or not os.path.samestat(os.fstat(lock.fileno()), born.stat()):
+                return  # another worker is at it
+            if lock_path.exists() or not unreadable.exists():
+                born.unlink()
+                return
+            born.rename(lock_path)  # held until the file has its name: one that looks free is complete
+            unreadable.rename(unreadable.with_suffix(".sqlite3"))
+
+    def rows(self) -> list[Row]:
+        """All of them, without their contents."""
+        query = "SELECT key, command_id, place, length(row) + coalesce(length(data), 0) FROM event_sets"
+        return [Row(*row) for row in self._database.execute(query)]
+
+    def put(self, row: Row) -> None:
+        signed = self._signature(row) + row.contents
+        with self._database:
+            self._database.execute(_PUT, (row.key, row.command_id, row.place, signed, row.data))
+
+    def get(self, key: str) -> tuple[bytes, bytes | None]:
+        """The contents of a row and its data.
+
+        Raises:
+            KeyError: there is no such row.
+            DocumentError: it is not signed with the key of this directory.
+        """
+        query = "SELECT command_id, place, row, data FROM event_sets WHERE key = ?"
+        found = self._database.execute(query, (key,)).fetchone()
+        if found is None:
+            raise KeyError(key)
+        command_id, place, signed, data = found
+        if self._has_unsigned_rows and bytes(signed[:1]) == b"{":
+            return bytes(signed), data
+        try:
+            signature, contents = bytes(signed[:_SIGNATURE_BYTES]), bytes(signed[_SIGNATURE_BYTES:])
+            is_ours = hmac.compare_digest(signature, self._signature(Row(key, command_id, place, 0, contents, data)))
+        except (TypeError, AttributeError):  # columns of other types than ours
+            is_ours = False
+        if not is_ours:
+            raise DocumentError("outbox_row", "not signed with the key of this directory: another hand wrote it")
+        return contents, data
+
+    def _signature(self, row: Row) -> bytes:
+        signing = hashlib.blake2b(digest_size=_SIGNATURE_BYTES, key=self._key)
+        for part in (row.key.encode(), row.command_id.encode(), row.place.encode(), row.contents, row.data or b""):
+            signing.update(len(part).to_bytes(8, "big"))
+            signing.update(part)
+        return signing.digest()
+
+    def delete(self, key: str) -> None:
+        with self._database:
+            self._database.execute("DELETE FROM event_sets WHERE key = ?", (key,))
+
+    def leave_unread(self) -> None:
+        """A row of it is another version's. The file is kept for who can read it."""
+        self._has_unread = True
+
+    def leave_for_later(self) -> None:
+        """A row of it could not be read just now. The file is kept, and is taken over again."""
+        self._stays = True
+
+    def close(self, *, is_empty: bool) -> None:
+        """Give up the lock. An empty file goes; one with rows waits for the next worker.
+
+        Args:
+            is_empty: none of its rows is still to be told.
+        """
+        try:
+            if is_empty and self._has_unread:  # what is in the WAL alone would go with it
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._database.close()
+            if is_empty and not self._stays:
+                self._delete()
+        finally:
+            self._database.close()
+            self._lock.close()
+
+    def _delete(self) -> None:
+        if self._has_unread:
+            self.path.rename(self.path.with_suffix(".unreadable"))
+        for path in (*_of_database(self.path), self._lock_path):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _of_database(path: Path) -> list[Path]:
+    """Its file, and what SQLite puts beside it."""
+    return [path.with_name(f"{path.name}{ending}") for ending in ("", "-wal", "-shm")]
+
+
+def _is_locked(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

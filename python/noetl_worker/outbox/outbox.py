@@ -1,0 +1,282 @@
+"""Terminal events that no plane has accepted yet, on disk: they outlive the process that made them.
+
+One file per process (`file.py`); the files of dead processes are taken over as they are. A disk that does not work
+is reported, and the sets are held in memory, as they are without an outbox: the delivery is not acknowledged before the
+plane has accepted them.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.observability import metrics
+from noetl_worker.outbox.directory import require_own_directory, signing_key
+from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, Row
+from noetl_worker.outbox.rows import read_row
+from noetl_worker.outcome.event_set import EventSet
+
+__all__ = ["Outbox", "default_directory"]
+
+_ROOM_AGAIN: Final = 0.9
+"""A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
+_MOST_FILES: Final = 32
+"""Adopted files at a time: each holds four descriptors, and a worker that crashes again and again leaves many."""
+log = structlog.get_logger("noetl_worker.outbox")
+_Trouble = (sqlite3.Error, OSError)
+
+
+def default_directory() -> Path:
+    """Below the temporary directory: it survives the process; a container needs a volume to survive the container."""
+    return Path(tempfile.gettempdir(), f"noetl-worker-outbox-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+
+
+class Outbox:
+    """Not for several threads. A call takes some ten microseconds, with a large result longer; no disk makes it raise.
+
+    Args:
+        when: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
+        directory: shared by the workers of a machine.
+        max_rows, max_bytes: above one of them `is_full` says so, and nothing more is taken in.
+    """
+
+    def __init__(self, when: str, directory: Path, *, max_rows: int, max_bytes: int) -> None:
+        self.writes_first: Final = when == "always"
+        self._is_off = when == "off" or not HAS_LOCKS
+        self._directory = directory
+        self._max_rows, self._max_bytes = max_rows, max_bytes
+        self._own: OutboxFile | None = None
+        self._files: dict[str, OutboxFile] = {}
+        """Where the row of a key is."""
+        self._left: dict[OutboxFile, int] = {}
+        """Adopted files, and how many of their rows are still to be told."""
+        self._has_looked = False
+        self._not_adopted: set[Path] = set()
+        """Locks of files that could not be taken over: said once."""
+        self._sizes: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+        """When the row of a key was written, or (of a dead process) adopted; monotonic."""
+        self._bytes = 0
+        self._is_full = False
+        self._trouble: str | None = None
+
+    # ── the sets of this process ──
+
+    @property
+    def is_full(self) -> bool:
+        """No room for more: whoever claims now would only hold more in memory."""
+        return self._is_full
+
+    def oldest_s(self) -> float:
+        """How long the oldest row has waited here; 0 without one."""
+        return time.monotonic() - min(self._since.values()) if self._since else 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._sizes
+
+    def has(self, event_set: EventSet) -> bool:
+        """Whether a row of it is on disk."""
+        return event_set.key in self._sizes
+
+    def keep(self, event_set: EventSet) -> bool:
+        """Write the set, or what is left of it. False when it is in memory only."""
+        key = event_set.key
+        if self._is_off or (self._is_full and key not in self._sizes):
+            return False
+        try:
+            contents, data = event_set.packed()
+            size = len(contents) + len(data or b"")
+            file = self._files.get(key) or self._opened()
+            file.put(Row(key, str(event_set.command_id), event_set.place, size, contents, data))
+        except _Trouble as error:
+            self._report(error)
+            return False
+        self._files[key] = file
+        self._count(key, size)
+        self._works_again()
+        return True
+
+    def accepted(self, event_set: EventSet) -> None:
+        """A request of the set was accepted: the row shrinks, or goes."""
+        is_kept = event_set.key in self._sizes
+        if event_set.is_open and (is_kept or self.writes_first):
+            self.keep(event_set)
+        elif is_kept:
+            self.drop(event_set)
+
+    def drop(self, event_set: EventSet) -> None:
+        """The set is done with: accepted, refused for good, or no longer ours."""
+        self._forget(event_set.key)
+
+    def close(self) -> None:
+        """Give up the locks. Files without rows go; with rows they wait for the next worker."""
+        with_rows = set(self._files.values())
+        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+            self._close(file, is_empty=file not in with_rows)
+        self._own = None
+
+    # ── the sets of dead processes ──
+
+    def adopt(self) -> list[Row]:
+        """Take over the files whose owner is dead. Their rows count as ours from now on; `load` reads one."""
+        if self._is_off or not self._directory.is_dir():
+            return []
+        rows: list[Row] = []
+        try:
+            key = self._own_key()
+        except _Trouble as error:
+            self._log_failure(error)
+            return []
+        if not self._has_looked:
+            self._has_looked = True
+            self._bring_back()
+        for lock in sorted(self._directory.glob("outbox-*.lock")):
+            if len(self._left) >= _MOST_FILES:
+                break
+            rows += self._taken(lock, key)
+        return rows
+
+    def _bring_back(self) -> None:
+        """Once a process: rows that another version could not read may be ours."""
+        for unreadable in self._directory.glob("outbox-*.unreadable"):
+            try:
+                OutboxFile.bring_back(unreadable)
+            except _Trouble as error:
+                log.error("outbox_not_adopted", file=str(unreadable), error=repr(error))
+
+    def load(self, key: str) -> EventSet | None:
+        """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is said."""
+        file = self._files.get(key)
+        if file is None:  # our own run of the same claim was accepted meanwhile
+            return None
+        try:
+            return read_row(*file.get(key))
+        except DocumentError as error:
+            log.error("outbox_row_unreadable", file=str(file.path), key=key, error=str(error))
+            file.leave_unread()
+        except _Trouble as error:
+            log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error))
+            file.leave_for_later()
+        self._let_go(key)
+        return None
+
+    def _taken(self, lock: Path, key: bytes) -> list[Row]:
+        file: OutboxFile | None = None
+        try:
+            file = OutboxFile.of_dead(lock, key)
+            if file is None:
+                return []
+            rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
+        except _Trouble as error:
+            if lock not in self._not_adopted:
+                self._not_adopted.add(lock)
+                log.error("outbox_not_adopted", file=str(lock), error=repr(error))
+            if file is not None:
+                self._close(file, is_empty=False)
+            return []
+        self._left[file] = len(rows)
+        for row in rows:
+            self._files[row.key] = file
+            self._count(row.key, row.size)
+        if not rows:
+            self._close(file, is_empty=True)
+        metrics.OUTBOX_ADOPTED.inc(len(rows))
+        return rows
+
+    def _is_reported_already(self, row: Row, file: OutboxFile) -> bool:
+        """A second outcome of the same claim would be a second end of its command."""
+        if row.key not in self._sizes:
+            return False
+        log.warning("outbox_row_duplicated", file=str(file.path), key=row.key)
+        file.delete(row.key)
+        return True
+
+    # ── files ──
+
+    def _opened(self) -> OutboxFile:
+        """The file of this process."""
+        if self._own is None:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own = OutboxFile.made(self._directory, self._own_key())
+        return self._own
+
+    def _own_key(self) -> bytes:
+        """The key of the directory, which must be ours alone. Raises NotOwn, a kind of OSError."""
+        require_own_directory(self._directory)
+        return signing_key(self._directory)
+
+    def _forget(self, key: str) -> None:
+        if key not in self._sizes:
+            return
+        try:
+            self._files[key].delete(key)
+        except _Trouble as error:  # whoever adopts it asks for the claim first, and drops it then
+            self._report(error)
+        self._let_go(key)
+
+    def _let_go(self, key: str) -> None:
+        """The row is no longer ours; an adopted file goes with its last one."""
+        file = self._files.pop(key)
+        self._count(key, None)
+        if file in self._left:
+            self._left[file] -= 1
+            if not self._left[file]:
+                self._close(file, is_empty=True)
+
+    def _close(self, file: OutboxFile, *, is_empty: bool) -> None:
+        self._left.pop(file, None)
+        try:
+            file.close(is_empty=is_empty)
+        except _Trouble as error:
+            self._report(error)
+
+    # ── counts and troubles ──
+
+    def _count(self, key: str, size: int | None) -> None:
+        self._bytes -= self._sizes.pop(key, 0)
+        if size is None:
+            self._since.pop(key, None)
+        else:
+            self._since.setdefault(key, time.monotonic())
+            self._sizes[key] = size
+            self._bytes += size
+        share = max(len(self._sizes) / self._max_rows, self._bytes / self._max_bytes)
+        was_full, self._is_full = self._is_full, share >= (_ROOM_AGAIN if self._is_full else 1.0)
+        if self._is_full and not was_full:
+            log.error(
+                "outbox_full",
+                rows=len(self._sizes),
+                bytes=self._bytes,
+                advice="nothing is pulled until the control plane accepts events again",
+            )
+        metrics.OUTBOX_ROWS.set(len(self._sizes))
+        metrics.OUTBOX_BYTES.set(self._bytes)
+
+    def _report(self, error: Exception) -> None:
+        metrics.OUTBOX_FAILED.inc()
+        self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
+        """Once for each trouble."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._trouble:
+            self._trouble = text
+            log.error(
+                "outbox_not_writable",
+                directory=str(self._directory),
+                error=text,
+                advice="the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room",
+            )
+
+    def _works_again(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            log.info("outbox_writable", directory=str(self._directory))

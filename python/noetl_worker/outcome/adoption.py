@@ -1,0 +1,126 @@
+"""Outcomes that dead processes of this machine left in their outboxes, told in their name.
+
+The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
+Until it is told the command counts as in flight here, so that a delivery of it runs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+
+from noetl_worker.command.handover import ClaimedOnce
+from noetl_worker.delivery.in_flight import NO_MESSAGE, InFlight
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
+from noetl_worker.observability import metrics
+from noetl_worker.outbox.file import Row
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outcome.recent_batches import RecentBatches
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.patience import until_it_passes
+
+__all__ = ["Adoption"]
+
+log = structlog.get_logger("noetl_worker.outbox")
+AT_ONCE: Final = 8
+"""Sets for one place that are read and told at the same time: ten thousand, or the large results of several full
+outboxes, would take the loop for seconds and the memory of all of them (seen)."""
+
+
+class Adoption:
+    """Takes over what is left, at the start and whenever it is looked for again."""
+
+    def __init__(self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight) -> None:
+        self._client = client
+        self._emitter = emitter
+        self._in_flight = in_flight
+        self._waiting: dict[str, deque[tuple[Row, ExitStack]]] = {}
+        """By the place they have to go to: one that is away must not hold up the others."""
+        self._running: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recent = RecentBatches(emitter)
+        """What was reported and may be lost by the plane is reported again, as what a dead process left."""
+
+    def look(self) -> None:
+        """Adopt the sets of processes that are dead by now, and begin to tell them."""
+        rows = self._emitter.outbox.adopt()
+        for row in rows:
+            flight = ExitStack()
+            flight.enter_context(self._in_flight.entered(row.command_id, NO_MESSAGE))
+            self._waiting.setdefault(row.place, deque()).append((row, flight))
+        if rows:
+            log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
+        for place in list(self._waiting):
+            self._go_on(place)
+
+    async def stop(self) -> None:
+        """What is not told yet stays in the outbox, for the next worker."""
+        await self._recent.stop()
+        for waiting in self._waiting.values():
+            for _, flight in waiting:
+                flight.close()
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _go_on(self, place: str) -> None:
+        waiting = self._waiting.get(place)
+        while waiting and self._running[place] < AT_ONCE:
+            task = asyncio.ensure_future(self._take(*waiting.popleft()))
+            self._tasks.add(task)
+            self._running[place] += 1
+            task.add_done_callback(partial(self._done, place))
+        if waiting is not None and not waiting:
+            del self._waiting[place]
+
+    def _done(self, place: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._running[place] -= 1
+        self._go_on(place)
+
+    async def _take(self, row: Row, flight: ExitStack) -> None:
+        with flight:
+            event_set = self._emitter.outbox.load(row.key)
+            if event_set is not None:
+                log.warning("outcome_adopted", **event_set.who(), of=event_set.worker_id)
+                await self._report(event_set)
+
+    async def _report(self, event_set: EventSet) -> None:
+        try:
+            url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have followed others
+            plane = Plane(self._client, url, event_set.dialect)
+            for event_id in (event_set.event_id, event_set.own_id):
+                self._emitter.ids.observe(event_id)  # what is told next must be above them (wire.md 9.3, item 5)
+            ownership = ClaimedOnce(plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0)
+            await _confirm_rescue(plane, event_set)
+            await self._emitter.deliver(plane, event_set, ownership)
+        except (ClaimLost, Interrupted):
+            pass  # the emitter has said so, or has left it to the next worker
+        except ControlPlaneError as error:
+            # Refused for good. The dead one never acknowledged its message: the command comes again by the queue.
+            metrics.EVENT_EMIT_FAILED.inc()
+            self._emitter.outbox.drop(event_set)
+            log.error("adopted_outcome_refused", **event_set.who(), error=str(error))
+        else:
+            self._in_flight.finish(event_set.command_id)
+            log.info("adopted_outcome_reported", **event_set.who())
+
+
+async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
+    """A row may say that its batch was never processed; only the plane knows. Else its claim is asked, as for all."""
+    if event_set.rescues is None:
+        return
+    try:
+        state = await until_it_passes("the state of a batch", partial(plane.batch_state, event_set.rescues))
+    except ControlPlaneError as error:
+        log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+        return
+    event_set.is_rescue = state == "failed"

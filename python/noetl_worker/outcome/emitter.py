@@ -1,0 +1,459 @@
+"""Stage 7b: a set of terminal events, sent until the plane has accepted it.
+
+What one answer means is the table `verdict`. While a set is refused it is in the outbox, and it leaves its slot:
+what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import structlog
+
+from noetl_worker import backoff
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
+from noetl_worker.models import AlreadyFinished, JsonValue, Upload
+from noetl_worker.observability import metrics
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outcome.execution_watch import ExecutionWatch
+from noetl_worker.outcome.started_clock import StartedClock
+from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
+from noetl_worker.plane.client import Plane, json_body, refusal
+from noetl_worker.plane.patience import Doubt, is_passing
+from noetl_worker.plane.snowflake import Snowflake
+from noetl_worker.secrets import redaction
+from noetl_worker.stopping import Stopping
+from noetl_worker.transport.transport import Response
+
+__all__ = ["LOOP_ADVICE", "Emitter", "Ownership", "Verdict", "verdict"]
+
+log = structlog.get_logger("noetl_worker.events")
+_REFUSALS: Final = frozenset({400, 409, 413, 422})
+"""Of what is refused, all that a plane says about a set; any other is a route that is away, or somebody between."""
+LATE_S: Final = 30.0
+"""After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
+_MAX_DELAY_S: Final = 10.0
+_MAX_REASON_CHARS: Final = 500
+SLOW_END_S: Final = 0.5
+"""A plane that takes longer over an end is issuing commands: what waits for that belongs on disk and needs no slot."""
+
+
+LOOP_ADVICE: Final = (
+    "the control plane has stored the end of this item and never processes it. It is not sent again: the plane would "
+    "issue items again that have run. What recovers such a loop is unknown: look at the execution, and start it again "
+    "if it stays RUNNING"
+)
+
+
+class Verdict(Enum):
+    ACCEPTED = "accepted"
+    PASSING = "passing"
+    """Try again for as long as it takes."""
+    DOUBTFUL = "doubtful"
+    """Try again some times: it may pass, or be our mistake."""
+    REFUSED = "refused"
+    """The same body will never be accepted."""
+    NEW_ID = "new_id"
+    """Our event id is taken by another event."""
+    LOST = "lost"
+    """Stored, and never to be processed: a rescue has to be sent."""
+
+
+def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> Verdict:
+    """What one answer to an event request means (wire.md 3.4, 3.5, 9.3 item 5, 9.4).
+
+    `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
+    """
+    status, is_the_planes = answer.status, type(answer.json()) is dict
+    means = MEANING[status]
+    if means is Meaning.ACCEPTED:
+        return Verdict.ACCEPTED if is_the_planes else Verdict.DOUBTFUL
+    if means in PASSES:
+        return Verdict.PASSING
+    if means is Meaning.DOUBTFUL:
+        if has_own_id and b"duplicate key" in answer.body:
+            # On a retry it is our own event that was stored before the answer was lost.
+            return Verdict.NEW_ID if first_try else Verdict.ACCEPTED
+        # The single route of the Python plane wraps a passing 503 into a 500 (wire.md 9.4).
+        return Verdict.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else Verdict.DOUBTFUL
+    # A page of a proxy, or a route that is away while the plane is replaced, says nothing about the set.
+    return Verdict.REFUSED if is_the_planes and status in _REFUSALS else Verdict.DOUBTFUL
+
+
+def _batch_of(answer: Response) -> str:
+    """The id that the Python plane gave the batch, in an acceptance or in a 503 `ack_timeout`."""
+    body = json_body(answer)
+    told = body.get("detail") if isinstance(body, dict) and answer.status == 503 else body
+    return str(told.get("request_id")) if isinstance(told, dict) else ""
+
+
+class Ownership(Protocol):
+    """Whether a command whose outcome is late is still ours."""
+
+    def in_doubt(self) -> bool:
+        """The delivery or the claim may have passed to another worker."""
+        ...
+
+    async def confirm(self) -> None:
+        """Ask the plane. Raises ClaimLost when somebody else has the command, or it is over."""
+        ...
+
+
+@dataclass(slots=True)
+class _Course:
+    """How the sending of one set goes."""
+
+    confirmed_at: float
+    """Monotonic time at which the command was known to be ours."""
+    outside: Callable[[], AbstractContextManager[None]] | None = None
+    """How it leaves its slot; None: it has none, and no delivery is answered when the set is told."""
+    left: AbstractContextManager[None] | None = None
+    """Entered once it has left it."""
+    tries: int = 0
+    doubt: Doubt = field(default_factory=Doubt)
+
+    @property
+    def is_inside(self) -> bool:
+        return self.outside is not None and self.left is None
+
+    def leave(self) -> None:
+        """Give up the slot, once, whichever of its requests have to wait."""
+        if self.outside is not None and self.left is None:
+            self.left = self.outside()
+            self.left.__enter__()
+
+    def come_back(self) -> None:
+        left, self.left = self.left, None
+        if left is not None:
+            left.__exit__(None, None, None)
+
+    def count(self, how: Verdict) -> None:
+        self.tries += 1
+        if how in (Verdict.DOUBTFUL, Verdict.NEW_ID):
+            self.doubt.add()
+        else:  # a plane that is away says nothing about the set, and its time is no time of doubt
+            self.doubt.settle()
+
+    def settle(self) -> None:
+        """A request was accepted; the next one begins anew."""
+        self.tries = 0
+        self.doubt.settle()
+
+    @property
+    def known_s(self) -> float:
+        """For how long the command will still be known to be ours."""
+        return self.confirmed_at + LATE_S - time.monotonic()
+
+
+class Emitter:
+    """Sends sets. One for the whole worker; `deliver` is called concurrently."""
+
+    def __init__(self, ids: Snowflake, outbox: Outbox, stopping: Stopping | None = None) -> None:
+        self.ids = ids
+        self.outbox = outbox
+        self.stopping: Final = stopping or Stopping()
+        self.started: Final = StartedClock()
+        self._sending: dict[str, list[asyncio.Future[None]]] = {}
+        """Keys of the sets that are sent, and who waits for each."""
+        self.watch: Final = ExecutionWatch()
+        self.on_accepted: Callable[[Plane, EventSet, Any], None] = lambda plane, event_set, told: None
+        """Called with what the Python plane has accepted, and its answer."""
+        self.issuing: Final[dict[str, bool]] = {}
+        """Sets whose end is with a plane that issues the next commands; whether a delivery is answered with it."""
+
+    async def deliver(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        outside: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        """Send the set and return when it is accepted.
+
+        Args:
+            outside: entered while a set that is on disk is refused: its slot is free meanwhile. None: it has no slot.
+
+        Raises:
+            ServerRefused: the plane will never accept this set.
+            ClaimLost: it was late, and the command is no longer ours.
+            Interrupted, asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
+        """
+        # An adopted outcome and our own run of the same claim (Rust plane): the second asks when the first is told.
+        key, is_second = event_set.key, event_set.key in self._sending
+        try:
+            while key in self._sending:
+                await self._turn(key)
+            self._sending[key] = []
+            is_in_doubt = is_second or ownership.in_doubt()
+            course = _Course(-math.inf if is_in_doubt else time.monotonic(), outside)
+            try:
+                await self._deliver(plane, event_set, ownership, course)
+            finally:
+                course.come_back()
+                self._let_next(key)
+        except (asyncio.CancelledError, Interrupted):
+            self.outbox.keep(event_set)
+            raise
+        except ClaimLost as lost:
+            self._not_reported(plane, event_set, lost)
+            raise
+
+    async def _turn(self, key: str) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sending[key].append(place)
+        await place
+
+    def _let_next(self, key: str) -> None:
+        for place in self._sending.pop(key):
+            if not place.done():
+                place.set_result(None)
+
+    def _not_reported(self, plane: Plane, event_set: EventSet, lost: ClaimLost) -> None:
+        """The plane says that the command is another's, or over."""
+        if isinstance(lost.claim, AlreadyFinished) and event_set.issues_commands and event_set.was_tried:
+            log.info("outcome_already_stored", **event_set.who())  # our own event, whose answer was lost
+            self.watch.look_at(plane, event_set)
+            return
+        metrics.OUTCOMES_DROPPED.inc()
+        log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
+
+    async def _deliver(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        course: _Course,
+    ) -> None:
+        if event_set.part.has_own_id:
+            self._arm(event_set)
+        if self.outbox.writes_first:
+            self.outbox.keep(event_set)
+        try:
+            while event_set.is_open:
+                since, name = time.perf_counter(), event_set.last_event
+                try:
+                    await self._send(plane, event_set, ownership, course)
+                finally:
+                    metrics.EVENT_EMIT_DURATION.labels(name).observe(time.perf_counter() - since)
+                if course.tries:
+                    course.settle()
+                if event_set.is_open:
+                    self._arm(event_set)
+                self.outbox.accepted(event_set)
+        except Interrupted:
+            raise
+        except Exception:
+            self.outbox.drop(event_set)
+            raise
+
+    def _arm(self, event_set: EventSet) -> None:
+        """Give the next event its id: after the ids that the plane has answered so far, and before it is kept."""
+        if event_set.is_open and event_set.has_own_id and not event_set.own_id:
+            event_set.own_id = self.ids.next_id()
+
+    async def _send(
+        self,
+        plane: Plane,
+        event_set: EventSet,
+        ownership: Ownership,
+        course: _Course,
+    ) -> None:
+        while True:
+            upload = event_set.report.upload
+            gate = plane.gate if upload is None else plane.store_gate
+            known_s = course.known_s
+            is_late = known_s < 0 and not event_set.is_rescue
+            if course.is_inside and (is_late or not gate.has_room()):  # it would wait there in memory alone
+                self._set_aside(event_set, course)
+            if is_late:
+                await ownership.confirm()
+                course.confirmed_at = time.monotonic()
+                known_s = course.known_s
+            # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
+            patience_s = None if event_set.is_rescue else known_s
+            if upload is None:
+                answer, how, reason = await self._try(plane, event_set, patience_s, course)
+            else:
+                answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
+            if how is Verdict.ACCEPTED and answer is not None:
+                told = answer.json()
+                if upload is None and event_set.rules.forgets_batches:
+                    self.on_accepted(plane, event_set, told)
+                event_set.accepted(told)
+                return
+            course.count(how)
+            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.doubt.is_refusal)
+            if is_refused and upload is not None:
+                self._not_stored(event_set, reason)
+                return
+            if answer is not None and is_refused:
+                raise refusal(f"{event_set.last_event} after {course.tries} tries", answer)
+            if answer is not None and MEANING[answer.status] is Meaning.AUTH:
+                # Who is refused here is refused the next claim too: pulling more would only fill the outbox.
+                plane.client.auth_refused(plane.url)
+            self._set_aside(event_set, course)
+            metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
+            delay_s = self._delay_s(course.tries, answer)
+            log.warning(
+                "events_not_accepted",
+                **event_set.who(),
+                tries=course.tries,
+                next_try_s=round(delay_s, 2),
+                reason=reason,
+            )
+            if self.stopping.is_grace_over:  # it had its last try
+                raise Interrupted
+            await self.stopping.sleep(delay_s)
+            if ownership.in_doubt():  # somebody else may have ended it while we waited
+                course.confirmed_at = -math.inf
+
+    def _set_aside(self, event_set: EventSet, course: _Course) -> None:
+        """What has to wait belongs on disk, and needs no slot there."""
+        # A result waits as it is: it may be large, and it was written at its first refusal.
+        is_there = event_set.report.upload is not None and self.outbox.has(event_set)
+        if is_there or self.outbox.keep(event_set):
+            course.leave()
+
+    async def _post_end(self, plane: Plane, event_set: EventSet, patience_s: float | None, course: _Course) -> Response:
+        part, body = event_set.part, event_set.body()
+        slow: asyncio.TimerHandle | None = None
+
+        def is_slow() -> None:
+            self._set_aside(event_set, course)
+            course.leave()  # on disk or not: its work is done
+
+        def sent() -> None:
+            nonlocal slow
+            self.issuing[event_set.key] = course.outside is not None
+            slow = asyncio.get_running_loop().call_later(SLOW_END_S, is_slow)
+
+        try:
+            return await plane.post_end(part.path, body, patience_s=patience_s, on_sent=sent)
+        finally:
+            self.issuing.pop(event_set.key, None)
+            if slow is not None:
+                slow.cancel()
+
+    async def _try(
+        self, plane: Plane, event_set: EventSet, patience_s: float | None, course: _Course
+    ) -> tuple[Response | None, Verdict, str]:
+        """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
+        first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
+        try:
+            if part.issues_commands:
+                answer = await self._post_end(plane, event_set, patience_s, course)
+            else:
+                answer = await plane.post_events(part.path, event_set.body(), event_set.headers, patience_s=patience_s)
+        except NotSent as error:
+            event_set.was_tried = not first_try
+            return None, Verdict.PASSING, str(error)
+        except TransportError as error:
+            return None, Verdict.PASSING, str(error)
+        how, body = verdict(answer, first_try=first_try, has_own_id=part.has_own_id), answer.json()
+        if how is Verdict.ACCEPTED:
+            self.observe(body)
+            if not answer.status < 300 and part.issues_commands:
+                self.watch.look_at(plane, event_set)
+        elif how is Verdict.NEW_ID:
+            event_set.own_id, event_set.was_tried = self.ids.next_id(), False
+        is_again = type(body) is dict and "duplicate" in body and body["duplicate"] is True
+        if answer.status == 503 or (answer.status == 202 and is_again):
+            how = await self._looked_into(plane, event_set, answer, how)
+        if how is Verdict.LOST:
+            if not event_set.can_be_rescued:  # nothing of it brings an execution on
+                log.error("batch_not_rescued", **event_set.who(), advice=LOOP_ADVICE)
+                return answer, Verdict.ACCEPTED, ""
+            log.warning("batch_rescued", **event_set.who())
+            event_set.rescue(_batch_of(answer))
+            return answer, Verdict.PASSING, "its events are stored, and were never processed: step.exit is sent again"
+        return answer, how, "" if how is Verdict.ACCEPTED else str(refusal(part.path, answer))
+
+    @staticmethod
+    def _not_stored(event_set: EventSet, reason: str) -> None:
+        if event_set.rules.results_go_whole:
+            log.warning("result_not_stored", **event_set.who(), reason=reason, sent="complete, in the event")
+        else:
+            log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a preview")
+        event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))
+
+    @staticmethod
+    async def _try_to_store(
+        plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
+    ) -> tuple[Response | None, Verdict, str]:
+        """As `_try`, for a result that goes to the result store.
+
+        The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
+        again (wire.md 9.5): it is not repeated.
+        """
+        execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
+        if event_set.was_tried and may_still_run:
+            return None, Verdict.REFUSED, "it was sent before, and the control plane may still be at it"
+        event_set.was_tried = True
+        try:
+            answer = await plane.store_result(
+                execution_id, upload.name, upload.data, source_step=upload.source_step, patience_s=patience_s
+            )
+        except NotSent as error:
+            event_set.was_tried = False
+            return None, Verdict.PASSING, str(error)
+        except TransportError as error:
+            return None, Verdict.REFUSED if may_still_run else Verdict.PASSING, str(error)
+        event_set.was_tried = answer.status in CUT_BY_A_PROXY
+        if event_set.was_tried and may_still_run:
+            return answer, Verdict.REFUSED, str(refusal("PUT result", answer))
+        how, body = verdict(answer, first_try=True), json_body(answer)
+        told = body if isinstance(body, dict) else {}
+        if how is Verdict.ACCEPTED and not isinstance(told.get("ref"), str):
+            how = Verdict.DOUBTFUL  # not the store's answer: the result is nowhere yet
+        # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
+        has_no_store = answer.status == 404 and "not found" in str(told.get("detail", told.get("error"))).lower()
+        if how is Verdict.DOUBTFUL and (answer.status == 413 or has_no_store):
+            how = Verdict.REFUSED
+        return answer, how, str(refusal("PUT result", answer))
+
+    async def _looked_into(self, plane: Plane, event_set: EventSet, answer: Response, how: Verdict) -> Verdict:
+        """What the batch status adds to an answer: the Python plane can hold the rows and never process them.
+
+        It says so with a 503 `ack_timeout`, or, when that answer was lost, with "duplicate" to the same key (wire.md
+        9.4).
+        """
+        body = answer.json()
+        if type(body) is not dict or (answer.status == 202 and body.get("duplicate") is not True):
+            return how
+        told = body.get("detail") if answer.status == 503 else body
+        is_late = answer.status == 503 and isinstance(told, dict) and told.get("code") == "ack_timeout"
+        is_again = answer.status == 202 and body.get("duplicate") is True
+        if not isinstance(told, dict) or not (is_late or is_again):
+            return how
+        try:
+            return Verdict.LOST if await plane.batch_state(_batch_of(answer)) == "failed" else how
+        except ControlPlaneError as error:  # sent again under the same key, it is a duplicate, and asked about again
+            log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+            return Verdict.PASSING if is_passing(error) else how
+
+    def observe(self, body: JsonValue) -> None:
+        """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""
+        if type(body) is not dict:
+            return
+        told = list(body["event_ids"] or ()) if "event_ids" in body else []
+        if "event_id" in body:
+            told.append(body["event_id"])
+        highest = 0
+        for event_id in told:
+            if type(event_id) is int and event_id > highest:
+                highest = event_id
+        if highest:
+            self.ids.observe(highest)
+
+    @staticmethod
+    def _delay_s(tries: int, answer: Response | None) -> float:
+        told_s = retry_after_s(answer) if answer is not None else None
+        return floor_s(told_s) + backoff.delay_s(tries, 0.2, _MAX_DELAY_S, jitter=0.9)

@@ -1,0 +1,217 @@
+"""The terminal events of one command on their way: the report, and what has been said of it so far.
+
+Nothing is rendered before it is sent, and the row of the outbox is this object. A result that is too large for an
+event travels in front of them, to the result store: so it is on disk, and free of its slot, as soon as the events
+would be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker import json_text
+from noetl_worker.models import CommandId, Dialect, Exit, JsonValue, LoopPosition, Report, Upload
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.rules import DialectRules, Part
+
+__all__ = ["VERSION", "EventSet"]
+
+VERSION: Final = 2
+"""Of the rows of the outbox."""
+_NAMES: Final = (
+    "event_id",
+    "execution_id",
+    "command_id",
+    "step",
+    "worker_id",
+    "server_url",
+    "attempt",
+    "with_start",
+    "sent",
+    "idempotency_key",
+    "own_id",
+    "rescues",
+    "created_at",
+)
+"""What stands in a row as it is here."""
+_REPORT: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
+_UPLOAD: Final = ("name", "source_step", "preview", "beside")
+_MICROSECONDS: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class EventSet:
+    """Requests that must be accepted in this order; `sent` counts those that were."""
+
+    event_id: int
+    """Of `command.issued`: what the claim is asked with."""
+    execution_id: int
+    command_id: CommandId
+    step: str
+    worker_id: str
+    """The name that holds the claim."""
+    server_url: str
+    dialect: Dialect
+    report: Report
+    attempt: int = 1
+    loop: LoopPosition | None = None
+    with_start: bool = False
+    """Whether the start travels with the end."""
+    sent: int = 0
+    idempotency_key: str | None = None
+    own_id: int = 0
+    """Of the event that is sent alone (Rust plane). 0 until it is about to be sent: it must be above the ids that the
+    plane has answered."""
+    rescues: str | None = None
+    """The batch that a rescue is sent in place of: the plane stored that one and never processed it."""
+    created_at: float = 0.0
+    """Seconds since 1970; 0: now. It outlives the process, so no monotonic clock will do."""
+    was_tried: bool = False
+    """The next request was sent before, here or by the process that wrote the row: a duplicate key is then our own
+    event; a result may still be with the store."""
+    is_rescue: bool = False
+    """The plane has confirmed that, and gives the command to nobody: sent whatever a claim would say. Not on disk: who
+    reads a row asks the plane."""
+    size: int = 0
+    """Bytes of the last request of events."""
+    rules: DialectRules = field(init=False, repr=False)
+    parts: tuple[Part, ...] = ()
+    part: Part = field(init=False)
+    """What is sent next, once nothing has to be stored any more; the last one when all is accepted."""
+    is_open: bool = field(init=False)
+    key: str = field(init=False)
+    """One set a claim: a failure that replaces a refused outcome has the same key."""
+
+    def __post_init__(self) -> None:
+        self.created_at = self.created_at or time.time()
+        self.rules = rules = RULES[self.dialect]
+        self.parts = self.parts or rules.parts(self.report, with_start=self.with_start)
+        self.is_open = self.sent < len(self.parts)
+        self.part = self.parts[self.sent if self.is_open else -1]
+        self.key = f"{self.worker_id}/{self.event_id}"
+        if self.idempotency_key is None:
+            self.idempotency_key = rules.new_key(self.worker_id, self.execution_id)
+
+    # ── what is sent next ──
+
+    @property
+    def last_event(self) -> str:
+        """Name of the last event of the next request, for metrics and messages."""
+        return self.part.last if self.report.upload is None else "result"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"idempotency-key": self.idempotency_key} if self.idempotency_key is not None else {}
+
+    def body(self) -> bytes:
+        """The next request of events: the same bytes at every try, as far as the plane has to tell tries apart."""
+        made = self.rules.body(self, self.part) if self.rescues is None else self.rules.rescue(self)
+        self.size = len(made)
+        return made
+
+    @property
+    def has_own_id(self) -> bool:
+        """Whether the plane takes the next event's id from us."""
+        return self.part.has_own_id and self.report.upload is None
+
+    @property
+    def issues_commands(self) -> bool:
+        return self.part.issues_commands and self.report.upload is None
+
+    @property
+    def sent_at_us(self) -> int:
+        """Microseconds since 1970, one more for each request: a sum of floats rounds two of them to the same."""
+        return round(self.created_at * _MICROSECONDS) + self.sent
+
+    @property
+    def place(self) -> str:
+        """Where it has to go next."""
+        return self.server_url if self.report.upload is None else f"{self.server_url}#results"
+
+    def who(self) -> dict[str, object]:
+        """What an operator searches the log for."""
+        return {"execution_id": self.execution_id, "command_id": self.command_id, "step": self.step}
+
+    # ── what becomes of it ──
+
+    def accepted(self, told: JsonValue) -> None:
+        """The next one is accepted. What the store tells of a result (an object) goes into the events."""
+        self.was_tried = False
+        if self.report.upload is not None:
+            self._stored(self.report.upload, told)
+            return
+        self.sent, self.own_id, self.is_rescue = self.sent + 1, 0, False
+        self.is_open = self.sent < len(self.parts)
+        if self.is_open:
+            self.part = self.parts[self.sent]
+
+    def _stored(self, upload: Upload, told: Mapping[str, JsonValue]) -> None:
+        self.report.reference = reference = upload.reference(told)
+        if upload.beside:
+            self.report.context = {"data": {"_ref": reference["ref"]}, **upload.beside}
+        self.report.upload = None
+
+    def not_stored(self, reason: str) -> None:
+        """The store does not take the result: it goes into the event whole, on the Rust plane as a preview."""
+        upload, report = self.report.upload, self.report
+        if upload is None:
+            return
+        self.was_tried, report.upload = False, None
+        if not self.rules.results_go_whole:
+            cut = {"preview": upload.preview, "_truncated": True, "_bytes": len(upload.data), "_error": reason}
+            report.context = {**cut, **upload.beside}
+        elif report.response is None:
+            report.response = json_text.embed(upload.data)
+
+    @property
+    def can_be_rescued(self) -> bool:
+        return self.rules.can_rescue(self)
+
+    def rescue(self, batch: str) -> None:
+        """The plane has stored this batch and never processes it: something else is sent in its place."""
+        self.idempotency_key = self.rules.new_key(self.worker_id, self.execution_id)
+        self.rescues, self.is_rescue, self.was_tried = batch, True, False
+
+    # ── its row ──
+
+    def packed(self) -> tuple[bytes, bytes | None]:
+        """The row of the outbox; with what goes to the result store beside it, as it is."""
+        report, upload, loop = self.report, self.report.upload, self.loop
+        row: dict[str, object] = {"version": VERSION, "dialect": self.dialect.value}
+        row.update((name, getattr(self, name)) for name in _NAMES)
+        row["loop"] = [loop.event_id, loop.iteration_index, loop.epoch_id] if loop is not None else None
+        told: dict[str, object] = {name: getattr(report, name) for name in _REPORT}
+        told["exit"] = [report.exit.status, report.exit.data] if report.exit is not None else None
+        if upload is not None:
+            told["upload"] = {name: getattr(upload, name) for name in _UPLOAD}
+        row["report"] = told
+        return json_text.dumps(row), upload.data if upload is not None else None
+
+    @classmethod
+    def unpacked(cls, row: Mapping[str, Any], data: bytes | None) -> EventSet:
+        """The set of a row. Its next request counts as tried: it was, or it was about to be.
+
+        What a row has beside is left out: a later worker may have written more. Raises KeyError, TypeError or
+        ValueError for what is no row.
+        """
+        told, loop = row["report"], row["loop"]
+        if ("upload" in told) is not (data is not None):
+            raise KeyError("data")
+        report = Report(**{name: told[name] for name in _REPORT})
+        if told["exit"] is not None:
+            report.exit = Exit(*told["exit"])
+        if data is not None:
+            report.upload = Upload(data=data, **{name: told["upload"][name] for name in _UPLOAD})
+        made = cls(
+            **{name: row[name] for name in _NAMES},
+            dialect=Dialect(row["dialect"]),
+            report=report,
+            loop=LoopPosition(*loop) if loop is not None else None,
+            was_tried=True,
+        )
+        if not made.is_open:
+            raise ValueError("nothing of it is left to be sent")
+        return made

@@ -1,0 +1,155 @@
+"""Stage 7b: telling the plane, in order, until it has accepted.
+
+One `CommandEvents` per claimed command. `command.started` is held back for some milliseconds, so that a fast
+command travels in one batch; the terminal set waits for a started that is under way, or carries one that was not
+accepted: it is never sent after the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from noetl_worker.errors import TransportError
+from noetl_worker.models import Command, Report
+from noetl_worker.outcome.emitter import Emitter, Ownership, Verdict, verdict
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.plane.client import Plane, refusal
+from noetl_worker.plane.dialects import RULES
+
+__all__ = ["CommandEvents"]
+
+log = structlog.get_logger("noetl_worker.events")
+_STARTED_TIMEOUT_S: Final = 5.0
+
+
+class CommandEvents:
+    """The events of one command.
+
+    Args:
+        worker_id: the name that holds the claim.
+        hold_s: how long `command.started` waits for the end of a fast command.
+        outside: entered while the terminal set is refused and on disk (Slots.waiting).
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        plane: Plane,
+        worker_id: str,
+        emitter: Emitter,
+        *,
+        hold_s: float,
+        outside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.command = command
+        self._plane = plane
+        self._worker_id = worker_id
+        self._emitter = emitter
+        self._hold_s = hold_s
+        self._outside = outside
+        self._is_held = False
+        """Whether the start has still to be told."""
+        self._is_started = False
+        self._starting: asyncio.Task[None] | None = None
+        emitter.ids.observe(command.event_id)
+
+    def start(self) -> None:
+        """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""
+        if self._is_started:
+            return
+        self._is_started = True
+        self._is_held = True
+        self._emitter.started.hold(self, self._hold_s)
+
+    def send_started(self) -> None:
+        """The command still runs: report its start now, beside it."""
+        self._starting = asyncio.create_task(self._send_started())
+
+    def is_issuing(self) -> bool:
+        """Whether the end is with a plane that issues the next commands inside of that request."""
+        return f"{self._worker_id}/{self.command.event_id}" in self._emitter.issuing
+
+    def abandon(self) -> None:
+        """The worker gives the command back: a start that is still held is never reported."""
+        if self._is_held:
+            self._emitter.started.let_go(self)
+
+    async def withdraw(self) -> bool:
+        """Take back a start that is still held; whether the plane knows nothing of one."""
+        self._emitter.started.let_go(self)
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        return self._starting is None
+
+    async def _send_started(self) -> None:
+        started = RULES[self.command.dialect].started(self.command, self._worker_id)
+        try:
+            answer = await self._plane.post_events(
+                started.path,
+                started.body,
+                started.headers,
+                patience_s=_STARTED_TIMEOUT_S,
+                timeout_s=_STARTED_TIMEOUT_S,
+            )
+        except TransportError as error:
+            log.warning("started_not_sent", **self._who(), error=str(error))
+            return
+        if verdict(answer, first_try=True) is Verdict.ACCEPTED:
+            self._emitter.observe(answer.json())
+            self._is_held = False
+        else:
+            log.warning("started_refused", **self._who(), error=str(refusal("command.started", answer)))
+
+    async def _take_held(self) -> bool:
+        """Whether the start has still to travel, once any request under way has its answer."""
+        self._emitter.started.let_go(self)
+        if self._starting is not None:
+            await asyncio.wait({self._starting})  # a cancellation of ours must not end a request that is under way
+        is_held, self._is_held = self._is_held, False
+        return is_held
+
+    async def finish(self, report: Report, ownership: Ownership) -> None:
+        """Send the terminal set and return when it is accepted.
+
+        Raises:
+            ServerRefused: the plane will never accept this set.
+            ClaimLost: it was late, and the command is no longer ours.
+            asyncio.CancelledError: the worker stops; nothing was acked, the command will come again.
+        """
+        try:
+            with_start = await self._take_held()
+        except asyncio.CancelledError:  # while the start was under way: the tool has run, and this is its outcome
+            self._emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
+            raise
+        await self._emitter.deliver(self._plane, self._set_of(report, with_start=with_start), ownership, self._outside)
+
+    def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
+        command = self.command
+        if report.upload is not None and not RULES[command.dialect].names_result(report):
+            report = replace(report, upload=None)
+        return EventSet(
+            command.event_id,
+            command.execution_id,
+            command.command_id,
+            command.step,
+            self._worker_id,
+            self._plane.url,
+            command.dialect,
+            report,
+            command.attempt,
+            command.loop,
+            with_start,
+        )
+
+    def _who(self) -> dict[str, object]:
+        return {
+            "execution_id": self.command.execution_id,
+            "command_id": self.command.command_id,
+            "step": self.command.step,
+        }

@@ -1,0 +1,230 @@
+"""Batches that the Python plane has answered 202 and has not worked off yet, as far as this worker knows.
+
+It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands (wire.md 9.5). So the
+last ones are kept until the plane says what became of them. It is asked rarely, and thoroughly once a request had no
+answer or it does not know a batch of ours any more. What it knows nothing of is sent again; what it has stored and
+never worked off is rescued, but for a command of a loop. A worker that dies meanwhile has forgotten them as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.command.handover import ClaimedOnce
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ServerRefused
+from noetl_worker.observability import metrics
+from noetl_worker.outcome.emitter import LOOP_ADVICE, Emitter
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.patience import is_passing
+from noetl_worker.process import event_loop
+
+__all__ = ["CHECK_S", "RecentBatches"]
+
+CHECK_S: Final = 15.0
+"""How long after a batch the plane is asked what became of the last ones, all together."""
+_BYTES_BESIDE: Final = 4096
+"""Of a batch, what its objects take beside its text, about."""
+_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Some 1,500 usual batches; in a plane 1,024 wait at most (wire.md 3.5)."""
+_PAGE: Final = 200
+_LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
+_FULL_ADVICE: Final = (
+    "more is reported in 15 s than can be remembered; if the control plane is restarted now, look for executions that "
+    "stay RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
+)
+log = structlog.get_logger("noetl_worker.events")
+
+
+@dataclass(slots=True)
+class _Accepted:
+    """One batch, and what it was made of."""
+
+    batch: str
+    plane: Plane
+    event_set: EventSet
+    sent: int
+    """Of its requests, which one this was."""
+    silences: int
+    """Of the plane, when it was last known to have the batch."""
+
+    def who(self) -> dict[str, object]:
+        return {**self.event_set.who(), "batch": self.batch}
+
+    def set_again(self) -> EventSet:
+        """As it was before the plane took this request."""
+        is_rescue = self.event_set.rescues is not None
+        return replace(self.event_set, sent=self.sent, own_id=0, was_tried=False, is_rescue=is_rescue)
+
+
+class RecentBatches:
+    """One for the worker: what its emitter has had accepted."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        emitter.on_accepted = self.accepted
+        self._recent: deque[_Accepted] = deque()
+        self._bytes = 0
+        self._has_told_full = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accepted(self, plane: Plane, event_set: EventSet, told: Mapping[str, Any]) -> None:
+        """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
+        batch = told.get("request_id")
+        if batch is None:
+            return
+        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, plane.gate.silences))
+        self._bytes += event_set.size + _BYTES_BESIDE
+        while self._bytes > _MAX_BYTES:
+            self._forget(self._recent.popleft())
+        if self._timer is None:
+            self._arm()
+
+    def _forget(self, oldest: _Accepted) -> None:
+        self._bytes -= oldest.event_set.size + _BYTES_BESIDE
+        metrics.BATCHES_NOT_WATCHED.inc()
+        if not self._has_told_full:  # once a check: there may be thousands
+            self._has_told_full = True
+            log.warning("batches_not_watched", **oldest.who(), limit_bytes=_MAX_BYTES, advice=_FULL_ADVICE)
+
+    async def stop(self) -> None:
+        """What is being sent again is in the outbox by then, if the plane has not taken it."""
+        self._keep(())
+        await event_loop.end(*self._tasks)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # ── what became of them ─────────────────────────────────────────────────────────────────────
+
+    def _arm(self) -> None:
+        if self._recent:
+            self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._begin)
+
+    def _begin(self) -> None:
+        self._run(self._check())
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check(self) -> None:
+        by_plane: dict[Plane, list[_Accepted]] = defaultdict(list)
+        for one in self._recent:
+            by_plane[one.plane].append(one)
+        try:
+            for plane, batches in by_plane.items():
+                await self._ask(plane, batches)
+        finally:
+            self._timer = None
+            self._has_told_full = False
+            self._arm()
+
+    async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        try:
+            settled = await self._settled(plane, batches)
+        except ControlPlaneError as error:
+            if is_passing(error):
+                return  # asked again at the next check
+            settled = batches
+            log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
+        gone = {id(one) for one in settled}
+        self._keep(one for one in self._recent if id(one) not in gone)
+
+    def _keep(self, batches: Iterable[_Accepted]) -> None:
+        self._recent = deque(batches)
+        self._bytes = sum(one.event_set.size + _BYTES_BESIDE for one in self._recent)
+
+    async def _settled(self, plane: Plane, batches: Sequence[_Accepted]) -> Sequence[_Accepted]:
+        """Those that need not be asked about again. It works them off one after another, so of a plane that was there
+        all the time the first and the last say everything."""
+        silences = plane.gate.silences
+        if all(one.silences == silences for one in batches):
+            states = [await _state(one) for one in (batches[0], batches[-1])]
+            if None not in states:
+                return batches if states[-1] in ("completed", "failed") else ()
+        log.info("batches_checked", count=len(batches), server_url=plane.url)
+        settled: list[_Accepted] = []
+        by_execution: dict[int, list[_Accepted]] = defaultdict(list)
+        for one in batches:
+            by_execution[one.event_set.execution_id].append(one)
+        for execution_id, of_execution in by_execution.items():
+            events = _Events(plane, execution_id)
+            settled += [one for one in of_execution if await self._is_settled(one, events)]
+        for one in batches:
+            one.silences = silences
+        return settled
+
+    async def _is_settled(self, one: _Accepted, events: _Events) -> bool:
+        if (has_ended := await events.has("batch.completed", one.batch)) is True:
+            return True
+        if (state := await _state(one)) is not None:
+            return state in ("completed", "failed")
+        has_begun = await events.has("batch.processing", one.batch)
+        is_stored = await events.has("batch.accepted", one.batch)
+        if has_begun or None in (has_ended, has_begun, is_stored):
+            log.error("batch_not_rescued", **one.who(), advice=_LOOK_ADVICE, reason=_BEGUN if has_begun else _UNKNOWN)
+        elif not is_stored:
+            log.warning("batch_forgotten", **one.who(), does="its events are sent again")
+            self._run(self._again(one, one.set_again()))
+        elif one.event_set.can_be_rescued:
+            log.warning("batch_rescued", **one.who())
+            again = one.set_again()
+            again.rescue(one.batch)
+            self._run(self._again(one, again))
+        else:
+            log.error("batch_not_rescued", **one.who(), advice=LOOP_ADVICE)
+        return True
+
+    async def _again(self, one: _Accepted, event_set: EventSet) -> None:
+        """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
+        ownership = ClaimedOnce(one.plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0)
+        try:
+            await self._emitter.deliver(one.plane, event_set, ownership)
+        except (ClaimLost, Interrupted):
+            pass  # the emitter has said so, or has left it to the next worker
+        except ControlPlaneError as error:
+            log.error("batch_not_rescued", **one.who(), advice=_LOOK_ADVICE, reason=str(error))
+
+
+_BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
+_UNKNOWN: Final = "the execution has more events than the control plane shows at once"
+
+
+class _Events:
+    """The newest batch events of one execution: each type is asked for once, when it is first needed."""
+
+    def __init__(self, plane: Plane, execution_id: int) -> None:
+        self._plane, self._execution_id = plane, execution_id
+        self._known: dict[str, Mapping[str, Any]] = {}
+
+    async def has(self, event_type: str, batch: str) -> bool | None:
+        """Whether there is one for this batch; None: the answer does not go back so far."""
+        answer = self._known.get(event_type)
+        if answer is None:
+            answer = self._known[event_type] = await self._plane.execution_detail(
+                self._execution_id, f"/events?event_type={event_type}&page_size={_PAGE}"
+            )
+        events = [one for one in answer.get("events") or () if isinstance(one, Mapping)]
+        if any(((one.get("result") or {}).get("context") or {}).get("request_id") == batch for one in events):
+            return True
+        has_more = (answer.get("pagination") or {}).get("has_next") is True
+        # A batch's id is below those of its events.
+        return None if has_more and min(int(one["event_id"]) for one in events) > int(batch) else False
+
+
+async def _state(one: _Accepted) -> str | None:
+    """What the plane calls the state of a batch; None: it does not know it."""
+    try:
+        return await one.plane.batch_state(one.batch)
+    except ServerRefused as error:
+        if error.status == 404 and "Batch request not found" in error.body:
+            return None
+        raise

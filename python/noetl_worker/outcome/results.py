@@ -1,0 +1,158 @@
+"""Stage 7a: a tool's result held to the event budget: redacted, measured, and told by reference when too large.
+
+Both planes drop or choke on large results (the Python one loses the context in silence above 102,400 bytes of
+compact JSON, wire.md 4.9), so what is over the budget goes to the result store and the event carries a reference
+and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and tried as
+the events are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from noetl_worker import engine, json_text
+from noetl_worker.errors import DocumentError, ServerRefused
+from noetl_worker.models import (
+    CaseAction,
+    CaseDecision,
+    Command,
+    Exit,
+    Fail,
+    FitRules,
+    FittedResult,
+    JsonValue,
+    RaisedFailure,
+    Report,
+    SetVar,
+    ToolResult,
+    ToolStatus,
+)
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.secrets import redaction
+
+__all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
+
+_ENVELOPE_BYTES: Final = 512
+"""Room for what the event puts around the fitted result: the wrapper object and the command id."""
+_THREAD_BYTES: Final = 256 * 1024
+"""Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
+_MAX_ERROR_CHARS: Final = 8_000
+_MAX_REASON_CHARS: Final = 500
+_MAX_SKIPPED: Final = 20
+"""Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
+
+
+async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
+    """What the plane is told of a tool that returned (docs/delivery.md).
+
+    A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
+    because playbooks are written for it: the Python plane is told call.error, the Rust plane a call.done with that
+    status (the playbook goes on; wire.md 9.3, item 7), but call.error of a list of tasks that ended by what one of
+    them raised (recorded: error-sql-sequence).
+    """
+    fitted = await fit_result(command, result, rules)
+    action = decision.action
+    if action is not None or decision.skipped:
+        fitted = replace(fitted, notes=_notes(decision, rules))
+    if action is None:
+        if result.status is ToolStatus.SUCCESS:
+            return fitted
+        if isinstance(result.error, RaisedFailure):
+            return replace(fitted, error=fit_text(result.error.message, rules), error_kind=result.error.kind)
+        if not RULES[command.dialect].error_fails_command:
+            return fitted
+        message = result.error.message if result.error is not None else f"the tool ended with {result.status.value}"
+        return replace(fitted, error=fit_text(message, rules))
+    if isinstance(action, Fail):
+        return replace(fitted, error=fit_text(action.message, rules))
+    if isinstance(action, Exit):
+        return replace(fitted, exit=await _fit_exit(action, rules))
+    return fitted
+
+
+async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
+    """What the plane is told of a command that raised before, in or after its tool: always call.error."""
+    message = failure.error.message if failure.error is not None else "failed without a message"
+    fitted = await fit_result(command, failure, rules)
+    kind = failure.error.kind if failure.error is not None else None
+    return replace(fitted, error=fit_text(message, rules), error_kind=kind)
+
+
+def refused_report(refused_one: Report, error: ServerRefused) -> Report:
+    """The smallest possible failure, for a set that the plane will never accept."""
+    said = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
+    text = f"the control plane refused the outcome of this command ({error.status}): {said}"
+    context = {"status": "error", "error": text}
+    return Report(status="error", context=context, response=context, error=text, notes=refused_one.notes)
+
+
+def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
+    notes: dict[str, JsonValue] = {}
+    if decision.action is not None:
+        notes["case"] = {"index": decision.index, "action": _action_name(decision.action)}
+    if decision.skipped:
+        notes["cases_skipped"] = [
+            {"index": skipped.index, "reason": _clean(skipped.reason, rules)[:_MAX_REASON_CHARS]}
+            for skipped in decision.skipped[:_MAX_SKIPPED]
+        ]
+        if len(decision.skipped) > _MAX_SKIPPED:
+            notes["cases_skipped_count"] = len(decision.skipped)
+    return notes
+
+
+async def _fit_exit(action: Exit, rules: FitRules) -> Exit:
+    """A case's own status and data under the rules of a result; over the budget its preview stands for it."""
+    inner = rules.within(rules.max_bytes - _ENVELOPE_BYTES)
+    fitted = await _fit(action.data, inner)
+    data = fitted.body if fitted.fits(inner) else fitted.preview or b'{"_truncated":true}'
+    return Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(data))
+
+
+def _action_name(action: CaseAction) -> str:
+    return "set_var" if isinstance(action, SetVar) else type(action).__name__.lower()
+
+
+async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> Report:
+    """Fit one result to the plane's events.
+
+    Args:
+        result: any status; a failure's message becomes part of the context.
+        rules: the budget (bytes of compact JSON, inclusive) and the secret values to take out.
+
+    Returns:
+        A Report without error: `report` decides whether the command failed.
+    """
+    if result.error is not None:  # free text, where `password=...` goes too; in data it would be a value
+        result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
+    dialect = RULES[command.dialect]
+    body = dialect.result_body(result)
+    inner = rules.within(rules.max_bytes - _ENVELOPE_BYTES)
+    fitted = await _fit(body, inner)
+    if fitted.fits(inner):
+        return dialect.inline(command, result, fitted, body)
+    return dialect.by_reference(command, result, fitted)
+
+
+def fit_text(text: str, rules: FitRules) -> str:
+    """An error text that may leave the process: redacted, with its middle cut when it is very long."""
+    clean = _clean(text, rules)
+    if len(clean) <= _MAX_ERROR_CHARS:
+        return clean
+    half = _MAX_ERROR_CHARS // 2
+    return f"{clean[:half]}\n... {len(clean) - _MAX_ERROR_CHARS} characters left out ...\n{clean[-half:]}"
+
+
+def _clean(text: str, rules: FitRules) -> str:
+    return engine.redact_text(text, rules.secrets, rules.secret_words + rules.message_words)
+
+
+async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
+    packed = json_text.dumps(body)
+    try:
+        if len(packed) > _THREAD_BYTES:
+            return await asyncio.to_thread(engine.fit_result, packed, rules)
+        return engine.fit_result(packed, rules)
+    except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
+        return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)

@@ -1,0 +1,132 @@
+"""Where one delivery is on its way, and what the stop of the worker does to it there.
+
+| phase | when the grace is over |
+|---|---|
+| received, settling | nothing: it ends by itself |
+| claiming | its answer is waited for, CLAIM_S; a command that is ours is given back |
+| preparing, waiting | cut at once, and given back: nothing has happened yet |
+| running | the tool is interrupted (scope.py), and the command given back |
+| deciding | nothing: it ends by itself |
+| reporting | one more try, REPORT_S; then the outbox has it; an end that issues commands has until the hard stop |
+
+A command's task is cancelled here and nowhere else, and `execution.py` is where that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from typing import Any
+
+from noetl_worker import stopping
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.models import Command, Envelope, Outcome
+
+__all__ = ["Phase", "Progress"]
+
+_LOOK_AGAIN_S = 0.5
+
+
+class Phase(enum.Enum):
+    RECEIVED = enum.auto()
+    CLAIMING = enum.auto()
+    PREPARING = enum.auto()
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    DECIDING = enum.auto()
+    REPORTING = enum.auto()
+    SETTLING = enum.auto()
+
+
+def _nothing() -> None:
+    """No tool runs."""
+
+
+def _never() -> bool:
+    """No plane issues commands."""
+    return False
+
+
+class Progress:
+    """One delivery's phase."""
+
+    __slots__ = (
+        "command",
+        "delivery",
+        "failure",
+        "interrupt",
+        "is_cut",
+        "is_issuing",
+        "is_stopping",
+        "notification",
+        "outcome",
+        "phase",
+        "task",
+    )
+
+    def __init__(self) -> None:
+        self.phase = Phase.RECEIVED
+        self.is_stopping = False
+        self.is_cut = False
+        """Whether its task was cancelled: what it awaited is given up."""
+        self.interrupt: Callable[[], None] = _nothing
+        """Stops the tool that runs."""
+        self.is_issuing: Callable[[], bool] = _never
+        """Whether its end is with a plane that issues the next commands meanwhile."""
+        self.task: asyncio.Task[Any] | None = None
+        """The only one that works on the delivery."""
+        self.delivery: Delivery | None = None
+        self.notification: Envelope | None = None
+        self.command: Command | None = None
+        """Once it is claimed and read."""
+        self.failure: str | None = None
+        """The kind of what it failed with."""
+        self.outcome: Outcome | None = None
+        """What JetStream is answered with; None as well when another delivery of the message answers."""
+
+    def enter(self, phase: Phase) -> None:
+        self.phase = phase
+        if self.is_stopping:
+            self._act()
+
+    def stop(self) -> None:
+        """The grace is over."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self._act()
+
+    def cut(self) -> None:
+        """Cancel what is awaited, unless the answer to JetStream is on its way: half of one would come again."""
+        if self.task is not None and self.phase is not Phase.SETTLING:
+            self.is_cut = True
+            self.task.cancel()
+
+    def absorb(self, stop: BaseException) -> None:
+        """The cancellation of `cut` has arrived, and ends here; any other goes on."""
+        if isinstance(stop, asyncio.CancelledError):
+            if not self.is_cut:
+                raise stop
+            self.is_cut = False
+            uncancel = getattr(self.task, "uncancel", None)  # since Python 3.11
+            if uncancel is not None:
+                uncancel()
+
+    def _act(self) -> None:
+        phase = self.phase
+        if phase is Phase.PREPARING or phase is Phase.WAITING:
+            self.cut()
+        elif phase is Phase.RUNNING:
+            self.interrupt()
+        elif phase is Phase.CLAIMING:
+            asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cut_if_still, phase)
+        elif phase is Phase.REPORTING:
+            asyncio.get_running_loop().call_later(stopping.REPORT_S, self._cut_if_still, phase)
+
+    def _cut_if_still(self, phase: Phase) -> None:
+        if self.phase is not phase:
+            return
+        if self.is_issuing():  # what the plane does in that request would be lost (wire.md 9.5)
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, phase)
+        else:
+            self.cut()

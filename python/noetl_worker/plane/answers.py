@@ -1,0 +1,70 @@
+"""What an HTTP status of a control plane means: one table. A caller overrides a row, and writes none anew.
+
+A body can say more than its status (a 409, a 404 of a proxy, a 500 around a 503): that is the caller's to read.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from noetl_worker.transport.transport import Response
+
+__all__ = ["CUT_BY_A_PROXY", "MEANING", "PASSES", "Meaning", "floor_s", "is_server_error", "retry_after_s"]
+
+MAX_RETRY_AFTER_S: Final = 30.0
+"""Of a Retry-After that is obeyed: a plane is asked again within the time in which a claim is known to be ours."""
+_MAX_TOLD_S: Final = 3600.0
+
+
+class Meaning(Enum):
+    ACCEPTED = "accepted"
+    AUTH = "auth"
+    """The credentials: nothing will succeed before they are mended, and then everything may."""
+    PASSING = "passing"
+    """The same request may be accepted later."""
+    OVERLOADED = "overloaded"
+    """The same, and the plane wants fewer requests."""
+    DOUBTFUL = "doubtful"
+    """A fault of the plane's, or our mistake."""
+    REFUSED = "refused"
+
+    __hash__ = object.__hash__
+
+
+class _Meanings(dict[int, Meaning]):
+    """A table, so that a status costs no call; with an answer for what is no status of HTTP, too."""
+
+    def __missing__(self, status: int) -> Meaning:
+        return Meaning.DOUBTFUL if is_server_error(status) else Meaning.REFUSED
+
+
+def is_server_error(status: int) -> bool:
+    return status >= 500
+
+
+MEANING: Final = _Meanings(
+    {
+        **dict.fromkeys(range(200, 300), Meaning.ACCEPTED),
+        **dict.fromkeys(range(500, 600), Meaning.DOUBTFUL),
+        **dict.fromkeys((401, 403), Meaning.AUTH),
+        **dict.fromkeys((408, 425), Meaning.PASSING),
+        **dict.fromkeys((429, 502, 503, 504), Meaning.OVERLOADED),
+    }
+)
+PASSES: Final = frozenset({Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED})
+"""What is asked again, for as long as it takes."""
+CUT_BY_A_PROXY: Final = frozenset({502, 504})
+"""The plane may be at the request still."""
+
+
+def retry_after_s(answer: Response) -> float | None:
+    """Retry-After in seconds; the planes send whole seconds only (wire.md 3.1)."""
+    text = answer.headers.get("retry-after", "")
+    return min(float(text), _MAX_TOLD_S) if text.isdigit() else None
+
+
+def floor_s(told_s: float | None) -> float:
+    """The least wait before the next try, where an answer had this Retry-After."""
+    return min(told_s or 0.0, MAX_RETRY_AFTER_S)

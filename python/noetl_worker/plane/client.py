@@ -1,0 +1,493 @@
+"""Every HTTP call a worker makes to a control plane, for both dialects.
+
+`ControlPlaneClient` owns the transport and the identity; `plane(server_url)` gives the plane that issued one
+command: claims and events go back to where the notification came from (wire.md T-34), as far as the settings name that
+server (servers.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from noetl_worker import json_text
+from noetl_worker.errors import (
+    AuthRefused,
+    ControlPlaneError,
+    CredentialError,
+    DocumentError,
+    NotSent,
+    ServerRefused,
+    TransportError,
+)
+from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.observability import metrics
+from noetl_worker.plane.answers import MEANING, Meaning, retry_after_s
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.gate import Gate
+from noetl_worker.plane.health import PlaneHealth, read_health
+from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
+from noetl_worker.plane.stored_results import (
+    FIRST_ROUTE,
+    LONGEST_UNBROKEN,
+    is_no_route,
+)
+from noetl_worker.secrets import redaction
+from noetl_worker.secrets.credential_cache import CredentialCache
+from noetl_worker.settings.settings import Settings
+from noetl_worker.transport.transport import Body, Response, Transport, size_of
+
+__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "json_body", "refusal"]
+
+_JSON: Final = "application/json"
+_SENT: Final = metrics.PLANE_REQUESTS.own
+"""Added to without a call: it is in the way of every request."""
+CLAIM_PATIENCE_S: Final = 1.0
+"""A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
+_KEPT_CHARS: Final = 2000
+_STREAMED_BYTES: Final = 1024 * 1024
+"""Up to here one copy is cheaper than a body in parts."""
+_SLOWEST_BYTES_PER_S: Final = 1_000_000
+
+
+class ControlPlaneClient:
+    """The transport, the bearer token and the timeouts; hands out `Plane`s and knows each server's dialect."""
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        self.transport = transport
+        self._settings = settings
+        self._headers: dict[str, str] = {"content-type": _JSON}
+        self._trusted_headers = dict(self._headers)
+        if settings.internal_api_token:
+            self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
+        self.own_secrets: Final = settings.secrets()
+        """What a tool can find in this process's environment, and must not tell."""
+        self.servers: Final = Servers(settings)
+        self.on_auth_refused: Callable[[], None] = lambda: None
+        """Called when the configured plane refuses the credentials."""
+        self._planes: dict[str, Plane] = {}
+        self.credential_cache: Final = CredentialCache(ttl_s=settings.credential_ttl_s)
+        """Here, because what the plane gives depends on the identity it is asked with."""
+        self.weak_secrets: Final[set[tuple[str, str]]] = set()
+        """What of them was named in a warning (`credentials.py`)."""
+
+    @property
+    def timeout_s(self) -> float:
+        """For one whole request."""
+        return self._settings.http_timeout_s
+
+    async def plane(self, server_url: str) -> Plane:
+        """The plane to ask where a notification names `server_url` ("": none), its dialect found out once.
+
+        Raises:
+            AuthRefused: it refused the credentials, now or a moment ago.
+            ControlPlaneError: it cannot be reached, or is neither of the two known ones.
+        """
+        url = self.servers.to_ask(server_url)
+        if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
+            raise AuthRefused(f"{url} refused the credentials; asked again in {left_s:.0f} s", status=401, body="")
+        if url not in self._planes:
+            plane = Plane(self, url, await self._dialect_of(url))
+            if len(self._planes) >= MAX_SERVERS:
+                self._planes.clear()
+            self._planes[url] = plane
+        return self._planes[url]
+
+    def auth_refused(self, url: str) -> None:
+        """This plane answers 401 or 403. The configured one stops the pulling, another one is left alone."""
+        if url == self.servers.configured:
+            self.on_auth_refused()
+        else:
+            self.servers.pause(url)
+
+    async def _dialect_of(self, url: str) -> Dialect:
+        if self._settings.control_plane != "auto":
+            return Dialect(self._settings.control_plane)
+        try:
+            found = await self.health(url, gate=self.servers.at(url).gate)
+        except AuthRefused:
+            self.auth_refused(url)
+            raise
+        found.require_nats(url)
+        return found.dialect
+
+    async def health(self, url: str, *, gate: Gate | None = None, timeout_s: float | None = None) -> PlaneHealth:
+        """What the plane at this URL says of itself.
+
+        Raises:
+            ControlPlaneError: it cannot be reached, refuses, or is neither of the two known ones.
+        """
+        answer = await self.send(
+            "GET", f"{url}/api/health", timeout_s=timeout_s, gate=gate, patience_s=CLAIM_PATIENCE_S
+        )
+        if answer.status != 200 and MEANING[answer.status] not in (Meaning.ACCEPTED, Meaning.REFUSED):
+            raise refusal("GET /api/health", answer)
+        found = read_health(json_body(answer)) if answer.status == 200 else None
+        if found is None:
+            raise ControlPlaneError(
+                f"{url}/api/health answers {answer.status} {_excerpt(answer.body, 100)}: neither the Python nor the "
+                "Rust control plane. Check NOETL_SERVER_URL, or name the dialect with NOETL_CONTROL_PLANE=python or "
+                "rust"
+            )
+        return found
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        body: JsonValue = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        gate: Gate | None = None,
+        patience_s: float | None = None,
+    ) -> Response:
+        """One request; any status is an answer.
+
+        Args:
+            headers: all of them, where they are not those of every request to this URL.
+            gate: of the plane that is asked; it is told how the request went.
+            patience_s: how long the request may wait at the gate; None: for as long as it takes.
+
+        Raises:
+            TransportError: no answer; NotSent as well when the gate did not open in time.
+        """
+        _SENT.value += 1
+        whole = headers or self.headers_for(url)
+        packed = body if type(body) is bytes else _packed(body)
+        limit_s = timeout_s or self._settings.http_timeout_s
+        if timeout_s is None and packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
+            limit_s += _on_its_way_s(packed)
+        if gate is None:
+            return await self.transport.send(method, url, whole, packed, limit_s)
+        if not gate.try_enter():
+            await _enter(gate, method, url, patience_s)
+        sent_at = time.monotonic()
+        try:
+            answer = await self.transport.send(method, url, whole, packed, limit_s)
+        except TransportError:
+            gate.unanswered(sent_at)
+            raise
+        finally:
+            gate.leave()
+        if MEANING[answer.status] is Meaning.OVERLOADED:
+            gate.refused(sent_at, retry_after_s(answer))
+        else:
+            gate.answered(time.monotonic() - sent_at)
+        return answer
+
+    async def send_without_limit(
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        gate: Gate,
+        patience_s: float | None,
+        on_sent: Callable[[], None],
+    ) -> Response:
+        """As `send`, for a request whose answer takes as long as the work that the plane does in it.
+
+        A gate that is closed holds it back as any other; once it is sent it takes no place there, and how long it takes
+        is no sign of trouble.
+
+        Args:
+            on_sent: called when the gate has let it pass.
+        """
+        _SENT.value += 1
+        if not gate.try_enter():
+            await _enter(gate, method, url, patience_s)
+        gate.leave()
+        on_sent()
+        sent_at = time.monotonic()
+        try:
+            answer = await self.transport.send(method, url, headers, body, None)
+        except TransportError:
+            gate.unanswered(sent_at)
+            raise
+        if MEANING[answer.status] is Meaning.OVERLOADED:
+            gate.refused(sent_at, retry_after_s(answer))
+        else:
+            gate.answered(None)
+        return answer
+
+    def headers_for(self, url: str) -> Mapping[str, str]:
+        """What every request to this URL has."""
+        return self._trusted_headers if self.servers.gets_token(url) else self._headers
+
+    async def close(self) -> None:
+        self.credential_cache.clear()
+        await self.transport.close()
+
+
+class Plane:
+    """One control plane in its dialect."""
+
+    __slots__ = ("_headers", "_store_route", "client", "dialect", "gate", "retry_pace", "rules", "store_gate", "url")
+
+    def __init__(self, client: ControlPlaneClient, url: str, dialect: Dialect) -> None:
+        self.client = client
+        self.url = url
+        self.dialect, self.rules = dialect, RULES[dialect]
+        self._headers = client.headers_for(f"{url}/")
+        server = client.servers.at(url)
+        self._store_route = server.store_route
+        self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
+
+    # ── commands and events: the answer is read by claim.py and events.py ──
+
+    def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
+        """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
+        url = f"{self.url}/api/commands/{event_id}/claim"
+        body = json_text.dumps({"worker_id": worker_id})
+        return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=CLAIM_PATIENCE_S)
+
+    async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
+        """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
+        return await self._object("GET", f"/api/commands/{event_id}")
+
+    def post_events(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        patience_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Awaitable[Response]:
+        """POST /api/events or /api/events/batch, as event_set.py wrote it."""
+        url, whole = self.url + path, {**self._headers, **headers}
+        return self.client.send(
+            "POST", url, body, headers=whole, timeout_s=timeout_s, gate=self.gate, patience_s=patience_s
+        )
+
+    def post_end(
+        self, path: str, body: bytes, *, patience_s: float | None, on_sent: Callable[[], None]
+    ) -> Awaitable[Response]:
+        """POST /api/events with the end of a command: the plane issues the next commands inside of this request, and
+        drops that work when it is cut off (wire.md 9.5). It has no limit of its own."""
+        url = self.url + path
+        return self.client.send_without_limit(
+            "POST", url, body, self._headers, gate=self.gate, patience_s=patience_s, on_sent=on_sent
+        )
+
+    async def batch_state(self, request_id: str) -> str:
+        """accepted, processing, completed or failed (Python plane only)."""
+        answer = await self._object("GET", f"/api/events/batch/{quote(request_id, safe='')}/status")
+        return str(answer.get("state"))
+
+    async def is_cancelled(self, execution_id: int) -> bool:
+        """Only the cancelled flag of the answer can be trusted (wire.md T-37)."""
+        answer = await self._object("GET", f"/api/executions/{execution_id}/cancellation-check")
+        return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
+
+    async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """POST /api/execute {path | catalog_id, payload, parent_execution_id} (wire.md 9.3, item 11)."""
+        return await self._object("POST", "/api/execute", dict(body))
+
+    async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
+        """A registered resource {path, version, content, payload, ...}; `payload` is the content, parsed."""
+        return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
+
+    async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
+        return await self._object("GET", f"/api/executions/{execution_id}/status")
+
+    async def execution_detail(self, execution_id: int, view: str = "") -> Mapping[str, JsonValue]:
+        """An execution with its events: all on the Rust plane, the newest page on the Python one (`view`: another)."""
+        return await self._object("GET", f"/api/executions/{execution_id}{view}")
+
+    # ── variables (wire.md 3.6) ──
+
+    async def get_vars(self, execution_id: int) -> dict[str, JsonValue]:
+        """All variables, name -> value, whichever form the plane answers."""
+        answer = await self._json("GET", f"/api/vars/{execution_id}")
+        if isinstance(answer, list):
+            return {row["var_name"]: row.get("var_value") for row in answer}
+        return {name: row.get("value") for name, row in answer.get("variables", {}).items()}
+
+    async def get_var(self, execution_id: int, name: str) -> JsonValue:
+        """One variable's value; None when there is none."""
+        answer = await self._send("GET", f"/api/vars/{execution_id}/{quote(name, safe='')}")
+        if answer.status == 404:
+            return None
+        row = _expect(f"GET variable {name}", answer)
+        return row["value"] if "value" in row else row.get("var_value")
+
+    async def set_vars(
+        self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
+    ) -> None:
+        """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
+        await self._json("POST", f"/api/vars/{execution_id}", self.rules.variables_body(variables, source_step))
+
+    # ── results and credentials (wire.md 3.8, 3.9) ──
+
+    async def put_result(
+        self, execution_id: int, name: str, data: bytes, *, source_step: str
+    ) -> Mapping[str, JsonValue]:
+        """Store what a tool wants stored; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
+        if not self.rules.can_store(data):
+            raise ControlPlaneError(
+                f"it has a text without a space or punctuation over {LONGEST_UNBROKEN} bytes, which this control plane "
+                "would look through for minutes without answering anybody: break it into lines, or put it elsewhere"
+            )
+        return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
+
+    async def store_result(
+        self, execution_id: int, name: str, data: bytes, *, source_step: str, patience_s: float | None = None
+    ) -> Response:
+        """PUT /api/result/{execution_id}; the answer is read by emitter.py.
+
+        A large one is sent around its bytes as they are: it is in memory once.
+        """
+        head = json_text.dumps({"name": name, "scope": "execution", "source_step": source_step})[:-1] + b',"data":'
+        body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
+        extra_s = max(self.rules.storing_s(len(data)), _on_its_way_s(body))
+        return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s, patience_s=patience_s)
+
+    async def resolve_result(self, ref: str) -> JsonValue:
+        """The stored data behind a `noetl://...` reference."""
+        return (await self.stored_result(ref))[0]
+
+    async def stored_result(self, ref: str) -> tuple[JsonValue, int]:
+        """The stored data behind a reference, and how many bytes of JSON it is."""
+        answer = await self._result_call("GET", f"/resolve?ref={quote(ref, safe='')}")
+        return _expect_json(f"resolving {ref}", answer), len(answer.body)
+
+    async def _result_call(
+        self,
+        method: str,
+        path: str,
+        body: JsonValue = None,
+        *,
+        extra_s: float = 0.0,
+        patience_s: float | None = None,
+    ) -> Response:
+        """Through a gate of its own: a store that is away must not hold up claims and events."""
+
+        async def ask(route: str) -> Response:
+            limit_s = self.client.timeout_s + extra_s
+            url = f"{self.url}{route}{path}"
+            gate = self.store_gate
+            return await self.client.send(method, url, body, timeout_s=limit_s, gate=gate, patience_s=patience_s)
+
+        if self.rules.has_one_store_route:
+            return await ask(FIRST_ROUTE)
+        if known := self._store_route.known:
+            answer = await ask(known)
+            if not is_no_route(answer):
+                return answer
+        refused = await self._store_route.find(
+            lambda url: self.client.send("GET", self.url + url, gate=self.store_gate, patience_s=patience_s), known
+        )
+        return refused if refused is not None else await ask(self._store_route.known)
+
+    async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
+        """The whole record {id, name, type, data, ...}. Raises CredentialError when there is none."""
+        path = f"/api/credentials/{quote(alias, safe='')}?include_data=true"
+        if execution_id is not None:
+            path += f"&execution_id={execution_id}"
+        answer = await self._send("GET", path)
+        if answer.status == 404:
+            raise CredentialError(
+                f"no credential {alias!r} on {self.url}: register it with POST /api/credentials, or correct `auth`",
+                code="credential_not_found",
+            )
+        return _expect(f"GET credential {alias}", answer)
+
+    async def keychain(
+        self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
+    ) -> Mapping[str, JsonValue]:
+        """A keychain entry; always 200, `status` says success, expired or not_found."""
+        path = f"/api/keychain/{catalog_id}/{quote(name, safe='')}?scope_type={scope}"
+        if execution_id is not None:
+            path += f"&execution_id={execution_id}"
+        return await self._object("GET", path)
+
+    # ── registry (wire.md 3.7) ──
+
+    async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        return await self._object("POST", "/api/worker/pool/register", dict(body))
+
+    async def heartbeat(self, name: str) -> bool:
+        """False when the plane does not know us (any more): register again."""
+        answer = await self._send("POST", "/api/worker/pool/heartbeat", {"name": name})
+        if answer.status == 404:
+            return False
+        _expect("heartbeat", answer)
+        return True
+
+    async def deregister(self, name: str) -> None:
+        """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
+        body = {"name": name, "component_type": "worker_pool"}
+        answer = await self._send("DELETE", "/api/worker/pool/deregister", body)
+        if answer.status == 405:
+            answer = await self._send("POST", "/api/worker/pool/deregister", body)
+        if answer.status != 404:  # not registered is what was wanted
+            _expect("deregister", answer)
+
+    async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
+        return await self.client.send(method, self.url + path, body, timeout_s=self.client.timeout_s, gate=self.gate)
+
+    async def _json(self, method: str, path: str, body: JsonValue = None) -> Any:
+        return _expect_json(f"{method} {path}", await self._send(method, path, body))
+
+    async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
+        return _expect(f"{method} {path}", await self._send(method, path, body))
+
+
+async def _enter(gate: Gate, method: str, url: str, patience_s: float | None) -> None:
+    if not await gate.enter(patience_s):
+        raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
+
+
+def _packed(body: JsonValue) -> Body | None:
+    return None if body is None else body if isinstance(body, (bytes, tuple)) else json_text.dumps(body)
+
+
+def _on_its_way_s(packed: Body | None) -> float:
+    """The deadline of a small request would cut off a large one on a slow link (events with a result in them)."""
+    size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else size_of(packed)
+    return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
+
+
+def json_body(answer: Response) -> JsonValue:
+    """The answer's JSON; None for a body that is none (an HTML page of a proxy)."""
+    return answer.json()
+
+
+def refusal(what: str, answer: Response) -> ServerRefused:
+    """The error for an answer that is not the one hoped for."""
+    kept = redaction.excerpt(answer.body, _KEPT_CHARS)
+    said = f"{what}: {answer.status} {_excerpt(answer.body)}"
+    if MEANING[answer.status] is Meaning.AUTH:
+        return AuthRefused(
+            f"{said}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
+        )
+    return ServerRefused(said, status=answer.status, body=kept, retry_after_s=retry_after_s(answer))
+
+
+def _expect_json(what: str, answer: Response) -> JsonValue:
+    if MEANING[answer.status] is not Meaning.ACCEPTED:
+        raise refusal(what, answer)
+    try:
+        return json_text.loads(answer.body)
+    except DocumentError as error:
+        raise ControlPlaneError(
+            f"{what}: {answer.status} with a body that is not JSON: {_excerpt(answer.body)}"
+        ) from error
+
+
+def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
+    body = _expect_json(what, answer)
+    if not isinstance(body, dict):
+        raise ControlPlaneError(f"{what}: expected a JSON object, got {_excerpt(answer.body)}")
+    return body
+
+
+def _excerpt(body: bytes, limit: int = 500) -> str:
+    """The body's beginning on one line: it stands inside messages, and a proxy's page has hundreds of lines."""
+    text = " ".join(redaction.excerpt(body, _KEPT_CHARS).split())
+    return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

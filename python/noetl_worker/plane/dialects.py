@@ -1,0 +1,16 @@
+"""The two dialects by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from noetl_worker.models import Dialect
+from noetl_worker.plane.python import PythonRules
+from noetl_worker.plane.rules import DialectRules
+from noetl_worker.plane.rust import RustRules
+
+__all__ = ["RULES"]
+
+_BOTH: Final[tuple[DialectRules, ...]] = (PythonRules(), RustRules())
+RULES: Final[Mapping[Dialect, DialectRules]] = {rules.dialect: rules for rules in _BOTH}

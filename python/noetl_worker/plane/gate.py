@@ -1,0 +1,180 @@
+"""How many requests one control plane gets at the same time: additive increase, multiplicative decrease.
+
+A plane that refuses (503, 429), does not answer or grows slow gets half as many, and 30 s after its last refusal as
+many as before. One that has refused several times in a row is down: it gets a single request at a time, later and
+later, so that a fleet of workers does not hold down what is trying to stand up (production-lessons B14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from noetl_worker import backoff
+from noetl_worker.plane.answers import floor_s
+from noetl_worker.process import event_loop
+
+__all__ = ["Gate"]
+
+RECOVERY_S: Final = 30.0
+DOWN_AFTER: Final = 3
+"""Refusals in a row, each of a request that was sent after the one before: then it is down."""
+FIRST_PAUSE_S: Final = 0.5
+MAX_PAUSE_S: Final = 5.0
+_SLOW_S: Final = 2.0
+_SLOW_TIMES: Final = 10.0
+_WEIGHT: Final = 0.05
+_NEVER: Final = float("-inf")
+
+
+class Gate:
+    """In front of one control plane.
+
+    Args:
+        full: most requests at the same time.
+    """
+
+    def __init__(
+        self,
+        full: int,
+        *,
+        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.full: Final = full
+        self._clock = clock
+        self._draw = draw
+        self._inside = 0
+        self._reduced_to = float(full)
+        self._reduced_at = float("-inf")
+        self._refused_at = float("-inf")
+        self._refusals = 0
+        self.silences = 0
+        """Requests without an answer, ever: since one the plane may have been restarted."""
+        self._closed_until = _NEVER
+        self._usual_s = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def is_down(self) -> bool:
+        return self._refusals >= DOWN_AFTER
+
+    @property
+    def inside(self) -> int:
+        return self._inside
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def limit(self) -> int:
+        """Requests at the same time, from 1 to `full`."""
+        share = min(1.0, (self._clock() - self._reduced_at) / RECOVERY_S)
+        return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
+
+    def open_share(self) -> float:
+        """Of `full`, above 0 and at most 1; what is down gets next to nothing."""
+        return 1 / self.full if self.is_down else self.limit() / self.full
+
+    # ── one request ──
+
+    async def enter(self, patience_s: float | None = None) -> bool:
+        """Wait for a place; False when there is none for `patience_s` (None: for as long as it takes)."""
+        if not self.has_room():
+            give_up_at = float("inf") if patience_s is None else self._clock() + patience_s
+            while not self.has_room():
+                left_s = give_up_at - self._clock()
+                if left_s <= 0:
+                    return False
+                await self._turn(left_s)
+            self._inside += 1
+            if self.has_room():
+                # One that leaves wakes one: where the limit has grown, that is too few.
+                event_loop.give(self._waiting, None)
+            return True
+        self._inside += 1
+        return True
+
+    def try_enter(self) -> bool:
+        """Take a place if there is one at once."""
+        # The usual case first, without a call: nothing was refused lately.
+        is_quiet = self._refusals < DOWN_AFTER and self._closed_until == _NEVER and self._inside < self._reduced_to
+        if not is_quiet and not self.has_room():
+            return False
+        self._inside += 1
+        return True
+
+    def leave(self) -> None:
+        """The request is over, whatever came of it."""
+        self._inside -= 1
+        if self._waiting:
+            event_loop.give(self._waiting, None)
+
+    def answered(self, took_s: float | None) -> None:
+        """The plane answered, and did not say that it is too much.
+
+        Args:
+            took_s: None for a request whose time says nothing of how much the plane takes.
+        """
+        self._refusals = 0
+        if took_s is None:
+            return
+        if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
+            self._reduce(0.75, self._clock() - took_s)
+        else:
+            self._usual_s += _WEIGHT * (took_s - self._usual_s)
+
+    def refused(self, sent_at: float, retry_after_s: float | None = None) -> None:
+        """503, 429, or no answer. `sent_at` is the gate's clock: refusals of one volley count once."""
+        now = self._clock()
+        if sent_at >= self._refused_at:
+            self._refusals += 1
+            self._refused_at = now
+            if self.is_down:
+                attempt = self._refusals - DOWN_AFTER + 1
+                pause_s = backoff.delay_s(attempt, FIRST_PAUSE_S, MAX_PAUSE_S, jitter=0.5, draw=self._draw)
+                # Never sooner than half a second: at most two requests a second while it is down.
+                self._close(max(FIRST_PAUSE_S, pause_s))
+        self._close(floor_s(retry_after_s))
+        self._reduce(0.5, sent_at)
+
+    def unanswered(self, sent_at: float) -> None:
+        self.silences += 1
+        self.refused(sent_at)
+
+    def _close(self, pause_s: float) -> None:
+        self._closed_until = max(self._closed_until, self._clock() + pause_s)
+
+    def _reduce(self, factor: float, sent_at: float) -> None:
+        if sent_at >= self._reduced_at:
+            self._reduced_to = max(1.0, self.limit() * factor)
+            self._reduced_at = self._clock()
+
+    # ── waiting ──
+
+    def has_room(self) -> bool:
+        """Whether a request that comes now would not wait."""
+        if self._closed_until != _NEVER and self._clock() < self._closed_until:
+            return False
+        if self._refusals >= DOWN_AFTER:
+            return self._inside == 0
+        return self._inside < self._reduced_to or self._inside < self.limit()
+
+    async def _turn(self, left_s: float) -> None:
+        """Until somebody leaves, or the pause is over; the limit grows with time alone, so not longer than a second."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        closed_s = self._closed_until - self._clock()
+        try:
+            await asyncio.wait({place}, timeout=min(left_s, closed_s if closed_s > 0 else 1.0))
+        except asyncio.CancelledError:
+            if place.done():
+                event_loop.give(self._waiting, None)
+            raise
+        finally:
+            if place in self._waiting:
+                self._waiting.remove(place)

@@ -1,0 +1,53 @@
+"""What a control plane says of itself at GET /api/health: which of the two it is, and whether commands come over NATS.
+
+The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands in another way, and a worker in front of
+one would wait for ever and look well (wire.md 1.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.errors import PlaneWithoutNats
+from noetl_worker.models import Dialect, JsonValue
+from noetl_worker.plane.dialects import RULES
+
+__all__ = ["SERVED", "PlaneHealth", "read_health"]
+
+SERVED: Final = "Rust control planes up to 3.60.1, and every Python one"
+"""The planes that a worker can get commands from."""
+_REMOVED: Final = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneHealth:
+    """One answer."""
+
+    dialect: Dialect
+    version: str | None = None
+    """The Python plane does not tell its own."""
+    nats: str | None = None
+    """connected, disconnected or removed; the Python plane does not say."""
+
+    @property
+    def has_left_nats(self) -> bool:
+        return self.nats == _REMOVED
+
+    def require_nats(self, url: str) -> None:
+        """Raises PlaneWithoutNats for a plane that sends no command over NATS."""
+        if self.has_left_nats:
+            raise PlaneWithoutNats(
+                f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
+                f'commands over NATS (its /api/health says nats: "removed"): no command would ever arrive here. '
+                f"Served are {SERVED}. Set NOETL_SERVER_URL to one of them, or run that plane's own worker"
+            )
+
+
+def read_health(body: JsonValue) -> PlaneHealth | None:
+    """`version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (wire.md 9); None: neither."""
+    for rules in RULES.values():
+        if rules.is_health(body):
+            version, nats = body.get("version"), body.get("nats")
+            return PlaneHealth(rules.dialect, *(str(one) if one is not None else None for one in (version, nats)))
+    return None

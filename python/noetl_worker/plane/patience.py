@@ -1,0 +1,79 @@
+"""Waiting out a passing trouble of the control plane: one blip after the claim must not fail the command."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from noetl_worker import backoff
+from noetl_worker.errors import ControlPlaneError, ServerRefused
+from noetl_worker.plane.answers import MEANING, PASSES, Meaning
+
+__all__ = ["Doubt", "is_passing", "until_it_passes"]
+
+T = TypeVar("T")
+MAX_DELAY_S: Final = 10.0
+DOUBTFUL_TRIES: Final = 6
+DOUBT_S: Final = 30.0
+log = structlog.get_logger("noetl_worker.patience")
+
+
+class Doubt:
+    """Answers that may be our mistake as well as a fault (a 500, wire.md 3.4): bounded, where a passing trouble is not.
+
+    In tries and in time: tries alone are over in 3 s, and a plane that restarts turned good results into failures (seen
+    in the simulator).
+    """
+
+    _tries = 0
+    _since = float("inf")
+
+    def settle(self) -> None:
+        """What was doubtful says nothing about the next request."""
+        self._tries = 0
+        self._since = float("inf")
+
+    def add(self) -> None:
+        self._tries += 1
+        self._since = min(self._since, time.monotonic())
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether what was doubtful counts as a refusal by now."""
+        return self._tries >= DOUBTFUL_TRIES and time.monotonic() - self._since >= DOUBT_S
+
+
+def is_passing(error: ControlPlaneError) -> bool:
+    """Whether the same call may succeed later: no answer, a busy or unreachable plane, refused credentials."""
+    return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
+
+
+async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tries: int | None = None) -> T:
+    """The result of `call`, repeated (0.1 s growing to 10 s, jitter) while the trouble is a passing one.
+
+    Args:
+        what: named in the log.
+        max_tries: give up after so many; None goes on for as long as the command may run.
+
+    Raises:
+        ControlPlaneError: a trouble that does not pass, or the last one.
+    """
+    tries, doubt = 0, Doubt()
+    while True:
+        try:
+            return await call()
+        except ControlPlaneError as error:
+            tries += 1
+            is_doubtful = isinstance(error, ServerRefused) and MEANING[error.status] is Meaning.DOUBTFUL
+            if is_doubtful:
+                doubt.add()
+            else:
+                doubt.settle()
+            if not (is_passing(error) or (is_doubtful and not doubt.is_refusal)) or tries == max_tries:
+                raise
+            log.warning("request_retried", what=what, tries=tries, error=str(error))
+            await asyncio.sleep(backoff.delay_s(tries, 0.2, MAX_DELAY_S, jitter=0.9))

@@ -1,0 +1,326 @@
+"""The dialect of the Python control plane (wire.md 4.5, 9.4).
+
+One batch a set, with a text as execution id and an Idempotency-Key; only call.done and call.error are actionable, as
+recorded in `five-events-*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker import json_text
+from noetl_worker.models import (
+    AlreadyFinished,
+    ClaimOutcome,
+    Command,
+    Dialect,
+    FittedResult,
+    HeldByOther,
+    HeldByThisWorker,
+    JsonValue,
+    Report,
+    RetryLater,
+    ToolResult,
+    ToolStatus,
+    Upload,
+)
+from noetl_worker.plane.rules import (
+    BATCH,
+    Ending,
+    Part,
+    Post,
+    Subject,
+    ToolForm,
+    preview_of,
+    stored_name,
+    unique,
+)
+from noetl_worker.plane.stored_results import has_unbroken_text, scrubbing_s
+
+__all__ = ["PythonRules", "payload_of_result"]
+
+_CONTEXT_BYTES: Final = 102_400
+"""Above this the plane drops the context of an event in silence (wire.md 4.9)."""
+_SEQUENCES: Final = ("task_sequence", "pipeline")
+"""Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out whole,
+beside the reference, as its own worker's does (wire.md 9.5)."""
+_NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "ref", "_ref"})
+"""What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
+result-reference-claim-2)."""
+_MAX_RESPONSE_BYTES: Final = 1_835_008
+"""Of such a result: a batch may have 2 MiB (wire.md 3.5), with the previews of three events beside it."""
+_IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows"})
+"""Of these names even a plain value is told once: a text can be a whole document."""
+_NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
+_CONTAINERS: Final = (dict, list)
+_JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
+_START: Final = ("command.started", "step.enter")
+_SUCCESS: Final = ("call.done", "step.exit", "command.completed")
+_FAILURE: Final = ("call.error", "step.exit", "command.failed")
+_PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
+    (False, False): (Part.of(BATCH, *_SUCCESS),),
+    (False, True): (Part.of(BATCH, *_FAILURE),),
+    (True, False): (Part.of(BATCH, *_START, *_SUCCESS),),
+    (True, True): (Part.of(BATCH, *_START, *_FAILURE),),
+}
+"""By whether the start travels with the end, and whether that is a failure."""
+
+
+class PythonRules:
+    dialect = Dialect.PYTHON
+    tools = ToolForm(
+        success_word="ok",
+        missing_value="",
+        error_has_status_code=True,  # recorded: output-http-404
+        not_of_http=frozenset({"body"}),
+        main_first=True,
+        has_return_code=True,
+        sql_has_message=True,
+        numbers_statements=True,  # recorded: duckdb-multi
+        noop_names_step=True,
+        child_is_its_status=True,
+        start_takes_trace=False,
+        sequence_is_flat=False,
+    )
+    lets_same_name_in = False
+    claim_limit_s = 1700.0  # a claim of 1,800 s is given to another worker, whatever the holder's health (wire.md 3.2)
+    stale_after_s = 30.0  # wire.md 3.2
+    heartbeat_registers = True  # it logs a warning for every heartbeat; its own worker registers again (wire.md 9.5)
+    copies_have_text_ids = True
+    echoes_loops = True
+    step_input_wins = True  # recorded: step-input
+    names_are_flat = False
+    has_step_records = False
+    ids_are_text = True
+    error_fails_command = True
+    results_go_whole = True
+    looks_through_results = True
+    has_one_store_route = False
+    forgets_batches = True
+
+    def is_health(self, body: JsonValue) -> bool:
+        return bool(body == {"status": "ok"})
+
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+        detail = body.get("detail") if isinstance(body, dict) else None
+        if not isinstance(detail, dict):
+            return RetryLater(text, wait_s)
+        code = detail.get("code")
+        if code in ("already_terminal", "execution_cancelled"):
+            return AlreadyFinished(text)
+        if code == "active_claim" and detail.get("worker_id"):
+            return HeldByOther(text, wait_s)
+        if code == "active_claim" and detail.get("worker_status"):
+            return HeldByThisWorker(text, wait_s)
+        # "Command is being claimed": a momentary lock without an owner. Acked, it would wait for the reaper (T-27).
+        return RetryLater(text, wait_s)
+
+    def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]:
+        return {"variables": dict(variables), "var_type": "user_defined", "source_step": source_step}
+
+    def result_body(self, result: ToolResult) -> JsonValue:
+        """What the Python plane's worker calls the response: the tool's data, or the failure as an object."""
+        if result.status is ToolStatus.SUCCESS:
+            return result.data
+        failure: dict[str, JsonValue] = dict(result.data) if isinstance(result.data, dict) else {}
+        if result.data is not None and not isinstance(result.data, dict):
+            failure["data"] = result.data
+        failure["status"] = "error"
+        if result.error is not None:
+            failure.update(error=result.error.message, error_kind=result.error.kind, retryable=result.error.retryable)
+            if result.error.code is not None:
+                failure["code"] = result.error.code
+        for name in ("stdout", "stderr", "exit_code"):
+            value = getattr(result, name)
+            if value is not None:
+                failure.setdefault(name, value)
+        return failure
+
+    def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
+        is_as_sent = not fitted.redactions and _is_json(body)
+        told = _plain_values(body if is_as_sent else json_text.loads_exact(fitted.body))
+        return Report(status=result.status.value, context=told, response=json_text.embed(fitted.body))
+
+    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+        preview = preview_of(fitted)
+        told = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
+        is_unbroken = has_unbroken_text(fitted.body)
+        if is_unbroken or command.kind in _SEQUENCES or _would_be_hidden(result.data, fitted):
+            told.response = json_text.embed(fitted.body)
+        if not is_unbroken:  # the store would look through it for minutes, and answer nobody (wire.md 9.5)
+            told.upload = Upload(stored_name(command), fitted.body, command.step, preview)
+        return told
+
+    def can_store(self, data: bytes) -> bool:
+        return not has_unbroken_text(data)
+
+    def storing_s(self, size: int) -> float:
+        return scrubbing_s(size)
+
+    def started(self, command: Subject, worker_id: str) -> Post:
+        headers = {"idempotency-key": self.new_key(worker_id, command.execution_id)}
+        return Post(BATCH, headers, _batch(command, worker_id, _start(command, worker_id)))
+
+    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+        return _PARTS[with_start, report.error is not None]
+
+    def names_result(self, report: Report) -> bool:
+        return True
+
+    def new_key(self, worker_id: str, execution_id: int) -> str:
+        # A key per set, kept over its tries: the same key with another body stores nothing (wire.md 9.4).
+        return f"{worker_id}:{execution_id}:{unique()}"
+
+    def body(self, end: Ending, part: Part) -> bytes:
+        report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None
+        word = "FAILED" if failed else "COMPLETED"
+        result, meta = _result(word, report), _meta(end)
+        last = {"command_id": command_id, "worker_id": end.worker_id, "result": result, **report.notes}
+        if failed:
+            last["error"] = report.error
+        called, left, ended = part.events[-3:]
+        events = _start(end, end.worker_id) if end.with_start else []
+        done, leave, last_meta = _call(end, result), _exit(end, word, result), {"command_id": command_id}
+        events += (
+            {"step": step, "name": called, "payload": done, "actionable": True, "informative": True, "meta": meta},
+            {"step": step, "name": left, "payload": leave, "actionable": False, "informative": True, "meta": meta},
+            {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True, "meta": last_meta},
+        )
+        return _batch(end, end.worker_id, events)
+
+    def can_rescue(self, end: Ending) -> bool:
+        return end.loop is None  # in a loop it issues items again that have run (wire.md 9.5)
+
+    def rescue(self, end: Ending) -> bytes:
+        """`step.exit` alone, actionable, under a new key: the one rescue seen to work (wire.md 9.4)."""
+        report = end.report
+        word = "FAILED" if report.error is not None else "COMPLETED"
+        payload, name = _exit(end, word, _result(word, report)), "step.exit"
+        if _has_response(report):
+            payload.update(payload_of_result(payload["result"], report.response))
+        event = {"step": end.step, "name": name, "payload": payload, "actionable": True, "informative": True}
+        return _batch(end, end.worker_id, [{**event, "meta": _meta(end)}])
+
+
+def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
+    """The result of `step.exit` with the whole response in it, or beside it where that is too large for it.
+
+    What later steps see of a command that is rescued is this event's `result`, and not the `response` of the other.
+    """
+    packed = json_text.dumps(response)
+    if len(packed) > _CONTEXT_BYTES:
+        return {"response": response}
+    context = response if packed[:1] == b"{" else {"data": response}
+    return {"result": {**result, "context": context}}
+
+
+def _is_json(data: JsonValue, depth: int = 2) -> bool:
+    """Whether reading the JSON of this value gives the same again, as deep as `_plain_values` looks."""
+    if not depth or type(data) is not dict:
+        return type(data) in _JSON_TYPES
+    for name in data:
+        part = data[name]
+        if type(name) is not str or type(part) not in _JSON_TYPES:
+            return False
+        if type(part) is dict and not _is_json(part, depth - 1):
+            return False
+    return True
+
+
+def _plain_values(data: JsonValue) -> JsonValue:
+    """What all three events say of a result that `call.done` has whole under `response`.
+
+    As its own worker does (recorded): the plain values, and those of the objects; templates, arcs and `set` of later
+    steps read `response`. Three more copies made 5 kB of what takes 100 bytes. None: there is nothing to say.
+    """
+    if not isinstance(data, dict):
+        return None
+    found = _scalars(data)
+    for name in data:
+        # `context` as an object is another copy of a step's result (wire.md 4.6)
+        if type(data[name]) is dict and name not in _NO_OBJECT and (inner := _scalars(data[name])):
+            found[name] = inner
+    return found or None
+
+
+def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    found = {}
+    for name in data:
+        if type(data[name]) not in _CONTAINERS and name not in _IN_RESPONSE_ONLY:
+            found[name] = data[name]
+    return found
+
+
+def _would_be_hidden(data: JsonValue, fitted: FittedResult) -> bool:
+    """Whether the plane would show its own `data` and `status` in place of those of this result: the next steps
+    would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results whole."""
+    if not isinstance(data, dict) or _NAMES_OF_PLANE.isdisjoint(data):
+        return False
+    return len(fitted.body) <= _MAX_RESPONSE_BYTES
+
+
+def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:
+    step, started, entered = command.step, *_START
+    payload = {"command_id": command.command_id, "worker_id": worker_id}
+    of_step = {"status": "started"}
+    return [
+        {"step": step, "name": started, "payload": payload, "actionable": False, "informative": True},
+        {"step": step, "name": entered, "payload": of_step, "actionable": False, "informative": True},
+    ]
+
+
+def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> bytes:
+    # execution_id: an int is 422 on this route
+    return json_text.dumps({"execution_id": str(command.execution_id), "worker_id": worker_id, "events": events})
+
+
+def _result(word: str, report: Report) -> dict[str, JsonValue]:
+    result: dict[str, JsonValue] = {"status": word}
+    if report.context is not None:
+        result["context"] = report.context
+    if report.reference is not None:
+        result["reference"] = report.reference
+    return result
+
+
+def _has_response(report: Report) -> bool:
+    return report.reference is None or report.response is not None
+
+
+def _call(end: Ending, result: JsonValue) -> dict[str, JsonValue]:
+    loop, report = end.loop, end.report
+    payload: dict[str, JsonValue] = {
+        "command_id": end.command_id,
+        "loop_event_id": loop.event_id if loop else None,
+        "loop_iteration_index": loop.iteration_index if loop else None,
+        "result": result,
+    }
+    if _has_response(report):
+        payload["response"] = report.response  # what templates of later steps see (wire.md 4.6)
+    if report.error is not None:
+        payload["error"] = report.error  # a text: an object is a 500 after the row is stored (wire.md 9.4)
+    return payload
+
+
+def _exit(end: Ending, word: str, result: JsonValue) -> dict[str, JsonValue]:
+    report = end.report
+    payload: dict[str, JsonValue] = {
+        "status": word,
+        "result": result,
+        "error": report.error,
+        "command_id": end.command_id,
+    }
+    if report.exit is not None:
+        payload.update(status=report.exit.status, data=report.exit.data)
+    return payload
+
+
+def _meta(end: Ending) -> dict[str, JsonValue]:
+    meta: dict[str, JsonValue] = {"command_id": end.command_id}
+    if end.report.reference is not None:
+        meta["state_ref"] = end.report.reference.get("ref")
+    if end.loop is not None:
+        meta["__loop_epoch_id"] = end.loop.epoch_id
+        meta["loop_iteration_index"] = end.loop.iteration_index
+    return meta

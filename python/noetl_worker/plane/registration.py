@@ -1,0 +1,83 @@
+"""The worker's row in the plane's registry: register, heartbeat or register again, deregister.
+
+The row's `name` is the id used in claims: a holder without a fresh row loses its commands after the lease
+(wire.md 3.2, rules 2-5).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models import JsonValue
+from noetl_worker.observability import metrics
+from noetl_worker.plane.client import Plane
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["Registration"]
+
+log = structlog.get_logger("noetl_worker.registration")
+
+
+class Registration:
+    """One row. Used from the keepalive thread, with that thread's own transport."""
+
+    def __init__(self, plane: Plane, settings: Settings, worker_id: str, *, version: str, engine: str) -> None:
+        self._plane = plane
+        self._worker_id = worker_id
+        self._body: dict[str, JsonValue] = {
+            "name": worker_id,
+            # `component_type` only: with `kind` beside it the Rust plane answers 422 (wire.md 9.3, item 3)
+            "component_type": "worker_pool",
+            "runtime": "python",
+            "status": "ready",
+            "capacity": settings.max_concurrent,
+            "pid": os.getpid(),
+            "hostname": socket.gethostname(),
+            # No NATS URL here: the published Python worker leaks its password that way (wire.md T-7).
+            "labels": {
+                "pool_name": settings.pool_name,
+                "nats_consumer": settings.nats_consumer,
+                "version": version,
+                "engine": engine,
+                "isolation": settings.isolation,
+            },
+        }
+
+    async def register(self) -> bool:
+        """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""
+        try:
+            await self._plane.register(self._body)
+        except ControlPlaneError as error:
+            metrics.HEARTBEAT_FAILURES.inc()
+            log.warning("register_failed", worker_id=self._worker_id, error=str(error))
+            return False
+        log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
+        return True
+
+    async def heartbeat(self) -> bool:
+        """One beat; registers again when the plane does not know the name (it was restored or restarted)."""
+        try:
+            if self._plane.rules.heartbeat_registers:
+                await self._plane.register(self._body)
+                return True
+            if await self._plane.heartbeat(self._worker_id):
+                return True
+        except ControlPlaneError as error:
+            metrics.HEARTBEAT_FAILURES.inc()
+            log.warning("heartbeat_failed", worker_id=self._worker_id, error=str(error))
+            return False
+        log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
+        return await self.register()
+
+    async def deregister(self) -> None:
+        """Best effort: the row goes stale by itself."""
+        try:
+            await self._plane.deregister(self._worker_id)
+        except ControlPlaneError as error:
+            log.warning("deregister_failed", worker_id=self._worker_id, error=str(error))
+        else:
+            log.info("deregistered", worker_id=self._worker_id)

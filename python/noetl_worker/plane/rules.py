@@ -1,0 +1,260 @@
+"""What a dialect decides, and the small things that both of them use."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from noetl_worker import json_text
+from noetl_worker.models import (
+    ClaimOutcome,
+    Command,
+    CommandId,
+    Dialect,
+    FittedResult,
+    JsonValue,
+    LoopPosition,
+    Report,
+    ToolResult,
+)
+
+__all__ = [
+    "BATCH",
+    "ENDS",
+    "SINGLE",
+    "DialectRules",
+    "Ending",
+    "Part",
+    "Post",
+    "Subject",
+    "ToolForm",
+    "preview_of",
+    "stored_name",
+    "time_text",
+    "unique",
+]
+
+SINGLE: Final = "/api/events"
+BATCH: Final = "/api/events/batch"
+ENDS: Final = ("command.completed", "command.failed")
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_PROCESS: Final = uuid.uuid4().hex
+_sets = itertools.count(1)
+
+
+def unique() -> str:
+    """A text that no other set of events has: the process's own, and a number."""
+    return f"{_PROCESS}{next(_sets):x}"
+
+
+def time_text(microseconds: int) -> str:
+    """RFC 3339 with microseconds and Z, as EE-3 wants `created_at`."""
+    return (_EPOCH + datetime.timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def stored_name(command: Command) -> str:
+    """The name of a command's result in the result store."""
+    return command.step.replace(":", "_").replace("/", "_")
+
+
+def preview_of(fitted: FittedResult) -> JsonValue:
+    return json_text.loads(fitted.preview) if fitted.preview else {"_truncated": True}
+
+
+class Part(NamedTuple):
+    """One request of a command's end, before it is written."""
+
+    path: str
+    events: tuple[str, ...]
+    """The names of its events, in their order."""
+    last: str
+    has_own_id: bool
+    """Whether the plane takes the event's id from us (a single event of the Rust plane)."""
+    issues_commands: bool
+    """Whether the plane issues the next commands inside of this request, and drops that work when it is cut off
+    (wire.md 9.5)."""
+
+    @classmethod
+    def of(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
+        return cls(path, events, events[-1], has_own_id, has_own_id and events[-1] in ENDS)
+
+
+class Subject(Protocol):
+    """Of a command, what its events say."""
+
+    @property
+    def execution_id(self) -> int: ...
+    @property
+    def command_id(self) -> CommandId: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def loop(self) -> LoopPosition | None: ...
+
+
+class Ending(Subject, Protocol):
+    """A command's end, on its way to the plane (event_set.py)."""
+
+    @property
+    def worker_id(self) -> str: ...
+    @property
+    def report(self) -> Report: ...
+    @property
+    def own_id(self) -> int: ...
+    @property
+    def with_start(self) -> bool: ...
+    @property
+    def sent_at_us(self) -> int:
+        """Microseconds since 1970; the same at every try, and later for a later request."""
+        ...
+
+
+class Post(NamedTuple):
+    """A POST of events."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToolForm:
+    """What a plane's own worker gives for a tool: playbooks of that plane read it."""
+
+    success_word: str
+    """How the status of a success is printed in a rule of a policy."""
+    missing_value: JsonValue
+    """What a template gives for an undefined variable, in an input or a task."""
+    error_has_status_code: bool
+    """Whether `output.error` of an HTTP answer has it too."""
+    not_of_http: frozenset[str]
+    """Fields of an HTTP answer that it does not give."""
+    main_first: bool
+    """Whether a function `main` counts before a variable `result` (kind python)."""
+    has_return_code: bool
+    """Whether a shell's exit code is `returncode`, with all commands and their time beside it."""
+    sql_has_message: bool
+    """Whether SQL answers with a status and a message, and the rows that a write changed are its `row_count`."""
+    numbers_statements: bool
+    """Whether DuckDB gives each statement's rows under a number."""
+    noop_names_step: bool
+    child_is_its_status: bool
+    """Whether a child execution is given as its status document, or as the value it left."""
+    start_takes_trace: bool
+    """Whether the start of a child has a field `trace`, which the notifications of its commands carry (wire.md 2.1)."""
+    sequence_is_flat: bool
+    """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
+
+
+class DialectRules(Protocol):
+    """What one plane decides."""
+
+    dialect: Dialect
+    tools: ToolForm
+
+    # ── claims ──
+
+    lets_same_name_in: bool
+    """A claim is for ever, and its holder's name is let in at any time: so a worker's name outlives its process. Else a
+    claim is a lease, and its holder is refused once it has told the start."""
+    claim_limit_s: float
+    """From so old a claim on, another worker is given the command, whatever the holder does."""
+    stale_after_s: float
+    """Silence of a worker after which its claims are given away."""
+    heartbeat_registers: bool
+    copies_have_text_ids: bool
+    """Whether a notification that is published again has the command's id as text (wire.md T-2)."""
+
+    def is_health(self, body: JsonValue) -> bool:
+        """Whether a plane of this dialect answers GET /api/health like this."""
+        ...
+
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+        """What a claim's 409 means."""
+        ...
+
+    # ── what a claim has in it ──
+
+    echoes_loops: bool
+    step_input_wins: bool
+    """Whether the step's input wins over the tool's own, key by key."""
+    names_are_flat: bool
+    """Whether `ctx`, and `workload` where it is missing, are a copy of all names."""
+    has_step_records: bool
+    """Whether earlier results are referred to by records under `steps`."""
+    ids_are_text: bool
+    """Whether templates see an execution's id as text."""
+
+    # ── variables and results ──
+
+    error_fails_command: bool
+    """Whether a tool that returned an error, which no case handled, fails its command; else the playbook goes on."""
+    results_go_whole: bool
+    """Whether a result that the store does not take goes into the event as it is, and not as a preview."""
+    looks_through_results: bool
+    """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
+    has_one_store_route: bool
+
+    def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
+
+    def result_body(self, result: ToolResult) -> JsonValue:
+        """What is fitted to an event, and stored."""
+        ...
+
+    def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
+        """The report of a result that fits into an event.
+
+        Args:
+            body: what was fitted.
+        """
+        ...
+
+    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+        """The report of one that does not."""
+        ...
+
+    def can_store(self, data: bytes) -> bool: ...
+
+    def storing_s(self, size: int) -> float:
+        """For how long the plane may be at a PUT of so many bytes, over what any request takes."""
+        ...
+
+    # ── events ──
+
+    forgets_batches: bool
+    """Whether a batch that was accepted and not processed yet is lost where the plane is restarted."""
+
+    def started(self, command: Subject, worker_id: str) -> Post:
+        """The start of a command that still runs, alone."""
+        ...
+
+    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+        """The requests of an end, in the order in which they must be accepted."""
+        ...
+
+    def names_result(self, report: Report) -> bool:
+        """Whether the events of this end refer to a stored result."""
+        ...
+
+    def new_key(self, worker_id: str, execution_id: int) -> str | None:
+        """An Idempotency-Key for one request and all its tries, where the plane knows them."""
+        ...
+
+    def body(self, end: Ending, part: Part) -> bytes:
+        """The JSON of one request."""
+        ...
+
+    def can_rescue(self, end: Ending) -> bool:
+        """Whether a batch that the plane stored and never processed can be brought on by `rescue`."""
+        ...
+
+    def rescue(self, end: Ending) -> bytes:
+        """What is sent in place of such a batch."""
+        ...

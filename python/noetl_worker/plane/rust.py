@@ -1,0 +1,221 @@
+"""The dialect of the Rust control plane: EE-3 events (wire.md 4.2, 9.3).
+
+A fast command is a batch (started, call.done) and one single `command.completed` with `meta.command_id`, since the
+plane's batches lose meta (wire.md 9.3, item 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker import json_text
+from noetl_worker.models import (
+    AlreadyFinished,
+    ClaimOutcome,
+    Command,
+    Dialect,
+    FittedResult,
+    HeldByOther,
+    JsonValue,
+    Report,
+    RetryLater,
+    ToolResult,
+    ToolStatus,
+    Upload,
+)
+from noetl_worker.plane.rules import (
+    BATCH,
+    SINGLE,
+    Ending,
+    Part,
+    Post,
+    Subject,
+    ToolForm,
+    preview_of,
+    stored_name,
+    time_text,
+)
+
+__all__ = ["RustRules"]
+
+_STARTED: Final = "command.started"
+_COMPLETED: Final = Part.of(SINGLE, "command.completed", has_own_id=True)
+_FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)
+_SUCCESS: Final = {
+    False: (Part.of(SINGLE, "call.done", has_own_id=True), _COMPLETED),
+    True: (Part.of(BATCH, _STARTED, "call.done"), _COMPLETED),
+}
+_EXIT: Final = {
+    False: (Part.of(BATCH, "call.done", "step.exit"), _COMPLETED),
+    True: (Part.of(BATCH, _STARTED, "call.done", "step.exit"), _COMPLETED),
+}
+_FAILURE: Final = {
+    False: (Part.of(SINGLE, "call.error", has_own_id=True), _FAILED),
+    True: (Part.of(BATCH, _STARTED, "call.error"), _FAILED),
+}
+"""Each by whether the start travels with the end."""
+_STATUS: Final = {"call.done": "COMPLETED", "call.error": "FAILED", "command.failed": "FAILED"}
+"""Of an event that travels alone; the last one of a success has the tool's own word."""
+
+
+class RustRules:
+    dialect = Dialect.RUST
+    tools = ToolForm(
+        success_word="success",
+        missing_value=None,
+        error_has_status_code=False,
+        not_of_http=frozenset({"url", "elapsed"}),
+        main_first=False,
+        has_return_code=False,
+        sql_has_message=False,
+        numbers_statements=False,
+        noop_names_step=False,
+        child_is_its_status=False,
+        start_takes_trace=True,
+        sequence_is_flat=True,
+    )
+    lets_same_name_in = True
+    claim_limit_s = math.inf
+    stale_after_s = math.inf
+    heartbeat_registers = False
+    copies_have_text_ids = False
+    echoes_loops = False
+    step_input_wins = False
+    names_are_flat = True
+    has_step_records = True
+    ids_are_text = False
+    error_fails_command = False  # wire.md 9.3, item 7
+    results_go_whole = False
+    looks_through_results = False
+    has_one_store_route = True
+    forgets_batches = False
+
+    def is_health(self, body: JsonValue) -> bool:
+        if not isinstance(body, dict):
+            return False
+        return body.keys() >= {"version", "database", "nats"} or body.get("nats") == "removed"
+
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+        said = str(body.get("error", "")).lower() if isinstance(body, dict) else ""
+        if "terminal state" in said or "cancelled" in said:
+            return AlreadyFinished(text)
+        if "already claimed by" in said:
+            return HeldByOther(text, wait_s)
+        return RetryLater(text, wait_s)
+
+    def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]:
+        rows = [{"var_name": n, "var_value": v, "source_step": source_step} for n, v in variables.items()]
+        return {"variables": rows}
+
+    def result_body(self, result: ToolResult) -> JsonValue:
+        """A success without data says so: else later steps are given the plane's bookkeeping (recorded: rhai-types)."""
+        body = result.to_json()
+        if result.status is ToolStatus.SUCCESS:
+            body.setdefault("data", None)
+        return body
+
+    def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
+        # command_id inside the context is what the plane counts loop items by (wire.md 9.3, item 8)
+        whole = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
+        return Report(result.status.value, json_text.embed(whole))
+
+    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+        beside = {"command_id": str(command.command_id)}  # as above
+        upload = Upload(stored_name(command), fitted.body, command.step, preview_of(fitted), beside)
+        return Report(result.status.value, None, upload=upload)
+
+    def can_store(self, data: bytes) -> bool:
+        return True
+
+    def storing_s(self, size: int) -> float:
+        return 0.0
+
+    def started(self, command: Subject, worker_id: str) -> Post:
+        """As a batch: its ids are the plane's own, and the answer tells them.
+
+        With a clock behind, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
+        execution would stay RUNNING for ever (wire.md 9.3, item 5).
+        """
+        payload = {"command_id": str(command.command_id)}
+        return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
+
+    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+        """All but the last as one batch (or a single one as itself), the last one alone, with its meta.
+
+        call.done first: the orchestrator runs on command.completed and needs the result by then (wire.md 4.7).
+        """
+        if report.error is not None:
+            return _FAILURE[with_start]
+        return _SUCCESS[with_start] if report.exit is None else _EXIT[with_start]
+
+    def names_result(self, report: Report) -> bool:
+        return report.error is None  # a failure has its text alone
+
+    def new_key(self, worker_id: str, execution_id: int) -> None:
+        return None
+
+    def body(self, end: Ending, part: Part) -> bytes:
+        if not part.has_own_id:
+            return _batch(end, end.worker_id, [_item(end, name, _context(end, name)) for name in part.events])
+        name = part.last
+        return json_text.dumps(
+            {
+                "execution_id": end.execution_id,
+                "event_id": end.own_id,
+                "event_type": name,
+                "step": end.step,
+                "status": _STATUS.get(name, end.report.status),
+                "created_at": time_text(end.sent_at_us),
+                "context": _context(end, name),
+                "worker_id": end.worker_id,
+                "meta": _meta(end),
+            }
+        )
+
+    def can_rescue(self, end: Ending) -> bool:
+        return False
+
+    def rescue(self, end: Ending) -> bytes:
+        raise NotImplementedError("this plane processes a batch inside of its request")
+
+
+def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> bytes:
+    return json_text.dumps({"execution_id": command.execution_id, "worker_id": worker_id, "events": events})
+
+
+def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict[str, Any]:
+    # `name` and `payload` only: together with their aliases they are a duplicate field, 422 (wire.md 9.3).
+    return {
+        "step": command.step,
+        "name": name,
+        "payload": payload,
+        "actionable": False,
+        "informative": True,
+        "meta": _meta(command),
+    }
+
+
+def _meta(command: Subject) -> dict[str, JsonValue]:
+    # command_id always: without it a finished command is let in again (wire.md 9.3, item 4).
+    return {"command_id": str(command.command_id), "attempts": command.attempt}
+
+
+def _context(end: Ending, name: str) -> dict[str, JsonValue]:
+    report = end.report
+    told: dict[str, JsonValue] = {"command_id": str(end.command_id)}
+    if name == "call.done":
+        result: dict[str, JsonValue] = {"status": report.status, "context": report.context}
+        if report.reference is not None:
+            result["reference"] = report.reference
+        told.update(call_index=0, result=result)
+    elif name == "step.exit" and report.exit is not None:
+        told.update(step=end.step, status=report.exit.status, data=report.exit.data)
+    elif name == "command.completed":
+        told.update({"status": report.status, **report.notes})
+    elif name in ("call.error", "command.failed"):
+        told.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)
+        if report.error_kind is not None:
+            told["error_kind"] = report.error_kind
+    return told

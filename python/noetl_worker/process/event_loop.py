@@ -1,0 +1,61 @@
+"""Which event loop runs us (uvloop where it is installed, the standard one elsewhere or when asked); how tasks end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from noetl_worker.errors import SettingsError
+
+__all__ = ["end", "give", "run"]
+
+T = TypeVar("T")
+_AGAIN_S: Final = 2.0
+"""Longer than what is cancelled needs to put things away."""
+
+
+def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
+    """Give it to the first of them that still waits; False when nobody does."""
+    while waiting:
+        place = waiting.popleft()
+        if not place.done():
+            place.set_result(value)
+            return True
+    return False
+
+
+def run(main: Coroutine[Any, Any, T], choice: str = "auto") -> T:
+    """Run `main` to its end.
+
+    Args:
+        choice: NOETL_WORKER_LOOP: auto, uvloop or asyncio.
+
+    Raises:
+        SettingsError: uvloop was asked for and is not installed.
+    """
+    if choice != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if choice == "uvloop":
+                main.close()
+                raise SettingsError("NOETL_WORKER_LOOP", choice, "auto or asyncio: uvloop is not installed") from None
+        else:
+            result: T = uvloop.run(main)
+            return result
+    return asyncio.run(main)
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel them until they have ended; what they end with is left in them.
+
+    Once is not enough: before 3.12 asyncio.wait_for, as inside of nats-py, swallows a cancellation that meets what it
+    waits for (cpython #86296), and a loop that had asked the server went on for ever.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_S)

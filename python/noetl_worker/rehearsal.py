@@ -1,0 +1,201 @@
+"""A command run here without a claim: the worker's own stages, on a transport that tells the control plane nothing.
+
+`exec` and `replay` come through here. What would have been sent is kept, word for word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from noetl_worker import __version__, engine, json_text
+from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
+from noetl_worker.command.command import hydrate
+from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.tool_rules import registry_of
+from noetl_worker.delivery.in_flight import InFlight
+from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.errors import ToolError
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.marks import marks_of
+from noetl_worker.models import Claimed, Envelope, JsonValue, Outcome
+from noetl_worker.observability.probes import Health
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.phases import Progress
+from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.rules import BATCH, SINGLE
+from noetl_worker.plane.snowflake import Snowflake, node_of
+from noetl_worker.secrets import redaction
+from noetl_worker.settings.settings import Settings
+from noetl_worker.slots import Slots
+from noetl_worker.tools.registry import Registry
+from noetl_worker.transport.transport import Body, Response
+
+__all__ = ["Ask", "Rehearsal", "Rehearsed", "TellingNothing", "Withheld"]
+
+Ask: TypeAlias = Callable[[str, str, Mapping[str, str], Body | None, float | None], Awaitable[Response]]
+"""Transport.send: for what changes nothing at the plane."""
+_QUESTIONS: Final = frozenset({"/api/catalog/resource"})
+"""Routes that are asked with a POST."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A request that was not sent."""
+
+    method: str
+    path: str
+    body: JsonValue
+
+
+class TellingNothing:
+    """A transport. Questions are answered by `ask`; what would change something is kept here, and nowhere else."""
+
+    name = "telling_nothing"
+
+    def __init__(self, ask: Ask, close: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._ask = ask
+        self._close = close
+        self.withheld: list[Withheld] = []
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
+    ) -> Response:
+        path = urlsplit(url).path
+        if method == "GET" or path in _QUESTIONS:
+            return await self._ask(method, url, headers, body, timeout_s)
+        whole = b"".join(body) if isinstance(body, tuple) else body
+        value = json_text.loads(whole) if whole else None
+        self.withheld.append(Withheld(method, path, value))
+        if path in (SINGLE, BATCH) or path.startswith("/api/vars/"):
+            return _answer(200, {"status": "ok"})
+        if method == "PUT" and isinstance(value, dict):
+            return _answer(200, {"ref": f"(not stored: {value.get('name')})", "bytes": len(whole or b"")})
+        return _answer(400, {"detail": f"{method} {path} is not sent: nothing is sent to a control plane here"})
+
+    async def close(self) -> None:
+        if self._close is not None:
+            await self._close()
+
+
+def _answer(status: int, body: JsonValue) -> Response:
+    return Response(status, {"content-type": "application/json"}, json_text.dumps(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What came of it."""
+
+    outcome: Outcome
+    withheld: tuple[Withheld, ...]
+    seconds: float
+    events: tuple[Mapping[str, Any], ...] = field(default=())
+    """All events, in the order in which they would have been sent; `name` and `payload` whatever the plane's form."""
+
+    @property
+    def call(self) -> Mapping[str, Any] | None:
+        """The event that has the tool's result: call.done or call.error; None where nothing would have been told."""
+        return next((one for one in self.events if one["name"] in ("call.done", "call.error")), None)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the command, or its tool, failed: on the Rust plane a failed tool's command is completed."""
+        if self.call is None or self.call["name"] == "call.error":
+            return True
+        status = (self.call["payload"].get("result") or {}).get("status")
+        return str(status).lower() in ("error", "timeout", "failed")
+
+
+class Rehearsal:
+    """`async with Rehearsal(settings, transport) as rehearsal:`; one command or several."""
+
+    def __init__(self, settings: Settings, transport: TellingNothing, *, registry: Registry | None = None) -> None:
+        self._settings, self._transport = settings, transport
+        self.client: Final = ControlPlaneClient(transport, settings)
+        self._registry = registry or registry_of(settings)
+        identity = Identity(settings)
+        outbox = Outbox("off", Path(), max_rows=1, max_bytes=1)
+        ids = Snowflake(node_of(identity.unique), epoch_ms=settings.snowflake_epoch_ms)
+        self._workplace = Workplace(
+            settings,
+            identity,
+            self._registry,
+            InFlight(),
+            Keepalive(settings, Health(), identity, version=__version__, engine=engine.ENGINE),  # never started
+            Emitter(ids, outbox),
+            Slots(settings.max_concurrent),
+        )
+
+    async def __aenter__(self) -> Rehearsal:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._registry.aclose()
+        await self.client.close()
+
+    async def run(
+        self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
+    ) -> Rehearsed:
+        """Take the command to its end, as after a claim that answered `body`.
+
+        Args:
+            progress: its `stop` interrupts the tool.
+        """
+        progress = progress or Progress()
+        progress.task = asyncio.current_task()
+        claim, before, since = (
+            Claimed(body, marks_of(json_text.dumps(body))),
+            len(self._transport.withheld),
+            time.monotonic(),
+        )
+        worker_id = self._workplace.identity.name_for(plane.dialect)
+        command = ClaimedCommand(claim, envelope, plane, Delivery.of_nobody(), self._workplace, progress, worker_id)
+        outcome = await command.run()
+        withheld = tuple(self._transport.withheld[before:])
+        events = tuple(event for one in withheld if one.path in (SINGLE, BATCH) for event in _events(one.body))
+        return Rehearsed(outcome, withheld, time.monotonic() - since, events)
+
+    async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
+        """The tool's config as the tool would get it, without its secrets; the tool does not run.
+
+        Raises:
+            ToolError: what the worker would report in its place.
+        """
+        marks = marks_of(json_text.dumps(body))
+        command = await hydrate(body, envelope, plane, marks=marks)
+        ours = self._settings
+        dispatch = Dispatch(
+            self._registry,
+            command,
+            plane,
+            worker_id=self._workplace.identity.name_for(plane.dialect),
+            limits=Limits(ours.command_timeout_s, ours.command_timeout_max_s, 0, ours.undefined == "error"),
+            slots=self._workplace.slots,
+        )
+        try:
+            prepared = await dispatch.prepare()
+        except ToolError as error:
+            raise type(error)(redaction.redact_text(str(error), dispatch.secrets)) from None
+        config = prepared.config
+        plain = (
+            dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else config
+        )
+        return redaction.redact_value(json_text.plain(plain), dispatch.secrets)
+
+
+def _events(body: JsonValue) -> list[dict[str, Any]]:
+    """The events of one request, in one form."""
+    if "events" in body:
+        return list(body["events"])
+    return [{**body, "name": body["event_type"], "payload": body["context"]}]

@@ -1,0 +1,132 @@
+"""Redaction for every path out that is not an event body: exception texts, log lines, values of events.
+
+Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Whoever logs or stores something
+while a command runs need not be handed its secrets: `known_here()` has them, for this task and what it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, TypeAlias
+
+from noetl_worker import engine, json_text
+from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
+from noetl_worker.models import JsonValue, SecretTexts
+
+__all__ = [
+    "MARK",
+    "excerpt",
+    "known_here",
+    "redact_fields",
+    "redact_text",
+    "redact_value",
+    "remember",
+    "without_half_at_end",
+    "without_half_at_start",
+    "without_known",
+]
+
+_LONGEST_SECRET: Final = 8_192
+"""A key file of 4 kB, in hex. A longer secret that begins in an excerpt is known by its lines only."""
+Known: TypeAlias = SecretTexts | Sequence[str]
+"""What is known to be secret; a plain sequence is taken out wherever it stands."""
+_KNOWN: Final[ContextVar[Callable[[], Known] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
+
+
+def remember(known: Callable[[], Known]) -> None:
+    """From here on, in this task and those it starts, `known_here` gives what this function gives at that time."""
+    _KNOWN.set(known)
+
+
+def known_here() -> SecretTexts:
+    """The secrets of the command that is being worked on; none outside of one."""
+    known = _KNOWN.get()
+    return _texts(known()) if known is not None else SecretTexts()
+
+
+def _texts(known: Known) -> SecretTexts:
+    return known if isinstance(known, SecretTexts) else SecretTexts(tuple(known))
+
+
+def redact_text(text: str, known: Known = ()) -> str:
+    """Redact free text, which people read: short known secrets go too, where they are whole words.
+
+    Replaces known secrets of at least four characters, what has the shape of a credential (Bearer and Basic headers,
+    JWT, PEM, `sk-`, `ghp_`, `AIza`, `ya29.`, `xox*-`, the password of a URL), and the value of `password=...`.
+    """
+    texts = _texts(known)
+    return engine.redact_text(text, texts.anywhere, texts.in_messages)
+
+
+def redact_value(value: JsonValue, known: Known = ()) -> JsonValue:
+    """Return a redacted copy of a JSON value: by key words, known secrets and shapes, as `engine.fit_result` does.
+
+    Tuples and other non-JSON objects pass through as they are; encode first if they may hold secrets.
+    """
+    texts = _texts(known)
+    return Redactor(texts.anywhere, texts.words).value(value)
+
+
+def redact_fields(fields: Mapping[str, Any], known: Known = ()) -> dict[str, JsonValue]:
+    """Redact the fields of a log line: as `redact_value`, their texts as free text. Any object becomes plain JSON."""
+    plain = json_text.plain(dict(fields))
+    texts = _texts(known)
+    redacted: dict[str, JsonValue] = Redactor(texts.anywhere, texts.in_messages, free_text=True).value(plain)
+    return redacted
+
+
+def excerpt(text: str | bytes, chars: int) -> str:
+    """The first characters of a foreign text, redacted before it is cut: half of a secret would not be known any more.
+
+    For every text that goes out cut: into a message, a log line, a preview. As free text, see `redact_text`.
+    """
+    if isinstance(text, bytes):
+        text = text[: 4 * (chars + _LONGEST_SECRET)].decode("utf-8", "replace")
+    return redact_text(text[: chars + _LONGEST_SECRET], known_here())[:chars]
+
+
+def without_half_at_end(data: bytes) -> bytes:
+    """What was cut at its end, as output is at its limit, without a piece of a known secret that the cut left there."""
+    longest = 0
+    for secret in _encoded(known_here().in_data):
+        beginning = secret[: _least(secret)]
+        window = data[-(len(secret) - 1) :]
+        at = window.find(beginning)
+        while at >= 0 and not secret.startswith(window[at:]):
+            at = window.find(beginning, at + 1)
+        if at >= 0:
+            longest = max(longest, len(window) - at)
+    return data[:-longest] + MARK.encode() if longest else data
+
+
+def without_half_at_start(data: bytes) -> bytes:
+    """The same for what was cut at its start, as the last lines of an output are."""
+    longest = 0
+    for secret in _encoded(known_here().in_data):
+        ending = secret[-_least(secret) :]
+        window = data[: len(secret) - 1]
+        at = window.rfind(ending)
+        while at >= 0 and not secret.endswith(window[: at + len(ending)]):
+            at = window.rfind(ending, 0, at + len(ending) - 1)
+        if at >= 0:
+            longest = max(longest, at + len(ending))
+    return MARK.encode() + data[longest:] if longest else data
+
+
+def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
+    return (secret.encode("utf-8", "replace") for secret in secrets)
+
+
+def _least(secret: bytes) -> int:
+    """Bytes of a secret that are worth taking out; fewer are at many a cut by chance, and tell little."""
+    return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
+
+
+def without_known(value: JsonValue, known: Known) -> JsonValue:
+    """Return a copy without the known secrets, in texts and keys; nothing is judged by its name or shape.
+
+    For values that a playbook passes on, where `auth: my_alias` is a name and no secret.
+    """
+    texts = _texts(known)
+    return Redactor(texts.anywhere, texts.words, known_only=True).value(value)

@@ -1,0 +1,92 @@
+"""Settings that are each right and contradict each other: the start is refused, with the variable to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from noetl_worker.errors import SettingsError
+from noetl_worker.settings.tools import family_of
+
+if TYPE_CHECKING:
+    from noetl_worker.settings.settings import Settings
+    from noetl_worker.settings.sources import Given
+
+__all__ = ["check_families", "check_together"]
+
+
+def _covers(subject_filter: str, subject: str) -> bool:
+    return subject == subject_filter or (subject_filter.endswith(".>") and subject.startswith(subject_filter[:-1]))
+
+
+def check_families(given: Mapping[str, Given]) -> None:
+    """The variables whose names somebody chooses; the others are parsed with the settings."""
+    for variable, one in given.items():
+        family = family_of(variable)
+        if family is None:
+            continue
+        try:
+            family.parse(one.text)
+        except ValueError as error:
+            raise SettingsError(variable, "***" if family.is_secret else one.text, str(error)) from None
+
+
+def check_together(settings: Settings) -> None:
+    _check_pairs(settings)
+    _check_logins(settings)
+    if any(_covers(subject, settings.dead_letter_subject) for subject in settings.filters):
+        raise SettingsError(
+            "NOETL_WORKER_DEAD_LETTER_SUBJECT",
+            settings.dead_letter_subject,
+            f"a subject outside of {', '.join(settings.filters)}, else dead letters are pulled as commands",
+        )
+    if settings.processes > 1 and settings.snowflake_node_id is not None:
+        raise SettingsError(
+            "NOETL_SNOWFLAKE_NODE_ID",
+            str(settings.snowflake_node_id),
+            "unset with NOETL_WORKER_PROCESSES above 1: two processes of one node would make the same event ids",
+        )
+    if settings.max_ack_pending < settings.max_concurrent:
+        raise SettingsError(
+            "NOETL_WORKER_MAX_ACK_PENDING",
+            str(settings.max_ack_pending),
+            f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
+        )
+    if settings.duckdb_scope == "execution" and not settings.data_dir:
+        raise SettingsError(
+            "NOETL_DUCKDB_SCOPE", "execution", "set it together with NOETL_DATA_DIR, the directory of the files"
+        )
+    if settings.secrets_dir and not Path(settings.secrets_dir).is_dir():
+        raise SettingsError("NOETL_SECRETS_DIR", settings.secrets_dir, "the path of a directory")
+    for name, path in (
+        ("NOETL_TLS_CA", settings.tls_ca),
+        ("NOETL_TLS_CLIENT_CERT", settings.tls_client_cert),
+        ("NOETL_TLS_CLIENT_KEY", settings.tls_client_key),
+        ("NATS_CA", settings.nats_ca),
+        ("NATS_CERT", settings.nats_cert),
+        ("NATS_KEY", settings.nats_key),
+        ("NATS_CREDS", settings.nats_creds),
+        ("NATS_NKEY", settings.nats_nkey),
+    ):
+        if path and not Path(path).is_file():
+            raise SettingsError(name, path, "the path of a file that can be read")
+
+
+def _check_pairs(settings: Settings) -> None:
+    for cert, key, name, other in (
+        (settings.tls_client_cert, settings.tls_client_key, "NOETL_TLS_CLIENT_CERT", "NOETL_TLS_CLIENT_KEY"),
+        (settings.nats_cert, settings.nats_key, "NATS_CERT", "NATS_KEY"),
+    ):
+        if bool(cert) != bool(key):
+            raise SettingsError(name, cert, f"set it together with {other}, or neither")
+
+
+def _check_logins(settings: Settings) -> None:
+    """One of the logins by key, and a JWT with its key alone: which of two is meant, nobody can know."""
+    keys = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey, "NATS_SEED": settings.nats_seed}
+    named = [name for name, value in keys.items() if value]
+    if len(named) > 1:
+        raise SettingsError(named[1], "***", f"set it or {named[0]}, not both")
+    if settings.nats_jwt and named in ([], ["NATS_CREDS"]):
+        raise SettingsError("NATS_JWT", "***", "set it together with NATS_SEED or NATS_NKEY, the key it belongs to")

@@ -1,0 +1,71 @@
+"""NATS contexts (ADR-21): the connections that the NATS CLI has saved, read by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import SettingsError
+
+__all__ = ["context_texts"]
+
+_VARIABLE: Final = "NATS_CONTEXT"
+_LOGIN: Final = {
+    "user": "NATS_USER",
+    "password": "NATS_PASSWORD",
+    "token": "NATS_TOKEN",
+    "creds": "NATS_CREDS",
+    "nkey": "NATS_NKEY",
+    "user_jwt": "NATS_JWT",
+}
+_OTHER: Final = {"url": "NATS_URL", "ca": "NATS_CA", "cert": "NATS_CERT", "key": "NATS_KEY"}
+_PATHS: Final = frozenset({"creds", "nkey", "ca", "cert", "key"})
+_NOT_USED: Final = (
+    *("nsc", "jetstream_domain", "jetstream_api_prefix", "jetstream_event_prefix", "inbox_prefix", "tls_first"),
+    *("socks_proxy", "windows_cert_store", "windows_cert_match", "windows_cert_match_by"),
+)
+"""What changes where or how one connects, and a worker cannot do: the start is refused rather than done otherwise."""
+
+
+def context_texts(name: str, environment: Mapping[str, str], given: Collection[str]) -> dict[str, str]:
+    """Variable -> text of what the context says and nobody else does.
+
+    Args:
+        name: of a context, or the path of its file.
+        given: variables that are given otherwise; one of a login there, and the context's login is not used.
+
+    Raises:
+        SettingsError: there is no such context, or it asks for something that a worker does not do.
+    """
+    context = _read(_path_of(name, environment), name)
+    refused = [key for key in _NOT_USED if context.get(key)]
+    if refused:
+        raise SettingsError(_VARIABLE, name, f"a context without {', '.join(refused)}, which a worker does not use")
+    has_login = any(variable in given for variable in (*_LOGIN.values(), "NATS_SEED"))
+    used = _OTHER if has_login else {**_OTHER, **_LOGIN}
+    texts = {variable: str(context[key]) for key, variable in used.items() if context.get(key)}
+    expanded = {
+        used[key]: str(Path(str(context[key])).expanduser()) for key in _PATHS & used.keys() if context.get(key)
+    }
+    return {variable: text for variable, text in {**texts, **expanded}.items() if variable not in given}
+
+
+def _path_of(name: str, environment: Mapping[str, str]) -> Path:
+    if "/" in name:
+        return Path(name).expanduser()
+    base = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME") or "~", ".config").expanduser())
+    return Path(base, "nats", "context", f"{name}.json")
+
+
+def _read(path: Path, name: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        allowed = f"the name of a context of the NATS CLI, or the path of its file ({path}: {reason})"
+        raise SettingsError(_VARIABLE, name, allowed) from None
+    if not isinstance(found, dict):
+        raise SettingsError(_VARIABLE, name, f"a context's file has a JSON object ({path})")
+    return found

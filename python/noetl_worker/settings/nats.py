@@ -1,0 +1,180 @@
+"""The settings of NATS, its stream and its durable: the first part of `Settings`."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import environ
+
+from noetl_worker.settings import values
+from noetl_worker.settings.line import setting
+from noetl_worker.settings.values import Secret
+
+__all__ = ["NatsSettings", "pool_of"]
+
+NO_POOL: Final = "legacy"
+"""The Python worker's word for the bare subject, whose notifications name no pool."""
+
+
+def pool_of(subject: str, base: str) -> str:
+    """The token after the base subject: <base>.<pool>.<execution>; "" for a subject that is not below it."""
+    return subject[len(base) + 1 :].partition(".")[0] if subject.startswith(f"{base}.") else ""
+
+
+@environ.config(prefix="", frozen=True)
+class NatsSettings:
+    """Where commands come from, and where those that can never run are kept."""
+
+    nats_url: Secret = setting(
+        "NATS_URL",
+        "nats://localhost:4222",
+        values.nats_servers,
+        source="Rust worker",
+        help="NATS servers, comma-separated; user-info in the URL is used",
+    )
+    nats_user: str = setting("NATS_USER", "", values.text, source="Rust worker", help="NATS user; wins over the URL's")
+    nats_password: Secret = setting("NATS_PASSWORD", "", values.secret, source="Rust worker", help="NATS password")
+    nats_token: Secret = setting("NATS_TOKEN", "", values.secret, source="NATS CLI", help="NATS token")
+    nats_creds: str = setting("NATS_CREDS", "", values.text, source="NATS CLI", help="path of a .creds file")
+    nats_nkey: str = setting("NATS_NKEY", "", values.text, source="NATS CLI", help="path of a file with an NKEY seed")
+    nats_seed: Secret = setting("NATS_SEED", "", values.secret, source="NATS CLI", help="NKEY seed itself")
+    nats_jwt: Secret = setting(
+        "NATS_JWT", "", values.secret, source="NATS CLI", help="user JWT, beside NATS_SEED or NATS_NKEY"
+    )
+    nats_context: str = setting(
+        "NATS_CONTEXT",
+        "",
+        values.text,
+        source="NATS CLI",
+        help="a saved connection of the NATS CLI (name or file): the address, login and TLS that are not set otherwise",
+    )
+    nats_ca: str = setting(
+        "NATS_CA", "", values.text, source="NATS CLI", help="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA"
+    )
+    nats_cert: str = setting(
+        "NATS_CERT",
+        "",
+        values.text,
+        source="NATS CLI",
+        help="client cert (PEM) for NATS; empty: NOETL_TLS_CLIENT_CERT",
+    )
+    nats_key: str = setting("NATS_KEY", "", values.text, source="NATS CLI", help="client key (PEM) for NATS")
+    nats_stream: str = setting(
+        "NATS_STREAM",
+        "",
+        values.text,
+        source="Rust worker",
+        help="stream; empty: the stream that owns NATS_SUBJECT, made if there is none",
+    )
+    nats_consumer: str = setting(
+        "NATS_CONSUMER",
+        "noetl_worker",
+        values.text,
+        source="ours: a durable shared with another worker is recreated by it (wire.md T-23)",
+        help="durable pull consumer, shared by all workers of one pool",
+    )
+    nats_subject: str = setting(
+        "NATS_SUBJECT",
+        "noetl.commands",
+        values.text,
+        source="Rust worker",
+        help="base subject of command notifications",
+    )
+    nats_filter_subjects: tuple[str, ...] = setting(
+        "NATS_FILTER_SUBJECT",
+        "",
+        values.subjects,
+        source="Rust worker",
+        help="filter(s), comma-separated; empty: those of the pools, else NATS_SUBJECT and NATS_SUBJECT.>",
+    )
+    pool_segments: tuple[str, ...] = setting(
+        "NOETL_WORKER_POOL_SEGMENTS",
+        "",
+        values.pool_segments,
+        source="Python worker (there: legacy,shared,python)",
+        help="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: any. A pool that "
+        "NATS_FILTER_SUBJECT names goes before",
+    )
+    ack_wait_s: float = setting(
+        "NOETL_WORKER_ACK_WAIT_S",
+        "30",
+        values.seconds(1),
+        aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",),
+        unit="s",
+        source="JetStream's default",
+        help="ack_wait of the durable; in_progress goes out every third of it",
+    )
+    max_ack_pending: int = setting(
+        "NOETL_WORKER_MAX_ACK_PENDING",
+        "1000",
+        values.integer(1),
+        aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",),
+        unit="messages",
+        source="JetStream's default",
+        help="unacknowledged messages over the whole pool",
+    )
+    max_deliver: int = setting(
+        "NOETL_WORKER_MAX_DELIVER",
+        "-1",
+        values.integer(-1),
+        aliases=("NOETL_WORKER_NATS_MAX_DELIVER",),
+        unit="deliveries",
+        source="ours: an exhausted message is invisible to KEDA (peers.md 0.8); we set poison aside ourselves",
+        help="max_deliver of the durable; -1 is unlimited",
+    )
+    claim_lease_s: float = setting(
+        "NOETL_WORKER_CLAIM_LEASE_S",
+        "120",
+        values.seconds(0),
+        aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",),
+        unit="s",
+        source="Python plane",
+        help="the Python plane's lease of a claim: an interrupted command comes back when it is over",
+    )
+    max_not_found: int = setting(
+        "NOETL_WORKER_MAX_NOT_FOUND",
+        "6",
+        values.integer(1),
+        unit="deliveries",
+        source="ours",
+        help="deliveries of a command nobody knows (claim 404) before it is a dead letter",
+    )
+    dead_letter_subject: str = setting(
+        "NOETL_WORKER_DEAD_LETTER_SUBJECT",
+        "noetl.dead_letters",
+        values.text,
+        source="ours",
+        help="where messages that can never run are kept, with the reason",
+    )
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The durable's filter subjects: the configured ones, else those of the pools, else all below the subject."""
+        base = self.nats_subject
+        of_pools = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
+        return self.nats_filter_subjects or tuple(of_pools) or (base, f"{base}.>")
+
+    @property
+    def pools(self) -> frozenset[str] | None:
+        """Pools whose commands run here: the literal tokens of the filters, else the list; None: any."""
+        filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
+        named = {pool_of(subject, self.nats_subject) for subject in filters}
+        if named and not named & {"", "*", ">"}:
+            return frozenset(named)
+        return frozenset(self.pool_segments) - {NO_POOL} if self.pool_segments else None
+
+    @property
+    def nats_secrets(self) -> tuple[Secret, ...]:
+        return (self.nats_password, self.nats_token, self.nats_seed, self.nats_jwt)
+
+    @property
+    def nats_servers(self) -> list[str]:
+        """Server URLs without user-info: safe to log."""
+        return [_without_user_info(server) for server in self.nats_url.reveal().split(",")]
+
+
+def _without_user_info(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))

@@ -1,0 +1,73 @@
+"""Networks and addresses, by name or written out, and which of them an address is in."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+__all__ = ["DEFAULT_DENIED", "NAMED", "Networks", "items_of"]
+
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+DEFAULT_DENIED: Final = "link-local,metadata"
+NAMED: Final[Mapping[str, tuple[str, ...]]] = {
+    "link-local": ("169.254.0.0/16", "fe80::/10"),
+    # The metadata services that are not link-local: AWS, Google, Azure, Alibaba, Oracle.
+    "metadata": ("fd00:ec2::/32", "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192"),
+    "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1", "::"),
+    "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
+}
+_NONE: Final = "none"
+_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+
+
+def items_of(text: str) -> tuple[str, ...]:
+    """The items of a comma-separated list, checked. Raises ValueError with what is allowed."""
+    items = tuple(item.strip().lower() for item in text.split(",") if item.strip())
+    for item in items:
+        try:
+            if item not in NAMED and item != _NONE:
+                ipaddress.ip_network(item)
+        except ValueError as error:
+            raise ValueError(
+                f"addresses, networks (10.0.0.0/8) and {', '.join(NAMED)}, comma-separated, or none: {error}"
+            ) from None
+    if _NONE in items and len(items) > 1:
+        raise ValueError("none by itself, or networks")
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """A list of networks; each keeps the item that it was written as."""
+
+    items: tuple[tuple[str, Network], ...]
+
+    @classmethod
+    def of(cls, items: Iterable[str]) -> Networks:
+        """Raises ValueError for an item that is neither a name nor a network."""
+        written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
+        return cls(tuple((item, ipaddress.ip_network(one)) for item, ones in written for one in ones))
+
+    def item_with(self, address: str) -> str | None:
+        """The item that has this address, in whichever form it is written; None: no one has."""
+        for form in _forms(ipaddress.ip_address(address.partition("%")[0])):
+            for item, network in self.items:
+                if form in network:
+                    return item
+        return None
+
+
+def _forms(address: Address) -> Iterator[Address]:
+    """The address, and the IPv4 address that an IPv6 one leads to."""
+    yield address
+    if isinstance(address, ipaddress.IPv4Address):
+        return
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is not None:
+        yield inner
+    if address in _COMPATIBLE or any(address in network for network in _NAT64):
+        yield ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)

@@ -1,0 +1,487 @@
+"""Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
+
+Nothing falls back in silence: a value that does not parse stops the start and names the variable, the value and
+what is allowed. Each setting is one `setting(...)` line; the table of docs/settings.md is made from the same lines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import environ
+
+from noetl_worker.settings import values
+from noetl_worker.settings.checks import check_families, check_together
+from noetl_worker.settings.line import SettingLine, lines_of, setting
+from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
+from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
+from noetl_worker.settings.tools import ToolSettings, family_of
+from noetl_worker.settings.values import Secret, TlsPaths
+
+__all__ = ["SETTINGS", "Reading", "Secret", "SettingLine", "Settings", "is_for_tools", "load_settings", "read_settings"]
+
+
+@environ.config(prefix="", frozen=True)
+class Settings(ToolSettings):
+    """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
+
+    # ── the control plane ──
+    server_url: str = setting(
+        "NOETL_SERVER_URL",
+        "http://localhost:8082",
+        values.url("http", "https"),
+        source="Rust worker",
+        help="control plane: the registry, and each command whose notification names no trusted server",
+    )
+    control_plane: str = setting(
+        "NOETL_CONTROL_PLANE",
+        "auto",
+        values.choice("auto", "python", "rust"),
+        source="ours",
+        help="dialect; auto asks GET /api/health once per server",
+    )
+    http_timeout_s: float = setting(
+        "NOETL_WORKER_HTTP_TIMEOUT_S",
+        "30",
+        values.seconds(0.1),
+        aliases=("NOETL_WORKER_HTTP_TIMEOUT",),
+        unit="s",
+        source="Rust worker",
+        help="total time of one control-plane request; a command's end has no limit on the Rust plane",
+    )
+    http_transport: str = setting(
+        "NOETL_WORKER_HTTP_TRANSPORT",
+        "auto",
+        values.choice("auto", "on_loop", "httpx", "pyreqwest"),
+        source="ours",
+        help="HTTP client below the control-plane calls; auto: on_loop (pyreqwest is no longer used and means auto)",
+    )
+    trusted_servers: tuple[str, ...] = setting(
+        "NOETL_WORKER_TRUSTED_SERVERS",
+        "",
+        values.urls,
+        source="ours",
+        help="other control planes that notifications may name; they get the bearer token too, comma-separated",
+    )
+    follow_servers: str = setting(
+        "NOETL_WORKER_FOLLOW_SERVERS",
+        "trusted",
+        values.choice("trusted", "any"),
+        source="ours",
+        help="trusted: a notification of any other server is claimed at NOETL_SERVER_URL; any: there, without a token",
+    )
+    tls_ca: str = setting("NOETL_TLS_CA", "", values.text, source="Rust worker", help="CA bundle (PEM)")
+    tls_client_cert: str = setting(
+        "NOETL_TLS_CLIENT_CERT", "", values.text, source="Rust worker", help="client cert (PEM)"
+    )
+    tls_client_key: str = setting(
+        "NOETL_TLS_CLIENT_KEY", "", values.text, source="Rust worker", help="client key (PEM)"
+    )
+    internal_api_token: Secret = setting(
+        "NOETL_INTERNAL_API_TOKEN",
+        "",
+        values.secret,
+        source="Rust worker",
+        help="bearer token sent with every control-plane request",
+    )
+
+    # ── the worker ──
+    worker_id: str = setting(
+        "WORKER_ID",
+        "",
+        values.text,
+        aliases=("NOETL_WORKER_ID",),
+        source="Rust worker",
+        help="name in claims and registry; Python plane: made unique by a suffix",
+    )
+    pool_name: str = setting(
+        "WORKER_POOL_NAME",
+        "default",
+        values.text,
+        aliases=("NOETL_WORKER_POOL_NAME",),
+        source="Rust worker",
+        help="pool label in the registry; never a filter",
+    )
+    max_concurrent: int = setting(
+        "WORKER_MAX_CONCURRENT",
+        "16",
+        values.integer(1, 10_000),
+        aliases=("NOETL_WORKER_MAX_INFLIGHT_COMMANDS",),
+        unit="commands",
+        source="ours (Rust worker 4, Python worker 8)",
+        help="slots: commands that run at the same time",
+    )
+    processes: int = setting(
+        "NOETL_WORKER_PROCESSES",
+        "1",
+        values.processes,
+        unit="processes",
+        source="ours",
+        help="worker processes below one supervisor, each with these slots; auto: one for each CPU",
+    )
+    command_timeout_s: float = setting(
+        "NOETL_WORKER_COMMAND_TIMEOUT_S",
+        "1740",
+        values.seconds(0.1),
+        aliases=("NOETL_WORKER_COMMAND_TIMEOUT_SECONDS",),
+        unit="s",
+        source="ours: the Python plane gives a command away at 1,800 s (wire.md 3.2)",
+        help="limit of a command that sets none",
+    )
+    command_timeout_max_s: float = setting(
+        "NOETL_WORKER_COMMAND_TIMEOUT_MAX_S",
+        "86400",
+        values.seconds(0.1),
+        unit="s",
+        source="ours",
+        help="hard limit: a command that asks for more gets this",
+    )
+    cancellation_poll_s: float = setting(
+        "NOETL_WORKER_CANCELLATION_POLL_S",
+        "5",
+        values.seconds(0),
+        unit="s",
+        source="ours",
+        help="how often a running command asks whether its execution is cancelled; 0: never",
+    )
+    kind_limits: Mapping[str, int] = setting(
+        "NOETL_WORKER_KIND_LIMITS",
+        "",
+        values.numbers_by_name(1),
+        unit="commands",
+        source="ours",
+        help="most commands of a kind at the same time: postgres=4,container=2",
+    )
+    slot_costs: Mapping[str, int] = setting(
+        "NOETL_WORKER_SLOT_COSTS",
+        "",
+        values.numbers_by_name(1),
+        unit="slots",
+        source="ours",
+        help="slots that a command of a kind takes, 1 unless named: container=4",
+    )
+    rate_limit: float = setting(
+        "NOETL_WORKER_RATE_LIMIT",
+        "0",
+        values.seconds(0),
+        unit="commands/s",
+        source="ours",
+        help="most commands that are pulled in a second; 0: no limit",
+    )
+    started_hold_ms: int = setting(
+        "NOETL_WORKER_STARTED_HOLD_MS",
+        "25",
+        values.integer(0, 10_000),
+        unit="ms",
+        source="ours",
+        help="how long command.started waits for a fast command's one batch",
+    )
+    result_max_bytes: int = setting(
+        "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES",
+        "102400",
+        values.integer(1024),
+        unit="bytes",
+        source="both planes",
+        help="largest result inside an event; more goes to the result store",
+    )
+    heartbeat_interval_s: float = setting(
+        "WORKER_HEARTBEAT_INTERVAL",
+        "15",
+        values.seconds(0.1),
+        aliases=("NOETL_WORKER_HEARTBEAT_INTERVAL",),
+        unit="s",
+        source="Rust worker",
+        help="registry heartbeat; the Python plane calls 30 s of silence stale",
+    )
+    drain_timeout_s: float = setting(
+        "NOETL_WORKER_DRAIN_TIMEOUT_S",
+        "25",
+        values.seconds(0),
+        unit="s",
+        source="ours (Kubernetes gives 30 s)",
+        help="how long running commands may finish after SIGTERM",
+    )
+    loop: str = setting(
+        "NOETL_WORKER_LOOP",
+        "auto",
+        values.choice("auto", "uvloop", "asyncio"),
+        source="ours",
+        help="event loop; auto: uvloop where installed",
+    )
+
+    unknown_fields: str = setting(
+        "NOETL_WORKER_UNKNOWN_FIELDS",
+        "warn",
+        values.choice("warn", "error"),
+        source="ours",
+        help="what a field that a tool does not know is: a line in the log, or a failed command",
+    )
+    undefined: str = setting(
+        "NOETL_WORKER_UNDEFINED",
+        "empty",
+        values.choice("empty", "error"),
+        source="ours (Jinja's and the planes' way is empty)",
+        help="what a template's unknown variable is",
+    )
+    kinds: tuple[str, ...] = setting(
+        "NOETL_WORKER_KINDS",
+        "",
+        values.names,
+        source="ours",
+        help="kinds of tools that run here, comma-separated (sequences and workbook need no mention); empty: all",
+    )
+    kinds_deny: tuple[str, ...] = setting(
+        "NOETL_WORKER_KINDS_DENY",
+        "",
+        values.names,
+        source="ours",
+        help="kinds of tools that do not run here, comma-separated; a command of one is a call.error that says so",
+    )
+    allow_override: tuple[str, ...] = setting(
+        "NOETL_WORKER_ALLOW_OVERRIDE",
+        "",
+        values.names,
+        source="ours",
+        help="built-in kinds that a plug-in may replace, comma-separated",
+    )
+    egress_deny: tuple[str, ...] = setting(
+        "NOETL_WORKER_EGRESS_DENY",
+        DEFAULT_DENIED,
+        items_of,
+        source="ours",
+        help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
+        "link-local, metadata, loopback, private; none: anywhere",
+    )
+    credential_ttl_s: float = setting(
+        "NOETL_WORKER_CREDENTIAL_TTL_S",
+        "60",
+        values.seconds(0),
+        unit="s",
+        source="ours (Python worker 300)",
+        help="how long a fetched credential is used again; 0: every command asks",
+    )
+
+    # ── what commands may do ──
+    isolation: str = setting(
+        "NOETL_WORKER_ISOLATION",
+        "basic",
+        values.choice("basic", "off"),
+        source="ours",
+        help="how the processes of commands are kept from the worker's secrets (docs/security.md); `dev`: off",
+    )
+    environment_kept: tuple[str, ...] = setting(
+        "NOETL_WORKER_ENVIRONMENT_KEPT",
+        "",
+        values.subjects,
+        source="ours",
+        help="variables that stay readable in /proc, for what runs before the worker (a sitecustomize): DD_*",
+    )
+    process_memory_mb: int | None = setting(
+        "NOETL_WORKER_PROCESS_MEMORY_MB",
+        "",
+        values.optional_integer(0),
+        unit="MiB",
+        source="ours",
+        help="most memory (data) of one process of a command; empty: the machine's; 0: no limit",
+    )
+    process_file_mb: int = setting(
+        "NOETL_WORKER_PROCESS_FILE_MB",
+        "65536",
+        values.integer(0),
+        unit="MiB",
+        source="ours",
+        help="largest file that a process of a command may write; 0: no limit",
+    )
+    process_descriptors: int = setting(
+        "NOETL_WORKER_PROCESS_DESCRIPTORS",
+        "16384",
+        values.integer(0),
+        unit="descriptors",
+        source="ours",
+        help="most open files of one process of a command; 0: the worker's own limit",
+    )
+    process_count: int = setting(
+        "NOETL_WORKER_PROCESS_COUNT",
+        "8192",
+        values.integer(0),
+        unit="processes",
+        source="ours",
+        help="most processes and threads of all commands together, where a cgroup is delegated; 0: no limit",
+    )
+
+    # ── the outbox ──
+    outbox: str = setting(
+        "NOETL_WORKER_OUTBOX",
+        "on_failure",
+        values.choice("on_failure", "always", "off"),
+        source="ours",
+        help="when terminal events are written to disk: at the first refused try, before the first try, never",
+    )
+    outbox_dir: str = setting(
+        "NOETL_WORKER_OUTBOX_DIR",
+        "",
+        values.text,
+        source="ours",
+        help="directory of the outbox, shared by the workers of a machine; empty: below the temporary directory",
+    )
+    outbox_max_rows: int = setting(
+        "NOETL_WORKER_OUTBOX_MAX_ROWS",
+        "10000",
+        values.integer(1),
+        unit="event sets",
+        source="ours",
+        help="a fuller outbox stops the pulling",
+    )
+    outbox_max_bytes: int = setting(
+        "NOETL_WORKER_OUTBOX_MAX_BYTES",
+        "268435456",
+        values.integer(1024),
+        unit="bytes",
+        source="ours",
+        help="a larger outbox stops the pulling",
+    )
+
+    # ── observability ──
+    metrics_bind: str = setting(
+        "WORKER_METRICS_BIND",
+        "0.0.0.0:9090",
+        values.bind,
+        source="Rust worker",
+        help="address of /metrics, /healthz, /readyz, /livez, /debug/inflight; empty: off",
+    )
+    debug_token: Secret = setting(
+        "NOETL_WORKER_DEBUG_TOKEN",
+        "",
+        values.secret,
+        source="ours",
+        help="bearer token for /debug/inflight from another machine; empty: from this machine only",
+    )
+    lag_poll_interval_s: float = setting(
+        "WORKER_NATS_LAG_POLL_INTERVAL",
+        "5",
+        values.seconds(1),
+        unit="s",
+        source="Rust worker",
+        help="how often the consumer's lag is read",
+    )
+    log_level: str = setting(
+        "LOG_LEVEL",
+        "info",
+        values.choice("debug", "info", "warning", "error"),
+        aliases=("NOETL_WORKER_LOG_LEVEL",),
+        source="ours",
+        help="least level that is logged",
+    )
+    log_format: str = setting(
+        "NOETL_WORKER_LOG_FORMAT",
+        "auto",
+        values.choice("auto", "json", "console"),
+        source="ours",
+        help="auto: console on a terminal, else one JSON object a line",
+    )
+
+    # ── ids ──
+    snowflake_node_id: int | None = setting(
+        "NOETL_SNOWFLAKE_NODE_ID",
+        "",
+        values.optional_integer(0, 1023),
+        aliases=("NOETL_SHARD_ID",),
+        source="Rust worker",
+        help="node part of event ids; empty: from worker id",
+    )
+    snowflake_epoch_ms: int = setting(
+        "NOETL_SNOWFLAKE_EPOCH_MS",
+        "1704067200000",
+        values.integer(0),
+        unit="ms",
+        source="every NoETL component",
+        help="epoch of event ids (2024-01-01T00:00:00Z)",
+    )
+
+    @property
+    def plane_tls(self) -> TlsPaths:
+        return TlsPaths(self.tls_ca, self.tls_client_cert, self.tls_client_key)
+
+    @property
+    def nats_tls(self) -> TlsPaths:
+        """Its own CA and its own certificate, else the plane's."""
+        ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
+        return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
+
+    def secrets(self) -> tuple[str, ...]:
+        """The worker's own secrets, in clear: what it must never send."""
+        urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
+        logins = [unquote(url.password or url.username or "") for url in urls if url.username]
+        own = (*self.nats_secrets, self.internal_api_token, self.debug_token)
+        return tuple(text for text in (*(one.reveal() for one in own), *logins) if text)
+
+
+_TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
+SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
+"""In the order of docs/settings.md: NATS, the worker, the tools."""
+_FOR_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "outbox_dir"})
+"""The outbox's directory too: what is in there is no file for playbooks."""
+
+
+def is_for_tools(variable: str) -> bool:
+    """Whether tools read it, from the process's environment."""
+    return variable in _FOR_TOOLS or family_of(variable) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The settings, and where each that is not a default came from."""
+
+    settings: Settings
+    given: Mapping[str, Given]
+    """Variable -> its text and source; those of a family (NOETL_SECRET_<NAME>) as well."""
+
+    def for_tools(self) -> dict[str, str]:
+        """What tools look for in the process's environment, and is not there: from flags, `.env` and files."""
+        given = ((name, one) for name, one in self.given.items() if is_for_tools(name))
+        return {name: one.text for name, one in given if one.source != ENVIRONMENT}
+
+
+def read_settings(
+    environment: Mapping[str, str] | None = None,
+    *,
+    flags: Mapping[str, str | None] | None = None,
+    dotenv: Path | None = None,
+) -> Reading:
+    """Read the settings: flags win over the environment, the environment over `.env`, all over a NATS context and
+    defaults.
+
+    Args:
+        environment: variable -> text; default `os.environ`, to which is added what tools have to find there.
+        flags: variable -> text of command-line flags; None entries are not given.
+        dotenv: a `.env` file; default `.env` in the working directory when there is one.
+
+    Raises:
+        SettingsError: a value does not parse, or two settings contradict each other.
+
+    An empty variable counts as unset, but for `WORKER_METRICS_BIND=`, which switches the endpoint off.
+    """
+    path = dotenv if dotenv is not None else Path(".env")
+    given = given_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
+    settings: Settings = environ.to_config(Settings, environ={name: one.text for name, one in given.items()})
+    check_families(given)
+    check_together(settings)
+    reading = Reading(settings, given)
+    if environment is None:
+        os.environ.update(reading.for_tools())
+    return reading
+
+
+def load_settings(
+    environment: Mapping[str, str] | None = None,
+    *,
+    flags: Mapping[str, str | None] | None = None,
+    dotenv: Path | None = None,
+) -> Settings:
+    """The settings of `read_settings`, where nobody asks where they came from."""
+    return read_settings(environment, flags=flags, dotenv=dotenv).settings

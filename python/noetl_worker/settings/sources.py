@@ -1,0 +1,110 @@
+"""Where the text of a setting comes from: flags, the environment, a `.env` file, a NATS context, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dotenv import dotenv_values
+
+from noetl_worker.errors import SettingsError
+from noetl_worker.settings.context import context_texts
+from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
+from noetl_worker.settings.tools import FAMILIES
+
+__all__ = ["ENVIRONMENT", "Given", "given_texts"]
+
+EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
+"""An empty variable counts as unset, but for these, which it switches off."""
+ENVIRONMENT: Final = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The text of a setting that was given."""
+
+    text: str
+    source: str
+    """flag, environment, .env or a NATS context; with the name where it is another one than the setting's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    name: str
+    texts: Mapping[str, str]
+
+    def find(self, line: SettingLine) -> Given | None:
+        """What it says of a setting: the variable, else its aliases; of a secret also the file it names.
+
+        Raises:
+            SettingsError: it names both, or a file that cannot be read.
+        """
+        given = next((self._given(line, name) for name in line.names if self._has(name)), None)
+        names = [f"{name}{FILE_SUFFIX}" for name in line.names] if line.is_secret else []
+        named = next((name for name in names if self._has(name)), None)
+        if named is None:
+            return given
+        if given is not None:
+            raise SettingsError(named, self.texts[named], f"set it or {line.variable}, not both ({self.name})")
+        return Given(_content(named, self.texts[named]), f"{self.name} ({named})")
+
+    def _has(self, name: str) -> bool:
+        return name in self.texts and bool(self.texts[name].strip() or name in EMPTY_MEANS_OFF)
+
+    def _given(self, line: SettingLine, name: str) -> Given:
+        return Given(self.texts[name], self.name if name == line.variable else f"{self.name} ({name})")
+
+
+def given_texts(
+    lines: Iterable[SettingLine], environment: Mapping[str, str], flags: Mapping[str, str | None], dotenv: Path
+) -> dict[str, Given]:
+    """Variable -> text for each setting that is given, and for each variable of a family (`tools.py`).
+
+    Raises:
+        SettingsError: a file that a source names cannot be read, or contradicts another one.
+    """
+    from_file = {key: value or "" for key, value in dotenv_values(dotenv).items()} if dotenv.is_file() else {}
+    explicit = {key: value for key, value in flags.items() if value is not None}
+    sources = [
+        _Source("flag", explicit),
+        _Source(ENVIRONMENT, _with_port(environment)),
+        _Source(".env", from_file),
+    ]
+    whole = [*lines, *_of_families(sources)]
+    found = {line.variable: given for line in whole if (given := _first(line, sources)) is not None}
+    if (context := found.get("NATS_CONTEXT")) is not None:
+        texts = context_texts(context.text.strip(), environment, found)
+        found |= {name: Given(text, f"NATS context {context.text.strip()}") for name, text in texts.items()}
+    return found
+
+
+def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
+    return next((given for source in sources if (given := source.find(line)) is not None), None)
+
+
+def _of_families(sources: Iterable[_Source]) -> Iterator[SettingLine]:
+    """A line for each variable of a family that a source names."""
+    names = dict.fromkeys(name for source in sources for name in source.texts)
+    for family in FAMILIES:
+        for variable in dict.fromkeys(filter(None, map(family.variable_of, names))):
+            yield SettingLine("", variable, (), "", "", "ours", family.help, family.is_secret)
+
+
+def _content(variable: str, path: str) -> str:
+    try:
+        content = Path(path.strip()).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(variable, path, f"the path of a file that can be read ({reason})") from None
+    if not content:
+        raise SettingsError(variable, path, "the path of a file that is not empty")
+    return content
+
+
+def _with_port(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Cloud Run's PORT is the metrics port unless WORKER_METRICS_BIND says otherwise (Rust worker's rule)."""
+    if "WORKER_METRICS_BIND" in environment or not environment.get("PORT"):
+        return environment
+    return {**environment, "WORKER_METRICS_BIND": f"0.0.0.0:{environment['PORT']}"}

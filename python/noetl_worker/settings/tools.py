@@ -1,0 +1,151 @@
+"""The settings of tools, which read them from the process's environment: checked here, before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import environ
+
+from noetl_worker.settings import values
+from noetl_worker.settings.line import FILE_SUFFIX, setting
+from noetl_worker.settings.nats import NatsSettings
+
+__all__ = ["FAMILIES", "ToolSettings", "family_of"]
+
+
+@environ.config(prefix="", frozen=True)
+class ToolSettings(NatsSettings):
+    """The second part of `Settings`: what tools may use of this machine, and where they find what a playbook names."""
+
+    file_roots: str = setting(
+        "NOETL_WORKER_FILE_ROOTS",
+        "",
+        values.text,
+        source="ours",
+        help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
+        "kernel's and the worker's own",
+    )
+    google_hosts: tuple[str, ...] = setting(
+        "NOETL_WORKER_GOOGLE_HOSTS",
+        "googleapis.com,*.googleapis.com",
+        values.subjects,
+        source="ours",
+        help="where a token of the worker's own Google identity may be sent, hosts comma-separated; *: anywhere",
+    )
+    artifact_root: str = setting(
+        "NOETL_ARTIFACT_ROOT",
+        "",
+        values.text,
+        source="Rust worker",
+        help="directory that file artifacts have to be in",
+    )
+    data_dir: str = setting(
+        "NOETL_DATA_DIR",
+        "",
+        values.text,
+        source="Python worker",
+        help="directory of DuckDB's files where NOETL_DUCKDB_SCOPE is execution",
+    )
+    duckdb_scope: str = setting(
+        "NOETL_DUCKDB_SCOPE",
+        "memory",
+        values.choice("memory", "execution"),
+        source="ours",
+        help="where a duckdb command without a database works: in memory, or in a file of its execution",
+    )
+    duckdb_memory_limit: str = setting(
+        "NOETL_DUCKDB_MEMORY_LIMIT",
+        "",
+        values.duckdb_memory,
+        source="ours",
+        help="memory of one duckdb command: 2GB; empty: its share of the machine's",
+    )
+    duckdb_extension_directory: str = setting(
+        "NOETL_DUCKDB_EXTENSION_DIRECTORY",
+        "",
+        values.text,
+        source="ours",
+        help="directory of DuckDB's extensions; empty: DuckDB's own",
+    )
+    duckdb_extension_repository: str = setting(
+        "NOETL_DUCKDB_EXTENSION_REPOSITORY",
+        "",
+        values.text,
+        source="ours",
+        help="address or directory that DuckDB gets extensions from; empty: DuckDB's own",
+    )
+    mcp_url: str = setting(
+        "NOETL_MCP_URL",
+        "",
+        values.optional_url("http", "https"),
+        source="Rust worker",
+        help="MCP server of a command that names none; NOETL_MCP_ABC_ENDPOINT is that of the server `abc`",
+    )
+    mcp_request_timeout_s: float = setting(
+        "NOETL_MCP_REQUEST_TIMEOUT_SECONDS",
+        "60",
+        values.seconds(0.001),
+        unit="s",
+        source="Rust worker",
+        help="limit of an MCP request whose command sets none",
+    )
+    postgres_pool_size: int = setting(
+        "NOETL_WORKER_POSTGRES_POOL_SIZE",
+        "8",
+        values.integer(1),
+        unit="connections",
+        source="ours",
+        help="most connections to one Postgres address",
+    )
+    secrets_dir: str = setting(
+        "NOETL_SECRETS_DIR",
+        "",
+        values.text,
+        source="ours",
+        help="directory of mounted secrets, for the provider file of the tool secrets",
+    )
+    keychain_env_vars: tuple[str, ...] = setting(
+        "NOETL_KEYCHAIN_ENV_VARS",
+        "",
+        values.subjects,
+        source="Rust worker",
+        help="variables that the tool secrets may read by their own name, besides those of NOETL_SECRET_*",
+    )
+    task_sequence_max_iterations: int = setting(
+        "NOETL_TASK_SEQUENCE_MAX_ITERATIONS",
+        "1000000",
+        values.integer(1),
+        unit="tasks",
+        source="Rust worker",
+        help="most runs of tasks in one task sequence: a jump without an end stops here",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Variables whose names somebody chooses."""
+
+    pattern: re.Pattern[str]
+    parse: Callable[[str], Any]
+    help: str
+    is_secret: bool = False
+
+    def variable_of(self, name: str) -> str | None:
+        """The variable that `name` is, or has the file of; None: neither."""
+        if self.is_secret and name.endswith(FILE_SUFFIX):
+            name = name.removesuffix(FILE_SUFFIX)
+        return name if self.pattern.fullmatch(name) else None
+
+
+FAMILIES: Final = (
+    Family(re.compile(r"NOETL_MCP_\w+_(?:ENDPOINT|URL)"), values.url("http", "https"), "an MCP server by name"),
+    Family(re.compile(r"NOETL_SECRET_\w+_HOSTS"), values.text, "where that secret may be sent"),
+    Family(re.compile(r"NOETL_SECRET_\w+(?<!_HOSTS)"), values.secret, "a secret for playbooks", is_secret=True),
+)
+
+
+def family_of(variable: str) -> Family | None:
+    return next((family for family in FAMILIES if family.pattern.fullmatch(variable)), None)

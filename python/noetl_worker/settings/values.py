@@ -1,0 +1,191 @@
+"""How the text of a variable becomes a value: each parser raises ValueError with what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+__all__ = [
+    "Secret",
+    "TlsPaths",
+    "bind",
+    "choice",
+    "duckdb_memory",
+    "integer",
+    "names",
+    "nats_servers",
+    "numbers_by_name",
+    "optional_integer",
+    "optional_url",
+    "pool_segments",
+    "processes",
+    "seconds",
+    "secret",
+    "subjects",
+    "text",
+    "url",
+    "urls",
+]
+
+
+class Secret(str):
+    """A string whose repr hides it; use `reveal()` where it is sent."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self else "Secret('')"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+    def reveal(self) -> str:
+        return str.__str__(self)
+
+
+class TlsPaths(NamedTuple):
+    """PEM files of one connection; "" where there is none."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+def text(given: str) -> str:
+    return given.strip()
+
+
+def secret(text: str) -> Secret:
+    return Secret(text.strip())
+
+
+def subjects(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+
+
+def pool_segments(text: str) -> tuple[str, ...]:
+    """Each is one token of a subject, in the spelling of the plane."""
+    found = tuple(dict.fromkeys(subjects(text)))
+    if any(re.search(r"[\s.*>]", one) for one in found):
+        raise ValueError("names of pools, comma-separated, without blanks, dots and wildcards: shared,python")
+    return found
+
+
+def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    allowed = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else "")
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError(allowed)
+        return value
+
+    return parse
+
+
+def processes(text: str) -> int:
+    """A number, or `auto`: as many as the CPUs that this process may use."""
+    if text.strip().lower() != "auto":
+        return integer(1, 256)(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def optional_integer(minimum: int, maximum: int | None = None) -> Callable[[str], int | None]:
+    parse = integer(minimum, maximum)
+    return lambda text: parse(text) if text.strip() else None
+
+
+def numbers_by_name(minimum: int) -> Callable[[str], Mapping[str, int]]:
+    """`postgres=4,container=2` -> {"postgres": 4, "container": 2}."""
+    allowed = f"NAME=NUMBER pairs, comma-separated, numbers from {minimum}: postgres=4,container=2"
+
+    def parse(text: str) -> Mapping[str, int]:
+        numbers: dict[str, int] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, number = (piece.strip() for piece in part.partition("="))
+            if not name or not number.isdigit() or int(number) < minimum or name in numbers:
+                raise ValueError(allowed)
+            numbers[name] = int(number)
+        return numbers
+
+    return parse
+
+
+def seconds(minimum: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"seconds, a number from {minimum:g}") from None
+        if not minimum <= value < 1e9:
+            raise ValueError(f"seconds, a number from {minimum:g}")
+        return value
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.strip().lower() not in allowed:
+            raise ValueError("one of " + ", ".join(allowed))
+        return text.strip().lower()
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(text.strip())
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+        return text.strip().rstrip("/")
+
+    return parse
+
+
+def optional_url(*schemes: str) -> Callable[[str], str]:
+    parse = url(*schemes)
+    return lambda text: parse(text) if text.strip() else ""
+
+
+def duckdb_memory(text: str) -> str:
+    if text.strip() and not re.fullmatch(r"\d+(\.\d+)?\s*([kmgt]i?b|b|%)", text.strip(), re.IGNORECASE):
+        raise ValueError("a size as DuckDB reads it: 2GB, 512MiB, 50%")
+    return text.strip()
+
+
+def urls(text: str) -> tuple[str, ...]:
+    parse = url("http", "https")
+    return tuple(parse(part) for part in text.split(",") if part.strip())
+
+
+def bind(text: str) -> str:
+    if not text.strip():
+        return ""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("HOST:PORT, for example 0.0.0.0:9090, or empty to switch the endpoint off")
+    return f"{host or '0.0.0.0'}:{port}"
+
+
+def nats_servers(text: str) -> Secret:
+    """Comma-separated server URLs; a Secret, since user-info in a URL is a password."""
+    servers = [part.strip() for part in text.split(",") if part.strip()]
+    parse = url("nats", "tls", "ws", "wss")
+    for server in servers:
+        parse(server)
+    if not servers:
+        raise ValueError("at least one URL that starts with nats://, tls://, ws:// or wss://")
+    return Secret(",".join(servers))

@@ -1,0 +1,77 @@
+"""The stop of a worker: a level that is asked for once and stays, waits that it shortens, and how long is left.
+
+drain       nothing more is pulled; what runs goes on, for NOETL_WORKER_DRAIN_TIMEOUT_S
+grace over  tools are interrupted, waits end, what is reported gets one more try; then everything is given back
+hard        what is still under way is cut off
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import Any, Final
+
+__all__ = ["CLAIM_S", "REPORT_S", "TOOL_S", "Level", "Stopping"]
+
+CLAIM_S: Final = 3.0
+"""How long a claim that is under way may take once the grace is over."""
+REPORT_S: Final = 3.0
+"""The same for the events of an outcome; then the outbox has them."""
+TOOL_S: Final = 5.0
+"""How long an interrupted tool has for its partial output; then it is left behind."""
+
+
+class Level(IntEnum):
+    NONE = 0
+    DRAIN = 1
+    GRACE_OVER = 2
+    HARD = 3
+
+
+class Stopping:
+    """How far the stop of this worker has come."""
+
+    def __init__(self) -> None:
+        self.level = Level.NONE
+        self._reached = {level: asyncio.Event() for level in Level if level}
+
+    def reach(self, level: Level) -> None:
+        """Go to this level; never back."""
+        for one, event in self._reached.items():
+            if one <= level:
+                event.set()
+        self.level = max(self.level, level)
+
+    @property
+    def is_draining(self) -> bool:
+        return self.level >= Level.DRAIN
+
+    @property
+    def is_grace_over(self) -> bool:
+        return self.level >= Level.GRACE_OVER
+
+    @property
+    def is_hard(self) -> bool:
+        return self.level >= Level.HARD
+
+    async def reached(self, level: Level) -> None:
+        """Wait for this level."""
+        await self._reached[level].wait()
+
+    async def sleep(self, seconds: float, *, until: Level = Level.GRACE_OVER) -> bool:
+        """Sleep; False when the stop came to `until` before the time was over."""
+        stopped = asyncio.ensure_future(self._reached[until].wait())
+        try:
+            await asyncio.wait({stopped}, timeout=seconds)
+            return not stopped.done()
+        finally:
+            stopped.cancel()
+
+    async def first(self, *awaited: asyncio.Future[Any], seconds: float | None, until: Level) -> bool:
+        """Wait for one of these futures; False when the time is over, or the stop came to `until`, before that."""
+        stopped = asyncio.ensure_future(self._reached[until].wait())
+        try:
+            await asyncio.wait({stopped, *awaited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return any(future.done() for future in awaited)
+        finally:
+            stopped.cancel()

@@ -1,0 +1,1 @@
+"""`run --processes N`: one process that starts N workers, and one port for the probes of all."""

@@ -1,0 +1,172 @@
+"""`run --processes N`: one process that starts N workers, starts again what dies, and stops them all.
+
+Each worker is a `run` of its own, with its own claim id, connections and outbox file. It has a session of its own, so
+that a terminal's Ctrl-C reaches the supervisor alone, which passes it on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from noetl_worker import backoff
+from noetl_worker.process import handed_down
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["Supervisor", "WorkerProcess"]
+
+_SETTINGS_WRONG: Final = 2
+_CANNOT_START: Final = 3
+_CUT_OFF: Final = 4
+_BROKEN: Final = 6
+_AT_ONCE: Final = 130
+_FIRST_DELAY_S: Final = 0.5
+_MOST_DELAY_S: Final = 30.0
+_LASTED_S: Final = 60.0
+"""A worker that ran for so long and then died did not die of its start."""
+_KEEPS_DYING: Final = 3
+log = structlog.get_logger("noetl_worker.supervisor")
+
+
+@dataclass
+class WorkerProcess:
+    """One of the workers, over all its lives."""
+
+    number: int
+    probes: socket.socket | None
+    """The port of its probes: the same for each of its lives."""
+    running: asyncio.subprocess.Process | None = None
+    starts: int = 0
+    deaths: int = 0
+    """In a row, none of which lasted."""
+
+    @property
+    def port(self) -> int | None:
+        return self.probes.getsockname()[1] if self.probes is not None else None
+
+
+class Supervisor:
+    """`run` returns the exit code of all."""
+
+    def __init__(self, settings: Settings, flags: Mapping[str, str | None]) -> None:
+        self._settings = settings
+        self._given = {name: text for name, text in flags.items() if text is not None}
+        self.workers: Final = [
+            WorkerProcess(number, _probe_socket() if settings.metrics_bind else None)
+            for number in range(1, settings.processes + 1)
+        ]
+        self._stops = 0
+        self._stopping = asyncio.Event()
+        self._refused: int | None = None
+        """The exit code of a worker that will never start with these settings."""
+
+    def request_stop(self) -> None:
+        """Pass the signal on: the first drains, the second cancels, the third ends at once."""
+        self._stops += 1
+        self._stopping.set()
+        log.info("stop_requested", level=self._stops, processes=self._running())
+        for one in self.workers:
+            self._signal(one)
+
+    def handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+
+    async def run(self) -> int:
+        """Keep them running until a stop, or until one says that it can never start."""
+        log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
+        codes = await asyncio.gather(*(self._keep(one) for one in self.workers))
+        for one in self.workers:
+            if one.probes is not None:
+                one.probes.close()
+        code = self._refused if self._refused is not None else _worst(codes)
+        log.info("stopped", codes=codes, exit_code=code)
+        return code
+
+    async def _keep(self, one: WorkerProcess) -> int:
+        """One worker's lives; the exit code of the last."""
+        while not self._stopping.is_set():
+            started_at = time.monotonic()
+            one.running = await self._start(one)
+            for _ in range(self._stops):  # they came while it was started
+                self._signal(one)
+            code = await one.running.wait()
+            one.running = None
+            if self._stopping.is_set():
+                return code
+            if code == _SETTINGS_WRONG or (code == _CANNOT_START and one.starts == 1):
+                self._refused = code
+                self.request_stop()
+                return code
+            one.deaths = 1 if time.monotonic() - started_at >= _LASTED_S else one.deaths + 1
+            delay_s = backoff.delay_s(one.deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5)
+            self._log_death(one, code, delay_s)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            except asyncio.TimeoutError:
+                continue
+        return 0  # there is none to drain
+
+    def _log_death(self, one: WorkerProcess, code: int, delay_s: float) -> None:
+        said = {"process": one.number, "exit_code": code, "deaths": one.deaths, "starts_again_s": round(delay_s, 1)}
+        if one.deaths < _KEEPS_DYING:
+            log.warning("process_died", **said)
+            return
+        advice = "its own lines above say why; it is started again and again, at most every 30 s"
+        log.error("process_keeps_dying", **said, advice=advice)
+
+    async def _start(self, one: WorkerProcess) -> asyncio.subprocess.Process:
+        variables = {**os.environ, **self._given, "NOETL_WORKER_PROCESSES": "1"}
+        variables[handed_down.PARENT] = str(os.getpid())
+        if self._settings.worker_id:
+            variables["WORKER_ID"] = f"{self._settings.worker_id}-{one.number}"
+        descriptors: tuple[int, ...] = ()
+        variables["WORKER_METRICS_BIND"] = ""
+        if one.probes is not None:
+            descriptors = (one.probes.fileno(),)
+            variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{one.port}"
+            variables[handed_down.SOCKET] = str(one.probes.fileno())
+        one.starts += 1
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "noetl_worker",
+            "run",
+            env=variables,
+            pass_fds=descriptors,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def _signal(one: WorkerProcess) -> None:
+        if one.running is not None and one.running.returncode is None:
+            one.running.send_signal(signal.SIGTERM)
+
+    def _running(self) -> int:
+        return sum(one.running is not None for one in self.workers)
+
+
+def _probe_socket() -> socket.socket:
+    made = socket.create_server(("127.0.0.1", 0))
+    made.set_inheritable(True)
+    return made
+
+
+def _worst(codes: list[int]) -> int:
+    """130 over 4 over anything unexpected over 0; one that a signal ended before it could drain did nothing yet."""
+    known = [0 if code == -signal.SIGTERM else code for code in codes]
+    for code in (_AT_ONCE, _CUT_OFF):
+        if code in known:
+            return code
+    return 0 if not any(known) else _BROKEN

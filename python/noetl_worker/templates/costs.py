@@ -1,0 +1,427 @@
+"""What each filter, test and method of the sandbox costs, charged to the rendering's budget before it runs.
+
+What is not listed here is not offered to templates. A cost is at least what the work takes: a text's bytes are what is
+copied, its nodes what Python code or a regular expression does with each of its characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sized
+from functools import wraps
+from typing import Any, Final
+
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.utils import pass_context
+
+from noetl_worker.templates.limits import CALL_NODES, PRINTED, Budget, budget_of, charge_format, joined_size, text_size
+
+__all__ = ["FILTER_COSTS", "LAZY", "METHOD_COSTS", "TEST_COSTS", "Cost", "Format", "charge_call", "charged"]
+
+Cost = Callable[..., None]
+"""Called with the budget, the value and the arguments."""
+_PIECE: Final = 60
+"""Bytes of a short text, and of its place in a list."""
+_MAX_DIGITS: Final = 400
+_LAZY_NODES: Final = 10
+_CALL_NODES: Final = 10
+"""Of a filter or test, whatever it does."""
+
+
+class Format:
+    """`text.format` and `text.format_map`, kept apart from other functions so that a call of them is charged."""
+
+    def __init__(self, text: str, function: Callable[..., str]) -> None:
+        self.text = text
+        self.function = function
+
+    def __call__(self, *arguments: Any, **named: Any) -> str:
+        return self.function(*arguments, **named)
+
+
+def charge_call(context: Context, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Any call in a template. Raises SecurityError: over the budget, or a method that is not offered."""
+    budget = budget_of(context)
+    if isinstance(function, (Macro, LoopContext)):
+        budget.charge_round(CALL_NODES)
+        return
+    budget.charge(1 + len(arguments) + len(named))
+    if isinstance(function, Format):
+        charge_format(budget, function.text, (*arguments, *named.values()))
+        return
+    if function is dict:
+        budget.charge_value(arguments)
+        return
+    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    for kind, costs in METHOD_COSTS.items():
+        if isinstance(owner, kind) or owner is kind:
+            cost = costs.get(name)
+            if cost is None or (owner is kind and name != "maketrans"):
+                raise SecurityError(f"method {name!r} of {kind.__name__!r} is not open to templates")
+            cost(budget, *((owner,) if owner is not kind else ()), *arguments, **named)
+            return
+
+
+_NO_ITERATORS: Final = frozenset({str, int, float, bool, list, dict, tuple})
+_PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
+    "": lambda context: (),
+    "context": lambda context: (context,),
+    "environment": lambda context: (context.environment,),
+    "eval_context": lambda context: (context.eval_ctx,),
+}
+"""What Jinja's own filters and tests get first."""
+
+
+def charged(function: Callable[..., Any], cost: Cost) -> Callable[..., Any]:
+    """A filter or test that is charged before it runs; what it is given without a length, element by element."""
+    kind = getattr(function, "jinja_pass_arg", None)
+    own = _PASSED[kind.name if kind is not None else ""]
+
+    @pass_context
+    @wraps(function)
+    def charging(context: Context, value: Any = "", *arguments: Any, **named: Any) -> Any:
+        budget = budget_of(context)
+        if type(value) not in _NO_ITERATORS and isinstance(value, Iterator):
+            value = budget.charging(value, _LAZY_NODES) if cost is LAZY else list(budget.charging(value))
+        budget.charge(_CALL_NODES + len(arguments))
+        cost(budget, value, *arguments, **named)
+        return function(*own(context), value, *arguments, **named)
+
+    return charging
+
+
+# ── costs ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _free(budget: Budget, *_: Any, **__: Any) -> None:
+    budget.charge(1)
+
+
+def _text(times: int = 1, per_sign: int = 0) -> Cost:
+    """A text that is made `times` as large, with `per_sign` nodes for each of its characters."""
+
+    def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+        for one in (value, *arguments, *named.values()):
+            budget.charge_value(one, PRINTED, times)
+        if isinstance(value, str):
+            budget.charge(per_sign * len(value))
+        elif per_sign:
+            budget.charge_value(value, 10 * per_sign)
+
+    return cost
+
+
+def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """CPython makes room for three of the widest characters for each that is not ASCII."""
+    budget.charge_value(value, PRINTED, 1 if not isinstance(value, str) or value.isascii() else 4)
+
+
+def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """The same, for ASCII as well."""
+    _case(budget, value)
+    if isinstance(value, str):
+        budget.charge(size=14 * len(value))
+
+
+def _each(weight: int, size: int = 0) -> Cost:
+    """Something done with each element; a text's elements are its characters."""
+
+    def cost(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+        if isinstance(value, Sized):
+            budget.charge(1 + weight * len(value) // 4, (8 + size) * len(value))
+        else:
+            budget.charge(1)
+
+    return cost
+
+
+def _characters(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """A list of a text's characters: other than Latin-1 are objects of their own."""
+    wide = isinstance(value, str) and not value.isascii()
+    _each(2, 80 if wide else 0)(budget, value)
+
+
+def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    """Elements compared with each other: all that is in them, more than once. A text's are its characters."""
+    budget.charge_value((value, *arguments, *named.values()), 12)
+    _each_sign(budget, value)
+
+
+def _each_sign(budget: Budget, value: Any) -> None:
+    """A text that is gone through character by character."""
+    if isinstance(value, (str, bytes)):
+        budget.charge(10 * len(value), 80 * len(value))
+
+
+def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    """Tests, which compare texts as wholes."""
+    budget.charge_value((value, *arguments, *named.values()), 12)
+
+
+def _looked_through(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    budget.charge_value((value, *arguments), 1, 0 if isinstance(value, str) else 1)
+    if isinstance(value, str):
+        budget.charge(len(value) // 64)
+
+
+def _from_the_end(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
+    """CPython's search from the end is not linear in both texts."""
+    length = len(sought) if isinstance(sought, str) else 1
+    budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
+
+
+def _strip(budget: Budget, value: Any, signs: Any = None, **named: Any) -> None:
+    signs = named.get("chars", signs)
+    budget.charge_value(value, PRINTED)
+    if isinstance(value, str) and isinstance(signs, str):
+        budget.charge(len(value) * (8 + len(signs)) // 256)
+
+
+def _width(budget: Budget, value: Any, width: Any = 80, fill: Any = " ", **named: Any) -> None:
+    width = named.get("width", width)
+    budget.charge_value(value, PRINTED, 2)
+    if isinstance(width, int):
+        wide = 1 if isinstance(fill, str) and fill.isascii() and (not isinstance(value, str) or value.isascii()) else 4
+        budget.charge(size=wide * max(width, 0))
+
+
+def _tabs(budget: Budget, value: str, size: Any = 8, **named: Any) -> None:
+    size = named.get("tabsize", size)
+    count = value.count("\t") * max(size, 0) if isinstance(size, int) else 0
+    budget.charge(1 + len(value) // 32, text_size(value) + count * (1 if value.isascii() else 4))
+
+
+def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **named: Any) -> None:
+    width = named.get("width", width)
+    step = len(width) if isinstance(width, str) else max(width, 0) if isinstance(width, int) else 0
+    wide = 4 if isinstance(width, str) and not width.isascii() else 1
+    lines = len(value) if isinstance(value, str) else 1
+    if isinstance(value, str):
+        lines = 1 + sum(map(value.count, "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
+        wide = wide if value.isascii() else 4
+    budget.charge_value(value, PRINTED, 3)
+    budget.charge(lines, lines * (_PIECE + 2 * step * wide))
+
+
+def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any, **named: Any) -> None:
+    old, new = named.get("old", named.get("s", old)), named.get("new", new)
+    for one in (value, old, new):
+        budget.charge_value(one, PRINTED)
+    text, old, new = (one if isinstance(one, str) else str(one) for one in (value, old, new))
+    count = text.count(old) if old else len(text) + 1
+    wide = 1 if text.isascii() and new.isascii() else 4
+    budget.charge(count // 16, wide * (len(text) + count * max(len(new) - len(old), 0)))
+
+
+def _pieces(budget: Budget, value: Any, separator: Any = None, *_: Any, **named: Any) -> None:
+    """Into a list of texts, as many as there are separators."""
+    separator = named.get("sep", named.get("separator", separator))
+    budget.charge_value(value, PRINTED, 2)
+    if isinstance(value, str):
+        count = value.count(separator) if isinstance(separator, str) and separator else _blanks(value)
+        budget.charge(count // 2, _PIECE * count)
+
+
+def _blanks(text: str) -> int:
+    if not text.isascii():
+        return (len(text) + 1) // 2
+    return min((len(text) + 1) // 2, 1 + sum(map(text.count, " \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f")))
+
+
+def _pieces_from_the_end(budget: Budget, value: str, separator: Any = None, *_: Any, **named: Any) -> None:
+    _pieces(budget, value, separator, **named)
+    _from_the_end(budget, value, named.get("sep", separator))
+
+
+def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
+    _indented(budget, value, 0)
+
+
+def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **named: Any) -> None:
+    """The elements as text, with the separator between; an attribute of each is looked up."""
+    if attribute or named:
+        _each(160)(budget, value)
+    budget.charge_value(value, PRINTED, 2)
+    _each_sign(budget, value)
+    count = len(value) if isinstance(value, Sized) else 0
+    wide = 4 if not isinstance(separator, str) else 1
+    elements = value if isinstance(value, (list, tuple)) else (value,)
+    wide = wide if joined_size(elements) <= sum(len(one) for one in elements if isinstance(one, str)) else 4
+    budget.charge(count, wide * count * (text_size(separator) if isinstance(separator, str) else 0))
+
+
+def _joined_by(budget: Budget, separator: str, value: Any = (), *_: Any, **__: Any) -> None:
+    _joined(budget, value, separator)
+
+
+def _translated(budget: Budget, value: str, table: Any = None, *_: Any, **__: Any) -> None:
+    longest = 1
+    if isinstance(table, Mapping):
+        longest = max((len(one) for one in table.values() if isinstance(one, str)), default=1)
+    budget.charge(1 + len(value), 4 * len(value) * max(longest, 1))
+
+
+def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    budget.charge_value(value, PRINTED, 2)
+    if isinstance(value, str):
+        more = sum(map(value.count, "&<>\"'"))
+        budget.charge(more // 8, (5 if value.isascii() else 20) * more)
+
+
+def _as_json(budget: Budget, value: Any, indent: Any = None, **named: Any) -> None:
+    """A control character is six in JSON; an indent comes once a level and element."""
+    indent = named.get("indent", indent)
+    step = len(indent) if isinstance(indent, str) else max(indent, 0) if isinstance(indent, int) else 0
+    if step > _MAX_DIGITS:
+        raise SecurityError(f"an indent of over {_MAX_DIGITS}")
+    budget.charge_value(value, PRINTED + step, 7)
+
+
+def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """A container of JSON takes thirty times its two characters."""
+    budget.charge_value(value, PRINTED, 2)
+    if isinstance(value, str):
+        containers, others = value.count("[") + value.count("{"), value.count(",") + value.count(":")
+        budget.charge(containers + others // 2, _PIECE * others + 90 * containers)
+
+
+def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """Each tag and comment is cut out of the whole text."""
+    budget.charge_value(value, PRINTED, 4)
+    if isinstance(value, str):
+        budget.charge(len(value) + value.count("<") * len(value) // 256)
+
+
+def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **named: Any) -> None:
+    precision = named.get("precision", precision)
+    if isinstance(precision, int) and abs(precision) > _MAX_DIGITS:
+        raise SecurityError(f"round: a precision of over {_MAX_DIGITS}")
+    budget.charge(1)
+
+
+def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -> None:
+    """`batch` and `slice`: lists of the elements, filled up to the number that is asked for."""
+    count = named.get("linecount", named.get("slices", count))
+    _each(8, 80)(budget, value)
+    if isinstance(count, int):
+        budget.charge(max(count, 0), 100 * max(count, 0))
+
+
+def _added(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    _each(12)(budget, value)
+
+
+def _encoded(budget: Budget, value: str, *arguments: Any, **named: Any) -> None:
+    if sum(len(name) for name in (*arguments, *named.values()) if isinstance(name, str)) > _MAX_DIGITS:
+        raise SecurityError("the name of an encoding is no longer than a line")
+    budget.charge_value(value, PRINTED, 2)
+
+
+def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    budget.charge_value(value, PRINTED)
+    charge_format(budget, value if isinstance(value, str) else "%" * 10, (*arguments, *named.values()))
+
+
+def _listed(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    _characters(budget, value)
+
+
+_SLOW_TEXT: Final = _text(4, per_sign=8)
+_WORDS: Final = _text(2, per_sign=2)
+
+
+def _lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """What is done with an element is charged by itself."""
+    if isinstance(value, Sized):
+        budget.charge(_LAZY_NODES * len(value))
+
+
+LAZY: Final = _lazily
+
+FILTER_COSTS: Final[dict[str, Cost]] = {
+    **dict.fromkeys(("abs", "attr", "d", "default", "first", "get", "random", "count", "len", "length"), _free),
+    **dict.fromkeys(("string", "safe", "bool", "int", "float", "filesizeformat", "truncate"), _text(2)),
+    **dict.fromkeys(("upper", "lower"), _case),
+    "capitalize": _case_by_place,
+    **dict.fromkeys(("title", "wordcount"), _WORDS),
+    **dict.fromkeys(("wordwrap",), _text(8, per_sign=20)),
+    **dict.fromkeys(("urlize", "urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
+    **dict.fromkeys(("escape", "e", "forceescape"), _escaped),
+    **dict.fromkeys(("sort", "unique", "groupby", "dictsort", "max", "min"), _compared),
+    **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), LAZY),
+    **dict.fromkeys(("keys", "values", "items"), _each(4, 80)),
+    **dict.fromkeys(("list", "last", "reverse"), _listed),
+    **dict.fromkeys(("batch", "slice"), _filled),
+    "sum": _added,
+    "round": _rounded,
+    "trim": _strip,
+    "striptags": _tags,
+    "center": _width,
+    "indent": _indented,
+    "replace": _replaced,
+    "split": _pieces,
+    "join": _joined,
+    "format": _formatted,
+    "tojson": _as_json,
+    "fromjson": _from_json,
+    "b64encode": _text(3),
+    "b64decode": _text(3),
+}
+
+TEST_COSTS: Final[dict[str, Cost]] = {
+    **dict.fromkeys(
+        (
+            *("boolean", "callable", "defined", "divisibleby", "escaped", "even", "false", "filter", "float"),
+            *(
+                "integer",
+                "iterable",
+                "mapping",
+                "none",
+                "number",
+                "odd",
+                "sameas",
+                "sequence",
+                "string",
+                "test",
+                "true",
+            ),
+            "undefined",
+        ),
+        _free,
+    ),
+    **dict.fromkeys(
+        ("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne", "lt", "lessthan", "le"), _compared_as_wholes
+    ),
+    **dict.fromkeys(("gt", "greaterthan", "ge", "in"), _compared_as_wholes),
+    **dict.fromkeys(("lower", "upper"), _text()),
+}
+
+_TEXT_METHODS: Final[dict[str, Cost]] = {
+    **dict.fromkeys(("casefold", "lower", "upper"), _case),
+    **dict.fromkeys(("capitalize", "swapcase", "title"), _case_by_place),
+    **dict.fromkeys(("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower"), _text()),
+    **dict.fromkeys(("isnumeric", "isprintable", "isspace", "istitle", "isupper"), _text()),
+    **dict.fromkeys(("removeprefix", "removesuffix", "partition"), _text(2)),
+    "encode": _encoded,
+    **dict.fromkeys(("count", "endswith", "find", "index", "startswith"), _looked_through),
+    **dict.fromkeys(("rfind", "rindex", "rpartition"), _from_the_end),
+    **dict.fromkeys(("strip", "lstrip", "rstrip"), _strip),
+    **dict.fromkeys(("center", "ljust", "rjust", "zfill"), _width),
+    "expandtabs": _tabs,
+    "join": _joined_by,
+    "maketrans": _text(100, per_sign=2),
+    "replace": _replaced,
+    "rsplit": _pieces_from_the_end,
+    "split": _pieces,
+    "splitlines": _lines,
+    "translate": _translated,
+}
+METHOD_COSTS: Final[dict[type, dict[str, Cost]]] = {
+    str: _TEXT_METHODS,
+    bytes: {"decode": _encoded, "hex": _each(0, 2)},
+    int: dict.fromkeys(("as_integer_ratio", "bit_count", "bit_length", "conjugate", "is_integer"), _free),
+    float: dict.fromkeys(("as_integer_ratio", "conjugate", "hex", "is_integer"), _free),
+    list: {"copy": _each(0), "count": _compared, "index": _compared},
+    tuple: {"count": _compared, "index": _compared},
+    dict: {"copy": _each(1, 100), **dict.fromkeys(("get", "items", "keys", "values"), _free)},
+}

@@ -1,0 +1,206 @@
+"""How much one rendering may do: a budget of nodes and bytes, charged before anything is done.
+
+A template runs on the worker's event loop, beside every other command of the worker. The sandbox keeps it away from
+the process; the budget keeps a typo (`'x' * 10 ** 9`, a loop in a loop in a loop) away from its memory and its time.
+What filters and methods cost is in `costs.py`; here is the budget, and what operators, slices, loops and values
+cost.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, Sized, ValuesView
+from typing import Any, Final
+
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.utils import pass_context
+
+__all__ = [
+    "COUNTED",
+    "Budget",
+    "budget_of",
+    "charge_format",
+    "charge_operation",
+    "charge_slice",
+    "count_loops",
+    "counted",
+    "joined_size",
+    "text_size",
+]
+
+MAX_NODES: Final = 1_000_000
+"""Elements looked at, rounds of loops, calls: each some 0.1 us of the event loop, together a tenth of a second."""
+MAX_BYTES: Final = 64_000_000
+"""Of all texts and lists that are made on the way to the result; the largest result that a plane takes is as large."""
+MAX_TIME_S: Final = 2.0
+MAX_BITS: Final = 100_000
+PRINTED: Final = 6
+"""The weight of what becomes text."""
+CONTAINER_NODES: Final = 8
+"""What Python code takes to look at one list or object, or at one element of a list of different things."""
+ROUND_NODES: Final = 8
+"""What a round of a loop costs beside half a node for each part of what is in the loop."""
+CALL_NODES: Final = 40
+"""What a call of a macro, or of a loop by itself, costs."""
+COUNTED: Final = "_counted"
+"""The filter that `count_loops` puts around what a loop goes over; no playbook can name it (see `Environment`)."""
+_POINTER: Final = 8
+_ENTRY: Final = 100
+"""Bytes of a key and its value in a dict, about."""
+_ATOMS: Final = frozenset({int, float, bool, type(None)})
+_FLAT: Final = _ATOMS | {str}
+_LISTS: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView)
+_NUMBER: Final = re.compile(r"\d{1,18}")
+_FIELD: Final = re.compile(r"[%{]")
+_WIDTH_FROM_ARGUMENT: Final = re.compile(r"%[-+ #0]*\*|%[^a-zA-Z%]*\.\*|\{[^{}]*:[^{}]*\{")
+
+
+class Budget:
+    """What one rendering has left."""
+
+    __slots__ = ("_bytes", "_ends_at", "_nodes")
+
+    def __init__(self) -> None:
+        self._nodes = MAX_NODES
+        self._bytes = MAX_BYTES
+        self._ends_at = time.monotonic() + MAX_TIME_S
+
+    def charge(self, count: int = 0, size: int = 0) -> None:
+        """Raises SecurityError: it is more than is left."""
+        self._nodes -= count
+        self._bytes -= size
+        if self._nodes < 0:
+            raise SecurityError(f"it takes more than {MAX_NODES:,} steps: do it in a python step, or on less data")
+        if self._bytes < 0:
+            raise SecurityError(f"it makes more than {MAX_BYTES:,} bytes on the way: do it in a python step")
+
+    def charge_round(self, count: int) -> None:
+        """One round of a loop, one call of a macro. Raises SecurityError."""
+        self.charge(count)
+        if time.monotonic() > self._ends_at:
+            raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s")
+
+    def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
+        """A value with all that is in it, as often as it is in it: `weight` nodes an element, its texts `size` times.
+
+        A list of numbers or texts alone costs a quarter of that: it is gone through without Python code.
+        """
+        if type(value) is str:
+            self.charge(1, size * text_size(value))
+            return
+        waiting = [value]
+        while waiting:
+            item = waiting.pop()
+            kind = type(item)
+            if kind is not list and isinstance(item, (str, bytes)):
+                self.charge(1, size * text_size(item))
+            elif kind is dict or (kind is not list and isinstance(item, Mapping)):
+                self.charge(CONTAINER_NODES + weight * len(item) // 2, size * _ENTRY * len(item))
+                self._inner(item.keys(), weight, size, waiting)
+                self._inner(item.values(), weight, size, waiting)
+            elif isinstance(item, _LISTS):
+                self.charge(CONTAINER_NODES + weight * len(item) // 4, size * _POINTER * len(item))
+                self._inner(item, weight, size, waiting)
+            else:
+                self.charge(1)
+
+    def _inner(self, items: Collection[Any], weight: int, size: int, waiting: list[Any]) -> None:
+        kinds = set(map(type, items))
+        if kinds <= _ATOMS:
+            return
+        if kinds <= _FLAT:
+            self.charge(size=size * sum(text_size(item) for item in items if type(item) is str))
+            return
+        self.charge(weight * CONTAINER_NODES * len(items) // 2)
+        waiting.extend(items)
+
+    def charging(self, items: Iterable[Any], weight: int = 1) -> Iterator[Any]:
+        """`items`, charged one by one."""
+        for item in items:
+            self.charge(weight, _POINTER)
+            yield item
+
+
+def budget_of(context: Context) -> Budget:
+    budget: Budget = context.budget  # type: ignore[attr-defined]  # Scope has one
+    return budget
+
+
+def text_size(text: str | bytes) -> int:
+    """Bytes of a text in memory, at most."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def count_loops(tree: nodes.Template) -> None:
+    """Make every `for` of a parsed template count its rounds."""
+    for loop in tree.find_all(nodes.For):
+        weight = nodes.Const(ROUND_NODES + sum(1 for _ in loop.find_all(nodes.Node)) // 2)
+        loop.iter = nodes.Filter(loop.iter, COUNTED, [weight], [], None, None, lineno=loop.lineno)
+
+
+@pass_context
+def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any]:
+    """`items`, a round each."""
+    budget = budget_of(context)
+    for item in items:
+        budget.charge_round(weight)
+        yield item
+
+
+def charge_slice(budget: Budget, value: Any, part: slice) -> None:
+    """What `value[start:stop:step]` copies."""
+    if isinstance(value, Sized):
+        count = len(range(*part.indices(len(value))))
+        wide = isinstance(value, str) and not value.isascii()
+        budget.charge(1, count * (4 if wide else 1 if isinstance(value, str) else _POINTER))
+
+
+def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> None:
+    """What `left operator right` takes; asked before it is done."""
+    if isinstance(left, int) and isinstance(right, int):
+        _charge_numbers(budget, operator, left, right)
+    elif operator == "%" and isinstance(left, str):
+        charge_format(budget, left, right if isinstance(right, tuple) else (right,))
+    elif operator == "*":
+        for items, times in ((left, right), (right, left)):
+            if isinstance(items, (str, list, tuple)) and isinstance(times, int):
+                size = text_size(items) if isinstance(items, str) else _POINTER * len(items)
+                budget.charge(1, size * max(times, 0))
+    elif operator == "+" and isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
+        budget.charge(1, joined_size((left, right)) if isinstance(left, str) else _POINTER * (len(left) + len(right)))
+    elif operator == "**" and isinstance(right, (int, float)) and abs(right) > MAX_BITS:
+        raise SecurityError(f"exponent {right} is over {MAX_BITS:,}")
+    else:
+        budget.charge(1)
+
+
+def joined_size(texts: Iterable[Any]) -> int:
+    """Bytes of some texts as one: a single wide character makes all of them wide."""
+    found = [text for text in texts if isinstance(text, str)]
+    length = sum(map(len, found))
+    return length if all(map(str.isascii, found)) else 4 * length
+
+
+def _charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None:
+    bits = (left.bit_length(), right.bit_length())
+    made = sum(bits) if operator == "*" else max(bits)
+    if operator == "**" and right > 0:
+        made = max(bits[0], 1) * right
+    if made > MAX_BITS:
+        raise SecurityError(f"it makes a number of over {MAX_BITS:,} bits")
+    budget.charge(1 + (made * made >> 18))
+
+
+def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> None:
+    """A format (`%` or `str.format`): its numbers may all be widths, each field may print all of its arguments."""
+    if _WIDTH_FROM_ARGUMENT.search(template):
+        raise SecurityError("a width in its format is an argument: write it as a number")
+    budget.charge(len(template) // 4, 4 * text_size(template))
+    widths = sum(int(number.group()) for number in _NUMBER.finditer(template))
+    fields = sum(1 for _ in _FIELD.finditer(template))
+    budget.charge(fields, 4 * widths)
+    for argument in arguments:
+        budget.charge_value(argument, PRINTED * fields, fields)

@@ -1,0 +1,123 @@
+"""Kind `result_fetch`: what stands behind a reference to the control plane's result store (tools.md 2.16)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.json_text import dumps
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
+
+__all__ = ["RESULT_SCHEME", "ResultFetchConfig", "ResultFetchTool", "check_digest", "reference_of", "resolve"]
+
+RESULT_SCHEME: Final = "noetl://"
+DEFAULT_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFetchConfig:
+    """Fetches a stored result by its reference, through the control plane that issued the command."""
+
+    ref: str | dict[str, Any]
+    """The reference, noetl://execution/...; or an object that has it under `ref`, as planes hand it to a step."""
+    sha256: str | None = None
+    """Digest the plane gave when the result was stored; another content is a failure."""
+    prefer: Literal["http", "flight"] = "http"
+    """How to fetch it. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
+    flight_endpoint: str | None = None
+    """Reported as ignored: results are fetched over HTTP."""
+    bearer_token: str | None = field(default=None, repr=False)
+    """Reported as ignored: the worker's own access to the control plane serves."""
+    timeout: float | None = None
+    """Longest time in seconds; 60 when absent."""
+
+    def __post_init__(self) -> None:
+        reference_of(self.ref)
+
+
+class ResultFetchTool:
+    """Data: the stored JSON, as it is.
+
+    Errors: not_found (no such result, or it has expired), parse (another digest), connection.
+    """
+
+    kind: ClassVar[str] = "result_fetch"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ResultFetchConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+    can_end_worker: ClassVar[bool] = False
+
+    def ignored(self, config: ResultFetchConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        over_http = "results are fetched over HTTP"
+        reasons = {
+            "prefer": over_http if config.prefer == "flight" else None,
+            "flight_endpoint": over_http if config.flight_endpoint is not None else None,
+            "bearer_token": "the worker's own access serves" if config.bearer_token is not None else None,
+        }
+        return [f"result_fetch: field {name!r} is ignored: {why}" for name, why in reasons.items() if why is not None]
+
+    async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
+        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
+        reference = reference_of(config.ref)
+        try:
+            data = await asyncio.wait_for(resolve(reference, context), timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(timeout_s)
+        if config.sha256 is not None:
+            check_digest(reference, data, config.sha256)
+        return ToolResult.success(data)
+
+
+def reference_of(value: JsonValue) -> str:
+    """The text of a reference, from the text or from an object that has it. Raises ValueError for anything else."""
+    given = value.get("ref") if isinstance(value, Mapping) else value
+    if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
+        # the Python plane would answer such a text with itself (wire.md 9.4)
+        raise ValueError(f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}")
+    return given
+
+
+async def resolve(reference: str, context: ToolContext) -> JsonValue:
+    """The stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
+    try:
+        return await context.control_plane.resolve_result(reference)
+    except ServerRefused as error:
+        if error.status == 404:
+            text = f"no result at {reference}: it was never stored, or it has expired"
+            raise ToolError(text, kind="not_found", code="404") from error
+        kind = "auth" if error.status in (401, 403) else "server_error" if error.status >= 500 else "client_error"
+        text = f"the control plane does not give {reference}: {error}"
+        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+    except ControlPlaneError as error:
+        text = f"the result {reference} cannot be fetched: {error}"
+        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+
+
+def check_digest(what: str, data: JsonValue, expected: str) -> None:
+    """Compare with the SHA-256 a plane told. Raises ToolError (parse).
+
+    The planes hash their own JSON text, which the fetched value does not have any more: any of the texts a plane
+    writes may match.
+    """
+    if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
+        raise ToolError(f"the content of {what} is not the one with SHA-256 {expected}", kind="parse")
+
+
+def _texts(data: JsonValue) -> Iterator[bytes]:
+    """Compact (Rust plane), and with spaces (Python plane: its recorded digests), keys as they came or sorted."""
+    yield dumps(data)
+    for ascii_only in (True, False):
+        for sort in (False, True):
+            yield json.dumps(data, ensure_ascii=ascii_only, sort_keys=sort).encode()
+            yield json.dumps(data, ensure_ascii=ascii_only, sort_keys=sort, separators=(",", ":")).encode()

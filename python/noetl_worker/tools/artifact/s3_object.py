@@ -1,0 +1,92 @@
+"""A GET of one object of S3, or of a store that speaks as S3 does, with the signature it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.python.python_auth import aws_variables
+
+__all__ = ["Place", "place_of", "signed_headers"]
+
+_NEEDED: Final = "an s3:// address needs botocore: pip install 'noetl-worker[aws]'"
+_DEFAULT_REGION: Final = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object is, and whose key opens it."""
+
+    url: str
+    region: str
+    access_key: str | None
+    secret_key: str | None
+    session_token: str | None
+
+
+async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -> Place:
+    """The address of `s3://<bucket>/<key>`.
+
+    Args:
+        details: `region`, `endpoint` (of a store that is not Amazon's) and `auth` (or `credential`): an alias, or an
+            object with the values. What is missing is taken from the credential, then from the AWS_* variables.
+    """
+    known = {name: os.environ[name] for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL") if os.environ.get(name)}
+    if os.environ.get("AWS_REGION"):
+        known["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"]
+    known |= aws_variables(await _credential(details.get("auth") or details.get("credential"), context))
+    region = str(details.get("region") or known.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION)
+    parts = urlsplit(uri)
+    endpoint = details.get("endpoint") or known.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
+    # The bucket in the path and not in the host: a name with a dot in it has no certificate.
+    url = f"{str(endpoint).rstrip('/')}/{quote(parts.netloc)}/{quote(parts.path.lstrip('/'), safe='/~')}"
+    keys = [known.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
+    return Place(url, region, *keys)
+
+
+async def signed_headers(place: Place) -> dict[str, str]:
+    """The headers of a GET; none where no key is known: an object may be open to everybody.
+
+    Without a key in the credential, botocore looks where every AWS client does: the environment, files, the role of
+    the machine.
+
+    Raises:
+        ConfigurationError: botocore is not installed.
+    """
+    return await asyncio.to_thread(_sign, place)
+
+
+def _sign(place: Place) -> dict[str, str]:
+    try:
+        auth: Any = importlib.import_module("botocore.auth")
+        request: Any = importlib.import_module("botocore.awsrequest")
+        credentials: Any = importlib.import_module("botocore.credentials")
+        session: Any = importlib.import_module("botocore.session")
+    except ImportError as error:
+        raise ConfigurationError(_NEEDED) from error
+    if place.access_key and place.secret_key:
+        keys = credentials.Credentials(place.access_key, place.secret_key, place.session_token)
+    else:
+        keys = session.Session().get_credentials()
+        if keys is None:
+            return {}
+    get = request.AWSRequest("GET", place.url)
+    auth.S3SigV4Auth(keys, "s3", place.region).add_auth(get)
+    return dict(get.headers.items())
+
+
+async def _credential(auth: str | Mapping[str, Any] | None, context: ToolContext) -> Mapping[str, JsonValue]:
+    if auth is None:
+        return {}
+    if isinstance(auth, str):
+        return await context.credential(auth)
+    alias = auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
+    return await context.credential(str(alias)) if alias else auth

@@ -1,0 +1,1 @@
+"""The kinds told to people and editors: descriptions, guides, JSON Schemas, docs/tools.md."""

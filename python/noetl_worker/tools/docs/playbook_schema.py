@@ -1,0 +1,88 @@
+"""JSON Schema of a playbook file, as far as its tools go: what an editor is pointed at.
+
+    # yaml-language-server: $schema=playbook.schema.json
+
+The steps' other parts (`next`, `loop`, ...) are the control plane's: they are named, and not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.docs.schema import json_schema
+from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA
+
+__all__ = ["playbook_schema"]
+
+_STEP_PARTS: Final[Mapping[str, str]] = {
+    "desc": "For people.",
+    "input": "Values for the step's tool.",
+    "args": "Another spelling of `input`.",
+    "loop": "`in`, `iterator` and `spec`: one command for each item.",
+    "next": "`arcs` with `step`, `when` and `set`: where to go on.",
+    "set": "`ctx.x: ...`: values for later steps.",
+    "spec": "The step's own policies.",
+    "case": "When/then cases on the result.",
+}
+
+
+def playbook_schema(tools: Iterable[Tool[Any]], *, strict: bool = False) -> dict[str, JsonValue]:
+    """The schema of a whole file.
+
+    Args:
+        tools: the kinds that are known; a tool of another kind is an error of the file.
+        strict: unknown fields of a tool do not validate, nor does a tool without `kind`.
+    """
+    definitions: dict[str, Any] = {}
+    dispatch: list[dict[str, Any]] = []
+    names: list[str] = []
+    for tool in tools:
+        schema = json_schema(tool, strict=strict)
+        definitions.update(schema.pop("$defs"))
+        del schema["$schema"]
+        kinds = schema["properties"]["kind"]["enum"]
+        definitions[f"kind_{tool.kind}"] = schema
+        names += kinds
+        is_this = {"required": ["kind"], "properties": {"kind": {"enum": kinds}}}
+        dispatch.append({"if": is_this, "then": {"$ref": f"#/$defs/kind_{tool.kind}"}})
+    kind = {"enum": sorted(names), "description": "What runs."}
+    definitions["tool"] = {"type": "object", "required": ["kind"], "properties": {"kind": kind}, "allOf": dispatch}
+    definitions["tasks"] = {**TASKS_SCHEMA, "items": {"allOf": [TASKS_SCHEMA["items"], _TASK]}}
+    definitions["step"] = _step()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "NoETL playbook",
+        "type": "object",
+        "required": ["workflow"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"const": "Playbook"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}, "path": {"type": "string"}}},
+            "workload": {"description": "Values that `--set` and a caller's payload may replace."},
+            "keychain": {"description": "Secrets by name, for `{{ keychain.<name>.<field> }}`."},
+            "workbook": {"type": ["array", "null"], "items": {"properties": {"tool": {"$ref": "#/$defs/tool"}}}},
+            "workflow": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}},
+        },
+        "$defs": definitions,
+    }
+
+
+_TASK: Final[Mapping[str, JsonValue]] = {
+    "if": {"required": ["kind"]},
+    "then": {"$ref": "#/$defs/tool"},
+    "else": {"additionalProperties": {"$ref": "#/$defs/tool"}},
+}
+
+
+def _step() -> dict[str, JsonValue]:
+    parts: dict[str, JsonValue] = {name: {"description": meaning} for name, meaning in _STEP_PARTS.items()}
+    either = {
+        "description": "One tool, or a list of tasks that run as one command.",
+        "if": {"type": "array"},
+        "then": {"$ref": "#/$defs/tasks"},
+        "else": {"$ref": "#/$defs/tool"},
+    }
+    return {"type": "object", "required": ["step"], "properties": {"step": {"type": "string"}, **parts, "tool": either}}

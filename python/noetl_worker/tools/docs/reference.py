@@ -1,0 +1,96 @@
+"""docs/tools.md, made from the config models, the guides and the table of failures."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind
+from noetl_worker.tools.docs.guide import Guide, guide_of
+from noetl_worker.tools.error_kinds import ERROR_KINDS
+from noetl_worker.tools.fields import WORKER_FIELDS
+from noetl_worker.tools.kinds.elsewhere import INSTEAD
+
+__all__ = ["default_text", "reference_markdown"]
+
+_FIRST_PART: Final = "guides/every_kind.md"
+
+
+def reference_markdown(tools: Iterable[Tool[Any]]) -> str:
+    """The whole page, kinds in the order given."""
+    described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
+    first = (importlib.resources.files("noetl_worker.tools.docs") / _FIRST_PART).read_text(encoding="utf-8")
+    parts = {"contents": _contents(described), "error_kinds": _error_kinds(), "worker_fields": _worker_fields()}
+    for name, text in parts.items():
+        first = first.replace(f"{{{name}}}", text)
+    sections = [_section(kind, guide) for kind, guide in described]
+    return "\n".join([first, *sections, _elsewhere()]).rstrip() + "\n"
+
+
+def default_text(field: FieldDescription) -> str:
+    """A default as a playbook would write it; "needed" where there is none, "" where it is nothing."""
+    if field.is_needed:
+        return "needed"
+    if field.default in (None, [], {}, ""):
+        return ""
+    return json.dumps(field.default, default=str)
+
+
+def _contents(described: list[tuple[KindDescription, Guide]]) -> str:
+    lines = ["| kind | what it does |", "|---|---|"]
+    for kind, _ in described:
+        names = " ".join([f"[`{kind.kind}`](#{kind.kind})", *(f"`{alias}`" for alias in kind.aliases)])
+        lines.append(f"| {names} | {kind.summary} |")
+    return "\n".join(lines)
+
+
+def _error_kinds() -> str:
+    return "\n".join(f"| `{name}` | {one.meaning} | {one.retryable} |" for name, one in ERROR_KINDS.items())
+
+
+def _elsewhere() -> str:
+    rows = [f"| `{kind}` | {instead} |" for kind, instead in INSTEAD.items()]
+    head = ["## Kinds that are not run here", "", "| kind | what to write instead |", "|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _worker_fields() -> str:
+    return ", ".join(f"`{name}`" for name in WORKER_FIELDS)
+
+
+def _section(kind: KindDescription, guide: Guide) -> str:
+    parts = [f"## {kind.kind}", _reflowed(kind.text)]
+    if kind.aliases:
+        parts.append("Also: " + ", ".join(f"`{alias}`" for alias in kind.aliases) + ".")
+    if guide.example:
+        parts.append(f"```yaml\n{guide.example}\n```")
+    parts.append(_field_table(kind.fields))
+    result = guide.result or kind.result
+    if result:
+        parts.append(f"**Result.** {result}")
+    if guide.errors:
+        listed = "\n".join(f"- `{name}`: {when}" for name, when in guide.errors.items())
+        parts.append(f"**Failures.**\n\n{listed}")
+    if guide.traps:
+        parts.append(f"**Worth knowing.**\n\n{guide.traps}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _field_table(fields: Iterable[FieldDescription]) -> str:
+    lines = ["| field | also | type | default | meaning |", "|---|---|---|---|---|"]
+    for field in fields:
+        also = ", ".join(f"`{name}`" for name in field.spellings)
+        default = default_text(field)
+        shown = default if default in ("", "needed") else f"`{default}`"
+        cells = (f"`{field.name}`", also, field.type, shown, field.meaning)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _reflowed(text: str) -> str:
+    """A docstring as Markdown: its tag for deviations is no sentence a reader knows."""
+    return re.sub(r"differs-from-upstream:\s*", "Unlike the published workers: ", text)

@@ -1,0 +1,213 @@
+"""JSON Schema of a step's `tool`, made from a kind's config model: what an editor validates a playbook with.
+
+It describes what the registry accepts: every spelling, the worker's own fields, a template where a number is meant, a
+number where text is meant, fields under `spec`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mashumaro.jsonschema import DRAFT_2020_12, build_json_schema
+
+from noetl_worker.models import JsonValue
+from noetl_worker.tools import fields
+from noetl_worker.tools.contract import Tool
+from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind, field_docs
+
+__all__ = ["json_schema"]
+
+_TEMPLATE: Final = r"\{\{|\{%"
+_WORDS: Final = "|".join(
+    "".join(f"[{letter.upper()}{letter}]" for letter in word) for word in ("true", "false", "yes", "no", "on", "off")
+)
+"""In any case: the regular expressions of JSON Schema have no flag for it."""
+_DEFINITIONS: Final[Mapping[str, Any]] = {
+    "template": {"type": "string", "pattern": _TEMPLATE, "description": "A template that gives the value."},
+    "text": {"type": ["string", "number", "boolean"]},
+    "integer": {
+        "anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^\s*[-+]?[0-9]+\s*$|" + _TEMPLATE}],
+        "description": "A whole number, or a template that gives one.",
+    },
+    "number": {
+        "anyOf": [
+            {"type": "number"},
+            {"type": "string", "pattern": r"^\s*[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*$|" + _TEMPLATE},
+        ],
+        "description": "A number, or a template that gives one.",
+    },
+    "boolean": {
+        "anyOf": [
+            {"type": "boolean"},
+            {"enum": [0, 1]},
+            {
+                "type": "string",
+                "pattern": rf"^\s*({_WORDS}|[01])\s*$|{_TEMPLATE}",
+            },
+        ],
+        "description": "true or false, or a template that gives it.",
+    },
+    "time": {
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0},
+            {
+                "type": "string",
+                "pattern": r"^\s*[0-9]*\.?[0-9]+\s*(ms|s|sec|secs|m|min|mins|h)?\s*$|" + _TEMPLATE,
+            },
+        ],
+        "description": "Seconds, or a text like 500ms, 30s, 2m, 1h.",
+    },
+}
+_SCALARS: Final[Mapping[str, str]] = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
+_TIMES: Final = frozenset({"timeout", "timeout_seconds"})
+
+
+def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue]:
+    """JSON Schema (draft 2020-12) of a step's `tool` of this kind.
+
+    Args:
+        tool: from `Registry.get`, or your own.
+        strict: unknown fields do not validate, as a strict registry refuses them; otherwise they do, and the worker
+            warns of them.
+
+    Raises:
+        NotImplementedError: a field of the model has a type that JSON Schema cannot say (from mashumaro).
+    """
+    description = describe_kind(tool)
+    own = _own_properties(tool, description)
+    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    properties: dict[str, Any] = {"kind": _kind_property(description), **own}
+    for other, name in sorted(spellings.items()):
+        properties[other] = {**own[name], "description": f"Another spelling of `{name}`."}
+    for name, meaning in fields.WORKER_FIELDS.items():
+        properties.setdefault(name, {"description": meaning})
+    for name in _TIMES:
+        meaning = properties[name].get("description", fields.WORKER_FIELDS[name])
+        properties[name] = {**_or_null({"$ref": "#/$defs/time"}), "description": meaning}
+    properties["spec"] = _spec_property(own)
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"tool kind {description.kind}",
+        "description": description.text,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": not strict,
+        "allOf": [_needed(field) for field in description.fields if field.is_needed],
+    }
+    if not schema["allOf"]:
+        del schema["allOf"]
+    used = _references(schema)
+    return {**schema, "$defs": {name: one for name, one in _DEFINITIONS.items() if name in used | {"template"}}}
+
+
+def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, Any]:
+    """The model's fields: mashumaro's schema, made as tolerant as the decoder, with descriptions."""
+    whole: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
+    given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
+    hints = fields.hints_of(tool.config_model)
+    properties: dict[str, Any] = {}
+    for field in description.fields:
+        strict_one = {key: value for key, value in whole["properties"][field.name].items() if key != "default"}
+        one = dict(given[field.name]) if field.name in given else _tolerant(strict_one, hints[field.name])
+        if not field.is_needed:
+            one = _or_null(one)
+            if field.default not in (None, [], {}) and isinstance(field.default, (str, int, float, bool, list, dict)):
+                one["default"] = field.default
+        if field.meaning:
+            one["description"] = field.meaning
+        properties[field.name] = one
+    return properties
+
+
+def _kind_property(description: KindDescription) -> dict[str, Any]:
+    return {"enum": [description.kind, *description.aliases], "description": fields.WORKER_FIELDS["kind"]}
+
+
+def _spec_property(own: Mapping[str, Any]) -> dict[str, Any]:
+    time = {"$ref": "#/$defs/time"}
+    total = {"type": "object", "properties": {"total": time}}
+    timeout = {
+        **_or_null({"anyOf": [time, total]}),
+        "description": "Longest time of the call; the shortest one counts.",
+    }
+    return {
+        "description": fields.WORKER_FIELDS["spec"],
+        "type": ["object", "null"],
+        "properties": {**own, "policy": {"description": "Rules for the outcome of a task."}, "timeout": timeout},
+    }
+
+
+def _needed(field: FieldDescription) -> dict[str, Any]:
+    """One of a field's spellings must be there, or the field under `spec`."""
+    in_spec = {"required": ["spec"], "properties": {"spec": {"type": "object", "required": [field.name]}}}
+    return {"anyOf": [*({"required": [name]} for name in (field.name, *field.spellings)), in_spec]}
+
+
+def _tolerant(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
+    """`schema` as the decoder of fields.py takes values: templates, numbers as text, text as numbers."""
+    if "anyOf" in schema:
+        arguments = [one for one in typing.get_args(hint) if one is not types.NoneType]
+        kept = [one for one in schema["anyOf"] if one.get("type") != "null"]
+        options = [_tolerant(one, part) for one, part in zip(kept, arguments, strict=True)]
+        return options[0] if len(options) == 1 else {"anyOf": _distinct(options)}
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind in _SCALARS:
+        return {"$ref": f"#/$defs/{_SCALARS[kind]}"}
+    if "enum" in schema:
+        return {"anyOf": [{"enum": schema["enum"]}, {"$ref": "#/$defs/template"}]}
+    if kind == "array":
+        return _or_template(_tolerant_list(schema, hint))
+    if kind == "object":
+        return _or_template(_tolerant_object(schema, hint))
+    return dict(schema)
+
+
+def _tolerant_list(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
+    arguments = typing.get_args(hint)
+    items = schema.get("items")
+    return {"type": "array", "items": _tolerant(items, arguments[0])} if items and arguments else {"type": "array"}
+
+
+def _tolerant_object(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        docs, hints = field_docs(hint), fields.hints_of(hint)
+        properties: dict[str, Any] = {}
+        for name, one in schema.get("properties", {}).items():
+            plain = {key: value for key, value in one.items() if key != "default"}
+            properties[name] = _or_null(_tolerant(plain, hints[name]))
+            if name in docs:
+                properties[name]["description"] = docs[name]
+        needed = schema.get("required")
+        return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
+    arguments, values = typing.get_args(hint), schema.get("additionalProperties")
+    if isinstance(values, Mapping) and len(arguments) == 2:
+        return {"type": "object", "additionalProperties": _or_null(_tolerant(values, arguments[1]))}
+    return {"type": "object"}
+
+
+def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"$ref": "#/$defs/template"}]}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if not schema:  # anything goes, null too
+        return schema
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _distinct(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    flat = [one for option in options for one in (option["anyOf"] if set(option) == {"anyOf"} else [option])]
+    return [one for index, one in enumerate(flat) if one not in flat[:index]]
+
+
+def _references(schema: Any) -> set[str]:
+    if isinstance(schema, Mapping):
+        own = {schema["$ref"].rpartition("/")[2]} if isinstance(schema.get("$ref"), str) else set()
+        return own.union(*map(_references, schema.values()))
+    return set().union(*map(_references, schema)) if isinstance(schema, list) else set()

@@ -1,0 +1,1 @@
+"""Kinds `duckdb` and `ducklake`."""

@@ -1,0 +1,143 @@
+"""Which database a `duckdb` command opens, and who may have a database file open at one time.
+
+DuckDB lets one process write a file. Within this worker the commands of one file take turns (readers together), so
+that what one of them attaches or sets is gone before the next; against other processes the opening is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.duckdb.paths import check_place
+
+__all__ = ["DATA_DIR", "MEMORY", "SCOPE", "Placement", "placement", "turn"]
+
+SCOPE: Final = "NOETL_DUCKDB_SCOPE"
+"""Variable: `memory` (when absent) or `execution`."""
+DATA_DIR: Final = "NOETL_DATA_DIR"
+"""Variable: the directory of the files of `NOETL_DUCKDB_SCOPE=execution`."""
+MEMORY: Final = ":memory:"
+_OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a command without `database` keeps its tables."""
+
+    data_dir: Path | None
+    """The directory of the files of executions; None: in memory."""
+
+    def database(self, given: str | None, execution_id: int) -> str:
+        """The database to open.
+
+        Raises:
+            ConfigurationError: the file of another execution, or a data directory that cannot be made.
+        """
+        if given:
+            # `:memory:name` would be one database for all commands of this process.
+            if given.startswith(MEMORY):
+                return MEMORY
+            check_place("duckdb: 'database'", given)
+            return self._of_no_other(given, execution_id)
+        if self.data_dir is None:
+            return MEMORY
+        directory = self.data_dir / "noetldb"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"duckdb: {DATA_DIR}={str(self.data_dir)!r} cannot be used: {error}") from error
+        return str(directory / f"duckdb_{execution_id}.duckdb")
+
+    def _of_no_other(self, given: str, execution_id: int) -> str:
+        if self.data_dir is not None and "://" not in given:
+            path = Path(given).resolve()
+            owner = _OWNER.fullmatch(path.name)
+            is_ours = path.parent == (self.data_dir / "noetldb").resolve()
+            if is_ours and owner is not None and owner[1] != str(execution_id):
+                raise ConfigurationError(f"duckdb: {given!r} belongs to execution {owner[1]}, not to {execution_id}")
+        return given
+
+
+def placement(environ: Mapping[str, str] = os.environ) -> Placement:
+    """What the environment says.
+
+    Raises:
+        ConfigurationError: an unknown scope, or `execution` without a directory.
+    """
+    scope = environ.get(SCOPE, "").strip().lower() or "memory"
+    directory = environ.get(DATA_DIR, "").strip()
+    if scope not in ("memory", "execution"):
+        raise ConfigurationError(f"{SCOPE}={environ[SCOPE]!r} is not usable: give memory or execution")
+    if scope == "execution" and not directory:
+        raise ConfigurationError(f"{SCOPE}=execution needs {DATA_DIR}: the directory its database files go to")
+    return Placement(Path(directory) if scope == "execution" else None)
+
+
+# ── turns ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Turns:
+    """One file: one writer, or readers."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.readers = 0
+        self.is_written = False
+        self.changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        async with self.changed:
+            await self.changed.wait_for(lambda: not self.is_written)
+            self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
+            await self._notify()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        async with self.changed:
+            await self.changed.wait_for(lambda: not self.is_written and not self.readers)
+            self.is_written = True
+        try:
+            yield
+        finally:
+            self.is_written = False
+            await self._notify()
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+
+_turns: dict[tuple[int, str], _Turns] = {}
+"""(event loop, file) -> its turns, while anybody has or waits for one."""
+
+
+@asynccontextmanager
+async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
+    """Wait until this command may have the file open; a database in memory is nobody else's."""
+    if database == MEMORY:
+        yield
+        return
+    name = database if "://" in database else str(Path(database).resolve())
+    key = (id(asyncio.get_running_loop()), name)
+    turns = _turns.setdefault(key, _Turns())
+    turns.users += 1
+    try:
+        async with turns.reading() if read_only else turns.writing():
+            yield
+    finally:
+        turns.users -= 1
+        if not turns.users:
+            _turns.pop(key, None)

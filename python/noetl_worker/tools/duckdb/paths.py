@@ -1,0 +1,77 @@
+"""What SQL names: files that no playbook may read, and functions that could end the worker, are refused as written.
+
+A file name that SQL puts together of pieces is not seen here: `NOETL_WORKER_FILE_ROOTS` has DuckDB itself refuse it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.artifact.file_roots import FILE_ROOTS, KERNEL, checked, is_forbidden, roots
+
+__all__ = ["check_place", "check_sql_files"]
+
+_QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
+_MAGIC: Final = re.compile(r"[*?\[]")
+_LONGEST: Final = 4096
+"""Characters of a path; a longer text is none."""
+_LOGS: Final = re.compile(r"\b(enable_logging|logging_storage)\b", re.IGNORECASE)
+
+
+def check_place(field: str, given: str) -> None:
+    """Of a file or directory that a step names outside of SQL.
+
+    Raises:
+        ConfigurationError: it is not for playbooks, or outside of the file roots, as every address is.
+    """
+    path = re.sub(r"^file:(?://)?(?=/)", "", given)
+    if "://" not in path:
+        checked(field, given, Path(path))
+    elif roots():
+        raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
+
+
+def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
+    """What SQL and its parameters name; with file roots DuckDB itself keeps to them.
+
+    Raises:
+        ConfigurationError: a forbidden file, or a log in a file.
+    """
+    if (match := _LOGS.search(text)) is not None:
+        raise ConfigurationError(
+            f"{kind}: {match[0]!r} is not for playbooks: DuckDB ends the whole worker when it cannot write such a log"
+        )
+    if not roots():
+        _check_files(kind, text, params)
+
+
+def _check_files(kind: str, text: str, params: Any) -> None:
+    values = params.values() if isinstance(params, dict) else params
+    for name in (*_quoted(text), *(value for value in values if isinstance(value, str))):
+        if "/" in name and len(name) <= _LONGEST and "\0" not in name and _names_forbidden(name):
+            raise ConfigurationError(f"{kind}: {name!r} is the kernel's or the worker's own, not a file for playbooks")
+
+
+def _quoted(text: str) -> Iterable[str]:
+    for match in _QUOTED.finditer(text):
+        yield next(part for part in (match[1], match[2], match[4]) if part is not None)
+
+
+def _names_forbidden(name: str) -> bool:
+    path = re.sub(r"^\w+:(?://)?(?=/)", "", name)  # file:///proc, sqlite:/proc
+    if "://" in path or not (path.startswith("/") or ".." in path):  # a name within the working directory
+        return False
+    magic = _MAGIC.search(path)
+    if magic is None:
+        return is_forbidden(Path(path).resolve())
+    fixed = Path(path[: magic.start()].rpartition("/")[0] or os.sep).resolve()
+    if str(fixed) != os.sep:
+        return is_forbidden(fixed)
+    first = path.lstrip("/").partition("/")[0]
+    return any(fnmatch.fnmatch(tree, first) for tree in (name.strip("/") for name in KERNEL))

@@ -1,0 +1,164 @@
+"""From `auth` to DuckDB secrets: credentials reach ATTACH and s3:// paths without standing in any SQL text.
+
+A secret lives as long as the command's database is open; DuckDB shows it redacted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.postgres.address import credential_data, written_data
+
+__all__ = ["DuckdbSecret", "check_secrets", "quoted", "secrets_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class DuckdbSecret:
+    """One secret; `values` are hidden from its repr."""
+
+    name: str
+    kind: str
+    extension: str
+    values: Mapping[str, str] = field(repr=False)
+
+    def statement(self) -> str:
+        """CREATE SECRET, with the values in it: run it, never show it."""
+        options = "".join(f", {option} {quoted(value)}" for option, value in self.values.items())
+        return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
+
+    def without_values(self, text: str) -> str:
+        """A text of DuckDB's with the secret values taken out."""
+        for option in _HIDDEN & self.values.keys():
+            text = text.replace(quoted(self.values[option]), "***").replace(self.values[option], "***")
+        return text
+
+
+_HIDDEN: Final = frozenset({"PASSWORD", "SECRET", "SESSION_TOKEN", "BEARER_TOKEN", "TOKEN"})
+_DATABASE: Final = {
+    "HOST": ("db_host", "host", "hostname"),
+    "PORT": ("db_port", "port"),
+    "DATABASE": ("db_name", "database", "dbname", "db"),
+    "USER": ("db_user", "user", "username"),
+    "PASSWORD": ("db_password", "password"),
+}
+_STORE: Final = {
+    "KEY_ID": ("key_id", "access_key_id", "aws_access_key_id", "access_key", "hmac_key_id"),
+    "SECRET": ("secret", "secret_key", "secret_access_key", "aws_secret_access_key", "hmac_secret"),
+    "SESSION_TOKEN": ("session_token", "aws_session_token"),
+    "REGION": ("region", "aws_region"),
+    "ENDPOINT": ("endpoint", "endpoint_url"),
+    "URL_STYLE": ("url_style",),
+    "USE_SSL": ("use_ssl",),
+    "SCOPE": ("scope",),
+}
+_TYPES: Final[Mapping[str, tuple[str, str, Mapping[str, tuple[str, ...]]]]] = {
+    "postgres": ("postgres", "postgres", _DATABASE),
+    "mysql": ("mysql", "mysql", _DATABASE),
+    "gcs": ("gcs", "httpfs", _STORE),
+    "s3": ("s3", "httpfs", _STORE),
+    "r2": ("r2", "httpfs", {**_STORE, "ACCOUNT_ID": ("account_id",)}),
+    "http": ("http", "httpfs", {"BEARER_TOKEN": ("token", "bearer_token"), "SCOPE": ("scope",)}),
+    "huggingface": ("huggingface", "httpfs", {"TOKEN": ("token",)}),
+}
+"""Type of secret -> DuckDB's type, the extension that has it, option -> fields of a credential."""
+_OTHER_WORDS: Final = {
+    "postgresql": "postgres",
+    "gcs_hmac": "gcs",
+    "hmac": "gcs",
+    "gs": "gcs",
+    "aws": "s3",
+    "minio": "s3",
+    "bearer": "http",
+    "bearer_token": "http",
+}
+_MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential")
+"""An object with one of these as text is one credential; otherwise it maps names to credentials (tools.md 4.5)."""
+
+
+def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
+    """What can be told of `auth` without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ConfigurationError, ValueError: as `secrets_of`, and for several credentials under one name.
+    """
+    for name, one in _named(auth).items():
+        _check_form(kind, name, one)
+        written = written_data(one)
+        if written is not None:
+            _made(kind, name, written)
+
+
+async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
+    """The secrets that `auth` asks for.
+
+    "alias" -> one, named like the alias; {"pg_db": {"source": "credential", "key": "alias"}, ...} -> one of each name.
+
+    Raises:
+        ConfigurationError: a credential of a type that DuckDB has no secret for, or with nothing in it.
+        CredentialError: an alias that does not resolve.
+    """
+    return [await _secret(kind, name, one, context) for name, one in _named(auth).items()]
+
+
+def _named(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Name of the secret -> its credential."""
+    if auth is None:
+        return {}
+    several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
+    named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_name_of(auth): auth}
+    return {str(name): one for name, one in named.items()}
+
+
+def _name_of(auth: str | Mapping[str, Any]) -> str:
+    if isinstance(auth, str):
+        return auth
+    named = (auth.get(mark) for mark in ("secret_name", "name", "credential", "key"))
+    return next((str(name) for name in named if name), "noetl")
+
+
+async def _secret(kind: str, name: str, one: Any, context: ToolContext) -> DuckdbSecret:
+    _check_form(kind, name, one)
+    made = _made(kind, name, await credential_data(kind, one, context))
+    for option in _HIDDEN & made.values.keys():
+        context.keep_secret(made.values[option])
+    return made
+
+
+def _check_form(kind: str, name: str, one: Any) -> None:
+    if not isinstance(one, (str, Mapping)):
+        raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(one).__name__}")
+
+
+def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:
+    word = str(data.get("service") or data.get("type") or "").lower()
+    word = _OTHER_WORDS.get(word, word)
+    if word not in _TYPES:
+        known = ", ".join(sorted(_TYPES))
+        raise ConfigurationError(f"{kind}: auth {name!r} is of type {word!r}; DuckDB has secrets for {known}")
+    duckdb_type, extension, options = _TYPES[word]
+    values = {
+        option: _text(data[field])
+        for option, fields in options.items()
+        for field in [next((field for field in fields if data.get(field) not in (None, "")), None)]
+        if field is not None
+    }
+    if not values:
+        wanted = ", ".join(fields[0] for fields in options.values())
+        raise ConfigurationError(f"{kind}: auth {name!r} has nothing of a {word} credential in it: {wanted}")
+    return DuckdbSecret(re.sub(r"\W", "_", name), duckdb_type, extension, values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def quoted(value: str) -> str:
+    """A SQL string."""
+    return "'" + value.replace("'", "''") + "'"

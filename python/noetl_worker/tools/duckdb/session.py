@@ -1,0 +1,398 @@
+"""One opened DuckDB in a thread of its own, from opening to closing; it can be interrupted from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import re
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.tools.duckdb import files as duckdb_files
+from noetl_worker.tools.duckdb import readers as duckdb_readers
+from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots
+from noetl_worker.tools.duckdb.secrets import DuckdbSecret
+from noetl_worker.tools.ending import ended
+from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text, started
+
+__all__ = [
+    "EXTENSION_DIRECTORY",
+    "EXTENSION_REPOSITORY",
+    "MEMORY_LIMIT",
+    "Opened",
+    "Opening",
+    "Stepwise",
+    "Threads",
+    "Work",
+    "extension_of",
+    "library",
+    "load_extension",
+    "opened",
+]
+
+T = TypeVar("T")
+
+MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
+"""Variable: what one command may use, like 2GB; absent: its share, without isolation 80 % of the machine each."""
+EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
+"""Variable: where extensions are looked for and installed; absent: ~/.duckdb/extensions."""
+EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
+"""Variable: URL or directory that extensions are installed from, for a mirror; absent: extensions.duckdb.org."""
+_THREADS: Final = 32
+_INTERRUPT_AGAIN_S: Final = 0.05
+_LOCK_WAIT_S: Final = 30.0
+_LOCK_AGAIN_S: Final = (0.05, 1.0)
+_EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is opened, and what is there before the first statement."""
+
+    kind: str
+    database: str = duckdb_files.MEMORY
+    read_only: bool = False
+    memory_limit: str | None = None
+    memory_bytes: int = 0
+    """The command's share: with one it can set no more than this, or than the environment says; 0: no cap."""
+    threads: int | None = None
+    extensions: tuple[str, ...] = ()
+    secrets: tuple[DuckdbSecret, ...] = ()
+    attach: Callable[[Any, Any], None] | None = None
+    """(duckdb, connection): what is attached before SQL is kept to the file roots, which allow no server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection with everything of `opening` set up. Close this, not the connection."""
+
+    opening: Opening
+    connection: Any
+    memory: MemoryCap | None = None
+
+    def close(self) -> None:
+        """Raises ToolError for a reader whose file was written meanwhile."""
+        if self.opening.read_only:
+            duckdb_readers.detach(self.connection, self.opening.database)
+        else:
+            self.connection.close()
+
+
+class Work(Generic[T]):
+    """`body(duckdb, connection, work)` with an opened database, in the thread that calls `run`."""
+
+    def __init__(self, opening: Opening, body: Callable[[Any, Any, Work[T]], T]) -> None:
+        self._opening = opening
+        self._body = body
+        self._connection: Any = None
+        self._memory: MemoryCap | None = None
+        self._in_use = threading.Lock()  # held to interrupt: a connection that is closed meanwhile raises
+        self._stopped = threading.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def interrupt(self) -> None:
+        """Interrupt the statement under way; nothing when there is none, before the opening or from the closing on."""
+        self._stopped.set()
+        with self._in_use:
+            if self._connection is not None:
+                self._connection.interrupt()
+
+    def keep_memory(self) -> None:
+        """After a statement that may have set another memory limit."""
+        if self._memory is not None:
+            self._memory.keep(self._connection)
+
+    def run(self) -> T:
+        duckdb = library()
+        ready = opened(duckdb, self._opening, self._stopped)
+        with contextlib.closing(ready):
+            self._memory = ready.memory
+            self._connection = ready.connection
+            try:
+                return self._body(duckdb, ready.connection, self)
+            finally:
+                with self._in_use:
+                    self._connection = None
+
+
+def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
+    """Open and set up; waits for a file that another process has locked.
+
+    Raises:
+        ToolError: connection, or db_lock (both retryable).
+        ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
+        ResourceShortage: this machine has no descriptor for it.
+    """
+    if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
+        raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
+    if opening.read_only and opening.database == duckdb_files.MEMORY:
+        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
+    if opening.read_only:  # an instance of its own, which has the file attached once it is set up
+        connection = duckdb.connect()
+    else:
+        connection = _patiently(duckdb, opening, stopped, lambda: duckdb.connect(opening.database))
+    try:
+        memory = _set_up(duckdb, connection, opening)
+        if opening.read_only:
+            bridge = duckdb_readers.bridged(connection)
+            attach = functools.partial(duckdb_readers.attach, duckdb, connection, opening.database, bridge)
+            _patiently(duckdb, opening, stopped, attach)
+        if opening.attach is not None:
+            opening.attach(duckdb, connection)
+        keep_to_roots(duckdb, connection, opening.kind)
+    except BaseException:
+        connection.close()
+        raise
+    return Opened(opening, connection, memory)
+
+
+def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt: Callable[[], T]) -> T:
+    waited_s, pause_s = 0.0, _LOCK_AGAIN_S[0]
+    while True:
+        try:
+            return attempt()
+        except duckdb.Error as error:
+            text = f"Failed to open database {opening.database!r}: {error}"
+            if is_shortage_text(str(error)):
+                raise ResourceShortage(text) from error
+            _check_path(opening, error)
+            if "lock" not in str(error).lower():
+                raise ToolError(text, kind="connection", retryable=True) from error
+            if waited_s >= _LOCK_WAIT_S or stopped.wait(pause_s):
+                raise ToolError(text, kind="db_lock", retryable=True) from error
+        waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
+
+
+def _check_path(opening: Opening, error: Exception) -> None:
+    """Raises ConfigurationError when opening failed for what the playbook says, and would fail for ever."""
+    if "://" in opening.database:
+        return
+    path = Path(opening.database)
+    if path.is_dir():
+        raise ConfigurationError(f"{opening.kind}: {opening.database!r} is a directory; name a file in it") from error
+    if opening.read_only and not path.exists():
+        raise ConfigurationError(f"{opening.kind}: there is no database file {opening.database!r} to read") from error
+
+
+class Stepwise:
+    """A DuckDB that is used step by step from the event loop, each step in one thread of its own.
+
+    `async with Stepwise(opening) as steps: await steps.do(lambda connection: ...)`. A cancelled step is interrupted,
+    and has ended before the cancellation goes on.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._stopped = threading.Event()
+        self._opened: Opened | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="duckdb-steps")
+
+    async def __aenter__(self) -> Stepwise:
+        try:
+            await self._in_thread(self._open)
+        except BaseException as error:
+            await self.__aexit__(type(error))  # cancelled, and opened all the same
+            raise
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        try:
+            if (ready := self._opened) is not None:
+                self._opened = None  # from here on there is nothing to interrupt: a closed connection raises
+                await ended(asyncio.wrap_future(started(self._thread, ready.close)))
+        except ToolError:
+            if failure[0] is None:  # the failure that is under way says more, and may be a cancellation
+                raise
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def do(self, step: Callable[[Any], T]) -> T:
+        if self._opened is None:
+            raise RuntimeError("a Stepwise is used inside its `async with`")
+        connection = self._opened.connection
+        return await self._in_thread(lambda: step(connection))
+
+    def keep_memory(self) -> None:
+        """In a step, after a statement that may have set another memory limit."""
+        if self._opened is not None and self._opened.memory is not None:
+            self._opened.memory.keep(self._opened.connection)
+
+    def interrupt(self) -> None:
+        self._stopped.set()
+        if self._opened is not None:
+            self._opened.connection.interrupt()
+
+    def _open(self) -> None:
+        self._opened = opened(library(), self._opening, self._stopped)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        submitted = started(self._thread, call)
+        running = asyncio.wrap_future(submitted)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await ended(asyncio.ensure_future(_interrupt(self, submitted, running)))
+            raise
+
+
+class Threads:
+    """The threads of a tool. They are not the event loop's default ones: a long query would hold up name lookups."""
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def run(self, work: Work[T], timeout_s: float | None) -> T:
+        """Run it, interrupted after `timeout_s` (asyncio.TimeoutError) and when this task is cancelled.
+
+        Raises:
+            ResourceShortage: no thread is to be had, or the database cannot be opened for want of descriptors.
+        """
+        submitted = started(self.executor, work.run)
+        running = asyncio.wrap_future(submitted)
+        try:
+            done, _ = await asyncio.wait({running}, timeout=timeout_s)
+        except asyncio.CancelledError:
+            await ended(asyncio.ensure_future(_interrupt(work, submitted, running)))
+            raise
+        if not done:
+            await ended(asyncio.ensure_future(_interrupt(work, submitted, running)))
+            raise asyncio.TimeoutError
+        return running.result()
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="duckdb")
+        return self._threads
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+
+async def _interrupt(work: Work[Any] | Stepwise, submitted: Future[Any], running: asyncio.Future[Any]) -> None:
+    """Interrupt until the thread has ended: an interrupt between two statements is lost."""
+    if submitted.cancel():  # it was still waiting for a thread
+        return
+    while not running.done():
+        work.interrupt()
+        await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
+    if not running.cancelled():
+        running.exception()  # an interrupted statement: told as timeout or cancellation
+
+
+# ── setting up ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _set_up(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
+    settings: list[tuple[str, Any, str]] = [
+        ("threads", opening.threads, "threads"),
+        ("extension_directory", os.environ.get(EXTENSION_DIRECTORY), EXTENSION_DIRECTORY),
+        ("custom_extension_repository", os.environ.get(EXTENSION_REPOSITORY), EXTENSION_REPOSITORY),
+    ]
+    if opening.read_only or opening.database == duckdb_files.MEMORY:
+        # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
+        directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
+        settings.append(("temp_directory", directory, "the directory for temporary files"))
+    # A table that does not exist must not become a Python variable of the worker's, nor its error show our code.
+    connection.execute("SET python_enable_replacements = false")
+    # A persistent secret would be a file in our home directory, which every later execution can use.
+    connection.execute("SET allow_persistent_secrets = false")
+    for name, value, origin in settings:
+        if value:
+            _set(duckdb, connection, opening.kind, name, value, origin)
+    memory = _limit_memory(duckdb, connection, opening)
+    for extension in dict.fromkeys([*opening.extensions, *(secret.extension for secret in opening.secrets)]):
+        load_extension(duckdb, connection, opening.kind, extension)
+    for secret in opening.secrets:
+        try:
+            connection.execute(secret.statement())
+        except duckdb.Error as error:
+            said = secret.without_values(str(error))
+            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {said}") from None
+    return memory
+
+
+def _set(duckdb: Any, connection: Any, kind: str, name: str, value: Any, origin: str) -> None:
+    try:
+        connection.execute(f"SET {name} = ?", [value])
+    except duckdb.Error as error:
+        raise ConfigurationError(f"{kind}: {origin} = {value!r} is refused: {error}") from error
+
+
+def _limit_memory(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
+    memory = None
+    share = f"{opening.memory_bytes}B" if opening.memory_bytes else None
+    allowed = os.environ.get(MEMORY_LIMIT) or share
+    if allowed:
+        _set(duckdb, connection, opening.kind, "memory_limit", allowed, MEMORY_LIMIT)
+        memory = MemoryCap.of(opening.kind, allowed, connection) if share else None
+    if opening.memory_limit:
+        _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
+        if memory is not None:
+            memory.keep(connection)
+    return memory
+
+
+def extension_of(kind: str, wanted: str) -> tuple[str, str]:
+    """(name, ` FROM <repository>` or nothing) of `spatial` or `h3 from community`.
+
+    Raises:
+        ConfigurationError: it is no name.
+    """
+    match = _EXTENSION.fullmatch(wanted.strip())
+    if match is None:
+        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
+    return match["name"], f" FROM {match['source']}" if match["source"] else ""
+
+
+def load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
+    """Load an extension, installing it first when it is not there: `spatial`, or `h3 from community`.
+
+    Raises:
+        ConfigurationError: not a name, or it is neither installed nor to be had from here.
+        ResourceShortage: this machine has no descriptor for it.
+    """
+    name, source = extension_of(kind, wanted)
+    try:
+        connection.execute(f"LOAD {name}")
+    except duckdb.Error as unloaded:
+        _check_room(f"{kind}: extension {name!r}", unloaded)
+        try:
+            connection.execute(f"INSTALL {name}{source}; LOAD {name}")
+        except duckdb.Error as error:
+            _check_room(f"{kind}: extension {name!r}", error)
+            said = str(error).split("\n", 1)[0]
+            raise ConfigurationError(
+                f"{kind}: extension {name!r} is not installed and cannot be fetched: {said}; install it for DuckDB "
+                f"{duckdb.__version__} where the worker runs, or name a directory that has it in {EXTENSION_DIRECTORY}"
+            ) from error
+
+
+def _check_room(what: str, error: Exception) -> None:
+    """Raises ResourceShortage when it failed for want of descriptors or memory, which DuckDB says in words alone."""
+    if is_shortage_text(str(error)):
+        raise ResourceShortage(f"{what}: {error}") from error
+
+
+def library() -> Any:
+    """duckdb; ConfigurationError names the extra that has it, ResourceShortage what it takes to load it."""
+    with before_any_effect("no room to load duckdb"):
+        try:
+            import duckdb
+        except ImportError as error:
+            raise ConfigurationError("duckdb is not installed: pip install 'noetl-worker[duckdb]'") from error
+        return duckdb

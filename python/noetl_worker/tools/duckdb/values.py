@@ -1,0 +1,104 @@
+"""The values of a SELECT that DuckDB's library for Python cannot hold, read as DuckDB's text.
+
+`infinity` and `-infinity` come out of it as the last and the first day that Python knows, which are days that a table
+may have; and nanoseconds are cut. So a SELECT with such columns is asked for their text beside them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_worker.tools.sql import split as sql_split
+
+__all__ = ["Reading", "reading", "with_json"]
+
+_ENDLESS: Final = re.compile(r"DATE|TIMESTAMP(_S|_MS)?|TIMESTAMP WITH TIME ZONE")
+_NANOSECONDS: Final = re.compile(r"(TIME|TIMESTAMP|TIMESTAMPTZ)_NS|TIMESTAMP_NS WITH TIME ZONE")
+_FINE: Final = re.compile(
+    r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
+)
+_ELSEWHERE: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
+"""mysql_query() and its like: to describe one may mean to have its database run it."""
+_JSON: Final = re.compile(r"JSON(\[\d*\])*")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A SELECT and how to make its rows of what is fetched."""
+
+    text: str
+    names: Sequence[str]
+    beside: Sequence[int]
+    """Numbers of the columns whose texts come after the last column, in this order."""
+
+    def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        count = len(self.names)
+        rows = []
+        for row in fetched:
+            values = list(row[:count])
+            for number, text in zip(self.beside, row[count:], strict=True):
+                values[number] = _value(values[number], text)
+            rows.append(values)
+        return rows
+
+
+def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> Reading | None:
+    """How to read the rows of an extracted statement; None: as they come."""
+    if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
+        return None
+    text = next(iter(sql_split.statements(statement.query)), "")
+    try:
+        columns = connection.execute(f"DESCRIBE {text}", params or None).fetchall()
+    except duckdb.Error:  # SHOW and its like; and what is wrong with the statement is told when it is run
+        return None
+    beside, texts = [], []
+    for number, (_, kind, *_) in enumerate(columns):
+        place = f"#{number + 1}"
+        if _NANOSECONDS.fullmatch(kind):
+            texts.append(f"CAST({place} AS VARCHAR)")
+        elif _ENDLESS.fullmatch(kind):
+            texts.append(f"CASE WHEN isinf({place}) THEN CAST({place} AS VARCHAR) END")
+        else:
+            continue
+        beside.append(number)
+    if not beside:
+        return None
+    places = [f"#{number}" for number in range(1, len(columns) + 1)]
+    whole = f"SELECT {', '.join([*places, *texts])} FROM (\n{text}\n)"
+    return Reading(whole, [str(column[0]) for column in columns], beside)
+
+
+def _value(value: Any, text: str | None) -> Any:
+    """A value, or its text where it says more: an infinity, or nanoseconds (in ISO 8601)."""
+    if text is None:
+        return value
+    match = _FINE.fullmatch(text)
+    if match is None:
+        is_whole = isinstance(value, (datetime.datetime, datetime.time)) and "infinity" not in text
+        return value if is_whole else text
+    zone = match["zone"] or ""
+    zone += ":00" if len(zone) == len("+00") else ""
+    return f"{match['date']}T{match['time']}{zone}" if match["date"] else f"{match['time']}{zone}"
+
+
+def with_json(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Sequence[Sequence[Any]]:
+    """Rows with the texts of JSON columns read, and of columns with lists of JSON."""
+    wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
+    if not wanted:
+        return rows
+    read = [list(row) for row in rows]
+    for row in read:
+        for number in wanted:
+            row[number] = _loaded(row[number])
+    return read
+
+
+def _loaded(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_loaded(one) for one in value]
+    return None if value is None else json.loads(value)

@@ -1,0 +1,259 @@
+"""The answer of an HTTP exchange: read into bounded memory, unpacked within the same bound, made a JSON value.
+
+A small compressed body may unpack to gigabytes, and one chunk of 64 KiB to 64 MiB: the unpacking itself is limited,
+not what it gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email.utils
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from noetl_worker.errors import DocumentError
+from noetl_worker.json_text import loads_exact
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolForm
+from noetl_worker.tools.fields import excerpt, without_half_at_end
+from noetl_worker.tools.http.charsets import codec_of, decoded
+from noetl_worker.tools.http.client import without_user
+
+__all__ = ["Content", "answer_result", "kind_of", "off_loop", "read", "retry_after_s"]
+
+T = TypeVar("T")
+
+_CODINGS: Final = ("gzip", "x-gzip", "deflate")
+_LONGEST_SECRET: Final = 16_384
+_BOM: Final = b"\xef\xbb\xbf"
+_LARGE: Final = 1 << 18
+"""Decoding and parsing so much takes about a millisecond; more is done in a thread."""
+_UNPACKED_AT_ONCE: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Content:
+    """A body: at most `limit` bytes of it; `is_cut` when there was more.
+
+    Kept in the pieces it came in: a buffer that grows is moved by the allocator, which costs its size again.
+    """
+
+    limit: int
+    size: int = 0
+    is_cut: bool = False
+    pieces: list[bytes] = field(default_factory=list)
+
+    def add(self, piece: bytes) -> None:
+        room = self.limit - self.size
+        if len(piece) > room:
+            self.is_cut = True
+            piece = piece[:room]
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def end_without_half(self) -> None:
+        """Take a piece of a known secret off the end that a cut has made."""
+        end = b""
+        while self.pieces and len(end) < _LONGEST_SECRET:
+            end = self.pieces.pop() + end
+        self.pieces.append(without_half_at_end(end))
+
+    def text(self) -> str:
+        """The whole body as UTF-8 text, once."""
+        if self.is_cut:
+            self.end_without_half()
+        return self.take().decode("utf-8", "replace")
+
+    def take(self, ending: bytes = b"") -> bytes:
+        """The whole body, once: nothing stays here."""
+        pieces, self.pieces = [*self.pieces, ending], []
+        return b"".join(pieces)
+
+
+async def read(response: httpx.Response, limit: int) -> Content:
+    """The body, unpacked when it is gzip or deflate, until its end or `limit` bytes; then the answer is closed.
+
+    Raises:
+        httpx.DecodingError: the body is not what its Content-Encoding says.
+    """
+    content = Content(limit)
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    unpack = _Unpacking(content) if coding in _CODINGS else None
+    if response.is_stream_consumed:  # a transport that gives answers whole, unpacked already
+        content.add(response.content)
+        return content
+    try:
+        async for chunk in response.aiter_raw():
+            if unpack is None:
+                content.add(chunk)
+            else:
+                await unpack.add(chunk)
+            if content.is_cut:
+                break
+    except zlib.error as error:
+        raise httpx.DecodingError(f"the body is not {coding}: {error}", request=response.request) from error
+    finally:
+        await response.aclose()
+    return content
+
+
+class _Unpacking:
+    """gzip (several members too) and deflate (with and without the zlib header) into a Content."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._is_first = True
+
+    async def add(self, chunk: bytes) -> None:
+        more = bool(chunk)
+        while more and not self._content.is_cut:
+            at_most = min(self._content.limit - self._content.size + 1, _UNPACKED_AT_ONCE)
+            try:
+                unpacked = self._stream.decompress(chunk, at_most)
+            except zlib.error:
+                if not self._is_first:
+                    raise
+                self._stream = zlib.decompressobj(-zlib.MAX_WBITS)  # deflate without a header, as some servers send it
+                unpacked = self._stream.decompress(chunk, at_most)
+            self._is_first = False
+            self._content.add(unpacked)
+            chunk, more = self._stream.unconsumed_tail, len(unpacked) == at_most
+            if self._stream.eof:
+                chunk = self._stream.unused_data
+                more = bool(chunk)
+                self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            await asyncio.sleep(0)  # a small chunk may unpack to much: others have their turn
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """What `work` gives; in a thread when the `size` bytes it works on would hold up the loop."""
+    return work() if size <= _LARGE else await asyncio.to_thread(work)
+
+
+def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
+    """Data with the fields of both workers; `in_plane_form` leaves one of them. Empties `content`."""
+    notes: list[str] = []
+    payload = _payload(response, content, response_type, notes)
+    data: dict[str, JsonValue] = {
+        "status_code": response.status_code,
+        "headers": {name.lower(): value for name, value in response.headers.items()},
+        "body": payload,
+        "data": payload,
+        "url": without_user(str(response.url)),
+        "elapsed": round(elapsed_s, 6),
+    }
+    if content.is_cut:
+        data["truncated"] = True
+    if notes:
+        data["notes"] = list(notes)
+    if response.is_success:
+        return ToolResult.success(data, exit_code=0)
+    status = response.status_code
+    kind, retryable = kind_of(status)
+    return ToolResult.failure(
+        f"HTTP {status} response", kind=kind, retryable=retryable, code=str(status), data=data, exit_code=1
+    )
+
+
+def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
+    """The fields of an answer that the plane's own worker gives: an arc, a `set` or a next step may look at them."""
+    if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # no answer: all that is known
+        return result
+    return replace(result, data={name: value for name, value in result.data.items() if name not in form.not_of_http})
+
+
+def _payload(response: httpx.Response, content: Content, response_type: str, notes: list[str]) -> JsonValue:
+    size = content.size
+    if content.is_cut:
+        notes.append(f"body: cut after {size} bytes; max_response_bytes sets the limit")
+        content.end_without_half()
+    if response_type == "binary":
+        return _binary(content.pieces, size)
+    charset = _charset(response, notes)
+    whole = content.take(_cut_mark(response, size) if content.is_cut else b"")
+    if response_type == "json" and not content.is_cut and whole.strip():
+        try:
+            return loads_exact(_json_bytes(whole, charset))
+        except (DocumentError, UnicodeDecodeError):  # not JSON: given as text
+            pass
+    try:
+        return decoded(whole, charset)
+    except UnicodeDecodeError as error:
+        if response_type == "json" and not content.is_cut and _is_binary(response):
+            notes.append("body: neither JSON nor text, given as base64")
+            return _binary([whole], size)
+        if not content.is_cut:  # the cut itself may split a character
+            notes.append(f"body: not {charset} at byte {error.start}, unreadable bytes replaced")
+        return decoded(whole, charset, "replace")
+
+
+def _cut_mark(response: httpx.Response, size: int) -> bytes:
+    declared = response.headers.get("content-length", "")
+    of_how_many = f" of {declared}" if declared.isdigit() and "content-encoding" not in response.headers else ""
+    return f"\n[... cut after {size}{of_how_many} bytes ...]".encode()
+
+
+def _binary(pieces: list[bytes], size: int) -> dict[str, JsonValue]:
+    """Empties `pieces` on the way: body, base64 and text of it at once would be four times its size."""
+    texts: list[str] = []
+    rest = b""
+    pieces.reverse()
+    while pieces:
+        piece = rest + pieces.pop()
+        whole = len(piece) - len(piece) % 3
+        texts.append(base64.b64encode(piece[:whole]).decode("ascii"))
+        rest = piece[whole:]
+    texts.append(base64.b64encode(rest).decode("ascii"))
+    return {"base64": "".join(texts), "size": size}
+
+
+def _json_bytes(data: bytes, charset: str) -> bytes:
+    return data.removeprefix(_BOM) if charset in ("utf-8", "ascii") else decoded(data, charset).encode()
+
+
+def _is_binary(response: httpx.Response) -> bool:
+    """Whether the server says that this is no text, or does not say what it is."""
+    kind = response.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    return not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-www-form-urlencoded")))
+
+
+def _charset(response: httpx.Response, notes: list[str]) -> str:
+    declared = response.charset_encoding or "utf-8"
+    codec = codec_of(declared)
+    if codec is None:
+        notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
+    return codec or "utf-8"
+
+
+def kind_of(status: int) -> tuple[str, bool]:
+    """(kind of tools.md 5.6, whether the same request may succeed later)."""
+    if status in (401, 403):
+        return "auth", False
+    if status == 404:
+        return "not_found", False
+    if status == 408:
+        return "timeout", True
+    if status == 429:
+        return "rate_limit", True
+    return ("server_error", True) if status >= 500 else ("client_error", False)
+
+
+def retry_after_s(data: Any) -> float | None:
+    """Seconds of the answer's Retry-After header, a number or a date; None without one that can be read."""
+    headers = data.get("headers") if isinstance(data, Mapping) else None
+    value = headers.get("retry-after") if isinstance(headers, Mapping) else None
+    if not isinstance(value, str):
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

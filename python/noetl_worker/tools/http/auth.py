@@ -1,0 +1,275 @@
+"""The `auth` field of a request: a credential's alias or an object, as headers and parameters (tools.md 4.1, 4.5)."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeGuard
+
+from noetl_worker.errors import ConfigurationError, CredentialError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
+from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity
+
+__all__ = ["Authorization", "Authorizer", "check_auth"]
+
+_ALIAS_KEYS: Final = ("credential", "key", "alias")
+_RESERVED: Final = frozenset(
+    {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
+    | {"provider", "username", "password", "header", "value", "alias", "headers"}
+)
+"""Keys that make `auth` one object; an object without any of them is alias -> object (tools.md 4.5)."""
+_SUPPORTED: Final = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
+_GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What a request gets. `fetched` is the token that was asked for, to be forgotten when it is refused."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    fetched: str | None = None
+
+
+_SCHEMES: Final = frozenset({"bearer", "basic", "token", "apikey"})
+
+
+class Authorizer:
+    """Turns `auth` into an Authorization; everything secret in it is handed to `context.keep_secret`."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+
+    async def authorize(
+        self, auth: str | Mapping[str, Any] | None, context: ToolContext, destination: Destination | None = None
+    ) -> Authorization:
+        """Headers and parameters that authorise a request.
+
+        Args:
+            auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential",
+                "key": alias}; {"source": "secret", "key": NAME} for the worker's NOETL_SECRET_<NAME>; a map of any
+                name to one such object, all of which apply; None.
+            destination: where the request goes; a secret or the identity of the worker's own needs it.
+
+        Raises:
+            CredentialError: the alias is not known, the credential lacks what its type needs, or a secret of the
+                worker's may not be sent there.
+            ConfigurationError: a type that cannot be sent with a request.
+        """
+        check_auth(auth)
+        if auth is None:
+            return Authorization()
+        if _is_several(auth):
+            parts = [await self.authorize(one, context, destination) for one in auth.values()]
+            return Authorization(
+                {name: value for part in parts for name, value in part.headers.items()},
+                {name: value for part in parts for name, value in part.params.items()},
+                next((part.fetched for part in parts if part.fetched), None),
+            )
+        values = await self._values(auth, context, destination)
+        kind = _supported(values)
+        if kind == "google" and not isinstance(values.get("access_token"), str) and is_own_identity(values):
+            check_identity(destination)
+        made = await _MAKERS[kind](self, values)
+        for value in (*made.headers.values(), *made.params.values()):
+            _one_line(value, kind)
+            scheme, _, rest = value.partition(" ")
+            # Also what only looks encoded: Basic. Of another text the first word is no scheme, but part of the secret.
+            context.keep_secret(rest if rest and scheme.lower() in _SCHEMES else value)
+        return made
+
+    async def token(self, alias: str, context: ToolContext, destination: Destination | None = None) -> str:
+        """The bare token of a credential: what `token(alias)` gives in a template of the Python worker."""
+        headers = (await self.authorize(alias, context, destination)).headers
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer":
+            raise CredentialError(f"http: token({alias!r}): the credential gives no bearer token")
+        return token
+
+    async def _values(
+        self, auth: str | Mapping[str, Any], context: ToolContext, destination: Destination | None
+    ) -> dict[str, JsonValue]:
+        """The object itself, over the data of the credential it names."""
+        if isinstance(auth, str):
+            return dict(await context.credential(auth))
+        own = {name: value for name, value in auth.items() if value is not None}
+        source = own.get("source")
+        if own.get("provider") == "secret_manager":
+            return await self._from_secret_manager(own, context)
+        if source == "secret":
+            name = str(own.get("key") or own.get("secret_name"))
+            return {**own, "token": _worker_secret(name, context, destination)}
+        alias = _alias(own)
+        if alias is None:
+            return own
+        found = dict(await context.credential(str(alias)))
+        rest = {name: value for name, value in own.items() if name not in (*_ALIAS_KEYS, "source")}
+        return {**found, **rest}
+
+    async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
+        """{"key": "projects/...", "oauth_credential": alias}: the secret's text as the token."""
+        alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
+        google = dict(await context.credential(str(alias))) if alias else {}
+        access = await self.tokens.google(google)
+        context.keep_secret(access)
+        secret = await self.tokens.google_secret(name, access)
+        context.keep_secret(secret)
+        return {"type": own.get("type") or "bearer", "header": own.get("header"), "token": secret}
+
+
+def check_auth(auth: str | Mapping[str, Any] | None) -> None:
+    """What can be told of `auth` without asking for its credential; for a config model's `__post_init__`.
+
+    Raises:
+        ConfigurationError: it is of a form, a source or a type that no request can be authorised with.
+    """
+    if not isinstance(auth, Mapping):
+        return
+    if _is_several(auth):
+        if not all(isinstance(one, Mapping) for one in auth.values()):
+            raise ConfigurationError(f"http: auth needs 'type'; supported: {_SUPPORTED}")
+        for one in auth.values():
+            check_auth(one)
+        return
+    own = {name: value for name, value in auth.items() if value is not None}
+    source, is_kept = own.get("source"), own.get("provider") == "secret_manager"
+    if is_kept and not isinstance(own.get("key") or own.get("secret_name"), str):
+        raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
+    if not is_kept and source not in (None, "credential", "secret", "inline"):
+        raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
+    is_whole = not is_kept and source != "secret" and _alias(own) is None
+    if (is_whole or "type" in own) and _supported(own) == "oauth2":
+        check_grant(own)
+
+
+def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it maps any names to objects, all of which apply."""
+    return isinstance(auth, Mapping) and bool(auth) and _RESERVED.isdisjoint(auth)
+
+
+def _alias(own: Mapping[str, Any]) -> Any:
+    """The credential that an object names; None: it has the values itself."""
+    names_one = own.get("source") == "credential" or "credential" in own
+    return next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_one else None
+
+
+def _supported(values: Mapping[str, JsonValue]) -> str:
+    kind = _kind(values)
+    if kind not in _MAKERS:
+        raise ConfigurationError(f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}")
+    return kind
+
+
+def _worker_secret(name: str, context: ToolContext, destination: Destination | None) -> str:
+    """differs-from-upstream: `source: env` is refused, a playbook must not read the worker's own passwords."""
+    variable = SECRET_VARIABLE + name.upper()
+    value = os.environ.get(variable)
+    if not value:
+        raise CredentialError(f"http: auth: the worker's environment has no {variable}")
+    check_destination(variable, destination)
+    context.keep_secret(value)
+    return value
+
+
+# ── one maker for each type ─────────────────────────────────────────────────────────────────────
+
+_Maker = Callable[[Authorizer, Mapping[str, JsonValue]], Awaitable[Authorization]]
+
+
+async def _none(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    return Authorization()
+
+
+async def _bearer(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    return _with_token(_need(values, "bearer", "token", "access_token", "bearer_token"))
+
+
+async def _basic(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    user = _need(values, "basic", "username", "user", "login")
+    pair = f"{user}:{_need(values, 'basic', 'password')}"
+    return Authorization({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
+
+
+async def _api_key(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    key = _need(values, "api_key", "token", "api_key", "value", "key")
+    if values.get("in") == "query":
+        return Authorization(params={str(values.get("param") or values.get("name") or "api_key"): key})
+    return Authorization({str(values.get("header") or values.get("header_name") or "X-API-Key"): key})
+
+
+async def _header(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    return Authorization({_need(values, "header", "header", "name"): _need(values, "header", "value", "token")})
+
+
+async def _headers(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    headers = values.get("headers")
+    if not isinstance(headers, Mapping) or not headers:
+        raise CredentialError("http: headers auth needs 'headers'; the credential or `auth` object has none")
+    return Authorization({str(name): str(value) for name, value in headers.items()})
+
+
+async def _oauth2(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    if not any(values.get(name) for name in ("token_url", "token_uri", "token_endpoint", "endpoint")):
+        return await _bearer(authorizer, values)
+    return _with_token(await authorizer.tokens.client_credentials(values), fetched=True)
+
+
+async def _google(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+    if isinstance(values.get("access_token"), str):
+        return _with_token(str(values["access_token"]))
+    given = values.get("scopes") or values.get("scope") or CLOUD_PLATFORM
+    scopes = tuple(map(str, given)) if isinstance(given, list) else tuple(str(given).split())
+    return _with_token(await authorizer.tokens.google(values, scopes), fetched=True)
+
+
+_MAKERS: Final[Mapping[str, _Maker]] = {
+    "none": _none,
+    "bearer": _bearer,
+    "basic": _basic,
+    "api_key": _api_key,
+    "header": _header,
+    "headers": _headers,
+    "oauth2": _oauth2,
+    "google": _google,
+}
+
+
+def _with_token(token: str, *, fetched: bool = False) -> Authorization:
+    return Authorization({"Authorization": f"Bearer {token}"}, fetched=token if fetched else None)
+
+
+def _kind(values: Mapping[str, JsonValue]) -> str:
+    """The type, in any of its spellings: bearer, bearer_token, httpBearerAuth; guessed from the values without one."""
+    given = str(values.get("type") or "").lower().replace("-", "_")
+    for kind, words in (
+        ("google", _GOOGLE),
+        ("oauth2", ("oauth", "client_credentials")),
+        ("bearer", ("bearer",)),
+        ("basic", ("basic",)),
+        ("api_key", ("api_key", "apikey")),
+    ):
+        if any(word in given for word in words):
+            return kind
+    if given in ("custom", "custom_headers"):
+        return "headers"
+    if given:
+        return given
+    guesses = {"private_key": "google", "client_secret": "oauth2", "token": "bearer", "username": "basic"}
+    return next((kind for name, kind in {**guesses, "headers": "headers"}.items() if name in values), "unknown")
+
+
+def _need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, (str, int)) and str(value):
+            return str(value)
+    raise CredentialError(f"http: {kind} auth needs {names[0]!r}; the credential or `auth` object has none")
+
+
+def _one_line(value: str, kind: str) -> None:
+    if "\n" in value or "\r" in value:
+        raise CredentialError(f"http: {kind} auth: its value has a line break in it")

@@ -1,0 +1,360 @@
+"""One call of the `http` tool: exchanges, the tries after failures, the pages after successes, under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import httpx
+
+from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.json_text import dumps
+from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.http import retry as http_retry
+from noetl_worker.tools.http.answer import answer_result, off_loop, read, retry_after_s
+from noetl_worker.tools.http.auth import Authorizer
+from noetl_worker.tools.http.client import Clients, send, shown, without_user
+from noetl_worker.tools.http.request import build
+from noetl_worker.tools.http.secret_hosts import Destination
+from noetl_worker.tools.process.shortage import is_shortage
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.http.http import HttpConfig
+
+__all__ = ["Call", "collected"]
+
+ATTEMPT_TIMEOUT_S: Final = 60.0
+_NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
+_TOKEN_CALL: Final = re.compile(r"\btoken\(\s*([^()]+?)\s*\)")
+_TOKENS_NAME: Final = "noetl_tokens_"
+
+
+class Call:
+    """The state of one call.
+
+    `run` gives the last exchange's result; `data.attempts` is there when there was more than one, `data.pages` when
+    pages were asked for.
+    """
+
+    def __init__(self, config: HttpConfig, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
+        self._config = config
+        self._context = context
+        self._clients = clients
+        self._authorizer = authorizer
+        self._plan = http_retry.parse(config.retry)
+        total_s = time_left(config.timeout, context)
+        self._deadline = None if total_s is None else time.monotonic() + total_s
+        self._total_s = total_s
+        self._headers: dict[str, JsonValue] = {}
+        self._received = 0
+        self._exchanges = 0
+        self._has_connected = False
+        """Whether a server may know of this call: one that was asked before the machine had nothing left."""
+
+    async def run(self) -> ToolResult:
+        self._headers = await self._rendered_headers()
+        if self._plan.pages is None:
+            result, _ = await self._tried(self._config, {})
+        else:
+            result = await self._paged(self._plan.pages)
+        return self._counted(result) if self._exchanges > 1 else result
+
+    def _counted(self, result: ToolResult) -> ToolResult:
+        data = result.data if isinstance(result.data, dict) else {}
+        return dataclasses.replace(result, data={**data, "attempts": self._exchanges})
+
+    # ── tries ──
+
+    async def _tried(self, config: HttpConfig, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
+        """The result of the last try, and what rules see of it. Raises the last try's ToolError."""
+        tries = 0
+        while True:
+            tries += 1
+            error: ToolError | None = None
+            try:
+                result = await self._exchange(config)
+            except ConfigurationError:
+                raise
+            except ToolError as caught:
+                error = caught
+                result = ToolResult.failure(str(caught), kind=caught.kind, retryable=caught.retryable, code=caught.code)
+            facts = _facts(result, tries, names)
+            rule = self._rule_for(facts, tries)
+            if rule is None or not await self._waited(rule, tries, result):
+                if error is not None:
+                    raise error
+                return result, facts
+
+    def _rule_for(self, facts: http_retry.Facts, tries: int) -> http_retry.Rule | None:
+        context = self._context
+        for rule in self._plan.rules:
+            if http_retry.holds(rule, facts, context.render, context.logger.debug):
+                return rule if tries < rule.attempts else None
+        return None
+
+    async def _waited(self, rule: http_retry.Rule, tries: int, result: ToolResult) -> bool:
+        """Wait as the rule or the server's Retry-After says; False, at once, when the time left is too short."""
+        delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
+        left = self._left()
+        if self._context.cancelled:
+            return False
+        if left is not None and delay >= left:
+            self._context.logger.info("http_retry_given_up", delay_s=round(delay, 3), left_s=round(left, 3))
+            return False
+        reason = result.error.message if result.error is not None else "success"
+        self._context.logger.info("http_retry", tries=tries, delay_s=round(delay, 3), reason=reason)
+        await asyncio.sleep(delay)
+        return True
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    # ── pages ──
+
+    async def _paged(self, pages: http_retry.Pages) -> ToolResult:
+        config, gathered = self._config, None
+        seen: set[bytes] = set()
+        notes: list[str] = []
+        for number in range(1, pages.limit + 1):
+            asked = _fingerprint(config, self._headers)
+            if asked in seen:
+                return _page_failure(f"page {number} asks for the same as one before it: 'next_call' does not move on")
+            seen.add(asked)
+            names: dict[str, JsonValue] = {"_retry": {"index": number, "count": number}, pages.into: gathered}
+            result, facts = await self._tried(config, names)
+            if result.status is not ToolStatus.SUCCESS or not isinstance(result.data, dict):
+                return dataclasses.replace(result, data={**_object(result.data), "pages": number - 1})
+            if result.data.get("truncated"):
+                limit = self._config.max_response_bytes
+                return _page_failure(f"page {number}: over {limit} bytes together; raise max_response_bytes")
+            try:
+                gathered = collected(gathered, result.data["data"], pages)
+            except ValueError as error:
+                return _page_failure(f"page {number}: {error}")
+            last = {**result.data, "data": gathered, "body": gathered, "pages": number}
+            more = http_retry.Rule(when=pages.condition)
+            if not http_retry.holds(more, facts, self._context.render, self._context.logger.debug):
+                break
+            config = self._next(config, pages, facts)
+        else:
+            notes.append(f"stopped after {pages.limit} pages although there are more")
+        return ToolResult.success({**last, **({"notes": notes, "truncated": True} if notes else {})}, exit_code=0)
+
+    def _next(self, config: HttpConfig, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpConfig:
+        """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
+        rendered = self._context.render(pages.next_call, facts.names)
+        changes: dict[str, Any] = {}
+        for name, value in _object(rendered).items():
+            if name in ("url", "endpoint"):
+                changes["url"] = str(httpx.URL(config.url).join(str(value)))
+            elif name == "params":
+                changes["params"] = {**config.params, **_object(value)}
+            elif name == "headers":
+                self._headers = {**self._headers, **_object(value)}
+            else:
+                changes[name] = value
+        if "url" in changes and "params" not in changes:
+            # differs-from-upstream: a `next` link is complete, the first page's parameters would undo it
+            changes["params"] = {}
+        return dataclasses.replace(config, **changes)
+
+    # ── one exchange ──
+
+    async def _exchange(self, config: HttpConfig) -> ToolResult:
+        left = self._left()
+        limit_s = config.attempt_timeout or ATTEMPT_TIMEOUT_S
+        if left is not None and (left < limit_s or config.attempt_timeout is None):
+            limit_s = left
+        if limit_s <= 0:
+            return _timed_out(self._total_s or 0.0, config.url)
+        self._exchanges += 1
+        try:
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished exchange
+            with anyio.fail_after(limit_s):
+                return await self._authorized(config)
+        except TimeoutError:
+            told = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
+            return _timed_out(told, config.url)
+
+    async def _authorized(self, config: HttpConfig) -> ToolResult:
+        """One exchange; a second one with a new token when the kept one is refused."""
+        result, fetched = await self._sent(config)
+        if fetched is not None and isinstance(result.data, dict) and result.data.get("status_code") == 401:
+            self._authorizer.tokens.forget(fetched)
+            result, _ = await self._sent(config)
+        return result
+
+    async def _sent(self, config: HttpConfig) -> tuple[ToolResult, str | None]:
+        destination = Destination(config.url, self._headers, config.proxy)
+        authorization = await self._authorizer.authorize(config.auth, self._context, destination)
+        started = time.monotonic()
+        async with self._clients.lease(config.options()) as client:
+            with ExitStack() as files:
+                request = build(client, config, self._context.with_trace(self._headers), authorization, files)
+                try:
+                    response = await send(
+                        client,
+                        request,
+                        follow_redirects=config.follow_redirects,
+                        secret_headers=tuple(authorization.headers),
+                    )
+                    self._has_connected = True
+                    content = await read(response, max(1, config.max_response_bytes - self._received))
+                except httpx.TimeoutException as error:
+                    self._has_connected = True
+                    return _silent(error, config), None
+                except (httpx.HTTPError, ssl.SSLError) as error:  # TLS 1.3 refuses a client after the handshake
+                    is_first_hop = isinstance(error, httpx.ConnectError) and error.request is request
+                    if is_first_hop and not self._has_connected and is_shortage(error):
+                        raise ResourceShortage(f"no room for a connection to {shown(request.url)}: {error}") from error
+                    self._has_connected = True
+                    return transport_failure(error, request), None
+        if self._plan.pages is not None:
+            self._received += content.size
+        elapsed_s = time.monotonic() - started
+        result = await off_loop(content.size, lambda: answer_result(response, content, config.response_type, elapsed_s))
+        return _without(result, authorization.params), authorization.fetched
+
+    # ── headers with token() ──
+
+    async def _rendered_headers(self) -> dict[str, JsonValue]:
+        """`token(alias)` is a credential's bearer token, as in the Python worker's templates."""
+        rendered: dict[str, JsonValue] = {}
+        destination = Destination(self._config.url, self._config.headers, self._config.proxy)
+        for name, value in self._config.headers.items():
+            tokens: dict[str, JsonValue] = {}
+            try:
+                if isinstance(value, str) and "{{" in value:
+                    for expression in _TOKEN_CALL.findall(value):
+                        alias = str(self._context.render("{{ " + expression + " }}"))
+                        tokens[alias] = await self._authorizer.token(alias, self._context, destination)
+                    value = _TOKEN_CALL.sub(rf"{_TOKENS_NAME}[\1]", value) if tokens else value
+                render = self._context.render
+                rendered[name] = render(value, {_TOKENS_NAME: tokens}) if tokens else render(value)
+            except TemplateError as error:
+                raise TemplateError(f"http: field 'headers': {name}: {error}") from error
+        return rendered
+
+
+def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> http_retry.Facts:
+    data = _object(result.data)
+    payload, status = data.get("data"), data.get("status_code")
+    failure = result.error
+    error: JsonValue = None
+    if failure is not None:
+        error = {
+            "status": status,
+            "message": failure.message,
+            "type": failure.code or failure.kind,
+            "kind": failure.kind,
+            "retryable": failure.retryable,
+        }
+    known: dict[str, JsonValue] = {
+        **names,
+        "response": payload,
+        "page": payload,
+        "result": {"status": result.status.value, "data": result.data, "error": error},
+        "status_code": status,
+        "error": error,
+        "attempt": tries,
+        "success": failure is None,
+    }
+    kind = failure.kind if failure is not None else ""
+    code = status if isinstance(status, int) else None
+    return http_retry.Facts(failure is not None, failure is not None and failure.retryable, kind, code, known)
+
+
+def _object(value: JsonValue) -> dict[str, JsonValue]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _fingerprint(config: HttpConfig, headers: Mapping[str, JsonValue]) -> bytes:
+    body = [getattr(config, name) for name in _NEXT_FIELDS]
+    return dumps([config.url, config.params, dict(headers), body])
+
+
+def _page_failure(message: str) -> ToolResult:
+    return ToolResult.failure(f"http: {message}", kind="parse", exit_code=1)
+
+
+def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
+    """`gathered` with the page's part added. ValueError when the page has no such part, or one of another type."""
+    part: Any = payload
+    for name in pages.path.split(".") if pages.path else ():
+        if isinstance(part, list) and name.isdigit() and int(name) < len(part):
+            part = part[int(name)]
+        elif isinstance(part, Mapping) and name in part:
+            part = part[name]
+        else:
+            raise ValueError(f"the answer has no {pages.path!r} to collect")
+    if pages.strategy == "replace":
+        return part
+    if pages.strategy == "merge":
+        if not isinstance(part, Mapping):
+            raise ValueError(f"strategy merge collects objects, {pages.path or 'the answer'} is no object")
+        return {**(gathered or {}), **part}
+    return [*(gathered or []), *(part if isinstance(part, list) else [part])]
+
+
+# ── failures ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _timed_out(seconds: float, url: str) -> ToolResult:
+    return ToolResult.timed_out(round(seconds, 3), data={"url": without_user(url), "status_code": None})
+
+
+def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
+    """A timeout of connecting or reading, shorter than the whole."""
+    connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
+    name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
+    text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"
+    failure = ToolFailure(f"http: {text} ({name}_timeout)", kind="timeout", retryable=True, code=type(error).__name__)
+    return ToolResult(ToolStatus.TIMEOUT, data={"url": without_user(config.url), "status_code": None}, error=failure)
+
+
+def _without(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
+    """The result, without the parameters that authorised the request in its `url`."""
+    if not params or not isinstance(result.data, dict):
+        return result
+    url = httpx.URL(str(result.data["url"]))
+    for name in params:
+        url = url.copy_remove_param(name)
+    return dataclasses.replace(result, data={**result.data, "url": str(url)})
+
+
+def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
+    """The result for an answer that cannot be used. Raises ToolError when there was none, or no request either.
+
+    No answer at all is raised, as the Rust worker does: on that plane a returned failure completes the step, and an
+    unreachable host would pass in silence. A task sequence's rules see both.
+    """
+    place = shown(request.url)
+    data: dict[str, JsonValue] = {"url": place, "status_code": None}
+    text = f"{request.method} {place}: {type(error).__name__}: {error}"
+    if isinstance(error, httpx.LocalProtocolError):
+        raise ConfigurationError(f"http: the request to {place} cannot be sent: {error}") from error
+    if isinstance(error, (httpx.TooManyRedirects, httpx.UnsupportedProtocol)):
+        return ToolResult.failure(text, kind="client_error", code=type(error).__name__, data=data)
+    if isinstance(error, httpx.DecodingError):
+        return ToolResult.failure(text, kind="parse", code="DecodingError", data=data)
+    if _cause(error, ssl.SSLCertVerificationError):
+        text += "; set 'ca_file' to the authority that signed it"
+        raise ToolError(text, kind="connection", retryable=False, code="certificate") from error
+    raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,223 @@
+"""The connections of the `http` tool: pooled by their TLS and proxy options, without cookies, with our own redirects.
+
+Two commands with the same options share connections and nothing else. Redirects are followed here and not in httpx,
+which would carry an `X-API-Key` to whatever host the answer names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.artifact.file_roots import checked
+from noetl_worker.tools.http import egress, egress_backend
+
+__all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
+
+MAX_REDIRECTS: Final = 10
+_MAX_IDLE_CLIENTS: Final = 16
+_MAX_CANCELLED: Final = 50
+"""Cancelled commands of one client, before another one takes its place: httpcore may keep a connection of each for ever
+(it was made, and nothing was said on it), and a pool of 200 of them answers nobody."""
+_LIMITS: Final = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+_HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
+"""Only what `answer.py` unpacks within its limit: the other codings would be unpacked whole."""
+_SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What a connection is made with; each set of options has a pool of its own."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = None
+    is_own: bool = False
+    """Where it goes is the worker's own setting and no playbook's: its address is not checked."""
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A client, who has it, and how many of them were cancelled."""
+
+    client: httpx.AsyncClient
+    users: int = 0
+    cancelled: int = 0
+
+
+class Clients:
+    """One httpx client per set of options, closed when idle and more than 16 are open.
+
+    Args:
+        transport: instead of the network, for tests.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._transport = transport
+        self._open: OrderedDict[ClientOptions, _Shared] = OrderedDict()
+
+    @asynccontextmanager
+    async def lease(self, options: ClientOptions = ClientOptions()) -> AsyncIterator[httpx.AsyncClient]:
+        """The client for these options; ConfigurationError for a file or proxy that cannot be used."""
+        shared = self._open.get(options)
+        if shared is None:
+            shared = self._open[options] = _Shared(_new_client(options, self._transport))
+        self._open.move_to_end(options)
+        shared.users += 1
+        try:
+            yield shared.client
+        except asyncio.CancelledError:
+            shared.cancelled += 1
+            if shared.cancelled >= _MAX_CANCELLED and self._open.get(options) is shared:
+                del self._open[options]
+            raise
+        finally:
+            shared.users -= 1
+            if not shared.users and self._open.get(options) is not shared:  # given up, and this was the last one
+                await shared.client.aclose()
+            await self._close_surplus()
+
+    async def _close_surplus(self) -> None:
+        idle = [options for options, shared in self._open.items() if not shared.users]
+        over = idle[: max(0, len(self._open) - _MAX_IDLE_CLIENTS)]
+        surplus = [self._open.pop(options).client for options in over]  # all at once: another command could take one
+        for client in surplus:
+            await client.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        clients = [shared.client for shared in self._open.values()]
+        self._open.clear()
+        for client in clients:
+            await client.aclose()
+
+
+def check_options(options: ClientOptions) -> None:
+    """What can be told without reading a file. Raises ConfigurationError."""
+    if options.client_key is not None and options.client_cert is None:
+        raise ConfigurationError("http: 'client_key' is the key of a 'client_cert'; give that too")
+    if options.proxy is not None:
+        try:
+            httpx.Proxy(options.proxy)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise _bad_proxy(options.proxy, error) from error
+
+
+def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"http: 'proxy' {_without_password(proxy)!r} cannot be used: {error}")
+
+
+def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    own = options.ca_file or options.client_cert or not options.verify
+    verify = _tls_context(options) if own else _public_tls_context()
+    try:
+        client = httpx.AsyncClient(
+            verify=verify,
+            limits=_LIMITS,
+            timeout=None,  # one deadline over the whole exchange instead: a trickling body has to end too
+            transport=transport,
+            proxy=options.proxy,
+            headers=_HEADERS,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            event_hooks=None if options.is_own else {"request": [egress.check_literal]},
+        )
+    except (ValueError, httpx.InvalidURL) as error:
+        raise _bad_proxy(options.proxy, error) from error
+    if not options.is_own:
+        egress_backend.guard(client, proxies=options.proxy is not None)
+    return client
+
+
+@functools.lru_cache(maxsize=1)
+def _public_tls_context() -> ssl.SSLContext:
+    """The public authorities (or SSL_CERT_FILE), read once: it takes a tenth of a second."""
+    return httpx.create_ssl_context()
+
+
+def _tls_context(options: ClientOptions) -> ssl.SSLContext:
+    for name in ("ca_file", "client_cert", "client_key"):
+        if file := getattr(options, name):
+            checked(f"http: {name!r}", file, Path(file))
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else httpx.create_ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"http: 'ca_file' {options.ca_file!r} cannot be used: {error}") from error
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.client_cert:
+        try:
+            context.load_cert_chain(options.client_cert, options.client_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"http: 'client_cert' {options.client_cert!r} cannot be used: {error}") from error
+    return context
+
+
+def _without_password(address: str | None) -> str:
+    if not address or "@" not in address:
+        return str(address)
+    try:
+        return shown(httpx.URL(address))
+    except httpx.InvalidURL:
+        return f"...@{address.rpartition('@')[2]}"
+
+
+def shown(url: httpx.URL) -> str:
+    """An address for messages: no user, no password, no query (keys are passed there)."""
+    return str(url.copy_with(username=None, password=None, query=None, fragment=None))
+
+
+def without_user(address: str) -> str:
+    """An address for results: its query stays, a user and password in it do not."""
+    return str(httpx.URL(address).copy_with(username=None, password=None)) if "@" in address else address
+
+
+async def send(
+    client: httpx.AsyncClient, request: httpx.Request, *, follow_redirects: bool, secret_headers: Collection[str] = ()
+) -> httpx.Response:
+    """The answer, its body not read yet; at most 10 redirects on the way.
+
+    Another scheme, host or port gets no Authorization, no Cookie, none of `secret_headers`, and no header whose name
+    says that it carries a key, a token or a session.
+
+    Raises:
+        ConfigurationError: its headers say in two ways where its body ends.
+    """
+    if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
+        raise ConfigurationError(  # two servers in a row could each believe the other one: a second request in the body
+            "http: the header Transfer-Encoding beside a Content-Length is refused; leave Transfer-Encoding out"
+        )
+    for _ in range(MAX_REDIRECTS + 1):
+        response = await client.send(request, stream=True, follow_redirects=False)
+        following = response.next_request
+        if not follow_redirects or following is None:
+            return response
+        await response.aclose()
+        if not _same_place(request.url, following.url):
+            for name in list(following.headers):
+                if _is_secret(name, secret_headers):
+                    del following.headers[name]
+        request = following
+    raise httpx.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=request)
+
+
+def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
+    return (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
+
+
+def _is_secret(name: str, given: Collection[str]) -> bool:
+    lower = name.lower()
+    return any(word in lower for word in _SECRET_WORDS) or lower in {one.lower() for one in given}

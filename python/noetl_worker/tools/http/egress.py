@@ -1,0 +1,58 @@
+"""Which addresses a tool's HTTP connection may go to: all but those that the worker's operator denies.
+
+The rule alone: the start of a worker sets it, and has no use for an HTTP client yet (`egress_backend.py` has that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["EgressDenied", "check", "check_literal", "deny", "refusal"]
+
+_denied = Networks.of(items_of(DEFAULT_DENIED))
+
+
+class EgressDenied(ConfigurationError):
+    """The address of a connection is one that the worker does not connect to."""
+
+    def __init__(self, host: str, address: str, item: str) -> None:
+        where = host if host == address else f"{host} ({address})"
+        super().__init__(
+            f"the worker does not connect to {where}: its NOETL_WORKER_EGRESS_DENY has {item}", code="egress"
+        )
+
+
+def deny(items: Iterable[str]) -> None:
+    """Set what this process's tools do not connect to: items of networks.py. Raises ValueError for another."""
+    global _denied
+    _denied = Networks.of(items)
+
+
+async def check_literal(request: httpx.Request) -> None:
+    """The event hook of a client: an address in a URL is checked where a proxy makes the connection, too."""
+    with suppress(ValueError):  # a name
+        check(request.url.host, request.url.host)
+
+
+def refusal(host: str, address: str) -> str | None:
+    """Why there is no connection to this address of a host; None: there may be one."""
+    try:
+        check(host, address)
+    except EgressDenied as error:
+        return str(error)
+    return None
+
+
+def check(host: str, address: str) -> None:
+    """Raises EgressDenied; ValueError for a text that is no address."""
+    item = _denied.item_with(address)
+    if item is not None:
+        raise EgressDenied(host, address, item)

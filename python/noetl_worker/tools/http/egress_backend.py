@@ -1,0 +1,128 @@
+"""Connections of an HTTP client to addresses that were checked (egress.py).
+
+A name is resolved once, here, and the connection is made to an address that was checked; a second lookup could give
+another one. What is sent over it (TLS name, Host) is the name's. A connection of the pool was checked when it was made,
+and a redirect's is checked like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+import anyio
+import httpcore
+import httpx
+
+from noetl_worker.tools.http.egress import EgressDenied, check
+
+__all__ = ["guard"]
+
+_STAGGER_S: Final = 0.25
+"""After so long the next address of a name is tried beside the one before (RFC 8305)."""
+
+
+def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
+    """Check every address that this client connects to.
+
+    Args:
+        proxies: whether its proxies are checked, too; False where they are the worker's own.
+
+    Raises:
+        RuntimeError: it cannot be guarded (an httpx of other insides); better no connection than one unguarded.
+    """
+    for transport in (client._transport, *(client._mounts.values() if proxies else ())):
+        if not isinstance(transport, httpx.AsyncHTTPTransport):  # a test's own, or the lack of a proxy
+            continue
+        pool = getattr(transport, "_pool", None)
+        inner = getattr(pool, "_network_backend", None)
+        if pool is None or not isinstance(inner, httpcore.AsyncNetworkBackend):
+            raise RuntimeError(f"httpx {httpx.__version__} has no place to check addresses at: install another version")
+        pool._network_backend = _Guarded(inner)
+
+
+class _Guarded(httpcore.AsyncNetworkBackend):
+    """Connections to checked addresses, through another backend."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkBackend) -> None:
+        self._inner = inner
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        async def connected(address: str) -> httpcore.AsyncNetworkStream:
+            return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+
+        try:
+            with anyio.fail_after(timeout):
+                return await _first(connected, await _allowed(host, port))
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(f"no connection to {host} after {timeout:g} seconds") from error
+
+    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return await self._inner.connect_unix_socket(*args, **options)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+async def _allowed(host: str, port: int) -> list[str]:
+    """The addresses of `host` that may be connected to, the most wanted first. EgressDenied when none of them may."""
+    try:
+        check(host, host)
+        return [host]
+    except ValueError:
+        addresses = await _resolved(host, port)
+    denied: EgressDenied | None = None
+    allowed: list[str] = []
+    for address in addresses:
+        try:
+            check(host, address)
+            allowed.append(address)
+        except EgressDenied as error:
+            denied = denied or error
+    if not allowed and denied is not None:
+        raise denied
+    return allowed
+
+
+async def _resolved(host: str, port: int) -> list[str]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+async def _first(
+    connected: Callable[[str], Coroutine[Any, Any, httpcore.AsyncNetworkStream]], addresses: list[str]
+) -> httpcore.AsyncNetworkStream:
+    """The first connection that stands; each address is tried a moment after the one before."""
+    if len(addresses) == 1:
+        return await connected(addresses[0])
+    waiting, tasks, failure = list(addresses), set[asyncio.Task[httpcore.AsyncNetworkStream]](), None
+    try:
+        while waiting or tasks:
+            if waiting:
+                tasks.add(asyncio.ensure_future(connected(waiting.pop(0))))
+            pause_s = _STAGGER_S if waiting else None
+            done, tasks = await asyncio.wait(tasks, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None:
+                    tasks |= done - {task}
+                    return task.result()
+                failure = failure or task.exception()
+    finally:
+        for task in tasks:
+            task.cancel()
+        for late in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(late, BaseException):
+                await late.aclose()
+    raise failure or httpcore.ConnectError("no address")

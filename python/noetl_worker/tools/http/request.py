@@ -1,0 +1,220 @@
+"""From the fields of an `http` step to the request that is sent: address, parameters, headers and the body."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.json_text import dumps
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.artifact.file_roots import checked
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.http.auth import Authorization
+from noetl_worker.tools.http.client import shown
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.http.http import HttpConfig
+
+__all__ = ["METHODS", "build", "check_address", "check_request", "method_of"]
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+def method_of(text: str) -> str:
+    """The method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
+    method = text.strip().upper()
+    if method not in METHODS:
+        raise ConfigurationError(f"http: method {text!r} is none of {', '.join(METHODS)}")
+    return method
+
+
+def check_address(url: str) -> httpx.URL:
+    """The address of a request. Raises ConfigurationError."""
+    try:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError("an address starts with http:// or https:// and a host")
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise _not_built(url, error) from error
+    return address
+
+
+def check_request(config: HttpConfig) -> None:
+    """What can be told before headers are rendered and files are opened: address, method, and the body's form.
+
+    Raises:
+        ConfigurationError: no request can be built.
+    """
+    check_address(config.url)
+    method_of(config.method)
+    for name, parts in (config.files or {}).items():
+        for one in parts if isinstance(parts, list) else [parts]:
+            part = _checked_part(name, one)
+            if "content_b64" in part:
+                _decoded(f"files.{name}.content_b64", part["content_b64"])
+    if config.body_b64 is not None:
+        _decoded("body_b64", config.body_b64)
+    if _is_split(config.data) and not isinstance(config.data.get("query") or {}, Mapping):
+        raise ConfigurationError(f"http: 'data.query' must be an object, not {type(config.data['query']).__name__}")
+
+
+def _not_built(url: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"http: the request to {_safe(url)!r} cannot be built: {error}")
+
+
+def build(
+    client: httpx.AsyncClient,
+    config: HttpConfig,
+    headers: Mapping[str, JsonValue],
+    authorization: Authorization,
+    files: ExitStack,
+) -> httpx.Request:
+    """The request of one exchange.
+
+    Args:
+        headers: `config.headers`, rendered.
+        files: closes the files of a multipart body, to be left when the exchange is over.
+
+    Raises:
+        ConfigurationError: an address, a header, a parameter or a file that cannot be used.
+    """
+    method = method_of(config.method)
+    texts = {name: _as_text(value) for name, value in headers.items() if value is not None}
+    texts.update(authorization.headers)
+    query, body = _routed(config, method, _content_type(texts), files)
+    if "files" in body:  # httpx writes the boundary
+        texts = {name: value for name, value in texts.items() if name.lower() != "content-type"}
+    if body.pop("is_json", False) and not _content_type(texts):
+        texts["Content-Type"] = "application/json"
+    timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout)
+    try:
+        url = check_address(config.url)
+        given = {**query, **config.params, **authorization.params}
+        params = {name: _as_param(value) for name, value in given.items() if value is not None}
+        if params:
+            url = url.copy_with(params=url.params.merge(params))
+        return client.build_request(method, url, headers=texts, timeout=timeout, **body)
+    except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
+        raise _not_built(config.url, error) from error
+
+
+def _safe(address: str) -> str:
+    try:
+        return shown(httpx.URL(address))
+    except (httpx.InvalidURL, TypeError, ValueError):
+        return excerpt(address.partition("?")[0], 200)
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+
+
+def _routed(
+    config: HttpConfig, method: str, content_type: str, files: ExitStack
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """(query, httpx's keywords for the body), from the first field given that may hold one."""
+    if config.json is not None:
+        return {}, {"content": dumps(config.json), "is_json": True}
+    if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
+        return {}, _multipart(config.form or {}, config.files or {}, files)
+    if config.form is not None:
+        return {}, {"data": _form(config.form)}
+    if config.body_b64 is not None:
+        return {}, {"content": _decoded("body_b64", config.body_b64)}
+    for value in (config.body, config.payload):
+        if value is not None:
+            return {}, _content(value, content_type)
+    data = config.data
+    if _is_split(data):
+        query, body = data.get("query"), data.get("body")
+        return dict(query or {}), {} if body is None else _content(body, content_type)
+    if isinstance(data, Mapping) and method in _BODILESS:
+        return data, {}
+    return {}, {} if data is None else _content(data, content_type)
+
+
+def _is_split(data: Any) -> bool:
+    return isinstance(data, Mapping) and bool(data) and set(data) <= {"query", "body"}
+
+
+def _content(value: JsonValue, content_type: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"content": value.encode("utf-8", "replace")}
+    if isinstance(value, Mapping) and content_type.startswith(_FORM):
+        return {"data": _form(value)}
+    return {"content": dumps(value), "is_json": True}
+
+
+def _form(fields: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    return {name: _as_param(value) for name, value in fields.items() if value is not None}
+
+
+def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
+    sent: list[tuple[str, Any]] = []
+    for name, value in form.items():
+        if value is not None:
+            values = _as_param(value)
+            sent += [(name, (None, text.encode())) for text in ([values] if isinstance(values, str) else values)]
+    for name, part in parts.items():
+        for one in part if isinstance(part, list) else [part]:
+            sent.append((name, _part(name, one, files)))
+    return {"files": sent}
+
+
+def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
+    """(file name, content, content type) of one file."""
+    part = _checked_part(name, part)
+    content: Any
+    file_name = str(part.get("filename") or name)
+    if "path" in part:
+        path = Path(str(part["path"]))
+        file_name = str(part.get("filename") or path.name)
+        path = checked(f"http: files: {name!r}", str(path), path)
+        try:
+            content = files.enter_context(path.open("rb"))
+        except OSError as error:
+            raise ConfigurationError(
+                f"http: files: {name!r}: {str(path)!r} cannot be read: {error.strerror}"
+            ) from error
+    elif "content_b64" in part:
+        content = _decoded(f"files.{name}.content_b64", part["content_b64"])
+    else:
+        content = _as_text(part["content"]).encode()
+    kind = part.get("content_type")
+    return (file_name, content) if kind is None else (file_name, content, str(kind))
+
+
+def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
+    """One file as an object; a text is the path of a file on the worker."""
+    if isinstance(part, str):
+        part = {"path": part}
+    if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
+        raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+    return part
+
+
+def _decoded(field: str, text: Any) -> bytes:
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ConfigurationError(f"http: '{field}' is not base64: {error}") from error
+
+
+def _as_text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+def _as_param(value: JsonValue) -> str | list[str]:
+    """A list is the parameter repeated; anything else is one text."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_as_text(item) for item in value]
+    return _as_text(value)

@@ -1,0 +1,95 @@
+"""Where a secret of the worker's may be sent: to the hosts that its operator has named beside it.
+
+A playbook names the secret and the address. Without this, whoever may write a playbook could have any of them sent to
+a server of their own. A token of the worker's own identity at Google is such a secret too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import httpx
+
+from noetl_worker.errors import CredentialError
+
+__all__ = [
+    "GOOGLE_HOSTS",
+    "HOSTS_SUFFIX",
+    "SECRET_VARIABLE",
+    "Destination",
+    "check_destination",
+    "check_identity",
+    "named_hosts",
+]
+
+SECRET_VARIABLE: Final = "NOETL_SECRET_"
+HOSTS_SUFFIX: Final = "_HOSTS"
+GOOGLE_HOSTS: Final = "NOETL_WORKER_GOOGLE_HOSTS"
+"""Variable: where a token of the worker's own identity at Google may be sent; absent: Google's APIs."""
+_GOOGLE_APIS: Final = "googleapis.com,*.googleapis.com"
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes, in every way that the playbook has a say in."""
+
+    url: str
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    """A `Host` among them leads to another one's site at a shared front."""
+    proxy: str | None = None
+    """It reads what goes through it, unless the certificate is checked."""
+
+    def hosts(self) -> Iterator[tuple[str, str]]:
+        """(host, host:port) of each place that sees the request."""
+        given = [self.url, *([self.proxy] if self.proxy else [])]
+        scheme = httpx.URL(self.url).scheme
+        given += [f"{scheme}://{value}" for name, value in self.headers.items() if name.lower() == "host" and value]
+        for address in given:
+            url = httpx.URL(address)
+            yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
+
+
+def named_hosts(variable: str) -> tuple[str, ...]:
+    """What the worker's NOETL_SECRET_<NAME>_HOSTS says: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
+    return _hosts(os.environ.get(variable + HOSTS_SUFFIX, ""))
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (one.strip().lower() for one in text.split(","))))
+
+
+def check_destination(variable: str, destination: Destination | None) -> None:
+    """Raises CredentialError: the secret in `variable` may not be sent there."""
+    hosts = named_hosts(variable)
+    if not hosts:
+        raise CredentialError(
+            f"http: auth: nothing says where {variable} may be sent: set {variable}{HOSTS_SUFFIX} for the worker, "
+            "its hosts comma-separated (* is any)"
+        )
+    _check(variable, variable + HOSTS_SUFFIX, hosts, destination)
+
+
+def check_identity(destination: Destination | None) -> None:
+    """Raises CredentialError: a token of the worker's own identity at Google may not be sent there."""
+    hosts = _hosts(os.environ.get(GOOGLE_HOSTS) or _GOOGLE_APIS)
+    _check("the worker's own Google identity", GOOGLE_HOSTS, hosts, destination)
+
+
+def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destination | None) -> None:
+    if destination is None:
+        raise CredentialError(f"http: auth: {what} is sent to the hosts of {variable} only")
+    try:
+        places = list(destination.hosts())
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise CredentialError(f"http: auth: {what}: an address that cannot be read: {error}") from error
+    for host, with_port in places:
+        if not any(fnmatchcase(host, one) or fnmatchcase(with_port, one) for one in hosts):
+            raise CredentialError(
+                f"http: auth: {what} may not be sent to {host!r}: {variable} is {', '.join(hosts)} (set it for the "
+                "worker, comma-separated; * is any)"
+            )

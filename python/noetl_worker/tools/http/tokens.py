@@ -1,0 +1,296 @@
+"""Access tokens that have to be fetched: OAuth2 client credentials and Google's, kept until shortly before they end.
+
+A token is kept under a digest of everything it was asked with, secrets included: only a command that has the same
+credential gets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import importlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import httpx
+
+from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
+from noetl_worker.json_text import dumps, loads
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.http.answer import Content, kind_of, read
+from noetl_worker.tools.http.client import ClientOptions, Clients, shown
+
+__all__ = ["CLOUD_PLATFORM", "Tokens", "check_grant", "is_own_identity"]
+
+CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
+_MAX_TOKENS: Final = 256
+_EARLY_S: Final = 60.0
+"""A token is fetched anew this long before its end, or at nine tenths of a shorter life."""
+_UNTOLD_LIFE_S: Final = 300.0
+_TIMEOUT_S: Final = 30.0
+_ANY: Final = ClientOptions()
+_MAX_ANSWER: Final = 1 << 20
+_GOOGLE_TOKEN_URI: Final = "https://oauth2.googleapis.com/token"
+_GCLOUD_FILE: Final = ".config/gcloud/application_default_credentials.json"
+_JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+@dataclass(slots=True)
+class _Kept:
+    token: str
+    ends: float
+
+
+class Tokens:
+    """Fetches and keeps access tokens, at most 256.
+
+    Args:
+        clients: what requests go through.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, clients: Clients, now: Callable[[], float] = time.monotonic) -> None:
+        self._clients = clients
+        self._now = now
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._fetching: dict[str, asyncio.Lock] = {}
+
+    def forget(self, token: str) -> None:
+        """Drop a token that was refused."""
+        for key in [key for key, kept in self._kept.items() if kept.token == token]:
+            del self._kept[key]
+
+    async def client_credentials(self, values: Mapping[str, JsonValue]) -> str:
+        """RFC 6749 4.4: `token_url`, `client_id`, `client_secret`, and `scope`, `audience`, `client_auth` if given.
+
+        Raises:
+            ConfigurationError: another `grant_type`.
+            CredentialError: a field is missing, or the endpoint says no.
+            ToolError: the endpoint cannot be reached.
+        """
+        check_grant(values)
+        url = _need(values, "oauth2", "token_url", "token_uri", "token_endpoint", "endpoint")
+        client, secret = _need(values, "oauth2", "client_id"), _need(values, "oauth2", "client_secret")
+        scope = values.get("scope") or values.get("scopes")
+        form = {"grant_type": "client_credentials"}
+        if scope:
+            form["scope"] = " ".join(map(str, scope)) if isinstance(scope, list) else str(scope)
+        if values.get("audience"):
+            form["audience"] = str(values["audience"])
+        basic = (client, secret) if values.get("client_auth") == "basic" else None
+        if basic is None:
+            form.update(client_id=client, client_secret=secret)
+        return await self._get([url, form, list(basic or ())], lambda: self._ask(url, form, basic))
+
+    async def google(self, values: Mapping[str, JsonValue], scopes: tuple[str, ...] = (CLOUD_PLATFORM,)) -> str:
+        """A Google access token, from a service account's key, a refresh token, or the worker's own identity.
+
+        Args:
+            values: {"private_key", "client_email", ...} or {"service_account_json": that, or its text};
+                {"refresh_token", "client_id", "client_secret"}; without any of these the application default
+                credentials: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata server.
+        """
+        account = _account(values)
+        if account is None:
+            account = await asyncio.to_thread(_default_account)
+        if account is None:
+            return await self._get(["metadata", list(scopes)], lambda: self._ask_metadata(scopes))
+        if "private_key" in account:
+            return await self._get([account, list(scopes)], lambda: self._ask_with_key(account, scopes))
+        form = {name: _need(account, "google", name) for name in ("refresh_token", "client_id", "client_secret")}
+        uri = str(account.get("token_uri") or _GOOGLE_TOKEN_URI)
+        return await self._get([uri, form], lambda: self._ask(uri, {"grant_type": "refresh_token", **form}, None))
+
+    async def google_secret(self, name: str, token: str) -> str:
+        """The text of `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager."""
+        path = name if "/versions/" in name else f"{name}/versions/latest"
+        url = f"https://secretmanager.googleapis.com/v1/{path}:access"
+        answer = await self._exchange(httpx.Request("GET", url, headers={"Authorization": f"Bearer {token}"}))
+        payload = answer.get("payload")
+        if not isinstance(payload, Mapping) or not isinstance(payload.get("data"), str):
+            raise CredentialError(f"http: the secret {name!r} has no data")
+        return base64.b64decode(str(payload["data"])).decode("utf-8", "replace").strip()
+
+    async def _get(self, asked: JsonValue, fetch: Callable[[], Awaitable[tuple[str, float | None]]]) -> str:
+        key = hashlib.sha256(dumps(asked)).hexdigest()
+        lock = self._fetching.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:  # a hundred commands that start together ask once
+                kept = self._kept.get(key)
+                if kept is None or kept.ends <= self._now():
+                    token, life_s = await fetch()
+                    life_s = _UNTOLD_LIFE_S if life_s is None else life_s
+                    kept = self._kept[key] = _Kept(token, self._now() + max(life_s - _EARLY_S, life_s * 0.9))
+                self._kept.move_to_end(key)
+        finally:
+            if not lock.locked():
+                self._fetching.pop(key, None)
+        while len(self._kept) > _MAX_TOKENS:
+            self._kept.popitem(last=False)
+        return kept.token
+
+    async def _ask(self, url: str, form: Mapping[str, str], basic: tuple[str, str] | None) -> tuple[str, float | None]:
+        headers = {"Accept": "application/json"}
+        if basic is not None:
+            headers["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
+        try:
+            request = httpx.Request("POST", url, data=dict(form), headers=headers)
+            if request.url.scheme not in ("http", "https"):
+                raise ValueError("an address starts with http:// or https://")
+        except (httpx.InvalidURL, ValueError) as error:
+            raise CredentialError(f"http: the token address {url!r} cannot be used: {error}") from error
+        return _token_of(await self._exchange(request), request.url)
+
+    async def _ask_with_key(
+        self, account: Mapping[str, JsonValue], scopes: tuple[str, ...]
+    ) -> tuple[str, float | None]:
+        uri = str(account.get("token_uri") or _GOOGLE_TOKEN_URI)
+        assertion = await asyncio.to_thread(_assertion, account, uri, scopes)
+        return await self._ask(uri, {"grant_type": _JWT_GRANT, "assertion": assertion}, None)
+
+    async def _ask_metadata(self, scopes: tuple[str, ...]) -> tuple[str, float | None]:
+        host = os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
+        url = httpx.URL(
+            f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token",
+            params={"scopes": ",".join(scopes)},
+        )
+        request = httpx.Request("GET", url, headers={"Metadata-Flavor": "Google"})
+        try:
+            return _token_of(await self._exchange(request, ClientOptions(is_own=True)), url)
+        except ToolError as error:
+            raise CredentialError(
+                "http: no Google credentials: give a service account, set GOOGLE_APPLICATION_CREDENTIALS, or run on "
+                f"Google Cloud ({error})"
+            ) from error
+
+    async def _exchange(self, request: httpx.Request, options: ClientOptions = _ANY) -> Mapping[str, Any]:
+        """The JSON object of the answer. CredentialError for a no, ToolError when there is no answer."""
+        place = shown(request.url)
+        try:
+            async with self._clients.lease(options) as client:
+                with anyio.fail_after(_TIMEOUT_S):
+                    response = await client.send(request, stream=True)
+                    content: Content = await read(response, _MAX_ANSWER)
+        except (httpx.HTTPError, OSError) as error:  # TimeoutError and ssl.SSLError are OSErrors
+            text = f"http: no answer from {place}: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True) from error
+        try:
+            answer = loads(content.take())
+        except DocumentError:
+            answer = None
+        if response.is_success and isinstance(answer, dict):
+            return answer
+        _, retryable = kind_of(response.status_code)
+        raise CredentialError(
+            f"http: {place} gives no token: HTTP {response.status_code}{_reason(answer)}", retryable=retryable
+        )
+
+
+def check_grant(values: Mapping[str, JsonValue]) -> None:
+    """Raises ConfigurationError: the credential is for another grant than the one that is asked for here."""
+    grant = values.get("grant_type")
+    if grant is not None and grant != "client_credentials":
+        raise ConfigurationError(
+            f"http: oauth2 auth: grant_type {grant!r} is not supported; only client_credentials is "
+            "(Google: type gcp_adc with a refresh_token)"
+        )
+
+
+def _reason(answer: JsonValue) -> str:
+    """`error` and `error_description` of RFC 6749 5.2; nothing else of the answer, it may hold a secret."""
+    if not isinstance(answer, dict):
+        return ""
+    told = [
+        excerpt(str(answer[name]), 200) for name in ("error", "error_description") if isinstance(answer.get(name), str)
+    ]
+    return f" ({': '.join(told)})" if told else ""
+
+
+def _token_of(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | None]:
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not token:
+        raise CredentialError(f"http: the answer of {shown(url)} has no access_token")
+    life_s = answer.get("expires_in")
+    try:
+        return token, None if life_s is None else float(life_s)
+    except (TypeError, ValueError):
+        return token, None
+
+
+def _need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, (str, int)) and str(value):
+            return str(value)
+    raise CredentialError(f"http: {kind} auth needs {names[0]!r}; the credential or `auth` object has none")
+
+
+# ── Google ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
+    """The service account or refresh token in a credential's data, None when there is neither."""
+    inner = values.get("service_account_json") or values.get("service_account") or values.get("credentials_json")
+    if isinstance(inner, str):
+        try:
+            inner = loads(inner)
+        except DocumentError as error:
+            raise CredentialError("http: 'service_account_json' is not the JSON of a key file") from error
+    if isinstance(inner, dict):
+        return inner
+    return values if "private_key" in values or "refresh_token" in values else None
+
+
+def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
+    """Whether a Google token for these is the worker's own: they have no key and no token of somebody else's."""
+    return _account(values) is None
+
+
+def _default_account() -> Mapping[str, JsonValue] | None:
+    """The key file of the worker's environment; None when the metadata server has to be asked."""
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    path = Path(named) if named else Path.home() / _GCLOUD_FILE
+    if not named and not path.exists():
+        return None
+    try:
+        account = loads(path.read_bytes())
+    except (OSError, DocumentError) as error:
+        raise CredentialError(f"http: GOOGLE_APPLICATION_CREDENTIALS: {path.name!r} cannot be read: {error}") from error
+    if isinstance(account, dict) and ("private_key" in account or "refresh_token" in account):
+        return account
+    kind = account.get("type") if isinstance(account, dict) else None
+    raise CredentialError(
+        f"http: Google credentials of type {kind!r} are not supported; service_account and authorized_user are"
+    )
+
+
+def _assertion(account: Mapping[str, JsonValue], audience: str, scopes: tuple[str, ...]) -> str:
+    try:
+        crypt: Any = importlib.import_module("google.auth.crypt")
+        jwt: Any = importlib.import_module("google.auth.jwt")
+    except ImportError as error:
+        raise ConfigurationError(
+            "http: a Google service account needs google-auth: pip install 'noetl-worker[gcp]'"
+        ) from error
+    issued = int(time.time())
+    claims = {
+        "iss": _need(account, "google", "client_email"),
+        "scope": " ".join(scopes),
+        "aud": audience,
+        "iat": issued,
+        "exp": issued + 3600,
+    }
+    try:
+        signer = crypt.RSASigner.from_service_account_info(account)
+        encoded: bytes = jwt.encode(signer, claims)
+    except ValueError as error:
+        raise CredentialError("http: the private key of the Google service account cannot be read") from error
+    return encoded.decode()

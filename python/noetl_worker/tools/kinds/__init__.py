@@ -1,0 +1,1 @@
+"""Which kinds there are on this worker: allowed, installed, elsewhere."""

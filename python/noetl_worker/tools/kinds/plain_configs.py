@@ -1,0 +1,46 @@
+"""Configs that were checked a moment ago: the same text means the same config, where nothing in it is a template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from noetl_worker import json_text
+from noetl_worker.models import JsonValue
+
+__all__ = ["Checked", "PlainConfigs"]
+
+_MOST: Final = 512
+_LONGEST: Final = 4_096
+"""Bytes. Together some megabytes at most; a longer config costs more to run than to check."""
+
+
+class Checked(NamedTuple):
+    """What a check found; the config is shared by the calls that have the same text, and nothing changes it."""
+
+    config: Any
+    warnings: tuple[str, ...]
+    timeout_s: float | None
+
+
+class PlainConfigs:
+    """The last checked configs by kind and text. Not for configs with secrets: they must not outlive their command."""
+
+    def __init__(self) -> None:
+        self._checked: dict[tuple[str, bytes], Checked] = {}
+
+    def key(self, kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:
+        """Where a config is kept; None for one that is not: it has a template, is long, or is no JSON."""
+        try:
+            text = json_text.dumps(raw)
+        except (TypeError, ValueError):
+            return None
+        return None if len(text) > _LONGEST or b"{{" in text or b"{%" in text else (kind, text)
+
+    def find(self, key: tuple[str, bytes]) -> Checked | None:
+        return self._checked.get(key)
+
+    def keep(self, key: tuple[str, bytes], checked: Checked) -> None:
+        if len(self._checked) >= _MOST:
+            del self._checked[next(iter(self._checked))]  # the oldest: what is in use comes back at once
+        self._checked[key] = checked

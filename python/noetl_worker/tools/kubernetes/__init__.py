@@ -1,0 +1,1 @@
+"""Kinds `container` and `script`: Jobs in a Kubernetes cluster."""

@@ -1,0 +1,295 @@
+"""Kind `container`: a container as a Kubernetes Job, waited for (tools.md 2.10)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import httpx
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, ClusterRefusal, check_auth, place_of
+from noetl_worker.tools.kubernetes.container_job import (
+    CONTAINER_NAME,
+    PodState,
+    check_counts,
+    check_namespace,
+    check_resources,
+    check_variables,
+    check_volumes,
+    finished,
+    manifest,
+    pod_state,
+)
+from noetl_worker.tools.process.shortage import before_any_effect
+
+__all__ = ["ContainerConfig", "ContainerTool"]
+
+DEFAULT_TIMEOUT_S: Final = 900.0
+FIRST_POLL_S: Final = 0.5
+LONGEST_POLL_S: Final = 10.0
+_MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
+_IN_RUNTIME: Final[Mapping[str, str]] = {
+    "image": "image",
+    "namespace": "namespace",
+    "command": "command",
+    "args": "args",
+    "env": "env",
+    "serviceAccountName": "service_account",
+    "service_account": "service_account",
+    "resources": "resources",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerConfig:
+    """Runs an image as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+
+    The cluster is the one that the worker runs in, or the one of the credential `auth` names.
+    """
+
+    image: str | None = None
+    """Image to run."""
+    command: list[str] | None = None
+    """Program and its first arguments; the image's own when absent."""
+    args: list[str] | None = None
+    """Arguments; the image's own when absent."""
+    env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
+    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}; also
+    Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef. A null is left out."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    """Kubernetes' `requests` and `limits`."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; the worker's own when absent."""
+    namespace: str = "noetl"
+    """Namespace of the Job."""
+    service_account: str | None = None
+    """Service account of the pod; the namespace's default when absent."""
+    backoff_limit: int = 0
+    """How often Kubernetes runs it again after a failure."""
+    restart_policy: Literal["Never", "OnFailure"] = "Never"
+    """What the pod does with a container that failed."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled; Kubernetes decides when absent."""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    """Labels a node must have."""
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    """Taints that are tolerated, as Kubernetes writes them."""
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}; Kubernetes' spelling counts too."""
+    volume_mounts: list[dict[str, Any]] = field(default_factory=list)
+    """{name, mount_path, sub_path, read_only}."""
+    ttl_seconds_after_finished: int = 300
+    """When Kubernetes removes the ended Job, in seconds."""
+    wait: bool = True
+    """false: only create the Job; nothing tells the playbook how it ended."""
+    max_log_bytes: int = 262_144
+    """How much of the output is returned, from its beginning."""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
+    timeout: float | None = None
+    """Longest time in seconds, then the Job is deleted; 900 when absent."""
+
+    def __post_init__(self) -> None:
+        for key, value in self.runtime.items():
+            if key not in _IN_RUNTIME:
+                raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
+            if value is not None:
+                object.__setattr__(self, _IN_RUNTIME[key], _of_runtime(key, value))
+        if not (self.image or "").strip():
+            raise ValueError("image is required")
+        check_variables(self.variables)
+        check_namespace(self.namespace)
+        check_counts(
+            backoff_limit=self.backoff_limit,
+            ttl_seconds_after_finished=self.ttl_seconds_after_finished,
+            max_log_bytes=self.max_log_bytes,
+        )
+        check_resources(self.resources)
+        check_volumes(self.volumes, self.volume_mounts)
+        check_auth(self.auth)
+
+    @property
+    def variables(self) -> list[dict[str, Any]]:
+        """`env` as a list."""
+        if isinstance(self.env, Mapping):
+            return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
+        return self.env
+
+
+def _of_runtime(key: str, value: Any) -> Any:
+    """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
+    field_name = _IN_RUNTIME[key]
+    if field_name in ("command", "args"):
+        if not isinstance(value, list) or any(isinstance(one, (Mapping, list, type(None))) for one in value):
+            raise ValueError(f"{field_name} must be a list of text")
+        return [str(one).lower() if isinstance(one, bool) else str(one) for one in value]
+    if field_name == "env":
+        is_list = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
+        if not is_list and not isinstance(value, Mapping):
+            raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
+    elif field_name == "resources":
+        if not isinstance(value, Mapping):
+            raise ValueError("runtime.resources must be an object")
+    elif not isinstance(value, str):
+        raise ValueError(f"runtime.{key} must be text")
+    return value
+
+
+class ContainerTool:
+    """Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout | created, reason, message,
+    pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the result are the container's.
+
+    A command that is run again after a crash of its worker finds the Job that it made, and waits for that one. A
+    worker that shuts down leaves it running for that.
+
+    Errors: process (it failed), auth, client_error (Kubernetes refuses the Job), not_found (no such namespace),
+    connection.
+
+    differs-from-upstream: the Rust worker creates the Job and leaves its end to a callback of the server, which only
+    that server has; here the end is waited for on both planes, as the Python worker does.
+    """
+
+    kind: ClassVar[str] = "container"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ContainerConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {"service_account_name": "service_account"}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = False
+
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport | None = None, *, service_account: Path = SERVICE_ACCOUNT
+    ) -> None:
+        self._clients = Clients(transport)
+        self._service_account = service_account
+
+    async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
+        with before_any_effect("no room to fetch the credential"):
+            place = await place_of(config.auth, context, self._service_account)
+        timeout_s = time_left(config.timeout, context) or DEFAULT_TIMEOUT_S
+        cluster = Cluster(self._clients, place, config.namespace)
+        job = manifest(config, context, timeout_s)
+        name = str(job["metadata"]["name"])
+        try:
+            created = await cluster.create(job)
+        except asyncio.CancelledError:  # it may be there all the same
+            await _abandon(cluster, name, context)
+            raise
+        about = created["metadata"]
+        data: dict[str, JsonValue] = {
+            "job_name": name,
+            "job_uid": about.get("uid"),
+            "namespace": config.namespace,
+            "labels": about.get("labels") or {},
+        }
+        context.logger.info("container_job", job=name, namespace=config.namespace)
+        if not config.wait:
+            return ToolResult.success({**data, "state": "created"})
+        watch = _Watch(cluster, name, context)
+        try:
+            with context.waiting():
+                state, reason, message = await asyncio.wait_for(watch.end(), timeout_s)
+            logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+        except (asyncio.TimeoutError, TimeoutError):
+            try:
+                logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
+            finally:  # the output of a cluster that is slow may take longer than the command has
+                await _delete(cluster, name, context)
+            seen = {"state": "timeout", **_of_pod(watch.pod, watch.pod.reason, watch.pod.message), "logs": logs}
+            return ToolResult.timed_out(timeout_s, data={**data, **seen}, stdout=logs)
+        except asyncio.CancelledError:
+            await _abandon(cluster, name, context)
+            raise
+        data.update(state=state, **_of_pod(watch.pod, reason, message), logs=logs)
+        if state == "succeeded":
+            return ToolResult.success(data, stdout=logs, exit_code=watch.pod.exit_code or 0)
+        if watch.pod.never_starts:
+            await _delete(cluster, name, context)
+        text = _failure_text(name, watch.pod, reason, message)
+        may_pass = watch.pod.reason in _MAY_PASS
+        return ToolResult.failure(
+            text, kind="process", retryable=may_pass, data=data, stdout=logs, exit_code=watch.pod.exit_code
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
+
+
+class _Watch:
+    """Asks for a Job until it has ended, ever more seldom; what cannot be asked is asked again."""
+
+    def __init__(self, cluster: Cluster, name: str, context: ToolContext) -> None:
+        self._cluster, self._name, self._context = cluster, name, context
+        self.pod = PodState()
+
+    async def end(self) -> tuple[str, str | None, str | None]:
+        """(succeeded | failed, reason, message)."""
+        pause_s = FIRST_POLL_S
+        while True:
+            try:
+                job = await self._cluster.job(self._name)
+                self.pod = pod_state(await self._cluster.pods(self._name))
+            except ToolError as error:
+                if isinstance(error, ClusterRefusal) and error.status == 404:
+                    raise ToolError(f"Job {self._name} was deleted from outside", kind="process") from error
+                if not error.retryable:
+                    raise
+                self._context.logger.warning("container_status", job=self._name, problem=str(error))
+            else:
+                ended = finished(job)
+                if ended is not None:
+                    return ended
+                if self.pod.never_starts:
+                    return "failed", self.pod.reason, self.pod.message
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
+
+
+def _of_pod(pod: PodState, reason: str | None, message: str | None) -> dict[str, JsonValue]:
+    return {
+        "reason": reason,
+        "message": message,
+        "pod_name": pod.name,
+        "exit_code": pod.exit_code,
+        "started_at": pod.started_at,
+        "completed_at": pod.finished_at,
+    }
+
+
+def _failure_text(name: str, pod: PodState, reason: str | None, message: str | None) -> str:
+    said = f"container Job {name} failed"
+    if pod.exit_code is not None:
+        said += f": exit code {pod.exit_code}"
+    causes = list(dict.fromkeys(one for one in (pod.reason, pod.message, reason, message) if one and one != "Error"))
+    return f"{said} ({'; '.join(causes)})" if causes else said
+
+
+async def _logs(cluster: Cluster, pod: PodState, max_bytes: int, context: ToolContext) -> str:
+    """The output; empty, with a warning, when it cannot be had: the outcome counts more."""
+    if pod.name is None or pod.never_starts:
+        return ""
+    try:
+        return await cluster.log(pod.name, CONTAINER_NAME, max_bytes)
+    except ToolError as error:
+        context.logger.warning("container_log", pod=pod.name, problem=str(error))
+        return ""
+
+
+async def _abandon(cluster: Cluster, name: str, context: ToolContext) -> None:
+    """What becomes of the Job of a command that is stopped."""
+    if context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+        await _delete(cluster, name, context)
+
+
+async def _delete(cluster: Cluster, name: str, context: ToolContext) -> None:
+    if (problem := await cluster.delete_whatever_comes(name)) is not None:
+        context.logger.warning("container_not_deleted", job=name, problem=problem)

@@ -1,0 +1,289 @@
+"""A Kubernetes Job for one container: its manifest, and what its status and its pod's say."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.process import process
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.kubernetes.container import ContainerConfig
+
+__all__ = [
+    "CONTAINER_NAME",
+    "PodState",
+    "check_counts",
+    "check_namespace",
+    "check_resources",
+    "check_variable_name",
+    "check_variables",
+    "check_volumes",
+    "finished",
+    "manifest",
+    "pod_state",
+]
+
+CONTAINER_NAME: Final = "main"
+_DEADLINE_GRACE_S: Final = 30
+"""The cluster ends a Job by itself this much after the worker would have: when the worker is gone."""
+_NEVER_STARTS: Final = frozenset(
+    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+)
+_VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
+    "empty_dir": {"medium": "medium", "size_limit": "sizeLimit"},
+    "persistent_volume_claim": {"claim_name": "claimName", "read_only": "readOnly"},
+    "config_map": {"name": "name"},
+    "secret": {"secret_name": "secretName", "secretName": "secretName", "name": "secretName"},
+}
+_VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "secretKeyRef": ("name", "key"),
+    "configMapKeyRef": ("name", "key"),
+    "fieldRef": ("fieldPath",),
+    "resourceFieldRef": ("resource",),
+}
+"""What Kubernetes takes a variable's value from, and what it needs for that."""
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+_VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
+_RESOURCES: Final = ("requests", "limits", "claims")
+
+# ── what no Job can have: each raises ValueError, for a config model's `__post_init__` ───────────
+
+
+def check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name!r} must be 0 or more, not {count}")
+
+
+def check_namespace(namespace: str) -> None:
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"'namespace' {namespace!r} is none: small letters, digits and -, at most 63")
+
+
+def check_variable_name(name: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no control character may be in it")
+
+
+def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
+    for entry in entries:
+        _variable(entry)
+
+
+def check_resources(resources: Mapping[str, Any]) -> None:
+    for name, amounts in resources.items():
+        if name not in _RESOURCES:
+            raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")
+        if name != "claims" and amounts is not None and not isinstance(amounts, Mapping):
+            raise ValueError(f"resources: {name!r} must be an object like {{cpu: 500m, memory: 1Gi}}")
+
+
+def kubernetes_resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+    """As a container of a Job has them; nulls count as absent."""
+    whole = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
+    return _present(whole) or None
+
+
+def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
+    """Each volume has a name and one source, each mount a path and a volume that is there."""
+    known = ", ".join(_VOLUME_SOURCES)
+    for volume in volumes:
+        sources = {_snake_word(key): value for key, value in volume.items() if key != "name"}
+        if not volume.get("name") or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
+            raise ValueError(f"each of volumes needs 'name' and one of {known}")
+        [(source, about)] = sources.items()
+        if not isinstance(about or {}, Mapping):
+            raise ValueError(f"volume {volume['name']!r}: {source!r} must be an object")
+        if source != "empty_dir" and not about:
+            first = next(iter(_VOLUME_SOURCES[source]))
+            raise ValueError(f"volume {volume['name']!r}: {source!r} needs {first!r}")
+    names = [str(volume["name"]) for volume in volumes]
+    for mount in mounts:
+        if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
+            raise ValueError("each of volume_mounts needs 'name' and 'mount_path'")
+        if str(mount["name"]) not in names:
+            there = ", ".join(names) or "none"
+            raise ValueError(f"volume_mounts: there is no volume {mount['name']!r}; there are: {there}")
+
+
+def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
+    """The Job to create."""
+    name, labels = job_name(context), _labels(context)
+    container: dict[str, JsonValue] = {
+        "name": CONTAINER_NAME,
+        "image": config.image,
+        "command": config.command,
+        "args": config.args,
+        "env": [one for one in map(_variable, config.variables) if one is not None] or None,
+        "resources": kubernetes_resources(config.resources),
+        "volumeMounts": [_camel(one) for one in config.volume_mounts] or None,
+        "imagePullPolicy": config.image_pull_policy,
+    }
+    pod: dict[str, JsonValue] = {
+        "restartPolicy": config.restart_policy,
+        "containers": [_present(container)],
+        "serviceAccountName": config.service_account,
+        "nodeSelector": config.node_selector or None,
+        "tolerations": [_camel(one) for one in config.tolerations] or None,
+        "volumes": [_volume(one) for one in config.volumes] or None,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": config.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": config.backoff_limit,
+            "activeDeadlineSeconds": math.ceil(timeout_s) + _DEADLINE_GRACE_S,
+            "ttlSecondsAfterFinished": config.ttl_seconds_after_finished,
+            "template": {"metadata": {"labels": labels}, "spec": _present(pod)},
+        },
+    }
+
+
+def job_name(context: ToolContext) -> str:
+    """noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
+
+    A command that is run again after a crash has the same name, and finds its Job. A task of a sequence may run
+    several times within one command, so its name is new each time.
+    """
+    is_task = "_task" in context.variables
+    identity = uuid4().hex if is_task else f"{context.command_id}:{context.attempt}"
+    slug = re.sub(r"[^a-z0-9]+", "-", context.step.lower())[:20].strip("-") or "step"
+    return f"noetl-container-{slug}-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+
+
+def _labels(context: ToolContext) -> dict[str, JsonValue]:
+    return {
+        "noetl.execution-id": str(context.execution_id),
+        "noetl.step-name": re.sub(r"[^A-Za-z0-9_.-]", "_", context.step)[:63].strip("_.-") or "step",
+        "noetl.tool-kind": "container",
+    }
+
+
+def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+    """A variable as Kubernetes writes it; None for one whose value is null, which is left out as everywhere.
+
+    Raises:
+        ValueError: without a name, or without one source of its value that is known here.
+    """
+    if not entry.get("name"):
+        raise ValueError("each of env needs 'name'")
+    name, given = str(entry["name"]), {_camel_word(key): value for key, value in entry.items() if key != "name"}
+    check_variable_name(name)
+    if len(given) == 2 and given.keys() == {"value", "valueFrom"}:
+        raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
+    if given.keys() == {"value"}:
+        text = process.environment_text({name: given["value"]})
+        return {"name": name, "value": text[name]} if text else None
+    if given.keys() != {"valueFrom"}:
+        there = ", ".join(entry.keys() - {"name"}) or "nothing"
+        raise ValueError(f"container env var {name!r} needs value or value_from; beside its name there is {there}")
+    return {"name": name, "valueFrom": _variable_source(name, given["valueFrom"])}
+
+
+def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
+    source = {_camel_word(str(key)): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+    if source.keys() == {"secretName", "secretKey"}:
+        return {"secretKeyRef": {"name": str(source["secretName"]), "key": str(source["secretKey"])}}
+    [word, about] = next(iter(source.items())) if len(source) == 1 else ("", None)
+    if word not in _VARIABLE_SOURCES:
+        raise ValueError(
+            f"container env var {name!r}: value_from needs secret_name and secret_key, "
+            f"or one of {', '.join(_VARIABLE_SOURCES)}"
+        )
+    needed = _VARIABLE_SOURCES[word]
+    fields = _camel(about) if isinstance(about, Mapping) else {}
+    if not all(fields.get(one) for one in needed):
+        raise ValueError(f"container env var {name!r}: {word} needs {' and '.join(needed)}")
+    return {word: fields}
+
+
+def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    whole: dict[str, JsonValue] = {"name": entry["name"]}
+    for key, given in entry.items():
+        names = _VOLUME_SOURCES.get(_snake_word(key))
+        if names is not None:
+            about = (given or {}).items()
+            whole[_camel_word(key)] = {names.get(word, _camel_word(word)): value for word, value in about}
+    return whole
+
+
+def _camel(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
+    return {_camel_word(key): value for key, value in entry.items()}
+
+
+def _camel_word(word: str) -> str:
+    first, *rest = word.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _snake_word(word: str) -> str:
+    return _CAPITAL.sub("_", word).lower()
+
+
+def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+# ── what the cluster says ───────────────────────────────────────────────────────────────────────
+
+
+def finished(job: Mapping[str, Any]) -> tuple[str, str | None, str | None] | None:
+    """(succeeded | failed, reason, message) of an ended Job; None while it runs."""
+    for condition in (job.get("status") or {}).get("conditions") or []:
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            state = "succeeded" if condition["type"] == "Complete" else "failed"
+            return state, condition.get("reason"), condition.get("message")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """The newest pod of a Job."""
+
+    name: str | None = None
+    phase: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    """OOMKilled, Error, ImagePullBackOff, Unschedulable, Evicted, ..."""
+    message: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+    @property
+    def never_starts(self) -> bool:
+        return self.reason in _NEVER_STARTS
+
+
+def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
+    """What the newest of a Job's pods says."""
+    if not pods:
+        return PodState()
+    pod = max(pods, key=lambda one: str(one.get("metadata", {}).get("creationTimestamp", "")))
+    status: Mapping[str, Any] = pod.get("status") or {}
+    whole = [one for one in status.get("containerStatuses") or [] if one.get("name") == CONTAINER_NAME]
+    state: Mapping[str, Any] = whole[0].get("state") or {} if whole else {}
+    ended: Mapping[str, Any] = state.get("terminated") or {}
+    waiting: Mapping[str, Any] = state.get("waiting") or {}
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or []
+    unscheduled = next((one for one in conditions if one.get("reason") == "Unschedulable"), {})
+    told = ended or waiting or unscheduled
+    return PodState(
+        name=pod.get("metadata", {}).get("name"),
+        phase=status.get("phase"),
+        exit_code=ended.get("exitCode"),
+        reason=told.get("reason") or status.get("reason"),
+        message=told.get("message") or status.get("message"),
+        started_at=ended.get("startedAt"),
+        finished_at=ended.get("finishedAt"),
+    )

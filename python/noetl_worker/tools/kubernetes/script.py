@@ -1,0 +1,236 @@
+"""Kind `script`: a Python script as a Kubernetes Job (tools.md 2.9)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import anyio
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import names_of, nearest
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.kubernetes.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
+from noetl_worker.tools.kubernetes.container_job import CONTAINER_NAME, PodState, finished, pod_state
+from noetl_worker.tools.kubernetes.script_job import JobConfig, job_config, job_name, manifests, owned_by
+from noetl_worker.tools.process.shortage import before_any_effect
+from noetl_worker.tools.python.python_source import Sources, check_script
+
+__all__ = ["ScriptConfig", "ScriptTool"]
+
+POLL_S: Final = 2.0
+MAX_LOG_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptConfig:
+    """Runs a Python script as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+
+    The cluster is the one that the worker runs in, or the one of the credential `auth` names. The Job gets the script
+    as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as JSON in its first
+    argument. A Job that the timeout or a cancelled command ends is deleted. A command that is run again after a crash
+    of its worker waits for the Job that it has already.
+
+    Result: `{status, job_name, namespace, pod_name, execution_time, output, succeeded, failed, exit_code}`; `output` is
+    the first MiB of the newest pod's log, `status` completed, failed or timeout. A Job that fails is an error of kind
+    process with the exit code; an API that refuses is one of kind auth, not_found or client_error.
+    """
+
+    script: str | dict[str, Any]
+    """Where the script is: as in the python kind, also {"type": inline | local | http | gcs | s3, "uri", "content"}."""
+    job: dict[str, Any] = field(default_factory=dict)
+    """image (python:3.11-slim), namespace (noetl), ttl_seconds_after_finished (300), backoff_limit (3), timeout (600
+    seconds), install_dependencies, resources, env, image_pull_policy, service_account."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """Values for the script; over the step's own input."""
+    timeout: float | None = None
+    """Seconds; absent: `job.timeout`, and what the command has left."""
+    made_after: JobConfig = field(init=False, repr=False, compare=False)
+    unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Names in `job` that nothing knows."""
+
+    def __post_init__(self) -> None:
+        made_after, unknown = job_config(self.job)
+        object.__setattr__(self, "made_after", made_after)
+        object.__setattr__(self, "unknown", tuple(unknown))
+        code = check_script(_as_python_script(self.script))
+        if code is not None and not code.strip():
+            raise ValueError("the script is empty")
+        check_auth(self.auth)
+
+
+class ScriptTool:
+    """differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job."""
+
+    kind: ClassVar[str] = "script"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = ScriptConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = False
+    requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
+
+    def __init__(self, *, service_account: Path = SERVICE_ACCOUNT, poll_s: float = POLL_S) -> None:
+        self._clients = Clients()
+        self._sources = Sources()
+        self._service_account = service_account
+        self._poll_s = poll_s
+
+    def ignored(self, config: ScriptConfig) -> list[str]:
+        """What the registry reports beside unknown fields."""
+        known = sorted(names_of(JobConfig))
+        return [f"script: job: unknown field {name!r} is ignored{nearest(name, known)}" for name in config.unknown]
+
+    async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
+        job = config.made_after
+        with before_any_effect("no room to fetch what the script needs"):
+            code = await self._sources.of_script(_as_python_script(config.script), context)
+            place = await place_of(config.auth, context, self._service_account, kind="script")
+        if not code.strip():
+            raise ConfigurationError("script: the script is empty")
+        given = {**context.input, **config.input}
+        objects = manifests(job_name(context), job, code, given, context)
+        run = _Run(Cluster(self._clients, place, job.namespace), job, context)
+        await run.start(*objects)
+        timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
+        try:
+            with context.waiting(), anyio.fail_after(timeout_s):
+                ended = await run.wait_for_end(self._poll_s)
+            return run.result(ended, await run.output())
+        except TimeoutError:
+            try:
+                data = run.data("timeout", await run.output())
+            finally:  # the output of a cluster that is slow may take longer than the command has
+                await run.delete()
+            return ToolResult.timed_out(timeout_s, data=data)
+        except asyncio.CancelledError:
+            await run.abandon()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._sources.aclose()
+        await self._clients.aclose()
+
+
+def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """The form of the python kind: {"uri", "source": {"type", "code", "auth"}}."""
+    if isinstance(script, str):
+        return script
+    source = dict(script["source"]) if isinstance(script.get("source"), Mapping) else {}
+    for name in ("type", "auth", "endpoint", "timeout"):
+        if name in script:
+            source.setdefault(name, script[name])
+    if isinstance(script.get("content"), str):
+        source.setdefault("code", script["content"])
+    if source.get("type") == "local":
+        source["type"] = "file"
+    return {"uri": script.get("uri"), "source": source}
+
+
+class _Run:
+    """One Job: its objects, its end, what is told of it."""
+
+    def __init__(self, cluster: Cluster, job: JobConfig, context: ToolContext) -> None:
+        self._cluster = cluster
+        self._job = job
+        self._context = context
+        self._name = ""
+        self._status: Mapping[str, Any] = {}
+        self._pod = PodState()
+        self._started = time.monotonic()
+
+    async def start(
+        self, job: dict[str, JsonValue], config_map: dict[str, JsonValue], secret: dict[str, JsonValue]
+    ) -> None:
+        """Create the Job, or find it, then what belongs to it: its pod waits for them. All or nothing."""
+        self._name = str(job["metadata"]["name"])
+        try:
+            created = await self._cluster.create(job)
+        except asyncio.CancelledError:  # it may be there all the same
+            await self.abandon()
+            raise
+        self._context.logger.info("script_job", job=self._name, namespace=self._job.namespace)
+        with before_any_effect("no room for a connection to the cluster"):  # its pod waits for these
+            try:
+                await self._cluster.create_beside("configmaps", owned_by(config_map, created))
+                await self._cluster.create_beside("secrets", owned_by(secret, created))
+            except asyncio.CancelledError:
+                await self.abandon()
+                raise
+            except BaseException:
+                await self.delete()
+                raise
+
+    async def wait_for_end(self, poll_s: float) -> tuple[str, str | None, str | None]:
+        """(succeeded | failed, reason, message), when the Job has ended; what cannot be asked is asked again."""
+        while True:
+            try:
+                job = await self._cluster.job(self._name)
+                self._pod = pod_state(await self._cluster.pods(self._name))
+            except ToolError as error:
+                if not error.retryable:
+                    raise
+                self._context.logger.warning("script_status", job=self._name, problem=str(error))
+            else:
+                self._status = job.get("status") or {}
+                found = finished(job)
+                if found is not None:
+                    return found
+                if self._pod.never_starts:
+                    return "failed", self._pod.reason, self._pod.message
+            await asyncio.sleep(poll_s)
+
+    async def output(self) -> str | None:
+        """The log of the newest pod; None, with a warning, when it cannot be had: the outcome counts more."""
+        if self._pod.name is None or self._pod.never_starts:
+            return None
+        try:
+            return await self._cluster.log(self._pod.name, CONTAINER_NAME, MAX_LOG_BYTES)
+        except ToolError as error:
+            self._context.logger.warning("script_log", pod=self._pod.name, problem=str(error))
+            return None
+
+    def data(self, status: str, output: str | None) -> dict[str, JsonValue]:
+        """What the docstring of ScriptConfig promises, without what is not known."""
+        whole: dict[str, JsonValue] = {
+            "status": status,
+            "job_name": self._name,
+            "namespace": self._job.namespace,
+            "execution_time": round(time.monotonic() - self._started, 3),
+            "succeeded": int(self._status.get("succeeded") or 0),
+            "failed": int(self._status.get("failed") or 0),
+        }
+        known = {"pod_name": self._pod.name, "exit_code": self._pod.exit_code, "output": output}
+        return {**whole, **{name: value for name, value in known.items() if value is not None}}
+
+    def result(self, ended: tuple[str, str | None, str | None], output: str | None) -> ToolResult:
+        state, reason, message = ended
+        if state == "succeeded":
+            return ToolResult.success(self.data("completed", output), stdout=output, exit_code=0)
+        code = self._pod.exit_code
+        causes = [one for one in (self._pod.reason, reason, message) if one and one != "Error"]
+        told = f"Job {self._name} failed" + (f": exit code {code}" if code is not None else "")
+        told += f" ({'; '.join(dict.fromkeys(causes))})" if causes else ""
+        word = "out_of_memory" if self._pod.reason == "OOMKilled" else None if code is None else str(code)
+        data = self.data("failed", output)
+        return ToolResult.failure(told, kind="process", code=word, data=data, stdout=output, exit_code=code)
+
+    async def abandon(self) -> None:
+        """What becomes of the Job of a command that is stopped."""
+        if self._context.stop.reason != "shutdown":  # then the command comes again, and finds its Job
+            await self.delete()
+
+    async def delete(self) -> None:
+        if (problem := await self._cluster.delete_whatever_comes(self._name)) is not None:
+            self._context.logger.warning("script_not_deleted", job=self._name, problem=problem)

@@ -1,0 +1,165 @@
+"""The Kubernetes objects of a `script` step: the Job, and the ConfigMap and Secret that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.json_text import dumps
+from noetl_worker.models import JsonValue
+from noetl_worker.tools import fields
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kubernetes.container_job import (
+    CONTAINER_NAME,
+    check_counts,
+    check_namespace,
+    check_resources,
+    check_variable_name,
+    kubernetes_resources,
+)
+
+__all__ = ["JobConfig", "job_config", "job_name", "manifests", "owned_by"]
+
+MAX_SCRIPT_BYTES: Final = 1_000_000
+"""What a ConfigMap holds, with room for its other fields."""
+_CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+_NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """Where and how the Job runs; the names of Kubernetes (`backoffLimit`) are taken too."""
+
+    image: str = "python:3.11-slim"
+    namespace: str = "noetl"
+    ttl_seconds_after_finished: int = 300
+    backoff_limit: int = 3
+    timeout: float = 600.0
+    """Seconds until the Job is ended, its retries included."""
+    install_dependencies: list[str] = field(default_factory=list)
+    """Requirements that pip installs first."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables, kept in a Secret that ends with the Job."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    service_account: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.image.strip():
+            raise ValueError("'image' is empty")
+        if not self.timeout > 0:
+            raise ValueError(f"'timeout' must be above 0 seconds, not {self.timeout:g}")
+        check_counts(backoff_limit=self.backoff_limit, ttl_seconds_after_finished=self.ttl_seconds_after_finished)
+        check_namespace(self.namespace)
+        check_resources(self.resources)
+        for name in self.env:
+            check_variable_name(name)
+
+
+def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
+    """(what the Job is made after, the names that nothing knows).
+
+    Raises:
+        ConfigurationError: a field of another type, or a value that no Job can have.
+    """
+    named = {_CAMEL.sub("_", name).lower(): value for name, value in job.items()}
+    given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
+    made: JobConfig = fields.decode("script: job", JobConfig, given, named)
+    return made, unknown
+
+
+def job_name(context: ToolContext) -> str:
+    """The same for each delivery of one attempt of a command: one that is delivered again finds its Job.
+
+    A task of a sequence may run several times within one command: there it is new each time.
+    """
+    identity = uuid4().hex if "_task" in context.variables else f"{context.command_id}:{context.attempt}"
+    return f"noetl-script-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def manifests(
+    name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
+) -> tuple[dict[str, JsonValue], dict[str, JsonValue], dict[str, JsonValue]]:
+    """(Job, ConfigMap, Secret); the last two without their owner."""
+    if len(code.encode()) > MAX_SCRIPT_BYTES:
+        raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
+    labels: dict[str, JsonValue] = {
+        "app.kubernetes.io/managed-by": "noetl-worker",
+        "noetl.execution-id": str(context.execution_id),
+        "noetl.step-name": _label_value(context.step),
+        "noetl.tool-kind": "script",
+    }
+    metadata: dict[str, JsonValue] = {"name": name, "namespace": job.namespace, "labels": labels}
+    config_map: dict[str, JsonValue] = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {**metadata, "name": f"{name}-script"},
+        "data": {"script.py": code},
+    }
+    secret: dict[str, JsonValue] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {**metadata, "name": f"{name}-env"},
+        "stringData": dict(job.env),
+    }
+    spec: dict[str, JsonValue] = {
+        "ttlSecondsAfterFinished": job.ttl_seconds_after_finished,
+        "backoffLimit": job.backoff_limit,
+        "activeDeadlineSeconds": max(1, round(job.timeout)),
+        "template": {"metadata": {"labels": labels}, "spec": _pod(name, job, given)},
+    }
+    whole: dict[str, JsonValue] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    return whole, config_map, secret
+
+
+def _label_value(text: str) -> str:
+    """A label may not be over 63 characters, and begins and ends with a letter or digit: cut first, then strip."""
+    return _NOT_IN_LABELS.sub("-", text).lstrip("-._")[:63].rstrip("-._") or "step"
+
+
+def _pod(name: str, job: JobConfig, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    container: dict[str, JsonValue] = {
+        "name": CONTAINER_NAME,
+        "image": job.image,
+        "imagePullPolicy": job.image_pull_policy,
+        "command": _command(job, dumps(dict(given)).decode()),
+        "envFrom": [{"secretRef": {"name": f"{name}-env"}}],
+        "volumeMounts": [{"name": "script", "mountPath": "/scripts", "readOnly": True}],
+    }
+    resources = kubernetes_resources(job.resources)
+    if resources:
+        container["resources"] = resources
+    pod: dict[str, JsonValue] = {
+        "restartPolicy": "Never",
+        "containers": [container],
+        "volumes": [{"name": "script", "configMap": {"name": f"{name}-script"}}],
+    }
+    if job.service_account:
+        pod["serviceAccountName"] = job.service_account
+    return pod
+
+
+def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
+    """`python /scripts/script.py '<input as JSON>'`, after pip; nothing of the playbook is read by the shell."""
+    if not job.install_dependencies:
+        return ["python", "/scripts/script.py", arguments]
+    install = 'input="$1"; shift; pip install --quiet --no-cache-dir "$@" && exec python /scripts/script.py "$input"'
+    return ["sh", "-c", install, "sh", arguments, *job.install_dependencies]
+
+
+def owned_by(manifest: dict[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """The manifest as the Job's own: the cluster removes it together with the Job."""
+    metadata = job["metadata"]
+    owner: dict[str, JsonValue] = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+    own = manifest["metadata"]
+    return {**manifest, "metadata": {**(own if isinstance(own, dict) else {}), "ownerReferences": [owner]}}

@@ -1,0 +1,187 @@
+"""One conversation with an MCP server over streamable HTTP: JSON-RPC, answered as JSON or as an event stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+import httpx
+
+from noetl_worker.errors import DocumentError, ToolError
+from noetl_worker.json_text import dumps, loads_exact
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.http.answer import kind_of, off_loop, read
+from noetl_worker.tools.http.client import send, shown
+
+__all__ = ["MAX_ANSWER_BYTES", "RpcError", "Session"]
+
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+_ACCEPT: Final = "application/json, text/event-stream"
+_METHOD_NOT_FOUND: Final = -32601
+
+
+class RpcError(Exception):
+    """The server's `error` object."""
+
+    def __init__(self, error: Mapping[str, JsonValue]) -> None:
+        super().__init__(str(error.get("message") or "no message"))
+        self.code = error.get("code")
+        self.data = error.get("data")
+
+
+class Session:
+    """`initialize`, then `request` as often as wanted, then `close`."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, endpoint: httpx.URL, headers: Mapping[str, str], first_id: int
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._headers = dict(headers)
+        self._secret_headers = tuple(headers)
+        self._next_id = first_id
+        self.session_id: str | None = None
+        """What the server wants to see again; None: it keeps no session."""
+
+    async def initialize(self, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """The server's answer: protocolVersion, capabilities, serverInfo.
+
+        differs-from-upstream: `notifications/initialized` is sent, as the protocol demands; servers of the reference
+        SDK refuse every request before it.
+        """
+        answer = await self.request("initialize", params)
+        version = answer.get("protocolVersion")
+        if isinstance(version, str):
+            self._headers["MCP-Protocol-Version"] = version
+        await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"}, None)
+        return answer
+
+    async def request(self, method: str, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """The `result` object.
+
+        Raises:
+            RpcError: the server answered with an error.
+            ToolError: no answer, an HTTP status, or something that is no JSON-RPC.
+        """
+        request_id, self._next_id = self._next_id, self._next_id + 1
+        message = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": dict(params)}
+        answer = await self._post(message, request_id)
+        if isinstance(answer.get("error"), Mapping):
+            raise RpcError(answer["error"])
+        result = answer.get("result")
+        return result if isinstance(result, Mapping) else {"value": result}
+
+    async def close(self) -> None:
+        """Tell the server that its session is over; servers without sessions are told nothing.
+
+        Raises:
+            httpx.HTTPError: it could not be told.
+        """
+        if self.session_id is not None:
+            request = self._client.build_request("DELETE", self._endpoint, headers=self._request_headers())
+            response = await self._client.send(request, stream=True)  # what it answers is of no use, and may be long
+            await response.aclose()
+
+    def _request_headers(self) -> dict[str, str]:
+        headers = {**self._headers, "Accept": _ACCEPT}
+        return {**headers, "Mcp-Session-Id": self.session_id} if self.session_id else headers
+
+    async def _post(self, message: Mapping[str, JsonValue], request_id: int | None) -> Mapping[str, Any]:
+        """The JSON-RPC answer to `request_id`; {} for a message that asks for none."""
+        headers = {**self._request_headers(), "Content-Type": "application/json"}
+        request = httpx.Request("POST", self._endpoint, headers=headers, content=dumps(message))
+        place = shown(self._endpoint)
+        try:
+            response = await send(
+                self._client, request, follow_redirects=True, secret_headers=[*self._secret_headers, "Mcp-Session-Id"]
+            )
+            try:
+                return await self._answer(response, request_id, place)
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            text = f"no answer from the MCP server at {place}: {type(error).__name__}: {error}"
+            raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
+
+    async def _answer(self, response: httpx.Response, request_id: int | None, place: str) -> Mapping[str, Any]:
+        self.session_id = response.headers.get("Mcp-Session-Id") or self.session_id
+        is_stream = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+        if response.is_success and request_id is None:
+            return {}
+        if response.is_success and is_stream:
+            async for message in _messages(response, place):
+                if message.get("id") == request_id and "method" not in message:
+                    return message
+                await self._refuse(message)
+            raise ToolError(
+                f"the MCP server at {place} ended its stream without the answer", kind="connection", retryable=True
+            )
+        content = await read(response, MAX_ANSWER_BYTES)
+        if content.is_cut:
+            raise _too_long(place)
+        size, body = content.size, content.take()
+        return await off_loop(size, lambda: _plain_answer(response, body, request_id, place))
+
+    async def _refuse(self, message: Mapping[str, Any]) -> None:
+        """Answer what the server asks of us, ping aside: we are nobody's model. Notifications ask nothing."""
+        if "method" not in message or "id" not in message:
+            return
+        error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}
+        told = {"result": {}} if message["method"] == "ping" else {"error": error}
+        await self._post({"jsonrpc": "2.0", "id": message["id"], **told}, None)
+
+
+def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None, place: str) -> Mapping[str, Any]:
+    """The answer in a JSON body; a batch has it among others. An HTTP failure with a JSON-RPC error is that error."""
+    try:
+        whole = loads_exact(body)
+    except DocumentError:
+        whole = None
+    messages = [one for one in (whole if isinstance(whole, list) else [whole]) if isinstance(one, Mapping)]
+    for one in messages:
+        if one.get("id") == request_id and ("result" in one or "error" in one):
+            return one
+        if not response.is_success and isinstance(one.get("error"), Mapping):
+            raise RpcError(one["error"])
+    said = " ".join(excerpt(body, 300).split()) or "(empty)"
+    if response.is_success:
+        raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {said}", kind="parse")
+    kind, retryable = kind_of(response.status_code)
+    text = f"the MCP server at {place} answers HTTP {response.status_code}: {said}"
+    raise ToolError(text, kind=kind, retryable=retryable, code=str(response.status_code))
+
+
+async def _messages(response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:
+    """The JSON objects of an event stream: the `data:` lines of each event, joined."""
+    buffer, size, lines = b"", 0, []
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise _too_long(place)
+        *complete, buffer = (buffer + chunk).split(b"\n")
+        for line in (one.removesuffix(b"\r") for one in complete):
+            if line.startswith(b"data:"):
+                lines.append(line[5:].removeprefix(b" "))
+            elif not line and lines:
+                text = b"\n".join(lines)
+                yield await off_loop(len(text), partial(_message, text, place))
+                lines = []
+    lines += [buffer[5:].strip()] if buffer.startswith(b"data:") else []
+    if lines:  # a server that closes without the last blank line
+        yield _message(b"\n".join(lines), place)
+
+
+def _message(text: bytes, place: str) -> Mapping[str, Any]:
+    if not text.strip():  # an event without content keeps the stream alive
+        return {}
+    try:
+        whole = loads_exact(text)
+    except DocumentError as error:
+        raise ToolError(f"the MCP server at {place} sends an event that is not JSON: {error}", kind="parse") from error
+    return whole if isinstance(whole, Mapping) else {}
+
+
+def _too_long(place: str) -> ToolError:
+    return ToolError(f"the MCP server at {place} answers with more than {MAX_ANSWER_BYTES} bytes", kind="resource")

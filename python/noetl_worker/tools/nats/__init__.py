@@ -1,0 +1,1 @@
+"""Kinds `nats` and `subscription`."""

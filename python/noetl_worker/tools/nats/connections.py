@@ -1,0 +1,300 @@
+"""Connections to NATS servers for tools: found by credential, shared between commands, closed with the tool.
+
+Never the worker's own connection: a playbook's traffic must not delay deliveries and acks, and its credential
+decides what it may do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.ending import ended
+from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
+
+__all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
+
+CONNECT_TIMEOUT_S: Final = 5.0
+_RESETS: Final = 3
+"""Connections that are reset while they are made, before that is believed."""
+MAX_IDLE: Final = 16
+"""Connections kept open while nobody uses them; the one that was used longest ago goes first."""
+_CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "url": ("url", "nats_url", "servers", "nats_servers"),
+    "user": ("user", "username", "nats_user", "nats_username"),
+    "password": ("password", "nats_password"),
+    "token": ("token", "nats_token"),
+    "creds": ("creds", "nats_creds", "credentials"),
+    "nkey": ("nkey", "nkey_seed", "nats_nkey", "seed"),
+}
+_NO_CONNECTION: Final = "a connection requires 'url', or 'auth' with the alias of a credential"
+_CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a tool's own fields say about the connection; absent values come from the credential `auth` names."""
+
+    url: str | list[str] | None = None
+    auth: str | Mapping[str, JsonValue] | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server and who we are there; equal addresses share a connection."""
+
+    servers: tuple[str, ...]
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds: str | None = field(default=None, repr=False)
+    nkey: str | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The servers without what stands before an @."""
+        return ", ".join(_without_login(server) for server in self.servers)
+
+
+def check_login(kind: str, login: Login) -> None:
+    """What can be told of the connection without asking for a credential; for a config model's `__post_init__`.
+
+    Raises:
+        ConfigurationError: no connection can come about.
+    """
+    written = login.auth or {}
+    has_alias = isinstance(written, str) or _alias(written) is not None
+    url = login.url or (None if isinstance(written, str) else _first(written, _CREDENTIAL_FIELDS["url"]))
+    if not has_alias and not _servers(url):
+        raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
+    for server in _servers(url):
+        _check(kind, server)
+
+
+async def address_of(kind: str, login: Login, context: ToolContext) -> Address:
+    """The address: the tool's own fields over the credential's.
+
+    Raises:
+        ConfigurationError: neither has an address.
+        CredentialError: the alias is not known, or its creds text is none.
+    """
+    with before_any_effect(f"{kind}: no room to fetch the credential"):
+        found = await _credential(login.auth, context)
+    own: dict[str, Any] = {name: getattr(login, name) for name in ("url", "user", "password", "token")}
+    values = {name: own.get(name) or _first(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
+    url = values.pop("url")
+    servers = _servers(url)
+    if not servers:
+        if login.auth is None:
+            raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
+        raise CredentialError(f"{kind}: the credential has no 'url'; register it again with one, or give 'url'")
+    for server in servers:
+        _check(kind, server)
+        if password := _password_of(server):
+            context.keep_secret(password)
+    creds = values["creds"]
+    if creds is not None and not all(mark in str(creds) for mark in _CREDS_MARKS):
+        # nats-py reads such a text for ever, looking for its mark
+        raise CredentialError(f"{kind}: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed")
+    return Address(servers, **{name: None if value is None else str(value) for name, value in values.items()})
+
+
+async def _credential(auth: str | Mapping[str, JsonValue] | None, context: ToolContext) -> Mapping[str, JsonValue]:
+    if auth is None:
+        return {}
+    if isinstance(auth, str):
+        return await context.credential(auth)
+    alias = _alias(auth)
+    return {**await context.credential(str(alias)), **auth} if alias else auth
+
+
+def _alias(auth: Mapping[str, JsonValue]) -> JsonValue:
+    return auth.get("credential") or (auth.get("key") if auth.get("source") == "credential" else None)
+
+
+def _first(found: Mapping[str, JsonValue], names: Sequence[str]) -> JsonValue:
+    return next((found[name] for name in names if found.get(name) not in (None, "", [])), None)
+
+
+def _servers(url: JsonValue) -> tuple[str, ...]:
+    entries = url if isinstance(url, list) else str(url or "").split(",")
+    return tuple(str(entry).strip() for entry in entries if str(entry).strip())
+
+
+def _check(kind: str, server: str) -> None:
+    try:
+        whole = urlsplit(server if "://" in server else f"nats://{server}")
+        is_one = bool(whole.hostname) and whole.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ConfigurationError(f"{kind}: url {_without_login(server)!r} is none: it looks like nats://host:4222")
+
+
+def _password_of(server: str) -> str | None:
+    return urlsplit(server).password
+
+
+def _without_login(server: str) -> str:
+    scheme, mark, rest = server.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+class _Entry:
+    """One address: its connection once it is made, and who uses it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.making = asyncio.Lock()
+        self.client: Any = None
+        self.users = 0
+        self.refusals: deque[str] = deque(maxlen=100)
+        """What the server said about missing permissions: it comes beside the answers, which just do not come."""
+
+
+class Connections:
+    """The connections of one tool."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Address, _Entry] = {}
+        self._closed = False
+
+    @asynccontextmanager
+    async def lease(self, address: Address) -> AsyncIterator[Any]:
+        """A connected client of nats-py, shared with other commands of the same credential.
+
+        Raises:
+            ToolError: kind connection (retryable) or auth.
+        """
+        entry = self._entries.pop(address, None)
+        if entry is None or entry.loop is not asyncio.get_running_loop():
+            entry = _Entry()  # a connection serves the loop that it was made on
+        self._entries[address] = entry  # last in the order: used most recently
+        if not entry.users:
+            entry.refusals.clear()  # of a command that did not ask for it: it would be told of the next timeout
+        entry.users += 1
+        try:
+            async with entry.making:
+                if entry.client is None or not entry.client.is_connected:
+                    entry.client = await self._connect(address, entry)
+            yield entry.client
+        finally:
+            entry.users -= 1
+            await self._close_surplus()
+
+    def refusal(self, address: Address, subject: str | None = None) -> str | None:
+        """What the server said of a missing permission, taken out: an answer that never came may be due to it.
+
+        The last word, or with `subject` the one on publishing there: others use the connection too.
+        """
+        refusals = self._entries[address].refusals if address in self._entries else []
+        mark = "" if subject is None else f'publish to "{subject}"'.lower()
+        said = next((one for one in reversed(refusals) if mark in one.lower()), None)
+        if said is not None:
+            refusals.remove(said)
+        return said
+
+    async def aclose(self) -> None:
+        """Close all connections; commands that still use one fail."""
+        entries = list(self._entries.values())
+        self._entries.clear()
+        for entry in entries:
+            await _close(entry)
+
+    async def _connect(self, address: Address, entry: _Entry) -> Any:
+        """A new connection. One that is reset is asked for again: a server that refuses a login closes so soon that
+        its reason is often lost (10 of 100 on a busy machine), and a wrong password would look like a network's fault.
+        """
+        for _ in range(_RESETS):
+            try:
+                return await self._connect_once(address, entry)
+            except ToolError as error:
+                if not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
+                    raise
+        return await self._connect_once(address, entry)
+
+    async def _connect_once(self, address: Address, entry: _Entry) -> Any:
+        import nats.errors
+        from noetl_worker.jetstream.client import Client
+
+        problems: list[Exception] = []
+
+        async def note(error: Exception) -> None:
+            problems[:] = [error]
+            if "permissions violation" in str(error).lower():
+                entry.refusals.append(str(error))
+
+        login = _login_options(address)
+        client = Client()
+        try:
+            # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the new connection
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await client.connect(
+                    list(address.servers),
+                    name="noetl-worker-tool",
+                    # A lost connection is closed, and the next command makes a new one: nothing goes on by itself.
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=int(CONNECT_TIMEOUT_S),
+                    error_cb=note,
+                    **login,
+                )
+        except BaseException as error:
+            with suppress(AssertionError):  # the library's answer to a close before its first byte
+                await client.close()  # a login that is refused leaves its socket open
+            is_key = type(error).__module__ == "nkeys"  # a seed that is none
+            if is_key or isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
+                said = problems[-1] if problems else error
+                raise _refused(address, said) from said
+            raise
+        return client
+
+    async def _close_surplus(self) -> None:
+        unused = [address for address, entry in self._entries.items() if entry.users == 0]
+        for address in unused[: max(0, len(unused) - MAX_IDLE)]:
+            # The library never takes up again a closing that was cancelled: the socket would stay open.
+            await ended(asyncio.ensure_future(_close(self._entries.pop(address))))
+
+
+def _login_options(address: Address) -> dict[str, Any]:
+    if address.creds is None and address.nkey is None:
+        return {"user": address.user, "password": address.password, "token": address.token}
+    if importlib.util.find_spec("nkeys") is None:  # nats-py imports it when it signs
+        raise ConfigurationError(
+            "nats: a credential with 'creds' or 'nkey' needs nkeys: pip install 'noetl-worker[nkeys]'"
+        )
+    if address.creds is not None:
+        from nats.aio.client import RawCredentials
+
+        return {"user_credentials": RawCredentials(address.creds)}
+    return {"nkeys_seed_str": address.nkey}
+
+
+def _refused(address: Address, error: BaseException) -> ToolError:
+    text = str(error) or type(error).__name__
+    if is_shortage(error):  # every operation begins with its connection
+        return ResourceShortage(f"no room for a connection to {address.shown}: {text}")
+    is_login = any(word in text.lower() for word in ("authorization", "authentication", "nkeys:"))
+    shown = f"cannot connect to {address.shown}: {text}"
+    return ToolError(shown, kind="auth" if is_login else "connection", retryable=not is_login)
+
+
+async def _close(entry: _Entry) -> None:
+    client, entry.client = entry.client, None
+    if client is not None and not client.is_closed:
+        await client.close()

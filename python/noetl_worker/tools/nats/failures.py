@@ -1,0 +1,73 @@
+"""What an error of the NATS library is in our taxonomy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from noetl_worker.errors import ToolError
+from noetl_worker.tools.nats.connections import Address, Connections
+
+__all__ = ["failure_of", "not_permitted", "spoken"]
+
+
+@asynccontextmanager
+async def spoken(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:
+    """A connected client; what the library raises inside becomes a ToolError that names the operation."""
+    import nats.errors
+
+    async with connections.lease(address) as client:
+        try:
+            yield client
+        except (nats.errors.Error, OSError) as error:
+            raise failure_of(operation, error, connections.refusal(address)) from error
+
+
+def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolError:
+    """What an error of the library is in our taxonomy.
+
+    `refusal`: what the server said about a missing permission; it never answers such a request, so only a timeout
+    would be seen.
+    """
+    import nats.errors
+    from nats.js import errors as js_errors
+
+    if refusal is not None and isinstance(error, nats.errors.TimeoutError):
+        return not_permitted(operation, refusal)
+    text = _text_of(error)
+    kind, retryable, code = "client_error", False, type(error).__name__
+    if isinstance(error, js_errors.KeyWrongLastSequenceError):
+        code = "wrong_last_sequence"
+    elif isinstance(error, (js_errors.NotFoundError, js_errors.NoStreamResponseError)):
+        kind = "not_found"
+    elif isinstance(error, js_errors.DigestMismatchError):
+        kind, retryable = "parse", True
+    elif isinstance(error, nats.errors.TimeoutError):
+        kind, retryable = "timeout", True
+    elif isinstance(error, (js_errors.ServiceUnavailableError, js_errors.ServerError)):
+        kind, retryable = "server_error", True
+    elif isinstance(error, (nats.errors.ConnectionClosedError, nats.errors.StaleConnectionError, OSError)):
+        kind, retryable = "connection", True
+    return ToolError(f"{operation} failed: {text}", kind=kind, retryable=retryable, code=code)
+
+
+def not_permitted(operation: str, refusal: str) -> ToolError:
+    return ToolError(f"{operation} failed: {refusal}", kind="auth", code="permissions_violation")
+
+
+_WORDS: Final[Mapping[str, str]] = {
+    "BucketNotFoundError": "the bucket does not exist",
+    "ObjectNotFoundError": "the object does not exist",
+    "NoStreamResponseError": "no stream takes messages on this subject",
+    "InvalidKeyError": "the key may have letters, digits and - / _ = . only, with no dot at either end",
+    "TimeoutError": "the server did not answer in time",
+}
+"""Where the library's own text is only a class name, or the thing that is wrong and not why."""
+
+
+def _text_of(error: Exception) -> str:
+    said, ours = getattr(error, "description", None), _WORDS.get(type(error).__name__)
+    if ours:
+        return f"{ours} ({said})" if said else ours
+    return str(said or str(error) or type(error).__name__)

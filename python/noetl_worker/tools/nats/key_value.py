@@ -1,0 +1,236 @@
+"""Key-value buckets and object stores of JetStream, for the `nats` tool. Buckets must exist."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES, as_bytes, as_text, as_value
+
+if TYPE_CHECKING:
+    from noetl_worker.tools.nats.nats import NatsConfig
+
+__all__ = ["KEY_VALUE", "OBJECTS"]
+
+_MAX_KEYS: Final = 10_000
+_OPENING_S: Final = 2.0
+"""How long a cancelled watch may take to be open, so that it can be stopped."""
+_OPERATIONS: Final = {None: "PUT", "DEL": "DELETE", "PURGE": "PURGE"}
+
+# ── key-value ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    from nats.js.errors import KeyNotFoundError
+
+    bucket = await client.jetstream().key_value(config.bucket)
+    place: dict[str, JsonValue] = {"bucket": config.bucket, "key": config.key}
+    try:
+        entry = await bucket.get(config.key, revision=config.revision)
+    except KeyNotFoundError:  # an ordinary answer, as upstream has it: the playbook tests the status
+        return {"status": "not_found", **place, "value": None, "revision": None}
+    return {**place, "value": as_value(entry.value), "revision": entry.revision}
+
+
+async def _put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    if config.revision is not None:  # compare and set: to write over a newer value is what it is given to prevent
+        return await _update(client, config)
+    bucket = await client.jetstream().key_value(config.bucket)
+    revision = await bucket.put(config.key, as_bytes("nats", config.value, config.encoding))
+    return {"bucket": config.bucket, "key": config.key, "revision": revision}
+
+
+async def _create(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    value = as_bytes("nats", config.value, config.encoding)
+    revision = await bucket.create(config.key, value, msg_ttl=config.ttl)
+    return {"bucket": config.bucket, "key": config.key, "revision": revision}
+
+
+async def _update(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    revision = await bucket.update(config.key, as_bytes("nats", config.value, config.encoding), last=config.revision)
+    return {"bucket": config.bucket, "key": config.key, "revision": revision}
+
+
+async def _delete(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    await bucket.delete(config.key, last=config.revision)
+    return {"bucket": config.bucket, "key": config.key}
+
+
+async def _purge(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    await bucket.purge(config.key)
+    return {"bucket": config.bucket, "key": config.key}
+
+
+async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    keys: set[str] = set()
+    async with _watching(bucket.watchall(ignore_deletes=True, meta_only=True)) as watcher:
+        while (entry := await watcher.updates()) is not None:
+            if config.pattern is None or fnmatch.fnmatchcase(entry.key, config.pattern):
+                keys.add(entry.key)
+            if len(keys) > _MAX_KEYS:
+                break
+    found = sorted(keys)[:_MAX_KEYS]
+    data: dict[str, JsonValue] = {"bucket": config.bucket, "keys": found, "count": len(found)}
+    return {**data, "truncated": True} if len(keys) > _MAX_KEYS else data
+
+
+async def _history(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    bucket = await client.jetstream().key_value(config.bucket)
+    entries: list[JsonValue] = []
+    async with _watching(bucket.watch(config.key, include_history=True)) as watcher:
+        while (entry := await watcher.updates()) is not None:
+            entries.append(_entry(entry))
+    return {"bucket": config.bucket, "key": config.key, "entries": entries, "count": len(entries)}
+
+
+async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    """Values of the keys and their changes, until `batch` are there or `timeout_ms` is over."""
+    import nats.errors
+
+    bucket = await client.jetstream().key_value(config.bucket)
+    keys = config.key or config.pattern or ">"
+    entries: list[JsonValue] = []
+    size = 0
+
+    loop = asyncio.get_running_loop()
+    is_current, timed_out = True, False
+    async with _watching(bucket.watch(keys)) as watcher:
+        deadline = loop.time() + config.timeout_ms / 1000
+        while len(entries) < config.batch and size <= MAX_RESULT_BYTES:
+            try:
+                entry = await watcher.updates(timeout=max(0.0, deadline - loop.time()))
+            except nats.errors.TimeoutError:
+                timed_out = True
+                break
+            if entry is None:  # the mark between the present values and their changes
+                is_current = False
+            elif not (is_current and config.updates_only):
+                size += len(entry.value or b"")
+                entries.append(_entry(entry))
+    return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
+
+
+@asynccontextmanager
+async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
+    """A watcher, stopped at the end. nats-py keeps one that is cancelled while it opens it: then it goes on for as long
+    as the connection, which others share."""
+    opened = asyncio.ensure_future(opening)
+    try:
+        watcher = await asyncio.shield(opened)
+    except asyncio.CancelledError:
+        await asyncio.wait({opened}, timeout=_OPENING_S)
+        if not opened.cancel() and not opened.cancelled() and opened.exception() is None:
+            await opened.result().stop()
+        raise
+    try:
+        yield watcher
+    finally:
+        await watcher.stop()
+
+
+def _entry(entry: Any) -> dict[str, JsonValue]:
+    is_gone = entry.operation is not None
+    return {
+        "key": entry.key,
+        "value": None if is_gone else as_value(entry.value),
+        "revision": entry.revision,
+        "operation": _OPERATIONS.get(entry.operation, entry.operation),
+        "created": entry.created.isoformat() if entry.created is not None else None,
+    }
+
+
+# ── objects ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _object_put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    from nats.js.api import ObjectMeta, ObjectMetaOptions
+
+    content = as_bytes("nats", config.data, config.encoding)
+    _bounded(f"the data of object {config.object_name!r}", len(content))
+    store = await client.jetstream().object_store(config.bucket)
+    options = ObjectMetaOptions(max_chunk_size=128 * 1024)
+    meta = ObjectMeta(name=config.object_name, description=config.description, options=options)
+    info = await store.put(config.object_name, content, meta=meta)
+    return {"bucket": config.bucket, "name": info.name, "size": info.size, "digest": info.digest}
+
+
+async def _object_get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    """The content; nats-py compares its SHA-256 with the object's digest."""
+    store = await client.jetstream().object_store(config.bucket)
+    info = await store.get_info(config.object_name)
+    if info.is_link():  # its size says nothing of what it leads to
+        raise ToolError(f"object {config.object_name!r} is a link; name the object it leads to", kind="client_error")
+    _bounded(f"object {config.object_name!r}", info.size or 0)
+    got = await store.get(config.object_name)
+    text = as_text(f"object {config.object_name!r}", got.data or b"", config.encoding)
+    return {"bucket": config.bucket, "name": info.name, "data": text, "size": info.size}
+
+
+async def _object_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    store = await client.jetstream().object_store(config.bucket)
+    return {"bucket": config.bucket, **_described(await store.get_info(config.object_name))}
+
+
+async def _object_list(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    from nats.js.errors import NotFoundError
+
+    store = await client.jetstream().object_store(config.bucket)
+    try:
+        found = await store.list(ignore_deletes=True)
+    except NotFoundError:  # the library's word for an empty store
+        found = []
+    objects = sorted((_described(info) for info in found), key=lambda one: str(one["name"]))
+    return {"bucket": config.bucket, "objects": objects, "count": len(objects)}
+
+
+async def _object_delete(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+    store = await client.jetstream().object_store(config.bucket)
+    await store.delete(config.object_name)
+    return {"bucket": config.bucket, "name": config.object_name}
+
+
+def _described(info: Any) -> dict[str, JsonValue]:
+    return {
+        "name": info.name,
+        "size": info.size,
+        "description": info.description,
+        "chunks": info.chunks,
+        "digest": info.digest,
+    }
+
+
+def _bounded(what: str, size: int) -> None:
+    if size > MAX_RESULT_BYTES:
+        raise ToolError(f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}", kind="resource")
+
+
+KEY_VALUE: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
+    "kv_get": (("bucket", "key"), _get),
+    "kv_put": (("bucket", "key", "value"), _put),
+    "kv_create": (("bucket", "key", "value"), _create),
+    "kv_update": (("bucket", "key", "value", "revision"), _update),
+    "kv_delete": (("bucket", "key"), _delete),
+    "kv_purge": (("bucket", "key"), _purge),
+    "kv_keys": (("bucket",), _keys),
+    "kv_history": (("bucket", "key"), _history),
+    "kv_watch": (("bucket",), _watch),
+}
+"""Operation -> (fields it requires, its function)."""
+
+OBJECTS: Final[Mapping[str, tuple[tuple[str, ...], Any]]] = {
+    "object_put": (("bucket", "name", "data"), _object_put),
+    "object_get": (("bucket", "name"), _object_get),
+    "object_info": (("bucket", "name"), _object_info),
+    "object_list": (("bucket",), _object_list),
+    "object_delete": (("bucket", "name"), _object_delete),
+}

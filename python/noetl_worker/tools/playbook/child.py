@@ -1,0 +1,140 @@
+"""What an ended child execution left, in the form of each control plane's own worker.
+
+The Python plane's status answer has the steps' values (`variables`); the Rust plane's has none, they stand in the
+child's events (wire.md 9.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_worker.errors import ToolError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolContext
+
+__all__ = ["Ask", "NoSuchResult", "has_ended", "result_of", "state_of"]
+
+Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Asks the control plane until it has answered."""
+
+_ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
+_SEQUENCE: Final = ":task_sequence"
+"""What the Python plane adds to the name of a step that is a list of tasks."""
+
+
+class NoSuchResult(Exception):
+    """The child completed, and has no result of the step that was asked for. Its text says which ones it has."""
+
+
+def state_of(status: Mapping[str, JsonValue]) -> str | None:
+    """completed, failed, cancelled, or None while it runs; the planes say it in different fields (trap 15)."""
+    if status.get("is_cancelled") or status.get("cancelled"):
+        return "cancelled"
+    if status.get("failed"):
+        return "failed"
+    if status.get("completed"):
+        return "completed"
+    return _ENDED.get(str(status.get("status")).upper())
+
+
+def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] | None, step: str | None) -> bool:
+    """Whether a status answer says that the child is over.
+
+    `completion_inferred` is the Python plane's guess, and it guesses between two steps as well: then the wanted step
+    must have run, and without one the answer before must have said the same.
+    """
+    if state_of(status) != "completed" or not status.get("completion_inferred"):
+        return state_of(status) is not None
+    ran = _completed_steps(status)
+    if step is not None:
+        return step in ran
+    return before is not None and bool(before.get("completion_inferred")) and _completed_steps(before) == ran
+
+
+async def result_of(
+    status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
+) -> JsonValue:
+    """The value of `step`, or of the whole child, that completed.
+
+    Raises:
+        NoSuchResult: the step left none.
+        ToolError: the result store does not have what the child's event refers to.
+    """
+    if context.form.child_is_its_status:
+        return _of_variables(status, step)
+    detail = await ask(lambda: context.control_plane.execution_detail(execution_id))
+    done = _last_call(detail, step)
+    return await _value(done, context, ask)
+
+
+def _of_variables(status: Mapping[str, JsonValue], step: str | None) -> JsonValue:
+    variables = status.get("variables")
+    found: Mapping[str, JsonValue] = variables if isinstance(variables, Mapping) else {}
+    if step is None:
+        return dict(found)
+    known = {*found, *_completed_steps(status)}
+    if step not in known:
+        raise NoSuchResult(_there(known))
+    return found.get(step)
+
+
+def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
+    ran = status.get("completed_steps")
+    return {str(name).removesuffix(_SEQUENCE) for name in ran} if isinstance(ran, list) else set()
+
+
+# ── the Rust plane: the child's events ──────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One `call.done`: the tool result in it, {data, status, ...}, and the reference beside it."""
+
+    step: str
+    result: Mapping[str, JsonValue]
+    reference: JsonValue
+
+
+def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> _Call:
+    """The step's last one; without a step the last one that has a value, else the last one."""
+    events = detail.get("events")
+    listed: Sequence[Any] = events if isinstance(events, list) else ()
+    done = [event for event in listed if isinstance(event, Mapping) and event.get("event_type") == "call.done"]
+    # In the order of their ids: events of one moment are listed in any order.
+    calls = [_call(event) for event in sorted(done, key=lambda event: int(event.get("event_id") or 0))]
+    fitting = [call for call in calls if step is None or call.step == step]
+    if not fitting:
+        raise NoSuchResult(_there({call.step for call in calls}))
+    if step is None:
+        return next((call for call in reversed(fitting) if call.result.get("data") is not None), fitting[-1])
+    return fitting[-1]
+
+
+def _call(event: Mapping[str, JsonValue]) -> _Call:
+    """result.context.result.context: the event's wrapper around the tool's result (recorded: rust-control-plane)."""
+    inner = _object(_object(_object(event.get("result")).get("context")).get("result"))
+    return _Call(str(event.get("node_name")), _object(inner.get("context")), inner.get("reference"))
+
+
+async def _value(call: _Call, context: ToolContext, ask: Ask) -> JsonValue:
+    data = call.result.get("data")
+    ref = _object(data).get("_ref") or _object(call.reference).get("ref")
+    if not isinstance(ref, str):
+        return data
+    try:
+        stored = await ask(lambda: context.control_plane.resolve_result(ref))
+    except ToolError as error:  # what stands in the event is a preview, and no result
+        text = f"the result of the child's step {call.step!r} cannot be had from {ref}: {error}"
+        raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
+    # The store has the whole tool result; the value is its data.
+    return stored["data"] if isinstance(stored, dict) and {"data", "status"} <= stored.keys() else stored
+
+
+def _object(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _there(names: set[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "nothing"

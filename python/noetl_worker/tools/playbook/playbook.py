@@ -1,0 +1,199 @@
+"""Kind `playbook`: start a child execution (tools.md 2.13), and wait for it only when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.playbook.child import Ask, NoSuchResult, has_ended, result_of, state_of
+
+__all__ = ["PlaybookConfig", "PlaybookTool"]
+
+_WAIT_S: Final = 300.0
+_MIN_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybookConfig:
+    """Starts another playbook as a child execution, and waits for it only when asked to.
+
+    The step succeeds as soon as the control plane has taken the child; with `return_result` or `return_step` it waits
+    for the child's end. A step that waits holds no slot of the worker.
+    """
+
+    path: str | None = None
+    """Path of the child in the catalog; this or `catalog_id` is needed."""
+    catalog_id: str | None = None
+    """Id of the child in the catalog, instead of `path`."""
+    version: Any = None
+    """Version of the child; absent: the newest."""
+    payload: dict[str, Any] = field(default_factory=dict)
+    """The child's workload."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """More of the child's workload; wins over `payload`. Absent or empty: the step's own input."""
+    parent_execution_id: int | None = None
+    """Execution that the child is a part of; absent: this one."""
+    return_result: bool = False
+    """Wait for the child's end and give its result back."""
+    return_step: str | None = None
+    """Wait for the child's end and give this step's result back."""
+    result_step: str | None = None
+    """The same as `return_step`, as newer playbooks write it."""
+    timeout: float | None = None
+    """Seconds to wait for the child's end; absent: 300, or what the command has left. The child goes on after it."""
+    poll_interval: float = 2.0
+    """Seconds between two questions for the child's status, at least 0.05."""
+
+    def __post_init__(self) -> None:
+        if not self.path and not self.catalog_id:
+            raise ValueError("'path' or 'catalog_id' is missing")
+        if self.path and self.catalog_id:
+            raise ValueError("'path' and 'catalog_id' both name a child; keep one")
+
+    @property
+    def step(self) -> str | None:
+        """The child's step whose value is wanted; None: the child as a whole."""
+        return self.return_step or self.result_step
+
+    @property
+    def pause_s(self) -> float:
+        return max(_MIN_POLL_S, self.poll_interval)
+
+
+class PlaybookTool:
+    kind: ClassVar[str] = "playbook"
+    aliases: ClassVar[tuple[str, ...]] = ("playbooks",)
+    config_model: ClassVar[type] = PlaybookConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = False
+
+    async def run(self, config: PlaybookConfig, context: ToolContext) -> ToolResult:
+        started = await _start(config, context)
+        execution_id = started.get("execution_id")
+        data: dict[str, JsonValue] = {
+            "status": "started",
+            "execution_id": str(execution_id),
+            "path": config.path,
+            "async": True,
+        }
+        if not (config.return_result or config.step):
+            # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
+            if context.form.child_is_its_status:
+                data.update(status="success", data=dict(started))
+            return ToolResult.success(data)
+        if execution_id is None:
+            raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
+        limit = time_left(config.timeout, context) or _WAIT_S
+        try:
+            with context.waiting():
+                return await asyncio.wait_for(_outcome(int(execution_id), data, config, context), limit)
+        except (asyncio.TimeoutError, TimeoutError):
+            return ToolResult.timed_out(limit, data=data)
+
+
+async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:
+    payload = {**config.payload, **(config.input or context.input)}  # empty is not present: trap 27
+    body: dict[str, JsonValue] = {"path": config.path} if config.path else {"catalog_id": config.catalog_id}
+    if config.version is not None:
+        body["version"] = config.version
+    body["payload"] = payload
+    body["parent_execution_id"] = config.parent_execution_id or context.execution_id
+    if context.form.start_takes_trace and (trace := context.trace_headers()):
+        body["trace"] = dict(trace)
+    name = config.path or config.catalog_id
+    try:
+        return await context.control_plane.execute_playbook(body)
+    except ServerRefused as error:
+        kind = "not_found" if error.status == 404 else "client_error" if error.status < 500 else "server_error"
+        text = f"Failed to start child playbook {name!r}: {error.status} {excerpt(error.body, 500)}"
+        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+    except ControlPlaneError as error:  # the child may run already: repeating could start a second one
+        text = f"Failed to start child playbook {name!r}: {error}"
+        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+
+
+async def _outcome(
+    execution_id: int, started: Mapping[str, JsonValue], config: PlaybookConfig, context: ToolContext
+) -> ToolResult:
+    """Wait for the child's end, and give what it left."""
+
+    async def ask(question: Callable[[], Awaitable[Any]]) -> Any:
+        return await _answered(question, config, context)
+
+    status = await _child_end(execution_id, config, context, ask)
+    state = state_of(status)
+    if state != "completed":
+        text = f"child execution {execution_id} {state}"
+        return _failure(text, "playbook", config, _beside(status, started, None, context), context)
+    try:
+        value = await result_of(status, config.step, execution_id, context, ask)
+    except NoSuchResult as error:
+        wanted = f"a result of {config.step!r}" if config.step else "any result"
+        text = f"child execution {execution_id} completed without {wanted}; it has: {error}"
+        return _failure(text[:2000], "not_found", config, _beside(status, started, None, context), context)
+    if context.form.child_is_its_status:
+        return ToolResult.success(_beside(status, started, value, context))
+    # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
+    return ToolResult.success({**value, "status": value.get("status", status)} if isinstance(value, dict) else value)
+
+
+async def _child_end(
+    execution_id: int, config: PlaybookConfig, context: ToolContext, ask: Ask
+) -> Mapping[str, JsonValue]:
+    """The status answer of the ended child."""
+    before: Mapping[str, JsonValue] | None = None
+    while True:
+        status: Mapping[str, JsonValue] = await ask(lambda: context.control_plane.execution_status(execution_id))
+        if has_ended(status, before, config.step):
+            return status
+        before = status
+        await asyncio.sleep(config.pause_s)
+
+
+async def _answered(question: Callable[[], Awaitable[Any]], config: PlaybookConfig, context: ToolContext) -> Any:
+    """An answer that cannot be had is asked for again, until the wait is over."""
+    while True:
+        try:
+            return await question()
+        except ControlPlaneError as error:
+            context.logger.warning("child_status", problem=str(error))
+            if not error.is_retryable:
+                raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
+        await asyncio.sleep(config.pause_s)
+
+
+def _failure(
+    text: str, kind: str, config: PlaybookConfig, data: dict[str, JsonValue], context: ToolContext
+) -> ToolResult:
+    """Returned with what is known of the child; raised where its value was asked for on the Rust plane.
+
+    A returned failure completes the step there, and the playbook would go on with nothing in the place of the value;
+    that plane's worker raises too.
+    """
+    if config.return_result and not context.form.child_is_its_status:
+        raise ToolError(text, kind=kind)
+    return ToolResult.failure(text, kind=kind, data=data)
+
+
+def _beside(
+    status: Mapping[str, JsonValue], started: Mapping[str, JsonValue], value: JsonValue, context: ToolContext
+) -> dict[str, JsonValue]:
+    """The status document, and what names the child.
+
+    Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under `status`.
+    """
+    whole = {**started, "async": False}
+    if not context.form.child_is_its_status:
+        return {**whole, "status": dict(status)}
+    variables = status.get("variables")
+    found = variables if isinstance(variables, dict) else {}
+    return {**status, **whole, "status": state_of(status), "variables": found, "result": value}

@@ -1,0 +1,140 @@
+"""Kind `workbook`: a tool that the playbook has once, under `workbook`, for several steps (tools.md 2.20)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.http.answer import kind_of
+
+__all__ = ["WorkbookConfig", "WorkbookTool"]
+
+_BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title", "input", "args"})
+"""What an entry has that is no field of its tool, where the tool is only named."""
+_BOTH_INPUTS: Final = frozenset({"kind", "input", "args"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkbookConfig:
+    """Runs an entry of the playbook's `workbook`, found by its name.
+
+    A command names the entry and does not carry it: the worker asks the control plane's catalog for the playbook in the
+    version that is being executed. The entry's templates see what a step's do, and the input by name.
+    """
+
+    name: str | None = None
+    """Name of the entry; one plane may put the task's label here, then use `task`."""
+    task: str | None = None
+    """The same; wins over `name`."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """Values for the entry's templates and code; over the input that the entry has itself."""
+    timeout: float | None = None
+    """Seconds; absent: what the command has left. The entry's own timeout counts too."""
+
+    def __post_init__(self) -> None:
+        if not self.entry:
+            raise ValueError("field 'name' (or task) is missing: an entry of the playbook's workbook")
+
+    @property
+    def entry(self) -> str:
+        return self.task or self.name or ""
+
+
+class WorkbookTool:
+    """Result and failures are those of the entry's kind."""
+
+    kind: ClassVar[str] = "workbook"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = WorkbookConfig
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+    can_end_worker: ClassVar[bool] = True
+
+    async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
+        entry = _named(await _playbook(context), config.entry)
+        kind, tool = _tool_of(config.entry, entry)
+        has_args = "args" in context.fields_of(kind)  # a container's arguments, no other spelling of `input`
+        inputs = ("input",) if has_args else ("args", "input")
+        own = {key: value for at in (entry, tool) for name in inputs for key, value in _object(at, name).items()}
+        local = {**{name: context.render(value) for name, value in own.items()}, **config.input}
+
+        def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+            if value is local:  # rendered: its values are data now
+                return local
+            return context.render(value, {**local, **(extra or {})})
+
+        inner = dataclasses.replace(
+            context,
+            kind=kind,
+            variables={**context.variables, **local},
+            input=local,
+            render=render,
+            timeout_s=time_left(config.timeout, context),
+        )
+        others = _BESIDE_A_KIND if tool is entry else _BOTH_INPUTS
+        fields = {name: value for name, value in tool.items() if name not in others or (has_args and name == "args")}
+        return await context.run_tool(kind, {**fields, "input": local} if local else fields, inner)
+
+
+async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
+    try:
+        return await context.control_plane.playbook()
+    except ServerRefused as error:
+        kind, _ = kind_of(error.status)
+        text = f"workbook: the catalog does not give the playbook: {error}"
+        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+    except ControlPlaneError as error:
+        text = f"workbook: the playbook cannot be read from the catalog: {error}"
+        raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
+
+
+def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
+    """The entry of this name. ConfigurationError lists the ones there are."""
+    given = playbook.get("workbook")
+    entries = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+    found = next((one for one in entries if one.get("name") == name), None)
+    if found is None:
+        there = ", ".join(repr(one.get("name")) for one in entries) or "none"
+        raise ConfigurationError(f"workbook: the playbook's workbook has no entry {name!r}; it has: {there}")
+    return found
+
+
+def _tool_of(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping[str, JsonValue]]:
+    """(kind, its fields): `tool: {kind: python, code: ...}`, or `tool: python` with the fields beside it."""
+    given = entry.get("tool", entry.get("type"))
+    tool = given if isinstance(given, Mapping) else entry
+    kind = tool.get("kind") if isinstance(given, Mapping) else given
+    if not isinstance(kind, str) or not kind:
+        raise ConfigurationError(
+            f"workbook: entry {name!r} needs 'tool' with one 'kind'; a list makes a playbook of its own"
+        )
+    if kind == "workbook":
+        raise ConfigurationError(
+            f"workbook: entry {name!r} is of kind workbook itself; name the entry it means in the step"
+        )
+    if _reads_keychain(tool):
+        raise ConfigurationError(
+            f"workbook: entry {name!r} reads the keychain, which is opened for what the command carries: "
+            "use 'auth' there, or give the value as the step's 'input'"
+        )
+    return kind, tool
+
+
+def _reads_keychain(value: JsonValue) -> bool:
+    if isinstance(value, str):
+        return "{" in value and "keychain" in value
+    if isinstance(value, Mapping):
+        return any(map(_reads_keychain, value.values()))
+    return isinstance(value, list) and any(map(_reads_keychain, value))
+
+
+def _object(owner: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
+    value = owner.get(name)
+    return value if isinstance(value, Mapping) else {}

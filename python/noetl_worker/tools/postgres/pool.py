@@ -1,0 +1,320 @@
+"""Open connections to Postgres, kept between commands: one pool for each address.
+
+Not psycopg_pool: it connects in the background and tells a wrong password or a refused connection as "no connection
+within 30 s", and it resets a connection in a task that the next command waits for. Here the command itself connects
+and sees the server's words, and the reset is one text sent when a command is over, whose answer is read when the next
+one begins: by then it has arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+import secrets
+import select
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.tools.postgres import types as postgres_types
+from noetl_worker.tools.postgres.address import library
+from noetl_worker.tools.postgres.errors import connection_failure
+from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
+
+__all__ = ["Pools", "connect"]
+
+MAX_SIZE: Final = 8
+"""Connections to one address; a further command waits for one, within its own timeout."""
+MAX_IDLE_S: Final = 60.0
+MAX_AGE_S: Final = 1800.0
+"""A connection is not used again after this long: load balancers and changed roles are followed."""
+_PING_AFTER_S: Final = 20.0
+"""Idle longer than this: asked before it is used; a firewall may have forgotten it without a word."""
+_ANSWER_S: Final = 5.0
+_NO_SOCKET: Final = "could not create socket"
+"""libpq's words for what happens here (it may also give none); a server without descriptors says the same of itself."""
+_RESET: Final = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
+    "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; "
+)
+"""DISCARD ALL in its parts: by itself it may not stand in one text with the session's settings, which follow."""
+
+
+async def connect(conninfo: str) -> Any:
+    """A new connection: autocommit, our readers of values, nothing prepared on the server.
+
+    Raises:
+        ResourceShortage: this machine has no descriptor for it.
+        ToolError: auth, not_found or connection (retryable), with the server's words.
+    """
+    with before_any_effect("no room for a connection"):
+        psycopg = library()
+        try:
+            connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            said = str(error)
+            if (_NO_SOCKET in said and is_shortage_text(said)) or is_out_of_descriptors():
+                raise ResourceShortage(f"no room for a connection: {error}") from error
+            raise connection_failure(error) from error
+    postgres_types.register(psycopg, connection)
+    return connection
+
+
+class Pools:
+    """The pools of one worker.
+
+    Args:
+        max_size: connections to one address at most.
+        max_idle_s: an unused connection is closed after this many seconds.
+        max_age_s: a connection is closed when it is older, after the command that has it.
+    """
+
+    def __init__(
+        self, *, max_size: int = MAX_SIZE, max_idle_s: float = MAX_IDLE_S, max_age_s: float = MAX_AGE_S
+    ) -> None:
+        self._limits = (max_size, max_idle_s, max_age_s)
+        self._pools: dict[bytes, _Pool] = {}
+        self._salt = secrets.token_bytes(16)
+        self._reaper: asyncio.TimerHandle | None = None
+
+    def connection(self, conninfo: str, session: str = "") -> _Use:
+        """`async with` a connection for one command; `session`: SET statements that hold during it.
+
+        Nothing of a command reaches the next one: a connection that is left inside a transaction is closed, any
+        other is reset. Raises what `connect` raises.
+        """
+        return _Use(self._pool(conninfo), session)
+
+    async def aclose(self) -> None:
+        """Close every idle connection; one that is in use is closed when it is given back."""
+        self._discard_all()
+
+    def open_connections(self) -> int:
+        """How many connections are open, idle or in use."""
+        return sum(len(pool.idle) + pool.in_use for pool in self._pools.values())
+
+    def _pool(self, conninfo: str) -> _Pool:
+        loop = asyncio.get_running_loop()
+        if any(pool.loop is not loop for pool in self._pools.values()):
+            self._discard_all()  # a connection belongs to the loop that opened it
+        key = hashlib.blake2b(conninfo.encode(), key=self._salt).digest()
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _Pool(conninfo, loop, *self._limits)
+        if self._reaper is None:
+            self._reaper = loop.call_later(self._limits[1] / 2, self._reap)
+        return pool
+
+    def _reap(self) -> None:
+        for key, pool in list(self._pools.items()):
+            pool.close_idle(self._limits[1])
+            if pool.is_empty():
+                del self._pools[key]
+        self._reaper = None
+        if self._pools:
+            self._reaper = asyncio.get_running_loop().call_later(self._limits[1] / 2, self._reap)
+
+    def _discard_all(self) -> None:
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+
+@dataclass(slots=True)
+class _Member:
+    connection: Any
+    session: str
+    """The SET statements that hold on it, and again after its reset."""
+    born: float
+    idle_since: float = 0.0
+
+
+class _Use:
+    """One command's use of a connection."""
+
+    __slots__ = ("_member", "_pool", "_session")
+
+    def __init__(self, pool: _Pool, session: str) -> None:
+        self._pool = pool
+        self._session = session
+
+    async def __aenter__(self) -> Any:
+        self._member = await self._pool.take(self._session)
+        return self._member.connection
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._pool.give_back(self._member)
+
+
+class _Pool:
+    """The connections to one address: at most `max_size`, used ones first."""
+
+    def __init__(
+        self, conninfo: str, loop: asyncio.AbstractEventLoop, max_size: int, max_idle_s: float, max_age_s: float
+    ) -> None:
+        self.loop = loop
+        self.idle: list[_Member] = []
+        self.in_use = 0
+        self.is_closed = False
+        self._psycopg = library()
+        self._conninfo = conninfo
+        self._places = asyncio.Semaphore(max_size)
+        self._waiting = 0
+        self._returned: collections.deque[_Member] = collections.deque()
+        self._max_idle_s = max_idle_s
+        self._max_age_s = max_age_s
+
+    def is_empty(self) -> bool:
+        return not self.idle and not self.in_use and not self._waiting
+
+    async def take(self, session: str) -> _Member:
+        self._reset_returned()
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        self.in_use += 1
+        try:
+            while self.idle:
+                member = self._most_recent(session)
+                if await self._ready(member, session):
+                    return member
+            return await self._opened(session)
+        except BaseException:
+            self._free()
+            raise
+
+    def give_back(self, member: _Member) -> None:
+        """Take a connection back. Its reset is sent after the command has gone on: it does not wait for it."""
+        self._returned.append(member)
+        self.loop.call_soon(self._reset_returned)
+
+    def _reset_returned(self) -> None:
+        pq = self._psycopg.pq
+        while self._returned:
+            member = self._returned.popleft()
+            self._free()
+            pgconn = member.connection.pgconn
+            is_idle = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
+            now = time.monotonic()
+            if (
+                is_idle
+                and not self.is_closed
+                and now - member.born < self._max_age_s
+                and _reset_sent(self._psycopg, member)
+            ):
+                member.idle_since = now
+                self.idle.append(member)
+            else:
+                pgconn.finish()
+
+    def close(self) -> None:
+        """Close what is idle now, and the rest when it comes back."""
+        self.is_closed = True
+        self._reset_returned()
+        self.close_idle(0.0)
+
+    def close_idle(self, longer_than_s: float) -> None:
+        now = time.monotonic()
+        for member in [one for one in self.idle if now - one.idle_since >= longer_than_s]:
+            self.idle.remove(member)
+            member.connection.pgconn.finish()
+
+    def _free(self) -> None:
+        self.in_use -= 1
+        self._places.release()
+
+    def _most_recent(self, session: str) -> _Member:
+        for number in range(len(self.idle) - 1, -1, -1):
+            if self.idle[number].session == session:
+                return self.idle.pop(number)
+        return self.idle.pop()
+
+    async def _ready(self, member: _Member, session: str) -> bool:
+        """Whether an idle connection is alive, reset and set; closed when it is not."""
+        psycopg = self._psycopg
+        idle_s = time.monotonic() - member.idle_since
+        is_ready = False
+        try:
+            if idle_s < self._max_idle_s and await _reset_answer(psycopg, member):
+                if idle_s > _PING_AFTER_S or _has_news(member.connection.pgconn.socket):
+                    # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the answer
+                    with anyio.fail_after(_ANSWER_S):
+                        await member.connection.execute("")
+                if member.session != session:
+                    await member.connection.execute(f"RESET ALL; {session}")
+                    member.session = session
+                is_ready = True
+        except (psycopg.Error, OSError, TimeoutError):
+            is_ready = False  # restarted, terminated or forgotten by a firewall: the next one, or a new one
+        finally:
+            if not is_ready:
+                member.connection.pgconn.finish()
+        return is_ready
+
+    async def _opened(self, session: str) -> _Member:
+        connection = await connect(self._conninfo)
+        try:
+            if session:
+                await connection.execute(session)
+        except BaseException as error:
+            connection.pgconn.finish()
+            if isinstance(error, self._psycopg.Error):
+                raise ToolError(f"cannot set up the session: {error}", kind="connection", retryable=True) from error
+            raise
+        return _Member(connection, session, time.monotonic())
+
+
+def _reset_sent(psycopg: Any, member: _Member) -> bool:
+    try:
+        member.connection.pgconn.send_query((_RESET + member.session).encode())
+        return bool(member.connection.pgconn.flush() == 0)
+    except psycopg.Error:
+        return False
+
+
+async def _reset_answer(psycopg: Any, member: _Member) -> bool:
+    """Read what the server said to the reset; False when it did not go through."""
+    pgconn = member.connection.pgconn
+    statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
+    went_through = True
+    pgconn.consume_input()
+    while True:
+        while pgconn.is_busy():
+            with anyio.fail_after(_ANSWER_S):
+                await _readable(pgconn.socket)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            return went_through and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        went_through = went_through and result.status in statuses
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _has_news(descriptor: int) -> bool:
+    """Whether something has come on an idle connection: most likely the server's farewell."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,1 @@
+"""Programs of commands: started, confined, bounded, and ended with their command."""

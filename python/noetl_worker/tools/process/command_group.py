@@ -1,0 +1,88 @@
+"""A cgroup for the processes of a worker's commands, so that one that forks without end does not take the machine.
+
+Where a cgroup is delegated: RLIMIT_NPROC counts the processes of a user, the worker's too. Standard library only, and
+loaded by path: the template process (`python_template.py`) joins it at its start, and with it all that it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["commands_group", "join", "remove_group"]
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+GROUP = "noetl-commands-"
+"""How the cgroup of a worker's commands begins; the worker's process id follows."""
+DELEGATED = ("user.delegate", "trusted.delegate")
+"""Attributes by which systemd marks a cgroup that is its service's own."""
+
+
+def commands_group(worker: int) -> Path:
+    """The cgroup of the commands of this worker process; it need not be there.
+
+    Below the worker's own with cgroups of version 1. With version 2 no cgroup has both processes and limited children:
+    it is beside the worker's, in a parent that was delegated.
+
+    Raises:
+        OSError: why there can be none.
+    """
+    lines = OWN_CGROUP.read_text(encoding="utf-8").splitlines()
+    own = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
+    first = next((path for controllers, path in own.items() if "pids" in controllers.split(",")), None)
+    if first is not None:
+        parent = CGROUPS / "pids" / first
+    elif not own.get(""):
+        raise OSError("the worker's cgroup has no parent here")
+    else:
+        parent = (CGROUPS / own[""]).parent
+        _check_delegated(parent)
+    if not os.access(parent, os.W_OK):
+        raise OSError(f"{parent} cannot be written")
+    return parent / f"{GROUP}{worker}"
+
+
+def _check_delegated(parent: Path) -> None:
+    owner, is_marked = parent.stat().st_uid, False
+    for name in DELEGATED:
+        with suppress(OSError):
+            is_marked = is_marked or os.getxattr(parent, name) == b"1"
+    if not is_marked and (owner == 0 or owner != os.geteuid()):
+        raise OSError(f"{parent} is not delegated")
+    if "pids" not in (parent / "cgroup.controllers").read_text(encoding="utf-8").split():
+        raise OSError(f"{parent} has no pids controller")
+
+
+def join(limit: int) -> None:
+    """This process, and all that it starts, into the cgroup of its parent's commands; nothing where there is none."""
+    try:
+        group = commands_group(os.getppid())
+    except OSError:
+        return  # told at the worker's start
+    children = group.parent / "cgroup.subtree_control"
+    try:
+        _remove_those_of_dead_workers(group.parent)
+        if children.exists():
+            children.write_text("+pids", encoding="utf-8")
+        group.mkdir(exist_ok=True)
+        (group / "pids.max").write_text(str(limit), encoding="utf-8")
+        (group / "cgroup.procs").write_text("0", encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"noetl-worker: no limit on the number of processes: {error}\n")
+
+
+def remove_group(worker: int) -> None:
+    """Of a worker whose commands have ended; one that still has a process stays, for the next worker to remove."""
+    with suppress(OSError):
+        commands_group(worker).rmdir()
+
+
+def _remove_those_of_dead_workers(parent: Path) -> None:
+    for group in parent.glob(f"{GROUP}*"):
+        worker = group.name.removeprefix(GROUP)
+        if worker.isdigit() and not Path("/proc", worker).exists():
+            with suppress(OSError):  # a command that outlived its worker
+                group.rmdir()

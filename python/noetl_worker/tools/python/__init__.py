@@ -1,0 +1,1 @@
+"""Kind `python`: user code in a forked child of a warm template process."""

@@ -1,0 +1,71 @@
+"""The text of a `python` step as Python reads it: a top-level return, a `result`, a `main` that it calls itself.
+
+Read by path into the template process, as `python_template.py` is: the standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import symtable
+import types
+
+FILE_NAME = "<python step>"
+
+
+def named(source: str) -> symtable.SymbolTable:
+    return symtable.symtable(source, FILE_NAME, "exec")
+
+
+def assigns_result(table: symtable.SymbolTable) -> bool:
+    """Whether code assigns the global `result`, at the top or in a function."""
+    if "result" in table.get_identifiers():
+        symbol = table.lookup("result")
+        if symbol.is_assigned() and (table.get_type() == "module" or symbol.is_global()):
+            return True
+    return any(map(assigns_result, table.get_children()))
+
+
+def calls_of_main(source: str) -> set[str]:
+    """Where the text itself calls the `main` that it defines: "guard" (`if __name__ == "__main__":`), "top"."""
+    if "main" not in source:
+        return set()
+    try:
+        tree = ast.parse(source, FILE_NAME)
+    except SyntaxError:  # told when it is compiled
+        return set()
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    if not any(isinstance(node, functions) and node.name == "main" for node in tree.body):
+        return set()
+    callers = [node for node in tree.body if not isinstance(node, functions) and any(map(is_main, ast.walk(node)))]
+    return {"guard" if isinstance(node, ast.If) and "__main__" in ast.dump(node.test) else "top" for node in callers}
+
+
+def is_main(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "main"
+
+
+def compile_source(source: str) -> tuple[types.CodeType, bool]:
+    """(code object, whether the text has a top-level `return` and is wrapped in a function)."""
+    try:
+        return compile(source, FILE_NAME, "exec"), False
+    except SyntaxError as error:
+        if "'return' outside function" not in str(error):
+            raise
+    tree = ast.parse(source, FILE_NAME)
+    future = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    body = [node for node in tree.body if node not in future]
+    names = top_level_names(source)
+    if names:  # names stay global, so that functions of the text see each other and `result`
+        body.insert(0, ast.Global(names=names))
+    wrapped = ast.parse("def __noetl_body__(): pass")
+    for function in wrapped.body:
+        if isinstance(function, ast.FunctionDef):
+            function.body = body
+    wrapped.body[:0] = future
+    ast.fix_missing_locations(wrapped)
+    return compile(wrapped, FILE_NAME, "exec"), True
+
+
+def top_level_names(source: str) -> list[str]:
+    table = named(source)
+    return sorted(s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace())

@@ -1,0 +1,496 @@
+"""Runs user Python, and programs, in forked children of a warm template process: the worker's side of
+`python_template.py`, where a command is confined.
+
+One template per interpreter, started when first needed and again when it has died. One that does not answer for 2 s
+(user code may stop its parent) is killed: what had not started by then runs in the next one. Per command: a socket for
+request and answer, two pipes for the output, all three handed to the template, which forks. The answer is JSON
+and only JSON: a pickled one would run the user's code in the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from noetl_worker import json_text
+from noetl_worker.errors import DocumentError, ResourceShortage, ToolError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
+from noetl_worker.tools.python.interpreter import Interpreter, arguments
+from noetl_worker.tools.python.python_template import ANSWER, LENGTH, REQUEST
+
+__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "PythonRun", "PythonRunner"]
+
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+_log = logging.getLogger(__name__)
+_ANSWER_S: Final = 2.0
+_START_S: Final = 30.0
+"""For the first answer: an interpreter may have to come over a slow file system."""
+_TEMPLATES_A_COMMAND: Final = 3
+_IDLE_SUPERVISORS: Final = 16
+"""Kept for the next commands; a few MB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonRun:
+    """How a command's code ended. `answer` is {"result": value}, {"error": {type, message}}, {} or None.
+
+    None: the process ended without an answer (os._exit, a signal). `exit_code` as `subprocess` has it.
+    """
+
+    answer: Mapping[str, JsonValue] | None
+    exit_code: int
+    stdout: str
+    stderr: str
+    timed_out: bool
+    duration_ms: int
+    notes: tuple[str, ...] = ()
+
+
+class PythonRunner:
+    """Warm interpreters by path; `aclose` ends them and whatever still runs in them."""
+
+    def __init__(self, *, fork: bool = hasattr(os, "fork"), confinement: Confinement = UNCONFINED) -> None:
+        self._fork = fork
+        self._confinement = confinement
+        self._templates: dict[str, _Template] = {}
+        self._supervisors: dict[str, list[_Template]] = {}
+        """Idle ones, by interpreter."""
+        self._busy: set[_Template] = set()
+
+    async def run(
+        self,
+        request: Mapping[str, JsonValue],
+        *,
+        interpreter: str = sys.executable,
+        timeout_s: float | None = None,
+        max_output_bytes: int = process.MAX_OUTPUT_BYTES,
+    ) -> PythonRun:
+        """Run one command's code to its end.
+
+        Args:
+            request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_template`).
+            interpreter: a CPython 3.9 or newer.
+            timeout_s: seconds, then SIGTERM and 2 s later SIGKILL to the child's process group.
+
+        Raises:
+            ToolError: kind `process`; the interpreter cannot be started, or its template process died meanwhile.
+            AnswerTooLong: what the code gives is over MAX_ANSWER_BYTES.
+            CancelledError: after the group has been stopped.
+        """
+        frame = _frame(request)
+        started = time.monotonic()
+        if not self._fork:
+            run = await _run_once(frame, interpreter, timeout_s, max_output_bytes, self._confinement)
+        else:
+            run = await self._run_in_template(b"F", frame, interpreter, timeout_s, max_output_bytes)
+        answer, exit_code, stdout, stderr, timed_out, notes = run
+        elapsed = round((time.monotonic() - started) * 1000)
+        return PythonRun(_parse(answer), exit_code, stdout, stderr, timed_out, elapsed, notes)
+
+    async def run_program(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        timeout_s: float | None = None,
+        max_output_bytes: int = process.MAX_OUTPUT_BYTES,
+    ) -> process.Finished:
+        """`process.run_process` with an empty standard input, below a supervisor where commands are confined.
+
+        Raises:
+            ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
+            CancelledError: after the group has been stopped.
+        """
+        if not self._is_supervised:
+            return await process.run_process(
+                argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
+            )
+        program = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
+        frame = _frame({"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd})
+        started = time.monotonic()
+        run = await self._run_in_template(b"E", frame, sys.executable, timeout_s, max_output_bytes)
+        answer, exit_code, stdout, stderr, timed_out, notes = run
+        if answer:
+            reason = f"cannot start {argv[0]!r}: {(_parse(answer) or {}).get('error')}"
+            raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
+        elapsed = round((time.monotonic() - started) * 1000)
+        return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes)
+
+    @property
+    def _is_supervised(self) -> bool:
+        return self._fork and self._confinement.is_on
+
+    async def aclose(self) -> None:
+        """End the template processes."""
+        for template in (*self._templates.values(), *self._busy, *itertools.chain(*self._supervisors.values())):
+            template.close()
+        self._templates.clear()
+        self._supervisors.clear()
+
+    async def _run_in_template(
+        self, op: bytes, frame: bytes, interpreter: str, timeout_s: float | None, limit: int
+    ) -> _Raw:
+        for _ in range(_TEMPLATES_A_COMMAND):
+            with before_any_effect("no room for a template process"):
+                template = self._supervisor(interpreter) if self._is_supervised else self._template(interpreter)
+            self._busy.add(template)
+            try:
+                with suppress(_NotStarted):
+                    return await template.run(op, frame, timeout_s, limit)
+            finally:
+                self._busy.discard(template)
+                self._put_back(interpreter, template)
+        raise ToolError("no template process stays alive to start the command", kind="process", retryable=True)
+
+    def _template(self, interpreter: str) -> _Template:
+        template = self._templates.get(interpreter)
+        if template is None or template.is_dead:
+            template = self._templates[interpreter] = _Template(Interpreter(interpreter, self._confinement))
+        return template
+
+    def _supervisor(self, interpreter: str) -> _Template:
+        """An idle one, else a new one: each runs one command at a time, and ends all that it started."""
+        idle = self._supervisors.get(interpreter, [])
+        while idle:
+            supervisor = idle.pop()
+            if not supervisor.is_dead:
+                return supervisor
+        return _Template(_Fork(self._template(interpreter)))
+
+    def _put_back(self, interpreter: str, template: _Template) -> None:
+        if not self._is_supervised or template.is_dead:
+            return
+        idle = self._supervisors.setdefault(interpreter, [])
+        if len(idle) < _IDLE_SUPERVISORS:
+            idle.append(template)
+        else:
+            template.close()
+
+
+_Raw = tuple["bytes | None", int, str, str, bool, tuple[str, ...]]
+
+
+def _frame(request: Mapping[str, JsonValue]) -> bytes:
+    body = json_text.dumps(request)
+    return LENGTH.pack(len(body)) + body
+
+
+def _parse(answer: bytes | None) -> Mapping[str, JsonValue] | None:
+    if not answer:
+        return None
+    try:
+        parsed = json_text.loads(answer)
+    except DocumentError:  # killed while it wrote
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _complete(capture: process.Capture) -> bytes | None:
+    if capture.left_out:
+        raise AnswerTooLong(f"over {MAX_ANSWER_BYTES >> 20} MiB")
+    return capture.data() or None
+
+
+class AnswerTooLong(Exception):
+    """More than MAX_ANSWER_BYTES."""
+
+
+class _NotStarted(Exception):
+    """The template was gone before it had forked: the code has not begun."""
+
+
+def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
+    """Both ends of the channel, the first one twice, and two pipes; all of them, or none and the OSError."""
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    answering = -1
+    try:
+        answering = os.dup(mine.fileno())
+        out, err = pipes(2)
+    except OSError:
+        mine.close()
+        theirs.close()
+        if answering >= 0:
+            os.close(answering)
+        raise
+    return mine, answering, theirs, out, err
+
+
+class _Start(Protocol):
+    """How a template process comes to be, and how it is ended."""
+
+    def start(self, control: int) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _Fork:
+    """A supervisor: a fork of a template."""
+
+    def __init__(self, template: _Template) -> None:
+        self._template = template
+
+    def start(self, control: int) -> None:
+        self._child = self._template.fork(os.dup(control))
+
+    def end(self) -> None:
+        if not self._template.is_dead:  # else it notices by its control socket
+            self._child.signal(signal.SIGKILL)
+
+
+class _Child:
+    """One forked command, as a `process.Group`."""
+
+    def __init__(self, template: _Template, number: int, *, is_supervisor: bool = False) -> None:
+        self.is_supervisor = is_supervisor
+        self.started = asyncio.Event()
+        self.exited = asyncio.Event()
+        self.exit_code: int | None = None
+        self._template = template
+        self._number = number
+
+    def signal(self, number: int) -> None:
+        if not self.exited.is_set():
+            self._template.send(REQUEST.pack(b"K", self._number, number))
+
+
+class _Template:
+    """A running template process and the commands that it has forked."""
+
+    def __init__(self, process: _Start) -> None:
+        self.is_dead = False
+        self._end = ""
+        self._is_closed = False
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._children: dict[int, _Child] = {}
+        self._pids: dict[int, int] = {}
+        self._unsent: list[tuple[bytes, list[int]]] = []
+        self._received = bytearray()
+        self._has_answered = False
+        self._asked_at: float | None = None
+        """When it was asked for what it has not answered yet; any answer shows that it lives."""
+        self._check: asyncio.TimerHandle | None = None
+        self._process = process
+        self._control, theirs = socket.socketpair()
+        try:
+            process.start(theirs.fileno())
+        except (ToolError, OSError):
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
+        self._control.setblocking(False)
+        self._loop.add_reader(self._control.fileno(), self._read)
+
+    def fork(self, control: int) -> _Child:
+        """A supervisor that serves `control`; the descriptor is ours no more."""
+        number = next(self._numbers)
+        child = self._children[number] = _Child(self, number, is_supervisor=True)
+        self.send(REQUEST.pack(b"S", number, 0), [control])
+        self._expect_answer()
+        return child
+
+    async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
+        child = _Child(self, next(self._numbers))
+        with before_any_effect("no room for the command"):
+            mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
+        self._children[child._number] = child
+        self.send(REQUEST.pack(op, child._number, 0), [theirs.detach(), out_write, err_write])
+        self._expect_answer()
+        captures = (process.Capture(out_read, limit), process.Capture(err_read, limit))
+        answer = process.Capture(answering, MAX_ANSWER_BYTES)
+        feeding = asyncio.ensure_future(self._feed(child, mine, frame))
+        try:
+            timed_out = await process.supervise(child, (*captures, answer), timeout_s=timeout_s)
+        finally:
+            for capture in (*captures, answer):
+                capture.close()
+            self._children.pop(child._number, None)
+            self._pids.pop(child._number, None)
+            feeding.cancel()
+            try:  # last: a cancellation here must leave nothing open, nor a process id that may be another's by then
+                await asyncio.gather(feeding, return_exceptions=True)
+            finally:
+                mine.close()
+        if child.exit_code is None:
+            if not child.started.is_set() and not self._is_closed:
+                raise _NotStarted
+            raise ToolError(
+                f"the Python template process {self._end}, and the command with it", kind="process", retryable=True
+            )
+        if not child.started.is_set():
+            raise ResourceShortage("no process to be had for the command")
+        (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
+        return _complete(answer), child.exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
+
+    async def _feed(self, child: _Child, channel: socket.socket, frame: bytes) -> None:
+        await child.started.wait()
+        with suppress(ConnectionError):  # the child has ended: its exit code says why
+            await self._loop.sock_sendall(channel, frame)
+
+    def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
+        """Queue a control message; the descriptors are ours no more."""
+        self._unsent.append((message, descriptors or []))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._unsent:
+            message, descriptors = self._unsent[0]
+            try:
+                if descriptors:
+                    socket.send_fds(self._control, [message], descriptors)
+                else:
+                    self._control.send(message)
+            except BlockingIOError:
+                self._loop.add_writer(self._control.fileno(), self._flush)
+                return
+            except OSError:
+                self._died()
+                return
+            self._unsent.pop(0)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if not self.is_dead:
+            self._loop.remove_writer(self._control.fileno())
+
+    def _read(self) -> None:
+        try:
+            data = self._control.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._died()
+            return
+        self._has_answered, self._asked_at = True, None
+        self._received += data
+        whole = len(self._received) // ANSWER.size * ANSWER.size
+        for op, number, value in ANSWER.iter_unpack(bytes(self._received[:whole])):
+            child = self._children.get(number)
+            if child is None:
+                continue
+            if child.is_supervisor:  # what it does from here on, it tells by itself
+                del self._children[number]
+            elif op == b"P":
+                if value:
+                    self._pids[number] = value
+                child.started.set()
+            else:
+                self._pids.pop(number, None)  # the template has killed its group, and the number may be another's
+                child.exit_code = value
+                child.exited.set()
+        del self._received[:whole]
+
+    def _expect_answer(self) -> None:
+        if self._asked_at is None:
+            self._asked_at = self._loop.time()
+        if self._check is None and not self.is_dead:
+            self._check_in(_ANSWER_S)
+
+    def _check_in(self, seconds: float) -> None:
+        self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
+
+    def _check_answer(self, due: float) -> None:
+        """While commands run: ask the template, and end it when it has not answered for too long."""
+        self._check = None
+        now = self._loop.time()
+        self._read()  # what came while the loop was busy is an answer too
+        if self.is_dead or not self._children:
+            self._asked_at = None
+            return
+        if self._asked_at is None:
+            self.send(REQUEST.pack(b"A", 0, 0))
+            self._asked_at = now
+        elif now - due >= _ANSWER_S:  # this process was held up; the template perhaps with it
+            self._asked_at = now
+        left_s = self._asked_at + (_ANSWER_S if self._has_answered else _START_S) - now
+        if left_s > 0:
+            self._check_in(left_s)
+            return
+        _log.warning("a template process for commands does not answer and is replaced")
+        self._died("did not answer and was replaced")
+
+    def _died(self, end: str = "died") -> None:
+        """The template is gone: its children have nobody to stop them but us."""
+        if self.is_dead:
+            return
+        self.is_dead, self._end = True, end
+        if self._check is not None:
+            self._check.cancel()
+        self._loop.remove_reader(self._control.fileno())
+        self._loop.remove_writer(self._control.fileno())
+        self._control.close()
+        for _, descriptors in self._unsent:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._unsent.clear()
+        for pid in self._pids.values():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        for child in self._children.values():
+            child.exited.set()
+        self._process.end()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._died()
+
+
+async def _run_once(
+    frame: bytes, interpreter: str, timeout_s: float | None, limit: int, confinement: Confinement
+) -> _Raw:
+    """Without fork: an interpreter of its own for the command."""
+    mine, theirs = socket.socketpair()
+    with mine:
+        with theirs:
+            argv = arguments(interpreter, "once", theirs.fileno(), confinement)
+            running = asyncio.ensure_future(
+                process.run_process(
+                    argv,
+                    env=process.base_environment(),
+                    timeout_s=timeout_s,
+                    max_output_bytes=limit,
+                    pass_fds=[theirs.fileno()],
+                )
+            )
+            try:
+                await asyncio.sleep(0)  # the process is started before its end of the socket is closed here
+            except asyncio.CancelledError:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                raise
+        mine.setblocking(False)
+        answer = process.Capture(os.dup(mine.fileno()), MAX_ANSWER_BYTES)
+        feeding = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(mine, frame))
+        try:
+            finished = await running
+        finally:
+            running.cancel()
+            feeding.cancel()
+            await asyncio.gather(running, feeding, return_exceptions=True)
+            answer.close()
+    return (
+        _complete(answer),
+        finished.exit_code,
+        finished.stdout,
+        finished.stderr,
+        finished.timed_out,
+        finished.notes,
+    )

@@ -1,0 +1,55 @@
+"""Where the SQL of a step comes from: `script` before `query_b64` before `query`, as in the Python worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.python.python_source import Sources, check_script
+from noetl_worker.tools.sql.sql import script_of
+
+__all__ = ["check_sql", "sql_of"]
+
+
+class _Config(Protocol):
+    @property
+    def query(self) -> str | list[str] | None: ...
+    @property
+    def query_b64(self) -> str | list[str] | None: ...
+    @property
+    def script(self) -> str | dict[str, Any] | None: ...
+
+
+def check_sql(kind: str, config: _Config) -> str | None:
+    """The SQL where it stands in the config itself, None where it has to be fetched; for a `__post_init__`.
+
+    Raises:
+        ValueError: there is none.
+        ConfigurationError: `script` names no place.
+    """
+    if config.script is None:
+        return script_of(config.query, config.query_b64)
+    text = check_script(config.script, kind)
+    return None if text is None else script_of(text)
+
+
+async def sql_of(kind: str, config: _Config, sources: Sources, context: ToolContext) -> str:
+    """The SQL to run. What was fetched is rendered as `query` is: playbooks keep their statements in files so.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no text.
+        ToolError: an address that does not answer, or not with 2xx.
+    """
+    given = check_sql(kind, config)
+    if given is not None or config.script is None:
+        return given or ""
+    text = context.render(await sources.of_script(config.script, context))
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigurationError(f"{kind}: the script {_name(config.script)!r} has no statement")
+    return text
+
+
+def _name(script: str | Mapping[str, Any]) -> Any:
+    return script if isinstance(script, str) else script.get("uri")

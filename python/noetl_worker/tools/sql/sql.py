@@ -1,0 +1,192 @@
+"""What the SQL tools share: the text they run, the shape of their data, the JSON form of a value.
+
+data = {columns, rows, row_count, affected_rows, statements, statement_count} of the **last** statement; `statements`
+has one line for each: {statement, row_count, affected_rows}. Column names stay for an empty result; `truncated: true`
+says that rows were left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.errors import ToolError
+from noetl_worker.json_text import plain
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.contract import ToolForm
+from noetl_worker.tools.fields import excerpt
+
+__all__ = ["MAX_ROWS", "SPELLINGS_B64", "Batch", "json_form", "left_open", "preview", "script_of"]
+
+MAX_ROWS: Final = 100_000
+"""Rows kept of one statement; the rest is left out and marked, so that a result fits into memory."""
+SPELLINGS_B64: Final = {"command_b64": "query_b64", "commands_b64": "query_b64", "sql_b64": "query_b64"}
+"""Other spellings of `query_b64`, for a tool's `field_aliases`."""
+_PREVIEW: Final = 120
+_SAMPLE_ROWS: Final = 5
+_MAX_INT64: Final = 2**63 - 1
+_MIN_INT64: Final = -(2**63)
+
+
+@dataclass
+class Batch:
+    """The statements of one command, as they are run."""
+
+    as_objects: bool = True
+    max_rows: int = MAX_ROWS
+    statements: list[dict[str, JsonValue]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[JsonValue] = field(default_factory=list)
+    truncated: bool = False
+    samples: list[list[JsonValue]] = field(default_factory=list)
+    """By statement the first rows it gave, as lists; of a write that was counted one row, the count."""
+
+    def returned(self, statement: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A statement gave rows (at most `max_rows` + 1 of them)."""
+        self.columns = _unique(columns)
+        self.truncated = len(rows) > self.max_rows
+        kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]
+        self.samples.append(list(kept[:_SAMPLE_ROWS]))
+        self.rows = [dict(zip(self.columns, row, strict=True)) for row in kept] if self.as_objects else list(kept)
+        self.statements.append({"statement": statement, "row_count": len(kept), "affected_rows": None})
+
+    def changed(self, statement: str, affected: int | None) -> None:
+        """A statement gave no rows; `affected` is None where the database does not count."""
+        self.columns, self.rows, self.truncated = [], [], False
+        self.samples.append([] if affected is None else [[affected]])
+        self.statements.append({"statement": statement, "row_count": 0, "affected_rows": affected})
+
+    def data(self, form: ToolForm | None = None) -> dict[str, JsonValue]:
+        """The last statement's. On the Python plane `row_count` of a write is the number of rows it changed."""
+        last = self.statements[-1]
+        is_write = form is not None and form.sql_has_message and not self.columns
+        changed = last["affected_rows"] or 0 if is_write else None
+        whole: dict[str, JsonValue] = {
+            "columns": self.columns,
+            "rows": self.rows,
+            "row_count": changed if changed is not None else last["row_count"],
+            "affected_rows": last["affected_rows"],
+            "statements": self.statements,
+            "statement_count": len(self.statements),
+        }
+        if self.truncated:
+            whole["truncated"] = True
+        return whole
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """`a, a` -> `a, a_2`: as object keys, equal names would lose a column."""
+    found: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in found:
+            number += 1
+            candidate = f"{name}_{number}"
+        found.append(candidate)
+    return found
+
+
+# ── the text ────────────────────────────────────────────────────────────────────────────────────
+
+
+def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | None = None) -> str:
+    """One SQL text of `query` (a text, or a list of statements) or of `query_b64`, its base64 form.
+
+    Raises:
+        ValueError: neither, both with different texts, no statement in it, or no base64. Meant for a config model's
+            `__post_init__`: the worker then refuses the config before the command is reported as started.
+    """
+    if query is None and encoded is None:
+        raise ValueError("field 'query' (or command, commands, sql) is missing")
+    texts = []
+    if query is not None:
+        texts.append(_joined([query] if isinstance(query, str) else query))
+    if encoded is not None:
+        texts.append(_joined([_decoded(one) for one in ([encoded] if isinstance(encoded, str) else encoded)]))
+    if len(set(texts)) > 1:
+        raise ValueError("'query' and 'query_b64' hold two texts; keep one")
+    if not texts[0].strip():
+        raise ValueError("'query' has no statement")
+    return texts[0]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    # The line break ends a `--` comment that a part may close with: it would swallow the next statement.
+    return "\n;\n".join(part.strip().rstrip(";") for part in parts if part.strip())
+
+
+def _decoded(encoded: str) -> str:
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"'query_b64' is not base64 of UTF-8 text: {error}") from error
+
+
+def preview(statement: str) -> str:
+    """The first characters of a statement on one line, for messages."""
+    line = " ".join(statement.split()).rstrip("; ")
+    return line if len(line) <= _PREVIEW else excerpt(line, _PREVIEW - 1) + "…"
+
+
+def left_open(text: str, otherwise: str = "") -> ToolError:
+    """The failure of a text that ends within a transaction: the connection's end undoes what it did.
+
+    `otherwise`: what else than COMMIT the author could write.
+    """
+    return ToolError(
+        f"{preview(text)}: it leaves a transaction open, and nothing of that was kept: end it with COMMIT{otherwise}",
+        kind="db_transaction",
+    )
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def json_form(value: Any) -> JsonValue:
+    """A database value as JSON; only NULL is null.
+
+    NaN and the infinities -> "NaN", "Infinity", "-Infinity", as Postgres writes them into JSON; a span of time ->
+    ISO 8601 ("P1DT2H"); the rest as `json_text.plain` says (Decimal and big integers exact text, bytes base64).
+    """
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is int:
+        return value if _MIN_INT64 <= value <= _MAX_INT64 else str(value)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        return float(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, datetime.timedelta):
+        return _duration(value)
+    if isinstance(value, dict):
+        return {key if type(key) is str else _key(key): json_form(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_form(item) for item in value]
+    return plain(value)
+
+
+def _key(key: Any) -> str:
+    """A map's key as text, in the form the value would have: a date in ISO, true and not True."""
+    form = json_form(key)
+    return form if isinstance(form, str) else str(form).lower() if isinstance(form, bool) else str(form)
+
+
+def _duration(span: datetime.timedelta) -> str:
+    micros = round(span / datetime.timedelta(microseconds=1))
+    sign, rest = ("-", -micros) if micros < 0 else ("", micros)
+    seconds, fraction = divmod(rest, 1_000_000)
+    days, seconds = divmod(seconds, 86_400)
+    hours, minutes, seconds = seconds // 3600, seconds % 3600 // 60, seconds % 60
+    part = f"{seconds}.{fraction:06d}".rstrip("0") if fraction else str(seconds)
+    clock = "".join(f"{sign}{amount}{unit}" for amount, unit in ((hours, "H"), (minutes, "M")) if amount)
+    clock += f"{sign}{part}S" if seconds or fraction else ""
+    day = f"{sign}{days}D" if days else ""
+    return f"P{day}T{clock}" if clock else f"P{day}" if day else "PT0S"

@@ -1,0 +1,1 @@
+"""Kind `transfer`: rows from a source into a target, in one transaction."""

@@ -1,0 +1,184 @@
+"""What a transfer does to its target, and what the targets share: names of columns and keys."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.models import JsonValue
+from noetl_worker.tools.sql import sql
+from noetl_worker.tools.transfer.ends import TransferTarget
+
+__all__ = [
+    "JsonText",
+    "Limits",
+    "Plan",
+    "Session",
+    "Writer",
+    "json_inside",
+    "json_text",
+    "matched",
+    "table_parts",
+    "without_json",
+]
+
+
+class JsonText(str):
+    """JSON as the source's database has it. Parsed and written anew it would lose digits, equal keys and its null."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one end of a transfer may use."""
+
+    timeout_s: float | None
+    duckdb_bytes: int
+    """Memory of a DuckDB of this end; 0: DuckDB's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session of a Postgres server: which server (by its start, in seconds) and the process that serves it."""
+
+    server_started: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`mode` is append, replace or upsert; `keys` are the columns given for an upsert.
+
+    `source`: the session that reads the rows, of a Postgres source.
+    """
+
+    mode: str
+    keys: list[str]
+    target: TransferTarget
+    source: Session | None = None
+
+    def keys_of(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
+        """The key columns of an upsert, as the table spells them; [] for another mode.
+
+        Raises:
+            ConfigurationError: none given and no primary key, or one that the rows do not have.
+        """
+        if self.mode != "upsert":
+            return []
+        keys = matched(self.target.table, self.keys, actual) if self.keys else list(primary_key)
+        if not keys:
+            raise ConfigurationError(f"transfer: table {self.target.table!r} has no primary key; give 'key' for upsert")
+        absent = [key for key in keys if key not in columns]
+        if absent:
+            raise ConfigurationError(f"transfer: the rows have no key column {', '.join(map(repr, absent))}")
+        return keys
+
+
+class Writer(Protocol):
+    """An opened target."""
+
+    async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
+        """Find the table and start the transaction; no columns: there will be no rows.
+
+        `types` are DuckDB's names and `sample` is rows, for a table to be made.
+        """
+
+    async def write(self, rows: Sequence[Sequence[Any]]) -> None: ...
+
+    async def commit(self) -> Mapping[str, JsonValue]:
+        """Finish; what is told beside the number of rows."""
+
+
+def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
+    """`columns` as the table spells them: exactly, else by letters alone.
+
+    Raises:
+        ConfigurationError: the table has no such column, or two of them.
+    """
+    found = []
+    for name in columns:
+        close = [one for one in actual if one.lower() == name.lower()]
+        if name not in actual and len(close) != 1:
+            problem = "has no column" if not close else "has several columns like"
+            raise ConfigurationError(f"transfer: table {table!r} {problem} {name!r}; it has: {', '.join(actual)}")
+        found.append(name if name in actual else close[0])
+    if len(set(found)) < len(found):
+        raise ConfigurationError(f"transfer: two source columns go to one column of {table!r}: {', '.join(found)}")
+    return found
+
+
+def table_parts(name: str) -> list[str]:
+    """`db.schema."odd.name"` -> its parts, without quotes."""
+    parts, part, is_quoted, position = [], "", False, 0
+    while position < len(name):
+        char = name[position]
+        if char == '"' and is_quoted and name[position + 1 : position + 2] == '"':
+            part, position = part + '"', position + 1
+        elif char == '"':
+            is_quoted = not is_quoted
+        elif char == "." and not is_quoted:
+            parts.append(part)
+            part = ""
+        else:
+            part += char
+        position += 1
+    return [*parts, part]
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON; text that is a JSON object or array already stays as it is."""
+    if isinstance(value, (JsonText, dict, list, tuple)):
+        return _written(value)
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(value)
+        except ValueError:
+            return json.dumps(value)
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(sql.json_form(value))
+    return json.dumps(sql.json_form(value), ensure_ascii=False)
+
+
+def _written(value: Any) -> str:
+    """A value as JSON, with the JSON texts in it as they are."""
+    if isinstance(value, JsonText):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        # Keys by themselves: json_form makes text of a date or a number.
+        keys = [next(iter(sql.json_form({key: None}))) for key in value]
+        parts = (f"{_written(key)}: {_written(one)}" for key, one in zip(keys, value.values(), strict=True))
+        return "{" + ", ".join(parts) + "}"
+    return json.dumps(sql.json_form(value), ensure_ascii=False)
+
+
+def without_json(value: Any) -> Any:
+    """A value for a column that is not JSON: a JSON string is its text and null is NULL, other JSON stays as it is."""
+    if not isinstance(value, JsonText):
+        return value
+    text = value.strip()
+    # Not parsed: Python refuses a number of more than 4300 digits, which Postgres has.
+    return None if text == "null" else json.loads(text) if text.startswith('"') else str(value)
+
+
+def json_inside(value: JsonText, path: Sequence[str] = ()) -> Any:
+    """What is at `path` of a JSON text: JSON texts again, a list of them for an array; None: nothing is there."""
+    found = json.loads(value, parse_int=JsonText, parse_float=JsonText)
+    for name in path:
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
+    if path or not isinstance(found, list):
+        return JsonText(_written(found))
+    return _marked(found)
+
+
+def _marked(value: Any) -> Any:
+    return [_marked(one) for one in value] if isinstance(value, list) else JsonText(_written(value))

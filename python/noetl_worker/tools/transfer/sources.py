@@ -1,0 +1,327 @@
+"""Where a transfer's rows come from: each source gives its columns, then chunks of rows."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.models import JsonValue, ToolStatus
+from noetl_worker.tools import snowflake
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.duckdb.duckdb import statement_failure as duckdb_failure
+from noetl_worker.tools.duckdb.paths import check_place, check_sql_files
+from noetl_worker.tools.duckdb.secrets import quoted, secrets_of
+from noetl_worker.tools.duckdb.session import Opening, Stepwise
+from noetl_worker.tools.duckdb.session import library as duckdb_library
+from noetl_worker.tools.duckdb.values import Reading, reading
+from noetl_worker.tools.postgres.address import conninfo, library
+from noetl_worker.tools.postgres.errors import statement_failure
+from noetl_worker.tools.postgres.pool import connect
+from noetl_worker.tools.postgres.postgres import session_settings
+from noetl_worker.tools.process.shortage import is_shortage_text
+from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, TransferSource
+from noetl_worker.tools.transfer.plan import JsonText, Limits, Session, json_inside
+
+__all__ = ["Reader", "inert", "reader"]
+
+Row = Sequence[Any]
+
+_DUCKDB_TYPES: Final[Mapping[str, str]] = {
+    "bool": "BOOLEAN",
+    "int2": "SMALLINT",
+    "int4": "INTEGER",
+    "int8": "BIGINT",
+    "oid": "BIGINT",
+    "float4": "FLOAT",
+    "float8": "DOUBLE",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "uuid": "UUID",
+    "bytea": "BLOB",
+    "json": "JSON",
+    "jsonb": "JSON",
+}
+"""Type of Postgres -> DuckDB's; any other is VARCHAR."""
+_JSON: Final = re.compile(r"JSON(\[\d*\])*")
+
+
+class _Fetch(Protocol):
+    async def __call__(self) -> Sequence[Row]: ...
+
+
+class Reader:
+    """An opened source.
+
+    `columns`: names in order. `types`: column -> DuckDB's name of its type, where the source knows it. `all_rows`:
+    every row, for a source that has them at once (types are then told from the values). `session`: of Postgres.
+    """
+
+    def __init__(
+        self,
+        columns: list[str],
+        types: Mapping[str, str],
+        fetch: _Fetch,
+        all_rows: Sequence[Row] | None = None,
+        session: Session | None = None,
+    ) -> None:
+        self.columns = columns
+        self.types = types
+        self.session = session
+        self._fetch = fetch
+        self._all_rows = all_rows or ()
+
+    async def chunks(self) -> AsyncIterator[Sequence[Row]]:
+        while rows := await self._fetch():
+            yield rows
+
+    def sample(self, chosen: Mapping[str, str]) -> list[list[Any]]:
+        """What is known of the rows before they are read."""
+        return self.picked(self._all_rows, list(chosen.values()))
+
+    def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
+        """The values at `paths`: a column, or a dotted path into the objects of one."""
+        if list(paths) == self.columns:
+            return [list(row) for row in rows]
+        places = [(self.columns.index(path), []) if path in self.columns else self._inside(path) for path in paths]
+        return [[_at(row[number], inner) for number, inner in places] for row in rows]
+
+    def _inside(self, path: str) -> tuple[int, list[str]]:
+        column, *inner = path.split(".")
+        return self.columns.index(column), inner
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    if path and isinstance(value, JsonText):
+        return json_inside(value, path)
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+@asynccontextmanager
+async def reader(
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
+) -> AsyncIterator[Reader]:
+    """Open a source; closed at the end, whatever happened."""
+    opens = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
+    async with opens[source.type](source, chunk_size, context, limits) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _postgres(
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
+) -> AsyncIterator[Reader]:
+    """A cursor on the server: it sends one chunk at a time."""
+    psycopg = library()
+    query = str(source.query)
+    connection = await connect(await conninfo("transfer: source", source, context))
+    try:
+        _read_json_as_text(psycopg, connection)
+        await connection.execute(session_settings(source.schema, limits.timeout_s) or "SELECT 1")
+        served = await connection.execute("SELECT extract(epoch FROM pg_postmaster_start_time())::text")
+        session = Session((await served.fetchone())[0], connection.info.backend_pid)
+        async with connection.transaction(), connection.cursor(name="noetl_transfer") as cursor:
+            await cursor.execute(query)
+            described = cursor.description or ()
+
+            async def fetch() -> Sequence[Row]:
+                try:
+                    rows: Sequence[Row] = await cursor.fetchmany(chunk_size)
+                except psycopg.Error as error:
+                    raise statement_failure(error, query) from error
+                return rows
+
+            types = {column.name: _duckdb_type(psycopg, column) for column in described}
+            yield Reader([column.name for column in described], types, fetch, session=session)
+    except psycopg.Error as error:
+        raise statement_failure(error, query) from error
+    finally:
+        await connection.close()
+
+
+def _read_json_as_text(psycopg: Any, connection: Any) -> None:
+    class Raw(psycopg.types.string.TextLoader):  # type: ignore[misc]
+        def load(self, data: Any) -> JsonText:
+            text = super().load(data)
+            return JsonText(text if isinstance(text, str) else text.decode())
+
+    for name in ("json", "jsonb"):
+        connection.adapters.register_loader(name, Raw)
+
+
+def _duckdb_type(psycopg: Any, column: Any) -> str:
+    known = psycopg.adapters.types.get(column.type_code)
+    if known is None:
+        return "VARCHAR"
+    is_array = known.array_oid == column.type_code
+    if known.name == "numeric":
+        precision, scale = column.precision, column.scale or 0
+        fits = precision is not None and 0 <= scale <= precision <= 38
+        name = f"DECIMAL({precision},{scale})" if fits else "VARCHAR"
+    else:
+        name = _DUCKDB_TYPES.get(known.name, "VARCHAR")
+    return f"{name}[]" if is_array else name
+
+
+@asynccontextmanager
+async def _duckdb(
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
+) -> AsyncIterator[Reader]:
+    duckdb = duckdb_library()
+    query = str(source.query) if source.type == "duckdb" else _of_files(source)
+    database = source.database if source.type == "duckdb" else None
+    check_sql_files("transfer: source", query)
+    if database:
+        check_place("transfer: source: 'database'", database)
+    opening = Opening(
+        kind="transfer: source",
+        database=database or ":memory:",
+        read_only=database is not None,
+        memory_bytes=limits.duckdb_bytes,
+        secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
+    )
+    async with Stepwise(opening) as steps:
+
+        def begin(connection: Any) -> tuple[list[tuple[str, str]], Reading | None]:
+            *before, last = connection.extract_statements(query) or [query]
+            for statement in before:
+                connection.execute(statement)
+                steps.keep_memory()
+            special = None if before or last is query else reading(duckdb, connection, last)
+            columns = connection.execute(special.text if special else last).description or ()
+            names = special.names if special else [column[0] for column in columns]
+            return [(name, str(column[1])) for name, column in zip(names, columns, strict=False)], special
+
+        try:
+            described, special = await steps.do(begin)
+        except duckdb.Error as error:
+            if source.type == "file" and is_shortage_text(str(error)):
+                raise ResourceShortage(f"source: no room to open its files: {error}") from error
+            raise duckdb_failure(error, "source") from error
+        json_columns = [number for number, (_, name) in enumerate(described) if _JSON.fullmatch(name)]
+        loaded = _json_kept if source.type == "duckdb" else _json_loaded
+
+        def read(connection: Any) -> list[list[Any]]:
+            fetched = connection.fetchmany(chunk_size)
+            rows = special.rows(fetched) if special else [list(row) for row in fetched]
+            for row in rows:
+                for number in json_columns:
+                    row[number] = loaded(row[number])
+            return rows
+
+        async def fetch() -> Sequence[Row]:
+            try:
+                return await steps.do(read)
+            except duckdb.Error as error:
+                raise duckdb_failure(error, "source") from error
+
+        yield Reader([name for name, _ in described], dict(described), fetch)
+
+
+def _json_kept(value: Any) -> Any:
+    """JSON of a DuckDB table, or a list of it, marked as what it is."""
+    if isinstance(value, (list, tuple)):
+        return [_json_kept(one) for one in value]
+    return None if value is None else JsonText(value)
+
+
+def _json_loaded(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _of_files(source: TransferSource) -> str:
+    function = {"csv": "read_csv", "json": "read_json", "parquet": "read_parquet"}[str(source.file_format())]
+    return f"SELECT * FROM {function}({quoted(str(source.path))})"
+
+
+@asynccontextmanager
+async def _http(source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits) -> AsyncIterator[Reader]:
+    del limits
+    sent = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
+    names = (*sent, *sorted(RENDERED_BY_HTTP))
+    config = {name: value for name in names if (value := getattr(source, name)) not in (None, {})}
+    ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
+
+    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        """Data that holds `{{` is not a template: what is rendered already stays."""
+        return value if any(value is one for one in ready) else context.render(value, extra)
+
+    result = await context.run_tool("http", config, dataclasses.replace(context, render=render))
+    if context.stop.is_set():
+        raise asyncio.CancelledError  # its answer was there at that moment: it counts no more
+    if result.status is not ToolStatus.SUCCESS:
+        failure = result.error
+        text = failure.message if failure else "the request failed"
+        kind, again = (failure.kind, failure.retryable) if failure else ("connection", False)
+        raise ToolError(f"source: {text}", kind=kind, retryable=again)
+    answer = result.data if isinstance(result.data, Mapping) else {}
+    if answer.get("truncated"):
+        # Half of the rows in the table would look like all of them.
+        raise ToolError("source: the answer was cut; raise 'max_response_bytes'", kind="resource")
+    payload = answer.get("data")  # the name it has on both planes
+    columns, rows = _table(_at_path(payload, source.data_path))
+    position = 0
+
+    async def fetch() -> Sequence[Row]:
+        nonlocal position
+        chunk = rows[position : position + chunk_size]
+        position += len(chunk)
+        return chunk
+
+    yield Reader(columns, {}, fetch, rows)
+
+
+def inert(context: ToolContext) -> ToolContext:
+    """A context for a source that came whole out of a template: nothing in it is one."""
+
+    return dataclasses.replace(context, render=lambda value, extra=None: value)
+
+
+def _at_path(payload: JsonValue, path: str | None) -> JsonValue:
+    value = payload
+    for part in path.split(".") if path else ():
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            raise ToolError(f"source: Path segment {part!r} not found in JSON", kind="schema")
+    return value
+
+
+def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
+    """Columns in the order they first appear, and rows; an object is one row."""
+    objects = [value] if isinstance(value, Mapping) else value
+    if not isinstance(objects, list):
+        raise ToolError("source: HTTP response data must be an array or object", kind="schema")
+    wrong = next((one for one in objects if not isinstance(one, Mapping)), None)
+    if wrong is not None:
+        text = f"source: Cannot determine columns from HTTP data: a row is {type(wrong).__name__}"
+        raise ToolError(text, kind="schema")
+    columns = list(dict.fromkeys(str(name) for one in objects if isinstance(one, Mapping) for name in one))
+    return columns, [[one.get(name) for name in columns] for one in objects if isinstance(one, Mapping)]
+
+
+@asynccontextmanager
+async def _snowflake(
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
+) -> AsyncIterator[Reader]:
+    del limits
+    settings = await snowflake.connection_settings("transfer: source", source, context)
+    async with snowflake.session(settings) as session:
+        cursor, described = await session.query(str(source.query))
+
+        async def fetch() -> Sequence[Row]:
+            return await session.fetch(cursor, chunk_size)
+
+        types = {column.name: snowflake.duckdb_type(column) for column in described}
+        yield Reader([column.name for column in described], types, fetch)

@@ -1,0 +1,104 @@
+"""A Snowflake table as the target of a transfer, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from noetl_worker.models import JsonValue
+from noetl_worker.tools import snowflake
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.transfer.plan import Limits, Plan, json_text, matched, table_parts, without_json
+
+__all__ = ["SnowflakeWriter", "snowflake_writer"]
+
+_STAGE: Final = '"NOETL_TRANSFER_STAGE"'
+_PLACE: Final = '"NOETL_PLACE"'
+
+
+@asynccontextmanager
+async def snowflake_writer(plan: Plan, context: ToolContext, limits: Limits) -> AsyncIterator[SnowflakeWriter]:
+    """A session for this transfer alone; closing it undoes what is not committed."""
+    settings = await snowflake.connection_settings("transfer: target", plan.target, context, limits.timeout_s)
+    async with snowflake.session({**settings, "autocommit": False}) as session:
+        yield SnowflakeWriter(plan, session)
+
+
+class SnowflakeWriter:
+    """transfer_plan.Writer. An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
+
+    def __init__(self, plan: Plan, session: snowflake.Session) -> None:
+        self._plan = plan
+        self._session = session
+        parts = table_parts(plan.target.table)
+        self._table = ".".join(_name(part) for part in parts)
+        self._columns: list[str] = []
+        self._keys: list[str] = []
+        self._written = 0
+
+    async def begin(self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]) -> None:
+        """See transfer_plan.Writer."""
+        del types, sample
+        cursor, described = await self._session.query(f"SELECT * FROM {self._table} LIMIT 0")
+        del cursor
+        actual = [column.name for column in described]
+        self._columns = matched(self._plan.target.table, columns, actual)
+        self._keys = self._plan.keys_of([], self._columns, actual) if columns else []
+        if self._keys:
+            # Before BEGIN: in Snowflake, making a table commits.
+            await self._session.query(
+                f"CREATE OR REPLACE TEMPORARY TABLE {_STAGE} AS SELECT {self._names()}, 0 AS {_PLACE} "
+                f"FROM {self._table} LIMIT 0"
+            )
+        await self._session.query("BEGIN")
+        if self._plan.mode == "replace":
+            await self._session.query(f"DELETE FROM {self._table}")
+
+    async def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        """See transfer_plan.Writer."""
+        adapted = [
+            [json_text(one) if isinstance(one, (dict, list)) else without_json(one) for one in row] for row in rows
+        ]
+        marks = ", ".join(["%s"] * (len(self._columns) + bool(self._keys)))
+        if self._keys:
+            adapted = [[*row, self._written + number] for number, row in enumerate(adapted)]
+            await self._session.many(f"INSERT INTO {_STAGE} ({self._names()}, {_PLACE}) VALUES ({marks})", adapted)
+        else:
+            await self._session.many(f"INSERT INTO {self._table} ({self._names()}) VALUES ({marks})", adapted)
+        self._written += len(rows)
+
+    async def commit(self) -> Mapping[str, JsonValue]:
+        """See transfer_plan.Writer."""
+        counts: dict[str, JsonValue] = {}
+        if self._keys:
+            cursor, _ = await self._session.query(self._merge())
+            [[inserted, updated, *_]] = [*await self._session.fetch(cursor, 1), [0, 0]][:1]
+            counts = {"rows_inserted": int(inserted), "rows_updated": int(updated)}
+        await self._session.query("COMMIT")
+        return counts
+
+    def _merge(self) -> str:
+        keys = ", ".join(map(_quoted, self._keys))
+        on = " AND ".join(f"t.{_quoted(key)} = s.{_quoted(key)}" for key in self._keys)
+        others = [column for column in self._columns if column not in self._keys] or self._keys
+        changes = ", ".join(f"{_quoted(one)} = s.{_quoted(one)}" for one in others)
+        values = ", ".join(f"s.{_quoted(one)}" for one in self._columns)
+        latest = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {_PLACE} DESC) = 1"
+        return (
+            f"MERGE INTO {self._table} t USING (SELECT * FROM {_STAGE} {latest}) s ON {on} "
+            f"WHEN NOT MATCHED THEN INSERT ({self._names()}) VALUES ({values}) "
+            f"WHEN MATCHED THEN UPDATE SET {changes}"
+        )
+
+    def _names(self) -> str:
+        return ", ".join(map(_quoted, self._columns))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _name(part: str) -> str:
+    """A plain name as Snowflake folds it, any other quoted."""
+    return part if part.isidentifier() else _quoted(part)

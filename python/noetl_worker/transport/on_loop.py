@@ -1,0 +1,429 @@
+"""HTTP/1.1 to the control plane on the event loop itself: one future a request, connections kept and taken again.
+
+A general client crosses threads or layers for every request; this one writes a head and a body and reads the answer
+(docs/performance.md has the figures). What it does not do, httpx does: Unix sockets, HTTP/2, proxies.
+`NotSent` is raised only where no byte was written; whatever fails later is `MaybeProcessed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import ssl
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+import anyio
+
+from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.process import event_loop
+from noetl_worker.settings.settings import Settings
+from noetl_worker.transport.tls import TlsFiles
+from noetl_worker.transport.transport import (
+    CONNECT_S,
+    MAX_BODY_BYTES,
+    SOCKET_OPTIONS,
+    USER_AGENT,
+    Body,
+    Response,
+    parts_of,
+    size_of,
+)
+
+_Parser: Any
+try:
+    from httptools import HttpResponseParser as _Parser
+except ImportError:
+    from noetl_worker.transport.h11_parser import H11ResponseParser as _Parser
+
+__all__ = ["OnLoopTransport"]
+
+MAX_IDLE_S: Final = 4.0
+"""A kept connection is not used after so long: uvicorn closes at 5, and a request that meets that is in doubt."""
+MAX_HEAD_BYTES: Final = 64 * 1024
+_NO_LIMIT_S: Final = 365 * 86_400.0
+_LONGEST_WRITE: Final = 64 * 1024
+"""A longer body is written behind its head instead of being copied to it."""
+_UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
+_CONTENT_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
+
+
+class Headers(Mapping[str, str]):
+    """The headers of an answer, names in lower case. Read only by those who ask: most answers are judged by status."""
+
+    __slots__ = ("_pairs", "_read")
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+        self._read: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._read is None:
+            self._read = {}
+            for raw_name, raw_value in self._pairs:
+                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+                self._read[name] = f"{self._read[name]}, {value}" if name in self._read else value
+        return self._read
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+class _Broken(Exception):
+    """The connection cannot be used any more; the text says what happened."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: at most one request at a time."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._parser = _Parser(self)
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Response] | None = None
+        self._pairs: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._has_head = False
+        self._head_bytes = 0
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._idle_since = 0.0
+        self._is_open = True
+
+    # ── the request ──
+
+    def is_usable(self) -> bool:
+        """Whether a request may be written: nothing was closed or said, and the server has not got tired of it."""
+        fresh = self._loop.time() - self._idle_since < MAX_IDLE_S
+        return fresh and self._is_open and self._transport is not None and not self._transport.is_closing()
+
+    def ask(self, head: bytes, body: bytes, deadline: float) -> asyncio.Future[Response]:
+        """Write a request; the future is the answer, or `_Broken`."""
+        assert self._transport is not None
+        self._answer = answer = self._loop.create_future()
+        self._deadline = deadline
+        # One timer for many requests: it is put off when it rings too early.
+        if self._timer is None or self._timer.when() > deadline:
+            self._set_timer(deadline)
+        if len(body) <= _LONGEST_WRITE:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+        return answer
+
+    async def send_parts(self, body: tuple[bytes, ...]) -> None:
+        """Write the rest of a request, no faster than the server reads it; an early answer ends it."""
+        assert self._transport is not None
+        for part in parts_of(body):
+            while self._writable is not None and self._answer is not None and not self._answer.done():
+                either: set[asyncio.Future[Any]] = {self._writable, self._answer}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._answer is None or self._answer.done():
+                self._is_open = False  # what is left of the body would be read as the next request
+                return
+            self._transport.write(part)
+
+    def close(self, why: str) -> None:
+        """End it at once; a request that waits for its answer learns why."""
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_exception(_Broken(why))
+        self._resume()
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        left = (self._idle_since + MAX_IDLE_S if self._answer is None else self._deadline) - now
+        if left > 0:
+            self._set_timer(now + left)
+        else:
+            self.close("no complete answer in time")
+
+    # ── asyncio ──
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        for option in SOCKET_OPTIONS:
+            transport.get_extra_info("socket").setsockopt(*option)
+        self._idle_since = self._loop.time()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if error is None and self._ends_with_the_connection():
+            self.on_message_complete()
+        self._fail(f"the connection was closed before the answer was complete{f': {error!r}' if error else ''}")
+        self._server.lost(self)
+
+    def eof_received(self) -> bool:
+        return False  # closed by asyncio; connection_lost decides what became of an answer
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._resume()
+
+    def _resume(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:  # nobody asked: an answer too many, or a 408 before the closing
+            self.close("data without a request")
+            return
+        if not self._has_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except Exception as error:  # whatever a parser raises, this is no answer
+            cause = error.__context__ or error  # httptools wraps what a callback raises
+            self.close(f"the answer cannot be read: {type(cause).__name__}: {cause}")
+            return
+        if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
+            self.close(f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
+
+    def _ends_with_the_connection(self) -> bool:
+        if not self._has_head or self._answer is None:
+            return False
+        names = {name.lower() for name, _ in self._pairs}
+        return b"content-length" not in names and b"transfer-encoding" not in names
+
+    # ── the parser ──
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._pairs.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+            raise ValueError(f"the head is larger than {MAX_HEAD_BYTES} bytes")
+        for name, value in self._pairs:
+            # In another spelling it is refused where its body is.
+            if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:
+                raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+        self._has_head = True
+
+    def _head_size(self) -> int:
+        return sum(len(name) + len(value) for name, value in self._pairs)
+
+    def on_body(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > MAX_BODY_BYTES:
+            raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        pairs, parts = self._pairs, self._parts
+        self._pairs, self._parts, self._size, self._has_head, self._head_bytes = [], [], 0, False, 0
+        if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
+            return
+        answer, self._answer = self._answer, None
+        if answer is None:
+            raise ValueError("a second answer")
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if not answer.done():
+            answer.set_result(Response(status, Headers(pairs), body))
+        self._idle_since = self._loop.time()
+        if not self._parser.should_keep_alive():
+            self._is_open = False
+
+    def done(self) -> None:
+        """Its request is over: kept for the next one, or closed."""
+        answer = self._answer
+        if answer is None and self._is_open:  # looked at again before it is used again
+            self._server.release(self)
+            return
+        if answer is not None:
+            answer.cancel()
+        self.close("the request was given up")
+
+
+class _Server:
+    """The connections to one origin."""
+
+    def __init__(self, origin: str, tls: TlsFiles, most: int) -> None:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{origin!r} is not an http:// or https:// address")
+        self._host, self._is_tls = parts.hostname, parts.scheme == "https"
+        self._port = parts.port or (443 if self._is_tls else 80)
+        self._tls, self._most = tls, most
+        self.head: Final = (
+            f" HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\nuser-agent: {USER_AGENT}\r\n"
+            "accept-encoding: identity\r\n"
+        )
+        self.authorization: Final = _basic(parts.username, parts.password)
+        """Of an address with a name and a password in it; empty without."""
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+        self._opening = 0
+        self._waiting: deque[asyncio.Future[_Connection | None]] = deque()
+
+    async def connection(self, deadline: float) -> _Connection:
+        """One to write to: the one used last, or a new one.
+
+        Raises:
+            TimeoutError, OSError, ssl.SSLError: there is none in time, or it cannot be made.
+        """
+        while self._idle:  # the last one first: the others grow old and go
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.close("idle for too long")
+        if len(self._open) + self._opening < self._most:
+            return await self._opened(deadline)
+        return await self._turn(deadline)
+
+    async def _opened(self, deadline: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        self._opening += 1
+        connection: _Connection | None = None
+        try:
+            with anyio.fail_after(deadline - loop.time()):
+                context: ssl.SSLContext | None = self._tls.context() if self._is_tls else None
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self), self._host, self._port, ssl=context
+                )
+            self._open.add(connection)
+            return connection
+        finally:
+            self._opening -= 1
+            if connection is None:
+                event_loop.give(self._waiting, None)
+
+    async def _turn(self, deadline: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[_Connection | None] = loop.create_future()
+        self._waiting.append(place)
+        try:
+            with anyio.fail_after(deadline - loop.time()):
+                given = await place
+        except BaseException:
+            if place.done() and not place.cancelled() and (late := place.result()) is not None:
+                self.release(late)
+            raise
+        finally:
+            if place in self._waiting:
+                self._waiting.remove(place)
+        if given is not None and given.is_usable():
+            return given
+        return await self.connection(deadline)
+
+    def release(self, connection: _Connection) -> None:
+        if not self._waiting or not event_loop.give(self._waiting, connection):
+            self._idle.append(connection)
+
+    def lost(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        event_loop.give(self._waiting, None)
+
+    def close(self) -> None:
+        for connection in list(self._open):
+            connection.close("the worker has closed its connections")
+        self._idle.clear()
+
+
+class OnLoopTransport:
+    name = "on_loop"
+
+    def __init__(self, settings: Settings, *, max_connections: int = 64) -> None:
+        self._tls = TlsFiles(settings.plane_tls)
+        self._most = max_connections
+        self._servers: dict[str, _Server] = {}
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
+    ) -> Response:
+        """See `Transport.send`."""
+        now = asyncio.get_running_loop().time()
+        connect_s, deadline = (CONNECT_S, now + _NO_LIMIT_S) if timeout_s is None else (timeout_s, now + timeout_s)
+        try:
+            server, path = self._split(url)
+            head = _head(method, path, server, headers, body)
+            connection = await server.connection(now + connect_s)
+        except TimeoutError as error:
+            raise NotSent(f"{method} {url}: no connection in {connect_s:g} s") from error
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
+        try:
+            if body is None or type(body) is bytes:
+                return await connection.ask(head, body or b"", deadline)
+            assert isinstance(body, tuple)
+            answer = connection.ask(head, b"", deadline)
+            await connection.send_parts(body)
+            return await answer
+        except _Broken as error:
+            within = "" if timeout_s is None else f" (within {timeout_s:g} s)"
+            raise MaybeProcessed(f"{method} {url}: {error}{within}") from error
+        finally:
+            connection.done()
+
+    def _split(self, url: str) -> tuple[_Server, str]:
+        at = url.find("/", 8)  # behind http:// or https://
+        origin, path = (url, "/") if at < 0 else (url[:at], url[at:])
+        if origin not in self._servers:
+            self._servers[origin] = _Server(origin, self._tls, self._most)
+        return self._servers[origin], path
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        await asyncio.sleep(0)  # the loop closes what was aborted in its next step
+
+
+def _basic(name: str | None, password: str | None) -> str:
+    if name is None:
+        return ""
+    pair = f"{unquote(name)}:{unquote(password or '')}".encode()
+    return f"authorization: Basic {base64.b64encode(pair).decode()}\r\n"
+
+
+def _head(method: str, path: str, server: _Server, headers: Mapping[str, str], body: Body | None) -> bytes:
+    """The bytes before the body. ValueError for what would be more than one header, or no path."""
+    if _UNSAFE.search(path):
+        raise ValueError(f"the path {path!r} has characters that belong percent-encoded")
+    own = ""
+    for name in headers:
+        line = f"{name}: {headers[name]}"
+        if "\n" in line or "\r" in line:
+            raise ValueError("a header has a line break in it")
+        own += f"{line}\r\n"
+    if server.authorization and "authorization" not in headers:
+        own += server.authorization
+    if body is not None or method != "GET":
+        size = size_of(body) if type(body) is tuple else len(body or b"")
+        own += f"content-length: {size}\r\n"
+    return f"{method} {path}{server.head}{own}\r\n".encode("latin-1")

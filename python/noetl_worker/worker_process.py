@@ -1,0 +1,135 @@
+"""A worker's process, from its settings to its exit code: what `noetl-worker run` does once its flags are read.
+
+Nothing of the command line is in here: a start without a flag, as containers start it, does not load the library that
+reads flags, which is a sixth of the memory and a quarter of the time (`__main__.py`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError, WorkerBroken
+from noetl_worker.observability.tracing import end_of_traces, provider_of
+from noetl_worker.process import event_loop
+from noetl_worker.process.handed_down import end_with_parent
+from noetl_worker.process.open_files import raise_open_files_limit
+from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.tools.process.confinement import hide_memory
+
+__all__ = ["EXIT_CANNOT_START", "run_process"]
+
+EXIT_SETTINGS: Final = 2
+EXIT_CANNOT_START: Final = 3
+EXIT_BROKEN: Final = 6
+"""It had started: a supervisor that starts it again may well succeed, which after a 3 it will not."""
+_M_MMAP_THRESHOLD: Final = -3
+"""Of malloc.h."""
+_LARGE_BYTES: Final = 1024 * 1024
+
+
+def run_process(flags: Mapping[str, str | None]) -> int:
+    """Run the worker, or with `processes` its supervisor, until it is stopped; the exit code of one that cannot start.
+
+    Args:
+        flags: variable -> the text of its flag, None where it was not given.
+    """
+    try:
+        settings = load_settings(flags=flags)
+        if settings.isolation == "off":  # a `.env` file may say so, which the start did not read
+            hide_memory(False)
+        from noetl_worker.observability.logging import configure_logging
+
+        configure_logging(settings.log_level, settings.log_format)
+        end_with_parent()
+        raise_open_files_limit()
+        if settings.processes > 1:
+            _leave(event_loop.run(_supervise(settings, flags), settings.loop))
+        _give_large_buffers_back()
+        return event_loop.run(_work(settings), settings.loop)
+    except (SettingsError, EngineUnavailable) as error:
+        _say(str(error))
+        return EXIT_SETTINGS
+    except (JetStreamError, ControlPlaneError) as error:
+        _say(f"cannot start: {error}")
+        return EXIT_CANNOT_START
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"noetl-worker: {text}\n")
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process here; the worker has put away all that it had.
+
+    The ways out of the loop and the interpreter wait for the threads of tools that could not be stopped, and may meet a
+    native thread of the HTTP client: a drained worker ended by an abort (seen once, "PyGILState_Release").
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or never there
+            stream.flush()
+    os._exit(code)
+
+
+def _calm_the_collector() -> None:
+    """What is loaded by now stays: it is not looked through again and again, nor is each few hundred new objects.
+
+    A command makes some hundred containers and leaves no circles. At the interpreter's thresholds (700, 10, 10) the
+    collector took a sixth of a fast command's time. This is for the worker's own process: a library must not.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _give_large_buffers_back() -> None:
+    """A buffer of 1 MiB or more is memory of its own, which the system has again as soon as it is freed.
+
+    glibc puts ever larger buffers into its heap instead once some were freed, and what lies behind them keeps them
+    there: a result of 8 MB left the worker 15 MB larger, the next one 30. An operator's own setting counts.
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
+        return
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int:
+    from noetl_worker.supervisor.probes import serve
+    from noetl_worker.supervisor.supervisor import Supervisor
+
+    supervisor = Supervisor(settings, flags)
+    supervisor.handle_signals()
+    stop_serving = await serve(supervisor, settings) if settings.metrics_bind else None
+    code = await supervisor.run()
+    if stop_serving is not None:
+        await stop_serving()
+    return code
+
+
+async def _work(settings: Settings) -> NoReturn:
+    from noetl_worker.worker import Worker
+
+    worker = Worker(settings)
+    provider = provider_of(os.environ, worker_id=worker.identity.unique)
+    if provider is not None:
+        from noetl_worker.command.trace import DeliveryTraces
+
+        worker.progress_of = DeliveryTraces(provider, settings, worker.identity.unique).of
+    worker.handle_signals()
+    _calm_the_collector()
+    try:
+        code = await worker.run()
+    except WorkerBroken as error:
+        _say(f"cannot go on: {error}; start it again")
+        code = EXIT_BROKEN
+    if provider is not None:
+        end_of_traces(provider)
+    _leave(code)

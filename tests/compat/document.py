@@ -1,0 +1,36 @@
+"""docs/compatibility.md, made of the tables beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from compat.live_table import LiveTable, live_section
+from compat.values_run import names
+from compat.values_table import CLAIMS, VALUES, Table, document_of
+from noetl_worker.plane.health import SERVED
+
+_PLANES: Final = f"""\
+# Compatibility
+
+Served are {SERVED}.
+The worker asks the plane which one it is at its start; `noetl-worker doctor` shows its version. A plane that no longer
+sends commands over NATS refuses the start with the versions that are served; one that becomes such while the worker
+runs makes it not ready (`plane_left_nats`).
+
+| | Python plane | Rust plane |
+|---|---|---|
+| recorded and compared with | NoETL 4.0.0 | noetl-server 3.54.0, noetl-worker 5.52.0 |
+| events of a command | one batch, under a key | single events with their own ids |
+| next commands are issued | from the batch, later | inside of the request with the last event |
+| a claim | a lease of 120 s, renewed | for ever, for one `WORKER_ID` |
+| id that claims | `WORKER_ID` and a suffix for each process | `WORKER_ID` itself: set it |
+| a command of a worker that was killed | another worker takes it after the lease | the same `WORKER_ID` takes it |
+
+[migration.md](migration.md) has the variables and metrics of the published workers, [tools.md](tools.md) the fields of
+each kind.
+"""
+
+
+def document() -> str:
+    recorded = document_of(Table.load(VALUES), Table.load(CLAIMS), names())
+    return "\n".join((_PLANES, *recorded, *live_section(LiveTable.load()))) + "\n"

@@ -1,0 +1,137 @@
+"""What may differ between the two workers on the real Rust plane, and what came of the last comparison."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from compat.values_table import CLASSES, OPEN, VALUES, Table
+
+if TYPE_CHECKING:
+    from compat.live_pair import Both
+    from compat.random_pairs import Explored
+
+PLANE = "rust"
+HERE = Path(__file__).parent / "values"
+LIVE = HERE / "live.yaml"
+LIVE_FOLDER = HERE / "live"
+COUNTS = ("equal", "explained", "open")
+RESULTS = HERE / "live.jsonl"
+"""Of `make compat-values`: a line a playbook, then one about the random ones."""
+
+
+@dataclass
+class RandomLine:
+    """A difference in random playbooks that has a reason: where, and where it matters, between which values."""
+
+    why: str
+    path: str
+    theirs: str = "*"
+    ours: str = "*"
+
+    def is_about(self, line: str) -> bool:
+        path, _, values = line.partition(": ")
+        theirs, _, ours = values.partition(" | ")
+        both = ((path, self.path), (theirs, self.theirs), (ours, self.ours))
+        return all(fnmatchcase(re.sub(r"[\[\]]", "", value), pattern) for value, pattern in both)
+
+
+@dataclass
+class LiveTable:
+    """live.yaml over differences.yaml: what differs beside the development plane differs here, and more.
+
+    Not what only a plane explains: both workers are on the real one here, and it does the same to both.
+    """
+
+    table: Table
+    live: Table
+    random: list[RandomLine]
+
+    @classmethod
+    def load(cls) -> LiveTable:
+        found: dict[str, Any] = yaml.safe_load(LIVE.read_text(encoding="utf-8"))
+        drawn = [RandomLine(**one) for one in found.get("random") or ()]
+        return cls(Table.load(VALUES).without("plane"), Table.load(LIVE), drawn)
+
+    def unexplained(self, name: str, lines: Sequence[str]) -> list[str]:
+        return self.live.unexplained(PLANE, name, self.table.unexplained(PLANE, name, lines))
+
+    def unexplained_random(self, lines: Sequence[str]) -> list[str]:
+        """Of a random playbook: only what holds everywhere and what `random` says."""
+        left = self.unexplained("", lines)
+        return [line for line in left if not any(one.is_about(line) for one in self.random)]
+
+    def why(self, name: str, lines: Sequence[str]) -> list[str]:
+        """The reasons of what differs, each once; those for every playbook left out."""
+        found = [OPEN] * bool(self.unexplained(name, lines))
+        for line in lines:
+            found += [why for table in (self.table, self.live) for why in table.reasons_of(PLANE, name, line)]
+        return list(dict.fromkeys(found))
+
+    def why_random(self, lines: Sequence[str]) -> list[str]:
+        found = [OPEN] * bool(self.unexplained_random(lines))
+        return list(dict.fromkeys(found + [one.why for line in lines for one in self.random if one.is_about(line)]))
+
+    @property
+    def reasons(self) -> dict[str, dict[str, str]]:
+        return {**self.table.reasons, **self.live.reasons}
+
+
+def write_results(found: Sequence[Both], table: LiveTable, explored: Explored, seed: int) -> None:
+    """Of what was run; what is known of the others stays."""
+    *known, drawn = results() if RESULTS.exists() else [{}]
+    rows = {one["playbook"]: one for one in known}
+    for one in found:
+        theirs, ours = one.outcomes
+        why = table.why(one.name, one.lines)
+        rows[one.name] = {"playbook": one.name, "published": theirs, "ours": ours, "why": why}
+    if explored.seen:
+        counts = explored.counts(table.why_random)
+        drawn = {"random": sum(counts), "seed": seed, **dict(zip(COUNTS, counts, strict=True))}
+    lines = [json.dumps(row) for row in (*(rows[name] for name in sorted(rows)), drawn)]
+    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def live_section(table: LiveTable) -> Iterator[str]:
+    """Of docs/compatibility.md: what the last `make compat-values` gave."""
+    *playbooks, drawn = results()
+    differing = [one for one in playbooks if one["why"]]
+    unsettled = [one for one in differing if OPEN in one["why"]]
+    equal, explained = len(playbooks) - len(differing), len(differing) - len(unsettled)
+    yield ""
+    yield "## Both workers live on the real Rust plane"
+    yield ""
+    yield "`make compat-values` runs the same playbooks, those of `tests/compat/values/live` and random ones through"
+    yield "the published Rust worker and through this one, each on a real plane of its own, and compares the order and"
+    yield "the shape of the events and every value. Only what differs in two runs counts."
+    yield ""
+    yield "| playbooks | equal | differ, each for a reason | open |"
+    yield "|---|---|---|---|"
+    yield f"| {len(playbooks)} named | {equal} | {explained} | {len(unsettled)} |"
+    counts = " | ".join(str(drawn[key]) for key in COUNTS)
+    yield f"| {drawn['random']} random (seed {drawn['seed']}) | {counts} |"
+    yield ""
+    yield "| reason | whose | |"
+    yield "|---|---|---|"
+    own = {why for one in playbooks for why in one["why"]} | {one.why for one in table.random}
+    own |= set(table.live.everywhere[PLANE].values())
+    for name in sorted(own & table.live.reasons.keys()):
+        reason = table.reasons[name]
+        yield f"| {name} | {CLASSES[reason['class']]} | {reason['text']} |"
+    yield ""
+    yield "| playbook | published worker | this worker | values and events |"
+    yield "|---|---|---|---|"
+    for one in playbooks:
+        yield f"| {one['playbook']} | {one['published']} | {one['ours']} | {', '.join(one['why']) or 'equal'} |"
+
+
+def results() -> list[dict[str, Any]]:
+    with RESULTS.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

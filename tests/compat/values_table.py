@@ -1,0 +1,264 @@
+"""Two tables of differences: what our values, and the development plane's claims, may differ in, and why.
+
+`python tests/compat/values_table.py` shows what it says; `--write` runs the playbooks and brings it up to date: lines
+that no longer differ go, new differences come in as `open`, to be mended or given a reason by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+VALUES = HERE / "values" / "differences.yaml"
+CLAIMS = HERE / "values" / "claims.yaml"
+DOCUMENT = HERE.parent.parent / "docs" / "compatibility.md"
+CLASSES = {
+    "worker": "fault or limit of the published worker",
+    "plane": "limit of the real plane that the development plane does not copy",
+    "ours": "deliberate",
+    "race": "another one in every run",
+    "open": "not settled",
+}
+PLANES = ("python", "rust")
+TITLES = {"python": "Python", "rust": "Rust"}
+OPEN = "open"
+RACE = "race"
+"""Class of what may differ and need not: its lines are never stale."""
+HEAD = """\
+# Where a value of ours (this worker, the development plane) is not the recorded one (published worker, real plane).
+# reasons: name -> class (worker, plane, ours, open) and text.
+# everywhere: lines for any playbook of a plane; `+`: a key that only ours has, `-`: one that only theirs has.
+# Then by plane and playbook: path -> reason; `*` is any text. A line that no longer differs fails the test.
+# Brought up to date by `make values`, which keeps reasons and drops and adds lines.
+"""
+
+
+@dataclass
+class Table:
+    """`differences.yaml` (our worker, the published one) or `claims.yaml` (the development plane, the real one)."""
+
+    file: Path
+    reasons: dict[str, dict[str, str]]
+    everywhere: dict[str, dict[str, str]]
+    playbooks: dict[str, dict[str, dict[str, str]]]
+    _patterns: dict[str, re.Pattern[str]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, file: Path) -> Table:
+        found: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        by_plane = {plane: found.get(plane) or {} for plane in PLANES}
+        everywhere = {plane: found["everywhere"][plane] or {} for plane in PLANES}
+        return cls(file, found["reasons"], everywhere, by_plane)
+
+    def without(self, kind: str) -> Table:
+        """The same, less the lines whose reason is of that class."""
+
+        def kept(lines: Mapping[str, str]) -> dict[str, str]:
+            return {path: why for path, why in lines.items() if self.reasons[why]["class"] != kind}
+
+        everywhere = {plane: kept(lines) for plane, lines in self.everywhere.items()}
+        playbooks = {plane: {name: kept(own) for name, own in by.items()} for plane, by in self.playbooks.items()}
+        return Table(self.file, self.reasons, everywhere, playbooks)
+
+    def save(self) -> None:
+        self.file.write_text(HEAD + "\n".join(self._lines()) + "\n", encoding="utf-8")
+
+    def _lines(self) -> Iterable[str]:
+        yield "reasons:"
+        for name, reason in sorted(self.reasons.items()):
+            yield f"  {name}: {{class: {reason['class']}, text: {_quoted(reason['text'])}}}"
+        yield "everywhere:"
+        for plane in PLANES:
+            yield f"  {plane}:"
+            yield from (f"    {_quoted(path)}: {why}" for path, why in sorted(self.everywhere[plane].items()))
+        for plane in PLANES:
+            yield f"{plane}:"
+            for playbook, lines in sorted(self.playbooks[plane].items()):
+                yield f"  {playbook}:"
+                yield from (f"    {_quoted(path)}: {why}" for path, why in lines.items())
+
+    # ── what it says ────────────────────────────────────────────────────────────────────────────
+
+    def _matches(self, pattern: str, path: str) -> bool:
+        found = self._patterns.get(pattern)
+        if found is None:
+            parts = (re.escape(part) for part in pattern.split("*"))
+            found = self._patterns[pattern] = re.compile(".*".join(parts))
+        return found.fullmatch(path) is not None
+
+    def unexplained(self, plane: str, playbook: str, lines: Sequence[str]) -> list[str]:
+        """Differences (`path: theirs | ours`) that no line is about."""
+        own = self.playbooks[plane].get(playbook, {})
+        left = [line for line in lines if not any(self._matches(one, _path(line)) for one in own)]
+        return [line for line in left if not any(self._matches(one, _signed(line)) for one in self.everywhere[plane])]
+
+    def reasons_of(self, plane: str, playbook: str, line: str) -> list[str]:
+        """Names of the reasons of a playbook that are about one difference; those for every playbook left out."""
+        own = self.playbooks[plane].get(playbook, {})
+        return [why for one, why in own.items() if self._matches(one, _path(line))]
+
+    def stale(self, plane: str, playbook: str, lines: Sequence[str]) -> list[str]:
+        """Lines of this playbook that nothing differs in any more."""
+        paths = [_path(line) for line in lines]
+        own = self.playbooks[plane].get(playbook, {})
+        settled = [one for one, why in own.items() if self.reasons[why]["class"] != RACE]
+        return [one for one in settled if not any(self._matches(one, path) for path in paths)]
+
+    def stale_everywhere(self, plane: str, lines: Mapping[str, Sequence[str]]) -> list[str]:
+        paths = {_signed(line) for found in lines.values() for line in found}
+        return [one for one in self.everywhere[plane] if not any(self._matches(one, path) for path in paths)]
+
+    def why(self, plane: str, playbook: str) -> list[str]:
+        """Names of the reasons of a playbook, each once; those for every playbook left out."""
+        return list(dict.fromkeys(self.playbooks[plane].get(playbook, {}).values()))
+
+    # ── bringing it up to date ──────────────────────────────────────────────────────────────────
+
+    def update(self, plane: str, found: Mapping[str, Sequence[str]]) -> None:
+        """Drop what is stale, add what is new as `open`, of the playbooks that were run."""
+        for path in self.stale_everywhere(plane, found):
+            del self.everywhere[plane][path]
+        for playbook, lines in found.items():
+            own = self.playbooks[plane].setdefault(playbook, {})
+            for path in self.stale(plane, playbook, lines):
+                del own[path]
+            for line in self.unexplained(plane, playbook, lines):
+                own[shortened(_path(line))] = OPEN
+            if not own:
+                del self.playbooks[plane][playbook]
+
+
+def shortened(path: str) -> str:
+    """A line for new differences: all that differ in the value of one step, until they are looked at."""
+    step, mark, _ = path.partition(".value")
+    return f"{step}.value*" if mark else path
+
+
+def _path(line: str) -> str:
+    return line.partition(": ")[0]
+
+
+def _signed(line: str) -> str:
+    """The path with a sign where only one side has the key."""
+    path, _, values = line.partition(": ")
+    sign = "+" if values.startswith('"<absent>" | ') else "-" if values.endswith(' | "<absent>"') else ""
+    return sign + path
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+# ── the document ────────────────────────────────────────────────────────────────────────────────
+
+
+def document_of(table: Table, claims: Table, playbooks: Sequence[str]) -> Iterable[str]:
+    """Of docs/compatibility.md: what the recordings say."""
+    yield from _document(table, playbooks)
+    yield from _stand_in(claims, playbooks)
+
+
+def _stand_in(claims: Table, playbooks: Sequence[str]) -> Iterable[str]:
+    yield ""
+    yield "## The development plane beside the real ones"
+    yield ""
+    yield "What the published workers posted is posted to the development plane, and its claims are compared with the"
+    yield (
+        "recorded ones (`tests/compat/values/claims.yaml`). Equal: "
+        + ", ".join(
+            f"{sum(not claims.why(plane, name) for name in playbooks)} of {len(playbooks)} on the {TITLES[plane]} plane"
+            for plane in PLANES
+        )
+        + "."
+    )
+    yield ""
+    yield "| plane | difference | playbooks |"
+    yield "|---|---|---|"
+    for plane in PLANES:
+        for reason in sorted(claims.reasons):
+            found = [name for name in playbooks if reason in claims.why(plane, name)]
+            if found:
+                yield f"| {TITLES[plane]} | {claims.reasons[reason]['text']} | {', '.join(found)} |"
+
+
+def _document(table: Table, playbooks: Sequence[str]) -> Iterable[str]:
+    yield "## Values beside the published workers"
+    yield ""
+    yield f"{len(playbooks)} small playbooks, one behaviour each, were run with each published worker on its own real"
+    yield "control plane (Python NoETL 4.0.0; noetl-server 3.54.0 with noetl-worker 5.52.0). `make test` runs them"
+    yield "through this worker and the development plane in both dialects and compares every step's value, the outcome"
+    yield "and the events. This table is made from `tests/compat/values/differences.yaml` by `make values`; a test"
+    yield "fails where it is not current."
+    yield ""
+    yield "| plane | playbooks | equal | differ, each for a reason below | not settled |"
+    yield "|---|---|---|---|---|"
+    for plane in PLANES:
+        differing = [name for name in playbooks if table.why(plane, name)]
+        unsettled = [name for name in differing if _is_open(table, plane, name)]
+        counts = (len(playbooks), len(playbooks) - len(differing), len(differing) - len(unsettled), len(unsettled))
+        yield f"| {TITLES[plane]} | " + " | ".join(str(count) for count in counts) + " |"
+    yield ""
+    yield "## Shapes that differ wherever they occur"
+    yield ""
+    yield "| plane | where | why |"
+    yield "|---|---|---|"
+    for plane in PLANES:
+        for path, why in sorted(table.everywhere[plane].items()):
+            yield f"| {TITLES[plane]} | `{path}` | {table.reasons[why]['text']} |"
+    yield ""
+    yield "## Reasons"
+    yield ""
+    yield "| reason | whose | |"
+    yield "|---|---|---|"
+    used = {why for plane in PLANES for name in table.playbooks[plane] for why in table.why(plane, name)}
+    for name in sorted(used):
+        reason = table.reasons[name]
+        yield f"| {name} | {CLASSES[reason['class']]} | {reason['text']} |"
+    yield ""
+    yield "## Playbooks"
+    yield ""
+    yield "| playbook | Python plane | Rust plane |"
+    yield "|---|---|---|"
+    for playbook in playbooks:
+        cells = (", ".join(table.why(plane, playbook)) or "equal" for plane in PLANES)
+        yield f"| {playbook} | " + " | ".join(cells) + " |"
+
+
+def _is_open(table: Table, plane: str, playbook: str) -> bool:
+    return any(table.reasons[why]["class"] == OPEN for why in table.why(plane, playbook))
+
+
+# ── as a program ────────────────────────────────────────────────────────────────────────────────
+
+
+def main(arguments: Sequence[str]) -> int:
+    sys.path.insert(0, str(HERE.parent))
+    from compat.document import document
+    from compat.postgres_server import PostgresServer
+    from compat.values_replay import replay
+    from compat.values_run import compare, names
+
+    table, claims = Table.load(VALUES), Table.load(CLAIMS)
+    if "--write" in arguments:
+        for plane in PLANES:
+            with PostgresServer() as postgres:
+                table.update(plane, compare(plane, names(), postgres))
+            claims.update(plane, asyncio.run(replay(plane, names())))
+        table.save()
+        claims.save()
+        DOCUMENT.write_text(document(), encoding="utf-8")
+    else:
+        sys.stdout.write(document())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""The version before, this one, and back again, on one durable and one outbox directory (`make upgrade-test`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.scene import INSIDE, Scene, scene
+from integration.house import run
+from integration.processes import SHORT_LEASES, Gate, WorkerProcess, until
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.models import Dialect
+
+BEFORE = os.environ.get("NOETL_WORKER_UPGRADE_FROM", "")
+"""The folder `python` of the version before."""
+EACH = 4
+pytestmark = pytest.mark.skipif(not BEFORE, reason="make upgrade-test names the version before")
+
+
+async def started(home: Scene, name: str, *, before: bool = False, **given: str) -> WorkerProcess:
+    variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "2", **given}
+    if before:
+        variables |= {"PYTHONPATH": os.pathsep.join((INSIDE, BEFORE)), "NOETL_WORKER_ENGINE": "python"}
+    return await home.start_process(name, **variables)
+
+
+async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[Any]:
+    """Commands that this worker runs while the plane is away, and is killed with their outcomes on disk."""
+    issued: list[Any] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * EACH)
+    await until(lambda: gate.runs == EACH, "all run", timeout_s=30)
+    async with home.plane.outage():
+        gate.open()
+        await until(lambda: home.outbox_rows() == EACH, "all refused, and on disk", timeout_s=30)
+        worker.signal(signal.SIGKILL)
+        await worker.exit_code()
+    return issued
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Dialect, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with scene(tmp_path, dialect) as home:
+            slots = {"WORKER_MAX_CONCURRENT": str(EACH)}
+            workers = [
+                await started(home, "before", before=True, WORKER_ID="pod-0", **slots),
+                await started(home, "this", WORKER_ID="pod-1", **slots),
+            ]
+            gate = Gate(tmp_path, "both")
+            issued: list[Any] = await home.plane.create_commands(
+                [RawCommand("shell", {"command": gate.command()})] * (2 * EACH)
+            )
+            await until(lambda: gate.runs == 2 * EACH, "the slots of both are full", timeout_s=60)
+            gate.open()
+            issued += await home.plane.create_commands([home.effect()] * 50)
+            await home.wait_ended(issued, timeout_s=60)
+            await home.assert_books(issued, settle_timeout_s=60)
+            assert [await worker.stop() for worker in workers] == [0, 0]
+
+    run(go())
+
+
+def unreadable(home: Scene) -> list[Path]:
+    return list(Path(home.outbox.name).glob("*.unreadable"))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialect, tmp_path: Path) -> None:
+    async def go() -> None:
+        leases = SHORT_LEASES if dialect is Dialect.PYTHON else {}
+        async with scene(tmp_path, dialect, plane=leases) as home:
+            gate = Gate(tmp_path, "first")
+            first = await started(home, "before", before=True)
+            issued = await killed_with_outcomes(home, first, gate)
+
+            second = await started(home, "this")
+            await home.wait_ended(issued, timeout_s=60)
+            assert gate.runs == EACH, "told from the rows of version 1, and not run again"
+            issued += await killed_with_outcomes(home, second, Gate(tmp_path, "second"))
+
+            third = await started(home, "back", before=True)
+            await third.wait_logged("outbox_row_unreadable", timeout_s=30)
+            await home.wait_ended(issued, timeout_s=60)
+            assert await third.stop() == 0
+            assert unreadable(home), "kept, and not lost"
+
+            await started(home, "again")
+            await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are told", timeout_s=60)
+            await home.assert_books(issued, settle_timeout_s=60)
+            await home.stop_all()
+
+    run(go())

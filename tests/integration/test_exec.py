@@ -1,0 +1,220 @@
+"""`noetl-worker exec`: one tool through the worker's own stages, with nothing behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.requests import Request
+from typer.testing import CliRunner
+
+from integration.house import house, run
+from integration.processes import command_line
+from noetl_worker.cli import app
+from noetl_worker.cli.exec_tool import NoPlane, body_of
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.models import Dialect
+from noetl_worker.rehearsal import Rehearsal, TellingNothing
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.testing import HttpStub
+from noetl_worker.tools.docs.guide import guide_of
+from noetl_worker.tools.registry import Registry
+
+KINDS = list(Registry(plugins=False).kinds())
+NEEDED = {"playbook": "path", "result_fetch": "ref", "workbook": "name"}
+NEEDS_A_PLANE = set(NEEDED)
+VOLATILE = {"command_id", "duration_ms", "execution_id", "checked", "elapsed", "date"}
+SETTINGS = {"NOETL_WORKER_COMMAND_TIMEOUT_S": "20", "WORKER_MAX_CONCURRENT": "32"}
+
+
+def example(kind: str, stub: HttpStub, directory: Path) -> Any:
+    """The guide's, with addresses of this machine."""
+    found = yaml.safe_load(guide_of(Registry(plugins=False).get(kind)).example)
+    here = {"artifact": {"uri": f"{directory}/report.json.gz"}, "mcp": {"endpoint": f"{stub.url}/mcp"}}
+    return {**found, **here[kind]} if kind in here else found
+
+
+def variables(stub: HttpStub) -> dict[str, Any]:
+    """What the examples' templates name."""
+    workload = {"base": stub.url, "partner": stub.url, "customer": "c-1", "day": "2026-11-26", "archive": "none.tar"}
+    order = {"id": 7, "region": "north", "amount": 12.5}
+    return {
+        "workload": workload,
+        "fetch": {"data": {"orders": [order]}},
+        "order": order,
+        "report": {"rows": 1},
+        "measure": {"celsius": 20},
+        "iter": {"item": "pear", "customer": "c-1"},
+    }
+
+
+def lasting(value: Any) -> Any:
+    """Without what differs from run to run."""
+    if isinstance(value, dict):
+        return {key: lasting(item) for key, item in value.items() if key not in VOLATILE}
+    return [lasting(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_every_example_of_the_guides_is_reported_as_run_reports_it(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NOETL_SECRET_PARTNER_KEY", "k3y-of-the-partner")
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(tmp_path))  # nothing is fetched from the network
+    kinds = [kind for kind in KINDS if kind not in NEEDS_A_PLANE]
+
+    with HttpStub() as stub:
+        stub.answer("GET /orders", json={"orders": [{"amount": 1}]})
+        stub.answer("GET /health", json={"ok": True})
+        stub.answer("POST /push", json={"ok": True})
+        stub.answer("POST /orders", json={"ok": True})
+        configs = {kind: example(kind, stub, tmp_path) for kind in kinds}  # not on the loop: all that YAML takes long
+        run(reported_twice(dialect, configs, variables(stub)))
+
+
+async def reported_twice(dialect: Dialect, configs: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    told: dict[str, tuple[str, Any]] = {}
+
+    async def listen(request: Request) -> None:
+        if request.url.path.startswith("/api/events"):
+            told.update(calls(json.loads(await request.body())))
+
+    async with house(dialect, WORKER_ID="w", **SETTINGS) as home:
+        home.plane.fault = listen
+        actions = {kind: "task_sequence" if isinstance(config, list) else kind for kind, config in configs.items()}
+        commands = [
+            RawCommand(actions[kind], config, render_context=dict(names), step="exec")
+            for kind, config in configs.items()
+        ]
+        issued = await home.plane.create_commands(commands, one_execution=False)
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=60)
+        async with rehearsal(dialect, home.plane.url) as rehearsing:
+            for (kind, config), one in zip(configs.items(), issued, strict=True):
+                done = await executed(rehearsing, actions[kind], config, names)
+                ran, reported = told[str(one.command_id)]
+                assert (done["name"], lasting(done["payload"])) == (ran, lasting(reported)), kind
+
+
+def calls(body: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Command -> its call event, in either form of a request."""
+    events = body.get("events") or [{"name": body.get("event_type"), "payload": body.get("context")}]
+    ends = [one for one in events if one["name"] in ("call.done", "call.error")]
+    return {str(one["payload"]["command_id"]): (one["name"], one["payload"]) for one in ends}
+
+
+@asynccontextmanager
+async def rehearsal(
+    dialect: Dialect = Dialect.PYTHON, url: str = "http://none.invalid", credentials: Mapping[str, Any] | None = None
+) -> AsyncIterator[Rehearsal]:
+    """As `exec` makes it; errors name the address, so it is the other's where both are compared."""
+    settings = load_settings({**SETTINGS, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": url})
+    async with Rehearsal(settings, TellingNothing(NoPlane(credentials or {}).answer)) as made:
+        yield made
+
+
+async def executed(rehearsing: Rehearsal, kind: str, config: Any, names: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The call event."""
+    plane = await rehearsing.client.plane("")
+    done = await rehearsing.run(*body_of(kind, config, {}, names), plane)
+    assert done.call is not None
+    return done.call
+
+
+@pytest.mark.parametrize("kind", sorted(NEEDS_A_PLANE))
+def test_tool_that_needs_a_control_plane_fails_and_says_so(kind: str) -> None:
+    config = {"path": "a/b", "ref": "noetl://execution/1/result/a/b", "name": "x"}
+
+    async def go() -> None:
+        async with rehearsal() as rehearsing:
+            call = await executed(rehearsing, kind, {NEEDED[kind]: config[NEEDED[kind]]}, {})
+            assert call["name"] == "call.error"
+
+    run(go())
+
+
+def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> None:
+    token = "t0ken-7f3a9c1e5b"
+    known = {"api": {"name": "api", "type": "bearer", "data": {"token": token}}}
+
+    async def go() -> None:
+        with HttpStub() as stub:
+            stub.answer("GET /who", json={"you": f"Bearer {token}"})
+            async with rehearsal(credentials=known) as rehearsing:
+                call = await executed(rehearsing, "http", {"url": f"{stub.url}/who", "auth": "api"}, {})
+            assert stub.requests[0].headers["authorization"] == f"Bearer {token}"
+            assert call["name"] == "call.done"
+            assert token not in json.dumps(call)
+
+    run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_result_over_the_size_of_an_event_is_fitted_and_not_stored(dialect: Dialect) -> None:
+    async def go() -> None:
+        async with rehearsal(dialect) as rehearsing:
+            call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 40000}"}, {})
+            assert call["payload"]["result"]["reference"]["ref"] == "(not stored: exec)"
+            assert len(json.dumps(call)) < 102_400
+
+    run(go())
+
+
+def test_command_shows_the_result_and_fails_with_the_tool(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("command: echo {{ who }}; exit 3\n")
+    ended = command_line(
+        tmp_path, "exec", "shell", "--config", "@config.yaml", "--variables", '{"who": "ada"}', "--json"
+    )
+    assert ended.code == 1
+    told = json.loads(ended.out)
+    assert (told["event"], told["failed"]) == ("call.error", True)
+    assert told["payload"]["response"]["stdout"] == "ada\n"
+    assert command_line(tmp_path, "exec", "noop").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--config", "{x"), "--config: not JSON"),
+        (("--config", "@none.yaml"), "--config @none.yaml: No such file"),
+        (("--input", "[]"), "--input: an object is needed"),
+        (("--credential", "pg"), "write NAME=FILE"),
+        (("--command-timeout-s", "soon"), "NOETL_WORKER_COMMAND_TIMEOUT_S='soon'"),
+    ],
+)
+def test_argument_that_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...], said: str) -> None:
+    ended = CliRunner().invoke(app, ["exec", "noop", *arguments])
+    assert (ended.exit_code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
+    assert said in ended.stderr
+
+
+RAISING: dict[str, dict[str, Any]] = {
+    "rhai": {"kind": "rhai", "code": 'throw "no more"'},
+    "http": {"kind": "http", "url": "http://127.0.0.1:1/refused"},
+    "postgres": {"kind": "postgres", "command": "select 1"},
+}
+GO_ON = {"policy": {"rules": [{"else": {"then": {"do": "continue"}}}]}}
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("kind", RAISING)
+def test_what_a_task_raised_fails_its_list_as_it_fails_the_tool_alone_unless_a_rule_goes_on(
+    kind: str, dialect: Dialect
+) -> None:
+    """Recorded on the Rust plane: error-sql-sequence, error-sql, error-http-refused; rhai throws (tools.md 6.3)."""
+    if kind == "rhai":
+        pytest.importorskip("noetl_worker._core")
+    task = {"name": "one", **RAISING[kind]}
+
+    async def go() -> None:
+        async with rehearsal(dialect) as rehearsing:
+            alone = await executed(rehearsing, kind, RAISING[kind], {})
+            listed = await executed(rehearsing, "task_sequence", [task], {})
+            handled = await executed(rehearsing, "task_sequence", [{**task, "spec": GO_ON}], {})
+        assert [one["name"] for one in (alone, listed, handled)] == ["call.error", "call.error", "call.done"]
+
+    run(go())

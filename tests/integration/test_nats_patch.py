@@ -1,0 +1,96 @@
+"""docs/upstream: the patch of nats-py does what it says on the installed version, and the dependency is pinned."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import nats
+import pytest
+
+import noetl_worker
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCH = ROOT / "docs" / "upstream" / "nats-py-flush-order.patch"
+TESTED = ("2.15", "2.16")
+"""Versions on which this file and tests/integration/test_connection.py have run."""
+ORDER = """
+import asyncio, nats
+
+async def main():
+    read = []
+
+    async def serve(reader, writer):
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\\r\\n')
+        while line := await reader.readline():
+            read.extend(line.split()[:1])
+            if line == b"PING\\r\\n":
+                writer.write(b"PONG\\r\\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        client = await nats.connect(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        del read[:]
+        await client.publish("a", b"")
+        await client.flush()
+        print(b" ".join(read).decode())
+        await client.close()
+
+asyncio.run(main())
+"""
+
+
+def order_on_the_wire(library: Path) -> str:
+    """What a server has read when `flush` after a `publish` returns."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORDER],
+        env={**os.environ, "PYTHONPATH": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_patch_puts_the_ping_behind_the_publish(tmp_path: Path) -> None:
+    if shutil.which("patch") is None:
+        pytest.skip("patch is not installed")
+    source = Path(nats.__file__).parent
+    shutil.copytree(source, tmp_path / "nats", ignore=shutil.ignore_patterns("__pycache__"))
+    assert order_on_the_wire(tmp_path).startswith("PING"), "nats-py has it: take the patch and jetstream/client.py away"
+    with PATCH.open("rb") as patch:
+        subprocess.run(["patch", "-p1", "--batch"], cwd=tmp_path, stdin=patch, check=True, timeout=50)
+    assert order_on_the_wire(tmp_path) == "PUB PING"
+
+
+def test_dependency_is_pinned_to_the_versions_that_were_tested() -> None:
+    lowest, above = TESTED[0], int(TESTED[-1].split(".")[1]) + 1
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"nats-py>={lowest},<2.{above}"' in project
+    assert version("nats-py").rpartition(".")[0] in TESTED
+
+
+def test_private_names_of_the_client_are_the_four_that_the_page_lists() -> None:
+    package = Path(noetl_worker.__file__).parent
+    files = [*sorted((package / "jetstream").glob("*.py")), package / "delivery/keepalive.py"]
+    used = {name for file in files for name in private_names(file)}
+    page = (PATCH.parent / "README.md").read_text(encoding="utf-8")
+    assert used == set(re.findall(r"`Client\.(_\w+)`", page))
+
+
+def private_names(file: Path) -> set[str]:
+    """Of a NATS client: what is read of `client` anywhere, and in the subclass of `self` and `super()`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            owner = ast.unparse(node.value)
+            if owner.endswith("client") or (file.name == "client.py" and owner in ("self", "super()")):
+                found.add(node.attr)
+    return found

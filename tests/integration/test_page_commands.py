@@ -1,0 +1,223 @@
+"""Every command of README, CONTRIBUTING and docs/ is run, in the page's order, by bash in an empty directory.
+
+There is a NATS server, a control plane, a worker at work and a dead letter; a page's addresses and ids stand for these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from integration.house import House, house, run
+from integration.page_commands import NOT_RUN, ROOT, Line, commands_of, files_of, pages, shows
+from integration.processes import environment, until, worker_process
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import RawCommand
+
+pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
+FILES = {"step.yaml": "{code: 'result = 1'}"}
+"""Files that pages name and that are the reader's own."""
+PAGES = [
+    page for page in pages() if any(line.why_not is None for line in commands_of((ROOT / page).read_text("utf-8")))
+]
+SHIM = '#!/bin/sh\necho $$ > "$PAGE_PID"\nexec "{python}" -m noetl_worker "$@"\n'
+
+
+@dataclass
+class Desk:
+    """An empty directory with a `noetl-worker` on the path, and what a page's names stand for."""
+
+    directory: Path
+    stands_for: Mapping[str, str]
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def set_out(self, page: str) -> None:
+        (self.directory / "bin").mkdir()
+        shim = self.directory / "bin" / "noetl-worker"
+        shim.write_text(SHIM.format(python=sys.executable), encoding="utf-8")
+        shim.chmod(0o755)
+        shutil.copytree(ROOT / "examples", self.directory / "examples")
+        for name, content in {**FILES, **files_of(page)}.items():
+            (self.directory / name).write_text(content, encoding="utf-8")
+        path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
+        self.variables |= {"PATH": path, "PAGE_PID": str(self.directory / "pid"), "COLUMNS": "100", "NO_COLOR": "1"}
+
+    def command(self, text: str) -> str:
+        for shown, meant in self.stands_for.items():
+            text = text.replace(shown, meant)
+        return text
+
+    def type(self, line: Line) -> None:
+        """Run it to its end: exit code 0, and the output that the page shows."""
+        text = self.command(line.text)
+        if text.startswith("export "):
+            self.variables |= dict(word.split("=", 1) for word in shlex.split(text)[1:])
+            return
+        done = subprocess.run(
+            ["bash", "-c", text],
+            env=environment(**self.variables),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        said = f"line {line.number}: {text}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"exit code {done.returncode} of {said}"
+        assert line.output is None or shows(line.output, done.stdout), f"another output than the page's, {said}"
+
+    async def run_worker(self, line: Line) -> None:
+        """Start it, wait until it pulls, stop it: it drains and ends with 0."""
+        log = self.directory / "worker.log"
+        with log.open("wb") as out:
+            started = await asyncio.create_subprocess_exec(
+                *("bash", "-c", self.command(line.text)),
+                env=environment(**{**self.variables, "WORKER_METRICS_BIND": ""}),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            await until(lambda: '"pulling"' in log.read_text(encoding="utf-8"), line.text, timeout_s=100)
+            os.kill(int((self.directory / "pid").read_text(encoding="ascii")), signal.SIGTERM)
+            code = await asyncio.wait_for(started.wait(), 100)
+            assert code == 0, log.read_text(encoding="utf-8")
+        finally:
+            if started.returncode is None:
+                started.kill()
+                await started.wait()
+
+
+async def busy(home: House) -> dict[str, str]:
+    """A command that has run, and two dead letters; the ids of pages, and what they stand for."""
+    [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "echo hello"})])
+    await home.wait_terminal(issued.event_id)
+    for number in range(2):
+        await home.publish(b"no notification %d" % number)
+    await until(lambda: _has_letters(home), "two dead letters")
+    return {
+        "767533785830130589": str(issued.event_id),
+        "767533785830130588": str(issued.command_id),
+        "383769031670239232:start:383769031682822144": str(issued.command_id),
+        " 12 13 ": " 1 2 ",
+        " 12 ": " 1 ",
+    }
+
+
+async def _has_letters(home: House) -> bool:
+    return len(await home.dead_letters()) == 2
+
+
+def is_lacking(line: Line) -> bool:
+    """Whether it exports traces and the extra for them is not installed."""
+    return "OTEL_" in line.text and importlib.util.find_spec("opentelemetry.exporter") is None
+
+
+async def _serve(directory: Path, started: Future[dict[str, str]], stop: asyncio.Event) -> None:
+    probes = f"127.0.0.1:{free_port()}"
+    variables = {"WORKER_METRICS_BIND": probes, "NOETL_WORKER_OUTBOX_DIR": str(directory / "outbox")}
+    async with house(worker=False) as home, worker_process(home, directory, **variables):
+        started.set_result(
+            {
+                "nats://user:pw@nats:4222": home.nats.url,
+                "http://noetl:8082": home.plane.url,
+                "10.0.3.7:9090": probes,
+                "10.0.3.8:9090": probes,
+                "http://collector:4318": "http://127.0.0.1:9",
+                **await busy(home),
+            }
+        )
+        await stop.wait()
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What the addresses and ids of the pages stand for; what is behind them runs on a loop of its own."""
+    started: Future[dict[str, str]] = Future()
+    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def go() -> None:
+        loops.append((asyncio.get_running_loop(), stop := asyncio.Event()))
+        try:
+            await _serve(tmp_path_factory.mktemp("house"), started, stop)
+        except BaseException as error:
+            if not started.done():
+                started.set_exception(error)
+            raise
+
+    thread = threading.Thread(target=run, args=(go(),))
+    thread.start()
+    try:
+        yield started.result(timeout=100)
+    finally:
+        for loop, stop in loops:
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def seen() -> set[str]:
+    return set()
+
+
+@pytest.fixture
+def desk(names: dict[str, str], tmp_path: Path) -> Desk:
+    there = {
+        "WORKER_METRICS_BIND": names["10.0.3.7:9090"],
+        "NATS_URL": names["nats://user:pw@nats:4222"],
+        "NOETL_SERVER_URL": names["http://noetl:8082"],
+    }
+    return Desk(tmp_path, names, there)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, seen: set[str]) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = [line for line in commands_of(text) if line.why_not is None and not is_lacking(line)]
+    desk.set_out(text)
+    for line in lines:
+        if line.text in seen and line.output is None:  # on an earlier page
+            continue
+        seen.add(line.text)
+        if line.stays:
+            run(desk.run_worker(line))
+        else:
+            desk.type(line)
+
+
+def test_commands_that_are_not_run_are_on_a_page() -> None:
+    everything = [line.text for page in pages() for line in commands_of((ROOT / page).read_text(encoding="utf-8"))]
+    assert [start for start in NOT_RUN if not any(text.startswith(start) for text in everything)] == []
+
+
+def test_output_is_compared_but_for_its_dots() -> None:
+    assert shows("a ... b\n...\nend", "a 1 b\nx\ny\nend\n")
+    assert shows("...\n", "anything\nat all\n")
+    assert not shows("a ... b", "a 1 c\n")
+    assert not shows("a", "a\nmore\n")
+
+
+def test_commands_are_found_in_scripts_and_sessions() -> None:
+    page = "```sh\none \\\n  two\n# no command\nthree\n```\n\n   ```console\n   $ four\n   out\n   $ five\n   ```\n"
+    assert [(line.text, line.output) for line in commands_of(page)] == [
+        ("one two", None),
+        ("three", None),
+        ("four", "out"),
+        ("five", ""),
+    ]

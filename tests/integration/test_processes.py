@@ -1,0 +1,156 @@
+"""`noetl-worker run --processes`: one supervisor, several workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from integration.house import house, run
+from integration.processes import Gate, Probe, WorkerProcess, starting_process, until
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.errors import SettingsError
+from noetl_worker.models import Dialect
+from noetl_worker.observability.sums import summed
+from noetl_worker.settings.settings import load_settings
+
+START_S = 40.0
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def pulling(worker: WorkerProcess, count: int) -> None:
+    await until(lambda: len(worker.logged("pulling")) >= count, f"{count} times pulling", timeout_s=START_S)
+
+
+def value(text: str, name: str) -> float:
+    [line] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_and_drain_together(tmp_path: Path) -> None:
+    async def go() -> None:
+        port, gate = free_port(), Gate(tmp_path)
+        variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+        async with (
+            house(Dialect.RUST, worker=False) as home,
+            starting_process(
+                home, tmp_path, WORKER_ID="w", WORKER_MAX_CONCURRENT="1", NOETL_WORKER_DRAIN_TIMEOUT_S="60", **variables
+            ) as worker,
+        ):
+            await pulling(worker, 2)
+            assert {line["worker_id"] for line in worker.logged("pulling")} == {"w-1", "w-2"}
+            probe = Probe(port)
+            await until(probe.is_ready, "both are ready", timeout_s=START_S)
+            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
+            await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+
+            async def both_are_counted() -> bool:  # gauges are read twice a second
+                return value(await probe.metrics(), "noetl_worker_concurrent_dispatches") == 2
+
+            await until(both_are_counted, "both commands are counted", timeout_s=START_S)
+            metrics = await probe.metrics()
+            assert value(metrics, "noetl_worker_slots") == 2
+            assert value(metrics, "noetl_worker_ready") == 1
+            assert value(metrics, "noetl_worker_processes") == 2
+            inflight = (await probe.get("/debug/inflight")).json()
+            assert [len(one["commands"]) for one in inflight["processes"]] == [1, 1]
+            workers = children(worker.process.pid)
+            worker.signal()
+            gate.open()
+            assert await worker.exit_code(timeout_s=START_S) == 0
+            assert all(home.terminal_events(one.event_id) == ["command.completed"] for one in issued)
+            assert all(is_gone(pid) for pid in workers)
+
+    run(go())
+
+
+def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path: Path) -> None:
+    async def go() -> None:
+        port = free_port()
+        variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+        async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
+            await pulling(worker, 2)
+            first, second = children(worker.process.pid)
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: bool(worker.logged("process_died")), "the death is told", timeout_s=START_S)
+            assert worker.logged("process_died")[0]["exit_code"] == -signal.SIGKILL
+            [one] = await home.plane.create_commands([RawCommand("noop")])
+            await home.wait_terminal(one.event_id)
+            await pulling(worker, 3)
+            await until(Probe(port).is_ready, "both are ready", timeout_s=START_S)
+            assert second in children(worker.process.pid)
+            assert value(await Probe(port).metrics(), "noetl_worker_process_restarts_total") == 1
+            worker.signal()
+            assert await worker.exit_code(timeout_s=START_S) == 0
+
+    run(go())
+
+
+def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    async def go() -> None:
+        two = {"NOETL_WORKER_PROCESSES": "2"}
+        async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
+            await pulling(worker, 2)
+            workers = children(worker.process.pid)
+            worker.process.kill()
+            await until(lambda: all(map(is_gone, workers)), "no worker is left", timeout_s=START_S)
+
+    run(go())
+
+
+def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
+    later = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.60.2"}
+
+    def health(request: Request) -> Response | None:
+        return JSONResponse(later) if request.url.path == "/api/health" else None
+
+    async def go() -> None:
+        async with house(Dialect.RUST, worker=False) as home:
+            home.plane.fault = health
+            async with starting_process(home, tmp_path, WORKER_ID="w", NOETL_WORKER_PROCESSES="2") as worker:
+                assert await worker.exit_code(timeout_s=START_S) == 3
+            assert worker.logged("process_died") == []
+
+    run(go())
+
+
+def test_event_ids_of_two_processes_must_differ() -> None:
+    with pytest.raises(SettingsError, match="two processes of one node would make the same event ids"):
+        load_settings({"NOETL_WORKER_PROCESSES": "2", "NOETL_SNOWFLAKE_NODE_ID": "7"})
+    assert load_settings({"NOETL_WORKER_PROCESSES": "auto"}).processes >= 1
+
+
+def test_counters_are_added_and_what_is_the_pool_s_is_not() -> None:
+    text = (
+        "# HELP noetl_worker_pulls_total Pulls\n# TYPE noetl_worker_pulls_total counter\n"
+        'noetl_worker_pulls_total{outcome="claimed"} 2.0\n'
+        "# HELP noetl_worker_ready Ready\n# TYPE noetl_worker_ready gauge\nnoetl_worker_ready 1.0\n"
+        "# HELP noetl_worker_nats_consumer_pending P\n# TYPE noetl_worker_nats_consumer_pending gauge\n"
+        'noetl_worker_nats_consumer_pending{stream="a\\"b"} 7.0\n'
+        "# HELP noetl_worker_x_seconds X\n# TYPE noetl_worker_x_seconds histogram\n"
+        'noetl_worker_x_seconds_bucket{le="1.0"} 1.0\nnoetl_worker_x_seconds_bucket{le="+Inf"} 3.0\n'
+        "noetl_worker_x_seconds_count 3.0\nnoetl_worker_x_seconds_sum 2.5\n"
+    )
+    other = text.replace("noetl_worker_ready 1.0", "noetl_worker_ready 0.0").replace("} 7.0", "} 6.0")
+    whole = summed([text, other])
+    assert summed([text]) == text
+    for line in (
+        'noetl_worker_pulls_total{outcome="claimed"} 4.0',
+        "noetl_worker_ready 0.0",
+        'noetl_worker_nats_consumer_pending{stream="a\\"b"} 7.0',
+        'noetl_worker_x_seconds_bucket{le="+Inf"} 6.0',
+        "noetl_worker_x_seconds_sum 5.0",
+    ):
+        assert line in whole.splitlines()

@@ -1,0 +1,120 @@
+"""`noetl-worker top`, and GET /debug/inflight which it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+from starlette.applications import Starlette
+
+from integration.house import house, run
+from integration.processes import Gate, Probe, command_line, starting_process, until
+from noetl_worker.cli.views.top import duration, view_of
+from noetl_worker.dev.nats_server import free_port
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.observability.probes import Health, probe_app
+
+
+async def asked(app: Starlette, host: str, **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app, client=(host, 1234))
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+        return await client.get("/debug/inflight", headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "headers", "status"),
+    [
+        ("127.0.0.1", "", {}, 200),
+        ("::1", "", {}, 200),
+        ("10.0.0.7", "", {}, 403),
+        ("10.0.0.7", "", {"authorization": "Bearer "}, 403),
+        ("10.0.0.7", "", {"x-forwarded-for": "127.0.0.1"}, 403),
+        ("10.0.0.7", "right", {"authorization": "Bearer wrong"}, 403),
+        ("10.0.0.7", "right", {"authorization": "Bearer right"}, 200),
+        ("127.0.0.1", "right", {}, 200),
+    ],
+)
+def test_inflight_is_for_this_machine_and_for_who_has_the_token(
+    host: str, token: str, headers: dict[str, str], status: int
+) -> None:
+    async def go() -> None:
+        health = Health(in_flight=lambda: {"commands": []})
+        answer = await asked(probe_app(health, debug_token=token), host, **headers)
+        assert answer.status_code == status
+        assert ("commands" in answer.json()) is (status == 200)
+
+    run(go())
+
+
+def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Path) -> None:
+    async def go() -> None:
+        port, gate = free_port(), Gate(tmp_path)
+        address = f"127.0.0.1:{port}"
+        async with (
+            house(worker=False) as home,
+            starting_process(
+                home, tmp_path, WORKER_METRICS_BIND=address, WORKER_ID="w-1", WORKER_MAX_CONCURRENT="3"
+            ) as worker,
+        ):
+            await worker.wait_logged("pulling", timeout_s=40)
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}, step="slow")])
+            await until(lambda: gate.runs == 1, "the tool runs", timeout_s=40)
+            look = (await Probe(port).get("/debug/inflight")).json()
+            [command] = look["commands"]
+            assert (command["command_id"], command["step"]) == (str(one.command_id), "slow")
+            assert (command["kind"], command["phase"], command["deliveries"]) == ("shell", "running", 1)
+            assert command["seconds"] > 0
+            assert look["worker"]["worker_id"].startswith("w-1")
+            assert look["slots"]["size"] == 3
+            shown = await asyncio.to_thread(command_line, tmp_path, "top", address, "--once")
+            assert (shown.code, shown.err) == (0, "")
+            assert str(one.command_id) in shown.out
+            told = await asyncio.to_thread(command_line, tmp_path, "top", "--json", WORKER_METRICS_BIND=address)
+            assert json.loads(told.out)["address"] == address
+            gate.open()
+            await home.wait_terminal(one.event_id, timeout_s=40)
+            await until(lambda: nothing_runs(port), "nothing runs", timeout_s=40)
+
+    run(go())
+
+
+async def nothing_runs(port: int) -> bool:
+    return bool((await Probe(port).get("/debug/inflight")).json()["commands"] == [])
+
+
+def test_address_that_is_none_and_a_worker_that_is_not_there(tmp_path: Path) -> None:
+    wrong = command_line(tmp_path, "top", "worker")
+    assert (wrong.code, len(wrong.err_lines)) == (2, 1)
+    assert "HOST:PORT" in wrong.err
+    away = command_line(tmp_path, "top", f"127.0.0.1:{free_port()}", "--once")
+    assert away.code == 3
+    assert "no answer" in away.out
+
+
+def shown(look: dict[str, Any], *, height: int | None = None, width: int = 80) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(view_of(look, height=height))
+    return file.getvalue()
+
+
+def test_view_fits_80_columns_and_writes_nothing_to_the_terminal_but_text() -> None:
+    commands = [
+        {"phase": "running", "kind": "python", "step": "\x1b[2Jclear" * 9, "seconds": at, "command_id": f"{at}:a:b"}
+        for at in range(30)
+    ]
+    text = shown({"address": "h:1", "ready": False, "reason": "draining", "commands": commands}, height=5)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "NOT READY: draining" in text
+    assert "29.0s" in text
+    assert "... and 25 more" in text
+
+
+def test_durations_are_short() -> None:
+    assert [duration(one) for one in (0.04, 59.9, 61, 3700)] == ["0.0s", "59.9s", "1m01s", "1h01m"]

@@ -1,0 +1,289 @@
+"""One trace for each command, from whoever published its notification to the answer that JetStream gets."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import nats
+import pytest
+import structlog
+
+from integration.house import House, house, run
+from noetl_worker.dev.event_log import LoggedEvent
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.errors import SettingsError
+from noetl_worker.models import Dialect, ToolResult
+from noetl_worker.observability.tracing import CURRENT, TracedTransport, add_trace_ids, provider_of, trace_headers
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.testing import HttpStub
+from noetl_worker.tools.contract import ToolContext
+from noetl_worker.transport.opening import open_transport
+
+pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
+from opentelemetry.trace import SpanKind, StatusCode
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+
+
+class Traced:
+    """A house whose worker keeps its spans in memory."""
+
+    def __init__(self, home: House, sampler: Sampler | None = None) -> None:
+        self.home, self.spans = home, InMemorySpanExporter()
+        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self.spans))
+
+    async def start(self, **variables: str) -> None:
+        await self.home.start_worker(tracer_provider=self.provider, **variables)
+
+    async def one(self, command: RawCommand, *, header: str | None = None, body: str | None = None) -> None:
+        """Run one command, whose notification has this `traceparent`."""
+        (issued,) = await self.home.plane.create_commands([command], publish=False)
+        notification = {
+            "execution_id": issued.execution_id,
+            "event_id": issued.event_id,
+            "command_id": issued.command_id,
+            "step": issued.node,
+            "server_url": self.home.plane.url,
+            **({"trace": {"traceparent": body}} if body else {}),
+        }
+        client = await nats.connect(self.home.nats.url)
+        headers = {"traceparent": header} if header else None
+        await client.jetstream().publish("noetl.commands", json.dumps(notification).encode(), headers=headers)
+        await client.close()
+        await self.home.wait_terminal(issued.event_id)
+        await self.home.wait_settled()
+
+    def named(self) -> dict[str, ReadableSpan]:
+        return {span.name: span for span in self.spans.get_finished_spans()}
+
+
+def ids(span: ReadableSpan) -> tuple[str, str | None]:
+    """Its trace, and the span above it."""
+    assert span.context is not None
+    return f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}" if span.parent else None
+
+
+def span_id(span: ReadableSpan) -> str:
+    assert span.context is not None
+    return f"{span.context.span_id:016x}"
+
+
+def header_of(span: ReadableSpan) -> str:
+    """Of what is below it, without the flags."""
+    return f"00-{ids(span)[0]}-{span_id(span)}-"
+
+
+class Results:
+    """What the plane is told of results, as one text."""
+
+    def __init__(self, home: House) -> None:
+        self.text = ""
+        home.plane.log.listen(self._note)
+
+    def _note(self, event: LoggedEvent) -> None:
+        self.text += json.dumps([event.result, event.response])
+
+
+@pytest.mark.parametrize("carried", ["header", "body"])
+@pytest.mark.parametrize("dialect", Dialect)
+def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, carried: str) -> None:
+    async def go() -> None:
+        async with house(dialect, worker=False) as home:
+            traced = Traced(home)
+            await traced.start()
+            await traced.one(RawCommand("noop", {"task": "n"}), **{carried: PARENT})  # type: ignore[arg-type]
+            await home.close()
+            spans = traced.named()
+            assert set(spans) == {"process noetl.commands", "claim", "tool noop", "cases", "events", "ack"}
+            process = spans.pop("process noetl.commands")
+            assert ids(process) == (TRACE_ID, "b7ad6b7169203331")
+            assert process.kind is SpanKind.CONSUMER
+            assert {ids(span) for span in spans.values()} == {(TRACE_ID, span_id(process))}
+            wanted = {
+                "messaging.system": "nats",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": "noetl.commands",
+                "messaging.consumer.group.name": "noetl_worker",
+                "noetl.outcome": "reported",
+                "noetl.settlement": "ack",
+                "noetl.step": "start",
+            }
+            attributes = dict(process.attributes or {})
+            assert {name: attributes.get(name) for name in wanted} == wanted
+            assert attributes["messaging.message.id"]
+            assert dict(spans["tool noop"].attributes or {})["noetl.tool_kind"] == "noop"
+            ack = dict(spans["ack"].attributes or {})
+            assert (ack["messaging.operation.name"], ack["messaging.operation.type"]) == ("ack", "settle")
+
+    run(go())
+
+
+class _Span:
+    headers: ClassVar = {"traceparent": PARENT}
+    ids = (TRACE_ID, "b7ad6b7169203331")
+
+
+@pytest.mark.parametrize("transport", ["auto", "httpx"])
+def test_requests_to_the_plane_carry_the_trace_of_their_command(transport: str) -> None:
+    async def go() -> None:
+        below = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+        traced, token = TracedTransport(below), CURRENT.set(_Span())
+        with HttpStub() as stub:
+            stub.answer("POST /api/commands/1/claim", json={})
+            await traced.send(
+                "POST", stub.url + "/api/commands/1/claim", {"content-type": "application/json"}, b"{}", 5
+            )
+            CURRENT.reset(token)
+            await traced.send("POST", stub.url + "/api/commands/1/claim", {}, b"{}", 5)
+            await traced.close()
+            assert [request.headers.get("traceparent") for request in stub.requests] == [PARENT, None]
+            assert stub.requests[0].headers["content-type"] == "application/json"
+
+    run(go())
+
+
+def test_line_of_a_command_has_the_ids_of_its_trace() -> None:
+    token = CURRENT.set(_Span())
+    line: Any = add_trace_ids(structlog.get_logger(), "info", {"event": "x"})
+    CURRENT.reset(token)
+    assert (line["trace_id"], line["span_id"]) == _Span.ids
+
+
+def test_trace_goes_on_into_tools() -> None:
+    code = "import os\nresult = os.environ.get('TRACEPARENT')"
+
+    async def go() -> None:
+        with HttpStub() as stub:
+            stub.answer("GET /", json={})
+            async with house(Dialect.PYTHON, worker=False) as home:
+                traced = Traced(home)
+                await traced.start()
+                results = Results(home)
+                await traced.one(RawCommand("http", {"url": stub.url + "/"}))
+                await traced.one(RawCommand("python", {"code": code}))
+                await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}))
+                await home.close()
+                (request,) = stub.requests
+                spans = traced.named()
+        tools = {name: span for name, span in spans.items() if name.startswith("tool")}
+        assert request.headers["traceparent"].startswith(header_of(tools["tool http"]))
+        for kind in ("python", "shell"):
+            assert header_of(tools[f"tool {kind}"]) in results.text
+
+    run(go())
+
+
+def test_command_that_is_traced_is_seen_in_flight_with_its_ids() -> None:
+    """A trace stands in the place of the progress that `top` and `why` read."""
+    seen: list[dict[str, Any]] = []
+
+    async def go() -> None:
+        async with house(Dialect.PYTHON, worker=False) as home:
+            traced = Traced(home)
+            await traced.start()
+            view = home.workers[0].health.in_flight
+            home.plane.log.listen(lambda event: seen.extend(view()["commands"]))
+            await traced.one(RawCommand("noop"))
+            await home.close()
+        phases = {one["phase"]: one for one in seen}
+        assert phases["reporting"]["kind"] == "noop"
+        assert phases["reporting"]["step"] == "start"
+        assert phases["reporting"]["deliveries"] == 1
+        assert int(phases["reporting"]["command_id"])
+
+    run(go())
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No fields."""
+
+
+class Leaves:
+    """A tool that leaves a context behind, as a task does that it begins."""
+
+    kind: ClassVar[str] = "leaves"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = Nothing
+    field_aliases: ClassVar[Mapping[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = False
+
+    def __init__(self, left: list[contextvars.Context]) -> None:
+        self._left = left
+
+    async def run(self, config: Nothing, context: ToolContext) -> ToolResult:
+        self._left.append(contextvars.copy_context())
+        return ToolResult.success(dict(context.trace_headers()))
+
+
+def test_what_a_command_leaves_running_is_in_no_trace_once_it_has_ended() -> None:
+    """A task that it began (the timer of a pool) has its context for as long as it lives."""
+    left: list[contextvars.Context] = []
+
+    async def go() -> None:
+        async with house(Dialect.PYTHON, worker=False) as home:
+            traced = Traced(home)
+            await traced.start()
+            home.workers[0].registry.register(Leaves(left))
+            await traced.one(RawCommand("leaves", {}))
+            await home.close()
+        (context,) = left
+        assert context[CURRENT] is not None
+        assert context.run(trace_headers) == {}
+        assert context.run(add_trace_ids, None, "info", {"event": "x"}) == {"event": "x"}
+
+    run(go())
+
+
+def test_failed_tool_is_an_error_of_its_span_with_its_kind_alone() -> None:
+    async def go() -> None:
+        async with house(Dialect.PYTHON, worker=False) as home:
+            traced = Traced(home)
+            await traced.start()
+            await traced.one(RawCommand("shell", {"command": "echo secret-text >&2; exit 3"}))
+            await home.close()
+            for name in ("tool shell", "process noetl.commands"):
+                span = traced.named()[name]
+                assert span.status.status_code is StatusCode.ERROR
+                assert dict(span.attributes or {})["error.type"] == span.status.description
+                assert "secret-text" not in span.to_json()
+
+    run(go())
+
+
+def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> None:
+    async def go() -> None:
+        async with house(Dialect.PYTHON, worker=False) as home:
+            traced = Traced(home, ParentBased(ALWAYS_OFF))
+            await traced.start()
+            results = Results(home)
+            await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}), header=PARENT[:-1] + "0")
+            await home.close()
+            assert traced.named() == {}
+            assert f"00-{TRACE_ID}-" in results.text
+
+    run(go())
+
+
+def test_no_trace_and_no_import_without_an_endpoint() -> None:
+    line: Any = {"event": "x"}
+    offs: tuple[dict[str, str], ...] = ({}, {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})
+    assert [provider_of(off, worker_id="w") for off in offs] == [None, None]
+    assert add_trace_ids(structlog.get_logger(), "info", line) == {"event": "x"}
+
+
+def test_exporter_that_is_not_offered_stops_the_start_with_what_is() -> None:
+    with pytest.raises(SettingsError, match=r"OTEL_TRACES_EXPORTER.*zipkin.*otlp or none"):
+        provider_of({"OTEL_TRACES_EXPORTER": "zipkin"}, worker_id="w")

@@ -1,0 +1,439 @@
+"""Servers that do what no server should, and the transports side by side: same answers, same errors."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from integration.house import run
+from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.transport import on_loop
+from noetl_worker.transport.h11_parser import H11ResponseParser
+from noetl_worker.transport.opening import open_transport
+from noetl_worker.transport.transport import Response, Transport
+
+PEM = Path(__file__, "../../tools/loopback.pem").resolve()
+OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\n{"a": 1}'
+TRANSPORTS = ["httpx", "on_loop", "on_loop with h11"]
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param.endswith("h11"):
+        monkeypatch.setattr(on_loop, "_Parser", H11ResponseParser)
+    elif request.param == "on_loop":
+        pytest.importorskip("httptools")
+    return str(request.param).partition(" ")[0]
+
+
+@asynccontextmanager
+async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client, or the test, has seen enough
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    try:
+        scheme = "http" if context is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def head_of(reader: asyncio.StreamReader) -> bytes:
+    """A request, its body read too."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if b": " in line)
+    await reader.readexactly(int(lines.get(b"content-length", b"0")))
+    return head
+
+
+@asynccontextmanager
+async def transport(name: str, **settings: str) -> AsyncIterator[Transport]:
+    wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": name, **settings}), max_connections=2)
+    try:
+        yield wire
+    finally:
+        await wire.close()
+
+
+async def post(wire: Transport, url: str, timeout_s: float = 5.0) -> Response:
+    return await wire.send("POST", f"{url}/api/x?y=1", {"content-type": "application/json"}, b"{}", timeout_s)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    parts: tuple[bytes, ...]
+    """Written one after the other; then the connection is closed."""
+    status: int | None = 200
+    """None: MaybeProcessed."""
+    body: bytes = b'{"a": 1}'
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CASES = [
+    Case("whole", (OK,)),
+    Case("a byte at a time", tuple(OK[at : at + 1] for at in range(len(OK)))),
+    Case(
+        "chunks with extensions and trailers", (CHUNKED, b'4;ext="x"\r\n{"a"\r\n', b"4\r\n: 1}\r\n0\r\nX-T: 1\r\n\r\n")
+    ),
+    Case("100 before the answer", (b"HTTP/1.1 100 Continue\r\n\r\n", OK)),
+    Case("early hints before the answer", (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK,)),
+    Case("no length", (b"HTTP/1.1 200 OK\r\n\r\n", b'{"a"', b": 1}")),
+    Case("HTTP/1.0", (b'HTTP/1.0 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}',)),
+    Case("no content", (b"HTTP/1.1 204 No Content\r\n\r\n",), 204, b""),
+    Case("an empty answer", (b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",), 202, b""),
+    Case("a redirect is an answer", (b"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n",), 302, b""),
+    Case("closed without a word", (), None),
+    Case("closed in the head", (OK[:20],), None),
+    Case("closed in the body", (OK[:-2],), None),
+    Case("closed in a chunk", (CHUNKED + b"10\r\n{",), None),
+    Case("no HTTP", (b"SSH-2.0-OpenSSH_9.6\r\n\r\n",), None),
+    Case("a status that is no number", (b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n",), None),
+    Case("two lengths", (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",), None),
+    Case("a chunk size that is none", (CHUNKED + b"zz\r\n{}\r\n",), None),
+    Case(
+        "a header of a megabyte",
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a" * 1_000_000, b"\r\nContent-Length: 0\r\n\r\n"),
+        None,
+    ),
+    Case("a head of a megabyte", (b"HTTP/1.1 200 OK\r\n", b"X-Many: a\r\n" * 100_000, b"\r\n"), None),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_transport_reads_the_same(case: Case, name: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        for part in case.parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            if case.status is None:
+                with pytest.raises(MaybeProcessed):
+                    await post(wire, url)
+                return
+            answer = await post(wire, url)
+            assert (answer.status, answer.body) == (case.status, case.body)
+            if case.name == "whole":
+                assert answer.headers["retry-after"] == "7"
+                assert answer.headers.get("content-type") == "application/json"
+
+    run(go())
+
+
+def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> None:
+    if name == "httpx":
+        pytest.skip("httpx gives it to the next request")
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            path = (await head_of(reader)).split(b" ")[1]
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+            await writer.drain()
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            for number in range(3):
+                answer = await wire.send("GET", f"{url}/{number}", {}, None, 5)
+                assert answer.body == f"/{number}".encode()
+
+    run(go())
+
+
+@pytest.mark.parametrize("part", [b"", OK[:10], OK[:-1], CHUNKED])
+def test_answer_that_does_not_end_is_given_up_at_the_deadline(part: bytes, name: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(part)
+        await asyncio.Event().wait()
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            with pytest.raises(MaybeProcessed):
+                await post(wire, url, timeout_s=0.2)
+
+    run(go())
+
+
+def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(CHUNKED)
+        while True:
+            writer.write(b"1\r\nx\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            with pytest.raises(MaybeProcessed):
+                await post(wire, url, timeout_s=0.2)
+
+    run(go())
+
+
+def test_connection_that_the_server_has_closed_is_not_used_again(name: str) -> None:
+    closed = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            for _ in range(3):
+                closed.clear()
+                assert (await post(wire, url)).status == 200
+                await closed.wait()
+                await asyncio.sleep(0)  # the loop reads the end
+
+    run(go())
+
+
+def test_kept_connection_serves_many_requests(name: str) -> None:
+    connections = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await head_of(reader)
+            writer.write(OK)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            for _ in range(20):
+                assert (await post(wire, url)).status == 200
+
+    run(go())
+    assert connections == 1
+
+
+def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_comes(name: str) -> None:
+    free = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await head_of(reader)
+            await free.wait()
+            writer.write(OK)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            holding = [asyncio.ensure_future(post(wire, url)) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            with pytest.raises((NotSent, MaybeProcessed)):
+                await post(wire, url, timeout_s=0.1)
+            waiting = asyncio.ensure_future(post(wire, url))
+            free.set()
+            assert [one.status for one in await asyncio.gather(*holding, waiting)] == [200] * 3
+
+    run(go())
+
+
+def test_cancelled_request_leaves_a_transport_that_works(name: str) -> None:
+    arrived, answers = asyncio.Event(), [False, True, True]
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await head_of(reader)
+            arrived.set()
+            if answers.pop(0):
+                writer.write(OK)
+            else:
+                await asyncio.Event().wait()
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            asking = asyncio.ensure_future(post(wire, url))
+            await arrived.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
+
+    run(go())
+
+
+def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        await reader.read(1_000_000)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            try:
+                answer = await wire.send("PUT", f"{url}/r", {}, (b"x" * 40_000_000,), 5)
+            except MaybeProcessed:
+                return  # the connection broke under the body before the answer was seen
+            assert answer.status == 413
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/x", "http://name.invalid/x", "https://127.0.0.1:1/x", "ftp://h/x", "nonsense"]
+)
+def test_what_cannot_be_reached_is_unsent(url: str, name: str) -> None:
+    async def go() -> None:
+        async with transport(name) as wire:
+            with pytest.raises(NotSent):
+                await wire.send("POST", url, {}, b"{}", 5)
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"), [("/a b", {}), ("/a\r\nx: y", {}), ("/x", {"x": "1\r\ny: 2"}), ("/x", {"x\r\ny": "2"})]
+)
+def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, str], name: str) -> None:
+    heads: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await head_of(reader))
+        writer.write(OK)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            try:
+                await wire.send("GET", url + path, headers, None, 5)
+            except (NotSent, MaybeProcessed):
+                return
+
+    run(go())
+    assert all(b"\r\ny: 2" not in head and b"\r\nx: y" not in head for head in heads)
+
+
+def tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    return context
+
+
+async def always_ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await head_of(reader)
+        writer.write(OK)
+        await writer.drain()
+
+
+def test_certificate_of_the_named_authority_is_trusted_and_no_other(name: str) -> None:
+    async def go() -> None:
+        async with serving(always_ok, tls()) as url:
+            async with transport(name, NOETL_TLS_CA=str(PEM)) as wire:
+                assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
+            async with transport(name) as wire:
+                with pytest.raises(NotSent, match=r"(?i)certificate"):
+                    await post(wire, url)
+
+    run(go())
+
+
+CERTIFICATES = Path(__file__).with_name("certificates")
+
+
+def of(certificate: str, *, clients_of: str | None = None) -> ssl.SSLContext:
+    """A server with this certificate; it asks its clients for one of the authority `clients_of`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATES / f"{certificate}.pem")
+    if clients_of is not None:
+        context.load_verify_locations(CERTIFICATES / f"{clients_of}.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def named(*, client: str = "") -> dict[str, str]:
+    pair = dict.fromkeys(("NOETL_TLS_CLIENT_CERT", "NOETL_TLS_CLIENT_KEY"), str(CERTIFICATES / f"{client}.pem"))
+    return {"NOETL_TLS_CA": str(CERTIFICATES / "ca.pem"), **(pair if client else {})}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "refused"), [("valid", None), ("expired", "expired"), ("foreign", "unable to get local issuer")]
+)
+def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
+    certificate: str, refused: str | None, name: str
+) -> None:
+    async def go() -> None:
+        async with serving(always_ok, of(certificate)) as url, transport(name, **named()) as wire:
+            if refused is None:
+                assert (await post(wire, url)).status == 200
+                return
+            with pytest.raises(NotSent, match=rf"(?i)certificate.*{refused}"):
+                await post(wire, url)
+
+    run(go())
+
+
+@pytest.mark.parametrize("client", ["valid", "", "expired", "foreign"])
+def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other(client: str, name: str) -> None:
+    async def go() -> None:
+        context = of("valid", clients_of="ca")
+        async with serving(always_ok, context) as url, transport(name, **named(client=client)) as wire:
+            if client == "valid":
+                assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
+                return
+            # With TLS 1.3 the server looks at it after the client's handshake: the request may have been written.
+            with pytest.raises((NotSent, MaybeProcessed)):
+                await post(wire, url)
+
+    run(go())
+
+
+def test_https_to_a_server_without_tls_is_unsent(name: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            with pytest.raises(NotSent):
+                await post(wire, url.replace("http://", "https://"))
+
+    run(go())
+
+
+def test_name_and_password_of_an_address_are_sent_as_basic_credentials(name: str) -> None:
+    heads: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await head_of(reader)).lower())
+        writer.write(OK)
+
+    async def go() -> None:
+        async with serving(script) as url, transport(name) as wire:
+            assert (await post(wire, url.replace("http://", "http://me:p%40ss@"))).status == 200
+
+    run(go())
+    assert b"authorization: basic bwu6cebzcw==\r\n" in heads[0]

@@ -1,0 +1,200 @@
+"""A step of an event loop that takes long fails the test that caused it: in a worker all else would have waited.
+
+Measured is the CPU time of the loop's thread (`time.thread_time`), not the time on the wall: other processes do not
+count, nor does a garbage collection, which the step does not choose and which grows with the size of the suite. A step
+over the limit is judged beside plain Python in the same thread: on a slow or crowded core everything takes longer.
+Standard loops are measured at `Handle._run`, through which everything goes; on uvloop, whose handles are compiled,
+every callback that is given to the loop is wrapped, the steps of tasks too, and what the protocols of its connections
+and servers do with what they are told. It cannot see there: a protocol that takes a transport over later
+(`set_protocol`), one with slots, pipes and child processes.
+
+A test that has to do heavy work on a loop's thread says why: `@pytest.mark.heavy_on_loop(reason="...")`; for whole
+directories `HEAVY` does. Fixtures are not looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial, wraps
+from typing import Any, Final
+
+import pytest
+
+LIMIT_S: Final = 0.2
+HEAVY: Final = {
+    "faults": "the books over thousands of commands are kept on the test's loop; the workers are processes",
+}
+_RECORD: Final = os.environ.get("LOOP_GUARD_RECORD")
+"""A file that every step over a quarter of the limit is written to: how far the suite is from it."""
+_ROUNDS: Final = 100_000
+_ROUNDS_S: Final = 0.003
+_TOLD: Final = (
+    *("connection_made", "data_received", "buffer_updated", "eof_received", "connection_lost"),
+    *("datagram_received", "error_received"),
+)
+"""What a loop tells a protocol."""
+_CONNECTS: Final = (
+    *("create_connection", "create_server", "create_unix_connection", "create_unix_server"),
+    *("connect_accepted_socket", "create_datagram_endpoint"),
+)
+"""How a loop is given a protocol."""
+_collecting = threading.local()
+
+
+class _Steps:
+    """The long steps of the test that runs."""
+
+    test = ""
+    seen: list[str]
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def begin(self, test: str) -> None:
+        self.test, self.seen = test, []
+
+    def take(self, callback: Any, spent_s: float) -> None:
+        said = f"{spent_s * 1000:.0f} ms of CPU in one step: {_named(callback)}"
+        if spent_s > LIMIT_S * (slowness := _slowness() if spent_s > LIMIT_S else 1.0):
+            self.seen.append(f"{said} (this core is {slowness:.1f} times slower than the one of the limit)")
+        if _RECORD:
+            with open(_RECORD, "a", encoding="utf-8") as file:  # noqa: PTH123 - a step of some loop
+                file.write(f"{self.test}: {said}\n")
+
+
+_steps = _Steps()
+
+
+def _named(callback: Any) -> str:
+    while isinstance(callback, partial):
+        callback = callback.func
+    owner = getattr(callback, "__self__", None)
+    if not isinstance(owner, asyncio.Task):
+        return repr(callback)
+    coroutines = [owner.get_coro()]
+    while getattr(coroutines[-1], "cr_await", None) is not None:
+        coroutines.append(coroutines[-1].cr_await)  # type: ignore[union-attr]
+    return " > ".join(getattr(one, "__qualname__", repr(one)) for one in coroutines)
+
+
+def _slowness() -> float:
+    """How much longer plain Python takes here and now than where the limit was chosen; 1 where it does not."""
+    began_s = time.thread_time()
+    total = 0
+    for number in range(_ROUNDS):
+        total += number
+    return max(1.0, (time.thread_time() - began_s) / _ROUNDS_S)
+
+
+def _collected_s() -> float:
+    return float(getattr(_collecting, "total_s", 0.0))
+
+
+def _note_collection(phase: str, _: dict[str, int]) -> None:
+    if phase == "start":
+        _collecting.began_s = time.thread_time()
+    else:
+        began_s = getattr(_collecting, "began_s", None)
+        if began_s is not None:
+            _collecting.total_s = _collected_s() + time.thread_time() - began_s
+
+
+def _measured(callback: Callable[..., Any], told: Any, *arguments: Any) -> Any:
+    began_s, collected_s = time.thread_time(), _collected_s()
+    try:
+        return callback(*arguments)
+    finally:
+        spent_s = time.thread_time() - began_s
+        if spent_s > LIMIT_S / 4:
+            spent_s -= _collected_s() - collected_s
+            if spent_s > LIMIT_S / 4:
+                _steps.take(told, spent_s)
+
+
+def _guard_standard_loops() -> None:
+    run_one = asyncio.Handle._run
+
+    @wraps(run_one)
+    def run(self: asyncio.Handle) -> None:
+        _measured(run_one, self._callback, self)
+
+    asyncio.Handle._run = run  # type: ignore[method-assign]
+
+
+def _watched(factory: Callable[[], Any]) -> Callable[[], Any]:
+    """The protocols that it makes are measured in what they do when they are told something."""
+
+    def make() -> Any:
+        protocol = factory()
+        for name in _TOLD:
+            method = getattr(protocol, name, None)
+            if method is not None:
+                with suppress(AttributeError):  # slots
+                    setattr(protocol, name, partial(_measured, method, method))
+        return protocol
+
+    return make
+
+
+def _with_watched_protocols(connect: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(connect)
+    async def connect_watched(self: Any, protocol_factory: Callable[[], Any], *arguments: Any, **named: Any) -> Any:
+        return await connect(self, _watched(protocol_factory), *arguments, **named)
+
+    return connect_watched
+
+
+def _guard_uvloop() -> None:
+    try:
+        import uvloop
+    except ImportError:
+        return
+
+    class Guarded(uvloop.Loop):
+        def call_soon(self, callback: Any, *arguments: Any, **named: Any) -> Any:
+            return super().call_soon(_measured, callback, callback, *arguments, **named)
+
+        def call_soon_threadsafe(self, callback: Any, *arguments: Any, **named: Any) -> Any:
+            return super().call_soon_threadsafe(_measured, callback, callback, *arguments, **named)
+
+        def call_later(self, delay: float, callback: Any, *arguments: Any, **named: Any) -> Any:
+            return super().call_later(delay, _measured, callback, callback, *arguments, **named)
+
+        def call_at(self, when: float, callback: Any, *arguments: Any, **named: Any) -> Any:
+            return super().call_at(when, _measured, callback, callback, *arguments, **named)
+
+        def add_reader(self, fd: Any, callback: Any, *arguments: Any) -> Any:
+            return super().add_reader(fd, _measured, callback, callback, *arguments)
+
+        def add_writer(self, fd: Any, callback: Any, *arguments: Any) -> Any:
+            return super().add_writer(fd, _measured, callback, callback, *arguments)
+
+    for name in _CONNECTS:
+        setattr(Guarded, name, _with_watched_protocols(getattr(uvloop.Loop, name)))
+    uvloop.Loop = Guarded  # type: ignore[misc]  # what uvloop.new_event_loop makes
+
+
+def install() -> None:
+    """Once, before the first test."""
+    gc.callbacks.append(_note_collection)
+    _guard_standard_loops()
+    _guard_uvloop()
+
+
+def guarded(item: pytest.Item) -> Iterator[None]:
+    """Around one test: a hook wrapper's body."""
+    _steps.begin(item.nodeid)
+    yield
+    may_be_heavy = item.get_closest_marker("heavy_on_loop") is not None or item.path.parent.name in HEAVY
+    if _steps.seen and not may_be_heavy:
+        raise AssertionError(
+            f"a loop's thread was busy for more than {LIMIT_S * 1000:.0f} ms, in which nothing else of it can go on: "
+            + "; ".join(_steps.seen)
+            + ". Do it in a thread or in pieces; a test that has to: @pytest.mark.heavy_on_loop(reason=...)"
+        )

@@ -1,0 +1,175 @@
+"""The chart, rendered by Helm's own engine, against Kubernetes' schemas and the worker's settings; the image."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from noetl_worker.settings.settings import SETTINGS
+
+helm_python = pytest.importorskip("helm_python", reason="the chart's tests need the dev group")
+kubernetes_validate = pytest.importorskip("kubernetes_validate")
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/noetl-worker"
+OURS = {"ScaledObject", "ServiceMonitor"}
+"""Kinds of other projects: their schemas are not Kubernetes'."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "everything": {
+        "outbox": {"size": "1Gi", "storageClass": "fast"},
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "egress": [{"ports": [{"port": 4222}]}]},
+        "secrets": [{"name": "nats"}, {"name": "plane", "optional": True}],
+        "settings": {"LOG_LEVEL": "debug", "NOETL_WORKER_RATE_LIMIT": 50},
+        "nats": {"filterSubject": "noetl.commands.gpu.>"},
+        "env": [{"name": "TZ", "value": "UTC"}],
+        "keda": {"authenticationRef": "nats-monitoring"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"pool": "workers"},
+        "tolerations": [{"key": "workers", "operator": "Exists"}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "affinity": {"podAntiAffinity": {}},
+        "priorityClassName": "high",
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"team": "data"},
+        "serviceAccount": {"annotations": {"iam.gke.io/gcp-service-account": "worker"}, "mountToken": True},
+    },
+    "deployment without KEDA": {"kind": "Deployment", "keda": {"enabled": False}, "replicas": 3},
+    "least": {
+        "ensure": {"enabled": False},
+        "podDisruptionBudget": {"enabled": False},
+        "networkPolicy": {"enabled": False},
+        "serviceAccount": {"create": False},
+    },
+}
+
+
+def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
+    with helm_python.Chart.load(CHART) as chart:
+        files: dict[str, str] = chart.render(values=values, name="pool", namespace="noetl")
+    return [
+        document
+        for name, text in files.items()
+        if name.endswith(".yaml")
+        for document in yaml.safe_load_all(text)
+        if document
+    ]
+
+
+def one(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = (document for document in documents if document["kind"] == kind)
+    return found
+
+
+def containers(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for document in documents:
+        template = document["spec"].get("template") if "spec" in document else None
+        if isinstance(template, dict):
+            yield from template["spec"]["containers"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_rendered_is_what_kubernetes_takes(variant: str) -> None:
+    documents = rendered(VARIANTS[variant])
+    for document in documents:
+        if document["kind"] not in OURS:
+            kubernetes_validate.validate(document, "1.30", strict=True)
+    assert len({(document["kind"], document["metadata"]["name"]) for document in documents}) == len(documents)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variable_of_the_chart_is_a_setting(variant: str) -> None:
+    known = {name for line in SETTINGS for name in (line.variable, *line.aliases)}
+    for container in containers(rendered(VARIANTS[variant])):
+        names = {variable["name"] for variable in container["env"]}
+        assert names - {"TZ"} <= known
+
+
+def test_grace_of_a_pod_is_its_drain_and_twenty_seconds() -> None:
+    pod = one(rendered({"drainTimeoutSeconds": 90}), "StatefulSet")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 110
+    (variable,) = (v for v in pod["containers"][0]["env"] if v["name"] == "NOETL_WORKER_DRAIN_TIMEOUT_S")
+    assert variable["value"] == "90"
+
+
+def test_worker_claims_under_its_pods_name_and_runs_as_nobody_who_can_write() -> None:
+    documents = rendered({})
+    pod = one(documents, "StatefulSet")["spec"]["template"]["spec"]
+    worker = pod["containers"][0]
+    assert worker["env"][0] == {"name": "WORKER_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    for container in containers(documents):
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert {mount["mountPath"] for mount in worker["volumeMounts"]} == {"/tmp", "/var/lib/noetl-worker"}
+
+
+@pytest.mark.parametrize(("slots", "threshold", "wanted"), [(16, 0, "16"), (64, 0, "64"), (64, 10, "10")])
+def test_keda_asks_for_a_pod_for_each_full_set_of_slots(slots: int, threshold: int, wanted: str) -> None:
+    documents = rendered({"slots": slots, "keda": {"lagThreshold": threshold}})
+    scaled = one(documents, "ScaledObject")["spec"]
+    (trigger,) = scaled["triggers"]
+    assert trigger["metadata"]["lagThreshold"] == wanted
+    assert trigger["metadata"]["consumer"] == "noetl_worker"
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA reads text only
+    assert scaled["scaleTargetRef"]["name"] == one(documents, "StatefulSet")["metadata"]["name"]
+    down = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+    assert down["stabilizationWindowSeconds"] == 300
+    assert "replicas" not in one(documents, "StatefulSet")["spec"]  # an upgrade does not undo what KEDA did
+
+
+def test_durable_is_made_before_what_scales_on_it() -> None:
+    job = one(rendered({}), "Job")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["nats", "ensure", "--apply"]
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"slot": 4}, "slot"),
+        ({"slots": 0}, "slots"),
+        ({"kind": "DaemonSet"}, "kind"),
+        ({"server": {"url": "noetl:8082"}}, "server"),
+        ({"nats": {"monitoring": "http://nats:8222"}}, "monitoring"),
+        ({"settings": {"NOETL_WORKER_DRAIN_TIMEOUT_S": 90}}, "NOETL_WORKER_DRAIN_TIMEOUT_S: .* drainTimeoutSeconds"),
+        ({"settings": {"WORKER_ID": "a"}}, "WORKER_ID"),
+        ({"outbox": {"size": "one"}}, "size"),
+    ],
+)
+def test_value_that_does_not_fit_is_refused_by_its_name(values: dict[str, Any], where: str) -> None:
+    with pytest.raises(helm_python.HelmError, match=where):
+        rendered(values)
+
+
+def test_chart_image_and_package_have_one_version() -> None:
+    version = cast(Any, re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M))[1]
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
+    assert yaml.safe_load((ROOT / "deploy/cloudbuild.yaml").read_text())["substitutions"]["_TAG"] == version
+
+
+def test_every_substitution_of_cloud_build_is_used_and_known() -> None:
+    text = (ROOT / "deploy/cloudbuild.yaml").read_text()
+    known = set(yaml.safe_load(text)["substitutions"])
+    assert set(re.findall(r"\$\{(_[A-Z]+)\}", text)) == known
+
+
+def test_dockerfile_is_clean_and_takes_the_extras_there_are() -> None:
+    hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
+    assert hadolint is not None
+    found = subprocess.run([hadolint, ROOT / "deploy/Dockerfile"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+    extras = re.search(r"^ARG EXTRAS=(.*)$", (ROOT / "deploy/Dockerfile").read_text(), re.M)
+    offered = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    assert set(cast(Any, extras)[1].split(",")) <= set(re.findall(r"^(\w+) = \[", offered, re.M))

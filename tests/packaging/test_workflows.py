@@ -1,0 +1,181 @@
+"""The workflows, read: no runner is needed to see that they fetch no program unseen and hang together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+RELEASED = re.compile(r"[\w.-]+/[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})")
+UNSEEN = re.compile(r"(curl|wget|Invoke-WebRequest|irm|iwr)\b", re.IGNORECASE)
+RIGHTS = {
+    ("release", "publish-native"): {"id-token": "write"},
+    ("release", "publish-pure"): {"id-token": "write"},
+    ("release", "image"): {"contents": "read", "packages": "write", "id-token": "write"},
+    ("version", "version"): {"contents": "write"},
+    ("version", "release"): {"contents": "read", "id-token": "write", "packages": "write"},
+}
+"""Beside reading the source, which every job may."""
+each_file = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+
+
+def read(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def jobs(file: Path) -> dict[str, Any]:
+    return dict(read(file)["jobs"])
+
+
+def steps(file: Path) -> Iterator[dict[str, Any]]:
+    for job in jobs(file).values():
+        yield from job.get("steps", [])
+
+
+def test_there_are_workflows() -> None:
+    assert [file.name for file in FILES] == ["ci.yml", "nightly.yml", "release.yml", "version.yml"]
+
+
+@each_file
+def test_actions_are_released_versions(file: Path) -> None:
+    used = [step["uses"] for step in steps(file) if "uses" in step]
+    assert used
+    called = [job["uses"] for job in jobs(file).values() if "uses" in job]
+    assert all(one.startswith("./.github/workflows/") for one in called)
+    assert [one for one in used if RELEASED.fullmatch(one) is None] == []
+
+
+@each_file
+def test_no_step_runs_what_it_fetches_unseen(file: Path) -> None:
+    assert [step["run"] for step in steps(file) if UNSEEN.search(step.get("run", ""))] == []
+
+
+@each_file
+def test_jobs_have_few_rights_and_an_end(file: Path) -> None:
+    assert read(file)["permissions"] == {"contents": "read"}
+    for name, job in jobs(file).items():
+        assert "uses" in job or job["timeout-minutes"] <= 150, name
+        assert job.get("permissions", {}) == RIGHTS.get((file.stem, name), {}), name
+
+
+@each_file
+def test_no_checkout_leaves_its_token_behind(file: Path) -> None:
+    checkouts = [step for step in steps(file) if step.get("uses", "").startswith("actions/checkout@")]
+    assert [step for step in checkouts if step.get("with", {}).get("persist-credentials") is not False] == []
+
+
+@each_file
+def test_jobs_wait_for_jobs_that_are_there(file: Path) -> None:
+    known = jobs(file)
+    for name, job in known.items():
+        needs = job.get("needs", [])
+        assert set([needs] if isinstance(needs, str) else needs) <= set(known), name
+
+
+@each_file
+def test_make_targets_are_there(file: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    called = {name for step in steps(file) for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
+    assert called <= targets
+
+
+def test_compiler_is_one_version_everywhere() -> None:
+    versions = {read(file)["env"]["RUST"] for file in FILES}
+    assert len(versions) == 1
+    for file in FILES:
+        installed = [step["run"] for step in steps(file) if "rustup toolchain install" in step.get("run", "")]
+        assert installed
+        assert all('"$RUST' in run for run in installed)
+
+
+def test_native_wheels_of_images_have_their_compiler() -> None:
+    matrix = jobs(ROOT / ".github/workflows/release.yml")["native"]["strategy"]["matrix"]
+    images = {row["image"]: row["host"] for row in matrix["include"] if "image" in row}
+    for image, host in images.items():
+        assert image.endswith(host.split("-")[0])
+        assert host.endswith("musl" if image.startswith("musl") else "gnu")
+    described = {row["target"] for row in matrix["include"] if "target" in row}
+    assert described == set(matrix["target"])
+
+
+def test_wheels_are_built_for_systems_that_a_worker_runs_on_and_each_is_tested() -> None:
+    release, ci = (jobs(ROOT / ".github/workflows" / name) for name in ("release.yml", "ci.yml"))
+    built = {target.split("-")[0] for target in release["native"]["strategy"]["matrix"]["target"]}
+    assert built == {"manylinux", "musllinux", "macos"}
+    assert {job["runs-on"].split("-")[0] for job in ci.values()} == {"ubuntu", "macos"}
+
+
+def test_wheels_are_tried_on_each_interpreter_that_the_project_names() -> None:
+    named = set(re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    release = jobs(ROOT / ".github/workflows/release.yml")
+    assert named <= set(release["smoke"]["strategy"]["matrix"]["python"])
+    assert (ROOT / "examples/demo.yaml").is_file()
+
+
+def test_nothing_is_published_that_was_not_checked() -> None:
+    release = jobs(ROOT / ".github/workflows/release.yml")
+    assert set(release["check"]["needs"]) == {"smoke", "supply-chain"}
+    assert set(release["smoke"]["needs"]) == {"native", "pure"}
+    assert release["publish-native"]["needs"] == "check"
+    assert release["publish-pure"]["needs"] == "publish-native"
+    assert release["image"]["needs"] == "publish-pure"
+
+
+def test_image_is_pushed_with_provenance_and_components_to_both_registries() -> None:
+    image = jobs(ROOT / ".github/workflows/release.yml")["image"]
+    (build,) = (step["run"] for step in image["steps"] if "buildx build" in step.get("run", ""))
+    assert {"--provenance mode=max", "--sbom true", "--push"} <= set(re.findall(r"--\w+(?: \w+=?\w*)?", build))
+    assert re.findall(r'--tag "([^"]+)"', build) == [
+        "ghcr.io/${GITHUB_REPOSITORY,,}:${TAG#v}",
+        "$GOOGLE_IMAGE:${TAG#v}",
+    ]
+    google = [step for step in image["steps"] if "google" in step.get("uses", "") or "oauth2" in step.get("run", "")]
+    assert [step["if"] for step in google] == ["vars.GOOGLE_IMAGE"] * 2  # without the variable it is GHCR alone
+    cloud = yaml.safe_load((ROOT / "deploy/cloudbuild.yaml").read_text(encoding="utf-8"))
+    (script,) = (step["args"][1] for step in cloud["steps"] if step["id"] == "image")
+    assert "--provenance mode=max --sbom true --push" in script
+    assert '--tag "${_IMAGE}:${_TAG}"' in script
+    assert "images" not in cloud  # it would push what is not in the engine's own store
+
+
+def test_version_is_checked_and_its_tag_released_by_a_call() -> None:
+    """A tag that the default token pushes starts no workflow."""
+    version, release = (read(ROOT / ".github/workflows" / name) for name in ("version.yml", "release.yml"))
+    called = version["jobs"]["release"]
+    assert called["uses"] == "./.github/workflows/release.yml"
+    assert called["with"] == {"tag": "${{ needs.version.outputs.tag }}"}
+    assert called["if"] == "needs.version.outputs.released == 'true'"
+    assert set(version["jobs"]["version"]["outputs"]) == {"released", "tag"}
+    assert release[True]["workflow_call"]["inputs"]["tag"]["required"]  # `on` is a truth value in YAML 1.1
+    for name in ("publish-native", "image"):
+        assert release["jobs"][name]["if"] == "inputs.tag || github.ref_type == 'tag'"
+    for step in steps(ROOT / ".github/workflows/release.yml"):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["ref"] == "${{ inputs.tag || github.ref }}"
+    needed = {right for job in release["jobs"].values() for right in job.get("permissions", {})}
+    assert needed <= set(called["permissions"])
+    checks = version["jobs"]["checks"]["uses"]
+    assert "workflow_call" in read(ROOT / checks)[True]
+
+
+def test_every_place_that_has_the_version_is_named_to_what_raises_it() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
+    assert version is not None
+    places = re.findall(
+        r'"([\w./-]+):([\w.]+)"', project[project.index("[tool.semantic_release]") :].split("\n[", 1)[0]
+    )
+    assert len(places) == 5
+    for file, name in places:
+        pattern = rf"^{re.escape(name.rsplit('.', 1)[-1])}\s*[=:]\s*\"?{re.escape(version[1])}\"?"
+        assert re.search(pattern, (ROOT / file).read_text(encoding="utf-8").replace("  _TAG", "_TAG"), re.MULTILINE), (
+            file
+        )

@@ -1,0 +1,81 @@
+"""The table of attacks in docs/security.md, from the tests' own words: `python tests/security/attack_table.py`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+DOCUMENT = Path(__file__, "../../../docs/security.md").resolve()
+BEGIN, END = "<!-- attacks: begin -->\n", "<!-- attacks: end -->\n"
+NO_ATTACK = "(no attack)"
+"""How the docstring of a test begins that shows what must go on working, or what a setting does."""
+AS_NOBODY = (
+    "test_files.py",
+    "test_outbox_owner.py",
+    "test_resource_shortage.py",
+    "test_shortage_of_each_kind.py",
+    "test_template_process.py",
+    "test_worker_killers.py",
+)
+"""Files whose tests are all run once more as nobody (test_as_nobody.py): signals, files, processes of a user."""
+BOTH = {"user", "worker"}
+"""Parameters of a test by which it runs as root and as nobody itself."""
+INTRODUCTION = """
+The tests run as the user who runs the suite. Where that is root, those with "root, nobody" run as both, as far as
+`setpriv` and an interpreter that nobody may start are there; "root" or "nobody" alone is what only that one can do.
+"any" is where the user plays no part: what is attacked is text, or a connection, within one process (encodings,
+templates, patterns, addresses, requests, settings).
+"""
+ALONE = {
+    "test_soft_limit_of_open_files_is_raised_to_the_hard_one": "the suite's user",
+    "test_worker_raises_its_limit_at_its_start": "the suite's user",
+    "test_fork_bomb_ends_at_the_limit_and_the_next_command_runs": "root",  # who else may make a cgroup?
+    "test_commands_are_in_one_cgroup_of_their_worker": "root",
+    "test_root_can_do_all_of_it_without_isolation": "root",
+    "test_refused_fork_is_a_shortage": "nobody",  # no count of processes binds root
+}
+
+
+def users_of(file: str, test: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Under which users of the machine the test runs where root runs the suite."""
+    if test.name in ALONE:
+        return ALONE[test.name]
+    if file in AS_NOBODY:
+        return "root, nobody"
+    for decorator in test.decorator_list:
+        first = decorator.args[0] if isinstance(decorator, ast.Call) and decorator.args else None
+        if isinstance(first, ast.Constant) and first.value in BOTH:
+            return "root, nobody"
+    return "any"
+
+
+def rows_of(file: Path) -> list[str]:
+    module = ast.parse(file.read_text(encoding="utf-8"))
+    title = (ast.get_docstring(module) or file.stem).splitlines()[0]
+    rows = [
+        f"\n**{title}** (`tests/security/{file.name}`)\n",
+        "| what is tried | what is shown | as |",
+        "|---|---|---|",
+    ]
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            said = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+            tried = "–" if said.startswith(NO_ATTACK) or not said else said
+            shown = node.name.removeprefix("test_").replace("_", " ")
+            rows.append(f"| {tried} | {shown} | {users_of(file.name, node)} |")
+    return rows
+
+
+def table() -> str:
+    files = sorted(Path(__file__).parent.glob("test_*.py"))
+    return INTRODUCTION + "\n".join(row for file in files for row in rows_of(file)) + "\n"
+
+
+def current() -> str:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+
+
+if __name__ == "__main__":
+    whole = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(whole.replace(BEGIN + current(), BEGIN + table()), encoding="utf-8")

@@ -1,0 +1,124 @@
+"""Commands of a worker under a user of the machine's: `outcomes = run_as(user, "basic", [(kind, config), ...])`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import noetl_worker
+
+NOBODY = 65_534
+LIBRARIES = os.pathsep.join((str(Path(noetl_worker.__file__).resolve().parent.parent), sysconfig.get_path("purelib")))
+
+
+def under(user: str, argv: Sequence[str]) -> list[str]:
+    rights = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"] if user == "nobody" else []
+    return [*rights, *argv]
+
+
+@functools.cache
+def interpreter_of(user: str) -> str | None:
+    """One of this version that the user may start: an interpreter in root's home is root's own."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        # through a shell: setpriv itself starts programs with root's rights
+        if subprocess.run(under(user, ["sh", "-c", f"exec {candidate} -I -c ''"]), capture_output=True).returncode == 0:
+            return candidate
+    return None
+
+
+def _users() -> tuple[str, ...]:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return ("own",)
+    return ("root", "nobody") if shutil.which("setpriv") and interpreter_of("nobody") else ("root",)
+
+
+USERS = _users()
+"""Root has ways around that others have not; who is not root has the rights of one user only."""
+
+_WORKER = """
+import asyncio, json, sys
+from noetl_worker.errors import ToolError
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.registry import Registry
+
+async def one(registry, kind, config, credentials):
+    try:
+        result = await registry.run_tool(kind, config, tool_context(registry=registry, credentials=credentials))
+    except ToolError as error:
+        return {"error": str(error)}
+    return {"data": result.data, "stdout": result.stdout, "stderr": result.stderr, "exit_code": result.exit_code}
+
+async def main():
+    given = json.load(sys.stdin)
+    registry = Registry(plugins=False, confinement=Confinement(**given["confinement"]))
+    commands = [one(registry, kind, config, given["credentials"]) for kind, config in given["commands"]]
+    if given["together"]:
+        outcomes = await asyncio.gather(*commands)
+    else:
+        outcomes = [await command for command in commands]
+    print(json.dumps(outcomes), flush=True)
+    await registry.aclose()
+
+asyncio.run(main())
+"""
+
+
+def run_as(
+    user: str,
+    level: str,
+    commands: Sequence[tuple[str, dict[str, Any]]],
+    *,
+    together: bool = False,
+    credentials: dict[str, Any] | None = None,
+    **limits: int,
+) -> list[dict[str, Any]]:
+    """What came of each command, in a worker's process of its own."""
+    given = {
+        "confinement": {"level": level, **limits},
+        "commands": commands,
+        "together": together,
+        "credentials": credentials or {},
+    }
+    done = subprocess.run(
+        under(user, [interpreter_of(user) or sys.executable, "-c", _WORKER]),
+        input=json.dumps(given),
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes: list[dict[str, Any]] = json.loads(done.stdout)
+    return outcomes
+
+
+def run_one(user: str, level: str, kind: str, config: dict[str, Any], **limits: int) -> dict[str, Any]:
+    return run_as(user, level, [(kind, config)], **limits)[0]
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; an ended process that nobody has fetched does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def ends(pid: int) -> bool:
+    """Whether it ends within some seconds: a signal that is sent is not yet delivered."""
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        os.sched_yield()
+    return not alive(pid)

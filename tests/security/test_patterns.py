@@ -1,0 +1,118 @@
+"""Door 7: a pattern or a text that makes a condition of the pure engine take exponential time, or all memory."""
+
+from __future__ import annotations
+
+import random
+import sys
+import tracemalloc
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from noetl_worker.engine.pure import condition
+from noetl_worker.engine.pure.regex_automaton import STEPS, Automaton
+from noetl_worker.engine.pure.regex_dialect import compile_pattern
+from noetl_worker.errors import ConditionError
+
+NESTED = ["(a+)+$", "(a|a)*$", "(a|aa)+$", "(a*)*b", "(.*a){12}$", "(a?){25}a{25}c", r"(\w+\s?)+$"]
+
+
+def lines_of(call: Callable[[], Any]) -> int:
+    """How many lines of Python a call runs: its steps, whatever the machine does beside it."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def steps_of(source: str, text: str) -> int:
+    pattern = compile_pattern(source)
+    return lines_of(lambda: pattern.is_found_in(text))
+
+
+@pytest.mark.parametrize("source", NESTED)
+def test_steps_of_a_nested_repetition_grow_with_the_text_and_no_faster(source: str) -> None:
+    """`(a+)+$` and its like on a text that just fails: 33 s for 27 letters, twice that for each one more."""
+    once, twice = (steps_of(source, "a" * length + "!") for length in (2_000, 4_000))
+    assert once < twice < 2.2 * once
+
+
+def test_steps_grow_with_the_text_where_every_character_leads_to_a_new_state() -> None:
+    """`[ab]*a[ab]{20}c`: two to the power of 20 states, which nobody can keep."""
+    letters = "".join(random.Random(7).choices("ab", k=4_000))
+    once, twice = (steps_of("[ab]*a[ab]{20}c", letters[:length]) for length in (2_000, 4_000))
+    assert once < twice < 2.2 * once
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_states_of_a_search_are_forgotten_when_there_are_too_many() -> None:
+    """The same pattern, for its memory: ten thousand states of which none comes again."""
+    pattern, letters = compile_pattern("[ab]*a[ab]{20}c"), "".join(random.Random(7).choices("ab", k=10_000))
+    assert peak_of(lambda: pattern.is_found_in(letters)) < 2 << 20
+    many = "".join(map(chr, range(0x4E00, 0x9FA5)))
+    assert peak_of(lambda: compile_pattern("(?:.x)+$").is_found_in(many)) < 2 << 20
+
+
+def refused(call: Callable[[], Any]) -> ConditionError:
+    with pytest.raises(ConditionError) as caught:
+        call()
+    return caught.value
+
+
+def test_counted_repetition_is_refused_before_it_is_made() -> None:
+    """`a{1000}{1000}{1000}`: a thousand million instructions."""
+    found: list[ConditionError] = []
+    alike = "|".join(["a" * 30] * 30)
+    for source in ("a{1000}{1000}{1000}", f"(?:{alike}){{5000}}"):
+        assert peak_of(lambda source=source: found.append(refused(lambda: compile_pattern(source)))) < 1 << 20
+        assert found.pop().code == "invalid_regex"
+
+
+def test_search_of_a_large_pattern_ends_after_so_many_steps_each_time() -> None:
+    """`(?:a{1,100}){1,100}c`: linear as well, but 20,000 steps a letter, so 4 kB stop the loop for 20 s."""
+    pattern = compile_pattern("(?:a{1,100}){1,100}c")
+    for _ in range(2):
+        error = refused(lambda: pattern.is_found_in("a" * 4_000))
+        assert error.code == "regex_unsupported"
+        assert f"{STEPS:,} steps" in str(error)
+    assert pattern.is_found_in("a" * 10 + "c")
+
+
+def test_patterns_that_are_kept_are_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A different large pattern in every command: each would stay for good."""
+    kept: dict[str, Automaton] = {}
+    monkeypatch.setattr(condition, "_patterns", kept)
+    for number in range(12):
+        condition.compiled(f"x{number}(?:abc){{100000}}")
+        assert sum(map(len, kept.values())) <= condition._MAX_KEPT
+    kept.clear()
+    for number in range(256):
+        condition.compiled(f"^x{number}-[a-z]{{2,5}}$")
+    assert len(kept) == 256
+
+
+def test_long_text_that_is_nearly_a_number_is_compared_in_linear_time() -> None:
+    """A hundred thousand digits and a letter, compared with a number: minutes, four times that for twice the digits."""
+    text = b'"%sx"' % (b"1" * 1_000_000)
+    error = refused(lambda: condition.decide(text, "gt", b"1"))
+    assert error.code == "not_a_number"

@@ -1,0 +1,290 @@
+"""Door 6: a machine without descriptors, processes or memory gives back a command that has had no effect."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import noetl_worker
+from integration.house import house, run
+from integration.processes import WorkerProcess, worker_process
+from noetl_worker.delivery import acknowledge
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.models import Dialect, Outcome, Settlement, ToolResult
+from noetl_worker.plane.gate import Gate
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.process import process
+from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.shell import ShellTool
+from unit.planes import ScriptedTransport
+from unit.test_handover import Beats, Delivery, delivery, execution, script_for
+
+SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
+NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
+
+# ── a worker without descriptors ──
+
+
+def without_descriptors(worker: WorkerProcess) -> Callable[[], None]:
+    """Nothing more can be opened by this process, until the returned function is called."""
+    pid = worker.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    # A new descriptor has the lowest free number, and those of the standard streams are taken. Which others are, only
+    # root could see: the worker is not dumpable.
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+
+    def again() -> None:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+    return again
+
+
+@pytest.mark.parametrize(
+    ("dialect", "is_warm"), [(Dialect.PYTHON, True), (Dialect.PYTHON, False), (Dialect.RUST, True)]
+)
+@pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
+def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(
+    kind: str, dialect: Dialect, is_warm: bool, tmp_path: Path
+) -> None:
+    """The descriptors are used up: a warm kind finds none when it starts something, another when it is loaded."""
+    effects = tmp_path / "effects"
+    effects.touch()
+    code = f"open({str(effects)!r}, 'a').write('x')"
+    shell = {"command": f"printf x >> {effects}"}
+    command = {
+        "shell": RawCommand("shell", shell),
+        "python": RawCommand("python", {"code": code}),
+        "sequence": RawCommand("task_sequence", [{"first": {"kind": "shell", **shell}}]),
+    }[kind]
+
+    harmless = (
+        RawCommand("python", {"code": "result = 1"}) if kind == "python" else RawCommand("shell", {"command": ":"})
+    )
+
+    async def go() -> None:
+        async with (
+            house(dialect, worker=False) as home,
+            worker_process(home, tmp_path, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000") as worker,
+        ):
+            [warm] = await home.plane.create_commands([harmless if is_warm else RawCommand("noop", {})])
+            await home.wait_terminal(warm.event_id)
+            again = without_descriptors(worker)
+            [issued] = await home.plane.create_commands([command])
+            told = await worker.wait_logged("resource_shortage")
+            again()
+            assert told["given_back"] is True
+            await home.wait_terminal(issued.event_id)
+            assert home.terminal_events(issued.event_id) == ["command.completed"]
+            assert home.plane.events_of_command(issued.event_id, "call.error") == []
+            assert effects.read_text() == "x"
+            assert await worker.stop() == 0
+
+    run(go())
+
+
+def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+            get = {"url": f"{home.plane.url}/api/health"}
+            [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
+            await home.wait_terminal(warm.event_id)
+            again = without_descriptors(worker)
+            [issued] = await home.plane.create_commands([RawCommand("http", get)])
+            assert (await worker.wait_logged("resource_shortage"))["given_back"] is True
+            again()
+            await home.wait_terminal(issued.event_id)
+            assert home.terminal_events(issued.event_id) == ["command.completed"]
+            assert await worker.stop() == 0
+
+    run(go())
+
+
+def test_rust_plane_without_worker_id_is_told_at_once(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with house(Dialect.RUST, worker=False) as home, worker_process(home, tmp_path) as worker:
+            [warm] = await home.plane.create_commands([RawCommand("noop", {})])
+            await home.wait_terminal(warm.event_id)
+            again = without_descriptors(worker)
+            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
+            await home.wait_terminal(issued.event_id)
+            again()
+            assert home.terminal_events(issued.event_id) == ["command.failed"]
+            assert len(home.plane.events_of_command(issued.event_id, "call.error")) == 1
+            assert [line["given_back"] for line in worker.logged("resource_shortage")] == [False]
+            assert await worker.stop() == 0
+
+    run(go())
+
+
+# ── a refused fork, as another user: root is bound by no count of processes ──
+
+REFUSED = """
+import asyncio, resource, sys
+from noetl_worker.errors import ResourceShortage
+from noetl_worker.tools.process import process
+from noetl_worker.tools.python.python_runner import PythonRunner
+async def go():
+    runner = PythonRunner()
+    for way in (lambda: process.run_process(["true"], env={}), lambda: runner.run({"code": "result = 1"})):
+        try:
+            await way()
+            print("ran")
+        except ResourceShortage as error:
+            print("short", error.kind)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+asyncio.run(go())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_refused_fork_is_a_shortage() -> None:
+    """The user's count of processes is used up."""
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+    path = os.pathsep.join([str(SOURCE), *filter(None, sys.path)])
+    done = subprocess.run(
+        [*user, sys.executable, "-c", REFUSED],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
+    )
+    if "Permission denied" in done.stderr:
+        pytest.skip("nobody cannot run this interpreter")
+    assert done.stdout.split("\n")[:2] == ["short resource", "short resource"], done.stderr
+
+
+# ── what is done with it ──
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NoConfig:
+    pass
+
+
+class Short:
+    """A tool that finds nothing left."""
+
+    kind: ClassVar[str] = "short"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = NoConfig
+    field_aliases: ClassVar[dict[str, str]] = {}
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    async def run(self, config: NoConfig, context: Any) -> ToolResult:
+        raise ResourceShortage("no room")
+
+
+class Old(Delivery):
+    num_delivered = acknowledge.MIN_SERVER_ERRORS
+
+    def age_s(self) -> float:
+        return acknowledge.MAX_SERVER_ERROR_AGE_S + 1
+
+
+def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[Outcome | None, ScriptedTransport, Gate]:
+    async def go() -> tuple[Outcome | None, ScriptedTransport, Gate]:
+        transport = ScriptedTransport(script_for(dialect, {}, "short"))
+        # Once its start is known to the Python plane it cannot be given back: not after 25 ms on a busy machine.
+        whole = execution(transport, dialect, Beats(), **{"NOETL_WORKER_STARTED_HOLD_MS": "10000", **variables})
+        machine = Gate(8)
+        workplace = dataclasses.replace(whole.workplace, registry=Registry([Short()], plugins=False), machine=machine)
+        whole = dataclasses.replace(whole, workplace=workplace)
+        return await whole.run(message), transport, machine
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
+    outcome, transport, machine = short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
+    assert outcome is not None
+    assert (outcome.settlement, outcome.reason) == (Settlement.NAK, "short_of_resources")
+    assert outcome.delay_s > 0
+    assert [path for _, path, _, _ in transport.sent if "events" in path] == []
+    assert machine.open_share() <= 0.5
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("why", ["old", "started", "nobody could take it up"])
+def test_command_that_cannot_be_given_back_is_told_as_failed_of_kind_resource(dialect: Dialect, why: str) -> None:
+    if (why, dialect) in (("started", Dialect.RUST), ("nobody could take it up", Dialect.PYTHON)):
+        ended = acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=why == "started")
+        assert ended is not None  # on the other plane that is no reason
+        return
+    message = delivery(dialect)
+    if why == "old":
+        message = Old(message.data)
+    variables = {} if why == "nobody could take it up" else {"WORKER_ID": "pod-0"}
+    if why == "started":
+        assert acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=True) is None
+        return
+    outcome, transport, _ = short_run(dialect, message, **variables)
+    assert outcome is not None
+    assert outcome.settlement is Settlement.ACK
+    told = str(transport.sent)
+    assert "call.error" in told
+    assert "no room" in told
+
+
+# ── what counts as one ──
+
+
+def failing(number: int) -> Any:
+    def popen(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return popen
+
+
+@pytest.mark.parametrize("number", [*NOTHING_LEFT, errno.ENOENT])
+def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.subprocess, "Popen", failing(number))
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(ToolError) as caught:
+        asyncio.run(process.run_process(["true"], env={}))
+    assert isinstance(caught.value, ResourceShortage) is (number in NOTHING_LEFT)
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+
+
+def second_fails(monkeypatch: pytest.MonkeyPatch, tool: ShellTool) -> None:
+    usual, calls = tool._runner.run_program, count(1)
+
+    async def run_program(*arguments: Any, **named: Any) -> process.Finished:
+        if next(calls) == 2:
+            raise ResourceShortage("no room")
+        return await usual(*arguments, **named)
+
+    monkeypatch.setattr(tool._runner, "run_program", run_program)
+
+
+def test_shortage_after_an_effect_is_a_failure_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> tuple[ToolError, ToolResult]:
+        tool = ShellTool()
+        registry = Registry([tool], plugins=False)
+        context = tool_context(registry=registry)
+        second_fails(monkeypatch, tool)
+        with pytest.raises(ToolError) as of_list:
+            await registry.run_tool("shell", {"command": ["true", "true"]}, context)
+        second_fails(monkeypatch, tool)
+        tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
+        return of_list.value, await registry.run_tool("task_sequence", tasks, context)
+
+    of_list, of_sequence = run(go())
+    assert (type(of_list), of_list.kind) == (ToolError, "resource")
+    assert of_sequence.error is not None
+    assert of_sequence.error.kind == "resource"

@@ -1,0 +1,205 @@
+"""Door 11: what a command's processes may not do, whoever they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from noetl_worker.command import tool_rules
+from noetl_worker.plane.registration import Registration
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools.process import confinement
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.registry import Registry
+from noetl_worker.worker import Worker
+
+from .commands import USERS, run_one
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+
+STATUS = "import pathlib\nresult = pathlib.Path('/proc/self/status').read_text()"
+READS_OF_OTHERS = (19, 21, 38, 39)
+"""CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF."""
+
+
+def status_of(user: str, level: str, kind: str) -> dict[str, str]:
+    if kind == "shell":
+        text = run_one(user, level, "shell", {"command": "sh -c 'cat /proc/self/status'"})["stdout"]
+    else:
+        text = run_one(user, level, "python", {"code": STATUS})["data"]
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("kind", ["shell", "python"])
+def test_command_has_no_capability_to_read_other_processes(user: str, kind: str) -> None:
+    """Root reads any memory with CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON or CAP_BPF."""
+    status = status_of(user, "basic", kind)
+    sets = ["CapInh", "CapPrm", "CapEff", "CapAmb", *(["CapBnd"] if user == "root" else [])]
+    for name in sets:
+        assert not any(int(status[name], 16) >> number & 1 for number in READS_OF_OTHERS), name
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("kind", ["shell", "python"])
+def test_command_gains_no_rights_by_starting_a_program(user: str, kind: str) -> None:
+    """A set-user-ID program (sudo, su, one of the command's own) gives back what was taken."""
+    assert status_of(user, "basic", kind)["NoNewPrivs"].strip() == "1"
+    assert status_of(user, "off", kind)["NoNewPrivs"].strip() == "0"
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_writes_no_core_and_is_killed_first_for_memory(user: str) -> None:
+    """A crash leaves credentials in a core file; a command that takes all memory has the worker killed for it."""
+    script = "ulimit -c; ulimit -Hc; cat /proc/self/oom_score_adj"
+    assert run_one(user, "basic", "shell", {"command": script})["stdout"].split() == ["0", "0", "1000"]
+
+
+def test_worker_itself_is_not_killed_first_for_memory() -> None:
+    """(no attack) Nor is the process that all commands come from."""
+    code = (
+        "import os\nabove = [line.split()[1] for line in open(f'/proc/{os.getppid()}/status') if line[:4] == 'PPid']\n"
+    )
+    code += "result = open(f'/proc/{above[0]}/oom_score_adj').read()"
+    own = Path("/proc/self/oom_score_adj").read_text()
+    assert run_one(USERS[0], "basic", "python", {"code": code})["data"] == own
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_file_that_grows_without_end_ends_its_program(user: str) -> None:
+    """A program fills the worker's disk."""
+    outcome = run_one(
+        user, "basic", "shell", {"command": "head -c 4194304 /dev/zero > f; stat -c %s f"}, file_bytes=1 << 20
+    )
+    assert outcome["stdout"].strip() == str(1 << 20)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_descriptors_and_memory_of_a_process_have_a_limit(user: str) -> None:
+    """A program takes all memory or all open files of the machine."""
+    code = "import resource as r\nresult = [r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_DATA)]"
+    outcome = run_one(user, "basic", "python", {"code": code}, descriptors=128, memory_bytes=1 << 30)
+    assert outcome["data"] == [[128, 128], [1 << 30, 1 << 30]]
+    takes = {"code": "result = len(bytearray(2 << 30))"}
+    assert "MemoryError" in run_one(user, "basic", "python", takes, memory_bytes=1 << 30)["stderr"]
+
+
+def test_settings_reach_the_processes_of_commands() -> None:
+    """(no attack) NOETL_WORKER_ISOLATION and its limits are the worker's settings."""
+    worker = Worker(load_settings({"NOETL_WORKER_PROCESS_FILE_MB": "3", "NOETL_WORKER_PROCESS_MEMORY_MB": "0"}))
+    given = worker.registry._confinement
+    assert (given.level, given.file_bytes, given.memory_bytes) == ("basic", 3 << 20, 0)
+    machine = Worker(load_settings({})).registry._confinement.memory_bytes
+    assert 0 < machine <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_registration_names_the_level() -> None:
+    """(no attack) Who looks at the registry sees which workers isolate their commands."""
+    settings = load_settings({"NOETL_WORKER_ISOLATION": "off"})
+    row = Registration(None, settings, "w", version="1", engine="pure")  # type: ignore[arg-type]
+    assert isinstance(row._body["labels"], dict)
+    assert row._body["labels"]["isolation"] == "off"
+
+
+SHARE = Confinement("basic", duckdb_bytes=100 << 20)
+LIMIT = "select current_setting('memory_limit') as m"
+
+
+def limit_of_duckdb(*before: str, **config: str) -> object:
+    """The limit that a query sees, after other statements."""
+    pytest.importorskip("duckdb")
+    registry = Registry(plugins=False, confinement=SHARE)
+
+    async def body() -> object:
+        query = {"query": [*before, LIMIT], **config}
+        result = await registry.run_tool("duckdb", query, tool_context(registry=registry))
+        await registry.aclose()
+        assert isinstance(result.data, dict)
+        return result.data["rows"][0]["m"]
+
+    return asyncio.run(body())
+
+
+def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen `duckdb` commands at once, each of which may have 80 % of the machine, have the worker killed."""
+    assert limit_of_duckdb() == "100.0 MiB"
+    assert limit_of_duckdb(memory_limit="50MiB") == "50.0 MiB"
+    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
+    assert limit_of_duckdb() == "200.0 MiB"
+    assert limit_of_duckdb(memory_limit="150MiB") == "150.0 MiB"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET memory_limit = '9GiB'",
+        "SET GLOBAL max_memory = '9GiB'",
+        "RESET memory_limit",
+        "PRAGMA memory_limit = '9GiB'",
+        "SET VARIABLE more = '9GiB'; SET memory_limit = getvariable('more')",
+    ],
+)
+def test_sql_does_not_take_more_memory_than_its_share(statement: str, caplog: pytest.LogCaptureFixture) -> None:
+    """SQL sets another memory limit for the DuckDB that runs inside of the worker."""
+    with caplog.at_level(logging.WARNING):
+        assert limit_of_duckdb(statement) == "100.0 MiB"
+    assert "above the 100.0 MiB that a command may have here" in caplog.text
+
+
+def test_step_does_not_take_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step asks for a memory limit above what the worker gives."""
+    assert limit_of_duckdb(memory_limit="300MiB") == "100.0 MiB"
+    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
+    assert limit_of_duckdb(memory_limit="300MiB") == "200.0 MiB"
+
+
+def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
+    """A transfer has a DuckDB at each of its ends."""
+    pytest.importorskip("duckdb")
+    registry = Registry(plugins=False, confinement=SHARE)
+    config = {
+        "source": {"type": "duckdb", "query": f"SET memory_limit = '9GiB'; {LIMIT}"},
+        "target": {"type": "duckdb", "database": str(tmp_path / "t.db"), "table": "t"},
+    }
+
+    async def body() -> None:
+        await registry.run_tool("transfer", config, tool_context(registry=registry))
+        await registry.aclose()
+
+    asyncio.run(body())
+    read = {"query": "select m from t", "database": str(tmp_path / "t.db")}
+    assert run_tool("duckdb", read).data["rows"] == [{"m": "50.0 MiB"}]
+
+
+def test_share_of_duckdb_is_by_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) Slots, what a command takes of them, the kinds that have a DuckDB and their limits."""
+    monkeypatch.setattr(tool_rules, "memory_bytes", lambda: 100 << 30)
+
+    def share(**variables: str) -> int:
+        return Worker(load_settings(variables)).registry._confinement.duckdb_bytes >> 30
+
+    alone = {"NOETL_WORKER_KINDS_DENY": "ducklake,transfer"}
+    assert share() == 80 // 16
+    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=4", **alone) == 80 // 4
+    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=4") == 80 // 16
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", **alone) == 80 // 2
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2") == 80 // 16
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2,ducklake=1,transfer=1") == 80 // 4
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", NOETL_WORKER_KINDS="duckdb,http") == 80 // 2
+    assert share(NOETL_WORKER_KINDS="http") == 80
+    assert share(NOETL_WORKER_ISOLATION="off") == 0
+
+
+def test_what_the_system_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) A sandbox without a list of children, and a system that is no Linux."""
+    assert confinement.missing() == []
+    monkeypatch.setattr(confinement, "CHILDREN", "/proc/self/task/{}/no-such-file")
+    assert confinement.missing() == ["processes that leave their session"]
+    monkeypatch.setattr(confinement, "libc", None)
+    assert len(confinement.missing()) == 3

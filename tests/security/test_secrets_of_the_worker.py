@@ -1,0 +1,248 @@
+"""Door 11: what a command can read of its worker, and of another command."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import functools
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import pytest
+
+import noetl_worker
+from integration.house import House, house, run
+from integration.processes import until
+from noetl_worker.process import sealed_environment
+
+from .commands import LIBRARIES, USERS, interpreter_of, run_as, under
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+
+SECRET = "hunter2-and-more"
+TENANT = "tenant-key-5f1d"
+READS_THE_WORKER = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+
+def tried(attack):
+    try:
+        return attack()
+    except OSError as error:
+        return type(error).__name__
+
+def system(call, *numbers):
+    got = call(*numbers)
+    if got < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    return got
+
+def environ():
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        return file.read().decode()
+
+def memory():
+    with open(f"/proc/{pid}/maps") as maps:
+        start = next(int(line.split("-")[0], 16) for line in maps if "[heap]" in line)
+    with open(f"/proc/{pid}/mem", "rb") as file:
+        file.seek(start)
+        return len(file.read(4096))
+
+def traced():
+    return system(libc.ptrace, 0x4206, pid, 0, 0)
+
+def descriptor():
+    return system(libc.syscall, 438, os.pidfd_open(pid), 1, 0)
+
+result = {attack.__name__: tried(attack) for attack in (environ, memory, traced, descriptor)}
+"""
+
+
+async def worker_of(home: House, user: str, level: str, log: Any, *arguments: str) -> subprocess.Popen[bytes]:
+    """`noetl-worker run` under this user, once it pulls."""
+    variables = {
+        "NATS_URL": home.nats.url,
+        "NOETL_SERVER_URL": home.plane.url,
+        "NOETL_INTERNAL_API_TOKEN": SECRET,
+        "NOETL_SECRET_OTHER": SECRET,
+        "NOETL_WORKER_ISOLATION": level,
+        "NOETL_WORKER_OUTBOX": "off",
+        "WORKER_METRICS_BIND": "",
+    }
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = under(user, [interpreter_of(user) or sys.executable, *(arguments or ("-m", "noetl_worker", "run"))])
+    process = subprocess.Popen(  # noqa: ASYNC220 - it is waited for in a thread
+        argv, env={**environment, **variables}, cwd="/", stdout=log, stderr=log
+    )
+
+    def text() -> str:
+        log.seek(0)
+        return str(log.read().decode())
+
+    def pulls() -> bool:
+        assert process.poll() is None, text()
+        return '"event": "pulling"' in text() or '"event":"pulling"' in text()
+
+    await until(pulls, "the worker pulls", timeout_s=30)
+    return process
+
+
+@functools.cache
+def attacked(user: str, level: str) -> dict[str, Any]:
+    """What a command under the worker's user gets, what the worker's block has, how it ended, what it logged."""
+
+    async def scenario(log: Any) -> dict[str, Any]:
+        async with house(worker=False) as home:
+            worker = await worker_of(home, user, level, log)
+            try:
+                code = f"pid = {worker.pid}\n{READS_THE_WORKER}"
+                outcome = await asyncio.to_thread(run_as, user, level, [("python", {"code": code})])
+                block = Path(f"/proc/{worker.pid}/environ").read_bytes() if user != "own" else b""
+                worker.send_signal(signal.SIGTERM)
+                code_of_end = await asyncio.to_thread(worker.wait, 20)
+            finally:
+                worker.kill()
+                worker.wait()
+            log.seek(0)
+            return {
+                **outcome[0]["data"],
+                "block": block,
+                "exit_code": code_of_end,
+                "log": log.read().decode(),
+            }
+
+    with TemporaryFile() as log:
+        return run(scenario(log))
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_read_the_environment_of_its_worker(user: str) -> None:
+    """`cat /proc/PID/environ` of the worker shows its NATS password and its token."""
+    assert SECRET in attacked(user, "off")["environ"]
+    assert attacked(user, "basic")["environ"] == "PermissionError"
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_environment_block_of_the_worker_has_no_secret_for_anybody(user: str) -> None:
+    """Who may read every process (a debugger, an agent of the node) finds the token in the worker's environment."""
+    assert SECRET.encode() not in attacked(user, "basic")["block"]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_read_the_memory_of_its_worker(user: str) -> None:
+    """`/proc/PID/mem` of the worker has everything it knows, the credentials of other commands too."""
+    assert attacked(user, "basic")["memory"] == "PermissionError"
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_trace_its_worker(user: str) -> None:
+    """ptrace reads the worker's memory and makes it do anything."""
+    assert attacked(user, "basic")["traced"] == "PermissionError"
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_take_a_descriptor_of_its_worker(user: str) -> None:
+    """pidfd_getfd takes the worker's own connections, logged in to NATS and to the control plane."""
+    assert attacked(user, "basic")["descriptor"] == "PermissionError"
+
+
+def test_root_can_do_all_of_it_without_isolation() -> None:
+    """(no attack) What the tests above would show without isolation."""
+    if USERS[0] != "root":
+        pytest.skip("others may be kept from it by the system (Yama)")
+    got = attacked("root", "off")
+    assert (got["memory"], got["traced"]) == (4096, 0)
+    assert isinstance(got["descriptor"], int)
+
+
+def test_worker_that_started_itself_again_drains_and_tells_its_level() -> None:
+    """(no attack) The second start has the settings, the signals and the exit code of the first."""
+    got = attacked(USERS[0], "basic")
+    assert got["exit_code"] == 0
+    line = next(json.loads(one) for one in got["log"].splitlines() if '"pulling"' in one)
+    assert line["isolation"] == "basic"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("start", [["-m", "noetl_worker"], ["-c", "from noetl_worker.__main__ import main; main()"]])
+def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str) -> None:
+    """(no attack) `python -m`, the console script's way, both loops."""
+
+    async def scenario(log: Any) -> tuple[int, str]:
+        async with house(worker=False) as home:
+            worker = await worker_of(home, USERS[0], "basic", log, *start, "run", "--worker-id", f"again-{loop}")
+            block = Path(f"/proc/{worker.pid}/environ").read_text()
+            worker.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.wait, 20) == 0
+            log.seek(0)
+            return block.count(SECRET), log.read().decode()
+
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    with TemporaryFile() as log:
+        secrets, text = run(scenario(log), loop)
+    assert secrets == 0
+    assert f"again-{loop}" in text
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_cannot_read_the_memory_of_another_python_command(user: str) -> None:
+    """The credentials of a `python` command that runs beside one are in its memory."""
+    place = f"/tmp/noetl-two-commands-{uuid.uuid4().hex}"
+    victim = f"""
+import os, pathlib, time
+mine = pathlib.Path({place!r})
+pathlib.Path(str(mine) + ".part").write_text(str(os.getpid()))
+os.rename(str(mine) + ".part", mine)
+while mine.exists():
+    time.sleep(0.01)
+"""
+    attacker = f"""
+import pathlib, time
+place = pathlib.Path({place!r})
+while not place.exists():
+    time.sleep(0.01)
+pid = int(place.read_text())
+{READS_THE_WORKER}
+place.unlink()
+"""
+    commands = [
+        ("python", {"code": victim, "env": {"KEY": TENANT}}),
+        ("python", {"code": attacker}),
+    ]
+    got = run_as(user, "basic", commands, together=True)[1]["data"]
+    assert set(got.values()) == {"PermissionError"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"),
+    [
+        *((name, True) for name in ("PATH", "LC_ALL", "PYTHONPATH", "DD_SITE", "EXACT")),
+        *((name, False) for name in ("NATS_PASSWORD", "EXACTLY", "NOETL_INTERNAL_API_TOKEN", "X_DD_SITE")),
+    ],
+)
+def test_variables_that_stay_are_named(name: str, stays: bool) -> None:
+    """(no attack) What the interpreter reads, and what NOETL_WORKER_ENVIRONMENT_KEPT names."""
+    assert sealed_environment._stays(name, "DD_*, EXACT") is stays
+
+
+def test_every_process_is_given_its_environment() -> None:
+    """A program that is started without an environment of its own inherits the worker's."""
+    package = Path(noetl_worker.__file__).parent
+    wrong = [
+        f"{path.name}:{node.lineno}"
+        for path in package.rglob("*.py")
+        if "dev" not in path.relative_to(package).parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("Popen", "create_subprocess_exec", "create_subprocess_shell")
+        and not any(keyword.arg == "env" for keyword in node.keywords)
+    ]
+    assert wrong == []

@@ -1,0 +1,236 @@
+"""Door 6: a kind that finds no descriptor before it has had any effect has its command given back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.house import run
+from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.artifact import files as artifact_files
+from noetl_worker.tools.process.shortage import is_shortage, is_shortage_text, started
+from noetl_worker.tools.registry import Registry
+from tools.databases import duckdb_extensions
+from tools.fake_snowflake import FakeSnowflake, OperationalError
+
+NOWHERE = "127.0.0.1:9"
+CLUSTER = {"url": f"http://{NOWHERE}", "token": "t"}
+FILE = "file://{directory}/file.json"
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "postgres": ("postgres", {"host": "127.0.0.1", "port": 9, "user": "u", "database": "d", "query": "SELECT 1"}),
+    "nats": ("nats", {"url": f"nats://{NOWHERE}", "operation": "publish", "subject": "s", "data": "x"}),
+    "subscription": ("subscription", {"source": "nats", "url": f"nats://{NOWHERE}", "stream": "S", "consumer": "c"}),
+    "mcp": ("mcp", {"endpoint": f"http://{NOWHERE}/mcp", "method": "tools/list"}),
+    "mcp health": ("mcp", {"endpoint": f"http://{NOWHERE}/mcp", "method": "health"}),
+    "duckdb": ("duckdb", {"database": "{directory}/a.duckdb", "query": "SELECT 1"}),
+    "transfer file": (
+        "transfer",
+        {
+            "source": {"type": "file", "path": "{directory}/rows.csv"},
+            "target": {"type": "duckdb", "database": "{directory}/t.duckdb", "table": "t"},
+        },
+    ),
+    "transfer to duckdb": (
+        "transfer",
+        {
+            "source": {"type": "postgres", "host": "127.0.0.1", "port": 9, "user": "u", "database": "d", "query": "x"},
+            "target": {"type": "duckdb", "database": "{directory}/t.duckdb", "table": "t"},
+        },
+    ),
+    "ducklake": (
+        "ducklake",
+        {
+            "catalog_connection": "{directory}/meta.ducklake",
+            "data_path": "{directory}/data",
+            "query": "CREATE TABLE IF NOT EXISTS t (a INT)",
+        },
+    ),
+    "artifact get file": ("artifact", {"action": "get", "uri": FILE}),
+    "artifact put file": ("artifact", {"action": "put", "uri": FILE, "data": {"a": 1}}),
+    "artifact get": ("artifact", {"action": "get", "uri": f"http://{NOWHERE}/a"}),
+    "artifact put": ("artifact", {"action": "put", "uri": f"http://{NOWHERE}/a", "data": {"a": 1}}),
+    "container": ("container", {"image": "busybox", "auth": CLUSTER}),
+    "script": ("script", {"script": "print(1)", "job": {"image": "python"}, "auth": CLUSTER}),
+}
+
+
+def placed(value: Any, **names: object) -> Any:
+    if isinstance(value, dict):
+        return {name: placed(one, **names) for name, one in value.items()}
+    return value.format(**names) if isinstance(value, str) else value
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nothing more can be opened by this process."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_kind_that_finds_no_descriptor_has_its_command_given_back(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptors are used up by others; before, this was the command's final failure."""
+    kind, config = CONFIGS[name]
+    for library in {"postgres": ["psycopg"], "duckdb": ["duckdb"], "transfer": ["duckdb", "psycopg"]}.get(kind, []):
+        pytest.importorskip(library)
+    if kind == "ducklake":
+        pytest.importorskip("duckdb")
+        monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
+    config = placed(config, directory=tmp_path)
+    (tmp_path / "file.json").write_text("{}")
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+
+    async def go() -> None:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        try:
+            with suppress(ToolError):  # nobody is there; from now on what it needs is loaded
+                await registry.run_tool(kind, config, context)
+            with without_descriptors(), pytest.raises(ResourceShortage):
+                await registry.run_tool(kind, config, context)
+        finally:
+            await registry.aclose()
+
+    run(go())
+    assert (tmp_path / "file.json").read_text() in ("{}", '{"a":1}')
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_file_is_not_written_by_a_put_that_is_given_back(tmp_path: Path) -> None:
+    """(no attack) It is run again, and has to find what was there before."""
+    place = tmp_path / "file"
+    place.write_bytes(b"before")
+    with without_descriptors(), pytest.raises(ToolError) as caught:
+        artifact_files.write_file(place, b"after")
+    assert is_shortage(caught.value)
+    assert place.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_words_of_a_library_in_c_are_known(number: int) -> None:
+    """(no attack) libpq and DuckDB give a text and no number."""
+    assert is_shortage_text(f'connection to server at "::1" failed: could not create socket: {os.strerror(number)}')
+    assert not is_shortage_text(os.strerror(errno.ECONNREFUSED))
+
+
+def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) A Postgres without descriptors says so in the same words: no reason to run fewer slots here."""
+    psycopg = pytest.importorskip("psycopg")
+
+    from noetl_worker.tools.postgres import pool as postgres_pool
+
+    async def connect(*_: Any, **__: Any) -> Any:
+        raise psycopg.OperationalError(f'FATAL: could not open file "global/1": {os.strerror(errno.EMFILE)} in system')
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    with pytest.raises(ToolError) as caught:
+        asyncio.run(postgres_pool.connect("host=x"))
+    assert not isinstance(caught.value, ResourceShortage)
+
+
+# ── a refused thread ──
+
+
+def refused(thread: Any) -> None:
+    raise RuntimeError("can't start new thread")  # as `threading.Thread.start` says it
+
+
+THREADED: dict[str, tuple[str, dict[str, Any]]] = {
+    "duckdb": ("duckdb", {"query": "SELECT 1"}),
+    "ducklake": CONFIGS["ducklake"],
+    "transfer": CONFIGS["transfer file"],
+    "snowflake": ("snowflake", {"account": "a", "user": "u", "password": "p", "query": "SELECT 1"}),
+    "transfer from snowflake": (
+        "transfer",
+        {
+            "source": {"type": "snowflake", "account": "a", "user": "u", "password": "p", "query": "SELECT 1"},
+            "target": {"type": "duckdb", "database": "{directory}/t.duckdb", "table": "t"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_kind_that_is_refused_a_thread_has_its_command_given_back(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's processes and threads are used up by others."""
+    pytest.importorskip("duckdb")
+    account = FakeSnowflake()
+    account.install(monkeypatch)
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    kind, config = THREADED[name]
+
+    async def go() -> None:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        try:
+            await registry.run_tool("noop", {}, context)
+            with monkeypatch.context() as short:
+                short.setattr("threading.Thread.start", refused)
+                with pytest.raises(ResourceShortage):
+                    await registry.run_tool(kind, placed(config, directory=tmp_path), context)
+            await registry.run_tool("duckdb", {"query": "SELECT 1"}, context)  # which takes what is in a queue
+        finally:
+            await registry.aclose()
+
+    run(go())
+    assert account.connected == []
+    assert not (tmp_path / "t.duckdb").exists()
+    assert not (tmp_path / "meta.ducklake").exists()
+
+
+def test_call_that_was_refused_a_thread_never_runs() -> None:
+    """(no attack) The pool keeps it in its queue, from where the next thread would take it."""
+    ran: list[str] = []
+    executor = ThreadPoolExecutor(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("threading.Thread.start", refused)
+        with pytest.raises(ResourceShortage, match="no thread to be had"):
+            started(executor, lambda: ran.append("given back"))
+    assert started(executor, lambda: "next").result(timeout=10) == "next"
+    executor.shutdown(wait=True)
+    assert ran == []
+    with pytest.raises(RuntimeError, match="after shutdown"):  # a bug of ours is no shortage
+        started(executor, lambda: None)
+
+
+def test_snowflake_that_finds_no_descriptor_has_its_command_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) The connector tries until the time is up, or says that it could not connect, and not why."""
+    pytest.importorskip("duckdb")
+    account = FakeSnowflake()
+    account.install(monkeypatch)
+    account.refuse = OperationalError("250001: Could not connect to Snowflake backend after 2 attempt(s)")
+    kind, config = THREADED["snowflake"]
+
+    async def go() -> list[type[BaseException]]:
+        registry, seen = Registry(plugins=False), []
+        context = tool_context(registry=registry)
+        try:
+            for around in (nullcontext, without_descriptors):
+                with pytest.raises(ToolError) as caught, around():
+                    await registry.run_tool(kind, config, context)
+                seen.append(caught.type)
+        finally:
+            await registry.aclose()
+        return seen
+
+    assert run(go()) == [ToolError, ResourceShortage]

@@ -1,0 +1,204 @@
+"""Door 5: a command that ends each worker it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
+
+from faults.scene import inside
+from integration.house import House, house, run
+from integration.processes import SHORT_LEASES, starting_process
+from noetl_worker.dev.forms.wire_form import Issued
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.jetstream.start_notes import BUCKET, MOST_STARTS, ensure_bucket
+from noetl_worker.models import Dialect
+from noetl_worker.tools.registry import Registry
+
+END_PROCESSES_OR_LOAD_NATIVE_CODE = {
+    *("shell", "python", "duckdb", "ducklake", "transfer", "snowflake", "postgres", "rhai"),
+    *("task_sequence", "workbook"),  # what is in them may be any of these
+}
+
+
+# ── real workers, killed by what they run ──
+
+
+async def killed_until_told(dialect: Dialect, directory: Path) -> None:
+    innocent_ran = directory / "innocent"
+    killer = RawCommand("shell", {"command": "sleep 0.3; kill -9 $PPID"})
+    innocent = RawCommand("shell", {"command": f"sleep 1; echo x >> {innocent_ran}"})
+    variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_ISOLATION": "off"}
+    short = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"  # of a claim that the dead worker still holds
+    variables |= inside(SET=f"{short} noetl_worker.jetstream.start_notes:_TRY_S=20")  # on a busy machine
+    killed = 0
+    async with house(dialect, plane=SHORT_LEASES, worker=False) as home:
+        issued: list[Issued] = []
+        while killed <= 1 + MOST_STARTS:
+            async with starting_process(home, directory, f"worker-{killed}", **variables) as worker:
+                await worker.wait_logged("pulling", timeout_s=30)
+                issued = issued or await home.plane.create_commands([killer, innocent])
+                told = asyncio.ensure_future(home.wait_terminal(*(one.event_id for one in issued), timeout_s=30))
+                ended = asyncio.ensure_future(worker.exit_code(timeout_s=30))
+                await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if told.done():
+                    ended.cancel()
+                    assert await worker.stop() == 0
+                    break
+                told.cancel()
+                assert ended.result() == -9
+                killed += 1
+        assert killed == 1 + MOST_STARTS  # the first delivery has no note
+        ends = [home.terminal_events(one.event_id) for one in issued]
+        assert ends == [["command.failed"], ["command.completed"]]
+        [error] = home.plane.events_of_command(issued[0].event_id, "call.error")
+        assert "worker_lost" in repr(error)
+        assert "3 workers in a row" in repr(error)
+    assert set(innocent_ran.read_text().split()) == {"x"}
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_command_that_kills_its_workers_is_told_as_failed_and_those_beside_it_run(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """`kill -9 $PPID` ends worker after worker, and with each the commands that run beside it."""
+    run(killed_until_told(dialect, tmp_path))
+
+
+# ── what is said to the bucket ──
+
+
+@asynccontextmanager
+async def overheard(url: str) -> AsyncIterator[list[Msg]]:
+    """Everything that is said to the bucket."""
+    client, said = await nats.connect(url), []
+    await ensure_bucket(client)  # with a listener, its absence would not be noticed
+
+    async def hear(message: Msg) -> None:
+        said.append(message)
+
+    for subject in (f"$KV.{BUCKET}.>", f"$JS.API.*.*.KV_{BUCKET}", f"$JS.API.*.*.*.KV_{BUCKET}"):
+        await client.subscribe(subject, cb=hear)
+    await client.flush()
+    try:
+        yield said
+    finally:
+        await client.close()
+
+
+def notes_in(said: list[Msg]) -> list[list[dict[str, str]]]:
+    """Those that were written; where nobody has made the bucket yet, the first one is sent twice."""
+    written = {one.data for one in said if one.subject.startswith("$KV.") and one.data}
+    return [json.loads(one) for one in written]
+
+
+async def delivered_twice(home: House, command: RawCommand) -> Issued:
+    """A command whose first claim the plane refuses; its end."""
+    claim, refused = home.plane.claims.claim, []
+
+    def refusing(event_id: int, worker_id: str) -> Any:
+        home.plane.claims.hold(event_id)
+        if refused:
+            home.plane.claims.release(event_id)
+        refused.append(event_id)
+        return claim(event_id, worker_id)
+
+    home.plane.claims.claim = refusing  # type: ignore[method-assign]
+    [issued] = await home.plane.create_commands([command])
+    await home.wait_terminal(issued.event_id)
+    await home.wait_settled()
+    home.plane.claims.claim = claim  # type: ignore[method-assign]
+    assert len(refused) >= 2  # on the Rust plane the claim is asked again before the end
+    return issued
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_command_that_is_delivered_once_sends_nothing_to_the_bucket(dialect: Dialect) -> None:
+    async def go() -> None:
+        async with house(dialect) as home, overheard(home.nats.url) as said:
+            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
+            await home.wait_terminal(issued.event_id)
+            await home.wait_settled()
+            if dialect is Dialect.RUST:  # on the other one a refused claim takes seconds
+                await delivered_twice(home, RawCommand("noop", {}))  # nor one of a kind that can end no process
+            assert said == []
+
+    run(go())
+
+
+@pytest.mark.parametrize("command", ["true", "false"])
+def test_note_is_taken_away_at_the_end_of_its_command(command: str) -> None:
+    async def go() -> None:
+        async with house(Dialect.RUST) as home, overheard(home.nats.url) as said:
+            await delivered_twice(home, RawCommand("shell", {"command": command}))
+            [[note]] = notes_in(said)
+            assert set(note) == {"worker", "at"}
+            client = await nats.connect(home.nats.url)
+            bucket = await client.jetstream().key_value(BUCKET)
+            with pytest.raises(nats.js.errors.NoKeysError):
+                await bucket.keys()
+            await client.close()
+
+    run(go())
+
+
+def test_worker_without_permission_warns_once_with_the_line_to_add_and_runs_the_command() -> None:
+    denied = f'permissions: {{ publish: {{ deny: ["$KV.{BUCKET}.>", "$JS.API.STREAM.MSG.GET.KV_{BUCKET}"] }} }}'
+    config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
+
+    async def go() -> None:
+        async with (
+            NatsServer(config=config) as server,
+            DevControlPlane(PlaneSettings(dialect=Dialect.RUST), nats_url=server.url) as plane,
+        ):
+            home = House(server, plane)
+            try:
+                with capture_logs() as logs:
+                    await home.start_worker()
+                    for _ in range(2):
+                        issued = await delivered_twice(home, RawCommand("shell", {"command": "true"}))
+                        assert home.terminal_events(issued.event_id) == ["command.completed"]
+                [told] = [line for line in logs if line["event"] == "start_not_recorded"]
+                assert f"$KV.{BUCKET}.>" in told["advice"]
+            finally:
+                await home.close()
+
+    run(go())
+
+
+def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> None:
+    """The plane publishes a dead worker's command again: as often as it ends a worker, its message is a new one."""
+
+    async def go() -> None:
+        async with house(worker=False) as home, overheard(home.nats.url) as said:
+            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
+            client = await nats.connect(home.nats.url)
+            await client.jsm().purge_stream("NOETL_COMMANDS")
+            await client.close()
+            row = home.plane.log.command(issued.event_id)
+            assert row is not None
+            home.plane.dispatcher.requeue(row, as_text=True)
+            await home.plane.dispatcher.flush()
+            await home.start_worker()
+            await home.wait_terminal(issued.event_id)
+            await home.wait_settled()
+            assert len(notes_in(said)) == 1
+
+    run(go())
+
+
+def test_each_built_in_kind_says_whether_it_can_end_the_worker() -> None:
+    registry = Registry(plugins=False)
+    said = {kind: vars(type(registry.get(kind))).get("can_end_worker") for kind in registry.kinds()}
+    assert {kind for kind, can in said.items() if can} == END_PROCESSES_OR_LOAD_NATIVE_CODE
+    assert None not in said.values()

@@ -1,0 +1,103 @@
+"""The walk of CONTRIBUTING.md to a new tool kind, in a copy of the sources: every file it touches is named there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.processes import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+WALK = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a tool kind")[2].partition("\n## ")[0]
+GUIDE = "## Example\n\n```yaml\nkind: greet\nwhom: ada\n```\n\n## Result\n\n`{greeting}`.\n"
+TEST = """from noetl_worker.testing import run_tool
+from noetl_worker.tools.greet import GreetTool
+
+
+def test_greets():
+    assert run_tool(GreetTool(), {"whom": "ada"}).data == {"greeting": "hello ada"}
+
+
+def test_is_a_kind_like_the_others():
+    assert run_tool("greet", {"whom": "{{ name }}"}, variables={"name": "ada"}).data == {"greeting": "hello ada"}
+"""
+
+
+def tool_of_the_page() -> str:
+    """The class of docs/add-a-tool.md, word for word."""
+    page = (ROOT / "docs" / "add-a-tool.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class GreetTool" in block]
+    return str(code)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, its pages and these tests, with a kind `greet` as the walk adds it."""
+    root = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for part in ("python", "docs", "tests/tools", "examples"):
+        shutil.copytree(ROOT / part, root / part, ignore=ignored)
+    for file in ("pyproject.toml", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / file, root / file)
+    write(root, "python/noetl_worker/tools/KIND.py", tool_of_the_page())
+    write(root, "python/noetl_worker/tools/guides/KIND.md", GUIDE)
+    write(root, "tests/tools/test_KIND.py", TEST)
+    assert "`python/noetl_worker/tools/kinds/built_in.py`: one line in `BUILT_IN`" in WALK
+    registry = root / "python/noetl_worker/tools/kinds/built_in.py"
+    before, start, after = registry.read_text(encoding="utf-8").partition("BUILT_IN: Final[Mapping[str, str]] = {\n")
+    registry.write_text(f'{before}{start}    "greet": _TOOLS + "greet:GreetTool",\n{after}', encoding="utf-8")
+    assert "`make docs` writes `docs/tools.md`" in WALK
+    (root / "docs/tools.md").write_text(python(root, "-m", "noetl_worker", "tools", "--markdown"), encoding="utf-8")
+    return root
+
+
+def write(root: Path, name: str, content: str) -> None:
+    """One file of the walk, which has to name it."""
+    assert f"`{name}`" in WALK
+    (root / name.replace("KIND", "greet")).write_text(content, encoding="utf-8")
+
+
+def python(root: Path, *arguments: str) -> str:
+    """Its output; it has to end with 0."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**environment(), "PYTHONPATH": str(root / "python"), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"},
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_kind_is_listed_described_and_run(copy: Path) -> None:
+    assert "Greets somebody." in python(copy, "-m", "noetl_worker", "tools", "greet")
+    ran = python(copy, "-m", "noetl_worker", "exec", "greet", "--config", '{"whom": "ada"}', "--json")
+    assert "hello ada" in json.dumps(json.loads(ran))
+    assert "## greet" in (copy / "docs/tools.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(240)
+def test_tests_of_all_kinds_hold_for_it_and_its_own_pass(copy: Path) -> None:
+    tests = ("tests/tools/test_greet.py", "tests/tools/test_tool_docs.py")
+    assert " passed" in python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+
+
+def test_walks_have_ten_lines_at_most_and_name_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    walks = re.findall(r"^## (Add [^\n]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert len(walks) == 5
+    for title, walk in walks:
+        assert len([line for line in walk.splitlines() if line.strip()]) <= 10, title
+        for name in re.findall(r"`([\w.-]+/[\w./-]+)`", walk):
+            assert "KIND" in name or (ROOT / name).exists(), f"{title}: {name}"

@@ -1,0 +1,65 @@
+"""How a list of tasks ends: what it has printed, and whether what a task raised still fails it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_worker.models import Dialect, RaisedFailure, ToolStatus
+from tools.sequence_stub import ON_ERROR, go, rules
+
+RAISES: dict[str, Any] = {"name": "a", "kind": "stub", "crash": "tool"}
+
+
+@pytest.mark.parametrize(("dialect", "printed"), [(Dialect.RUST, ""), (Dialect.PYTHON, None)])
+def test_list_tells_what_it_printed_on_the_rust_plane_even_if_that_is_nothing(dialect: Dialect, printed: Any) -> None:
+    """Recorded there: loop-over-seq-rows (postgres), output-shell-3 (shell); the Python plane has no such fields."""
+    quiet = go([{"name": "a", "kind": "stub", "say": 1}], dialect=dialect)
+    assert (quiet.stdout, quiet.stderr) == (printed, printed)
+    loud = go([{"name": "a", "kind": "shell", "command": "echo out; echo err >&2"}], dialect=dialect)
+    assert (loud.stdout, loud.stderr) == ("out\n", "err\n")
+
+
+@pytest.mark.parametrize("crash", ["tool", "other"])
+@pytest.mark.parametrize("rule", [None, {"do": "fail"}, {"do": "retry", "attempts": 2}])
+def test_list_that_ends_by_what_a_task_raised_says_so(crash: str, rule: Any) -> None:
+    spec = {} if rule is None else {"spec": rules({"when": ON_ERROR, "then": rule})}
+    ended = go([{**RAISES, "crash": crash, **spec}, {"name": "b", "kind": "stub", "say": 2}])
+    assert ended.status is ToolStatus.ERROR
+    assert isinstance(ended.error, RaisedFailure)
+
+
+def test_template_of_a_rule_that_cannot_be_rendered_counts_as_raised() -> None:
+    spec = rules({"else": {"then": {"set": {"ctx.x": "{{ 1 +"}}}})
+    assert isinstance(go([{"name": "a", "kind": "stub", "say": 1, "spec": spec}]).error, RaisedFailure)
+
+
+def test_what_an_inner_list_raised_has_been_raised_in_the_outer_one() -> None:
+    inner = {"name": "in", "kind": "task_sequence", "tasks": [RAISES]}
+    assert isinstance(go([inner]).error, RaisedFailure)
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [{"name": "a", "kind": "stub", "fail": True}],
+        [{"name": "a", "kind": "stub", "say": 1, "spec": rules({"else": {"then": {"do": "fail"}}})}],
+        [
+            {**RAISES, "spec": rules({"when": ON_ERROR, "then": {"do": "continue"}})},
+            {"name": "b", "kind": "stub", "fail": True},
+        ],
+    ],
+    ids=["returned", "by-rule", "the-one-after"],
+)
+def test_failure_that_a_tool_returned_is_none_that_it_raised(tasks: list[dict[str, Any]]) -> None:
+    """Recorded (error-in-sequence, policy-fail): the playbook goes on."""
+    error = go(tasks).error
+    assert error is not None
+    assert not isinstance(error, RaisedFailure)
+
+
+def test_list_whose_rules_go_on_after_what_a_task_raised_is_a_success() -> None:
+    handled = {**RAISES, "spec": rules({"when": ON_ERROR, "then": {"do": "continue"}})}
+    ended = go([handled, {"name": "b", "kind": "stub", "say": 2}])
+    assert (ended.status, ended.error, ended.data["results"]["b"]) == (ToolStatus.SUCCESS, None, 2)

@@ -1,0 +1,86 @@
+"""SQL from somewhere else than the step: the `script` field of `postgres` and `duckdb`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.testing import run_tool
+
+from .databases import Postgres
+from .http_server import Answer, ToolServer
+
+pytest.importorskip("duckdb")
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+def duckdb(config: dict[str, Any], **context: Any) -> Any:
+    return run_tool("duckdb", config, **context).data
+
+
+def test_sql_of_a_file_is_run_with_its_templates_rendered(tmp_path: Path) -> None:
+    file = tmp_path / "two.sql"
+    file.write_text("create table t as select {{ n }} as n;\nselect n + 1 as more from t;\n")
+    script = {"uri": "{{ folder }}/two.sql", "source": {"type": "file"}}
+    data = duckdb({"script": script}, variables={"folder": str(tmp_path), "n": 41})
+    assert (data["rows"], data["statement_count"]) == ([{"more": 42}], 2)
+
+
+def test_script_is_taken_before_the_steps_own_sql(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text("select 'script' as origin")
+    config = {"script": str(tmp_path / "a.sql"), "query": "select 'query' as origin"}
+    assert duckdb(config)["rows"] == [{"origin": "script"}]
+
+
+def test_sql_from_an_http_endpoint(server: ToolServer) -> None:
+    server.routes["/sql/a.sql"] = lambda seen: Answer(200, b"select 7 as n")
+    source = {"type": "http", "endpoint": server.url("/sql/a.sql")}
+    assert duckdb({"script": {"uri": "a.sql", "source": source}})["rows"] == [{"n": 7}]
+
+
+def test_inline_script_is_the_steps_own_text() -> None:
+    assert duckdb({"script": {"source": {"type": "inline", "code": "select 1 as n"}}})["rows"] == [{"n": 1}]
+
+
+def test_script_that_cannot_be_read_is_told_with_the_kind(server: ToolServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"duckdb: script '/no/such.sql' cannot be read: No such file"):
+        duckdb({"script": {"uri": "/no/such.sql", "source": {"type": "file"}}})
+    with pytest.raises(ToolError, match=r"duckdb: script '.+/status/404' cannot be fetched: HTTP 404"):
+        duckdb({"script": server.url("/status/404")})
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_script_that_names_no_place_is_refused(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{kind}: 'script' needs 'uri', or 'source' with 'code'"):
+        run_tool(kind, {"script": {"source": {"type": "file"}}, "connection_string": "postgresql://h/d"})
+
+
+def test_file_without_a_statement_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"duckdb: the script '.+a.sql' has no statement"):
+        duckdb({"script": str(tmp_path / "a.sql")})
+
+
+def test_postgres_script_of_the_fixtures(postgres: Postgres, tmp_path: Path) -> None:
+    file = tmp_path / "create_test_table.sql"
+    file.write_text("create temp table s (id int, name text); insert into s values (1, 'a;b'); select * from s")
+    script = {"uri": str(file), "source": {"type": "file"}}
+    data = run_tool("postgres", {"script": script, "connection_string": postgres.uri}).data
+    assert data["rows"] == [{"id": 1, "name": "a;b"}]
+
+
+def test_values_that_a_postgres_script_does_not_take_are_refused(postgres: Postgres, tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text("select $1::int as n")
+    config = {"script": str(tmp_path / "a.sql"), "connection_string": postgres.uri}
+    assert run_tool("postgres", {**config, "params": [5]}).data["rows"] == [{"n": 5}]
+    with pytest.raises(ConfigurationError, match=r"'params' has 2 values, and no place holder takes \$2"):
+        run_tool("postgres", {**config, "params": [5, 6]})

@@ -1,0 +1,99 @@
+"""What an HTTP status means is one table: what each caller makes of every status."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.command.claim import read_claim
+from noetl_worker.errors import ControlPlaneError, ServerRefused
+from noetl_worker.models import AuthRefusedClaim, Dialect, Refused, RetryLater
+from noetl_worker.outcome.emitter import Verdict, verdict
+from noetl_worker.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
+from noetl_worker.plane.client import ControlPlaneClient, refusal
+from noetl_worker.plane.gate import Gate
+from noetl_worker.plane.patience import is_passing
+from unit.planes import ScriptedTransport, answer, settings
+
+PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
+AUTH, PASSING, OVERLOADED = {401, 403}, {408, 425}, {429, 502, 503, 504}
+
+
+def row(status: int) -> Meaning:
+    if 200 <= status < 300:
+        return Meaning.ACCEPTED
+    for meaning, statuses in ((Meaning.AUTH, AUTH), (Meaning.PASSING, PASSING), (Meaning.OVERLOADED, OVERLOADED)):
+        if status in statuses:
+            return meaning
+    return Meaning.DOUBTFUL if status >= 500 else Meaning.REFUSED
+
+
+def test_every_number_that_a_server_can_send_has_a_meaning() -> None:
+    statuses = [0, *range(100, 1000)]
+    assert {status: MEANING[status] for status in statuses} == {status: row(status) for status in statuses}
+
+
+def test_claim_event_and_other_requests_agree_about_a_status() -> None:
+    for status in (*range(100, 200), *range(202, 404), *range(405, 409), *range(410, 600), 999):
+        said, means = answer(status, {"detail": "x"}), row(status)
+        claim, how = read_claim(said, Dialect.PYTHON), verdict(said, first_try=True)
+        is_again = means in (Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED)
+        assert is_passing(refusal("x", said)) is is_again, status
+        assert (how is Verdict.PASSING) is is_again, status
+        assert (how is Verdict.ACCEPTED) is (means is Meaning.ACCEPTED), status
+        expected = AuthRefusedClaim if means is Meaning.AUTH else RetryLater
+        assert isinstance(claim, expected if is_again or means is Meaning.DOUBTFUL else Refused), status
+        if isinstance(claim, RetryLater):
+            assert claim.is_server_error is (status >= 500), status
+
+
+def test_only_what_the_plane_says_of_a_set_refuses_it() -> None:
+    statuses = range(300, 600)
+    refused = {one for one in statuses if verdict(answer(one, {"detail": "x"}), first_try=True) is Verdict.REFUSED}
+    assert refused == {400, 409, 413, 422}
+    assert all(verdict(answer(one, b"<html>"), first_try=True) is not Verdict.REFUSED for one in statuses)
+
+
+@pytest.mark.parametrize("status", [200, 404, 408, 429, 500, 503])
+def test_gate_closes_for_what_is_overloaded_alone(status: int) -> None:
+    async def go() -> bool:
+        client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(status, {}, retry_after="9")), settings())
+        gate = Gate(4)
+        await client.send("GET", f"{client.servers.configured}/x", gate=gate)
+        return gate.has_room()
+
+    assert asyncio.run(go()) is (row(status) is not Meaning.OVERLOADED)
+
+
+@pytest.mark.parametrize(("status", "passes"), [(408, True), (425, True), (429, True), (500, True), (302, False)])
+def test_plane_whose_kind_is_asked_for_may_be_in_trouble_for_a_while(status: int, passes: bool) -> None:
+    """A 408 or 425 at the start was no plane at all, and ended the worker."""
+    client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(status, {})), settings(NOETL_CONTROL_PLANE="auto"))
+    with pytest.raises(ControlPlaneError) as raised:
+        asyncio.run(client.plane(""))
+    assert isinstance(raised.value, ServerRefused) is passes
+
+
+def test_retry_after_is_a_floor_within_bounds() -> None:
+    told: list[Any] = ["7", "9000", "soon", "-1", "1.5", ""]
+    assert [retry_after_s(answer(503, {}, retry_after=one)) for one in told] == [7.0, 3600.0, None, None, None, None]
+    assert [floor_s(one) for one in (None, 0.0, 7.0, 3600.0)] == [0.0, 0.0, 7.0, MAX_RETRY_AFTER_S]
+
+
+def test_no_caller_has_a_list_of_statuses_of_its_own() -> None:
+    """Single statuses are overrides; these three are the table's rows."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        where = path.relative_to(PACKAGE)
+        if where.parts[0] in ("tools", "dev", "testing") or str(where) == "plane/answers.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Set | ast.Tuple | ast.List):
+                values = {one.value for one in node.elts if isinstance(one, ast.Constant)}
+                if any(len(values & members) > 1 for members in (AUTH, PASSING, OVERLOADED)):
+                    found.add(str(where))
+    assert found == set()

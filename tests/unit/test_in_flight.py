@@ -1,0 +1,29 @@
+"""What is remembered of commands that have ended here."""
+
+from __future__ import annotations
+
+from noetl_worker.delivery.in_flight import InFlight, Seen
+
+
+def test_finished_command_is_known_for_two_ack_waits_and_forgotten_later() -> None:
+    now = [0.0]
+    flight = InFlight(60, clock=lambda: now[0])
+    flight.finish("7")
+    for at, seen in ((0.0, Seen.FINISHED), (59.0, Seen.FINISHED), (119.0, Seen.FINISHED), (180.0, Seen.NEW)):
+        now[0] = at
+        assert flight.look(7, 1) is seen, at
+
+
+def test_finished_commands_are_forgotten_after_a_pause_of_the_worker_too() -> None:
+    now = [0.0]
+    flight = InFlight(60, clock=lambda: now[0])
+    flight.finish("7")
+    now[0] = 1_000.0
+    assert flight.look("7", 1) is Seen.NEW
+
+
+def test_any_number_of_finished_commands_is_known() -> None:
+    flight = InFlight(60, clock=lambda: 0.0)
+    for number in range(20_000):
+        flight.finish(number)
+    assert flight.look("0", 1) is Seen.FINISHED

@@ -1,0 +1,128 @@
+"""The guard of tests/loop_guard.py itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import loop_guard
+from noetl_worker.process import event_loop
+
+LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
+
+
+@pytest.fixture(autouse=True)
+def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_guard, "LIMIT_S", 0.04)
+    monkeypatch.setattr(loop_guard, "_slowness", lambda: 1.0)
+
+
+def busy(limits: float = 1.5) -> None:
+    until = time.thread_time() + limits * loop_guard.LIMIT_S
+    while time.thread_time() < until:
+        pass
+
+
+async def in_a_task() -> None:
+    await asyncio.sleep(0)
+    busy()
+
+
+async def in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(busy)
+    await asyncio.sleep(0.01)
+
+
+async def in_a_protocol() -> None:
+    """Of a server's connection: what it does with what it has received."""
+
+    class BusyWhenTold(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.Transport", transport)
+
+        def data_received(self, data: bytes) -> None:
+            busy()
+            self.transport.close()
+
+    async with await asyncio.get_running_loop().create_server(BusyWhenTold, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"x")
+        await reader.read()
+        writer.close()
+
+
+async def in_a_timer() -> None:
+    asyncio.get_running_loop().call_later(0, busy)
+    await asyncio.sleep(0.05)
+
+
+async def off_the_loop() -> None:
+    await asyncio.to_thread(busy)
+
+
+async def on_the_wall() -> None:
+    time.sleep(5 * loop_guard.LIMIT_S)  # noqa: ASYNC251 - that is the point
+
+
+async def in_pieces() -> None:
+    for _ in range(3):
+        busy(0.5)
+        await asyncio.sleep(0)
+
+
+def outcome(main: Callable[[], Any], loop: str, *, marker: object = None) -> str | None:
+    """What the guard says of a test that runs this."""
+    item: Any = SimpleNamespace(nodeid="a test", path=Path(__file__), get_closest_marker=lambda name: marker)
+    around = loop_guard.guarded(item)
+    next(around)
+    event_loop.run(main(), loop)
+    try:
+        next(around, None)
+    except AssertionError as error:
+        return str(error)
+    finally:
+        loop_guard._steps.begin("")
+    return None
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("main", [in_a_task, in_a_callback, in_a_timer, in_a_protocol])
+def test_long_step_fails_the_test_that_caused_it(main: Callable[[], Any], loop: str) -> None:
+    said = outcome(main, loop)
+    assert said is not None
+    assert "busy" in said or "in_a_task" in said
+    assert outcome(main, loop, marker=object()) is None
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("main", [off_the_loop, on_the_wall, in_pieces])
+def test_threads_waits_and_work_in_pieces_pass(main: Callable[[], Any], loop: str) -> None:
+    assert outcome(main, loop) is None
+
+
+def test_step_is_judged_by_how_slow_this_core_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_guard, "_slowness", lambda: 4.0)
+    assert outcome(in_a_task, "asyncio") is None
+
+
+def test_garbage_collection_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            busy()
+
+    async def collects() -> None:
+        gc.collect()
+
+    gc.callbacks.append(slow)  # after the guard's own: within what it measures
+    try:
+        assert outcome(collects, "asyncio") is None
+    finally:
+        gc.callbacks.remove(slow)

@@ -1,0 +1,113 @@
+"""Which pools' commands run here, by the notifications as the planes were recorded to publish them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from noetl_worker.delivery import acknowledge
+from noetl_worker.delivery.envelope import decode_notification
+from noetl_worker.delivery.pools import Pools
+from noetl_worker.errors import SettingsError
+from noetl_worker.models import OutcomeKind, Settlement
+from noetl_worker.observability import metrics
+from noetl_worker.settings.settings import load_settings
+
+SAMPLES = Path(__file__, "../../compat/samples").resolve()
+POOL_SUBJECT = "noetl.commands.shared.767499259015856274"
+"""As the Python plane publishes with NOETL_COMMAND_ROUTING_ENABLED (wire.md 1.4)."""
+
+
+def recorded(plane: str) -> tuple[str, str | None]:
+    """(subject, execution_pool) of the first notification that was recorded from a plane."""
+    for line in (SAMPLES / f"{plane}-control-plane-cases.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if "nats_subject" in record:
+            return record["nats_subject"], decode_notification(json.dumps(record["body"]).encode()).pool
+    raise AssertionError("no notification in the recording")
+
+
+def pools(**variables: str) -> Pools:
+    made = Pools.of(load_settings(variables))
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize(
+    ("filters", "segments", "own", "made"),
+    [
+        ("", "", None, ("noetl.commands", "noetl.commands.>")),
+        ("", "legacy,shared,python", {"shared", "python"}, None),
+        ("", "legacy", set(), ("noetl.commands",)),
+        ("", " gpu , gpu", {"gpu"}, ("noetl.commands.gpu.>",)),
+        ("noetl.commands.gpu.>", "", {"gpu"}, ("noetl.commands.gpu.>",)),
+        ("noetl.commands.gpu.>", "shared", {"gpu"}, ("noetl.commands.gpu.>",)),
+        ("noetl.commands,noetl.commands.gpu.*", "", {"gpu"}, None),
+        ("noetl.commands.system.shard.3.>", "", {"system"}, None),
+        ("noetl.commands.>", "shared", {"shared"}, ("noetl.commands.>",)),
+        ("noetl.commands.gpu.>,noetl.commands.*.7", "", None, None),
+        ("noetl.commands", "", None, None),
+        ("other.subject.gpu.>", "", None, None),
+    ],
+)
+def test_pools_are_the_literal_tokens_of_the_filters_else_the_list_else_any(
+    filters: str, segments: str, own: set[str] | None, made: tuple[str, ...] | None
+) -> None:
+    settings = load_settings({"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments})
+    assert settings.pools == own
+    assert (Pools.of(settings) is None) == (own is None)
+    if made is not None:
+        assert settings.filters == made
+
+
+def test_the_python_worker_s_list_is_the_bare_subject_and_one_filter_a_pool() -> None:
+    settings = load_settings({"NOETL_WORKER_POOL_SEGMENTS": "legacy,shared,python", "NATS_SUBJECT": "a.b"})
+    assert settings.filters == ("a.b", "a.b.shared.>", "a.b.python.>")
+
+
+@pytest.mark.parametrize("value", ["sha.red", "shared,*", ">", "two words"])
+def test_pool_that_is_no_token_of_a_subject_stops_the_start(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"NOETL_WORKER_POOL_SEGMENTS.*names of pools"):
+        load_settings({"NOETL_WORKER_POOL_SEGMENTS": value})
+
+
+def test_recorded_notifications_of_both_planes_are_told_apart_by_pool() -> None:
+    rust_subject, rust_pool = recorded("rust")
+    python_subject, python_pool = recorded("python")
+    assert (rust_pool, python_subject, python_pool) == ("shared", "noetl.commands", None)
+    shared, gpu = pools(NOETL_WORKER_POOL_SEGMENTS="shared"), pools(NATS_FILTER_SUBJECT="noetl.commands.gpu.>")
+    for subject, named in ((rust_subject, rust_pool), (rust_subject, None), (POOL_SUBJECT, python_pool)):
+        assert shared.refusal(named, subject) is None
+        assert gpu.refusal(named, subject) == "it is for pool 'shared', this worker's: gpu"
+    assert gpu.refusal(python_pool, python_subject) is None, "it names no pool"
+    assert gpu.refusal("gpu", POOL_SUBJECT) is None, "what it says itself goes before its subject"
+    assert gpu.refusal("shared", "noetl.commands.gpu.7") is not None
+
+
+def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> None:
+    before, gpu = metrics.FOREIGN_POOL.own.value, pools(NOETL_WORKER_POOL_SEGMENTS="gpu")
+    with capture_logs() as lines:
+        for _ in range(3):
+            gpu.refusal("shared", POOL_SUBJECT)
+        gpu.refusal("system", POOL_SUBJECT)
+    assert metrics.FOREIGN_POOL.own.value == before + 4
+    assert [line["pool"] for line in lines] == ["shared", "system"]
+    assert all("noetl-worker nats ensure --apply" in line["advice"] for line in lines)
+    assert all("NOETL_WORKER_POOL_SEGMENTS" in line["advice"] for line in lines)
+
+
+def test_foreign_pool_is_given_back_later_and_later_and_kept_before_the_stream_forgets_it() -> None:
+    limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
+    young = [acknowledge.foreign_pool("why", n, limit_s - 1) for n in (1, 4, 900)]
+    assert {one.kind for one in young} == {OutcomeKind.FOREIGN_POOL}
+    assert {one.settlement for one in young} == {Settlement.NAK}
+    assert 0 < young[0].delay_s <= 1.0
+    assert acknowledge.MAX_DELAY_S / 10 <= young[2].delay_s <= acknowledge.MAX_DELAY_S
+    first = acknowledge.foreign_pool("why", 1, limit_s + 1)
+    assert first.settlement is Settlement.NAK, "its own workers were away: they are given a chance"
+    old = acknowledge.foreign_pool("it is for pool 'a'", acknowledge.MIN_SERVER_ERRORS, limit_s + 1)
+    assert (old.kind, old.settlement) == (OutcomeKind.POOL_NOT_SERVED, Settlement.TERM)
+    assert old.reason == "another pool's command: it is for pool 'a'"

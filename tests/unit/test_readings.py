@@ -1,0 +1,138 @@
+"""What a scrape says of slots, gates, outbox, loop and keepalive, each brought about on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.observability import metrics
+from noetl_worker.observability import readings as readings_module
+from noetl_worker.observability.readings import PULSE_S, Readings
+from noetl_worker.outbox import outbox as outbox_module
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.plane.gate import DOWN_AFTER
+from noetl_worker.plane.registration import Registration
+from noetl_worker.plane.servers import Servers
+from noetl_worker.slots import Slots
+from unit.planes import answer, plane, settings
+from unit.test_outbox import event_set
+
+
+class Parts:
+    """What a worker has, and a clock."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+        self.now = 1000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(outbox_module, "time", clock)
+        monkeypatch.setattr(readings_module, "time", clock)
+        self.slots = Slots(4, limits={"postgres": 1})
+        self.outbox = Outbox("always", directory, max_rows=10, max_bytes=10_000)
+        self.servers = Servers(settings(**variables))
+        self.readings = Readings(self.slots, self.outbox, self.servers)
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
+    named = {"NOETL_SERVER_URL": "http://u:s3cr3t@a:1", "NOETL_WORKER_TRUSTED_SERVERS": "http://b:2"}
+    return Parts(tmp_path, monkeypatch, **named)
+
+
+def test_slots_in_use_and_what_waits_outside_of_them(parts: Parts) -> None:
+    async def go() -> None:
+        async def second() -> None:
+            async with parts.slots.kind("postgres"):
+                pass
+
+        for _ in range(3):
+            parts.slots.take()
+        async with parts.slots.kind("postgres"):
+            waiting = asyncio.ensure_future(second())
+            await asyncio.sleep(0)
+            with parts.slots.waiting():
+                parts.readings.take()
+                assert (metrics.SLOTS.own.value, metrics.SLOTS_LIMIT.own.value) == (4, 4)
+                assert metrics.SLOTS_IN_USE.own.value == 1
+                assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (1, 1)
+        await waiting
+        parts.readings.take()
+        assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (0, 0)
+
+    asyncio.run(go())
+
+
+def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(parts: Parts) -> None:
+    stranger = parts.servers.at("http://miller:1")
+    parts.readings.take()
+    assert metrics.GATE_LIMIT.labels("http://a:1", "commands").value == parts.servers.full
+    gate = parts.servers.at(parts.servers.configured).gate
+    for attempt in range(DOWN_AFTER):
+        gate.refused(1e9 + attempt)
+        stranger.gate.refused(1e9 + attempt)
+    gate.try_enter()
+    parts.readings.take()
+    shown = {one: metrics.GATE_DOWN.labels("http://a:1", one).value for one in ("commands", "results")}
+    assert shown == {"commands": 1, "results": 0}
+    assert metrics.GATE_LIMIT.labels("http://a:1", "commands").value == 1
+    assert metrics.GATE_DOWN.labels("http://b:2", "commands").value == 0
+    text = metrics.exposition().decode()
+    assert "miller" not in text
+    assert "s3cr3t" not in text
+
+
+def test_age_of_the_oldest_outcome_on_disk_grows_until_it_is_told(parts: Parts) -> None:
+    first, second = event_set(1), event_set(2)
+    parts.outbox.keep(first)
+    parts.now += 50
+    parts.outbox.keep(second)
+    parts.outbox.keep(first)  # again, after one of its requests was accepted
+    parts.now += 10
+    parts.readings.take()
+    assert metrics.OUTBOX_OLDEST.own.value == 60
+    parts.outbox.drop(first)
+    parts.readings.take()
+    assert metrics.OUTBOX_OLDEST.own.value == 10
+    parts.outbox.drop(second)
+    parts.readings.take()
+    assert metrics.OUTBOX_OLDEST.own.value == 0
+    parts.outbox.close()
+
+
+def test_loop_that_turns_late_is_in_the_delays(parts: Parts) -> None:
+    parts.readings.take()
+    before, count = metrics.LOOP_DELAY.own.sum, sum(metrics.LOOP_DELAY.own.counts)
+    parts.now += PULSE_S + 3.0
+    parts.readings.take()
+    parts.now += PULSE_S
+    parts.readings.take()
+    assert metrics.LOOP_DELAY.own.sum == pytest.approx(before + 3.0)
+    assert sum(metrics.LOOP_DELAY.own.counts) == count + 2
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_connected: bool) -> None:
+    keepalive = Keepalive(settings(), cast(Any, None), cast(Any, None), version="0", engine="rust")
+    for reply in ("a", "b"):
+        keepalive.track(reply, float("-inf"))
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise OSError("gone")
+
+    connection = SimpleNamespace(is_connected=is_connected, client=SimpleNamespace(publish=fails, flush=fails))
+    before = metrics.IN_PROGRESS_FAILURES.value
+    asyncio.run(keepalive._beat_once(cast(Any, connection)))
+    assert metrics.IN_PROGRESS_FAILURES.value == before + 2
+
+
+def test_heartbeat_that_the_plane_refuses_is_counted() -> None:
+    at, _ = plane(lambda *_: answer(503, {"error": "no"}))
+    registration = Registration(at, settings(), "w", version="0", engine="rust")
+    before = metrics.HEARTBEAT_FAILURES.value
+    assert asyncio.run(registration.register()) is False
+    assert asyncio.run(registration.heartbeat()) is False
+    assert metrics.HEARTBEAT_FAILURES.value == before + 2

@@ -1,0 +1,257 @@
+"""Batches that a restarted Python plane has forgotten: what is asked, and what is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from noetl_worker.errors import NotSent
+from noetl_worker.models import LoopPosition, Report
+from noetl_worker.observability import metrics
+from noetl_worker.outcome import recent_batches
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.outcome.recent_batches import RecentBatches
+from noetl_worker.transport.transport import Response
+from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
+
+OK = Report(status="success", context={"ok": True}, response={"ok": True})
+EXECUTION = f"/api/executions/{command().execution_id}"
+FIRST = 767527445728591916
+"""Of the recorded batches (tool-python)."""
+LOOP = LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7")
+
+
+class Restarted:
+    """A Python plane after a restart: what its events say of a batch, by their type, and the states it still knows."""
+
+    def __init__(self, *stored: str, states: dict[str, str] | None = None, has_next: bool = False) -> None:
+        self.stored, self.states, self.has_next = stored, states or {}, has_next
+        self.is_away = False
+        self.batches: list[Any] = []
+
+    def __call__(self, method: str, path: str, body: Any) -> Answer:
+        if self.is_away:
+            return NotSent("refused")
+        if path == "/api/events/batch":
+            self.batches.append(body)
+            return answer(202, {"status": "accepted", "request_id": str(FIRST + 10 * len(self.batches) - 10)})
+        if path.startswith("/api/events/batch/"):
+            state = self.states.get(path.split("/")[4])
+            if state is None:
+                return answer(404, {"detail": f"Batch request not found: {path.split('/')[4]}"})
+            return answer(200, {"state": state})
+        if path.startswith(f"{EXECUTION}/events?"):
+            return self._events(path.partition("event_type=")[2].partition("&")[0])
+        assert path.endswith("/claim")
+        one = command()
+        who = {"event_id": one.event_id, "execution_id": one.execution_id, "node_id": "start", "node_name": "start"}
+        meta = {"command_id": one.command_id, "step": "start", "tool_kind": "noop"}
+        return answer(200, {"status": "ok", **who, "action": "noop", "context": {"tool_config": {}}, "meta": meta})
+
+    def _events(self, kind: str) -> Response:
+        """As recorded: the newest first, each with the batch in its result's context."""
+        context = {"request_id": str(FIRST), "commands_generated": 0}
+        told = {"event_id": FIRST + 1, "event_type": kind, "result": {"status": "PENDING", "context": context}}
+        later = {"event_id": FIRST + 500, "event_type": kind, "result": {"status": "PENDING", "context": {}}}
+        events = [later, told] if kind in self.stored else [later]
+        return answer(200, {"events": events, "pagination": {"page": 1, "has_next": self.has_next}})
+
+    def sent_again(self, told: int) -> list[list[str]]:
+        return [[event["name"] for event in body["events"]] for body in self.batches[told:]]
+
+
+def checked(
+    said: Restarted, *, commands: int = 1, was_away: bool = True, checks: int = 1, loop: LoopPosition | None = None
+) -> ScriptedTransport:
+    """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
+    at, transport = plane(said)
+
+    async def go() -> None:
+        telling = emitter()
+        recent = RecentBatches(telling)
+        for _ in range(commands):
+            events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
+            events.start()
+            await events.finish(OK, Ours())
+        if was_away:
+            said.is_away = True
+            with pytest.raises(NotSent):
+                await at.is_cancelled(command().execution_id)
+            said.is_away = False
+        for _ in range(checks):
+            await recent._check()
+            await asyncio.gather(*recent._tasks)
+        await recent.stop()
+
+    asyncio.run(go())
+    return transport
+
+
+def asked(transport: ScriptedTransport) -> list[str]:
+    return [path for method, path, _, _ in transport.sent if method == "GET" and "/api/events" not in path]
+
+
+STARTED = ["command.started", "step.enter"]
+WHOLE = [*STARTED, "call.done", "step.exit", "command.completed"]
+
+
+def test_batch_that_was_worked_off_is_asked_about_once_and_not_sent_again() -> None:
+    said = Restarted("batch.accepted", "batch.processing", "batch.completed")
+    transport = checked(said, checks=3)
+    assert said.sent_again(1) == []
+    events = [path for path in asked(transport) if "/events?" in path]
+    assert events == [f"{EXECUTION}/events?event_type=batch.completed&page_size=200"]
+
+
+def test_batch_that_is_stored_and_forgotten_is_rescued() -> None:
+    """A restarted plane never works it off, and answers its events as duplicates (wire.md 9.4, 9.5)."""
+    said = Restarted("batch.accepted")
+    checked(said)
+    assert said.sent_again(1) == [["step.exit"]]
+    assert said.batches[1]["events"][0]["actionable"] is True
+
+
+def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once_its_claim_was_asked() -> None:
+    said = Restarted()
+    transport = checked(said)
+    assert said.sent_again(1) == [WHOLE]
+    keys = [headers["idempotency-key"] for _, path, _, headers in transport.sent if path == "/api/events/batch"]
+    assert keys[0] == keys[1]
+    assert [path.endswith("/claim") for _, path, _, _ in transport.sent][-2:] == [True, False]
+
+
+def test_item_of_a_loop_that_is_stored_is_not_rescued_and_that_is_said() -> None:
+    said = Restarted("batch.accepted")
+    with capture_logs() as lines:
+        checked(said, loop=LOOP)
+    assert said.sent_again(1) == []
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["batch_not_rescued"]
+
+
+def test_item_of_a_loop_of_which_nothing_is_stored_is_sent_again() -> None:
+    said = Restarted()
+    checked(said, loop=LOOP)
+    assert said.sent_again(1) == [WHOLE]
+
+
+@pytest.mark.parametrize("stored", [("batch.accepted", "batch.processing")])
+def test_batch_that_was_begun_is_not_sent_again_and_that_is_said(stored: Sequence[str]) -> None:
+    said = Restarted(*stored)
+    with capture_logs() as lines:
+        checked(said)
+    assert said.sent_again(1) == []
+    assert "began to process" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
+
+
+def test_batch_that_the_answer_does_not_reach_back_to_is_not_sent_again() -> None:
+    said = Restarted(has_next=True)
+    with capture_logs() as lines:
+        checked(said)
+    assert said.sent_again(1) == []
+    assert "more events" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
+
+
+@pytest.mark.parametrize("state", ["accepted", "processing"])
+def test_batch_that_the_plane_still_knows_is_asked_about_again_and_left_to_it(state: str) -> None:
+    """The connection was lost, and the plane was there all the time."""
+    said = Restarted("batch.accepted", states={str(FIRST): state})
+    transport = checked(said, checks=3)
+    assert said.sent_again(1) == []
+    assert len(asked(transport)) >= 1
+
+
+def test_plane_that_was_there_all_the_time_is_asked_for_the_first_and_the_last_alone() -> None:
+    known = {str(FIRST + 10 * number): "completed" for number in range(5)}
+    said = Restarted("batch.completed", states=known)
+    transport = checked(said, commands=5, was_away=False, checks=3)
+    states = [path for method, path, _, _ in transport.sent if method == "GET"]
+    assert states == [f"/api/events/batch/{FIRST + 10 * number}/status" for number in (0, 4)]
+
+
+def test_restart_that_no_request_has_met_is_seen_by_a_batch_that_is_unknown() -> None:
+    """A worker that waits for the next command, which never comes."""
+    said = Restarted("batch.accepted")
+    checked(said, was_away=False)
+    assert said.sent_again(1) == [["step.exit"]]
+
+
+def test_plane_that_is_still_away_is_asked_again_later() -> None:
+    said, at_first = Restarted("batch.accepted"), []
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        if "/events?" in path and not at_first:
+            at_first.append(path)
+            return NotSent("refused")
+        return said(method, path, body)
+
+    at, _ = plane(script)
+
+    async def go() -> None:
+        telling = emitter()
+        recent = RecentBatches(telling)
+        events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
+        await events.finish(OK, Ours())
+        for _ in range(2):
+            await recent._check()
+            await asyncio.gather(*recent._tasks)
+        await recent.stop()
+
+    asyncio.run(go())
+    assert said.sent_again(1) == [["step.exit"]]
+
+
+def test_what_is_kept_of_recent_batches_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    at, _ = plane(Restarted())
+    monkeypatch.setattr(recent_batches, "_MAX_BYTES", 20_000)
+
+    async def go() -> tuple[int, int]:
+        telling = emitter()
+        recent = RecentBatches(telling)
+        for _ in range(9):
+            events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
+            await events.finish(OK, Ours())
+        kept = len(recent._recent), recent._bytes
+        await recent.stop()
+        return kept
+
+    count, size = asyncio.run(go())
+    assert count in (3, 4)
+    assert size <= 20_000
+
+
+def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
+    asked_for = []
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        asked_for.append(path)
+        return said(method, path, body)
+
+    said = Restarted("batch.accepted")
+    at, _ = plane(script)
+
+    async def go() -> None:
+        telling = emitter()
+        recent = RecentBatches(telling)
+        await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+        recent._begin()
+        await recent.stop()
+        assert recent._timer is None or recent._timer.cancelled()
+        assert not recent._tasks
+
+    asyncio.run(go())
+    assert asked_for == ["/api/events/batch"]
+
+
+def test_batches_that_are_too_many_to_remember_are_counted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_batches, "_MAX_BYTES", 1)
+    before = metrics.BATCHES_NOT_WATCHED.own.value
+    with capture_logs() as logs:
+        checked(Restarted(), commands=3, was_away=False)
+    [told] = [line for line in logs if line["event"] == "batches_not_watched"]
+    assert told["batch"] == str(FIRST)
+    assert "noetl_worker_batches_not_watched_total" in told["advice"]
+    assert metrics.BATCHES_NOT_WATCHED.own.value - before == 3

@@ -1,0 +1,224 @@
+"""Where a setting comes from, secrets in files, contexts of the NATS CLI, and the settings of tools."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import noetl_worker
+from noetl_worker.errors import SettingsError
+from noetl_worker.jetstream.connection import nats_login
+from noetl_worker.settings.settings import SETTINGS, load_settings, read_settings
+
+NOWHERE = Path(os.devnull)
+
+
+# ── where it came from ──
+
+
+def test_each_value_has_its_source_and_the_first_source_wins(tmp_path: Path) -> None:
+    dotenv, token = tmp_path / ".env", tmp_path / "token"
+    dotenv.write_text("WORKER_POOL_NAME=a\nWORKER_ID=b\nNOETL_DATA_DIR=/d\n")
+    token.write_text("t0ken\n")
+    environment = {"WORKER_ID": "c", "NOETL_WORKER_HTTP_TIMEOUT": "3", "NATS_TOKEN_FILE": str(token), "PORT": "1234"}
+    reading = read_settings(environment, flags={"LOG_LEVEL": "debug"}, dotenv=dotenv)
+    assert {name: (one.text, one.source) for name, one in reading.given.items()} == {
+        "LOG_LEVEL": ("debug", "flag"),
+        "WORKER_ID": ("c", "environment"),
+        "NOETL_WORKER_HTTP_TIMEOUT_S": ("3", "environment (NOETL_WORKER_HTTP_TIMEOUT)"),
+        "NATS_TOKEN": ("t0ken", "environment (NATS_TOKEN_FILE)"),
+        "WORKER_METRICS_BIND": ("0.0.0.0:1234", "environment"),
+        "WORKER_POOL_NAME": ("a", ".env"),
+        "NOETL_DATA_DIR": ("/d", ".env"),
+    }
+
+
+# ── secrets in files ──
+
+
+def test_every_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    secrets = [line for line in SETTINGS if line.is_secret]
+    assert {line.variable for line in secrets} == {
+        "NATS_URL",
+        "NATS_PASSWORD",
+        "NATS_TOKEN",
+        "NATS_SEED",
+        "NATS_JWT",
+        "NOETL_INTERNAL_API_TOKEN",
+        "NOETL_WORKER_DEBUG_TOKEN",
+    }
+    given = {"NATS_NKEY": str(tmp_path / "NATS_URL")}  # a JWT wants a key beside it
+    for line in secrets:
+        file = tmp_path / line.variable
+        file.write_text("nats://h:1\n" if line.variable == "NATS_URL" else f"of {line.variable}\n")
+        key = {} if line.variable != "NATS_JWT" else given
+        settings = load_settings({line.file_variable: str(file), **key}, dotenv=NOWHERE)
+        assert getattr(settings, line.field).reveal() == file.read_text().strip()
+
+
+def test_file_of_a_secret_that_cannot_be_read_is_empty_or_is_one_of_two_stops_the_start(tmp_path: Path) -> None:
+    empty, binary = tmp_path / "empty", tmp_path / "binary"
+    empty.write_text(" \n")
+    binary.write_bytes(b"\xff\xfe")
+    for path, allowed in ((tmp_path / "none", "No such file"), (empty, "not empty"), (binary, "no text")):
+        with pytest.raises(SettingsError, match=rf"NATS_PASSWORD_FILE.*{allowed}"):
+            load_settings({"NATS_PASSWORD_FILE": str(path)}, dotenv=NOWHERE)
+    with pytest.raises(SettingsError, match=r"NATS_PASSWORD_FILE.*set it or NATS_PASSWORD, not both") as caught:
+        load_settings({"NATS_PASSWORD_FILE": str(empty), "NATS_PASSWORD": "hunter2"}, dotenv=NOWHERE)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_flag_wins_over_the_file_that_the_environment_names(tmp_path: Path) -> None:
+    given = {"NATS_PASSWORD_FILE": str(tmp_path / "none")}
+    assert load_settings(given, flags={"NATS_PASSWORD": "x"}, dotenv=NOWHERE).nats_password.reveal() == "x"
+
+
+# ── contexts of the NATS CLI ──
+
+
+def context(home: Path, name: str = "prod", **keys: object) -> dict[str, str]:
+    """Save one as `nats context save` does; the environment that finds it."""
+    file = home / "nats" / "context" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    saved = dict.fromkeys(("description", "url", "user", "password", "creds", "nkey", "cert", "key", "ca", "nsc"), "")
+    file.write_text(json.dumps({**saved, "color_scheme": "", **keys}))
+    return {"XDG_CONFIG_HOME": str(home), "NATS_CONTEXT": name}
+
+
+def test_context_gives_what_is_not_set_otherwise(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    keys = {"url": "nats://a:1,nats://b:2", "user": "u", "password": "p", "ca": str(authority)}
+    there = context(tmp_path, **keys)
+    reading = read_settings(there, dotenv=NOWHERE)
+    assert reading.settings.nats_servers == ["nats://a:1", "nats://b:2"]
+    assert nats_login(reading.settings) == {"user": "u", "password": "p"}
+    assert reading.settings.nats_ca == str(authority)
+    assert reading.given["NATS_USER"].source == "NATS context prod"
+    by_path = {"NATS_CONTEXT": str(tmp_path / "nats/context/prod.json")}
+    assert load_settings(by_path, dotenv=NOWHERE).nats_user == "u"
+    in_home = {"HOME": str(tmp_path / "home"), "NATS_CONTEXT": "x"}
+    context(tmp_path / "home/.config", "x", user="h")
+    assert load_settings(in_home, dotenv=NOWHERE).nats_user == "h"
+
+
+def test_login_of_a_context_is_not_mixed_with_one_that_is_set(tmp_path: Path) -> None:
+    there = context(tmp_path, url="nats://a:1", user="u", password="p")
+    settings = load_settings({**there, "NATS_TOKEN": "t"}, dotenv=NOWHERE)
+    assert (settings.nats_servers, nats_login(settings)) == (["nats://a:1"], {"token": "t"})
+
+
+@pytest.mark.parametrize("key", ["nsc", "jetstream_domain", "inbox_prefix", "tls_first", "socks_proxy"])
+def test_context_that_asks_for_what_a_worker_does_not_do_stops_the_start(key: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"NATS_CONTEXT='prod'.*without {key}, which a worker does not use"):
+        load_settings(context(tmp_path, **{key: "x"}), dotenv=NOWHERE)
+
+
+def test_context_that_is_not_there_or_is_none_names_its_file(tmp_path: Path) -> None:
+    there = context(tmp_path)
+    with pytest.raises(SettingsError, match=r"NATS_CONTEXT='other'.*other\.json: No such file"):
+        load_settings({**there, "NATS_CONTEXT": "other"}, dotenv=NOWHERE)
+    (tmp_path / "nats/context/prod.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"prod\.json: it is no JSON"):
+        load_settings(there, dotenv=NOWHERE)
+
+
+# ── logins ──
+
+
+def test_login_by_key_that_leaves_open_which_is_meant_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.touch()
+    with pytest.raises(SettingsError, match=r"NATS_SEED.*set it or NATS_NKEY, not both") as caught:
+        load_settings({"NATS_NKEY": str(file), "NATS_SEED": "SUhunter2"}, dotenv=NOWHERE)
+    assert "hunter2" not in str(caught.value)
+    for beside in ({}, {"NATS_CREDS": str(file)}):
+        with pytest.raises(SettingsError, match=r"NATS_JWT.*together with NATS_SEED or NATS_NKEY"):
+            load_settings({"NATS_JWT": "j", **beside}, dotenv=NOWHERE)
+    with pytest.raises(SettingsError, match=r"NATS_CERT.*together with NATS_KEY"):
+        load_settings({"NATS_CERT": str(file)}, dotenv=NOWHERE)
+
+
+def test_keys_of_the_login_are_secrets_of_the_worker() -> None:
+    settings = load_settings({"NATS_SEED": "SUseed", "NATS_JWT": "jwt-text"}, dotenv=NOWHERE)
+    assert {"SUseed", "jwt-text"} <= set(settings.secrets())
+    assert "SUseed" not in repr(settings)
+
+
+# ── tools ──
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("NOETL_DUCKDB_SCOPE", "disk", "one of memory, execution"),
+        ("NOETL_DUCKDB_SCOPE", "execution", "together with NOETL_DATA_DIR"),
+        ("NOETL_DUCKDB_MEMORY_LIMIT", "much", "a size as DuckDB reads it"),
+        ("NOETL_MCP_URL", "localhost", "a URL that starts with http:// or https://"),
+        ("NOETL_MCP_GIT_HUB_ENDPOINT", "ftp://h", "a URL that starts with http:// or https://"),
+        ("NOETL_MCP_GITHUB_URL", "h", "a URL that starts with http:// or https://"),
+        ("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon", "seconds, a number"),
+        ("NOETL_WORKER_POSTGRES_POOL_SIZE", "0", "a whole number from 1"),
+        ("NOETL_SECRETS_DIR", "/does/not/exist", "the path of a directory"),
+        ("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "-1", "a whole number from 1"),
+        ("NOETL_SECRET_A_FILE", "/does/not/exist", "the path of a file that can be read"),
+    ],
+)
+def test_bad_value_of_a_tool_s_variable_stops_the_start(variable: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError, match="is not usable") as caught:
+        load_settings({variable: value}, dotenv=NOWHERE)
+    assert variable in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["2GB", "1.5 GiB", "512mib", "80%"])
+def test_memory_as_duckdb_reads_it_is_taken(value: str) -> None:
+    assert load_settings({"NOETL_DUCKDB_MEMORY_LIMIT": value}, dotenv=NOWHERE).duckdb_memory_limit == value
+
+
+def test_tools_find_in_the_environment_what_flags_dotenv_and_files_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, dotenv = tmp_path / "secret", tmp_path / ".env"
+    secret.write_text("from a file\n")
+    dotenv.write_text("NOETL_MCP_X_ENDPOINT=http://x\nNOETL_DATA_DIR=/in/dotenv\nNATS_TOKEN=t\n")
+    own = {"NOETL_SECRET_A_FILE": str(secret), "NOETL_DATA_DIR": "/in/environment", "NOETL_SECRET_A_HOSTS": "h"}
+    monkeypatch.setattr(os, "environ", dict(own))
+    settings = load_settings(flags={"NOETL_WORKER_OUTBOX_DIR": "/flag"}, dotenv=dotenv)
+    assert settings.data_dir == "/in/environment"
+    assert os.environ == {
+        **own,
+        "NOETL_SECRET_A": "from a file",
+        "NOETL_MCP_X_ENDPOINT": "http://x",
+        "NOETL_WORKER_OUTBOX_DIR": "/flag",
+    }
+
+
+NO_SETTINGS = {
+    "NOETL_COMMANDS": "a stream",
+    "NOETL_COMMAND_STARTS": "a bucket",
+    "NOETL_DEAD_LETTERS": "a stream",
+    "NOETL_WORKER_ENGINE": "read when the package is imported",
+    "NOETL_WORKER_PROBES_SOCKET": "from a supervisor to its worker",
+    "NOETL_WORKER_SEALED_ENVIRONMENT": "from one start of the worker to the next",
+    "NOETL_WORKER_SUPERVISOR": "from a supervisor to its worker",
+    "WORKER_FIELDS": "a name in a module",
+}
+
+
+def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:
+    known = {name for line in SETTINGS for name in (*line.names, line.file_variable)} | NO_SETTINGS.keys()
+    package = Path(noetl_worker.__file__).parent
+    found = {
+        f"{path.relative_to(package)}: {node.value}"
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in known
+        if re.fullmatch(r"(?:NOETL|WORKER|NATS)_[A-Z0-9_]*[A-Z0-9]", node.value)
+    }
+    assert sorted(found) == []

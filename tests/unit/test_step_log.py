@@ -1,0 +1,236 @@
+"""What the log says of a command: a failure is one line, a warning comes once for each playbook and step."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import Any, ClassVar
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from noetl_worker.command.dispatch import failure_of
+from noetl_worker.errors import ClaimLost, ToolError
+from noetl_worker.models import AlreadyFinished, Dialect, HeldByOther, OutcomeKind
+from noetl_worker.observability import metrics
+from noetl_worker.observability.step_log import REMEMBERED, StepLog, Warned
+from noetl_worker.tools.registry import Registry
+from unit.planes import ENVELOPE, ScriptedTransport, answer, command, emitter, plane
+from unit.test_handover import COMMAND_ID, Beats, delivery, execution, script_for
+from unit.test_outbox import event_set
+from unit.test_stopping import Scene
+
+FAILS = {"command": "echo no >&2; exit 3"}
+
+
+def lines_of(dialect: Dialect, config: Any, kind: str, *, commands: int = 1) -> list[Any]:
+    """The log of commands of one step, one after the other."""
+
+    async def go() -> None:
+        for _ in range(commands):
+            await whole.run(delivery(dialect))
+            whole.workplace.in_flight._finished.clear()
+        await whole.workplace.registry.aclose()
+
+    whole = execution(ScriptedTransport(script_for(dialect, config, kind)), dialect, Beats())
+    with capture_logs() as lines:
+        asyncio.run(go())
+    return [line for line in lines if line["log_level"] in ("info", "warning", "error")]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(
+    ("config", "kind", "words"),
+    [
+        (FAILS, "shell", "3"),
+        ({"url": "http://127.0.0.1:9/"}, "http", "127.0.0.1"),
+        ({}, "no_such_tool", "no_such_tool"),
+    ],
+    ids=["returned", "raised", "refused"],
+)
+def test_failed_command_is_one_line(dialect: Dialect, config: Any, kind: str, words: str) -> None:
+    (line,) = lines_of(dialect, config, kind)
+    assert (line["event"], line["log_level"], line["kind"]) == ("command_failed", "warning", kind)
+    assert (line["execution_id"], line["command_id"], line["step"]) == (
+        ENVELOPE.execution_id,
+        COMMAND_ID[dialect],
+        "start",
+    )
+    assert words in line["error"]
+    assert "\n" not in line["error"]
+
+
+def test_command_that_succeeds_is_no_line() -> None:
+    assert lines_of(Dialect.PYTHON, {}, "noop") == []
+
+
+def test_warning_is_said_once_for_each_playbook_and_step() -> None:
+    lines = lines_of(Dialect.PYTHON, {"command": "true", "no_such_field": 1}, "shell", commands=3)
+    assert [line["event"] for line in lines] == ["tool_config"]
+
+
+def said(*places: tuple[str | None, int, str]) -> list[str]:
+    warned, levels = Warned(), []
+
+    class Logger:
+        def __getattr__(self, level: str) -> Any:
+            return lambda *_, **__: levels.append(level)
+
+    for catalog_id, execution_id, step in places:
+        one = command(catalog_id=catalog_id, execution_id=execution_id, step=step)
+        StepLog(Logger(), warned, one).warning("tool_config", problem="x")
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "level"),
+    [
+        (("9", 1, "a"), ("9", 2, "a"), "debug"),
+        (("9", 1, "a"), ("9", 1, "b"), "warning"),
+        (("9", 1, "a"), ("8", 1, "a"), "warning"),
+        ((None, 1, "a"), (None, 1, "a"), "debug"),
+        ((None, 1, "a"), (None, 2, "a"), "warning"),
+    ],
+    ids=["another execution", "another step", "another playbook", "no catalog id", "no catalog id, another execution"],
+)
+def test_repeated_warning_is_at_the_level_debug(first: Any, second: Any, level: str) -> None:
+    assert said(first, second) == ["warning", level]
+
+
+def test_what_was_said_is_bounded() -> None:
+    warned = Warned()
+    assert warned.is_new("first")
+    for number in range(REMEMBERED):
+        assert warned.is_new(str(number))
+    assert warned.is_new("first")
+    assert not warned.is_new(str(REMEMBERED - 1))
+
+
+# ── the text of a failure ──
+
+
+def raised(said: str, cause: Exception) -> str:
+    try:
+        raise ToolError(said) from cause
+    except ToolError as error:
+        failure = failure_of(error).error
+        assert failure is not None
+        return failure.message
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "told"),
+    [
+        ("no route to host", OSError("no route to host"), "no route to host"),
+        ("GET /x: no route to host", OSError("no route to host"), "GET /x: no route to host"),
+        (
+            "the rows cannot be read",
+            OSError("peer went away"),
+            "the rows cannot be read; caused by OSError: peer went away",
+        ),
+        ("status 500", KeyError(5), "status 500; caused by KeyError: 5"),
+    ],
+    ids=["the same", "contained", "another", "by chance"],
+)
+def test_cause_that_says_what_was_said_is_said_once(text: str, cause: Exception, told: str) -> None:
+    assert raised(text, cause) == told
+
+
+@pytest.mark.parametrize("claim", [HeldByOther("w-2 has it", None), AlreadyFinished("it is over")])
+def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
+    class Lost:
+        def in_doubt(self) -> bool:
+            return True
+
+        async def confirm(self) -> None:
+            raise ClaimLost(claim)
+
+    async def go() -> None:
+        at, _ = plane(lambda *_: answer(200, {}))
+        with pytest.raises(ClaimLost):
+            await emitter().deliver(at, event_set(), Lost())
+
+    with capture_logs() as lines:
+        asyncio.run(go())
+    assert [(line["event"], line["reason"]) for line in lines] == [("outcome_dropped", claim.reason)]
+
+
+# ── every outcome is one line at debug, and one count ──
+
+
+@dataclasses.dataclass(frozen=True)
+class NoConfig:
+    pass
+
+
+class Broken:
+    """A tool with a bug."""
+
+    kind: ClassVar[str] = "broken"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type] = NoConfig
+    raw_fields: ClassVar[frozenset[str]] = frozenset()
+    side_effecting: ClassVar[bool] = True
+
+    async def run(self, config: Any, context: Any) -> Any:
+        raise ValueError("password=hunter2secret")
+
+
+def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_without_secrets() -> None:
+    whole = execution(ScriptedTransport(script_for(Dialect.PYTHON, {}, "broken")), Dialect.PYTHON, Beats())
+    workplace = dataclasses.replace(whole.workplace, registry=Registry([Broken()], plugins=False))
+    whole = dataclasses.replace(whole, workplace=workplace)
+    with capture_logs() as lines:
+        asyncio.run(whole.run(delivery(Dialect.PYTHON)))
+    raised = [line for line in lines if line["event"] == "command_raised"]
+    assert [(line["log_level"], line["kind"]) for line in raised] == [("error", "broken")]
+    assert "in run" in raised[0]["exception"]
+    assert "ValueError" in raised[0]["exception"]
+    assert "hunter2secret" not in str(lines)
+
+
+def ended(scene: Scene, data: bytes | None = None) -> None:
+    async def go() -> None:
+        scene.deliver("a", data=data)
+        await asyncio.gather(*scene.worker._running())
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome"), [(b"{", "not_a_notification"), (None, "retry_later")], ids=["poison", "a proxy's 404"]
+)
+def test_outcome_is_one_line_at_debug_and_one_count(data: bytes | None, outcome: str) -> None:
+    before = metrics.OUTCOMES.labels(outcome).value
+    with capture_logs() as lines:
+        ended(Scene(), data)
+    (line,) = [line for line in lines if line["event"] == "outcome"]
+    assert (line["log_level"], line["outcome"], line["deliveries"]) == ("debug", outcome, 1)
+    assert metrics.OUTCOMES.labels(outcome).value == before + 1
+
+
+def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
+    scene = Scene()
+    scene.execution.workplace.in_flight.enter("a", 1)
+    with capture_logs() as lines:
+        ended(scene)
+    assert [line["outcome"] for line in lines if line["event"] == "outcome"] == ["redelivered"]
+
+
+def test_line_of_an_outcome_is_not_made_where_debug_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Logger:
+        def __getattr__(self, level: str) -> Any:
+            assert level != "debug", "a logger is bound for a line that is not written"
+            return lambda *_, **__: None
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        scene = Scene()
+        monkeypatch.setattr("noetl_worker.worker.log", Logger())
+        ended(scene, b"{")
+    finally:
+        structlog.configure(**before)
+    assert [one.kind for one in scene.answers.values()] == [OutcomeKind.NOT_A_NOTIFICATION]
