@@ -4,6 +4,7 @@ ratios       Rust against Python in the same process: minima of CPU time, so loa
 ceilings     instructions per call, exact under valgrind; only against figures of the same toolchain.
 binding      instructions through Python against the same call from Rust: what the conversions add.
 worker       what one no-op command makes a real worker do (counted), and its CPU in terms of a yardstick's.
+isolation    CPU of warm shell and python commands with isolation, in terms of those without it, in turns.
 """
 
 from __future__ import annotations
@@ -215,6 +216,29 @@ def check_worker(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = Fa
         worker_gates.check(found, gates["worker"], PYTHON, verdict.judge)
 
 
+# ── isolation ───────────────────────────────────────────────────────────────────────────────────
+
+
+def isolation_ratios(commands: int = 300, rounds: int = 3) -> dict[str, float]:
+    """CPU with isolation in terms of that without it, by kind; minima of rounds in turns."""
+    import bench_tools  # here: it needs a worker that can be imported
+
+    found = {}
+    for kind, config in (("shell", bench_tools.SHELL), ("python", bench_tools.PYTHON)):
+        spent_ms: dict[str, list[float]] = {"off": [], "basic": []}
+        for _ in range(rounds):
+            for level in (bench_tools.UNCONFINED, bench_tools.BASIC):
+                once_ms = asyncio.run(bench_tools.cpu_per_command_ms(kind, config, commands, level))
+                spent_ms[level.level].append(once_ms)
+        found[kind] = min(spent_ms["basic"]) / min(spent_ms["off"])
+    return found
+
+
+def check_isolation(found: Mapping[str, float], gates: Mapping[str, Any], verdict: Verdict) -> None:
+    for kind, limit in gates["isolation"].items():
+        verdict.judge(f"{kind} isolation", f"{found[kind]:.2f}x", f"<= {limit}x", holds=found[kind] <= limit)
+
+
 # ── commands ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -232,6 +256,8 @@ def run_all(report: Path, verdict: Verdict) -> None:
         print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
         return
     check_worker(gates, verdict)  # its limits are those of a worker on the Rust engine
+    if sys.platform == "linux":
+        check_isolation(isolation_ratios(), gates, verdict)
     measure(report)
     check_ratios(report, gates, verdict)
     if can_count():
@@ -253,6 +279,7 @@ def main() -> int:
     commands.add_parser("binding", help="judge what the binding adds")
     worker = commands.add_parser("worker", help="judge what a no-op command costs the worker, or --write the limits")
     worker.add_argument("--write", action="store_true")
+    commands.add_parser("isolation", help="judge what isolation costs a command")
     options = parser.parse_args()
     verdict = Verdict()
     if options.command == "ratios":
@@ -263,6 +290,8 @@ def main() -> int:
         check_binding(load_gates(), verdict)
     elif options.command == "worker":
         check_worker(load_gates(), verdict, write=options.write)
+    elif options.command == "isolation":
+        check_isolation(isolation_ratios(), load_gates(), verdict)
     else:
         run_all(ROOT / "bench.json", verdict)
     return verdict.exit_code()

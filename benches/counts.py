@@ -14,7 +14,7 @@ from typing import Any, Final
 from rig import Rig, Side
 from stub_plane import Answers
 
-__all__ = ["count_worker", "count_yardstick"]
+__all__ = ["count_calls", "count_worker", "count_yardstick"]
 
 SLOTS: Final = 128
 _HELD_MS: Final = "10000"
@@ -32,6 +32,13 @@ async def count_worker(
         started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP=loop, **settings)
         found = {**await _count(rig, what, started, commands), **found}
     return found
+
+
+async def count_calls(rig: Rig, commands: int, *, plug_ins: tuple[str, ...] = (), **variables: str) -> float:
+    """Only the calls of `count_worker`, on uvloop."""
+    settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
+    started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP="uvloop", **settings)
+    return (await _count(rig, "calls", started, commands))["calls"]
 
 
 async def count_yardstick(rig: Rig, commands: int) -> dict[str, float]:

@@ -70,7 +70,8 @@ WALLS: Final = """\
 
 1. **The limits of the durable.** `max_ack_pending` is {ack_pending:,} where nobody says otherwise: {full_pool} full
    workers of {slots} slots; all others stand idle (`noetl_worker_nats_consumer_ack_pending_full` is 1, and it is
-   logged). Set `NOETL_WORKER_MAX_ACK_PENDING` above workers x slots and run `noetl-worker nats ensure --apply`. One
+   logged). Set `NOETL_WORKER_MAX_ACK_PENDING` above workers x slots and run `noetl-worker nats ensure --apply`; the
+   chart sets twice the slots of `keda.maxReplicas` pods, at least 1,000. One
    durable keeps {open_pulls} pull requests open: of {sent:,} that were sent, {refused} were refused. Of more idle
    workers than that some are refused, and ask again within 5 s. A pool of its own (`NATS_FILTER_SUBJECT`,
    `NATS_CONSUMER`) has its own durable.

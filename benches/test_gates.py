@@ -88,3 +88,29 @@ def test_limits_are_the_promised_ones() -> None:
     assert floors["fit_100000", "python"] >= 10.0
     assert floors["noop_2500", "json"] >= 0.65
     assert {gate["max_share"] for gate in check_gates.load_gates()["binding"]} == {0.10}
+
+
+def test_isolation_gate_holds_at_its_limit_and_fails_above() -> None:
+    gates = check_gates.load_gates()
+    for kind, limit in gates["isolation"].items():
+        for more, failures in ((0.0, 0), (0.01, 1)):
+            verdict = check_gates.Verdict()
+            check_gates.check_isolation({**gates["isolation"], kind: limit + more}, gates, verdict)
+            assert len(verdict.failures) == failures
+
+
+@pytest.mark.timeout(120)
+def test_isolation_that_costs_more_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An isolation that makes each command run twice."""
+    import bench_tools
+
+    once = bench_tools.cpu_per_command_ms
+
+    async def twice(kind: str, config: dict[str, object], commands: int, level: bench_tools.Confinement) -> float:
+        spent_ms = await once(kind, config, commands, level)
+        return 2 * spent_ms if level is bench_tools.BASIC else spent_ms
+
+    monkeypatch.setattr(bench_tools, "cpu_per_command_ms", twice)
+    gates, verdict = check_gates.load_gates(), check_gates.Verdict()
+    check_gates.check_isolation(check_gates.isolation_ratios(commands=40, rounds=2), gates, verdict)
+    assert len(verdict.failures) == len(gates["isolation"])

@@ -8,6 +8,9 @@ every callback that is given to the loop is wrapped, the steps of tasks too, and
 and servers do with what they are told. It cannot see there: a protocol that takes a transport over later
 (`set_protocol`), one with slots, pipes and child processes.
 
+The workers of the fault suite are processes: each has a guard of its own (`watch_process`), which writes the long steps
+to a file that their test reads at its end.
+
 A test that has to do heavy work on a loop's thread says why: `@pytest.mark.heavy_on_loop(reason="...")`; for whole
 directories `HEAVY` does. Fixtures are not looked at.
 """
@@ -22,9 +25,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-import pytest
+if TYPE_CHECKING:  # a worker process has no pytest
+    import pytest
 
 LIMIT_S: Final = 0.2
 HEAVY: Final = {
@@ -52,6 +57,7 @@ class _Steps:
 
     test = ""
     seen: list[str]
+    file: Path | None = None
 
     def __init__(self) -> None:
         self.seen = []
@@ -63,6 +69,9 @@ class _Steps:
         said = f"{spent_s * 1000:.0f} ms of CPU in one step: {_named(callback)}"
         if spent_s > LIMIT_S * (slowness := _slowness() if spent_s > LIMIT_S else 1.0):
             self.seen.append(f"{said} (this core is {slowness:.1f} times slower than the one of the limit)")
+            if self.file is not None:
+                with self.file.open("a", encoding="utf-8") as file:
+                    file.write(f"{self.seen[-1]}\n")
         if _RECORD:
             with open(_RECORD, "a", encoding="utf-8") as file:  # noqa: PTH123 - a step of some loop
                 file.write(f"{self.test}: {said}\n")
@@ -185,6 +194,12 @@ def install() -> None:
     gc.callbacks.append(_note_collection)
     _guard_standard_loops()
     _guard_uvloop()
+
+
+def watch_process(file: Path) -> None:
+    """In a process of its own, before it has a loop: long steps are written to `file`, a line each."""
+    _steps.file = file
+    install()
 
 
 def guarded(item: pytest.Item) -> Iterator[None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from noetl_worker.delivery import envelope
@@ -16,7 +16,8 @@ from noetl_worker.jetstream.consumer import Found, find
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.message_search import Search, StoredMessage, below, newest
 from noetl_worker.models import Envelope
-from noetl_worker.outbox.outbox import default_directory
+from noetl_worker.outbox.directory import directory_of
+from noetl_worker.outbox.probe_addresses import addresses_in, asked_at
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.secrets import redaction
@@ -92,12 +93,16 @@ class Inquiry:
     # ── this machine ──
 
     async def _ask_worker(self, told: Story) -> None:
-        """A worker that runs here, at its probe port; that there is none says nothing."""
+        """The workers that run here, at their probe ports; that there is none says nothing."""
+        own = [asked_at(self._settings.metrics_bind)] if self._settings.metrics_bind else []
+        with suppress(OSError):
+            own += addresses_in(directory_of(self._settings.outbox_dir))
+        for address in dict.fromkeys(own):
+            await self._ask_worker_at(address, told)
+
+    async def _ask_worker_at(self, address: str, told: Story) -> None:
         import httpx
 
-        address = self._settings.metrics_bind.replace("0.0.0.0:", "127.0.0.1:")
-        if not address:
-            return
         try:
             async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as client:
                 answer = await client.get(f"http://{address}/debug/inflight")
@@ -115,7 +120,7 @@ class Inquiry:
                 self._story.event_id = self._story.event_id or int(one["event_id"])
 
     def _ask_outbox(self, told: Story) -> None:
-        directory = Path(self._settings.outbox_dir) if self._settings.outbox_dir else default_directory()
+        directory = directory_of(self._settings.outbox_dir)
         try:
             view = look_into(directory)
         except OSError as error:

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import nats
@@ -42,7 +41,8 @@ from noetl_worker.observability.logging import debug_is_on
 from noetl_worker.observability.probes import Health
 from noetl_worker.observability.readings import PULSE_S, Readings
 from noetl_worker.observability.tracing import TracedTransport
-from noetl_worker.outbox.outbox import Outbox, default_directory
+from noetl_worker.outbox.directory import directory_of
+from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.phases import Phase, Progress
@@ -76,6 +76,7 @@ class Worker:
     """One worker process. `run()` returns its exit code."""
 
     def __init__(self, settings: Settings, *, registry: Registry | None = None) -> None:
+        engine.require(settings.engine)
         self.settings = settings
         self.progress_of: Callable[[Delivery], Progress] | None = None
         """Makes the progress of a delivery that is traced (`command.trace`); set it before `run`."""
@@ -98,7 +99,7 @@ class Worker:
         """One for each delivery."""
         self.outbox = Outbox(
             settings.outbox,
-            Path(settings.outbox_dir) if settings.outbox_dir else default_directory(),
+            directory_of(settings.outbox_dir),
             max_rows=settings.outbox_max_rows,
             max_bytes=settings.outbox_max_bytes,
         )

@@ -17,7 +17,9 @@ from typing import Final, NoReturn
 
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError, WorkerBroken
 from noetl_worker.observability.tracing import end_of_traces, provider_of
-from noetl_worker.process import event_loop
+from noetl_worker.outbox.directory import directory_of
+from noetl_worker.outbox.probe_addresses import announced
+from noetl_worker.process import event_loop, handed_down
 from noetl_worker.process.handed_down import end_with_parent
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings, load_settings
@@ -101,6 +103,12 @@ def _give_large_buffers_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
+def _probe_address(settings: Settings) -> str | None:
+    """None: there are no probes, their port is known to nobody, or a supervisor answers for this worker."""
+    bind = settings.metrics_bind
+    return None if not bind or bind.endswith(":0") or handed_down.SOCKET in os.environ else bind
+
+
 async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int:
     from noetl_worker.supervisor.probes import serve
     from noetl_worker.supervisor.supervisor import Supervisor
@@ -108,7 +116,8 @@ async def _supervise(settings: Settings, flags: Mapping[str, str | None]) -> int
     supervisor = Supervisor(settings, flags)
     supervisor.handle_signals()
     stop_serving = await serve(supervisor, settings) if settings.metrics_bind else None
-    code = await supervisor.run()
+    with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
+        code = await supervisor.run()
     if stop_serving is not None:
         await stop_serving()
     return code
@@ -126,7 +135,8 @@ async def _work(settings: Settings) -> NoReturn:
     worker.handle_signals()
     _calm_the_collector()
     try:
-        code = await worker.run()
+        with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
+            code = await worker.run()
     except WorkerBroken as error:
         _say(f"cannot go on: {error}; start it again")
         code = EXIT_BROKEN

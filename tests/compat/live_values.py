@@ -42,8 +42,6 @@ def content_of(name: str, server: str) -> str:
 
 
 async def run_named(both: Pair, wanted: Sequence[str], server: str, table: LiveTable) -> list[Both]:
-    await both.register([content_of(name, server) for name in CHILDREN])
-
     async def one(name: str) -> Both:
         return await both.run(name, content_of(name, server), partial(table.unexplained, name))
 
@@ -71,6 +69,7 @@ async def go(options: argparse.Namespace, table: LiveTable) -> tuple[list[Both],
     explored = Explored()
     with values_server() as server, tempfile.TemporaryDirectory() as directory:
         async with pair(server, Path(directory), ours_twice=options.ours_twice) as both:
+            await both.register([content_of(name, server) for name in CHILDREN])
             found = await run_named(both, wanted, server, table) if options.recorded else []
             show_named(found, table, server)
             if options.random:

@@ -138,6 +138,10 @@ RESULTS: Sequence[dict[str, Any]] = (
 )
 
 
+LARGE = "{'table': [{'id': i, 'word': 'two words'} for i in range(3000)], 'size': 3000}"
+"""Above the budget of an event: it goes to the result store, and later steps get a reference with a preview."""
+
+
 @dataclass
 class Drawn:
     """A tool, and what its result has for templates to read."""
@@ -152,7 +156,10 @@ def python_tools(draw: DrawFn, names: Names) -> Drawn:
     keys = ", ".join(f"{key!r}: globals().get({key!r}, '<missing>')" for key in sorted(given))
     result = draw(st.sampled_from(RESULTS))
     end = draw(st.sampled_from(("", "", "", "\nraise ValueError('bad thing')")))
-    code = f"result = {{**{result!r}, 'saw': {{{keys}}}}}{end}"
+    large = f", **{LARGE}" if draw(st.integers(0, 7)) == 7 else ""
+    code = f"result = {{**{result!r}{large}, 'saw': {{{keys}}}}}{end}"
+    if large:
+        result = {**result, "table": [{"id": 0, "word": "two words"}], "size": 3000}
     tool = {"kind": "python", "code": code} | ({"input": given} if given else {})
     return Drawn(tool, {} if end else result)
 
@@ -177,6 +184,16 @@ def shell_tools(draw: DrawFn, names: Names) -> Drawn:
     return Drawn({"kind": "shell", "command": command.format(w=word)})
 
 
+@st.composite
+def child_tools(draw: DrawFn, names: Names) -> Drawn:
+    """The recorded child, values/child: its last step gives {"final": 2 n + 1}. For `return_step` theirs differs."""
+    known = sorted({"workload.n", "workload.zero"} & names.keys())
+    given = draw(st.one_of(st.integers(0, 9), st.sampled_from(known).map(lambda path: f"{{{{ {path} }}}}")))
+    named = draw(st.sampled_from(({}, {"result_step": "end"})))
+    tool = {"kind": "playbook", "path": "values/child", "return_result": True, **named, "input": {"n": given}}
+    return Drawn(tool, {"final": 7})
+
+
 RHAI = (
     ("#{ x: 40 + 2, y: \"blue\", z: #{ k: 1 } }", {"x": 42, "y": "blue", "z": {"k": 1}}),
     ("#{ x: [1, 2, 3], y: true }", {"x": [1, 2, 3], "y": True}),
@@ -196,13 +213,16 @@ SQL = (
 @st.composite
 def tools(draw: DrawFn, names: Names, *, has_rules: bool = False) -> Drawn:
     """Mostly python, whose inputs show what templates give."""
-    kind = draw(st.sampled_from(("python",) * 5 + ("noop", "http", "http", "shell", "rhai", "postgres", "duckdb")))
+    others = ("noop", "http", "http", "shell", "rhai", "postgres", "duckdb", "playbook")
+    kind = draw(st.sampled_from(("python",) * 5 + others))
     if kind == "python":
         return draw(python_tools(names))
     if kind == "http":
         return draw(http_tools(names))
     if kind == "shell":
         return draw(shell_tools(names))
+    if kind == "playbook":
+        return draw(child_tools(names))
     if kind == "noop":
         return Drawn({"kind": "noop"})
     scripts = RHAI if has_rules else (*RHAI, THROWS)

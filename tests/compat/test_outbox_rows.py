@@ -1,7 +1,7 @@
 """Rows of the outbox that other versions of the worker wrote.
 
-`samples/outbox/version-1.jsonl` has rows as the worker of commit 8f6172a left them on disk, each with what that worker
-itself sent when it told them: to a plane that accepts all, and to one whose result store refuses.
+`samples/outbox/version-1.jsonl` has rows as the first worker with an outbox left them on disk, each with what that
+worker itself sent when it told them: to a plane that accepts all, and to one whose result store refuses.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ class Scene(House):
         self.plane.claims.claim = counted  # type: ignore[method-assign]
 
     async def start_process(self, name: str = "worker", **variables: str) -> WorkerProcess:
-        """A worker process that pulls; it ends with the scene. Its tasks can be counted."""
-        changes = inside(TASKS=str(self.directory / f"{name}.tasks"))
+        """A worker process that pulls; it ends with the scene. Its tasks can be counted, its loop is guarded."""
+        changes = inside(TASKS=str(self.directory / f"{name}.tasks"), STEPS=str(self.directory / f"{name}.steps"))
         given = {**changes, **variables}
         worker = await self.stack.enter_async_context(worker_process(self, self.directory, name, **given))
         self.processes.append(worker)
@@ -212,6 +212,11 @@ class Scene(House):
         assert over == {}, "side effects above claims"
         await self.wait_settled(settle_timeout_s)
 
+    def assert_no_long_step(self) -> None:
+        """No step of a worker's loop took over 200 ms of its thread's CPU."""
+        found = {file.stem: file.read_text(encoding="utf-8") for file in self.directory.glob("*.steps")}
+        assert found == {}, "steps of a worker's loop in which nothing else of it can go on"
+
     async def stop_all(self) -> None:
         """SIGTERM to all that run; each exits with 0 and leaves no process behind."""
         for worker in self.processes:
@@ -244,4 +249,6 @@ async def scene(
         DevControlPlane(PlaneSettings(dialect=dialect, **(plane or {})), nats_url=nats.url) as control_plane,
         AsyncExitStack() as stack,
     ):
-        yield Scene(nats, control_plane, directory=directory, stack=stack)
+        home = Scene(nats, control_plane, directory=directory, stack=stack)
+        yield home
+        home.assert_no_long_step()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from rich.console import Console
 from starlette.applications import Starlette
 
 from integration.house import house, run
-from integration.processes import Gate, Probe, command_line, starting_process, until
+from integration.processes import Ended, Gate, Probe, command_line, starting_process, until
 from noetl_worker.cli.views.top import duration, view_of
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -80,6 +82,40 @@ def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Path) ->
             gate.open()
             await home.wait_terminal(one.event_id, timeout_s=40)
             await until(lambda: nothing_runs(port), "nothing runs", timeout_s=40)
+
+    run(go())
+
+
+def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Path) -> None:
+    """By what each announces beside the outbox; one that was killed and has left its file there is not shown."""
+
+    async def go() -> None:
+        addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        async with house(worker=False) as home, AsyncExitStack() as stack:
+
+            def top() -> Ended:
+                variables = {"WORKER_METRICS_BIND": "", "NOETL_WORKER_OUTBOX_DIR": home.outbox.name}
+                return command_line(tmp_path, "top", "--json", **variables)
+
+            def found(ended: Ended) -> set[str]:
+                return {json.loads(line)["address"] for line in ended.out.splitlines()}
+
+            workers = []
+            for number, address in enumerate(addresses):
+                bind = address.replace("127.0.0.1", "0.0.0.0" if number else "127.0.0.1")
+                starting = starting_process(home, tmp_path, f"worker-{number}", WORKER_METRICS_BIND=bind)
+                workers.append(await stack.enter_async_context(starting))
+            for worker in workers:
+                await worker.wait_logged("pulling", timeout_s=40)
+            assert found(await asyncio.to_thread(top)) == set(addresses)
+            workers[0].signal(signal.SIGKILL)
+            await workers[0].exit_code()
+            assert found(await asyncio.to_thread(top)) == {addresses[1]}
+            assert await workers[1].stop() == 0
+            assert [path.name for path in Path(home.outbox.name).glob("*.probes")] == [f"{addresses[0]}.probes"]
+            nobody = await asyncio.to_thread(top)
+            assert nobody.code == 3
+            assert f"no worker answers ({addresses[0]})" in nobody.out
 
     run(go())
 

@@ -129,6 +129,22 @@ def test_keda_asks_for_a_pod_for_each_full_set_of_slots(slots: int, threshold: i
     assert "replicas" not in one(documents, "StatefulSet")["spec"]  # an upgrade does not undo what KEDA did
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, "1000"),
+        ({"slots": 64, "keda": {"maxReplicas": 100}}, "12800"),
+        ({"slots": 64, "keda": {"enabled": False}, "replicas": 50}, "6400"),
+        ({"settings": {"NOETL_WORKER_MAX_ACK_PENDING": 50}}, "50"),
+    ],
+)
+def test_durable_takes_what_all_pods_hold_together(values: dict[str, Any], wanted: str) -> None:
+    """The job that makes the durable and the pods agree on it."""
+    for container in containers(rendered(values)):
+        (variable,) = (v for v in container["env"] if v["name"] == "NOETL_WORKER_MAX_ACK_PENDING")
+        assert variable["value"] == wanted
+
+
 def test_durable_is_made_before_what_scales_on_it() -> None:
     job = one(rendered({}), "Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any, cast
 import pytest
 
 import loop_guard
+from faults.scene import inside
+from integration.processes import environment
 from noetl_worker.process import event_loop
 
 LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
@@ -126,3 +130,26 @@ def test_garbage_collection_does_not_count(monkeypatch: pytest.MonkeyPatch) -> N
         assert outcome(collects, "asyncio") is None
     finally:
         gc.callbacks.remove(slow)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_process_of_a_worker_writes_its_long_steps_to_a_file(loop: str, tmp_path: Path) -> None:
+    """As the fault suite starts it: the guard comes in by sitecustomize.py."""
+    program = f"""
+import time
+from noetl_worker.process import event_loop
+
+async def too_long():
+    until = time.thread_time() + 2
+    while time.thread_time() < until:
+        pass
+
+event_loop.run(too_long(), {loop!r})
+"""
+    subprocess.run(
+        [sys.executable, "-c", program, "noetl_worker"],
+        env=environment(**inside(STEPS=str(tmp_path / "steps"))),
+        check=True,
+        timeout=60,
+    )
+    assert "ms of CPU in one step" in (tmp_path / "steps").read_text()

@@ -6,14 +6,19 @@ import ast
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import noetl_worker
+from integration.processes import environment
+from noetl_worker import engine
 from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, load_settings, read_settings
+from noetl_worker.worker import Worker
 
 NOWHERE = Path(os.devnull)
 
@@ -203,12 +208,40 @@ NO_SETTINGS = {
     "NOETL_COMMANDS": "a stream",
     "NOETL_COMMAND_STARTS": "a bucket",
     "NOETL_DEAD_LETTERS": "a stream",
-    "NOETL_WORKER_ENGINE": "read when the package is imported",
     "NOETL_WORKER_PROBES_SOCKET": "from a supervisor to its worker",
     "NOETL_WORKER_SEALED_ENVIRONMENT": "from one start of the worker to the next",
     "NOETL_WORKER_SUPERVISOR": "from a supervisor to its worker",
     "WORKER_FIELDS": "a name in a module",
 }
+
+
+@pytest.mark.parametrize("how", ["flag", "dotenv"])
+def test_engine_is_chosen_by_a_flag_and_by_dotenv_too(how: str, tmp_path: Path) -> None:
+    """It is imported after the settings were read."""
+    (tmp_path / ".env").write_text("NOETL_WORKER_ENGINE=python\n" if how == "dotenv" else "")
+    flags = {"NOETL_WORKER_ENGINE": "python"} if how == "flag" else {}
+    program = f"""
+from noetl_worker.settings.settings import load_settings
+load_settings(flags={flags!r})
+from noetl_worker import cli, engine, worker_process
+print(engine.ENGINE)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={key: value for key, value in environment().items() if key != "NOETL_WORKER_ENGINE"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.returncode) == ("python", 0), done.stderr
+
+
+def test_worker_refuses_an_engine_that_is_not_the_imported_one() -> None:
+    other = "rust" if engine.ENGINE == "python" else "python"
+    with pytest.raises(SettingsError, match="NOETL_WORKER_ENGINE"):
+        Worker(load_settings({"NOETL_WORKER_ENGINE": other}))
+    assert Worker(load_settings({"NOETL_WORKER_ENGINE": engine.ENGINE})).settings.engine == engine.ENGINE
 
 
 def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:

@@ -16,7 +16,7 @@ from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import is_for_tools, read_settings
+from noetl_worker.settings.settings import is_for_process, read_settings
 
 __all__ = ["dev", "parse_override"]
 
@@ -113,11 +113,11 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
             "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
             "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be told later
-            **{name: text for name, text in os.environ.items() if name in _RULES or is_for_tools(name)},
+            **{name: text for name, text in os.environ.items() if name in _RULES or is_for_process(name)},
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )
-    os.environ.update(reading.for_tools())
+    os.environ.update(reading.for_environment())
     worker = Worker(reading.settings)
     running = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.ready.wait())

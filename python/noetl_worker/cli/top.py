@@ -12,6 +12,8 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
+from noetl_worker.outbox.directory import directory_of
+from noetl_worker.outbox.probe_addresses import addresses_in, asked_at
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -22,12 +24,12 @@ EXIT_NOBODY: Final = 3
 _TIMEOUT_S: Final = 5.0
 
 
-@with_setting_flags(shown=("metrics_bind", "debug_token"))
+@with_setting_flags(shown=("metrics_bind", "debug_token", "outbox_dir"))
 def top(
     flags: SettingFlags,
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ADDRESS]...", help="HOST:PORT of workers; none: this machine, WORKER_METRICS_BIND."),
+        typer.Argument(metavar="[ADDRESS]...", help="HOST:PORT of workers; none: all of this machine."),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show it once; so in a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a worker, once.")] = False,
@@ -37,46 +39,75 @@ def top(
     of the control plane, outbox.
 
     Reads /debug/inflight of their probe ports: of this machine without more, of
-    another one with NOETL_WORKER_DEBUG_TOKEN as those workers have it. Ctrl-C
-    ends it.
+    another one with NOETL_WORKER_DEBUG_TOKEN as those workers have it. Without
+    an address it finds those of this user that share NOETL_WORKER_OUTBOX_DIR.
+    Ctrl-C ends it.
 
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker
     answered.
     """
     try:
         settings = load_settings(flags=flags)
-        urls = _urls(settings, addresses or [])
+        for address in addresses or []:
+            _require_address(address)
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     is_once = once or as_json or not sys.stdout.isatty()
     try:
-        work = _once(settings, urls, as_json=as_json) if is_once else _live(settings, urls, every_s)
+        asked = _Asked(settings, addresses or [])
+        work = _once(asked, as_json=as_json) if is_once else _live(asked, every_s)
         code = event_loop.run(work)
     except KeyboardInterrupt:
         code = 0
     raise typer.Exit(code)
 
 
-def _urls(settings: Settings, addresses: Sequence[str]) -> list[str]:
-    if not addresses and not settings.metrics_bind:
-        raise SettingsError("WORKER_METRICS_BIND", "", "the address of a worker's probes; or name an ADDRESS")
-    host, _, port = settings.metrics_bind.rpartition(":")
-    own = f"{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}"
-    urls = []
-    for address in addresses or [own]:
-        bare = address.removeprefix("http://").rstrip("/")
-        if not bare.rpartition(":")[2].isdigit():
-            raise SettingsError("ADDRESS", address, "HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
-        urls.append(f"http://{bare}/debug/inflight")
-    return urls
+def _require_address(address: str) -> None:
+    if not _bare(address).rpartition(":")[2].isdigit():
+        raise SettingsError("ADDRESS", address, "HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
 
 
-async def _once(settings: Settings, urls: Sequence[str], *, as_json: bool) -> int:
+def _bare(address: str) -> str:
+    return address.removeprefix("http://").rstrip("/")
+
+
+class _Asked:
+    """The workers that are looked at; without names those of this machine, looked for each time anew."""
+
+    def __init__(self, settings: Settings, named: Sequence[str]) -> None:
+        token = settings.debug_token.reveal()
+        self.headers: Final = {"authorization": f"Bearer {token}"} if token else {}
+        self._settings = settings
+        self._named = [_bare(address) for address in named]
+
+    async def look(self) -> list[dict[str, Any]]:
+        """What each answers; {"address", "error"} for one that does not. One that was found and is gone is left out."""
+        import httpx
+
+        addresses = self._named or self._found()
+        async with httpx.AsyncClient(headers=self.headers, trust_env=False, timeout=_TIMEOUT_S) as client:
+            answers = await asyncio.gather(*(_ask(client, address) for address in addresses))
+        there = [answer for answer in answers if not answer.pop("is_gone", False) or self._named]
+        if not there:
+            found = ", ".join(addresses) or "no address"
+            there = [{"address": "this machine", "error": f"no worker answers ({found}); name the ADDRESS of one"}]
+        return [look for answer in there for look in _of_processes(answer)]
+
+    def _found(self) -> list[str]:
+        own = [asked_at(self._settings.metrics_bind)] if self._settings.metrics_bind else []
+        try:
+            announced = addresses_in(directory_of(self._settings.outbox_dir))
+        except OSError:  # no directory, or not this user's: what another user's workers do is theirs
+            announced = []
+        return list(dict.fromkeys([*own, *announced]))
+
+
+async def _once(asked: _Asked, *, as_json: bool) -> int:
     from noetl_worker.cli.views.comparison import operator_console
     from noetl_worker.cli.views.top import view_of
 
-    looks = await _look(settings, urls)
+    looks = await asked.look()
     if as_json:
         for look in looks:
             typer.echo(json.dumps(look, ensure_ascii=False))
@@ -87,7 +118,7 @@ async def _once(settings: Settings, urls: Sequence[str], *, as_json: bool) -> in
     return 0 if any("error" not in look for look in looks) else EXIT_NOBODY
 
 
-async def _live(settings: Settings, urls: Sequence[str], every_s: float) -> int:
+async def _live(asked: _Asked, every_s: float) -> int:
     from rich.console import Console, Group
     from rich.live import Live
 
@@ -96,21 +127,10 @@ async def _live(settings: Settings, urls: Sequence[str], every_s: float) -> int:
     console = Console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            looks = await _look(settings, urls)
+            looks = await asked.look()
             height = max(5, console.height // max(1, len(looks)) - 6)
             live.update(Group(*(view_of(look, height=height) for look in looks)), refresh=True)
             await asyncio.sleep(every_s)
-
-
-async def _look(settings: Settings, urls: Sequence[str]) -> list[dict[str, Any]]:
-    """What each answers; {"address", "error"} for one that does not."""
-    import httpx
-
-    token = settings.debug_token.reveal()
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=_TIMEOUT_S) as client:
-        answers = await asyncio.gather(*(_ask(client, url) for url in urls))
-    return [look for answer in answers for look in _of_processes(answer)]
 
 
 def _of_processes(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,15 +140,15 @@ def _of_processes(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"address": answer["address"], **one} for one in answer["processes"]]
 
 
-async def _ask(client: Any, url: str) -> dict[str, Any]:
+async def _ask(client: Any, address: str) -> dict[str, Any]:
     import httpx
 
-    address = url.removeprefix("http://").partition("/")[0]
     try:
-        answer = await client.get(url)
+        answer = await client.get(f"http://{address}/debug/inflight")
         said: Any = answer.json()
     except httpx.HTTPError as error:
-        return {"address": address, "error": f"no answer: {str(error) or type(error).__name__}"}
+        is_gone = isinstance(error, httpx.ConnectError)
+        return {"address": address, "error": f"no answer: {str(error) or type(error).__name__}", "is_gone": is_gone}
     except ValueError:
         return {"address": address, "error": f"answers {answer.status_code} and no JSON: is it a worker's probe port?"}
     if answer.status_code != 200 or not isinstance(said, Mapping):

@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
-from noetl_worker.outbox.directory import require_own_directory
-from noetl_worker.outbox.outbox import default_directory
+from noetl_worker.outbox.directory import directory_of, require_own_directory
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["contents", "directory", "directory_of", "disk"]
+__all__ = ["contents", "directory", "disk"]
 
 _LEAST_FREE: Final = 64 << 20
 _MIB: Final = 1 << 20
-
-
-def directory_of(settings: Settings) -> Path:
-    return Path(settings.outbox_dir) if settings.outbox_dir else default_directory()
 
 
 def directory(settings: Settings) -> Finding:
@@ -29,7 +24,7 @@ def directory(settings: Settings) -> Finding:
     if settings.outbox == "off":
         fix = "NOETL_WORKER_OUTBOX=on_failure"
         return warning(check, "no outbox: results are in memory while a plane refuses them", wanted, fix)
-    path = directory_of(settings)
+    path = directory_of(settings.outbox_dir)
     if not path.exists():
         parent = _existing(path)
         if os.access(parent, os.W_OK | os.X_OK):
@@ -50,7 +45,7 @@ def contents(settings: Settings) -> Finding:
     rows, size = settings.outbox_max_rows, settings.outbox_max_bytes
     check, wanted = "outbox contents", f"empty in quiet times, below {rows} event sets and {size // _MIB} MiB"
     try:
-        seen = look_into(directory_of(settings))
+        seen = look_into(directory_of(settings.outbox_dir))
     except OSError as error:
         return unknown(check, str(error), wanted)
     waiting, total = len(seen.kept), seen.bytes
@@ -72,7 +67,7 @@ def contents(settings: Settings) -> Finding:
 
 def disk(settings: Settings) -> Finding:
     check, wanted = "outbox disk", f"{settings.outbox_max_bytes // _MIB} MiB free, as much as the outbox may take"
-    place = _existing(directory_of(settings))
+    place = _existing(directory_of(settings.outbox_dir))
     try:
         free = shutil.disk_usage(place).free
     except OSError as error:

@@ -30,6 +30,7 @@ __all__ = [
     "fit_result",
     "load_engine",
     "redact_text",
+    "require",
 ]
 
 VARIABLE: Final = "NOETL_WORKER_ENGINE"
@@ -69,6 +70,13 @@ def load_engine(choice: str) -> tuple[str, Engine]:
             f"`pip install --force-reinstall noetl-worker=={__version__}` or remove {core.__file__}"
         )
     return "rust", cast(Engine, core)
+
+
+def require(choice: str) -> None:
+    """Raises SettingsError when settings that were read after the import ask for the other engine."""
+    if choice not in ("auto", ENGINE):
+        wanted = f"auto, or {ENGINE}: that engine was imported before these settings were read"
+        raise SettingsError(VARIABLE, choice, wanted)
 
 
 def _pure() -> Engine:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 __all__ = [
     "NotOwn",
+    "directory_of",
     "is_older_than_the_key",
     "made_own",
     "require_own_directory",
@@ -24,6 +26,16 @@ __all__ = [
 
 _KEY_NAME: Final = "outbox.key"
 _KEY_BYTES: Final = 32
+
+
+def directory_of(outbox_dir: str) -> Path:
+    """Of the setting NOETL_WORKER_OUTBOX_DIR; the workers of a machine share it.
+
+    Empty: below the temporary directory. It survives the process; a container needs a volume to survive the container.
+    """
+    if outbox_dir:
+        return Path(outbox_dir)
+    return Path(tempfile.gettempdir(), f"noetl-worker-outbox-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
 
 
 class NotOwn(PermissionError):

@@ -7,9 +7,7 @@ plane has accepted them.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -23,7 +21,7 @@ from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.outcome.event_set import EventSet
 
-__all__ = ["Outbox", "default_directory"]
+__all__ = ["Outbox"]
 
 _ROOM_AGAIN: Final = 0.9
 """A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
@@ -31,11 +29,6 @@ _MOST_FILES: Final = 32
 """Adopted files at a time: each holds four descriptors, and a worker that crashes again and again leaves many."""
 log = structlog.get_logger("noetl_worker.outbox")
 _Trouble = (sqlite3.Error, OSError)
-
-
-def default_directory() -> Path:
-    """Below the temporary directory: it survives the process; a container needs a volume to survive the container."""
-    return Path(tempfile.gettempdir(), f"noetl-worker-outbox-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
 
 
 class Outbox:

@@ -17,13 +17,13 @@ import environ
 
 from noetl_worker.settings import values
 from noetl_worker.settings.checks import check_families, check_together
-from noetl_worker.settings.line import SettingLine, lines_of, setting
+from noetl_worker.settings.line import lines_of, setting
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
 from noetl_worker.settings.tools import ToolSettings, family_of
 from noetl_worker.settings.values import Secret, TlsPaths
 
-__all__ = ["SETTINGS", "Reading", "Secret", "SettingLine", "Settings", "is_for_tools", "load_settings", "read_settings"]
+__all__ = ["SETTINGS", "Reading", "Secret", "Settings", "is_for_process", "load_settings", "read_settings"]
 
 
 @environ.config(prefix="", frozen=True)
@@ -123,6 +123,13 @@ class Settings(ToolSettings):
         unit="processes",
         source="ours",
         help="worker processes below one supervisor, each with these slots; auto: one for each CPU",
+    )
+    engine: str = setting(
+        "NOETL_WORKER_ENGINE",
+        "auto",
+        values.choice("auto", "rust", "python"),
+        source="ours",
+        help="what reads notifications, decides cases and fits results; auto: the Rust engine where it is installed",
     )
     command_timeout_s: float = setting(
         "NOETL_WORKER_COMMAND_TIMEOUT_S",
@@ -424,13 +431,15 @@ class Settings(ToolSettings):
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
 SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
 """In the order of docs/settings.md: NATS, the worker, the tools."""
-_FOR_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "outbox_dir"})
-"""The outbox's directory too: what is in there is no file for playbooks."""
+_READ_THERE: Final = frozenset(
+    line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "outbox_dir", "engine"}
+)
+"""The outbox's directory too: what is in there is no file for playbooks. And the engine, chosen when it is imported."""
 
 
-def is_for_tools(variable: str) -> bool:
-    """Whether tools read it, from the process's environment."""
-    return variable in _FOR_TOOLS or family_of(variable) is not None
+def is_for_process(variable: str) -> bool:
+    """Whether tools or the engine read it, from the process's environment."""
+    return variable in _READ_THERE or family_of(variable) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,9 +450,9 @@ class Reading:
     given: Mapping[str, Given]
     """Variable -> its text and source; those of a family (NOETL_SECRET_<NAME>) as well."""
 
-    def for_tools(self) -> dict[str, str]:
-        """What tools look for in the process's environment, and is not there: from flags, `.env` and files."""
-        given = ((name, one) for name, one in self.given.items() if is_for_tools(name))
+    def for_environment(self) -> dict[str, str]:
+        """What is looked for in the process's environment, and is not there: from flags, `.env` and files."""
+        given = ((name, one) for name, one in self.given.items() if is_for_process(name))
         return {name: one.text for name, one in given if one.source != ENVIRONMENT}
 
 
@@ -457,7 +466,7 @@ def read_settings(
     defaults.
 
     Args:
-        environment: variable -> text; default `os.environ`, to which is added what tools have to find there.
+        environment: variable -> text; default `os.environ`, to which what tools and the engine look for is added.
         flags: variable -> text of command-line flags; None entries are not given.
         dotenv: a `.env` file; default `.env` in the working directory when there is one.
 
@@ -473,7 +482,7 @@ def read_settings(
     check_together(settings)
     reading = Reading(settings, given)
     if environment is None:
-        os.environ.update(reading.for_tools())
+        os.environ.update(reading.for_environment())
     return reading
 
 

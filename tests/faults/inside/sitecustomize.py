@@ -4,6 +4,7 @@ FAULTS_SET    "module:NAME=number ...": constants of the worker, to make a real 
 FAULTS_BREAK  "module:Class.method": a bug; it raises whenever it is called
 FAULTS_CLOCK  a file with seconds: the wall clock is wrong by that much, from now on and whenever it changes
 FAULTS_TASKS  a file: SIGUSR2 writes how many asyncio tasks are not done
+FAULTS_STEPS  a file: every step of the loop over 200 ms of CPU is written to it (tests/loop_guard.py)
 FAULTS_DNS    a file: while it is there, no name can be resolved
 """
 
@@ -65,6 +66,18 @@ def _count_tasks(file: Path) -> None:
     signal.signal(signal.SIGUSR2, count)
 
 
+def _guard_loop(file: Path) -> None:
+    import importlib.util
+
+    place = Path(__file__).parents[2] / "loop_guard.py"
+    spec = importlib.util.spec_from_file_location("loop_guard", place)
+    assert spec is not None
+    assert spec.loader is not None
+    guard = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(guard)
+    guard.watch_process(file)
+
+
 def _break_names(file: Path) -> None:
     import socket
 
@@ -87,5 +100,7 @@ if "noetl_worker" in sys.orig_argv:  # `python -m noetl_worker`, not what it sta
         _break_names(Path(os.environ["FAULTS_DNS"]))
     if "FAULTS_TASKS" in os.environ:
         _count_tasks(Path(os.environ["FAULTS_TASKS"]))
+    if "FAULTS_STEPS" in os.environ:
+        _guard_loop(Path(os.environ["FAULTS_STEPS"]))
     if "FAULTS_SET" in os.environ:
         _set_constants(os.environ["FAULTS_SET"])

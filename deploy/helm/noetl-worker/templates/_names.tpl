@@ -49,7 +49,10 @@ seccompProfile: { type: RuntimeDefault }
 {{- range $name := list "WORKER_ID" "WORKER_METRICS_BIND" }}
 {{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: the pod has its own" $name) }}{{ end }}
 {{- end }}
+{{- /* All slots of all pods, and what is being reported beside them: with less, full pods keep the others idle. */}}
+{{- $pods := ternary .Values.keda.maxReplicas .Values.replicas .Values.keda.enabled }}
 {{- $settings := merge (dict) .Values.settings (dict
+  "NOETL_WORKER_MAX_ACK_PENDING" (max 1000 (mul 2 .Values.slots $pods) | toString)
   "NATS_URL" .Values.nats.url
   "NATS_STREAM" .Values.nats.stream
   "NATS_CONSUMER" .Values.nats.consumer
