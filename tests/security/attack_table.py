@@ -10,6 +10,7 @@ BEGIN, END = "<!-- attacks: begin -->\n", "<!-- attacks: end -->\n"
 NO_ATTACK = "(no attack)"
 """How the docstring of a test begins that shows what must go on working, or what a setting does."""
 AS_NOBODY = (
+    "test_descriptors.py",
     "test_files.py",
     "test_outbox_owner.py",
     "test_resource_shortage.py",
@@ -27,8 +28,6 @@ The tests run as the user who runs the suite. Where that is root, those with "ro
 templates, patterns, addresses, requests, settings).
 """
 ALONE = {
-    "test_soft_limit_of_open_files_is_raised_to_the_hard_one": "the suite's user",
-    "test_worker_raises_its_limit_at_its_start": "the suite's user",
     "test_fork_bomb_ends_at_the_limit_and_the_next_command_runs": "root",  # who else may make a cgroup?
     "test_commands_are_in_one_cgroup_of_their_worker": "root",
     "test_root_can_do_all_of_it_without_isolation": "root",
