@@ -219,7 +219,7 @@ def check_worker(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = Fa
 # ── isolation ───────────────────────────────────────────────────────────────────────────────────
 
 
-def isolation_ratios(commands: int = 300, rounds: int = 3) -> dict[str, float]:
+def isolation_ratios(commands: int = 200, rounds: int = 5) -> dict[str, float]:
     """CPU with isolation in terms of that without it, by kind; minima of rounds in turns."""
     import bench_tools  # here: it needs a worker that can be imported
 
