@@ -19,8 +19,8 @@ from noetl_worker.plane.gate import DOWN_AFTER
 from noetl_worker.plane.registration import Registration
 from noetl_worker.plane.servers import Servers
 from noetl_worker.slots import Slots
+from unit.outboxes import event_set
 from unit.planes import answer, plane, settings
-from unit.test_outbox import event_set
 
 
 class Parts:

@@ -17,9 +17,9 @@ from noetl_worker.models import AlreadyFinished, Dialect, HeldByOther, OutcomeKi
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import REMEMBERED, StepLog, Warned
 from noetl_worker.tools.registry import Registry
+from unit.outboxes import event_set
 from unit.planes import ENVELOPE, ScriptedTransport, answer, command, emitter, plane
 from unit.test_handover import COMMAND_ID, Beats, delivery, execution, script_for
-from unit.test_outbox import event_set
 from unit.test_stopping import Scene
 
 FAILS = {"command": "echo no >&2; exit 3"}

@@ -1,0 +1,42 @@
+"""Outboxes in a directory of the test, and what a worker that has died left there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from noetl_worker.models import Dialect, Report
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outcome.event_set import EventSet
+from unit.planes import URL
+
+OPEN: list[Outbox] = []
+"""Those that `box` has made; each test of a file that makes some closes them."""
+
+
+def event_set(event_id: int = 7, worker_id: str = "dead-worker", **changes: Any) -> EventSet:
+    report = Report(status="success", context=None)
+    told: dict[str, Any] = {"server_url": URL, "dialect": Dialect.PYTHON, "report": report, **changes}
+    return EventSet(event_id, 1, f"c-{event_id}", "start", worker_id, idempotency_key=f"key-{event_id}", **told)
+
+
+def box(directory: Path, when: str = "on_failure", *, max_rows: int = 10, max_bytes: int = 1_000_000) -> Outbox:
+    made = Outbox(when, directory, max_rows=max_rows, max_bytes=max_bytes)
+    OPEN.append(made)
+    return made
+
+
+def left(directory: Path) -> list[str]:
+    """Names of what is in the directory; its key stays for ever."""
+    return sorted(path.name for path in directory.iterdir() if path.name != "outbox.key")
+
+
+def taken(ours: Outbox) -> list[EventSet]:
+    """The sets that it takes over; those that cannot be read are left out."""
+    return [one for row in ours.adopt() if (one := ours.load(row.key)) is not None]
+
+
+def left_behind(directory: Path, left: EventSet | None = None) -> None:
+    dead = box(directory)
+    dead.keep(left or event_set())
+    dead.close()

@@ -1,0 +1,245 @@
+"""Outcomes of the dead: told by the next worker as long as they are still theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.command import handover
+from noetl_worker.delivery.in_flight import InFlight, Seen
+from noetl_worker.models import Report, Upload
+from noetl_worker.outcome.adoption import AT_ONCE, Adoption
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.plane.client import ControlPlaneClient
+from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
+from unit.planes import ScriptedTransport, answer, emitter, settings
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
+
+
+def adopt(
+    directory: Path, script: Any, in_flight: InFlight | None = None, teller: Emitter | None = None
+) -> tuple[ScriptedTransport, InFlight]:
+    """Everything that is left in `directory`, told by a new worker to the plane of `script`."""
+    transport, ours = ScriptedTransport(script), teller or emitter(directory)
+    flight = InFlight() if in_flight is None else in_flight
+
+    async def go() -> None:
+        client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python"))
+        adoption = Adoption(client, ours, flight)
+        adoption.look()
+        while not ours.outbox.is_empty:
+            await asyncio.sleep(0.001)
+        await adoption.stop()
+
+    asyncio.run(go())
+    ours.outbox.close()
+    return transport, flight
+
+
+def claim_then(claim: Any, told: list[str]) -> Any:
+    def script(method: str, path: str, body: Any) -> Any:
+        told.append(path)
+        if path.endswith("/claim"):
+            assert body == {"worker_id": "dead-worker"}, "asked in the name of the dead one"
+            return claim
+        return answer(202, {})
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        answer(409, {"detail": {"code": "active_claim", "worker_status": "running"}}),
+        answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"}),
+    ],
+    ids=["the dead one had started", "claimed again in its name"],
+)
+def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_path: Path, claim: Any) -> None:
+    left_behind(tmp_path)
+    told: list[str] = []
+    transport, flight = adopt(tmp_path, claim_then(claim, told))
+    assert told == ["/api/commands/7/claim", "/api/events/batch"]
+    assert transport.sent[-1][3]["idempotency-key"] == "key-7"
+    assert flight.look("c-7", 3) is Seen.FINISHED, "a delivery of it runs nothing any more"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        answer(409, {"detail": {"code": "active_claim", "worker_id": "another"}}),
+        answer(409, {"detail": {"code": "already_terminal"}}),
+    ],
+    ids=["another holds it", "it is over"],
+)
+def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, claim: Any) -> None:
+    left_behind(tmp_path)
+    told: list[str] = []
+    _, flight = adopt(tmp_path, claim_then(claim, told))
+    assert told == ["/api/commands/7/claim"]
+    assert flight.look("c-7", 3) is Seen.NEW
+    assert list(tmp_path.glob("*.sqlite3")) == []
+
+
+def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover.backoff, "delay_s", lambda *_, **__: 0.0)
+    left_behind(tmp_path)
+    told: list[str] = []
+    adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))
+    assert told == ["/api/commands/7/claim"] * handover.MAX_UNKNOWN_TRIES
+
+
+def test_ids_that_follow_an_adopted_set_are_above_its_own(tmp_path: Path) -> None:
+    far, ours = (1 << 62) + 5, emitter(tmp_path)
+    left_behind(tmp_path, event_set(far))
+
+    adopt(tmp_path, lambda *_: answer(409, {"detail": {"code": "already_terminal"}}), teller=ours)
+    assert ours.ids.next_id() > far
+
+
+def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:
+    left_behind(tmp_path)
+    flight, answers = (
+        InFlight(),
+        [answer(503, {}), answer(503, {}), answer(409, {"detail": {"code": "already_terminal"}})],
+    )
+    looks: list[Seen] = []
+
+    def script(method: str, path: str, body: Any) -> Any:
+        looks.append(flight.look("c-7", 3))
+        return answers.pop(0)
+
+    adopt(tmp_path, script, flight)
+    assert looks == [Seen.BEING_REPORTED] * 3
+
+
+def test_two_workers_that_look_at_once_adopt_each_set_once(tmp_path: Path) -> None:
+    for number in range(5):
+        dead = box(tmp_path)
+        dead.keep(event_set(number))
+        dead.close()
+    one, other = box(tmp_path), box(tmp_path)
+    found = [*taken(one), *taken(other)]
+    assert sorted(each.event_id for each in found) == [0, 1, 2, 3, 4]
+
+
+def test_row_of_a_set_that_is_here_already_is_not_told_a_second_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        left_behind(tmp_path, event_set(7))
+    ours = box(tmp_path)
+    assert len(taken(ours)) == 1
+    assert len(list(tmp_path.glob("*.lock"))) == 1
+
+
+def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> None:
+    dead = box(tmp_path, max_rows=100)
+    for number in range(40):
+        dead.keep(event_set(number))
+    dead.close()
+    ours, loaded, most = emitter(tmp_path), [0], [0]
+    load = ours.outbox.load
+
+    def count(key: str) -> EventSet | None:
+        loaded[0] += 1
+        most[0] = max(most[0], loaded[0])
+        return load(key)
+
+    ours.outbox.load = count  # type: ignore[method-assign]
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path.endswith("/claim"):
+            return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+        loaded[0] -= 1
+        return answer(202, {})
+
+    flight = InFlight()
+    transport, _ = adopt(tmp_path, script, flight, ours)
+    assert len(transport.bodies("/api/events/batch")) == 40
+    assert most[0] <= AT_ONCE
+    assert len(flight) == 0
+    assert left(tmp_path) == []
+
+
+def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
+    for number in range(AT_ONCE + 5):
+        left_behind(tmp_path, event_set(number))
+    ours, flight = emitter(tmp_path), InFlight()
+
+    async def go() -> None:
+        transport = ScriptedTransport(lambda *_: answer(503, {}))
+        adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
+        adoption.look()
+        assert len(flight) == AT_ONCE + 5
+        assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
+        await adoption.stop()
+
+    asyncio.run(go())
+    ours.outbox.close()
+    assert len(taken(box(tmp_path))) == AT_ONCE + 5
+
+
+def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_path: Path) -> None:
+    """On the Rust plane its worker may be back under the same id, and have told its end meanwhile."""
+    left_behind(tmp_path)
+    told: list[str] = []
+
+    def script(method: str, path: str, body: Any) -> Any:
+        told.append(path)
+        if not path.endswith("/claim"):
+            return answer(425, {})
+        if len(told) > 1:
+            return answer(409, {"detail": {"code": "already_terminal"}})
+        return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+
+    adopt(tmp_path, script)
+    assert told == ["/api/commands/7/claim", "/api/events/batch", "/api/commands/7/claim"]
+
+
+@pytest.mark.parametrize("away", ["another plane", "the result store"])
+def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, away: str) -> None:
+    others = event_set(900)
+    for number in range(AT_ONCE + 2):
+        if away == "another plane":
+            left_behind(tmp_path, event_set(number, server_url="http://away.test"))
+        else:
+            report = Report(status="success", context={}, upload=Upload("start", b"[1]", "start", {}))
+            left_behind(tmp_path, event_set(number, report=report))
+    left_behind(tmp_path, others)
+    ours = emitter(tmp_path)
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if method == "PUT" or path.startswith("http://away.test"):
+            return answer(425, {})
+        if path.endswith("/claim"):
+            return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
+        return answer(202, {})
+
+    async def go() -> None:
+        transport = ScriptedTransport(script)
+        trusted = settings(NOETL_CONTROL_PLANE="python", NOETL_WORKER_TRUSTED_SERVERS="http://away.test")
+        adoption = Adoption(ControlPlaneClient(transport, trusted), ours, InFlight())
+        adoption.look()
+        while not transport.bodies("/api/events/batch"):
+            await asyncio.sleep(0.001)
+        await adoption.stop()
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+    ours.outbox.close()
