@@ -119,12 +119,12 @@ COVERED: dict[int, tuple[str, ...]] = {
         "tools/test_task_sequence.py::test_values_that_look_like_templates_stay_data",
     ),
     48: (
-        "tools/test_task_sequence.py::test_failures_of_every_channel_reach_the_rules",
+        "tools/test_sequence_rules.py::test_failures_of_every_channel_reach_the_rules",
         "tools/test_policy.py::test_timeout_of_one_task_is_a_failure_for_its_rules_and_for_the_default",
     ),
     49: (
-        "tools/test_task_sequence.py::test_backoff",
-        "tools/test_task_sequence.py::test_jump_repeats_from_there_and_a_success_has_its_tries_again",
+        "tools/test_sequence_rules.py::test_backoff",
+        "tools/test_sequence_rules.py::test_jump_repeats_from_there_and_a_success_has_its_tries_again",
     ),
     50: (
         "tools/test_nats.py::test_the_tasks_label_is_not_taken_for_the_objects_name",

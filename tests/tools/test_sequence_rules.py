@@ -1,0 +1,280 @@
+"""Rules of the tasks of a list: which one holds, and what its action does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_worker.models import Dialect, ToolStatus
+from noetl_worker.plane.dialects import RULES
+from noetl_worker.testing import RecordedLogger
+from noetl_worker.tools.policy import Action, StatusWord, retry_delay
+from noetl_worker.tools.task_sequence import python_form, rust_form
+from tools.sequence_stub import ON_ERROR, StubTool, go, rules
+
+# ── rules ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"when": True, "then": {"do": "break"}},
+        {"when": "{{ output.ok }}", "then": {"do": "break"}},
+        {"when": "{{ output.status == 'ok' }}", "then": {"do": "break"}},
+        {"when": "{{ output.status == 'success' }}", "then": {"do": "break"}},
+        {"when": "{{ output.status in ['success'] }}", "then": {"do": "break"}},
+        {"when": "{{ outcome.status != 'error' }}", "then": {"do": "break"}},
+        {"when": "{{ output.data.v == 1 }}", "then": {"do": "break"}},
+        {"when": "{{ output.error is none }}", "then": "break"},
+        {"when": "yes", "then": {"do": "break"}},
+        {"then": {"do": "break"}},
+        {"else": {"then": {"do": "break"}}},
+        {"else": {"do": "break"}},
+        {"else": None, "then": {"do": "break"}},
+    ],
+)
+def test_rule_holds_on_success(rule: dict[str, Any]) -> None:
+    result = go([{"kind": "stub", "say": {"v": 1}, "spec": rules(rule)}, {"kind": "stub", "fail": True}])
+    assert result.status is ToolStatus.SUCCESS
+    assert result.data["status"] == "break"
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        False,
+        "no",
+        "{{ output.status == 'error' }}",
+        "{{ missing.deep }}",
+        "{{ 'off' }}",
+        "{{ output.error.kind == 'timeout' }}",
+        "{{ output.http.status >= 500 }}",
+    ],
+)
+def test_rule_does_not_hold_on_success(when: Any) -> None:
+    result = go([{"kind": "stub", "say": 1, "spec": rules({"when": when, "then": {"do": "fail"}})}])
+    assert result.status is ToolStatus.SUCCESS
+
+
+def test_condition_that_cannot_be_evaluated_is_told_and_does_not_hold() -> None:
+    logger = RecordedLogger()
+    go(
+        [
+            {
+                "name": "a",
+                "kind": "stub",
+                "say": 1,
+                "spec": rules({"when": "{{ output.http.status >= 500 }}", "then": {"do": "fail"}}),
+            }
+        ],
+        logger=logger,
+    )
+    ((level, event, fields),) = logger.records
+    assert (level, event, fields["task"]) == ("warning", "policy_rule", "a")
+    assert ">=" in fields["problem"]
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "retryable", "code"),
+    [
+        ({"kind": "stub", "fail": True}, "server_error", True, None),
+        ({"kind": "stub", "crash": "tool"}, "connection", True, "08006"),
+        ({"kind": "stub", "crash": "other"}, "unknown", False, "KeyError"),
+        ({"kind": "stub", "wait": 0.01}, "timeout", True, None),
+        ({"kind": "stub", "say": "{{ 1 // 0 }}"}, "template", False, None),
+        ({"kind": "stub", "say": 1, "set": {"ctx.a": "{{ 1 // 0 }}"}}, "template", False, None),
+        ({"kind": "stub", "fail": []}, "configuration", False, None),
+        ({"kind": "no_such_kind"}, "configuration", False, None),
+    ],
+)
+def test_failures_of_every_channel_reach_the_rules(
+    task: dict[str, Any], kind: str, retryable: bool, code: str | None
+) -> None:
+    seen = {"set": {"ctx.seen": "{{ output.error }}", "ctx.status": "{{ output.status }}"}, "do": "continue"}
+    result = go([{**task, "name": "a", "spec": rules({"when": ON_ERROR, "then": seen})}])
+    assert result.status is ToolStatus.SUCCESS
+    found = python_form(result.data)["ctx"]
+    assert found["status"] == "error"
+    assert (found["seen"]["kind"], found["seen"]["retryable"], found["seen"]["code"]) == (kind, retryable, code)
+
+
+def test_http_status_is_at_hand_for_rules() -> None:
+    task = {"kind": "stub", "say": {"status_code": 503, "headers": {"a": "b"}}}
+    result = go(
+        [
+            {
+                **task,
+                "spec": rules(
+                    {"when": "{{ output.http.status == 503 and output.http.headers.a == 'b' }}", "then": "break"}
+                ),
+            }
+        ]
+    )
+    assert result.data["status"] == "break"
+
+
+def test_error_without_a_rule_fails_and_later_tasks_do_not_run() -> None:
+    stub = StubTool()
+    result = go([{"name": "a", "kind": "stub", "fail": True}, {"kind": "stub", "say": 2}], stub=stub)
+    assert result.status is ToolStatus.ERROR
+    assert result.error is not None
+    assert (result.error.message, result.error.kind) == ("planned", "server_error")
+    assert len(stub.calls) == 1
+
+
+def test_on_unmatched_is_the_last_rule() -> None:
+    policy = {"rules": [{"when": "{{ output.ok }}", "then": "fail"}], "on_unmatched": "continue"}
+    assert go([{"kind": "stub", "fail": True, "spec": {"policy": policy}}]).status is ToolStatus.SUCCESS
+
+
+def test_first_rule_that_holds_decides() -> None:
+    both = rules({"when": True, "then": {"do": "continue"}}, {"when": True, "then": {"do": "fail"}})
+    assert go([{"kind": "stub", "say": 1, "spec": both}]).status is ToolStatus.SUCCESS
+
+
+# ── actions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_retry_until_it_succeeds() -> None:
+    stub = StubTool()
+    retry = rules({"when": ON_ERROR, "then": {"do": "retry", "attempts": "3", "backoff": "fixed", "delay": "0.001"}})
+    result = go([{"kind": "stub", "say": "{{ _attempt }}", "fail_times": 2, "spec": retry}], stub=stub)
+    assert result.data["results"] == {"task_0": 3}
+    assert len(stub.calls) == 3
+
+
+def test_retry_counts_all_executions_and_then_fails_with_the_tasks_error() -> None:
+    stub = StubTool()
+    result = go(
+        [{"name": "a", "kind": "stub", "fail": True, "spec": rules({"then": {"do": "retry", "attempts": 2}})}],
+        stub=stub,
+    )
+    assert len(stub.calls) == 2
+    assert result.error is not None
+    assert result.error.message == "planned (task 'a' exceeded retry attempts (2))"
+    assert result.error.kind == "server_error"
+
+
+def test_success_that_is_retried_ends_too() -> None:
+    stub = StubTool()
+    poll = rules({"when": "{{ output.data != 'done' }}", "then": {"do": "retry", "attempts": 4}})
+    result = go([{"name": "a", "kind": "stub", "say": "not yet", "spec": poll}], stub=stub)
+    assert len(stub.calls) == 4
+    assert result.error is not None
+    assert result.error.message.endswith("exceeded retry attempts (4))")
+
+
+@pytest.mark.parametrize(
+    ("backoff", "delays"),
+    [("none", [0, 0, 0]), ("fixed", [2, 2, 2]), ("linear", [2, 4, 6]), ("exponential", [2, 4, 8])],
+)
+def test_backoff(backoff: str, delays: list[float]) -> None:
+    action = Action(do="retry", backoff=backoff, delay_s=2.0)
+    assert [retry_delay(action, retries) for retries in (1, 2, 3)] == delays
+
+
+def test_jump_repeats_from_there_and_a_success_has_its_tries_again() -> None:
+    stub = StubTool()
+    again = rules(
+        {"when": "{{ ctx.n < 3 }}", "then": {"do": "jump", "to": "count"}},
+        {"else": {"then": {"do": "continue"}}},
+    )
+    tasks = [
+        {"name": "count", "kind": "stub", "say": "{{ _attempt }}", "set": {"ctx.n": "{{ (ctx.n | int) + 1 }}"}},
+        {"name": "check", "kind": "stub", "say": "{{ ctx.n }}", "spec": again},
+        {"name": "after", "kind": "stub", "say": "end"},
+    ]
+    result = go(tasks, stub=stub)
+    assert [call.say for call in stub.calls] == [1, 1, 1, 2, 1, 3, "end"]
+    assert python_form(result.data)["ctx"] == {"n": 3}
+
+
+def test_jump_to_the_previous_task() -> None:
+    stub = StubTool()
+    back = rules(
+        {
+            "when": "{{ results.a == 1 and not ctx.went }}",
+            "then": {"do": "jump", "to": "previous", "set": {"ctx.went": True}},
+        }
+    )
+    go([{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2, "spec": back}], stub=stub)
+    assert [call.say for call in stub.calls] == [1, 2, 1, 2]
+
+
+def test_fail_makes_a_success_a_failure() -> None:
+    result = go([{"name": "a", "kind": "stub", "say": 1, "spec": rules({"when": True, "then": {"do": "fail"}})}])
+    assert result.error is not None
+    assert result.error.message == "policy rule triggered fail for task[0] 'a'"
+    assert result.exit_code == 1
+    assert result.data["results"] == {"a": 1}
+
+
+def test_endless_jump_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "50")
+    stub = StubTool()
+    result = go(
+        [{"name": "a", "kind": "stub", "say": 1, "spec": rules({"then": {"do": "jump", "to": "a"}})}], stub=stub
+    )
+    assert len(stub.calls) == 50
+    assert result.error is not None
+    assert result.error.message.startswith("max_iterations_exceeded: 50 task executions")
+
+
+def test_commands_timeout_ends_the_sequence_with_what_there_is() -> None:
+    tasks = [
+        {"name": "a", "kind": "stub", "say": 1},
+        {"name": "b", "kind": "stub", "wait": 60, "spec": rules({"then": "retry"})},
+    ]
+    result = go(tasks, timeout_s=0.2)
+    assert result.status is ToolStatus.TIMEOUT
+    assert result.data["results"]["a"] == 1
+    assert result.data["failed_task"] == "b"
+
+
+def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
+    """It was slept away, and the command ended as a timeout without the cause."""
+    retry = rules({"then": {"do": "retry", "delay": 60, "attempts": 9}})
+    result = go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=2.0)
+    assert result.error is not None
+    assert result.error.kind == "server_error"
+    assert result.error.message.startswith("planned (task 'task_0' is not tried again: its delay of 60 s is over the ")
+    assert (result.duration_ms or 0) < 1000
+
+
+def test_status_word_equals_what_playbooks_write() -> None:
+    every = (ToolStatus.SUCCESS, ToolStatus.ERROR, ToolStatus.TIMEOUT)
+    ok, error, late = (StatusWord.of(status, RULES[Dialect.PYTHON].tools) for status in every)
+    assert ok == "ok" == ok == "success"
+    assert ok != "error"
+    assert error == "error" != ok
+    assert late == "error" == late == "timeout"
+    assert (str(ok), f"{error}") == ("ok", "error")
+
+
+@pytest.mark.parametrize(("dialect", "word"), [(Dialect.RUST, "success"), (Dialect.PYTHON, "ok")])
+def test_status_that_a_rule_keeps_is_the_planes_own_word_and_both_words_hold(dialect: Dialect, word: str) -> None:
+    either = "{{ output.status == 'ok' and output.status == 'success' }}"
+    kept = rules({"when": either, "then": {"set": {"ctx.st": "{{ output.status }}"}}})
+    tasks = [{"kind": "stub", "say": 1, "spec": kept}, {"name": "b", "kind": "stub", "say": "{{ ctx.st }}"}]
+    data = go(tasks, dialect=dialect).data
+    assert (data["updates"], data["results"]["b"]) == ({"ctx.st": word}, word)
+
+
+def test_all_names_that_a_rule_sets_leave_and_bare_ones_are_the_python_planes_ctx() -> None:
+    given = {"bare": "{{ output.data }}", "iter.i": 2, "ctx.c": True}
+    data = go([{"kind": "stub", "say": 5, "spec": rules({"else": {"then": {"set": given}}})}]).data
+    assert rust_form(data)["_context_updates"] == {"bare": 5, "iter.i": 2, "ctx.c": True}
+    assert python_form(data)["ctx"] == {"bare": 5, "c": True}
+
+
+def test_failed_task_that_a_rule_lets_pass_is_seen_on_the_rust_plane_only() -> None:
+    passes = rules({"when": ON_ERROR, "then": {"do": "continue"}})
+    tasks = [
+        {"name": "a", "kind": "stub", "say": 1},
+        {"name": "f", "kind": "stub", "say": 2, "fail": True, "spec": passes},
+        {"name": "b", "kind": "stub", "say": "{{ [f is defined, _prev, results | length] }}"},
+    ]
+    python, rust = (go(tasks, dialect=dialect).data["results"] for dialect in (Dialect.PYTHON, Dialect.RUST))
+    assert python == {"a": 1, "b": [False, 1, 1]}
+    assert rust == {"a": 1, "f": {"said": 2}, "b": [True, {"said": 2}, 2]}
