@@ -27,7 +27,7 @@ from noetl_worker.transport.opening import open_transport
 __all__ = ["Fact", "Inquiry", "Story"]
 
 _ENDS: Final = ("command.completed", "command.failed")
-_TOLD: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
+_SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
 _PROBE_S: Final = 3.0
 
@@ -54,12 +54,12 @@ class Story:
     unknown: list[str] = field(default_factory=list)
     """What could not be asked, and why."""
 
-    def tell(self, source: str, text: str, at: str = "") -> None:
+    def add(self, source: str, text: str, at: str = "") -> None:
         self.facts.append(Fact(source, at, redaction.redact_text(text)))
         self.is_known = True
 
     def means(self, verdict: str) -> None:
-        """The first one that is told stands: the plane's word counts over what NATS and this machine say."""
+        """The first verdict stands: the plane's word counts over what NATS and this machine say."""
         self.verdict = self.verdict or redaction.redact_text(verdict)
 
 
@@ -92,15 +92,15 @@ class Inquiry:
 
     # ── this machine ──
 
-    async def _ask_worker(self, told: Story) -> None:
+    async def _ask_worker(self, story: Story) -> None:
         """The workers that run here, at their probe ports; that there is none says nothing."""
         own = [asked_at(self._settings.metrics_bind)] if self._settings.metrics_bind else []
         with suppress(OSError):
             own += addresses_in(directory_of(self._settings.outbox_dir))
         for address in dict.fromkeys(own):
-            await self._ask_worker_at(address, told)
+            await self._ask_worker_at(address, story)
 
-    async def _ask_worker_at(self, address: str, told: Story) -> None:
+    async def _ask_worker_at(self, address: str, story: Story) -> None:
         import httpx
 
         try:
@@ -110,51 +110,53 @@ class Inquiry:
         except (httpx.HTTPError, ValueError):
             return
         running = look.get("commands") or ()
-        for one in running:
-            if self._is_ours(one.get("command_id")):
+        for command in running:
+            if self._is_ours(command.get("command_id")):
                 name = (look.get("worker") or {}).get("worker_id", "a worker")
-                text = f"{name} at {address} has it: {one.get('phase')}, for {one.get('seconds')} s, delivery"
-                told.tell("machine", f"{text} {one.get('deliveries')}")
-                told.means(f"a worker of this machine has it: {one.get('phase')}")
-                self._story.execution_id = self._story.execution_id or int(one["execution_id"])
-                self._story.event_id = self._story.event_id or int(one["event_id"])
+                text = f"{name} at {address} has it: {command.get('phase')}, for {command.get('seconds')} s, delivery"
+                story.add("machine", f"{text} {command.get('deliveries')}")
+                story.means(f"a worker of this machine has it: {command.get('phase')}")
+                self._story.execution_id = self._story.execution_id or int(command["execution_id"])
+                self._story.event_id = self._story.event_id or int(command["event_id"])
 
-    def _ask_outbox(self, told: Story) -> None:
+    def _ask_outbox(self, story: Story) -> None:
         directory = directory_of(self._settings.outbox_dir)
         try:
             view = look_into(directory)
         except OSError as error:
-            told.unknown.append(f"the outbox: {error}")
+            story.unknown.append(f"the outbox: {error}")
             return
         for kept in view.kept:
             if not self._is_ours(kept.command_id):
                 continue
             owner = "a worker that runs" if kept.is_owned else "a dead process: the next worker here sends it"
-            told.tell("machine", f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}")
-            told.means("it ran, and its outcome waits in the outbox of this machine for the control plane to accept it")
+            story.add("machine", f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}")
+            story.means(
+                "it ran, and its outcome waits in the outbox of this machine for the control plane to accept it"
+            )
             if kept.event_set is not None:
                 self._story.execution_id = self._story.execution_id or kept.event_set.execution_id
                 self._story.event_id = kept.event_set.event_id
 
     # ── NATS ──
 
-    async def _ask_nats(self, told: Story) -> None:
+    async def _ask_nats(self, story: Story) -> None:
         try:
             connection = await connect(self._settings, "noetl-worker why", attempts=1)
         except (JetStreamError, OSError) as error:
-            told.unknown.append(str(error))
+            story.unknown.append(str(error))
             return
         try:
             found = await find(connection.client, self._settings)
-            await self._ask_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), told)
+            await self._ask_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), story)
             if found.stream_info is not None:
-                self._note_messages(await self._search(connection.client, found.stream), found, told)
+                self._note_messages(await self._search(connection.client, found.stream), found, story)
         except JetStreamError as error:
-            told.unknown.append(str(error))
+            story.unknown.append(str(error))
         finally:
             await connection.close()
 
-    async def _ask_letters(self, store: DeadLetterStore, told: Story) -> None:
+    async def _ask_letters(self, store: DeadLetterStore, story: Story) -> None:
         stream = await store.stream()
         if stream is None:
             return
@@ -164,13 +166,13 @@ class Inquiry:
             except DocumentError:
                 continue
             if self._is_ours(letter.known("command_id")):
-                told.tell(
+                story.add(
                     "NATS",
                     f"dead letter {kept.sequence}: {letter.reason} ({letter.num_delivered} deliveries, kept by "
                     f"{letter.worker_id})",
                     kept.stored_at,
                 )
-                told.means(
+                story.means(
                     f"it was set aside as dead letter {kept.sequence}: noetl-worker dead-letters show {kept.sequence}"
                 )
                 self._learn(_notification(letter.data or b""))
@@ -194,18 +196,18 @@ class Inquiry:
                     return search
         return await newest(client, stream, matches, most=self._most)
 
-    def _note_messages(self, search: Search, found: Found, told: Story) -> None:
+    def _note_messages(self, search: Search, found: Found, story: Story) -> None:
         for message in search.found:
             self._learn(_notification(message.data))
             state, verdict = _state(message, found)
-            told.tell(
+            story.add(
                 "NATS", f"message {message.sequence} of {found.stream} on {message.subject}: {state}", message.stored_at
             )
-            told.means(verdict)
+            story.means(verdict)
         if not search.found:
             rest = search.there - search.looked_at
             more = f", {rest} older ones were not looked through (--messages)" if rest > 0 else ""
-            told.facts.append(
+            story.facts.append(
                 Fact("NATS", "", f"no message of it among the newest {search.looked_at} of {found.stream}{more}")
             )
 
@@ -215,41 +217,43 @@ class Inquiry:
 
     # ── the control plane ──
 
-    async def _ask_plane(self, told: Story) -> None:
+    async def _ask_plane(self, story: Story) -> None:
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         try:
-            if told.execution_id is None:
-                told.unknown.append("the control plane: name the execution with --execution, nothing here names it")
+            if story.execution_id is None:
+                story.unknown.append("the control plane: name the execution with --execution, nothing here names it")
                 return
             plane = await client.plane("")
-            self._note_execution(await plane.execution_detail(told.execution_id), told)
+            self._note_execution(await plane.execution_detail(story.execution_id), story)
         except ServerRefused as error:
-            told.unknown.append(f"execution {told.execution_id}: {error}")
+            story.unknown.append(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
-            told.unknown.append(f"the control plane: {error}")
+            story.unknown.append(f"the control plane: {error}")
         finally:
             await client.close()
 
-    def _note_execution(self, detail: Mapping[str, Any], told: Story) -> None:
-        events = [one for one in detail.get("events") or () if isinstance(one, dict) and self._is_of_command(one)]
-        for one in sorted(events, key=lambda one: (str(one.get("created_at")), int(one.get("event_id") or 0))):
-            told.tell("plane", _event_text(one), str(one.get("created_at") or ""))
-        ends = [one for one in events if one.get("event_type") in _ENDS]
-        claims = [one for one in events if one.get("event_type") == "command.claimed"]
+    def _note_execution(self, detail: Mapping[str, Any], story: Story) -> None:
+        events = [
+            event for event in detail.get("events") or () if isinstance(event, dict) and self._is_of_command(event)
+        ]
+        for event in sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0))):
+            story.add("plane", _event_text(event), str(event.get("created_at") or ""))
+        ends = [event for event in events if event.get("event_type") in _ENDS]
+        claims = [event for event in events if event.get("event_type") == "command.claimed"]
         status = detail.get("status")
-        told.facts.append(Fact("plane", "", f"execution {told.execution_id} of {detail.get('path')} is {status}"))
+        story.facts.append(Fact("plane", "", f"execution {story.execution_id} of {detail.get('path')} is {status}"))
         if ends:
             word = _end_text(ends[-1])
-            told.means(f"it {word}, by {_worker(events) or 'a worker'}: the control plane has its end")
+            story.means(f"it {word}, by {_worker(events) or 'a worker'}: the control plane has its end")
         elif claims:
-            told.means(f"it was claimed by {_worker(events) or 'a worker'}, and the control plane has no end of it")
+            story.means(f"it was claimed by {_worker(events) or 'a worker'}, and the control plane has no end of it")
         if not events and (detail.get("pagination") or {}).get("has_next"):
-            told.unknown.append(
-                f"execution {told.execution_id} has more events than its newest page, which names it not"
+            story.unknown.append(
+                f"execution {story.execution_id} has more events than its newest page, which names it not"
             )
 
     def _is_of_command(self, event: Mapping[str, Any]) -> bool:
-        if event.get("event_type") not in _TOLD:
+        if event.get("event_type") not in _SHOWN:
             return False
         if event.get("event_type") == "command.issued":
             return str(event.get("event_id")) in (str(self._story.event_id), self._story.command_id.rpartition(":")[2])
@@ -270,14 +274,14 @@ def _notification(data: bytes) -> Envelope | None:
 
 
 def _state(message: StoredMessage, found: Found) -> tuple[str, str]:
-    """Where the durable stands; how often a message was delivered, JetStream tells nobody."""
+    """Where the durable stands; JetStream does not report how often a message was delivered."""
     info = found.durable_info
     if info is None:
         return f"there is no durable {found.durable}", f"nobody pulls it: there is no durable {found.durable}"
     filters = config_filters(info["config"])
-    if filters and not any(covers(one, message.subject) for one in filters):
-        said = f"durable {found.durable} does not get this subject (its filters: {', '.join(filters)})"
-        return said, f"it is for another pool: {said}"
+    if filters and not any(covers(pattern, message.subject) for pattern in filters):
+        state = f"durable {found.durable} does not get this subject (its filters: {', '.join(filters)})"
+        return state, f"it is for another pool: {state}"
     delivered = int((info.get("delivered") or {}).get("stream_seq") or 0)
     floor = int((info.get("ack_floor") or {}).get("stream_seq") or 0)
     pending = int(info.get("num_ack_pending") or 0)
@@ -286,8 +290,8 @@ def _state(message: StoredMessage, found: Found) -> tuple[str, str]:
         return f"not delivered yet ({waiting} messages wait)", "it waits in the stream: no worker has got it yet"
     if message.sequence <= floor or not pending:
         return "delivered and acknowledged", "it was delivered and acknowledged; the plane knows how it ended"
-    said = f"delivered; {pending} of the durable are not acknowledged, it may be one of them"
-    return said, "it was delivered; a worker has it, or has given it back for a while"
+    state = f"delivered; {pending} of the durable are not acknowledged, it may be one of them"
+    return state, "it was delivered; a worker has it, or has given it back for a while"
 
 
 def _event_text(event: Mapping[str, Any]) -> str:
@@ -323,4 +327,4 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
     """The last that is named: on the Python plane the claim itself names nobody."""
-    return next((str(worker) for one in reversed(events) if (worker := _context(one).get("worker_id"))), "")
+    return next((str(worker) for event in reversed(events) if (worker := _context(event).get("worker_id"))), "")

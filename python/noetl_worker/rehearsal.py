@@ -1,4 +1,4 @@
-"""A command run here without a claim: the worker's own stages, on a transport that tells the control plane nothing.
+"""A command run here without a claim: the worker's own stages, on a transport that reports nothing to the plane.
 
 `exec` and `replay` come through here. What would have been sent is kept, word for word.
 """
@@ -73,13 +73,13 @@ class TellingNothing:
         path = urlsplit(url).path
         if method == "GET" or path in _QUESTIONS:
             return await self._ask(method, url, headers, body, timeout_s)
-        whole = b"".join(body) if isinstance(body, tuple) else body
-        value = json_text.loads(whole) if whole else None
+        content = b"".join(body) if isinstance(body, tuple) else body
+        value = json_text.loads(content) if content else None
         self.withheld.append(Withheld(method, path, value))
         if path in (SINGLE, BATCH) or path.startswith("/api/vars/"):
             return _answer(200, {"status": "ok"})
         if method == "PUT" and isinstance(value, dict):
-            return _answer(200, {"ref": f"(not stored: {value.get('name')})", "bytes": len(whole or b"")})
+            return _answer(200, {"ref": f"(not stored: {value.get('name')})", "bytes": len(content or b"")})
         return _answer(400, {"detail": f"{method} {path} is not sent: nothing is sent to a control plane here"})
 
     async def close(self) -> None:
@@ -103,7 +103,7 @@ class Rehearsed:
 
     @property
     def call(self) -> Mapping[str, Any] | None:
-        """The event that has the tool's result: call.done or call.error; None where nothing would have been told."""
+        """The event that has the tool's result: call.done or call.error; None where nothing would be reported."""
         return next((one for one in self.events if one["name"] in ("call.done", "call.error")), None)
 
     @property

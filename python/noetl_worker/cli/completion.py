@@ -35,8 +35,8 @@ def completion(
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     name = shell.value if shell is not None else PurePath(os.environ.get("SHELL", "")).name
-    if name not in {one.value for one in Shell}:
-        known = ", ".join(one.value for one in Shell)
+    if name not in {shell.value for shell in Shell}:
+        known = ", ".join(shell.value for shell in Shell)
         typer.echo(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
         raise typer.Exit(EXIT_ARGUMENT)
     typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))

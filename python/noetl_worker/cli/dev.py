@@ -112,7 +112,7 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
             "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
-            "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be told later
+            "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be reported later
             **{name: text for name, text in os.environ.items() if name in _RULES or is_for_process(name)},
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run

@@ -40,7 +40,7 @@ def doctor(
     Nothing is changed, made or claimed. Takes every flag of `run`.
 
     Exit codes: 0 nothing is wrong (there may be warnings); 2 a setting is wrong;
-    5 a worker would not start, or not get, run or tell its commands.
+    5 a worker would not start, or not get, run or report its commands.
     """
     from noetl_worker.observability.logging import configure_logging
 
@@ -53,10 +53,10 @@ def doctor(
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
-    is_wrong = any(one.state is State.WRONG for one in findings)
+    is_wrong = any(finding.state is State.WRONG for finding in findings)
     if as_json:
         shown: dict[str, Any] = {"ok": not is_wrong, "version": __version__}
-        typer.echo(json.dumps({**shown, "checks": [one.as_json() for one in findings]}, ensure_ascii=False))
+        typer.echo(json.dumps({**shown, "checks": [finding.as_json() for finding in findings]}, ensure_ascii=False))
     else:
         _print(findings, brief=brief)
     raise typer.Exit(EXIT_WRONG if is_wrong else 0)
@@ -77,18 +77,18 @@ def _print(findings: Sequence[Finding], *, brief: bool) -> None:
         pad_edge=False,
         expand=True,
     )
-    for one in findings:
-        mark, style = _MARKS[one.state.value]
-        if not brief or one.state.value != "fine":
-            table.add_row(*(Text(cell, style=style) for cell in (mark, one.check, one.found, one.wanted)))
+    for finding in findings:
+        mark, style = _MARKS[finding.state.value]
+        if not brief or finding.state.value != "fine":
+            table.add_row(*(Text(cell, style=style) for cell in (mark, finding.check, finding.found, finding.wanted)))
     if table.rows:
         console.print(table)
-    for one in findings:
-        mark, style = _MARKS[one.state.value]
-        if one.fix and one.state.value != "fine":
+    for finding in findings:
+        mark, style = _MARKS[finding.state.value]
+        if finding.fix and finding.state.value != "fine":
             console.print()
-            console.print(Text(f"{mark}  {one.check}: {one.fix}", style=style), soft_wrap=True)
-    counts = {state: sum(one.state.value == state for one in findings) for state in _MARKS}
+            console.print(Text(f"{mark}  {finding.check}: {finding.fix}", style=style), soft_wrap=True)
+    counts = {state: sum(finding.state.value == state for finding in findings) for state in _MARKS}
     console.print()
     console.print(
         f"{counts['fine']} fine, {counts['warning']} warnings, {counts['wrong']} wrong, {counts['unknown']} not known",

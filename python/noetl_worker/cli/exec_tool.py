@@ -51,7 +51,7 @@ def exec_(
     """Run one tool once, through the stages of `run`, and show the result as the
     worker would report it: redacted, and fitted to the size of an event.
 
-    No server is needed and none is told. What a tool asks of a control plane
+    No server is needed, and nothing is reported to one. What a tool asks of a control plane
     (a child playbook, a stored result) is answered with an error.
 
     Exit codes: 0 the tool succeeded; 1 it failed; 2 an argument or a setting is
@@ -177,4 +177,4 @@ def _mapping(name: str, text: str) -> dict[str, JsonValue]:
 def _credentials(given: list[str]) -> dict[str, Any]:
     from noetl_worker.dev.credential_files import given_credential
 
-    return {one.name: one.body() for one in map(given_credential, given)}
+    return {given.name: given.body() for given in map(given_credential, given)}

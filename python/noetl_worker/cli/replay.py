@@ -1,4 +1,4 @@
-"""`noetl-worker replay EVENT_ID`: a command of the control plane, run on this machine; the plane is told nothing."""
+"""`noetl-worker replay EVENT_ID`: a command of the control plane, run on this machine; nothing is reported."""
 
 from __future__ import annotations
 

@@ -56,8 +56,14 @@ def with_setting_flags(shown: Collection[str] | None = None) -> Callable[[Callab
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints, signature = get_type_hints(command, include_extras=True), inspect.signature(command)
-        own = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items() if name != "flags"]
-        lines = [one for line in SETTINGS if line.field not in signature.parameters for one in _with_file(line)]
+        own = [
+            parameter.replace(annotation=hints[name])
+            for name, parameter in signature.parameters.items()
+            if name != "flags"
+        ]
+        lines = [
+            parameter for line in SETTINGS if line.field not in signature.parameters for parameter in _with_file(line)
+        ]
         flags = [_parameter(line, is_hidden=shown is not None and line.field not in shown) for line in lines]
 
         @functools.wraps(command)
@@ -65,7 +71,9 @@ def with_setting_flags(shown: Collection[str] | None = None) -> Callable[[Callab
             command(flags={line.variable: given.pop(line.field, None) for line in lines}, **given)
 
         called.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-        called.__annotations__ = {one.name: one.annotation for one in (*own, *flags)} | {"return": None}
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)} | {
+            "return": None
+        }
         return called
 
     return decorate

@@ -27,7 +27,7 @@ def tools(
         bool, typer.Option("--schema", help="JSON Schema (2020-12) of the kind, or of all by kind.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="With --schema: unknown fields do not validate.")] = False,
-    playbook: Annotated[bool, typer.Option("--playbook", help="With --schema: one for a whole playbook file.")] = False,
+    playbook: Annotated[bool, typer.Option("--playbook", help="With --schema: one for a playbook file.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/tools.md: built-in kinds only.")] = False,
 ) -> None:
     """List the tool kinds of this installation, or show what one takes."""
@@ -78,8 +78,10 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
 
     table = Table(Column("kind", no_wrap=True), "also", "what it does", "to be installed")
     for tool in chosen:
-        one = describe_kind(tool)
-        table.add_row(one.kind, ", ".join(one.aliases), escape(one.summary), escape(", ".join(missing(tool))))
+        described = describe_kind(tool)
+        table.add_row(
+            described.kind, ", ".join(described.aliases), escape(described.summary), escape(", ".join(missing(tool)))
+        )
     _show(table)
     refused = sorted(set(registry.kinds()) - {tool.kind for tool in chosen})
     if refused:
@@ -94,19 +96,19 @@ def _print_kind(tool: Tool[Any]) -> None:
     from noetl_worker.tools.docs.reference import default_text
     from noetl_worker.tools.kinds.requirements import missing
 
-    one, guide = describe_kind(tool), guide_of(tool)
-    names = ", ".join((one.kind, *one.aliases))
-    typer.echo(f"{names}\n\n{one.text}\n")
+    described, guide = describe_kind(tool), guide_of(tool)
+    names = ", ".join((described.kind, *described.aliases))
+    typer.echo(f"{names}\n\n{described.text}\n")
     for what in missing(tool):
         typer.echo(f"To be installed: {what}\n")
     table = Table(Column("field", no_wrap=True), "also", "type", "default", "meaning")
-    for field in one.fields:
+    for field in described.fields:
         row = (field.name, ", ".join(field.spellings), field.type, default_text(field), field.meaning)
         table.add_row(*map(escape, row))
     _show(table)
     for title, text in (
         ("Example", guide.example),
-        ("Result", guide.result or one.result),
+        ("Result", guide.result or described.result),
         ("Worth knowing", guide.traps),
     ):
         if text:

@@ -137,7 +137,7 @@ def _of_processes(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """A supervisor answers for all of its workers."""
     if "processes" not in answer:
         return [answer]
-    return [{"address": answer["address"], **one} for one in answer["processes"]]
+    return [{"address": answer["address"], **process} for process in answer["processes"]]
 
 
 async def _ask(client: Any, address: str) -> dict[str, Any]:
@@ -145,13 +145,13 @@ async def _ask(client: Any, address: str) -> dict[str, Any]:
 
     try:
         answer = await client.get(f"http://{address}/debug/inflight")
-        said: Any = answer.json()
+        body: Any = answer.json()
     except httpx.HTTPError as error:
         is_gone = isinstance(error, httpx.ConnectError)
         return {"address": address, "error": f"no answer: {str(error) or type(error).__name__}", "is_gone": is_gone}
     except ValueError:
         return {"address": address, "error": f"answers {answer.status_code} and no JSON: is it a worker's probe port?"}
-    if answer.status_code != 200 or not isinstance(said, Mapping):
-        told = said.get("error", "") if isinstance(said, Mapping) else ""
-        return {"address": address, "error": f"answers {answer.status_code} {told}".strip()}
-    return {"address": address, **said}
+    if answer.status_code != 200 or not isinstance(body, Mapping):
+        reason = body.get("error", "") if isinstance(body, Mapping) else ""
+        return {"address": address, "error": f"answers {answer.status_code} {reason}".strip()}
+    return {"address": address, **body}

@@ -40,7 +40,7 @@ def why(
 
     Nothing is changed. A source that cannot be asked is named. The Rust plane's
     ids begin with their execution; for one of the Python plane the message, the
-    dead letter or the outbox tells it, else --execution.
+    dead letter or the outbox names it, else --execution.
 
     Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is.
     """

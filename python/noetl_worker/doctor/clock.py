@@ -28,7 +28,7 @@ def skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
 
 def moment(text: str) -> float:
     """Seconds since 1970 of an RFC 3339 text (fromisoformat takes six digits of a second before Python 3.11)."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds, _, fraction = text.rstrip("Z").partition(".")
     digits = (fraction[:6] or "0").ljust(6, "0")
-    parsed = datetime.datetime.fromisoformat(f"{whole}.{digits}")
+    parsed = datetime.datetime.fromisoformat(f"{seconds}.{digits}")
     return parsed.replace(tzinfo=datetime.timezone.utc).timestamp()

@@ -13,7 +13,7 @@ class State(str, Enum):
     WARNING = "warning"
     """A worker starts and works, and something will bite."""
     WRONG = "wrong"
-    """A worker does not start, or does not get, run or tell its commands."""
+    """A worker does not start, or does not get, run or report its commands."""
     UNKNOWN = "unknown"
     """It could not be looked at; `found` says why."""
 

@@ -49,14 +49,14 @@ async def examine(settings: Settings) -> list[Finding]:
 async def _behind(connection: Connection, settings: Settings) -> list[Finding]:
     client, subject = connection.client, settings.nats_subject
     stream = settings.nats_stream
-    if not stream and not any(one.state is State.WRONG for one in await permissions.first_tried(connection)):
+    if not stream and not any(finding.state is State.WRONG for finding in await permissions.first_tried(connection)):
         stream = await stream_of(client, subject, f"{subject}.>") or ""
     allowed = await permissions.tried(connection, settings, stream or DEFAULT_STREAM)
-    if any(one.check in permissions.LOOKS and one.state is State.WRONG for one in allowed):
+    if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)
     if found.stream_info is None or found.durable_info is None:
-        allowed = [permissions.before_the_durable(one) for one in allowed]
+        allowed = [permissions.before_the_durable(finding) for finding in allowed]
     return [
         *allowed,
         *_stream(found, settings),
@@ -115,19 +115,25 @@ async def _others(connection: Connection, found: Found, settings: Settings) -> l
     if found.durable_info is not None:
         info = found.durable_info
         counts = (("pull requests waiting", "num_waiting"), ("messages waiting", "num_pending"))
-        told = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in (*counts, ("in flight", "num_ack_pending")))
-        findings.append(fine("durable: pulled by", told, "the workers of this pool alone"))
+        numbers = ", ".join(
+            f"{name}: {info.get(key) or 0}" for name, key in (*counts, ("in flight", "num_ack_pending"))
+        )
+        findings.append(fine("durable: pulled by", numbers, "the workers of this pool alone"))
     check, wanted = "stream: other durables", "none for the same subjects"
     try:
         consumers = await _consumers(connection, found.stream)
     except JetStreamError as error:
         return [*findings, unknown(check, str(error), wanted, f'publish to "$JS.API.CONSUMER.LIST.{found.stream}"')]
-    same = [_shown(one) for one in consumers if one.get("name") != found.durable and _overlaps(one, settings.filters)]
+    same = [
+        _shown(consumer)
+        for consumer in consumers
+        if consumer.get("name") != found.durable and _overlaps(consumer, settings.filters)
+    ]
     if not same:
         return [*findings, fine(check, "none", wanted)]
     fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the one not used"
-    said = f"{'; '.join(same)}: each gets every command, and their workers race for the claims"
-    return [*findings, warning(check, said, wanted, fix)]
+    found_text = f"{'; '.join(same)}: each gets every command, and their workers race for the claims"
+    return [*findings, warning(check, found_text, wanted, fix)]
 
 
 async def _consumers(connection: Connection, stream: str) -> Sequence[Mapping[str, Any]]:
@@ -154,8 +160,8 @@ async def _clock(connection: Connection, found: Found) -> Finding:
     if found.stream_info is None:
         return unknown(check, "the time is in what a server says of a stream, and there is none yet", clock.WANTED)
     before = time.time()
-    told = (await ask(connection.client, f"STREAM.INFO.{found.stream}")).get("ts")
+    timestamp = (await ask(connection.client, f"STREAM.INFO.{found.stream}")).get("ts")
     after = time.time()
-    if not isinstance(told, str):
+    if not isinstance(timestamp, str):
         return unknown(check, "this server does not report its time (before 2.10)", clock.WANTED)
-    return clock.skew(check, clock.moment(told), (before + after) / 2, (after - before) / 2)
+    return clock.skew(check, clock.moment(timestamp), (before + after) / 2, (after - before) / 2)

@@ -49,8 +49,8 @@ def contents(settings: Settings) -> Finding:
     except OSError as error:
         return unknown(check, str(error), wanted)
     waiting, total = len(seen.kept), seen.bytes
-    orphans = sum(not one.is_owned for one in seen.kept)
-    oldest_s = max((time.time() - one.event_set.created_at for one in seen.kept if one.event_set), default=0.0)
+    orphans = sum(not row.is_owned for row in seen.kept)
+    oldest_s = max((time.time() - row.event_set.created_at for row in seen.kept if row.event_set), default=0.0)
     found = f"{waiting} event sets, {total} bytes, {orphans} of dead processes, the oldest {oldest_s:.0f} s old"
     if waiting >= rows or total >= size:
         fix = "see why the control plane refuses them (the log's events_not_accepted; noetl-worker why COMMAND_ID)"
@@ -81,4 +81,4 @@ def disk(settings: Settings) -> Finding:
 
 def _existing(path: Path) -> Path:
     """The path, or the nearest above it that there is."""
-    return next((one for one in (path, *path.parents) if one.exists()), Path("/"))
+    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))

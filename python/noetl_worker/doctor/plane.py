@@ -108,7 +108,7 @@ async def _clock(client: ControlPlaneClient, url: str) -> Finding:
         return unknown(check, str(error), clock.WANTED)
     after = time.time()
     try:
-        told = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
+        server_time = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return unknown(check, "its answers have no Date", clock.WANTED)
-    return clock.skew(check, told + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)
+    return clock.skew(check, server_time + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)

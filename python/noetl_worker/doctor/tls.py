@@ -38,7 +38,7 @@ async def of_nats(settings: Settings) -> list[Finding]:
         at = (parts.hostname, parts.port or 4222)
         must = parts.scheme == "tls" or bool(settings.nats_tls.ca)
         findings.append(await _looked_at(f"TLS of NATS {at[0]}:{at[1]}", at, settings.nats_tls, _NATS, must=must))
-    return [one for one in findings if one is not None]
+    return [finding for finding in findings if finding is not None]
 
 
 async def of_plane(settings: Settings) -> list[Finding]:
@@ -69,10 +69,10 @@ def _begin_nats(connection: socket.socket) -> bool:
             break
         greeting += part
     try:
-        told = json_text.loads(greeting.partition(b"{")[1] + greeting.partition(b"{")[2])
+        info = json_text.loads(greeting.partition(b"{")[1] + greeting.partition(b"{")[2])
     except DocumentError:
         return False
-    return isinstance(told, dict) and bool(told.get("tls_required") or told.get("tls_available"))
+    return isinstance(info, dict) and bool(info.get("tls_required") or info.get("tls_available"))
 
 
 _NATS: Final = _Protocol(_begin_nats, b"PING\r\n", ("NATS_CA", "NATS_CERT", "NATS_KEY"))

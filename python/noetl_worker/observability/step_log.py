@@ -13,7 +13,7 @@ REMEMBERED: Final = 10_000
 
 
 class Warned:
-    """What has been said; of more than REMEMBERED the oldest is forgotten, and said again."""
+    """What has been logged; of more than REMEMBERED the oldest is forgotten, and logged again."""
 
     def __init__(self) -> None:
         self._logged: OrderedDict[tuple[str, ...], None] = OrderedDict()

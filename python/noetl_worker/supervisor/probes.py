@@ -71,14 +71,16 @@ def _app(supervisor: Supervisor, debug_token: str) -> Starlette:
         """A worker that died is being started again: that is no reason to start all of them anew."""
         answers = await _asked(supervisor, "/livez")
         failing = {
-            str(one.number): _text_of(answer) for one, answer in answers if answer is not None and not _is_ok(answer)
+            str(worker.number): _text_of(answer)
+            for worker, answer in answers
+            if answer is not None and not _is_ok(answer)
         }
         body = {"status": "failing" if failing else "ok", "processes": failing}
         return JSONResponse(body, status_code=503 if failing else 200)
 
     async def readyz(_: Request) -> Response:
         answers = await _asked(supervisor, "/readyz")
-        waiting = {str(one.number): _text_of(answer) for one, answer in answers if not _is_ok(answer)}
+        waiting = {str(worker.number): _text_of(answer) for worker, answer in answers if not _is_ok(answer)}
         body = {"ready": not waiting, "processes": waiting}
         return JSONResponse(body, status_code=503 if waiting else 200)
 
@@ -109,11 +111,11 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
 
     async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_S) as client:
 
-        async def ask(one: WorkerProcess) -> httpx.Response | None:
-            if one.running is None:
+        async def ask(worker: WorkerProcess) -> httpx.Response | None:
+            if worker.running is None:
                 return None
             try:
-                return await client.get(f"http://127.0.0.1:{one.port}{path}")
+                return await client.get(f"http://127.0.0.1:{worker.port}{path}")
             except httpx.HTTPError:
                 return None
 
@@ -130,8 +132,8 @@ def _text_of(answer: httpx.Response | None) -> str:
 
 
 def _own(supervisor: Supervisor) -> str:
-    running = sum(one.running is not None for one in supervisor.workers)
-    restarts = sum(max(0, one.starts - 1) for one in supervisor.workers)
+    running = sum(worker.running is not None for worker in supervisor.workers)
+    restarts = sum(max(0, worker.starts - 1) for worker in supervisor.workers)
     return (
         "# HELP noetl_worker_processes Workers of this supervisor that run\n"
         f"# TYPE noetl_worker_processes gauge\nnoetl_worker_processes {running}\n"

@@ -74,8 +74,8 @@ class Supervisor:
         self._stops += 1
         self._stopping.set()
         log.info("stop_requested", level=self._stops, processes=self._running())
-        for one in self.workers:
-            self._signal(one)
+        for worker in self.workers:
+            self._signal(worker)
 
     def handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -85,58 +85,63 @@ class Supervisor:
     async def run(self) -> int:
         """Keep them running until a stop, or until one says that it can never start."""
         log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
-        codes = await asyncio.gather(*(self._keep(one) for one in self.workers))
-        for one in self.workers:
-            if one.probes is not None:
-                one.probes.close()
+        codes = await asyncio.gather(*(self._keep(worker) for worker in self.workers))
+        for worker in self.workers:
+            if worker.probes is not None:
+                worker.probes.close()
         code = self._refused if self._refused is not None else _worst(codes)
         log.info("stopped", codes=codes, exit_code=code)
         return code
 
-    async def _keep(self, one: WorkerProcess) -> int:
+    async def _keep(self, worker: WorkerProcess) -> int:
         """One worker's lives; the exit code of the last."""
         while not self._stopping.is_set():
             started_at = time.monotonic()
-            one.running = await self._start(one)
+            worker.running = await self._start(worker)
             for _ in range(self._stops):  # they came while it was started
-                self._signal(one)
-            code = await one.running.wait()
-            one.running = None
+                self._signal(worker)
+            code = await worker.running.wait()
+            worker.running = None
             if self._stopping.is_set():
                 return code
-            if code == _SETTINGS_WRONG or (code == _CANNOT_START and one.starts == 1):
+            if code == _SETTINGS_WRONG or (code == _CANNOT_START and worker.starts == 1):
                 self._refused = code
                 self.request_stop()
                 return code
-            one.deaths = 1 if time.monotonic() - started_at >= _LASTED_S else one.deaths + 1
-            delay_s = backoff.delay_s(one.deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5)
-            self._log_death(one, code, delay_s)
+            worker.deaths = 1 if time.monotonic() - started_at >= _LASTED_S else worker.deaths + 1
+            delay_s = backoff.delay_s(worker.deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5)
+            self._log_death(worker, code, delay_s)
             try:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
             except asyncio.TimeoutError:
                 continue
         return 0  # there is none to drain
 
-    def _log_death(self, one: WorkerProcess, code: int, delay_s: float) -> None:
-        said = {"process": one.number, "exit_code": code, "deaths": one.deaths, "starts_again_s": round(delay_s, 1)}
-        if one.deaths < _KEEPS_DYING:
-            log.warning("process_died", **said)
+    def _log_death(self, worker: WorkerProcess, code: int, delay_s: float) -> None:
+        fields = {
+            "process": worker.number,
+            "exit_code": code,
+            "deaths": worker.deaths,
+            "starts_again_s": round(delay_s, 1),
+        }
+        if worker.deaths < _KEEPS_DYING:
+            log.warning("process_died", **fields)
             return
         advice = "its own lines above say why; it is started again and again, at most every 30 s"
-        log.error("process_keeps_dying", **said, advice=advice)
+        log.error("process_keeps_dying", **fields, advice=advice)
 
-    async def _start(self, one: WorkerProcess) -> asyncio.subprocess.Process:
+    async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
         variables = {**os.environ, **self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
         if self._settings.worker_id:
-            variables["WORKER_ID"] = f"{self._settings.worker_id}-{one.number}"
+            variables["WORKER_ID"] = f"{self._settings.worker_id}-{worker.number}"
         descriptors: tuple[int, ...] = ()
         variables["WORKER_METRICS_BIND"] = ""
-        if one.probes is not None:
-            descriptors = (one.probes.fileno(),)
-            variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{one.port}"
-            variables[handed_down.SOCKET] = str(one.probes.fileno())
-        one.starts += 1
+        if worker.probes is not None:
+            descriptors = (worker.probes.fileno(),)
+            variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{worker.port}"
+            variables[handed_down.SOCKET] = str(worker.probes.fileno())
+        worker.starts += 1
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -149,12 +154,12 @@ class Supervisor:
         )
 
     @staticmethod
-    def _signal(one: WorkerProcess) -> None:
-        if one.running is not None and one.running.returncode is None:
-            one.running.send_signal(signal.SIGTERM)
+    def _signal(worker: WorkerProcess) -> None:
+        if worker.running is not None and worker.running.returncode is None:
+            worker.running.send_signal(signal.SIGTERM)
 
     def _running(self) -> int:
-        return sum(one.running is not None for one in self.workers)
+        return sum(worker.running is not None for worker in self.workers)
 
 
 def _probe_socket() -> socket.socket:

@@ -114,7 +114,7 @@ def _inside(entry: Entry) -> dict[str, Any]:
         "worker_id": letter.worker_id,
         "headers": redact_value(dict(letter.headers)),
         "headers_left_out": list(letter.headers_left_out),
-        "detail": redact_value({name: one for name, one in letter.detail.items() if name not in _IDS}),
+        "detail": redact_value({name: value for name, value in letter.detail.items() if name not in _IDS}),
         "bytes": letter.size,
         "is_whole": letter.data is not None,
     }
@@ -162,14 +162,14 @@ def _lines(entry: Entry, inside: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 def harmless(text: str) -> str:
     """Without control characters: whoever can publish a message must not write to an operator's terminal."""
-    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)
+    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
 
 
 def _moment(text: str) -> datetime.datetime:
     """RFC 3339 with up to nine digits of a second (fromisoformat takes six before Python 3.11)."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds, _, fraction = text.rstrip("Z").partition(".")
     digits = (fraction[:6] or "0").ljust(6, "0")
-    return datetime.datetime.fromisoformat(f"{whole}.{digits}").replace(tzinfo=datetime.timezone.utc)
+    return datetime.datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=datetime.timezone.utc)
 
 
 def _age(seconds: float) -> str:

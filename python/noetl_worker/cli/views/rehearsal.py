@@ -14,7 +14,7 @@ __all__ = ["print_requests", "print_result"]
 
 
 def print_result(done: Rehearsed, *, as_json: bool) -> None:
-    """The result as the plane would be told it: one line about it, then JSON."""
+    """The result as it would be reported to the plane: one line about it, then JSON."""
     call = done.call
     if call is None:
         typer.echo(f"nothing would be reported: {done.outcome.text or done.outcome.kind.value}", err=True)
@@ -33,10 +33,10 @@ def print_result(done: Rehearsed, *, as_json: bool) -> None:
 
 def print_requests(done: Rehearsed, *, as_json: bool) -> None:
     """Every request that was not sent, word for word."""
-    for one in done.withheld:
-        whole = {"method": one.method, "path": one.path, "body": one.body}
+    for withheld in done.withheld:
+        request = {"method": withheld.method, "path": withheld.path, "body": withheld.body}
         if as_json:
-            typer.echo(json.dumps(whole, ensure_ascii=False))
+            typer.echo(json.dumps(request, ensure_ascii=False))
         else:
-            typer.echo(f"not sent: {one.method} {one.path}")
-            typer.echo(harmless(json.dumps(one.body, indent=2, ensure_ascii=False)) + "\n")
+            typer.echo(f"not sent: {withheld.method} {withheld.path}")
+            typer.echo(harmless(json.dumps(withheld.body, indent=2, ensure_ascii=False)) + "\n")

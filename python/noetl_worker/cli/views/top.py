@@ -48,7 +48,7 @@ def _lines(look: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
 
 
 def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
-    commands = sorted(look.get("commands") or (), key=lambda one: -(one.get("seconds") or 0))
+    commands = sorted(look.get("commands") or (), key=lambda command: -(command.get("seconds") or 0))
     if not commands:
         return Text("nothing runs", style="dim")
     table = Table(
@@ -63,14 +63,14 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
         pad_edge=False,
     )
     shown = commands if height is None else commands[:height]
-    for one in shown:
+    for command in shown:
         cells = (
-            duration(one.get("seconds") or 0),
-            one.get("phase"),
-            one.get("kind") or "-",
-            one.get("step") or "-",
-            one.get("deliveries") or "-",
-            one.get("command_id") or "-",
+            duration(command.get("seconds") or 0),
+            command.get("phase"),
+            command.get("kind") or "-",
+            command.get("step") or "-",
+            command.get("deliveries") or "-",
+            command.get("command_id") or "-",
         )
         table.add_row(*(Text(harmless(str(cell))) for cell in cells))
     if len(shown) == len(commands):
