@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # a worker process has no pytest
 
 LIMIT_S: Final = 0.2
 HEAVY: Final = {
-    "faults": "the books over thousands of commands are kept on the test's loop; the workers are processes",
+    "faults": "the books over thousands of commands are kept on the test's loop; each worker has a guard of its own",
 }
 _RECORD: Final = os.environ.get("LOOP_GUARD_RECORD")
 """A file that every step over a quarter of the limit is written to: how far the suite is from it."""
@@ -58,6 +58,7 @@ class _Steps:
     test = ""
     seen: list[str]
     file: Path | None = None
+    but: str | None = None
 
     def __init__(self) -> None:
         self.seen = []
@@ -66,6 +67,8 @@ class _Steps:
         self.test, self.seen = test, []
 
     def take(self, callback: Any, spent_s: float) -> None:
+        if self.but is not None and self.but in _named(callback):
+            return
         said = f"{spent_s * 1000:.0f} ms of CPU in one step: {_named(callback)}"
         if spent_s > LIMIT_S * (slowness := _slowness() if spent_s > LIMIT_S else 1.0):
             self.seen.append(f"{said} (this core is {slowness:.1f} times slower than the one of the limit)")
@@ -196,9 +199,12 @@ def install() -> None:
     _guard_uvloop()
 
 
-def watch_process(file: Path) -> None:
-    """In a process of its own, before it has a loop: long steps are written to `file`, a line each."""
-    _steps.file = file
+def watch_process(file: Path, *, but: str | None = None) -> None:
+    """In a process of its own, before it has a loop: long steps are written to `file`, a line each.
+
+    `but`: the name of a coroutine whose steps may be long.
+    """
+    _steps.file, _steps.but = file, but
     install()
 
 
