@@ -111,7 +111,7 @@ COVERED: dict[int, tuple[str, ...]] = {
     45: (
         "tools/test_transfer.py::test_replace_empties_the_table_even_when_there_are_no_new_rows",
         "tools/test_transfer.py::test_upsert_replaces_rows_with_the_key_and_the_later_of_two_wins",
-        "tools/test_transfer.py::test_broken_config_is_told_exactly",
+        "tools/test_transfer_failures.py::test_broken_config_is_told_exactly",
     ),
     46: ("tools/test_postgres_pool.py::test_schema_of_one_command_is_not_the_next_ones",),
     47: (

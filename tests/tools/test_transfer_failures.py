@@ -1,0 +1,230 @@
+"""Kind `transfer`: what is refused, and that a failing row leaves no trace."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolStatus
+from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools.registry import Registry
+
+from .databases import Postgres
+from .transfers import OLD, in_duckdb, move, of, to, with_tables
+
+pytest.importorskip("psycopg")
+
+
+@pytest.fixture
+def pg(postgres: Postgres) -> Postgres:
+    return with_tables(postgres)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "a.duckdb")
+
+
+# ── one transaction ─────────────────────────────────────────────────────────────────────────────
+
+BREAKS = "select i + 10 as id, case when i = 2500 then 'x' else i::text end as amount from generate_series(1, 5000) i"
+
+
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
+def test_failing_row_in_the_middle_leaves_the_postgres_table_as_it_was(pg: Postgres, mode: str) -> None:
+    pg.sql(OLD)
+    with pytest.raises(ToolError, match='invalid input syntax for type numeric: "x"') as caught:
+        move(of(pg, BREAKS), to(pg), mode=mode, chunk_size=100)
+    assert "line 2500" in str(caught.value)
+    assert pg.sql("select id, name from move.to_t order by id") == [(2, "old"), (9, "stays")]
+
+
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
+def test_failing_row_in_the_middle_leaves_the_duckdb_table_as_it_was(pg: Postgres, file: str, mode: str) -> None:
+    in_duckdb(file, "create table t(id int primary key, amount decimal(10,2)); insert into t values (9999, 1)")
+    with pytest.raises(ToolError, match="Could not convert string"):
+        move(of(pg, BREAKS), {"type": "duckdb", "database": file, "table": "t"}, mode=mode, chunk_size=100)
+    assert in_duckdb(file, "select id from t") == [(9999,)]
+
+
+def test_source_that_fails_in_the_middle_leaves_the_table_as_it_was(pg: Postgres) -> None:
+    broken = "select i as id, 1 / (3000 - i) as amount from generate_series(1, 5000) i"
+    with pytest.raises(ToolError, match="division by zero"):
+        move(of(pg, broken), to(pg), chunk_size=100)
+    assert pg.sql("select count(*) from move.to_t") == [(0,)]
+
+
+def test_timeout_leaves_the_table_as_it_was_and_ends_the_source(pg: Postgres) -> None:
+    slow = "select i as id, pg_sleep(0.01)::text as name from generate_series(1, 100000) i /* slow_source */"
+    config = {"source": of(pg, slow), "target": to(pg), "chunk_size": 10, "timeout": 0.5}
+    assert run_tool("transfer", config).status is ToolStatus.TIMEOUT
+    assert pg.sql("select count(*) from move.to_t") == [(0,)]
+    running = "select count(*) from pg_stat_activity where query like '%slow_source%' and state = 'active'"
+    assert pg.sql(f"{running} and pid <> pg_backend_pid()") == [(0,)]
+
+
+def test_cancelled_transfer_into_duckdb_lets_go_of_the_file(pg: Postgres, file: str) -> None:
+    slow = "select i as id, pg_sleep(0.001)::text as name from generate_series(1, 100000) i"
+    config = {"source": of(pg, slow), "target": {"type": "duckdb", "database": file, "table": "t"}, "chunk_size": 10}
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        call = asyncio.ensure_future(registry.run_tool("transfer", config, tool_context(registry=registry)))
+        await asyncio.wait({call}, timeout=0.5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await registry.aclose()
+
+    asyncio.run(scenario())
+    assert in_duckdb(file, "select count(*) from information_schema.tables") == [(0,)]
+
+
+def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
+    """40 MB go through; not even a quarter of that is Python's at one time."""
+    import tracemalloc
+
+    big = "select i as id, repeat('x', 10000) as name from generate_series(1, 4000) i"
+    tracemalloc.start()
+    try:
+        data = move(of(pg, big), {"type": "duckdb", "database": file, "table": "t"}, chunk_size=50)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data["rows_transferred"] == 4000
+    assert peak < 10_000_000, peak
+
+
+# ── what is refused ─────────────────────────────────────────────────────────────────────────────
+
+SOURCE = {"type": "postgres", "host": "h", "query": "select 1"}
+TARGET = {"type": "postgres", "host": "h", "table": "t"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"source": SOURCE}, "transfer: field 'target' is missing"),
+        ({"source": {}, "target": TARGET}, "transfer: source: field 'type' is missing"),
+        ({"source": SOURCE, "target": {"type": "postgres"}}, "transfer: target: Target table name required"),
+        (
+            {"source": {"type": "postgres", "host": "h"}, "target": TARGET},
+            "transfer: source: field 'query' is missing: the SELECT of a postgres source",
+        ),
+        ({"source": {"type": "http"}, "target": TARGET}, "transfer: source: Source URL required for HTTP transfer"),
+        (
+            {"source": {"type": "oracle"}, "target": TARGET},
+            "transfer: Unsupported transfer direction: oracle to postgres",
+        ),
+        (
+            {"source": SOURCE, "target": {"type": "http", "table": "t"}},
+            "transfer: Unsupported transfer direction: postgres to http",
+        ),
+        ({"source": SOURCE, "target": TARGET, "chunk_size": 0}, "transfer: 'chunk_size' is 0: give 1 to 100000"),
+        (
+            {"source": SOURCE, "target": TARGET, "mode": "merge"},
+            "transfer: field 'mode' must be one of 'append', 'replace', 'upsert', not 'merge' (str)",
+        ),
+        ({"source": SOURCE, "target": TARGET, "key": "id"}, "transfer: 'key' belongs to mode 'upsert', not 'append'"),
+        (
+            {"source": {"type": "postgres", "hots": "x", "query": "select 1"}, "target": TARGET},
+            "transfer: source: no connection; give 'auth', 'host' or 'connection_string' "
+            "(transfer: source: unknown field 'hots' is ignored; did you mean 'host'?)",
+        ),
+        ({"source": "here", "target": TARGET}, "transfer: field 'source' must be an object, not text"),
+        (
+            {"source": {"type": "postgres", "query": "{{ q }}"}, "target": {"type": "file", "table": "t"}},
+            "transfer: Unsupported transfer direction: postgres to file",
+        ),
+        (
+            {"source": SOURCE, "target": {"type": "duckdb", "table": "t"}},
+            "transfer: target: field 'database' is missing: a DuckDB target is a file",
+        ),
+        (
+            {"source": {"type": "file", "path": "a.xml"}, "target": TARGET},
+            "transfer: source: 'format' of 'a.xml' is not known; give csv, json or parquet",
+        ),
+        (
+            {"source": {"type": "postgres", "query": "select 1"}, "target": TARGET},
+            "transfer: source: no connection; give 'auth', 'host' or 'connection_string'",
+        ),
+        (
+            {
+                "source": {"type": "duckdb", "database": "a.db", "query": "select 1"},
+                "target": {"type": "duckdb", "database": "a.db", "table": "t"},
+            },
+            "transfer: source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT",
+        ),
+    ],
+)
+def test_broken_config_is_told_exactly(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_tool("transfer", config)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("query", "change", "config", "message"),
+    [
+        ("select 1 as id", {"table": "move.none"}, {}, "transfer: target table 'move.none' does not exist"),
+        (
+            "select 1 as nope",
+            {},
+            {},
+            "transfer: table 'move.to_t' has no column 'nope'; it has: id, name, amount, at, doc, tags, note",
+        ),
+        (
+            "select 1 as id, 2 as name, 3 as name, 4 as id",
+            {},
+            {},
+            "transfer: the source has several columns 'id', 'name': give each a name of its own with AS",
+        ),
+        (
+            "select 1 as id, '{}'::json as doc, '{}'::json as doc, 3 as name, 4 as name",
+            {},
+            {"mapping": {"id": "id", "name": "doc.a"}},
+            "transfer: the source has several columns 'doc': give each a name of its own with AS",
+        ),
+        ("select 1 as id", {}, {"mapping": {"id": "x"}}, "transfer: the source has no column 'x'; it has: id"),
+        (
+            "select 1 as name",
+            {},
+            {"mode": "upsert"},
+            "transfer: the rows have no key column 'id'",
+        ),
+        (
+            "select 1 as id",
+            {"table": "move.from_t"},
+            {"mode": "upsert"},
+            "transfer: table 'move.from_t' has no primary key; give 'key' for upsert",
+        ),
+        (
+            'select 1 as id, 2 as a, 3 as "A"',
+            {},
+            {"mapping": {"id": "id", "name": "a", "NAME": "A"}},
+            "transfer: two source columns go to one column of 'move.to_t': id, name, name",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_table_is_told_exactly(
+    pg: Postgres, query: str, change: dict[str, Any], config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        move(of(pg, query), {**to(pg), **change}, **config)
+    assert str(caught.value) == message
+
+
+def test_key_without_a_unique_index_is_the_databases_word(pg: Postgres) -> None:
+    with pytest.raises(ToolError, match="no unique or exclusion constraint matching the ON CONFLICT"):
+        move(of(pg, "select 1 as id"), to(pg, "move.from_t"), mode="upsert", key="id")
+
+
+def test_part_of_a_whole_number_is_refused_by_duckdb_targets_too(pg: Postgres, file: str) -> None:
+    in_duckdb(file, "create table t(id int)")
+    with pytest.raises(ToolError, match=r"'1.5' is no INTEGER") as caught:
+        move(of(pg, "select 1.5 as id"), {"type": "duckdb", "database": file, "table": "t"})
+    assert caught.value.kind == "transform"

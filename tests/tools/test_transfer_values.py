@@ -1,0 +1,162 @@
+"""Kind `transfer`: what arrives is what was there, whatever its type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from noetl_worker.testing import run_tool
+
+from .databases import Postgres
+from .transfers import in_duckdb, move, of, to, with_tables
+
+pytest.importorskip("psycopg")
+
+
+@pytest.fixture
+def pg(postgres: Postgres) -> Postgres:
+    return with_tables(postgres)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "a.duckdb")
+
+
+ODD = (
+    "select 1::int2 a, 'NaN'::float8 b, interval '1 mon 2 days' c, date 'infinity' d, '\\x00ff'::bytea e,"
+    " int4range(1,5) f, inet '10.0.0.1' g, '[1]'::jsonb h, '\"x\"'::jsonb i, array[[1,2],[3,4]] j, null::int k,"
+    " e'a\\tb\\\\n\\n\"c' l,"
+    " 'f'::bool m, '00000000-0000-0000-0000-000000000001'::uuid n, 1e20::numeric o, array[null, '']::text[] p"
+)
+
+
+def test_odd_values_arrive_as_they_were(pg: Postgres) -> None:
+    pg.sql(f"create table move.odd as {ODD}; create table move.odd_copy (like move.odd)")
+    move(of(pg, "select * from move.odd"), to(pg, "move.odd_copy"))
+    assert pg.sql("select o::text from move.odd o") == pg.sql("select o::text from move.odd_copy o")
+
+
+def test_moments_that_python_cannot_hold_go_to_duckdb_and_back(pg: Postgres, file: str) -> None:
+    columns = "(d date, t timestamp, z timestamptz)"
+    pg.sql(f"create table move.ends {columns}; create table move.ends_copy {columns}")
+    pg.sql("insert into move.ends values ('infinity', '-infinity', 'infinity'), ('9999-12-31', '0001-01-01', null)")
+    move(of(pg, "select * from move.ends"), {"type": "duckdb", "database": file, "table": "t"})
+    assert in_duckdb(file, "select count(*) from t where isinf(d) and isinf(t) and isinf(z)") == [(1,)]
+    move({"type": "duckdb", "database": file, "query": "select * from t"}, to(pg, "move.ends_copy"))
+    text = "select o::text from move.{} o order by d"
+    assert pg.sql(text.format("ends_copy")) == pg.sql(text.format("ends"))
+
+
+def test_nanoseconds_go_from_one_duckdb_to_another(file: str) -> None:
+    made = "create table t as select timestamp_ns '2026-01-02 03:04:05.123456789' as a, time_ns '03:04:05.1' as b"
+    run_tool("duckdb", {"database": file, "query": made})
+    move(
+        {"type": "duckdb", "database": file, "query": "select * from t"},
+        {"type": "duckdb", "database": file + "2", "table": "t"},
+    )
+    assert in_duckdb(file + "2", "select a::text, b::text from t") == [("2026-01-02 03:04:05.123456789", "03:04:05.1")]
+
+
+def test_duckdb_types_survive_the_way_to_postgres_and_back(pg: Postgres, file: str) -> None:
+    in_duckdb(
+        file,
+        "create table d as select 170141183460469231731687303715884105727::hugeint h, 'ab'::blob b, [1, null] l,"
+        " {'a': 1, 'b': 'x'} s, date '2026-01-02' dd, time '03:04:05' t, interval '90 minutes' i, 'nan'::double n,"
+        " uuid '00000000-0000-0000-0000-000000000001' u, true y, 1.50::decimal(5,2) c, map {'k': 2} m",
+    )
+    pg.sql(
+        "create table move.d(h numeric, b bytea, l int[], s jsonb, dd date, t time, i interval, n float8, u uuid,"
+        " y bool, c numeric, m jsonb)"
+    )
+    move({"type": "duckdb", "database": file, "query": "select * from d"}, to(pg, "move.d"))
+    assert pg.sql("select d::text from move.d d") == [
+        (
+            '(170141183460469231731687303715884105727,"\\\\x6162","{1,NULL}","{""a"": 1, ""b"": ""x""}",'
+            '2026-01-02,03:04:05,01:30:00,NaN,00000000-0000-0000-0000-000000000001,t,1.50,"{""k"": 2}")',
+        )
+    ]
+    in_duckdb(file, "create table back as from d limit 0")
+    query = "select h, b, l, s, dd, t, n, u, y, c, m from move.d"
+    move(of(pg, query), {"type": "duckdb", "database": file, "table": "back"})
+    columns = query[7:-12]
+    assert in_duckdb(file, f"select count(*) from (select {columns} from d intersect select {columns} from back)") == [
+        (1,)
+    ]
+
+
+EXACT = [
+    '{"n": 18446744073709551615}', "0.12345678901234567890", "null", '"{\\"a\\":1}"', '"[1]"',
+    "123456789012345678901234567890", '[1.10, null, {"b": 1e400}]', "true", '"x"',
+]  # fmt: skip
+
+
+ONE_KEY_TWICE = '{"a":1,"a":2}'
+
+
+def exact_rows(column: str = "j", *texts: str) -> str:
+    rows = ", ".join(f"({number}, '{text}'::{column})" for number, text in enumerate([*EXACT, *texts]))
+    return f"select id, v as j from (values {rows}) as t(id, v)"
+
+
+def test_json_goes_from_postgres_to_postgres_without_a_change(pg: Postgres) -> None:
+    pg.sql("create table move.j(id int, j jsonb); create table move.t(id int, j json)")
+    move(of(pg, exact_rows("jsonb")), to(pg, "move.j"))
+    came, sent = "select id, j::text from move.j order by id", exact_rows("jsonb")
+    assert pg.sql(came) == pg.sql(f"select id, j::text from ({sent}) s order by id")
+    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), to(pg, "move.t"))
+    assert [text for (text,) in pg.sql("select j::text from move.t order by id")] == [*EXACT, ONE_KEY_TWICE]
+
+
+def test_json_goes_from_duckdb_to_postgres_without_a_change(pg: Postgres) -> None:
+    pg.sql("create table move.t(id int, j json)")
+    move({"type": "duckdb", "query": exact_rows("json", ONE_KEY_TWICE)}, to(pg, "move.t"))
+    assert [text for (text,) in pg.sql("select j::text from move.t order by id")] == [*EXACT, ONE_KEY_TWICE]
+
+
+def test_json_goes_from_postgres_to_duckdb_without_a_change(pg: Postgres, file: str) -> None:
+    target = {"type": "duckdb", "database": file, "table": "t"}
+    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), target)
+    came = [text for (text,) in in_duckdb(file, "select j::varchar from t order by id")]
+    assert came == [*EXACT, ONE_KEY_TWICE]
+
+
+def test_null_that_is_no_json_stays_null(pg: Postgres, file: str) -> None:
+    pg.sql("create table move.t(j jsonb)")
+    move(of(pg, "select null::jsonb as j"), to(pg, "move.t"))
+    move({"type": "duckdb", "query": "select null::json as j"}, to(pg, "move.t"))
+    assert pg.sql("select j is null from move.t") == [(True,), (True,)]
+
+
+def test_arrays_of_json_keep_what_is_in_them(pg: Postgres, file: str) -> None:
+    pg.sql("create table move.t(j json[])")
+    query = """select array['{"n": 18446744073709551615}', 'null', null, '"[1]"']::json[] as j"""
+    move(of(pg, query), to(pg, "move.t"))
+    assert pg.sql("select j::text from move.t") == pg.sql(query.replace(" as j", "::text"))
+    move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
+    assert in_duckdb(file, "select j[1]::varchar, j[4]::varchar from t") == [('{"n":18446744073709551615}', '"[1]"')]
+
+
+def test_json_in_other_columns_is_its_text(pg: Postgres, file: str) -> None:
+    pg.sql("create table move.t(a text, b text, c text, d int[], e date, f numeric)")
+    query = (
+        """select '{"n": 1.10}'::jsonb a, '"x"'::jsonb b, 'null'::jsonb c, '[1, null]'::jsonb d,"""
+        """ '"2026-01-02"'::jsonb e, '0.12345678901234567890'::jsonb f"""
+    )
+    move(of(pg, query), to(pg, "move.t"))
+    expected = [('{"n": 1.10}', "x", None, "{1,NULL}", "2026-01-02", "0.12345678901234567890")]
+    assert pg.sql("select a, b, c, d::text, e::text, f::text from move.t") == expected
+    in_duckdb(file, "create table t(a text, b text, c text, d int[], e date, f decimal(30,20))")
+    move(of(pg, query), {"type": "duckdb", "database": file, "table": "t"})
+    expected = [('{"n": 1.10}', "x", None, "[1, NULL]", "2026-01-02", "0.12345678901234567890")]
+    assert in_duckdb(file, "select a, b, c, d::text, e::text, f::text from t") == expected
+
+
+def test_path_into_json_keeps_what_is_there(pg: Postgres) -> None:
+    pg.sql("create table move.t(a jsonb, b jsonb, c text, d jsonb, e numeric)")
+    query = """select '{"a": {"n": 18446744073709551615}, "b": "{}", "c": "x", "e": 1.10}'::jsonb as doc"""
+    move(of(pg, query), to(pg, "move.t"), mapping={one: f"doc.{one}" for one in "abcde"})
+    assert pg.sql("select a::text, b::text, c, d::text, e::text from move.t") == [
+        ('{"n": 18446744073709551615}', '"{}"', "x", None, "1.10")
+    ]
