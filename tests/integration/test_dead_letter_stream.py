@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from integration.desk import LETTERS, STREAM, Desk, desk
 from integration.house import run
-from integration.test_operator_commands import LETTERS, STREAM, Desk, desk
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import api
 from noetl_worker.jetstream.consumer import ensure_durable

@@ -1,0 +1,74 @@
+"""An operator's desk: a NATS server, and the command line in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from integration.processes import Ended, command_line
+from noetl_worker.delivery.dead_letter import pack
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.jetstream.api import ask
+from noetl_worker.jetstream.connection import Connection, connect
+from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
+from noetl_worker.settings.settings import load_settings
+
+STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
+LETTERS = "noetl.dead_letters"
+
+
+class Desk:
+    """A NATS server and the command line of an operator in front of it."""
+
+    def __init__(self, server: NatsServer, connection: Connection, directory: Path) -> None:
+        self.server, self.connection, self._directory = server, connection, directory
+        self.store = DeadLetterStore(connection, LETTERS)
+
+    async def type(self, *arguments: str, **variables: str) -> Ended:
+        given = {"NATS_URL": self.server.url, **variables}
+        return await asyncio.to_thread(command_line, self._directory, *arguments, **given)
+
+    async def ask(self, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return await ask(self.connection.client, subject, body)
+
+    async def make_stream(self, **fields: Any) -> None:
+        config = {"name": STREAM, "subjects": ["noetl.commands", "noetl.commands.>"], **fields}
+        await self.ask(f"STREAM.CREATE.{STREAM}", config)
+
+    async def make_durable(self, **fields: Any) -> None:
+        config = {
+            "durable_name": DURABLE,
+            "name": DURABLE,
+            "ack_policy": "explicit",
+            "filter_subjects": ["noetl.commands", "noetl.commands.>"],
+            **fields,
+        }
+        config = {name: value for name, value in config.items() if value is not None}
+        body = {"stream_name": STREAM, "config": config, "action": "create"}
+        await self.ask(f"CONSUMER.CREATE.{STREAM}.{DURABLE}", body)
+
+    async def durable(self) -> dict[str, Any]:
+        return await self.ask(f"CONSUMER.INFO.{STREAM}.{DURABLE}")
+
+    async def messages(self, stream: str = STREAM) -> int:
+        return int((await self.ask(f"STREAM.INFO.{stream}"))["state"]["messages"])
+
+    async def keep(self, data: bytes = b"{}", *, reason: str = "unknown command: 404", **fields: object) -> None:
+        given: dict[str, Any] = {"subject": "noetl.commands", "stream_sequence": 1, "num_delivered": 6, **fields}
+        headers = given.pop("headers", None)
+        message_id = given.pop("message_id", uuid.uuid4().hex)
+        await self.store.publish(LETTERS, pack(data, headers, reason=reason, worker_id="w-1", **given), message_id)
+
+
+@asynccontextmanager
+async def desk(directory: Path, config: str = "") -> AsyncIterator[Desk]:
+    async with NatsServer(config=config) as server:
+        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+        try:
+            yield Desk(server, connection, directory)
+        finally:
+            await connection.close()
