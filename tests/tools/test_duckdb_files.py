@@ -1,0 +1,185 @@
+"""Which database a command of kind `duckdb` works in: files, scopes and turns."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import ToolStatus
+from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools.duckdb import files as duckdb_files
+from noetl_worker.tools.registry import Registry
+
+pytest.importorskip("duckdb")
+
+
+def query(text: Any, **config: Any) -> dict[str, Any]:
+    data = run_tool("duckdb", {"query": text, **config}).data
+    assert isinstance(data, dict)
+    return data
+
+
+def test_database_file_keeps_and_memory_does_not(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.duckdb")
+    query("create table t as select 1 as i", db_path=file)
+    assert query("select i from t", database=file)["rows"] == [{"i": 1}]
+    query("create table t as select 1 as i")
+    with pytest.raises(ToolError, match="Table with name t does not exist"):
+        query("select i from t")
+
+
+def test_no_file_in_no_directory() -> None:
+    with pytest.raises(ToolError, match=r"Failed to open database '/no/such/x\.db'"):
+        query("select 1", database="/no/such/x.db")
+
+
+def test_named_memory_is_not_shared_between_commands() -> None:
+    query("create table t as select 1 as i", database=":memory:shared")
+    with pytest.raises(ToolError, match="Table with name t does not exist"):
+        query("select i from t", database=":memory:shared")
+
+
+@pytest.fixture
+def scoped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
+    monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def in_execution(execution_id: int, text: str, **config: Any) -> Any:
+    data = run_tool("duckdb", {"query": text, **config}, execution_id=execution_id).data
+    assert isinstance(data, dict)
+    return data["rows"]
+
+
+def test_scope_execution_keeps_the_tables_of_each_execution_apart(scoped: Path) -> None:
+    in_execution(7, "create table t as select 'seven' as v")
+    in_execution(8, "create table t as select 'eight' as v")
+    assert in_execution(7, "select v from t") == [{"v": "seven"}]
+    assert in_execution(8, "select v from t") == [{"v": "eight"}]
+    assert sorted(path.name for path in (scoped / "noetldb").iterdir()) == ["duckdb_7.duckdb", "duckdb_8.duckdb"]
+    message = r"duckdb: '.*duckdb_7\.duckdb' belongs to execution 7, not to 8"
+    with pytest.raises(ConfigurationError, match=message):
+        in_execution(8, "select v from t", database=str(scoped / "noetldb" / "duckdb_7.duckdb"))
+    assert in_execution(7, "select 1 as a", database=":memory:") == [{"a": 1}]
+
+
+def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> None:
+    async def scenario() -> Any:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry, execution_id=9)
+        start = "create table if not exists log(n int); attach ':memory:' as side; create table side.t as select 1"
+        calls = [
+            registry.run_tool("duckdb", {"query": [start, f"insert into log values ({n})"]}, context) for n in range(8)
+        ]
+        await asyncio.gather(*calls)
+        result = await registry.run_tool("duckdb", {"query": "select count(*) as n from log"}, context)
+        await registry.aclose()
+        return result.data
+
+    assert asyncio.run(scenario())["rows"] == [{"n": 8}]
+    assert duckdb_files._turns == {}
+
+
+def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.duckdb")
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        context = tool_context(registry=registry)
+        async with duckdb_files.turn(file, read_only=False):
+            config = {"query": "select 1", "database": file}
+            result = await registry.run_tool("duckdb", {**config, "timeout": 0.1}, context)
+            assert result.status is ToolStatus.TIMEOUT
+        assert (await registry.run_tool("duckdb", config, context)).status is ToolStatus.SUCCESS
+        await registry.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.duckdb")
+    query("create table t as select 1 as i", database=file)
+
+    async def scenario() -> None:
+        registry = Registry(plugins=False)
+        config = {"query": "select i from t", "database": file, "read_only": True, "timeout": 5}
+        async with duckdb_files.turn(file, read_only=True):
+            result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
+        assert result.status is ToolStatus.SUCCESS
+        await registry.aclose()
+
+    asyncio.run(scenario())
+    with pytest.raises(ToolError, match="read-only"):
+        query("insert into t values (2)", database=file, read_only=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"database": "DIR"}, "duckdb: 'DIR' is a directory; name a file in it"),
+        ({"database": "DIR", "read_only": True}, "duckdb: 'DIR' is a directory; name a file in it"),
+        (
+            {"database": "DIR/none.duckdb", "read_only": True},
+            "duckdb: there is no database file 'DIR/none.duckdb' to read",
+        ),
+        ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file, and none is named"),
+    ],
+)
+def test_database_that_cannot_be_is_a_mistake_of_the_config(tmp_path: Path, config: Any, message: str) -> None:
+    given = {
+        name: value.replace("DIR", str(tmp_path)) if name == "database" else value for name, value in config.items()
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        query("select 1", **given)
+    assert str(caught.value) == message.replace("DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, read_only: bool) -> None:
+    file = tmp_path / "a.duckdb"
+    code = f"import duckdb, sys; c = duckdb.connect({str(file)!r}); print('open', flush=True); sys.stdin.readline()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        timer = threading.Timer(0.3, lambda: other.communicate("\n"))
+        result = run_tool("duckdb", {"query": "select 1", "database": str(file), "timeout": 0.2})
+        assert result.status is ToolStatus.TIMEOUT
+        timer.start()
+        assert query("select 1 as a", database=str(file), read_only=read_only)["rows"] == [{"a": 1}]
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"NOETL_DUCKDB_SCOPE": "step"}, "NOETL_DUCKDB_SCOPE='step' is not usable: give memory or execution"),
+        (
+            {"NOETL_DUCKDB_SCOPE": "execution"},
+            "NOETL_DUCKDB_SCOPE=execution needs NOETL_DATA_DIR: the directory its database files go to",
+        ),
+    ],
+)
+def test_wrong_scope_is_told_exactly(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], message: str) -> None:
+    monkeypatch.delenv("NOETL_DATA_DIR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        query("select 1")
+    assert str(caught.value) == message
+
+
+def test_data_directory_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
+    monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match=r"NOETL_DATA_DIR=.* cannot be used: "):
+        query("select 1")
