@@ -1,0 +1,167 @@
+"""`noetl-worker doctor`: the checks of NATS, with what each looks at broken on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from integration.desk import DURABLE, STREAM
+from integration.findings import by_check, not_fine, settings
+from integration.house import run
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.doctor import State, nats
+from noetl_worker.jetstream.api import ask
+from noetl_worker.jetstream.connection import connect
+from noetl_worker.jetstream.consumer import ensure_durable
+from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
+from noetl_worker.settings.settings import load_settings
+
+
+async def made(
+    server: NatsServer, stream: Mapping[str, Any] | None = None, durable: Mapping[str, Any] | None = None
+) -> None:
+    """The stream and the durable, with these fields changed."""
+    connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+    try:
+        config = {"name": STREAM, "subjects": ["noetl.commands", "noetl.commands.>"], **(stream or {})}
+        await ask(connection.client, f"STREAM.CREATE.{STREAM}", config)
+        given = {
+            "durable_name": DURABLE,
+            "ack_policy": "explicit",
+            "filter_subjects": ["noetl.commands", "noetl.commands.>"],
+            "ack_wait": 30 * 10**9,
+            "max_ack_pending": 1000,
+            **(durable or {}),
+        }
+        name = given["durable_name"]
+        body = {"stream_name": STREAM, "config": {**given, "name": name}, "action": "create"}
+        await ask(connection.client, f"CONSUMER.CREATE.{STREAM}.{name}", body)
+    finally:
+        await connection.close()
+
+
+DENIED = {
+    "subscribe": {"may receive answers": "_INBOX.>"},
+    "publish": {
+        "may find the stream": "$JS.API.STREAM.NAMES",
+        "may look at the stream": f"$JS.API.STREAM.INFO.{STREAM}",
+        "may look at the durable": f"$JS.API.CONSUMER.INFO.{STREAM}.{DURABLE}",
+        "may make the durable": f"$JS.API.CONSUMER.CREATE.{STREAM}.{DURABLE}",
+        "may pull commands": f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}",
+        "may acknowledge commands": f"$JS.ACK.{STREAM}.{DURABLE}.>",
+        "may keep dead letters": "noetl.dead_letters",
+        "may make the stream of dead letters": "$JS.API.STREAM.CREATE.NOETL_DEAD_LETTERS",
+        "may read the notes of starts": f"$JS.API.STREAM.MSG.GET.KV_{BUCKET}",
+        "may note the start of a command": f"$KV.{BUCKET}.>",
+        "may make the bucket of these notes": f"$JS.API.STREAM.CREATE.KV_{BUCKET}",
+    },
+}
+
+
+def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(tmp_path: Path) -> None:
+    cases = [(verb, check, subject) for verb, checks in DENIED.items() for check, subject in checks.items()]
+    users = [
+        f'{{user: u{number}, password: p, permissions: {{{verb}: {{deny: ["{subject}"]}}}}}}'
+        for number, (verb, _, subject) in enumerate(cases)
+    ]
+    admin = "{user: admin, password: p}"
+    config = f"accounts {{ A {{ jetstream: enabled, users: [{', '.join([admin, *users])}] }} }}\nno_auth_user: admin"
+
+    async def go() -> None:
+        async with NatsServer(config=config) as server:
+            await made(server)
+            for number, (verb, check, subject) in enumerate(cases):
+                url = f"nats://u{number}:p@{server.host}:{server.port}"
+                findings = await nats.examine(settings(tmp_path, NATS_URL=url))
+                found = by_check(findings)[check]
+                expected = State.WARNING if "make" in check or BUCKET in subject else State.WRONG
+                assert found.state is expected, (check, findings)
+                assert found.wanted == f"{verb} to {subject}"
+                assert f'allow: [..., "{subject}"]' in found.fix
+                others = [one.check for one in findings if one.check.startswith("may ") and one.state is not State.FINE]
+                assert others == [check]
+
+    run(go())
+
+
+def test_trying_the_permissions_leaves_no_note_and_makes_no_bucket(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with NatsServer() as server:
+            await made(server)
+            await nats.examine(settings(tmp_path, NATS_URL=server.url))
+            connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+            try:
+                assert await ensure_bucket(connection.client)
+                await nats.examine(settings(tmp_path, NATS_URL=server.url))
+                notes = await ask(connection.client, f"STREAM.INFO.KV_{BUCKET}")
+                assert notes["state"]["last_seq"] == 0
+            finally:
+                await connection.close()
+
+    run(go())
+
+
+def test_login_that_is_refused_is_told_as_such(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with NatsServer(config='authorization { user: "a", password: "b" }') as server:
+            [found] = await nats.examine(settings(tmp_path, NATS_URL=server.url))
+            assert found.state is State.WRONG
+            assert "refuses the login" in found.found
+
+    run(go())
+
+
+def test_account_without_jetstream_is_told_as_such(tmp_path: Path) -> None:
+    async def go() -> None:
+        config = 'accounts { A { users: [{user: a, password: "b"}] } }'
+        async with NatsServer(config=config) as server:
+            url = f"nats://a:b@{server.host}:{server.port}"
+            found = by_check(await nats.examine(settings(tmp_path, NATS_URL=url)))
+            assert found["JetStream"].state is State.WRONG
+            assert "not enabled" in found["JetStream"].found
+
+    run(go())
+
+
+def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with NatsServer() as server:
+            missing = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))
+            assert missing["stream"].state is State.WARNING
+            assert missing["durable"].state is State.WARNING
+            assert missing["clock against NATS"].state is State.UNKNOWN
+            await made(
+                server,
+                stream={"max_age": 60 * 10**9},
+                durable={"filter_subjects": None, "filter_subject": "noetl.commands", "ack_wait": 10**9},
+            )
+            findings = await nats.examine(settings(tmp_path, NATS_URL=server.url))
+            assert not_fine(findings) == {
+                "stream: max_age": State.WARNING,
+                "durable: filters": State.WRONG,
+                "durable: ack_wait": State.WARNING,
+            }
+            assert all(one.fix == "noetl-worker nats ensure --apply" for one in findings if one.state is not State.FINE)
+
+    run(go())
+
+
+def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with NatsServer() as server:
+            await made(server)
+            connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+            apart = load_settings({"NATS_CONSUMER": "apart", "NATS_FILTER_SUBJECT": "noetl.commands.gpu.>"})
+            await ensure_durable(connection.client, load_settings({"NATS_CONSUMER": "worker-pool"}))
+            await ensure_durable(connection.client, apart)
+            await connection.close()
+            ours = settings(
+                tmp_path, NATS_URL=server.url, NATS_FILTER_SUBJECT="noetl.commands.cpu.>", NATS_CONSUMER="cpu"
+            )
+            found = by_check(await nats.examine(ours))["stream: other durables"]
+            assert found.state is State.WARNING
+            assert "worker-pool" in found.found
+            assert "apart" not in found.found
+
+    run(go())
