@@ -84,7 +84,7 @@ COVERED: dict[int, tuple[str, ...]] = {
         "integration/test_bad_input.py::test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are",
         "integration/test_bad_input.py::test_action_of_a_wrong_type_is_told_as_failed",
     ),
-    33: ("tools/test_container.py::test_the_steps_input_is_not_taken_for_the_arguments",),
+    33: ("tools/test_container_job.py::test_the_steps_input_is_not_taken_for_the_arguments",),
     34: ("unit/test_credentials.py::test_reference_is_replaced_at_any_depth",),
     35: (
         "tools/test_http_config.py::test_trap_35_credential_without_a_value_is_an_error_and_no_empty_bearer",
@@ -106,7 +106,7 @@ COVERED: dict[int, tuple[str, ...]] = {
     40: ("tools/test_template.py::test_expression_keeps_its_type_and_text_stays_text",),
     41: ("tools/test_template.py::test_expression_keeps_its_type_and_text_stays_text",),
     42: ("tools/test_template.py::test_truthy", "tools/test_template.py::test_falsy"),
-    43: ("tools/test_container.py::test_a_list_valued_command_of_numbers_is_text",),
+    43: ("tools/test_container_job.py::test_a_list_valued_command_of_numbers_is_text",),
     44: ("tools/test_task_sequence.py::test_planes_forms_of_a_success",),
     45: (
         "tools/test_transfer.py::test_replace_empties_the_table_even_when_there_are_no_new_rows",

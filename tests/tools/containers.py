@@ -1,0 +1,18 @@
+"""Calls of kind `container` on a fake of the Kubernetes API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_worker.models import ToolResult
+from noetl_worker.testing import run_tool
+from noetl_worker.tools.kubernetes.container import ContainerTool
+
+from .cluster import FakeCluster
+
+CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
+
+
+def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
+    whole = {"image": "busybox", "auth": "k8s", **(config or {})}
+    return run_tool(ContainerTool(cluster), whole, credentials=CREDENTIALS, **context)

@@ -1,0 +1,284 @@
+"""The Job that kind `container` makes of a config, and configs of which it makes none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError
+from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools.kubernetes import container
+from noetl_worker.tools.kubernetes.container import ContainerTool
+from noetl_worker.tools.registry import Registry
+
+from .cluster import FakeCluster
+from .containers import call
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "FIRST_POLL_S", 0.001)
+    monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+
+def created(cluster: FakeCluster) -> Any:
+    (job,) = cluster.jobs.values()
+    return job
+
+
+# ── the Job ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_whole_config_is_in_the_job() -> None:
+    cluster = FakeCluster({})
+    call(
+        cluster,
+        {
+            "command": ["sh", "-c"],
+            "args": ["echo {{ who }}"],
+            "env": [
+                {"name": "A", "value": 1},
+                {"name": "B", "value_from": {"secret_name": "s", "secret_key": "k"}},
+            ],
+            "resources": {"limits": {"memory": "1Gi"}},
+            "service_account": "runner",
+            "backoff_limit": 2,
+            "restart_policy": "OnFailure",
+            "image_pull_policy": "Always",
+            "node_selector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu", "operator": "Exists", "toleration_seconds": 5}],
+            "volumes": [
+                {"name": "tmp", "empty_dir": {"size_limit": "1Gi"}},
+                {"name": "data", "persistent_volume_claim": {"claim_name": "c", "read_only": True}},
+                {"name": "conf", "config_map": {"name": "m"}},
+                {"name": "keys", "secret": {"secret_name": "s"}},
+            ],
+            "volume_mounts": [{"name": "tmp", "mount_path": "/tmp", "read_only": False}],
+            "ttl_seconds_after_finished": 5,
+            "timeout_seconds": 60,
+            "wait": False,
+        },
+        variables={"who": "ada"},
+    )
+    job = created(cluster)
+    labels = {"noetl.execution-id": "42", "noetl.step-name": "step", "noetl.tool-kind": "container"}
+    assert job["metadata"]["labels"] == labels
+    assert job["spec"] == {
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 90,
+        "ttlSecondsAfterFinished": 5,
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {
+                "restartPolicy": "OnFailure",
+                "serviceAccountName": "runner",
+                "nodeSelector": {"disk": "ssd"},
+                "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 5}],
+                "volumes": [
+                    {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+                    {"name": "data", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+                    {"name": "conf", "configMap": {"name": "m"}},
+                    {"name": "keys", "secret": {"secretName": "s"}},
+                ],
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "busybox",
+                        "command": ["sh", "-c"],
+                        "args": ["echo ada"],
+                        "env": [
+                            {"name": "A", "value": "1"},
+                            {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                        ],
+                        "resources": {"limits": {"memory": "1Gi"}},
+                        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp", "readOnly": False}],
+                        "imagePullPolicy": "Always",
+                    }
+                ],
+            },
+        },
+    }
+
+
+def test_kubernetes_own_spelling_is_taken() -> None:
+    """tools.md 8, trap 12: what was written camelCase was dropped, and the Job ran with an empty value."""
+    cluster = FakeCluster({})
+    env = [
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "B", "value_from": {"config_map_key_ref": {"name": "m", "key": "k", "optional": True}}},
+        {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    volumes = [
+        {"name": "c", "configMap": {"name": "m"}},
+        {"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 256}},
+        {"name": "p", "persistentVolumeClaim": {"claimName": "p"}},
+    ]
+    mounts = [{"name": "c", "mountPath": "/c", "subPath": "x"}]
+    call(cluster, {"wait": False, "env": env, "volumes": volumes, "volume_mounts": mounts})
+    spec = created(cluster)["spec"]["template"]["spec"]
+    assert spec["volumes"] == volumes
+    assert spec["containers"][0]["volumeMounts"] == mounts
+    assert [one["valueFrom"] for one in spec["containers"][0]["env"]] == [
+        {"secretKeyRef": {"name": "s", "key": "k"}},
+        {"configMapKeyRef": {"name": "m", "key": "k", "optional": True}},
+        {"fieldRef": {"fieldPath": "status.podIP"}},
+    ]
+
+
+def test_values_are_texts_as_in_the_shell_and_python_kinds() -> None:
+    values = {"A": True, "B": None, "C": {"x": [1, None]}, "D": 1.5, "E": ""}
+    texts = [
+        {"name": "A", "value": "true"},
+        {"name": "C", "value": '{"x":[1,null]}'},
+        {"name": "D", "value": "1.5"},
+        {"name": "E", "value": ""},
+    ]
+    for env in (values, [{"name": name, "value": value} for name, value in values.items()]):
+        cluster = FakeCluster({})
+        call(cluster, {"wait": False, "env": env})
+        assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["env"] == texts
+
+
+def test_a_null_inside_an_object_counts_as_absent() -> None:
+    cluster = FakeCluster({})
+    given = {
+        "node_selector": {"disk": "ssd", "zone": "{{ zone }}"},
+        "resources": {"limits": {"memory": "1Gi", "cpu": None}, "requests": None},
+        "env": {"A": None},
+        "wait": False,
+    }
+    call(cluster, given)
+    pod = created(cluster)["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"disk": "ssd"}
+    assert pod["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
+
+
+def test_a_wrong_value_inside_an_object_is_named_with_its_key() -> None:
+    with pytest.raises(ConfigurationError, match=r"field 'node_selector\.disk' must be text, not list"):
+        call(FakeCluster({}), {"node_selector": {"disk": ["ssd"]}})
+
+
+def test_the_least_config_leaves_the_rest_to_kubernetes() -> None:
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False})
+    spec = created(cluster)["spec"]["template"]["spec"]
+    assert spec == {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}
+
+
+def test_the_steps_input_is_not_taken_for_the_arguments() -> None:
+    """tools.md 8, trap 33: the step's input overwrote argv."""
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False, "args": ["x"], "input": {"n": 1}})
+    assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["args"] == ["x"]
+
+
+def test_the_python_workers_form_is_taken() -> None:
+    cluster = FakeCluster({})
+    config = {"image": None, "wait": False, "env": {"A": 1, "NONE": None}}
+    call(cluster, {**config, "runtime": {"image": "alpine", "command": [True], "serviceAccountName": "r"}})
+    spec = created(cluster)["spec"]["template"]["spec"]
+    assert spec["serviceAccountName"] == "r"
+    assert spec["containers"] == [
+        {"name": "main", "image": "alpine", "command": ["true"], "env": [{"name": "A", "value": "1"}]}
+    ]
+
+
+def test_names_fit_kubernetes_whatever_the_step_is_called() -> None:
+    for step in ("Ein sehr langer Schritt mit Ümläuten", "___", "x"):
+        cluster = FakeCluster({})
+        name = call(cluster, {"wait": False}, step=step, execution_id=2**63 - 1).data["job_name"]
+        assert len(name) <= 63
+        assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
+        label = created(cluster)["metadata"]["labels"]["noetl.step-name"]
+        assert 0 < len(label) <= 63
+
+
+# ── configs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "container: image is required"),
+        (
+            {"image": "i", "command": "echo hi"},
+            "container: field 'command' must be a list of text, not 'echo hi' (str)",
+        ),
+        ({"runtime": {"image": "i", "command": "echo hi"}}, "container: command must be a list of text"),
+        ({"runtime": {"image": "i", "command": ["x", {"a": 1}]}}, "container: command must be a list of text"),
+        (
+            {"runtime": {"image": "i", "files": []}},
+            "container: runtime.files is not supported; supported: image, namespace, command, args, env, "
+            "serviceAccountName, service_account, resources",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "value": "v", "value_from": {}}]},
+            "container: container env var 'X': value and value_from are mutually exclusive",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "value_from": {"secret_name": "s"}}]},
+            "container: container env var 'X': value_from needs secret_name and secret_key, or one of secretKeyRef, "
+            "configMapKeyRef, fieldRef, resourceFieldRef",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s"}}}]},
+            "container: container env var 'X': secretKeyRef needs name and key",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X", "vlaue": "v"}]},
+            "container: container env var 'X' needs value or value_from; beside its name there is vlaue",
+        ),
+        (
+            {"image": "i", "env": [{"name": "X"}]},
+            "container: container env var 'X' needs value or value_from; beside its name there is nothing",
+        ),
+        (
+            {"image": "i", "volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+            "container: each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
+        ),
+        (
+            {"image": "i", "runtime": {"env": [1]}},
+            "container: runtime.env must be an object, or a list of objects with 'name'",
+        ),
+        ({"image": "i", "env": [{"value": 1}]}, "container: each of env needs 'name'"),
+        (
+            {"image": "i", "volumes": [{"name": "v"}]},
+            "container: each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
+        ),
+        (
+            {"image": "i", "restart_policy": "Always"},
+            "container: field 'restart_policy' must be one of 'Never', 'OnFailure', not 'Always' (str)",
+        ),
+    ],
+)
+def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Registry([ContainerTool()], plugins=False).prepare("container", config, tool_context())
+    assert str(caught.value) == message
+
+
+def test_a_list_valued_command_of_numbers_is_text() -> None:
+    """tools.md 8, trap 43: a list was refused where text was expected."""
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False, "command": ["sleep", 5]})
+    assert json.loads(cluster.requests[0].content)["spec"]["template"]["spec"]["containers"][0]["command"] == [
+        "sleep", "5",
+    ]  # fmt: skip
+
+
+def test_credential_may_be_named_as_in_every_kind() -> None:
+    """tools.md 4.5: {source: credential, key: alias}; it was taken for the credential's own data."""
+    cluster = FakeCluster({})
+    auth = {"source": "credential", "key": "k8s"}
+    made = run_tool(
+        ContainerTool(cluster),
+        {"image": "i", "wait": False, "auth": auth},
+        credentials={"k8s": {"url": "https://cluster:6443", "token": "secret-token"}},
+    )
+    assert made.data["state"] == "created"
+    assert cluster.requests[0].url.host == "cluster"
+    assert cluster.requests[0].headers["authorization"] == "Bearer secret-token"
