@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from noetl_worker.testing import run_tool
 
 
 class Postgres:
@@ -65,6 +67,17 @@ def postgres_server() -> Iterator[Postgres]:
             yield Postgres(server, directory)
         finally:
             server.cleanup()
+
+
+def queries(address: str) -> Callable[..., dict[str, Any]]:
+    """Runs a text of kind `postgres` there, with these fields of the config, and gives its data."""
+
+    def run(text: Any, **config: Any) -> dict[str, Any]:
+        data = run_tool("postgres", {"query": text, "connection_string": address, **config}).data
+        assert isinstance(data, dict)
+        return data
+
+    return run
 
 
 def duckdb_extensions(directory: Path, *names: str) -> Path:

@@ -7,7 +7,6 @@ import base64
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +14,9 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.registry import Registry
 
-from .databases import Postgres
+from .databases import Postgres, queries
 
 pytest.importorskip("psycopg")
 
@@ -30,12 +28,7 @@ def address(postgres: Postgres) -> str:
 
 @pytest.fixture
 def query(address: str) -> Any:
-    def run(text: Any, **config: Any) -> dict[str, Any]:
-        data = run_tool("postgres", {"query": text, "connection_string": address, **config}).data
-        assert isinstance(data, dict)
-        return data
-
-    return run
+    return queries(address)
 
 
 def test_data_is_the_last_statements(query: Any) -> None:
@@ -64,47 +57,6 @@ def test_writes_have_the_python_workers_row_count_on_its_plane(address: str) -> 
 def test_statement_that_changes_no_rows_has_changed_0_on_the_rust_plane(query: Any) -> None:
     assert query("create temp table none_changed (id int)")["affected_rows"] == 0  # recorded: pg-writes
     assert query("select 1 as a")["affected_rows"] is None
-
-
-@pytest.mark.parametrize("place", ["$1", "%s", "%(v)s"])
-@pytest.mark.parametrize(
-    ("value", "expression", "given"),
-    [
-        ([], "{}::jsonb", []),
-        ([], "{}::json", []),
-        ([], "{}::int[]", []),
-        ([], "1 = any ({}::int[])", False),
-        ([1, "a", None], "{}::jsonb", [1, "a", None]),
-        ([[]], "{}::jsonb", [[]]),
-        ([{"a": []}], "{}::jsonb", [{"a": []}]),
-        ([[[{"a": 1}]]], "{}::jsonb", [[[{"a": 1}]]]),
-        ([{"a": 1}, [], None], "{}::jsonb[]", [{"a": 1}, [], None]),
-        ([{"a": 1}], "json_array_length({})", 1),
-        ([1, 2.5, None], "{}::float8[]", [1.0, 2.5, None]),
-        ([[1, 2.5], [3, 4]], "{}::float8[]", [[1.0, 2.5], [3.0, 4.0]]),
-        ([1, 2.5], "{}", [1.0, 2.5]),
-        ([2**53 + 1, 2.5], "{}::numeric[]", ["9007199254740993", "2.5"]),
-        ([1, 2], "to_jsonb({})", [1, 2]),
-        ([1, 2], "cardinality({})", 2),
-    ],
-)
-def test_a_list_is_what_the_server_expects(query: Any, place: str, value: Any, expression: str, given: Any) -> None:
-    params = {"v": value} if "v" in place else [value]
-    assert query(f"select {expression.format(place)} as a", params=params)["rows"] == [{"a": given}]
-    # After other statements of the text, in its transaction, which a list of unknown type must not end.
-    assert query(f"select 1; select {expression.format(place)} as a", params=params)["rows"] == [{"a": given}]
-
-
-def test_a_list_goes_into_a_column_of_its_type(query: Any) -> None:
-    table = "create temp table t(i int, j jsonb, a int[]);"
-    data = query(f"{table} insert into t values ($1, $2, $3) returning *", params=[1, [], []])
-    assert data["rows"] == [{"i": 1, "j": [], "a": []}]
-
-
-def test_values_without_a_place_are_refused(query: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"has 4 values, and no place holder takes \$2, \$4: leave out"):
-        query("select 2; select $1::int, $3::int", params=[1, 2, 3, 4])
-    assert query("select $1::int as a, $1::int + $2::int as b", params=[1, 2])["rows"] == [{"a": 1, "b": 3}]
 
 
 def test_statements_that_no_splitter_gets_right(query: Any) -> None:
@@ -200,23 +152,6 @@ def test_other_styles_of_dates_and_intervals_stay_the_servers_text(query: Any) -
     assert row == [{"i": "@ 1 day", "t": "02/01/2026 03:04:00", "d": "02/01/2026"}]
 
 
-def test_parameters_in_both_styles_take_the_columns_types(query: Any) -> None:
-    assert query("select $1::int4 + 1 as a, $2 as b", params=[41, "x"])["rows"] == [{"a": 42, "b": "x"}]
-    assert query("select %s::date as a", params=["2026-01-02"])["rows"] == [{"a": "2026-01-02"}]
-    assert query("select %(n)s::int as a", params={"n": 4}, as_objects=False)["rows"] == [[4]]
-
-
-def test_parameters_go_to_the_last_statement_and_all_are_one_transaction(query: Any, postgres: Postgres) -> None:
-    postgres.sql("drop table if exists atomic; create table atomic(i int primary key, note text)")
-    rows = query(
-        ["insert into atomic values (1, 'a;b')", "insert into atomic values ($1, $2) returning i"], params=[2, "c"]
-    )["rows"]
-    assert rows == [{"i": 2}]
-    with pytest.raises(ToolError, match=r"Key \(i\)=\(1\) already exists"):
-        query("insert into atomic values (3, $$x;y$$) /* ; */; insert into atomic values (%s, 'x')", params=[1])
-    assert postgres.sql("select i from atomic order by i") == [(1,), (2,)]
-
-
 def test_failed_statement_undoes_the_ones_before_it_in_the_text(query: Any, postgres: Postgres) -> None:
     postgres.sql("drop table if exists undone; create table undone(i int)")
     with pytest.raises(ToolError, match=r": statement 2: division by zero \(SQLSTATE 22012\)"):
@@ -224,64 +159,10 @@ def test_failed_statement_undoes_the_ones_before_it_in_the_text(query: Any, post
     assert postgres.sql("select count(*) from undone") == [(0,)]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "select id, name from (values (1, 'a smith'), (2, 'b smith')) t(id, name) where name like '%smith' and id = $1",
-        "select $1::int as id, 'a smith' as name /* not %s */ -- and not %s",
-        "select $1::int + 5 %size - 5 as id, 'a smith' as name from (values (9)) t(size)",
-    ],
-)
-def test_percent_sign_beside_a_numbered_place_holder_is_only_text(query: Any, text: str) -> None:
-    assert query(text, params=[1])["rows"] == [{"id": 1, "name": "a smith"}]
-
-
-def test_place_holder_in_a_string_is_only_text(query: Any) -> None:
-    assert query("select '%s' as x, $1::int as y", params=[3])["rows"] == [{"x": "%s", "y": 3}]
-    assert query("select '$1' as x, %s::int as y", params=[3])["rows"] == [{"x": "$1", "y": 3}]
-
-
-def test_place_holders_of_two_kinds_are_refused(query: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"two kinds, \$1 and %s: write all of them as \$1, \$2"):
-        query("select $1::int, %s::int", params=[1, 2])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("select 1", r"0 placeholders but 1 parameters were passed; give one value in 'params' .* write %% for a perc"),
-        ("select %s::int, 'a%'", r"'.*; beside %s write %% for a percent sign, or use \$1, \$2 as place holders"),
-        ("select %s::int, 'a%b %c'", r"are allowed as placeholders.*; beside %s write %% for a percent sign"),
-    ],
-)
-def test_place_holders_that_are_not_understood_say_what_to_write(query: Any, text: str, message: str) -> None:
-    with pytest.raises(ToolError, match=message):
-        query(text, params=[1])
-
-
-def test_too_few_values_are_the_playbooks_error_and_no_lost_connection(query: Any) -> None:
-    with pytest.raises(ToolError, match=r"SQLSTATE 08P01.* give one value in 'params' for each place holder") as caught:
-        query("select $1::int, $2::int", params=[1])
-    assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("db_syntax", False, "08P01")
-
-
-def test_protocol_violation_that_ends_the_session_is_a_lost_connection() -> None:
-    said = {"message_primary": "invalid frontend message type 0", "severity_nonlocalized": "FATAL"}
-    others = ("statement_position", "message_detail", "message_hint", "context")
-    error = SimpleNamespace(sqlstate="08P01", diag=SimpleNamespace(**said, **dict.fromkeys(others)))
-    told = statement_failure(error, "select 1")
-    assert (told.kind, told.retryable) == ("connection", True)
-
-
 def test_one_schema_is_taken_and_a_list_of_them_refused(query: Any) -> None:
     assert query("show search_path", schema="a b")["rows"] == [{"search_path": '"a b"'}]
     with pytest.raises(ConfigurationError, match=r"'schema' is 'a,b': give one schema; for several, start the query"):
         query("select 1", schema="a,b")
-
-
-def test_object_parameter_is_jsonb_and_list_an_array(query: Any) -> None:
-    data = query("select $1::jsonb -> 'a' as a, $2::int[] as l, $3::jsonb as o", params=[{"a": 1}, [1, 2], [{"b": 2}]])
-    assert data["rows"] == [{"a": 1, "l": [1, 2], "o": [{"b": 2}]}]
 
 
 @pytest.mark.parametrize(

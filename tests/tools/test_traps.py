@@ -78,7 +78,7 @@ COVERED: dict[int, tuple[str, ...]] = {
         "tools/test_playbook.py::test_payload_comes_from_payload_and_input",
     ),
     28: ("tools/test_nats_connections.py::test_commands_of_one_credential_share_a_connection",),
-    29: ("tools/test_postgres.py::test_parameters_in_both_styles_take_the_columns_types",),
+    29: ("tools/test_postgres_parameters.py::test_parameters_in_both_styles_take_the_columns_types",),
     30: ("tools/test_duckdb.py::test_missing_library_names_the_extra",),
     32: (
         "integration/test_bad_input.py::test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are",
