@@ -1,20 +1,17 @@
-"""The development plane as tests use it: bulk commands, faults, outages, reclaims, the reaper."""
+"""The development plane as tests use it: bulk commands, faults, outages, batches of events."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import nats
 import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from dev.served_plane import claim, run, serving
 from dev.stand_in import event, stand_in
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
@@ -22,24 +19,6 @@ from noetl_worker.models import Dialect
 
 CLAIM = "POST /api/commands/{event_id}/claim"
 BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(main)
-
-
-@asynccontextmanager
-async def serving(**given: Any) -> AsyncIterator[tuple[DevControlPlane, httpx.AsyncClient]]:
-    """A plane without NATS, and a client for it."""
-    async with (
-        DevControlPlane(PlaneSettings(**given)) as plane,
-        httpx.AsyncClient(base_url=plane.url, timeout=5) as client,
-    ):
-        yield plane, client
-
-
-async def claim(client: httpx.AsyncClient, command: Issued, worker_id: str = "w") -> httpx.Response:
-    return await client.post(f"/api/commands/{command.event_id}/claim", json={"worker_id": worker_id})
 
 
 async def report(
@@ -317,165 +296,7 @@ def test_failure_is_the_end_with_its_text() -> None:
     run(main())
 
 
-# ── claims, reaper, publish recovery ────────────────────────────────────────────────────────────
-
-
-def test_claim_of_a_silent_holder_is_given_away_after_the_lease() -> None:
-    async def main() -> None:
-        async with serving(claim_lease_s=0.05, claims_cache_ttl_s=0.01) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            await claim(client, issued, "ghost")
-            assert (await claim(client, issued, "b")).status_code == 409
-            while (answer := await claim(client, issued, "b")).status_code == 409:
-                assert answer.headers["retry-after"] == "2"
-            assert answer.status_code == 200
-            meta = plane.events_of_command(issued.event_id, "command.claimed")[-1].meta
-            assert meta == {
-                "worker_id": "b",
-                "reclaimed": True,
-                "reclaimed_from_worker": "ghost",
-                "reclaimed_reason": "worker_missing",
-            }
-
-    run(main())
-
-
-def test_claim_lock_of_somebody_else_has_no_owner() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            plane.claims.hold(issued.event_id)
-            answer = await claim(client, issued)
-            assert answer.json() == {"detail": {"code": "active_claim", "message": "Command is being claimed"}}
-            plane.claims.release(issued.event_id)
-            assert (await claim(client, issued)).status_code == 200
-
-    run(main())
-
-
-async def next_message(subscription: Any) -> dict[str, Any]:
-    message = await subscription.next_msg(timeout=5)
-    found = json.loads(message.data)
-    assert isinstance(found, dict)
-    return found
-
-
-def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id() -> None:
-    async def main() -> None:
-        # A second, so that the first publish is out before the reaper looks, on a busy machine too.
-        settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=1.0, worker_stale_s=0.05)
-        async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
-            connection = await nats.connect(server.url)
-            subscription = await connection.subscribe("noetl.commands")
-            await connection.flush()
-            (issued,) = await plane.create_commands([RawCommand()])
-            assert (await next_message(subscription))["command_id"] == issued.command_id
-            assert (await next_message(subscription))["command_id"] == str(issued.command_id)
-            async with httpx.AsyncClient(base_url=plane.url) as client:
-                await claim(client, issued, "ghost")
-            assert (await next_message(subscription))["command_id"] == str(issued.command_id)
-            await connection.close()
-
-    run(main())
-
-
-def test_command_that_could_not_be_published_is_published_later() -> None:
-    async def main() -> None:
-        settings = PlaneSettings(publish_recovery_delay_s=0.05)
-        async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
-            connection = await nats.connect(server.url)
-            subscription = await connection.subscribe("noetl.commands")
-            await connection.flush()
-            (issued,) = await plane.create_commands([RawCommand()], publish=False)
-            assert (await next_message(subscription))["command_id"] == issued.command_id
-            assert plane.command(issued.event_id).published_at is not None
-            await connection.close()
-
-    run(main())
-
-
-def test_no_reaper_on_the_rust_plane() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST, reaper_interval_s=0.01, pending_retry_s=0.0) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            plane.log.set_published([issued.event_id], 1.0)
-            for _ in range(5):
-                await client.get("/api/health")
-            assert plane.reaper.republished == 0
-
-    run(main())
-
-
-# ── the Rust plane's traps ──────────────────────────────────────────────────────────────────────
-
-
-def rust_event(issued: Issued, name: str, event_id: int | None, **meta: Any) -> dict[str, Any]:
-    result = {"status": "success", "context": {"data": {"n": 1}}}
-    body = {
-        "execution_id": issued.execution_id,
-        "event_type": name,
-        "step": issued.node,
-        "status": "success",
-        "context": {"command_id": issued.command_id, "result": result},
-        "meta": meta,
-    }
-    return body if event_id is None else {**body, "event_id": event_id}
-
-
-def test_ids_below_the_planes_own_leave_the_execution_running() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            await claim(client, issued)
-            behind = issued.event_id - (60_000 << 22)
-            for number, name in enumerate(("call.done", "command.completed")):
-                answer = await client.post("/api/events", json=rust_event(issued, name, behind + number))
-                assert answer.status_code == 200
-            assert plane.execution(issued.execution_id).status == "RUNNING"
-            for name in ("call.done", "command.completed"):
-                await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next()))
-            assert plane.execution(issued.execution_id).status == "COMPLETED"
-
-    run(main())
-
-
-def test_finished_command_without_meta_lets_the_same_worker_in_again() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST) as (plane, client):
-            one, two = await plane.create_commands([RawCommand()] * 2, one_execution=False)
-            for issued, meta in ((one, {"attempts": 0}), (two, {"command_id": two.command_id})):
-                await claim(client, issued)
-                for name in ("call.done", "command.completed"):
-                    await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next(), **meta))
-                assert plane.execution(issued.execution_id).status == "COMPLETED"
-            assert (await claim(client, one)).status_code == 200
-            assert (await claim(client, one, "other")).status_code == 409
-            assert (await claim(client, two)).json()["error"] == "Command already reached terminal state"
-
-    run(main())
-
-
-def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            await claim(client, issued)
-            named = {"command_id": issued.command_id}
-            early = plane.log.ids.next()
-            body = {
-                "execution_id": str(issued.execution_id),
-                "events": [
-                    {"step": "start", "name": "command.started", "payload": named},
-                    {"step": "start", "name": "call.done", "payload": {**named, "result": {"status": "success"}}},
-                ],
-            }
-            ids = (await client.post("/api/events/batch", json=body)).json()["event_ids"]
-            await client.post("/api/events", json=rust_event(issued, "command.completed", early, **named))
-            assert plane.execution(issued.execution_id).status == "RUNNING"
-            await client.post("/api/events", json=rust_event(issued, "command.completed", ids[-1] + 1, **named))
-            assert plane.execution(issued.execution_id).status == "COMPLETED"
-
-    run(main())
+# ── its end ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_plane_ends_while_what_it_publishes_is_under_way() -> None:

@@ -1,0 +1,31 @@
+"""A development plane without NATS, and what a client asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from noetl_worker.dev import DevControlPlane, PlaneSettings
+from noetl_worker.dev.forms.wire_form import Issued
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(main)
+
+
+@asynccontextmanager
+async def serving(**given: Any) -> AsyncIterator[tuple[DevControlPlane, httpx.AsyncClient]]:
+    """A plane without NATS, and a client for it."""
+    async with (
+        DevControlPlane(PlaneSettings(**given)) as plane,
+        httpx.AsyncClient(base_url=plane.url, timeout=5) as client,
+    ):
+        yield plane, client
+
+
+async def claim(client: httpx.AsyncClient, command: Issued, worker_id: str = "w") -> httpx.Response:
+    return await client.post(f"/api/commands/{command.event_id}/claim", json={"worker_id": worker_id})
