@@ -117,7 +117,7 @@ class Command:
 
 
 class Claimed(NamedTuple):
-    """Ours. `body` is the plane's whole answer."""
+    """Ours. `body` is the plane's answer."""
 
     body: Mapping[str, JsonValue]
     marks: Marks = ALL
@@ -250,14 +250,14 @@ class ToolResult:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The wire's ToolResult (wire.md 4.3): `status` always, the others only when set; `error` is a string."""
-        whole: dict[str, JsonValue] = {"status": self.status.value}
+        body: dict[str, JsonValue] = {"status": self.status.value}
         if self.error is not None:
-            whole["error"] = self.error.message
+            body["error"] = self.error.message
         for name in ("data", "stdout", "stderr", "exit_code", "duration_ms"):
             value = getattr(self, name)
             if value is not None:
-                whole[name] = value
-        return whole
+                body[name] = value
+        return body
 
 
 # ── cases (conditions.md 1) ─────────────────────────────────────────────────────────────────────
@@ -380,7 +380,7 @@ class FittedResult(NamedTuple):
         return self.size <= rules.max_bytes
 
 
-# ── what the plane is told ──────────────────────────────────────────────────────────────────────
+# ── what is reported to the plane ───────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)
@@ -395,24 +395,24 @@ class Upload:
     beside: Mapping[str, JsonValue] = field(default_factory=dict)
     """What the event's context has beside the result, whatever stands for it (Rust plane: the command id)."""
 
-    def reference(self, told: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """The reference of wire.md 3.9, from what the store answered."""
         meta: dict[str, JsonValue] = {
-            "bytes": told.get("bytes", len(self.data)),
-            "sha256": told.get("sha256"),
+            "bytes": answer.get("bytes", len(self.data)),
+            "sha256": answer.get("sha256"),
             "media_type": "application/json",
             "content_type": "application/json",
         }
         reference: dict[str, JsonValue] = {
             "kind": "result_ref",
-            "ref": told.get("ref"),
-            "store": told.get("store"),
-            "scope": told.get("scope", "execution"),
+            "ref": answer.get("ref"),
+            "store": answer.get("store"),
+            "scope": answer.get("scope", "execution"),
             "meta": meta,
             "extracted": self.preview,
         }
-        if told.get("expires_at") is not None:
-            reference["expires_at"] = told["expires_at"]
+        if answer.get("expires_at") is not None:
+            reference["expires_at"] = answer["expires_at"]
         return reference
 
 
@@ -425,9 +425,9 @@ class Report:
     context: JsonValue
     """`result.context` of the events: an object within the budget; None where there is none."""
     response: JsonValue = None
-    """The tool's own data, whole; beside a reference only that of a task sequence for the Python plane."""
+    """The tool's own data; beside a reference only that of a task sequence for the Python plane."""
     reference: Mapping[str, JsonValue] | None = None
-    """Where the whole result is, in the store's words, once the store has it."""
+    """Where the result is, in the store's words, once the store has it."""
     upload: Upload | None = None
     """What has to be stored before the events are sent; let go of once the store has answered: the events may still
     wait for hours."""

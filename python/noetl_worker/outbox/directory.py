@@ -1,6 +1,6 @@
 """The directory of an outbox: used only while it is this user's alone, with the key that its rows are signed with.
 
-What lies in it is told to the control plane in the worker's name, so nobody else may put anything there.
+What lies in it is reported to the control plane in the worker's name, so nobody else may put anything there.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def signing_key(directory: Path) -> bytes:
         made_own(born)
         try:
             born.write_bytes(secrets.token_bytes(_KEY_BYTES))
-            os.link(born, path)  # whole, or not there; never over the key of another process
+            os.link(born, path)  # complete, or not there; never over the key of another process
         except FileExistsError:
             pass
         finally:

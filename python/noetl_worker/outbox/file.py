@@ -1,6 +1,6 @@
 """One file of the outbox: event sets in SQLite (WAL), beside a lock that the operating system frees with its process.
 
-Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are told. A row is
+Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are sent. A row is
 signed with the key of its directory (`directory.py`): what another hand wrote is not read. The version before did
 not sign: the rows of a process that began before the directory had a key are read as they are.
 """
@@ -203,7 +203,7 @@ class OutboxFile:
         """Give up the lock. An empty file goes; one with rows waits for the next worker.
 
         Args:
-            is_empty: none of its rows is still to be told.
+            is_empty: none of its rows is still to be sent.
         """
         try:
             if is_empty and self._has_unread:  # what is in the WAL alone would go with it

@@ -49,10 +49,10 @@ class Outbox:
         self._files: dict[str, OutboxFile] = {}
         """Where the row of a key is."""
         self._left: dict[OutboxFile, int] = {}
-        """Adopted files, and how many of their rows are still to be told."""
+        """Adopted files, and how many of their rows are still to be sent."""
         self._has_looked = False
         self._not_adopted: set[Path] = set()
-        """Locks of files that could not be taken over: said once."""
+        """Locks of files that could not be taken over: logged once."""
         self._sizes: dict[str, int] = {}
         self._since: dict[str, float] = {}
         """When the row of a key was written, or (of a dead process) adopted; monotonic."""
@@ -146,7 +146,7 @@ class Outbox:
                 log.error("outbox_not_adopted", file=str(unreadable), error=repr(error))
 
     def load(self, key: str) -> EventSet | None:
-        """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is said."""
+        """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is logged."""
         file = self._files.get(key)
         if file is None:  # our own run of the same claim was accepted meanwhile
             return None

@@ -49,7 +49,7 @@ class OutboxView:
 
     @property
     def bytes(self) -> int:
-        return sum(one.size for one in self.kept)
+        return sum(row.size for row in self.kept)
 
 
 def look_into(directory: Path) -> OutboxView:

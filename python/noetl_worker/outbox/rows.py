@@ -17,12 +17,12 @@ def read_row(row: bytes, data: bytes | None = None) -> EventSet:
         DocumentError: these bytes are no row of ours, or one of a later version.
     """
     try:
-        whole = json_text.loads(row)
-        version = whole.get("version", 1)
+        document = json_text.loads(row)
+        version = document.get("version", 1)
         if version == VERSION:
-            return EventSet.unpacked(whole, data)
+            return EventSet.unpacked(document, data)
         if version == 1:
-            return outbox_rows_v1.read(whole, data)
+            return outbox_rows_v1.read(document, data)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DocumentError("outbox_row", f"not a row of an outbox: {type(error).__name__}: {error}") from error
     raise DocumentError("outbox_row", f"a row of version {version!r}; this worker reads those up to {VERSION}")

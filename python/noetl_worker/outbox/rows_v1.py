@@ -1,6 +1,6 @@
 """Rows of the outbox as version 1 wrote them: with the requests in them, as they were to be sent.
 
-They are told as they are. This file goes one release after the last worker that writes such rows.
+They are sent as they are. This file goes one release after the last worker that writes such rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read(row: Mapping[str, Any], data: bytes | None) -> EventSet:
         **{name: row[name] for name in _NAMES},
         dialect=Dialect(row["dialect"]),
         report=report,
-        loop=LoopPosition() if any(_OF_LOOP in (one.get("meta") or {}) for one in _events(requests)) else None,
+        loop=LoopPosition() if any(_OF_LOOP in (event.get("meta") or {}) for event in _events(requests)) else None,
         idempotency_key=first["key"],
         own_id=first["body"].get("event_id") or 0,
         rescues=first.get("rescues"),
@@ -61,16 +61,16 @@ class _WrittenBefore(EventSet):
         body = self.requests[0]["body"]
         return json_text.dumps({**body, "event_id": self.own_id} if self.part.has_own_id else body)
 
-    def accepted(self, told: JsonValue) -> None:
+    def accepted(self, answer: JsonValue) -> None:
         upload = self.report.upload
         if upload is None:
-            EventSet.accepted(self, told)
+            EventSet.accepted(self, answer)
             self.requests.pop(0)
             return
-        self.was_tried, reference = False, upload.reference(told)
-        # The whole reference first: the mark is in it.
-        whole = json_text.dumps({"ref": self.mark})
-        _fill(self.requests, {whole: reference, json_text.dumps(self.mark): reference["ref"]})
+        self.was_tried, reference = False, upload.reference(answer)
+        # The reference object first: the mark is in it.
+        mark_object = json_text.dumps({"ref": self.mark})
+        _fill(self.requests, {mark_object: reference, json_text.dumps(self.mark): reference["ref"]})
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
@@ -92,9 +92,9 @@ class _WrittenBefore(EventSet):
         EventSet.rescue(self, batch)
         events = _events(self.requests[:1])
         leave = [{**event, "actionable": True} for event in events if event["name"] == "step.exit"]
-        whole = [event["payload"]["response"] for event in events if "response" in event["payload"]]
-        for event in leave if whole else ():
-            event["payload"] = {**event["payload"], **payload_of_result(event["payload"]["result"], whole[0])}
+        responses = [event["payload"]["response"] for event in events if "response" in event["payload"]]
+        for event in leave if responses else ():
+            event["payload"] = {**event["payload"], **payload_of_result(event["payload"]["result"], responses[0])}
         self.requests[0] = {**self.requests[0], "body": {**self.requests[0]["body"], "events": leave}}
 
     def packed(self) -> tuple[bytes, bytes | None]:

@@ -1,7 +1,7 @@
-"""Outcomes that dead processes of this machine left in their outboxes, told in their name.
+"""Outcomes that dead processes of this machine left in their outboxes, reported in their name.
 
 The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
-Until it is told the command counts as in flight here, so that a delivery of it runs nothing.
+Until it is reported the command counts as in flight here, so that a delivery of it runs nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Adoption"]
 
 log = structlog.get_logger("noetl_worker.outbox")
 AT_ONCE: Final = 8
-"""Sets for one place that are read and told at the same time: ten thousand, or the large results of several full
+"""Sets for one place that are read and sent at the same time: ten thousand, or the large results of several full
 outboxes, would take the loop for seconds and the memory of all of them (seen)."""
 
 
@@ -48,7 +48,7 @@ class Adoption:
         """What was reported and may be lost by the plane is reported again, as what a dead process left."""
 
     def look(self) -> None:
-        """Adopt the sets of processes that are dead by now, and begin to tell them."""
+        """Adopt the sets of processes that are dead by now, and begin to send them."""
         rows = self._emitter.outbox.adopt()
         for row in rows:
             flight = ExitStack()
@@ -60,7 +60,7 @@ class Adoption:
             self._go_on(place)
 
     async def stop(self) -> None:
-        """What is not told yet stays in the outbox, for the next worker."""
+        """What is not reported yet stays in the outbox, for the next worker."""
         await self._recent.stop()
         for waiting in self._waiting.values():
             for _, flight in waiting:
@@ -98,12 +98,12 @@ class Adoption:
             url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have followed others
             plane = Plane(self._client, url, event_set.dialect)
             for event_id in (event_set.event_id, event_set.own_id):
-                self._emitter.ids.observe(event_id)  # what is told next must be above them (wire.md 9.3, item 5)
+                self._emitter.ids.observe(event_id)  # what is sent next must be above them (wire.md 9.3, item 5)
             ownership = ClaimedOnce(plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):
-            pass  # the emitter has said so, or has left it to the next worker
+            pass  # the emitter has logged it, or has left it to the next worker
         except ControlPlaneError as error:
             # Refused for good. The dead one never acknowledged its message: the command comes again by the queue.
             metrics.EVENT_EMIT_FAILED.inc()

@@ -91,8 +91,8 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
 def _batch_of(answer: Response) -> str:
     """The id that the Python plane gave the batch, in an acceptance or in a 503 `ack_timeout`."""
     body = json_body(answer)
-    told = body.get("detail") if isinstance(body, dict) and answer.status == 503 else body
-    return str(told.get("request_id")) if isinstance(told, dict) else ""
+    detail = body.get("detail") if isinstance(body, dict) and answer.status == 503 else body
+    return str(detail.get("request_id")) if isinstance(detail, dict) else ""
 
 
 class Ownership(Protocol):
@@ -114,7 +114,7 @@ class _Course:
     confirmed_at: float
     """Monotonic time at which the command was known to be ours."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """How it leaves its slot; None: it has none, and no delivery is answered when the set is told."""
+    """How it leaves its slot; None: it has none, and no delivery is answered when the set is accepted."""
     left: AbstractContextManager[None] | None = None
     """Entered once it has left it."""
     tries: int = 0
@@ -154,7 +154,7 @@ class _Course:
 
 
 class Emitter:
-    """Sends sets. One for the whole worker; `deliver` is called concurrently."""
+    """Sends sets. One per worker; `deliver` is called concurrently."""
 
     def __init__(self, ids: Snowflake, outbox: Outbox, stopping: Stopping | None = None) -> None:
         self.ids = ids
@@ -164,7 +164,7 @@ class Emitter:
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
         """Keys of the sets that are sent, and who waits for each."""
         self.watch: Final = ExecutionWatch()
-        self.on_accepted: Callable[[Plane, EventSet, Any], None] = lambda plane, event_set, told: None
+        self.on_accepted: Callable[[Plane, EventSet, Any], None] = lambda plane, event_set, answer: None
         """Called with what the Python plane has accepted, and its answer."""
         self.issuing: Final[dict[str, bool]] = {}
         """Sets whose end is with a plane that issues the next commands; whether a delivery is answered with it."""
@@ -186,7 +186,7 @@ class Emitter:
             ClaimLost: it was late, and the command is no longer ours.
             Interrupted, asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
         """
-        # An adopted outcome and our own run of the same claim (Rust plane): the second asks when the first is told.
+        # An adopted outcome and our own run of the same claim (Rust plane): the second asks when the first is reported.
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
@@ -284,10 +284,10 @@ class Emitter:
             else:
                 answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
             if how is Verdict.ACCEPTED and answer is not None:
-                told = answer.json()
+                body = answer.json()
                 if upload is None and event_set.rules.forgets_batches:
-                    self.on_accepted(plane, event_set, told)
-                event_set.accepted(told)
+                    self.on_accepted(plane, event_set, body)
+                event_set.accepted(body)
                 return
             course.count(how)
             is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.doubt.is_refusal)
@@ -378,7 +378,7 @@ class Emitter:
 
     @staticmethod
     def _not_stored(event_set: EventSet, reason: str) -> None:
-        if event_set.rules.results_go_whole:
+        if event_set.rules.inlines_unstored_results:
             log.warning("result_not_stored", **event_set.who(), reason=reason, sent="complete, in the event")
         else:
             log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a preview")
@@ -410,11 +410,11 @@ class Emitter:
         if event_set.was_tried and may_still_run:
             return answer, Verdict.REFUSED, str(refusal("PUT result", answer))
         how, body = verdict(answer, first_try=True), json_body(answer)
-        told = body if isinstance(body, dict) else {}
-        if how is Verdict.ACCEPTED and not isinstance(told.get("ref"), str):
+        fields = body if isinstance(body, dict) else {}
+        if how is Verdict.ACCEPTED and not isinstance(fields.get("ref"), str):
             how = Verdict.DOUBTFUL  # not the store's answer: the result is nowhere yet
         # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
-        has_no_store = answer.status == 404 and "not found" in str(told.get("detail", told.get("error"))).lower()
+        has_no_store = answer.status == 404 and "not found" in str(fields.get("detail", fields.get("error"))).lower()
         if how is Verdict.DOUBTFUL and (answer.status == 413 or has_no_store):
             how = Verdict.REFUSED
         return answer, how, str(refusal("PUT result", answer))
@@ -428,10 +428,10 @@ class Emitter:
         body = answer.json()
         if type(body) is not dict or (answer.status == 202 and body.get("duplicate") is not True):
             return how
-        told = body.get("detail") if answer.status == 503 else body
-        is_late = answer.status == 503 and isinstance(told, dict) and told.get("code") == "ack_timeout"
+        detail = body.get("detail") if answer.status == 503 else body
+        is_late = answer.status == 503 and isinstance(detail, dict) and detail.get("code") == "ack_timeout"
         is_again = answer.status == 202 and body.get("duplicate") is True
-        if not isinstance(told, dict) or not (is_late or is_again):
+        if not isinstance(detail, dict) or not (is_late or is_again):
             return how
         try:
             return Verdict.LOST if await plane.batch_state(_batch_of(answer)) == "failed" else how
@@ -443,11 +443,11 @@ class Emitter:
         """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""
         if type(body) is not dict:
             return
-        told = list(body["event_ids"] or ()) if "event_ids" in body else []
+        event_ids = list(body["event_ids"] or ()) if "event_ids" in body else []
         if "event_id" in body:
-            told.append(body["event_id"])
+            event_ids.append(body["event_id"])
         highest = 0
-        for event_id in told:
+        for event_id in event_ids:
             if type(event_id) is int and event_id > highest:
                 highest = event_id
         if highest:
@@ -455,5 +455,5 @@ class Emitter:
 
     @staticmethod
     def _delay_s(tries: int, answer: Response | None) -> float:
-        told_s = retry_after_s(answer) if answer is not None else None
-        return floor_s(told_s) + backoff.delay_s(tries, 0.2, _MAX_DELAY_S, jitter=0.9)
+        header_s = retry_after_s(answer) if answer is not None else None
+        return floor_s(header_s) + backoff.delay_s(tries, 0.2, _MAX_DELAY_S, jitter=0.9)

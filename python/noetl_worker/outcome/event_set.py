@@ -1,4 +1,4 @@
-"""The terminal events of one command on their way: the report, and what has been said of it so far.
+"""The terminal events of one command on their way: the report, and what has been sent of it so far.
 
 Nothing is rendered before it is sent, and the row of the outbox is this object. A result that is too large for an
 event travels in front of them, to the result store: so it is on disk, and free of its slot, as soon as the events
@@ -107,7 +107,7 @@ class EventSet:
         return {"idempotency-key": self.idempotency_key} if self.idempotency_key is not None else {}
 
     def body(self) -> bytes:
-        """The next request of events: the same bytes at every try, as far as the plane has to tell tries apart."""
+        """The next request of events: the same bytes at every try, as far as the plane has to distinguish tries."""
         made = self.rules.body(self, self.part) if self.rescues is None else self.rules.rescue(self)
         self.size = len(made)
         return made
@@ -137,30 +137,30 @@ class EventSet:
 
     # ── what becomes of it ──
 
-    def accepted(self, told: JsonValue) -> None:
-        """The next one is accepted. What the store tells of a result (an object) goes into the events."""
+    def accepted(self, answer: JsonValue) -> None:
+        """The next one is accepted. What the store answers for a result (an object) goes into the events."""
         self.was_tried = False
         if self.report.upload is not None:
-            self._stored(self.report.upload, told)
+            self._stored(self.report.upload, answer)
             return
         self.sent, self.own_id, self.is_rescue = self.sent + 1, 0, False
         self.is_open = self.sent < len(self.parts)
         if self.is_open:
             self.part = self.parts[self.sent]
 
-    def _stored(self, upload: Upload, told: Mapping[str, JsonValue]) -> None:
-        self.report.reference = reference = upload.reference(told)
+    def _stored(self, upload: Upload, answer: Mapping[str, JsonValue]) -> None:
+        self.report.reference = reference = upload.reference(answer)
         if upload.beside:
             self.report.context = {"data": {"_ref": reference["ref"]}, **upload.beside}
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
-        """The store does not take the result: it goes into the event whole, on the Rust plane as a preview."""
+        """The store does not take the result: it goes into the event itself, on the Rust plane as a preview."""
         upload, report = self.report.upload, self.report
         if upload is None:
             return
         self.was_tried, report.upload = False, None
-        if not self.rules.results_go_whole:
+        if not self.rules.inlines_unstored_results:
             cut = {"preview": upload.preview, "_truncated": True, "_bytes": len(upload.data), "_error": reason}
             report.context = {**cut, **upload.beside}
         elif report.response is None:
@@ -183,11 +183,11 @@ class EventSet:
         row: dict[str, object] = {"version": VERSION, "dialect": self.dialect.value}
         row.update((name, getattr(self, name)) for name in _NAMES)
         row["loop"] = [loop.event_id, loop.iteration_index, loop.epoch_id] if loop is not None else None
-        told: dict[str, object] = {name: getattr(report, name) for name in _REPORT}
-        told["exit"] = [report.exit.status, report.exit.data] if report.exit is not None else None
+        fields: dict[str, object] = {name: getattr(report, name) for name in _REPORT}
+        fields["exit"] = [report.exit.status, report.exit.data] if report.exit is not None else None
         if upload is not None:
-            told["upload"] = {name: getattr(upload, name) for name in _UPLOAD}
-        row["report"] = told
+            fields["upload"] = {name: getattr(upload, name) for name in _UPLOAD}
+        row["report"] = fields
         return json_text.dumps(row), upload.data if upload is not None else None
 
     @classmethod
@@ -197,14 +197,14 @@ class EventSet:
         What a row has beside is left out: a later worker may have written more. Raises KeyError, TypeError or
         ValueError for what is no row.
         """
-        told, loop = row["report"], row["loop"]
-        if ("upload" in told) is not (data is not None):
+        fields, loop = row["report"], row["loop"]
+        if ("upload" in fields) is not (data is not None):
             raise KeyError("data")
-        report = Report(**{name: told[name] for name in _REPORT})
-        if told["exit"] is not None:
-            report.exit = Exit(*told["exit"])
+        report = Report(**{name: fields[name] for name in _REPORT})
+        if fields["exit"] is not None:
+            report.exit = Exit(*fields["exit"])
         if data is not None:
-            report.upload = Upload(data=data, **{name: told["upload"][name] for name in _UPLOAD})
+            report.upload = Upload(data=data, **{name: fields["upload"][name] for name in _UPLOAD})
         made = cls(
             **{name: row[name] for name in _NAMES},
             dialect=Dialect(row["dialect"]),

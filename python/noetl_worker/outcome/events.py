@@ -1,4 +1,4 @@
-"""Stage 7b: telling the plane, in order, until it has accepted.
+"""Stage 7b: reporting to the plane, in order, until it has accepted.
 
 One `CommandEvents` per claimed command. `command.started` is held back for some milliseconds, so that a fast
 command travels in one batch; the terminal set waits for a started that is under way, or carries one that was not
@@ -54,7 +54,7 @@ class CommandEvents:
         self._hold_s = hold_s
         self._outside = outside
         self._is_held = False
-        """Whether the start has still to be told."""
+        """Whether the start has still to be reported."""
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
         emitter.ids.observe(command.event_id)

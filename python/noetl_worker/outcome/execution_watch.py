@@ -1,6 +1,6 @@
 """Whether an execution goes on after the end of one of its commands was cut off on its way.
 
-The Rust plane issues the next commands inside of the request that tells it of an end, and drops that work when the
+The Rust plane issues the next commands inside of the request that reports an end, and drops that work when the
 request is cut off (wire.md 9.5): it has the event then, the execution is RUNNING for ever, and no second try mends it.
 A worker cannot mend it either; it can say so.
 """
@@ -74,7 +74,7 @@ _ADVICE: Final = (
 
 
 def _events(execution: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [one for one in execution.get("events") or () if isinstance(one, Mapping)]
+    return [event for event in execution.get("events") or () if isinstance(event, Mapping)]
 
 
 def _open_commands(execution_id: int, events: list[Mapping[str, Any]]) -> set[str]:

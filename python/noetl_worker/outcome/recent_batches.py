@@ -71,13 +71,13 @@ class RecentBatches:
         emitter.on_accepted = self.accepted
         self._recent: deque[_Accepted] = deque()
         self._bytes = 0
-        self._has_told_full = False
+        self._has_logged_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accepted(self, plane: Plane, event_set: EventSet, told: Mapping[str, Any]) -> None:
+    def accepted(self, plane: Plane, event_set: EventSet, answer: Mapping[str, Any]) -> None:
         """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
-        batch = told.get("request_id")
+        batch = answer.get("request_id")
         if batch is None:
             return
         self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, plane.gate.silences))
@@ -90,8 +90,8 @@ class RecentBatches:
     def _forget(self, oldest: _Accepted) -> None:
         self._bytes -= oldest.event_set.size + _BYTES_BESIDE
         metrics.BATCHES_NOT_WATCHED.inc()
-        if not self._has_told_full:  # once a check: there may be thousands
-            self._has_told_full = True
+        if not self._has_logged_full:  # once a check: there may be thousands
+            self._has_logged_full = True
             log.warning("batches_not_watched", **oldest.who(), limit_bytes=_MAX_BYTES, advice=_FULL_ADVICE)
 
     async def stop(self) -> None:
@@ -117,14 +117,14 @@ class RecentBatches:
 
     async def _check(self) -> None:
         by_plane: dict[Plane, list[_Accepted]] = defaultdict(list)
-        for one in self._recent:
-            by_plane[one.plane].append(one)
+        for accepted in self._recent:
+            by_plane[accepted.plane].append(accepted)
         try:
             for plane, batches in by_plane.items():
                 await self._ask(plane, batches)
         finally:
             self._timer = None
-            self._has_told_full = False
+            self._has_logged_full = False
             self._arm()
 
     async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
@@ -135,63 +135,67 @@ class RecentBatches:
                 return  # asked again at the next check
             settled = batches
             log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
-        gone = {id(one) for one in settled}
-        self._keep(one for one in self._recent if id(one) not in gone)
+        gone = {id(accepted) for accepted in settled}
+        self._keep(accepted for accepted in self._recent if id(accepted) not in gone)
 
     def _keep(self, batches: Iterable[_Accepted]) -> None:
         self._recent = deque(batches)
-        self._bytes = sum(one.event_set.size + _BYTES_BESIDE for one in self._recent)
+        self._bytes = sum(accepted.event_set.size + _BYTES_BESIDE for accepted in self._recent)
 
     async def _settled(self, plane: Plane, batches: Sequence[_Accepted]) -> Sequence[_Accepted]:
         """Those that need not be asked about again. It works them off one after another, so of a plane that was there
         all the time the first and the last say everything."""
         silences = plane.gate.silences
-        if all(one.silences == silences for one in batches):
-            states = [await _state(one) for one in (batches[0], batches[-1])]
+        if all(accepted.silences == silences for accepted in batches):
+            states = [await _state(accepted) for accepted in (batches[0], batches[-1])]
             if None not in states:
                 return batches if states[-1] in ("completed", "failed") else ()
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         settled: list[_Accepted] = []
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
-        for one in batches:
-            by_execution[one.event_set.execution_id].append(one)
+        for accepted in batches:
+            by_execution[accepted.event_set.execution_id].append(accepted)
         for execution_id, of_execution in by_execution.items():
             events = _Events(plane, execution_id)
-            settled += [one for one in of_execution if await self._is_settled(one, events)]
-        for one in batches:
-            one.silences = silences
+            settled += [accepted for accepted in of_execution if await self._is_settled(accepted, events)]
+        for accepted in batches:
+            accepted.silences = silences
         return settled
 
-    async def _is_settled(self, one: _Accepted, events: _Events) -> bool:
-        if (has_ended := await events.has("batch.completed", one.batch)) is True:
+    async def _is_settled(self, accepted: _Accepted, events: _Events) -> bool:
+        if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
             return True
-        if (state := await _state(one)) is not None:
+        if (state := await _state(accepted)) is not None:
             return state in ("completed", "failed")
-        has_begun = await events.has("batch.processing", one.batch)
-        is_stored = await events.has("batch.accepted", one.batch)
+        has_begun = await events.has("batch.processing", accepted.batch)
+        is_stored = await events.has("batch.accepted", accepted.batch)
         if has_begun or None in (has_ended, has_begun, is_stored):
-            log.error("batch_not_rescued", **one.who(), advice=_LOOK_ADVICE, reason=_BEGUN if has_begun else _UNKNOWN)
+            log.error(
+                "batch_not_rescued", **accepted.who(), advice=_LOOK_ADVICE, reason=_BEGUN if has_begun else _UNKNOWN
+            )
         elif not is_stored:
-            log.warning("batch_forgotten", **one.who(), does="its events are sent again")
-            self._run(self._again(one, one.set_again()))
-        elif one.event_set.can_be_rescued:
-            log.warning("batch_rescued", **one.who())
-            again = one.set_again()
-            again.rescue(one.batch)
-            self._run(self._again(one, again))
+            log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+            self._run(self._again(accepted, accepted.set_again()))
+        elif accepted.event_set.can_be_rescued:
+            log.warning("batch_rescued", **accepted.who())
+            again = accepted.set_again()
+            again.rescue(accepted.batch)
+            self._run(self._again(accepted, again))
         else:
-            log.error("batch_not_rescued", **one.who(), advice=LOOP_ADVICE)
+            log.error("batch_not_rescued", **accepted.who(), advice=LOOP_ADVICE)
         return True
 
-    async def _again(self, one: _Accepted, event_set: EventSet) -> None:
+    async def _again(self, accepted: _Accepted, event_set: EventSet) -> None:
         """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
-        ownership = ClaimedOnce(one.plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0)
+        ownership = ClaimedOnce(
+            accepted.plane, event_set.event_id, event_set.worker_id, is_expired=lambda: True, lease_s=0
+        )
         try:
-            await self._emitter.deliver(one.plane, event_set, ownership)
+            await self._emitter.deliver(accepted.plane, event_set, ownership)
         except (ClaimLost, Interrupted):
-            pass  # the emitter has said so, or has left it to the next worker
+            pass  # the emitter has logged it, or has left it to the next worker
         except ControlPlaneError as error:
-            log.error("batch_not_rescued", **one.who(), advice=_LOOK_ADVICE, reason=str(error))
+            log.error("batch_not_rescued", **accepted.who(), advice=_LOOK_ADVICE, reason=str(error))
 
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
@@ -212,18 +216,18 @@ class _Events:
             answer = self._known[event_type] = await self._plane.execution_detail(
                 self._execution_id, f"/events?event_type={event_type}&page_size={_PAGE}"
             )
-        events = [one for one in answer.get("events") or () if isinstance(one, Mapping)]
-        if any(((one.get("result") or {}).get("context") or {}).get("request_id") == batch for one in events):
+        events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
+        if any(((event.get("result") or {}).get("context") or {}).get("request_id") == batch for event in events):
             return True
         has_more = (answer.get("pagination") or {}).get("has_next") is True
         # A batch's id is below those of its events.
-        return None if has_more and min(int(one["event_id"]) for one in events) > int(batch) else False
+        return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
 
-async def _state(one: _Accepted) -> str | None:
+async def _state(accepted: _Accepted) -> str | None:
     """What the plane calls the state of a batch; None: it does not know it."""
     try:
-        return await one.plane.batch_state(one.batch)
+        return await accepted.plane.batch_state(accepted.batch)
     except ServerRefused as error:
         if error.status == 404 and "Batch request not found" in error.body:
             return None

@@ -1,4 +1,4 @@
-"""Stage 7a: a tool's result held to the event budget: redacted, measured, and told by reference when too large.
+"""Stage 7a: a tool's result held to the event budget: redacted, measured, and reported by reference when too large.
 
 Both planes drop or choke on large results (the Python one loses the context in silence above 102,400 bytes of
 compact JSON, wire.md 4.9), so what is over the budget goes to the result store and the event carries a reference
@@ -45,10 +45,10 @@ _MAX_SKIPPED: Final = 20
 
 
 async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
-    """What the plane is told of a tool that returned (docs/delivery.md).
+    """What is reported of a tool that returned (docs/delivery.md).
 
     A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
-    because playbooks are written for it: the Python plane is told call.error, the Rust plane a call.done with that
+    because playbooks are written for it: the Python plane gets call.error, the Rust plane a call.done with that
     status (the playbook goes on; wire.md 9.3, item 7), but call.error of a list of tasks that ended by what one of
     them raised (recorded: error-sql-sequence).
     """
@@ -73,7 +73,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
 
 
 async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
-    """What the plane is told of a command that raised before, in or after its tool: always call.error."""
+    """What is reported of a command that raised before, in or after its tool: always call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
     fitted = await fit_result(command, failure, rules)
     kind = failure.error.kind if failure.error is not None else None
@@ -82,8 +82,8 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
 
 def refused_report(refused_one: Report, error: ServerRefused) -> Report:
     """The smallest possible failure, for a set that the plane will never accept."""
-    said = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
-    text = f"the control plane refused the outcome of this command ({error.status}): {said}"
+    answer_text = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
+    text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
     return Report(status="error", context=context, response=context, error=text, notes=refused_one.notes)
 

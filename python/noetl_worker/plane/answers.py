@@ -15,7 +15,7 @@ __all__ = ["CUT_BY_A_PROXY", "MEANING", "PASSES", "Meaning", "floor_s", "is_serv
 
 MAX_RETRY_AFTER_S: Final = 30.0
 """Of a Retry-After that is obeyed: a plane is asked again within the time in which a claim is known to be ours."""
-_MAX_TOLD_S: Final = 3600.0
+_MAX_HEADER_S: Final = 3600.0
 
 
 class Meaning(Enum):
@@ -62,9 +62,9 @@ CUT_BY_A_PROXY: Final = frozenset({502, 504})
 def retry_after_s(answer: Response) -> float | None:
     """Retry-After in seconds; the planes send whole seconds only (wire.md 3.1)."""
     text = answer.headers.get("retry-after", "")
-    return min(float(text), _MAX_TOLD_S) if text.isdigit() else None
+    return min(float(text), _MAX_HEADER_S) if text.isdigit() else None
 
 
-def floor_s(told_s: float | None) -> float:
+def floor_s(header_s: float | None) -> float:
     """The least wait before the next try, where an answer had this Retry-After."""
-    return min(told_s or 0.0, MAX_RETRY_AFTER_S)
+    return min(header_s or 0.0, MAX_RETRY_AFTER_S)

@@ -63,7 +63,7 @@ class ControlPlaneClient:
         if settings.internal_api_token:
             self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
         self.own_secrets: Final = settings.secrets()
-        """What a tool can find in this process's environment, and must not tell."""
+        """What a tool can find in this process's environment, and must not disclose."""
         self.servers: Final = Servers(settings)
         self.on_auth_refused: Callable[[], None] = lambda: None
         """Called when the configured plane refuses the credentials."""
@@ -75,7 +75,7 @@ class ControlPlaneClient:
 
     @property
     def timeout_s(self) -> float:
-        """For one whole request."""
+        """For one complete request."""
         return self._settings.http_timeout_s
 
     async def plane(self, server_url: str) -> Plane:
@@ -148,25 +148,25 @@ class ControlPlaneClient:
 
         Args:
             headers: all of them, where they are not those of every request to this URL.
-            gate: of the plane that is asked; it is told how the request went.
+            gate: of the plane that is asked; it is informed how the request went.
             patience_s: how long the request may wait at the gate; None: for as long as it takes.
 
         Raises:
             TransportError: no answer; NotSent as well when the gate did not open in time.
         """
         _SENT.value += 1
-        whole = headers or self.headers_for(url)
+        all_headers = headers or self.headers_for(url)
         packed = body if type(body) is bytes else _packed(body)
         limit_s = timeout_s or self._settings.http_timeout_s
         if timeout_s is None and packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
             limit_s += _on_its_way_s(packed)
         if gate is None:
-            return await self.transport.send(method, url, whole, packed, limit_s)
+            return await self.transport.send(method, url, all_headers, packed, limit_s)
         if not gate.try_enter():
             await _enter(gate, method, url, patience_s)
         sent_at = time.monotonic()
         try:
-            answer = await self.transport.send(method, url, whole, packed, limit_s)
+            answer = await self.transport.send(method, url, all_headers, packed, limit_s)
         except TransportError:
             gate.unanswered(sent_at)
             raise
@@ -259,9 +259,9 @@ class Plane:
         timeout_s: float | None = None,
     ) -> Awaitable[Response]:
         """POST /api/events or /api/events/batch, as event_set.py wrote it."""
-        url, whole = self.url + path, {**self._headers, **headers}
+        url, all_headers = self.url + path, {**self._headers, **headers}
         return self.client.send(
-            "POST", url, body, headers=whole, timeout_s=timeout_s, gate=self.gate, patience_s=patience_s
+            "POST", url, body, headers=all_headers, timeout_s=timeout_s, gate=self.gate, patience_s=patience_s
         )
 
     def post_end(
@@ -385,7 +385,7 @@ class Plane:
         return refused if refused is not None else await ask(self._store_route.known)
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
-        """The whole record {id, name, type, data, ...}. Raises CredentialError when there is none."""
+        """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""
         path = f"/api/credentials/{quote(alias, safe='')}?include_data=true"
         if execution_id is not None:
             path += f"&execution_id={execution_id}"
@@ -461,12 +461,12 @@ def json_body(answer: Response) -> JsonValue:
 def refusal(what: str, answer: Response) -> ServerRefused:
     """The error for an answer that is not the one hoped for."""
     kept = redaction.excerpt(answer.body, _KEPT_CHARS)
-    said = f"{what}: {answer.status} {_excerpt(answer.body)}"
+    text = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if MEANING[answer.status] is Meaning.AUTH:
         return AuthRefused(
-            f"{said}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
+            f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
-    return ServerRefused(said, status=answer.status, body=kept, retry_after_s=retry_after_s(answer))
+    return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer))
 
 
 def _expect_json(what: str, answer: Response) -> JsonValue:

@@ -26,7 +26,7 @@ class PlaneHealth:
 
     dialect: Dialect
     version: str | None = None
-    """The Python plane does not tell its own."""
+    """The Python plane does not report its own."""
     nats: str | None = None
     """connected, disconnected or removed; the Python plane does not say."""
 
@@ -49,5 +49,5 @@ def read_health(body: JsonValue) -> PlaneHealth | None:
     for rules in RULES.values():
         if rules.is_health(body):
             version, nats = body.get("version"), body.get("nats")
-            return PlaneHealth(rules.dialect, *(str(one) if one is not None else None for one in (version, nats)))
+            return PlaneHealth(rules.dialect, *(str(text) if text is not None else None for text in (version, nats)))
     return None

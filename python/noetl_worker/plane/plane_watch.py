@@ -34,7 +34,7 @@ class PlaneWatch:
             await self._ask()
         except PlaneWithoutNats:
             raise
-        except ControlPlaneError as error:  # it is waited for, or its dialect is set because it does not tell
+        except ControlPlaneError as error:  # it is waited for, or its dialect is set because it does not report it
             log.debug("plane_health_unknown", error=str(error))
 
     async def look(self) -> None:

@@ -43,7 +43,7 @@ __all__ = ["PythonRules", "payload_of_result"]
 _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event in silence (wire.md 4.9)."""
 _SEQUENCES: Final = ("task_sequence", "pipeline")
-"""Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out whole,
+"""Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out in full,
 beside the reference, as its own worker's does (wire.md 9.5)."""
 _NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "ref", "_ref"})
 """What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
@@ -51,7 +51,7 @@ result-reference-claim-2)."""
 _MAX_RESPONSE_BYTES: Final = 1_835_008
 """Of such a result: a batch may have 2 MiB (wire.md 3.5), with the previews of three events beside it."""
 _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows"})
-"""Of these names even a plain value is told once: a text can be a whole document."""
+"""Of these names even a plain value is reported once: a text can be a document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
@@ -94,7 +94,7 @@ class PythonRules:
     has_step_records = False
     ids_are_text = True
     error_fails_command = True
-    results_go_whole = True
+    inlines_unstored_results = True
     looks_through_results = True
     has_one_store_route = False
     forgets_batches = True
@@ -139,18 +139,18 @@ class PythonRules:
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         is_as_sent = not fitted.redactions and _is_json(body)
-        told = _plain_values(body if is_as_sent else json_text.loads_exact(fitted.body))
-        return Report(status=result.status.value, context=told, response=json_text.embed(fitted.body))
+        context = _plain_values(body if is_as_sent else json_text.loads_exact(fitted.body))
+        return Report(status=result.status.value, context=context, response=json_text.embed(fitted.body))
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = preview_of(fitted)
-        told = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
+        report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
         is_unbroken = has_unbroken_text(fitted.body)
         if is_unbroken or command.kind in _SEQUENCES or _would_be_hidden(result.data, fitted):
-            told.response = json_text.embed(fitted.body)
+            report.response = json_text.embed(fitted.body)
         if not is_unbroken:  # the store would look through it for minutes, and answer nobody (wire.md 9.5)
-            told.upload = Upload(stored_name(command), fitted.body, command.step, preview)
-        return told
+            report.upload = Upload(stored_name(command), fitted.body, command.step, preview)
+        return report
 
     def can_store(self, data: bytes) -> bool:
         return not has_unbroken_text(data)
@@ -204,7 +204,7 @@ class PythonRules:
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """The result of `step.exit` with the whole response in it, or beside it where that is too large for it.
+    """The result of `step.exit` with the full response in it, or beside it where that is too large for it.
 
     What later steps see of a command that is rescued is this event's `result`, and not the `response` of the other.
     """
@@ -229,7 +229,7 @@ def _is_json(data: JsonValue, depth: int = 2) -> bool:
 
 
 def _plain_values(data: JsonValue) -> JsonValue:
-    """What all three events say of a result that `call.done` has whole under `response`.
+    """What all three events say of a result that `call.done` has in full under `response`.
 
     As its own worker does (recorded): the plain values, and those of the objects; templates, arcs and `set` of later
     steps read `response`. Three more copies made 5 kB of what takes 100 bytes. None: there is nothing to say.
@@ -254,7 +254,7 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _would_be_hidden(data: JsonValue, fitted: FittedResult) -> bool:
     """Whether the plane would show its own `data` and `status` in place of those of this result: the next steps
-    would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results whole."""
+    would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
     if not isinstance(data, dict) or _NAMES_OF_PLANE.isdisjoint(data):
         return False
     return len(fitted.body) <= _MAX_RESPONSE_BYTES

@@ -163,7 +163,7 @@ class DialectRules(Protocol):
 
     lets_same_name_in: bool
     """A claim is for ever, and its holder's name is let in at any time: so a worker's name outlives its process. Else a
-    claim is a lease, and its holder is refused once it has told the start."""
+    claim is a lease, and its holder is refused once it has reported the start."""
     claim_limit_s: float
     """From so old a claim on, another worker is given the command, whatever the holder does."""
     stale_after_s: float
@@ -196,7 +196,7 @@ class DialectRules(Protocol):
 
     error_fails_command: bool
     """Whether a tool that returned an error, which no case handled, fails its command; else the playbook goes on."""
-    results_go_whole: bool
+    inlines_unstored_results: bool
     """Whether a result that the store does not take goes into the event as it is, and not as a preview."""
     looks_through_results: bool
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""

@@ -87,7 +87,7 @@ class RustRules:
     has_step_records = True
     ids_are_text = False
     error_fails_command = False  # wire.md 9.3, item 7
-    results_go_whole = False
+    inlines_unstored_results = False
     looks_through_results = False
     has_one_store_route = True
     forgets_batches = False
@@ -98,10 +98,10 @@ class RustRules:
         return body.keys() >= {"version", "database", "nats"} or body.get("nats") == "removed"
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
-        said = str(body.get("error", "")).lower() if isinstance(body, dict) else ""
-        if "terminal state" in said or "cancelled" in said:
+        message = str(body.get("error", "")).lower() if isinstance(body, dict) else ""
+        if "terminal state" in message or "cancelled" in message:
             return AlreadyFinished(text)
-        if "already claimed by" in said:
+        if "already claimed by" in message:
             return HeldByOther(text, wait_s)
         return RetryLater(text, wait_s)
 
@@ -118,8 +118,8 @@ class RustRules:
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         # command_id inside the context is what the plane counts loop items by (wire.md 9.3, item 8)
-        whole = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
-        return Report(result.status.value, json_text.embed(whole))
+        context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
+        return Report(result.status.value, json_text.embed(context))
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         beside = {"command_id": str(command.command_id)}  # as above
@@ -133,7 +133,7 @@ class RustRules:
         return 0.0
 
     def started(self, command: Subject, worker_id: str) -> Post:
-        """As a batch: its ids are the plane's own, and the answer tells them.
+        """As a batch: its ids are the plane's own, and the answer has them.
 
         With a clock behind, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
         execution would stay RUNNING for ever (wire.md 9.3, item 5).
@@ -204,18 +204,18 @@ def _meta(command: Subject) -> dict[str, JsonValue]:
 
 def _context(end: Ending, name: str) -> dict[str, JsonValue]:
     report = end.report
-    told: dict[str, JsonValue] = {"command_id": str(end.command_id)}
+    context: dict[str, JsonValue] = {"command_id": str(end.command_id)}
     if name == "call.done":
         result: dict[str, JsonValue] = {"status": report.status, "context": report.context}
         if report.reference is not None:
             result["reference"] = report.reference
-        told.update(call_index=0, result=result)
+        context.update(call_index=0, result=result)
     elif name == "step.exit" and report.exit is not None:
-        told.update(step=end.step, status=report.exit.status, data=report.exit.data)
+        context.update(step=end.step, status=report.exit.status, data=report.exit.data)
     elif name == "command.completed":
-        told.update({"status": report.status, **report.notes})
+        context.update({"status": report.status, **report.notes})
     elif name in ("call.error", "command.failed"):
-        told.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)
+        context.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)
         if report.error_kind is not None:
-            told["error_kind"] = report.error_kind
-    return told
+            context["error_kind"] = report.error_kind
+    return context

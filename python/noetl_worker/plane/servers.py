@@ -53,7 +53,7 @@ class Servers:
         self._known: dict[str, Server] = {}
         self.paused: Final[dict[str, float]] = {}
         """Which of them have refused the credentials, and until when they are asked for no command (monotonic)."""
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._asked: dict[str, str] = {}
         """Ways to write a trusted URL, and that URL."""
 
@@ -119,10 +119,10 @@ class Servers:
 
     def _log_untrusted(self, url: str) -> None:
         """Once for each URL, as long as they are few."""
-        if url in self._told or len(self._told) > MAX_SERVERS:
+        if url in self._logged or len(self._logged) > MAX_SERVERS:
             return
-        self._told.add(url)
-        if len(self._told) > MAX_SERVERS:
+        self._logged.add(url)
+        if len(self._logged) > MAX_SERVERS:
             log.warning("more_servers_not_named", advice="they are counted in noetl_worker_servers_not_named_total")
             return
         log.warning(
@@ -152,5 +152,5 @@ def normal_url(url: str) -> str:
 def _shown(url: str) -> str:
     """For the log: without user-info, on one line that is not too long."""
     scheme, separator, rest = url.partition("://")
-    whole = f"{scheme}{separator}{rest.rpartition('@')[2]}"[:_MAX_URL_CHARS]
-    return "".join(one if one.isprintable() else "?" for one in whole)
+    text = f"{scheme}{separator}{rest.rpartition('@')[2]}"[:_MAX_URL_CHARS]
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -70,7 +70,7 @@ class Snowflake:
                 self._last_ms, self._sequence = now_ms, self._first()
             elif self._sequence < _MAX_SEQUENCE:
                 self._sequence += 1
-            else:  # borrow from the next millisecond: waiting for it could take the whole step of a clock jump
+            else:  # borrow from the next millisecond: waiting for it could take as long as a clock jump
                 self._last_ms, self._sequence = self._last_ms + 1, self._first()
             high = (self._last_ms << _NODE_BITS) | self._node
             return (high << _SEQUENCE_BITS) | self._sequence
