@@ -18,7 +18,7 @@ def delay_s(
 
     Args:
         attempt: 1 before the first wait.
-        jitter: 0.9 gives a tenth to the whole: never nothing, and a fleet that failed together comes back spread.
+        jitter: 0.9 gives a tenth up to all of it: never nothing, and a fleet that failed together comes back spread.
     """
-    whole_s = min(most_s, first_s * 2.0 ** min(attempt - 1, 16))
-    return whole_s * (1 - jitter + jitter * draw())
+    base_s = min(most_s, first_s * 2.0 ** min(attempt - 1, 16))
+    return base_s * (1 - jitter + jitter * draw())

@@ -172,7 +172,7 @@ class CredentialError(ToolError):
 
 
 class ControlPlaneError(NoetlWorkerError):
-    """The control plane could not be reached or said no."""
+    """The control plane could not be reached, or refused."""
 
 
 class TransportError(ControlPlaneError):
@@ -211,7 +211,7 @@ class PlaneWithoutNats(ControlPlaneError):
 
 
 class ClaimLost(ControlPlaneError):
-    """The command whose outcome was to be told belongs to another worker, or is over. `claim` is the plane's answer."""
+    """The command of the outcome belongs to another worker, or is over. `claim` is the plane's answer."""
 
     def __init__(self, claim: HeldByOther | AlreadyFinished | NotFound | Refused) -> None:
         super().__init__(claim.reason)

@@ -29,7 +29,7 @@ __all__ = ["Execution"]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a notification needs on its way. One for the whole worker; `run` is called concurrently."""
+    """What a notification needs on its way. One per worker; `run` is called concurrently."""
 
     client: ControlPlaneClient
     workplace: Workplace

@@ -1,4 +1,4 @@
-"""What a claim may have in it, told from its bytes: a command without templates, references and secrets is not walked.
+"""What a claim may have in it, read from its bytes: a command without templates, references and secrets is not walked.
 
 A mark too many costs time; one too few would send a template as text or a secret as data. So each is a search for the
 shortest bytes that all forms of the thing share, and an escape that could hide them sets all marks.

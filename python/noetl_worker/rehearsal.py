@@ -40,7 +40,7 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Body, Response
 
-__all__ = ["Ask", "Rehearsal", "Rehearsed", "TellingNothing", "Withheld"]
+__all__ = ["Ask", "Rehearsal", "Rehearsed", "Withheld", "WithholdingTransport"]
 
 Ask: TypeAlias = Callable[[str, str, Mapping[str, str], Body | None, float | None], Awaitable[Response]]
 """Transport.send: for what changes nothing at the plane."""
@@ -57,10 +57,10 @@ class Withheld:
     body: JsonValue
 
 
-class TellingNothing:
+class WithholdingTransport:
     """A transport. Questions are answered by `ask`; what would change something is kept here, and nowhere else."""
 
-    name = "telling_nothing"
+    name = "withholding"
 
     def __init__(self, ask: Ask, close: Callable[[], Awaitable[None]] | None = None) -> None:
         self._ask = ask
@@ -104,7 +104,7 @@ class Rehearsed:
     @property
     def call(self) -> Mapping[str, Any] | None:
         """The event that has the tool's result: call.done or call.error; None where nothing would be reported."""
-        return next((one for one in self.events if one["name"] in ("call.done", "call.error")), None)
+        return next((event for event in self.events if event["name"] in ("call.done", "call.error")), None)
 
     @property
     def failed(self) -> bool:
@@ -118,7 +118,9 @@ class Rehearsed:
 class Rehearsal:
     """`async with Rehearsal(settings, transport) as rehearsal:`; one command or several."""
 
-    def __init__(self, settings: Settings, transport: TellingNothing, *, registry: Registry | None = None) -> None:
+    def __init__(
+        self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
+    ) -> None:
         self._settings, self._transport = settings, transport
         self.client: Final = ControlPlaneClient(transport, settings)
         self._registry = registry or registry_of(settings)
@@ -163,7 +165,9 @@ class Rehearsal:
         command = ClaimedCommand(claim, envelope, plane, Delivery.of_nobody(), self._workplace, progress, worker_id)
         outcome = await command.run()
         withheld = tuple(self._transport.withheld[before:])
-        events = tuple(event for one in withheld if one.path in (SINGLE, BATCH) for event in _events(one.body))
+        events = tuple(
+            event for request in withheld if request.path in (SINGLE, BATCH) for event in _events(request.body)
+        )
         return Rehearsed(outcome, withheld, time.monotonic() - since, events)
 
     async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:

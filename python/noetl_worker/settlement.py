@@ -118,7 +118,7 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """For the log: a word; of a dead letter the whole text."""
+        """For the log: a word; of a dead letter the complete text."""
         if not self.dead_letter:
             return self.kind.value
         begins = _REASONS.get(self.kind)

@@ -68,7 +68,7 @@ EXIT_AT_ONCE: Final = 130
 T = TypeVar("T")
 Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = stopping.TOOL_S + stopping.REPORT_S
-"""From the end of the grace until everything is given back: a tool is interrupted, then its command is told or kept."""
+"""From the end of the grace until all is given back: a tool is interrupted, then its command is reported or kept."""
 log = structlog.get_logger("noetl_worker")
 
 
@@ -164,7 +164,7 @@ class Worker:
             self.identity.warn_if_unstable(plane.dialect)
             emitter = self._emitter = Emitter(snowflake_of(settings, self.identity.unique), self.outbox, self.stopping)
             self._adoption = Adoption(client, emitter, self.in_flight)
-            self._adoption.look()  # before the first pull: what is told already must not run again
+            self._adoption.look()  # before the first pull: what is reported already must not run again
             execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
             puller = self._puller = self._make_puller(connection, durable, execution)
             self.slots.on_free = puller.wake
@@ -423,9 +423,9 @@ class Worker:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
         plane_watch = PlaneWatch(plane.client)
-        tell_readiness = partial(self._report_readiness, connection, plane_watch)
+        report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
-            happens.append(tell_readiness)  # a look into a black hole takes its 5 s
+            happens.append(report_readiness)  # a look into a black hole takes its 5 s
         while self.stopping.level < Level.DRAIN:
             await asyncio.sleep(self.settings.lag_poll_interval_s)
             if self.stopping.level >= Level.DRAIN:
@@ -443,7 +443,7 @@ class Worker:
                 self._auth_refused = False
                 puller.pause(False)
             await plane_watch.look()
-            tell_readiness()
+            report_readiness()
             if self._adoption is not None:
                 self._adoption.look()
             try:

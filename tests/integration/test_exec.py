@@ -19,7 +19,7 @@ from noetl_worker.cli import app
 from noetl_worker.cli.exec_tool import NoPlane, body_of
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
-from noetl_worker.rehearsal import Rehearsal, TellingNothing
+from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
 from noetl_worker.tools.docs.guide import guide_of
@@ -113,7 +113,7 @@ async def rehearsal(
 ) -> AsyncIterator[Rehearsal]:
     """As `exec` makes it; errors name the address, so it is the other's where both are compared."""
     settings = load_settings({**SETTINGS, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": url})
-    async with Rehearsal(settings, TellingNothing(NoPlane(credentials or {}).answer)) as made:
+    async with Rehearsal(settings, WithholdingTransport(NoPlane(credentials or {}).answer)) as made:
         yield made
 
 

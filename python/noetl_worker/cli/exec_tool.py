@@ -100,12 +100,12 @@ async def _run(
     from noetl_worker.cli.views.rehearsal import print_result
     from noetl_worker.observability.logging import configure_logging
     from noetl_worker.phases import Progress
-    from noetl_worker.rehearsal import Rehearsal, TellingNothing
+    from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
 
     configure_logging("warning", "auto")
     progress = Progress()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
-    async with Rehearsal(settings, TellingNothing(NoPlane(credentials).answer)) as rehearsal:
+    async with Rehearsal(settings, WithholdingTransport(NoPlane(credentials).answer)) as rehearsal:
         done = await rehearsal.run(body, envelope, await rehearsal.client.plane(""), progress)
     if progress.is_stopping:
         typer.echo("noetl-worker exec: interrupted", err=True)

@@ -74,12 +74,12 @@ async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool
     from noetl_worker import json_text
     from noetl_worker.command.claim import read_claim
     from noetl_worker.models import Claimed, Envelope
-    from noetl_worker.rehearsal import Rehearsal, TellingNothing
+    from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
     from noetl_worker.transport.opening import open_transport
     from noetl_worker.transport.transport import Response
 
     real = open_transport(settings, max_connections=8)
-    async with Rehearsal(settings, TellingNothing(real.send, real.close)) as rehearsal:
+    async with Rehearsal(settings, WithholdingTransport(real.send, real.close)) as rehearsal:
         plane = await rehearsal.client.plane("")
         found = read_claim(Response(200, {}, json_text.dumps(await plane.fetch_command(event_id))), plane.dialect)
         if not isinstance(found, Claimed):

@@ -1,4 +1,4 @@
-"""Whether the execution of a running command has been cancelled: no plane tells a worker, so it asks."""
+"""Whether the execution of a running command has been cancelled: no plane notifies a worker, so it asks."""
 
 from __future__ import annotations
 

@@ -48,10 +48,10 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
         return template.render(value, {**command.variables, **metadata})
 
     decision = cases.match_cases(command.cases, command.variables, result.data, render)
-    told = StepLog(log.bind(execution_id=command.execution_id, step=command.step), warned or Warned(), command)
+    step_log = StepLog(log.bind(execution_id=command.execution_id, step=command.step), warned or Warned(), command)
     for skipped in decision.skipped:
         metrics.CASES_SKIPPED.inc()
-        told.warning("case_skipped", case=skipped.index, reason=skipped.reason)
+        step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
     return decision
 
 

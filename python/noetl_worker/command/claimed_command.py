@@ -1,4 +1,4 @@
-"""A command that is ours, from its claim to its told outcome: stages 4 to 7 of `execution.py`."""
+"""A command that is ours, from its claim to its reported outcome: stages 4 to 7 of `execution.py`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class ClaimedCommand:
         progress.is_issuing = self._events.is_issuing
 
     def _may_be_anothers(self) -> bool:
-        """Whether the claim has to be asked again before the outcome is told.
+        """Whether the claim has to be asked again before the outcome is reported.
 
         Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before
         us may be on its way from an outbox (seen: two ends).
@@ -130,7 +130,7 @@ class ClaimedCommand:
         return is_copy or self._delivery.num_delivered > 1
 
     async def run(self) -> Outcome:
-        """Run the tool, match the cases, tell the plane; give the command back where the worker stops before that."""
+        """Run the tool, match the cases, report the outcome; give the command back if the worker stops before that."""
         progress = self._progress
         try:
             try:
@@ -171,7 +171,7 @@ class ClaimedCommand:
             is_handled = decision.action is not None and report.error is None
         except Interrupted:
             raise
-        except Exception as error:  # the task guard: any failure after a claim is told, never swallowed
+        except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
             if isinstance(error, ResourceShortage) and (outcome := await self._given_back(error)) is not None:
                 return outcome
             if not isinstance(error, ToolError):
@@ -185,13 +185,13 @@ class ClaimedCommand:
         return report
 
     async def _given_back(self, short: ResourceShortage) -> Outcome | None:
-        """This machine has no room for the command; None: it has to be told as failed all the same."""
+        """This machine has no room for the command; None: it has to be reported as failed all the same."""
         self._workplace.machine.refused(self._ownership.claimed_at)
         return await handover.give_back_unstarted(self._events, self._workplace.identity, self._delivery, short)
 
     @staticmethod
     def _log_trace(command: Command, error: Exception) -> None:
-        """What no tool foresaw. The plane is told its text alone, and may be another team's."""
+        """What no tool foresaw. Only its text is reported: the plane may be another team's."""
         SafeLogger(lambda: log, redaction.known_here).error(
             "command_raised",
             execution_id=command.execution_id,
@@ -243,7 +243,7 @@ class ClaimedCommand:
         return await dispatch.run(prepared)
 
     async def _report(self, report: Report) -> Outcome:
-        """Stage 7b. A set that the plane refuses for good is told as a failure; refused again, it is set aside."""
+        """Stage 7b. A set that the plane refuses for good is reported as a failure; refused again, it is set aside."""
         try:
             try:
                 await self._events.finish(report, self._ownership)

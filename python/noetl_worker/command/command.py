@@ -33,7 +33,7 @@ _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output",
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _LOOP_SIZE: Final = "__loop_collection_size"
-_WHOLE_TEMPLATE: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_CLOSED_MARKS: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 def is_reference(value: JsonValue) -> bool:
@@ -130,27 +130,27 @@ async def _resolved(value: JsonValue, name: str, plane: Plane) -> JsonValue:
 async def _object(value: JsonValue, name: str, plane: Plane) -> dict[str, Any]:
     if type(value) is dict and "ref" not in value:
         return dict(value)
-    whole = await _resolved(value, name, plane)
-    if whole is None:
+    resolved = await _resolved(value, name, plane)
+    if resolved is None:
         return {}
-    if not isinstance(whole, dict):
-        raise ConfigurationError(f"the command's {name} is {type(whole).__name__}, expected an object")
-    return dict(whole)
+    if not isinstance(resolved, dict):
+        raise ConfigurationError(f"the command's {name} is {type(resolved).__name__}, expected an object")
+    return dict(resolved)
 
 
 async def _config(value: JsonValue, plane: Plane) -> dict[str, Any]:
-    whole = value
+    config = value
     if type(value) is not dict or "ref" in value:
-        whole = await _resolved(value, "tool_config", plane)
-        if whole is None:
+        config = await _resolved(value, "tool_config", plane)
+        if config is None:
             return {}
-        if isinstance(whole, list):
-            return {"tasks": whole}
-        if not isinstance(whole, dict):
-            text = f"the command's tool_config is {type(whole).__name__}, expected an object or a list"
+        if isinstance(config, list):
+            return {"tasks": config}
+        if not isinstance(config, dict):
+            text = f"the command's tool_config is {type(config).__name__}, expected an object or a list"
             raise ConfigurationError(text)
     # Null place holders of the Python plane (`spec`, `output`) say nothing.
-    return {key: item for key, item in whole.items() if item is not None}
+    return {key: item for key, item in config.items() if item is not None}
 
 
 async def _step_input(context: Mapping[str, JsonValue], plane: Plane) -> dict[str, Any]:
@@ -223,27 +223,27 @@ def _marked(value: Any, data: Sequence[str]) -> Any:
 
 def _is_of_data(text: str, data: Sequence[str]) -> bool:
     left = text
-    for one in data:
-        if _WHOLE_TEMPLATE.search(one):
-            left = left.replace(one, "")
+    for item in data:
+        if _CLOSED_MARKS.search(item):
+            left = left.replace(item, "")
     if not has_template(left):
         return True
-    return not _WHOLE_TEMPLATE.search(left) and any(one in left for one in data)
+    return not _CLOSED_MARKS.search(left) and any(item in left for item in data)
 
 
 def _with_full_result(value: JsonValue) -> JsonValue:
-    """An earlier step's result, which the Python plane hands to a list-valued tool as its scalars and `context`, whole.
+    """An earlier step's result, which the Python plane hands to a list-valued tool as its scalars and `context`.
 
     A name that is missing is looked for there, and `data` is the result's own or the step itself: as a single tool of
     that plane reads it (recorded: view-*, list-reads-*).
     """
-    whole = value.get("context") if isinstance(value, dict) else None
-    if not isinstance(whole, dict) or not whole.keys() >= value.keys() - {"context"}:
+    context = value.get("context") if isinstance(value, dict) else None
+    if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:
         return value
-    behind = dict(whole)
+    behind = dict(context)
     step = WithFallback(value, behind)
-    own = whole.get("data")
-    behind["data"] = WithFallback(own, step) if isinstance(own, dict) else whole.get("data", step)
+    own = context.get("data")
+    behind["data"] = WithFallback(own, step) if isinstance(own, dict) else context.get("data", step)
     return step
 
 

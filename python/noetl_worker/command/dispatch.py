@@ -41,8 +41,8 @@ _BOTH_INPUTS: Final = ("args", "input")
 _SEQUENCES: Final = ("task_sequence", "pipeline")
 _Given = tuple[str, JsonValue]
 """(the field, its value)"""
-_SAID_CHARS: Final = 4
-"""A cause as long as this that stands in what was said before adds nothing to it; a shorter one may by chance."""
+_REPEATED_CHARS: Final = 4
+"""A cause as long as this that is part of an earlier text adds nothing to it; a shorter one may by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +154,12 @@ class Dispatch:
         in_spec, as_text = self._inputs_of(config)
         if not has_templates and not in_spec and not as_text:
             return ({**config, "input": given} if given else config), context
-        whole = self._input(in_spec, as_text, given, context)
+        inputs = self._input(in_spec, as_text, given, context)
         if in_spec or as_text or len(values) < len(given):
             config = self._without_inputs(config)
-            context = await self._context(whole, templates)
-        if whole:
-            config, context = {**config, "input": whole}, _with_rendered(whole, context)
+            context = await self._context(inputs, templates)
+        if inputs:
+            config, context = {**config, "input": inputs}, _with_rendered(inputs, context)
         return config, context
 
     def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -192,7 +192,7 @@ class Dispatch:
         """All inputs, rendered, as one. Which one wins is the plane's, as with objects (`command._input`)."""
         commands = [("input", given)]
         above = [*as_text, *commands] if self._rules.step_input_wins else [*commands, *as_text]
-        whole: dict[str, JsonValue] = {}
+        merged: dict[str, JsonValue] = {}
         for name, value in [*in_spec, *above]:
             try:
                 values = self._rendered(value, context)
@@ -201,8 +201,8 @@ class Dispatch:
             if values is not None and not isinstance(values, Mapping):
                 kind = self._command.kind
                 raise ConfigurationError(f"{kind}: field {name!r} must be an object, not {type(values).__name__}")
-            whole.update(values or {})
-        return whole
+            merged.update(values or {})
+        return merged
 
     def _rendered(self, value: JsonValue, context: ToolContext) -> JsonValue:
         """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
@@ -271,8 +271,8 @@ class Dispatch:
             variables["keychain"] = await self._credentials.keychain_names(names)
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-            whole = {**variables, **extra} if extra else variables
-            return template.render(value, whole, strict=self._limits.undefined_is_error)
+            merged = {**variables, **extra} if extra else variables
+            return template.render(value, merged, strict=self._limits.undefined_is_error)
 
         return ToolContext(
             execution_id=command.execution_id,
@@ -401,7 +401,7 @@ def _differing(given: Mapping[str, JsonValue], safe: Mapping[str, JsonValue]) ->
 
 
 def failure_of(error: BaseException) -> ToolResult:
-    """The failure that an exception after the claim is told as: type, message and cause chain (T-19)."""
+    """The failure that an exception after the claim is reported as: type, message and cause chain (T-19)."""
     chain: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
@@ -409,7 +409,9 @@ def failure_of(error: BaseException) -> ToolResult:
         seen.add(id(current))
         text = str(current)
         named = isinstance(current, ToolError)
-        if not any(len(text) >= _SAID_CHARS and text in said for said in chain):  # "X; caused by ValueError: X"
+        if not any(
+            len(text) >= _REPEATED_CHARS and text in earlier for earlier in chain
+        ):  # "X; caused by ValueError: X"
             chain.append(
                 text if named and text else f"{type(current).__name__}: {text}" if text else type(current).__name__
             )

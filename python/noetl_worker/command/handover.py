@@ -1,6 +1,6 @@
 """What becomes of a command when the worker stops, or when it may have passed to another worker.
 
-Interrupted is not failed, and told is told: a stop never adds a second outcome to one that is on its way.
+Interrupted is not failed: a stop never adds a second outcome to one that is on its way.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ClaimedOnce:
 async def give_back_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Outcome | None:
-    """A command that this machine had no room for; None when it has to be told as failed."""
+    """A command that this machine had no room for; None when it has to be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     outcome = acknowledge.short_of_resources(
@@ -120,7 +120,7 @@ async def give_back_unstarted(
 
 
 async def give_back(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
-    """A command that was not done. On a plane where nobody could take it up again, it is told as failed."""
+    """A command that was not done. On a plane where nobody could take it up again, it is reported as failed."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"

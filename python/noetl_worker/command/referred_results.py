@@ -27,7 +27,7 @@ __all__ = ["with_referred_results"]
 _MAX_TRIES: Final = 20
 _MAX_BYTES: Final = MAX_BODY_BYTES
 """Of all results that one command fetches: as much as one answer may have."""
-_WHOLE_TEXT_BYTES: Final = 500
+_KEPT_TEXT_BYTES: Final = 500
 """A longer text of a preview may be the beginning of one."""
 _LOCATORS: Final = ("_ref", "_store", "_uri")
 _POINTERS: Final = frozenset({*_LOCATORS, "ref", "reference"})
@@ -54,12 +54,12 @@ class _Referred:
 async def with_referred_results(
     variables: dict[str, Any], fields: JsonValue, cases: Sequence[JsonValue], kind: str, plane: Plane
 ) -> dict[str, Any]:
-    """The variables with every earlier result whole that the command reads past its preview.
+    """The variables, with the full result of every earlier step that the command reads past its preview.
 
     Args:
         variables: as the claim has them; they are not changed.
         fields: the command's config and input.
-        cases: its cases; a bare left side names a variable, whole.
+        cases: its cases; a bare left side names a variable.
         kind: the command's tool kind; tasks of a list have their own.
 
     Raises:
@@ -70,16 +70,16 @@ async def with_referred_results(
         return variables
     names = _needed(_texts([fields, list(cases)], kind), referred, variables)
     names |= referred.keys() & set(_left_sides(cases))
-    needed = [one for one in referred.values() if one.name in names]
-    _check_size(needed, sum({one.ref: one.size for one in needed}.values()))
-    whole, stored, size = dict(variables), dict[str, JsonValue](), 0
-    for one in needed:
-        if one.ref not in stored:
-            stored[one.ref], its_size = await _resolved(one, plane)
+    needed = [earlier for earlier in referred.values() if earlier.name in names]
+    _check_size(needed, sum({earlier.ref: earlier.size for earlier in needed}.values()))
+    filled, stored, size = dict(variables), dict[str, JsonValue](), 0
+    for earlier in needed:
+        if earlier.ref not in stored:
+            stored[earlier.ref], its_size = await _resolved(earlier, plane)
             size += its_size
             _check_size(needed, size)
-        _put(whole, one, stored[one.ref], plane.rules)
-    return whole
+        _put(filled, earlier, stored[earlier.ref], plane.rules)
+    return filled
 
 
 # ── what the claim refers to ────────────────────────────────────────────────────────────────────
@@ -101,11 +101,11 @@ def _referred(variables: Mapping[str, Any], rules: DialectRules) -> dict[str, _R
 
 
 def _own_reference(value: Mapping[str, JsonValue], rules: DialectRules) -> Mapping[str, JsonValue]:
-    """The reference in a value itself; nothing for one that the Python plane has put the whole result beside."""
+    """The reference in a value itself; nothing for one that the Python plane has put the full result beside."""
     if rules.has_step_records:
         return {"ref": value["_ref"]} if "_ref" in value and "_store" in value else {}
-    is_whole = "data" in value and isinstance(value.get("_ref"), dict)
-    return {} if is_whole or not value.keys() >= {"status", "context"} else _object(value.get("reference"))
+    has_result = "data" in value and isinstance(value.get("_ref"), dict)
+    return {} if has_result or not value.keys() >= {"status", "context"} else _object(value.get("reference"))
 
 
 # ── what the command reads ──────────────────────────────────────────────────────────────────────
@@ -169,14 +169,14 @@ def _needed_by_path(path: Path, referred: Mapping[str, _Referred], variables: Ma
     name, fields = (str(rest[0]), rest[1:]) if held else (str(head), rest)
     if name not in (held or referred):
         return set()
-    one = referred[name]
-    return set() if _has(one.record if head == _STEPS else one.summary, fields) else {name}
+    earlier = referred[name]
+    return set() if _has(earlier.record if head == _STEPS else earlier.summary, fields) else {name}
 
 
 def _held_by(head: str, referred: Mapping[str, _Referred], variables: Mapping[str, Any]) -> set[str]:
     """The results that are below a name: the planes, or `command.py`, have copies of all names there."""
     if head == _STEPS:
-        return {name for name, one in referred.items() if one.record}
+        return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:
         return set()
     copy = variables.get(head)
@@ -184,7 +184,7 @@ def _held_by(head: str, referred: Mapping[str, _Referred], variables: Mapping[st
 
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
-    """Whether a preview has what the whole result has at a path: no list, no object, no long text."""
+    """Whether a preview has what the full result has at a path: no list, no object, no long text."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in _object(summary.get("data")):
@@ -198,7 +198,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
         else:
             return False
     if isinstance(at, str):
-        return len(at.encode()) < _WHOLE_TEXT_BYTES
+        return len(at.encode()) < _KEPT_TEXT_BYTES
     return not isinstance(at, (dict, list))
 
 
@@ -207,7 +207,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
 
 def _check_size(needed: list[_Referred], size: int) -> None:
     if size > _MAX_BYTES:
-        names = ", ".join(sorted(one.name for one in needed))
+        names = ", ".join(sorted(earlier.name for earlier in needed))
         raise ToolError(
             f"the stored results that this command reads ({names}) have {size} bytes, more than {_MAX_BYTES}: "
             "read fewer steps in one command, or let the earlier step return less",
@@ -215,34 +215,34 @@ def _check_size(needed: list[_Referred], size: int) -> None:
         )
 
 
-async def _resolved(one: _Referred, plane: Plane) -> tuple[JsonValue, int]:
-    what = f"the result of step {one.name!r}"
+async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, int]:
+    what = f"the result of step {earlier.name!r}"
     try:
-        found, size = await until_it_passes(what, partial(plane.stored_result, one.ref), max_tries=_MAX_TRIES)
+        found, size = await until_it_passes(what, partial(plane.stored_result, earlier.ref), max_tries=_MAX_TRIES)
     except ControlPlaneError as error:
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
         advice = "the claim has a preview of it only; run the step again if the store no longer has it"
-        text = f"{what} cannot be fetched from the result store ({one.ref}): {error}; {advice}"
+        text = f"{what} cannot be fetched from the result store ({earlier.ref}): {error}; {advice}"
         raise ToolError(text, kind=kind, retryable=error.is_retryable) from error
     if found is None:
-        raise ToolError(f"{what} is not in the result store ({one.ref}): run the step again", kind="client_error")
+        raise ToolError(f"{what} is not in the result store ({earlier.ref}): run the step again", kind="client_error")
     return found, size
 
 
-def _put(variables: dict[str, Any], one: _Referred, stored: JsonValue, rules: DialectRules) -> None:
+def _put(variables: dict[str, Any], earlier: _Referred, stored: JsonValue, rules: DialectRules) -> None:
     """Set the step's name, wherever the claim has it."""
     if not rules.has_step_records:
-        value = _as_python_plane(stored, one.summary)
+        value = _as_python_plane(stored, earlier.summary)
         for copy in _COPIES:
             held = variables.get(copy)
-            if isinstance(held, dict) and one.name in held:
-                variables[copy] = {**held, one.name: value}
+            if isinstance(held, dict) and earlier.name in held:
+                variables[copy] = {**held, earlier.name: value}
     else:
-        value = _as_rust_plane(stored, one.summary)
-        if one.record:
-            record = WithFallback(_spliced(one.record, stored), value)
-            variables[_STEPS] = {**variables[_STEPS], one.name: record}
-    variables[one.name] = value
+        value = _as_rust_plane(stored, earlier.summary)
+        if earlier.record:
+            record = WithFallback(_spliced(earlier.record, stored), value)
+            variables[_STEPS] = {**variables[_STEPS], earlier.name: record}
+    variables[earlier.name] = value
 
 
 def _as_python_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
@@ -252,9 +252,9 @@ def _as_python_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Map
 
 
 def _as_rust_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """As the plane hands out a result that it keeps whole: the data's fields, and the data again under `data`.
+    """As the plane hands out a result that it keeps in full: the data's fields, and the data again under `data`.
 
-    Of a sequence the tasks' fields stand beside its labels too. One that has a single task cannot be told from an
+    Of a sequence the tasks' fields stand beside its labels too. One with a single task looks like an
     object in an object, and is taken for a sequence, as the published worker does.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
@@ -274,11 +274,11 @@ def _as_rust_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mappi
 
 
 def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
-    """A step's record with the whole result where it has the preview, and without the reference."""
+    """A step's record with the full result where it has the preview, and without the reference."""
     context = _object(record.get("context"))
     result = {key: item for key, item in _object(context.get("result")).items() if key != "reference"}
-    whole = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}
-    return {**record, "context": {**context, "result": {**result, "context": whole}}}
+    full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}
+    return {**record, "context": {**context, "result": {**result, "context": full}}}
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ class Scope:
     """One tool call.
 
     Args:
-        stop: what the tool is told the reason by.
+        stop: how the tool learns the reason.
         timeout_s: the tool's own; it knows it, so it is interrupted TOOL_S later only.
         poll_s: between two questions whether the execution is cancelled; 0: never asked.
         is_cancelled: that question; it waits until the answer is yes.

@@ -27,7 +27,7 @@ _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The worker's tools, under its rules; the rule for connections is the whole process's from here on.
+    """The worker's tools, under its rules; the rule for connections holds for the process from here on.
 
     Raises:
         SettingsError: a setting names a kind that is not there.

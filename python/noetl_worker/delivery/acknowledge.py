@@ -176,7 +176,7 @@ def given_back() -> Outcome:
 def short_of_resources(
     dialect: Dialect, num_delivered: int, message_age_s: float, cause: str, *, can_return: bool, is_started: bool
 ) -> Outcome | None:
-    """This machine had nothing left to run it with, and it has had no effect; None: it is told as a failure.
+    """This machine had nothing left to run it with, and it has had no effect; None: it is reported as a failure.
 
     That is so when it is as old as a message that met server errors only, and where nobody could take it up again: on
     a Rust plane without WORKER_ID (`can_return`), and on the Python plane once it knows of the start, for 1,800 s.

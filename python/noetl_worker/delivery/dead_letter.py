@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 log = structlog.get_logger("noetl_worker.dead_letter")
-_WHOLE_TEXT_BYTES: Final = 65_536
+_MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
-_WHOLE_BASE64_BYTES: Final = 512 * 1024
+_MAX_BASE64_BYTES: Final = 512 * 1024
 """A letter has to fit into NATS' default max_payload of 1 MiB."""
 _LOST: Final = "\ufffd"
 """What decoding puts for bytes that are no UTF-8."""
@@ -181,7 +181,7 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
     """The JSON that is kept.
 
     {kind, reason, subject, stream_sequence, num_delivered, worker_id, kept_at, notification, notification_bytes, ...}:
-    `notification` is the whole text; where that is not possible (no UTF-8, or more than 64 KiB) it is an excerpt,
+    `notification` is the complete text; where that is not possible (no UTF-8, or more than 64 KiB) it is an excerpt,
     and `notification_base64` has the bytes, up to 512 KiB. `headers` only if there were any; of those with a credential
     the name alone is kept, in `headers_left_out`.
     """
@@ -191,7 +191,7 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
         "notification": data[:_EXCERPT_BYTES].decode("utf-8", "replace") if text is None else text,
         "notification_bytes": len(data),
     }
-    if text is None and len(data) <= _WHOLE_BASE64_BYTES:
+    if text is None and len(data) <= _MAX_BASE64_BYTES:
         letter["notification_base64"] = base64.b64encode(data).decode("ascii")
     left_out = sorted(name for name in headers or () if _CREDENTIAL_HEADER.fullmatch(name.strip()))
     kept = {name: value for name, value in (headers or {}).items() if name not in left_out}
@@ -203,7 +203,7 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
 
 
 def _exact_text(data: bytes) -> str | None:
-    if len(data) > _WHOLE_TEXT_BYTES:
+    if len(data) > _MAX_TEXT_BYTES:
         return None
     try:
         text = data.decode("utf-8")
@@ -227,7 +227,7 @@ class Letter:
     worker_id: str
     kept_at: str
     data: bytes | None
-    """The message, whole; None when it was too long to be kept so."""
+    """The complete message; None when it was too long to be kept."""
     excerpt: str
     size: int
     headers: Mapping[str, str]
@@ -293,7 +293,7 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
         except (binascii.Error, ValueError) as error:
             raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
     data = text.encode("utf-8", "replace")
-    # Letters of before had no base64: what is not as long as the message, or has the mark of a lost byte, is not whole.
+    # Letters of before had no base64: what is shorter than the message, or has the mark of a lost byte, is incomplete.
     return data if len(data) == kept.get("notification_bytes") and _LOST not in text else None
 
 

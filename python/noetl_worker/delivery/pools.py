@@ -33,7 +33,7 @@ class Pools:
         return None if settings.pools is None else cls(settings.pools, settings)
 
     def refusal(self, named: str | None, subject: str) -> str | None:
-        """Why a notification is not for this worker, counted, and said once a pool; None when it is, or names no pool.
+        """Why a notification is not for this worker, counted, and logged once a pool; None if it is, or names no pool.
 
         Args:
             named: its `execution_pool`, which the Rust plane alone sends.

@@ -76,8 +76,8 @@ def covers(pattern: str, subject: str) -> bool:
 
 def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The filter subjects of a durable's configuration, in either of its two forms."""
-    one = config.get("filter_subject")
-    return tuple(config.get("filter_subjects") or ([one] if one else []))
+    subject = config.get("filter_subject")
+    return tuple(config.get("filter_subjects") or ([subject] if subject else []))
 
 
 def _filter_fields(filters: Sequence[str]) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Ro
     """The stream's fields that matter to a worker. `config` None: there is no stream."""
     is_there = config is not None
     have = config if config is not None else {}
-    subjects = [str(one) for one in have.get("subjects") or []]
-    missing = [one for one in settings.filters if not any(covers(subject, one) for subject in subjects)]
+    subjects = [str(subject) for subject in have.get("subjects") or []]
+    missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
     rows = [
         Row(
             "subjects",
@@ -154,7 +154,7 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Ro
             not missing,
             "a command published to a subject that no stream has is lost",
             Change.IN_PLACE,
-            patch={"subjects": [one for one in subjects if not _is_covered(one, missing)] + missing},
+            patch={"subjects": [subject for subject in subjects if not _is_covered(subject, missing)] + missing},
         ),
         Row(
             "retention",
@@ -335,7 +335,7 @@ def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
         ),
         Row(
             "backoff",
-            ", ".join(_seconds(int(one)) for one in backoff) if backoff else SHOWN_NONE,
+            ", ".join(_seconds(int(delay)) for delay in backoff) if backoff else SHOWN_NONE,
             SHOWN_NONE,
             not backoff,
             "it takes the place of ack_wait",
@@ -356,7 +356,7 @@ def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
 
 def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> Row:
     value = int(have.get(name) or -1)
-    shown, want = ("unlimited" if one < 0 else str(one) for one in (value, wanted))
+    shown, want = ("unlimited" if number < 0 else str(number) for number in (value, wanted))
     return Row(name, shown, want, value == wanted, matters, Change.IN_PLACE, patch={name: wanted})
 
 

@@ -34,7 +34,7 @@ log = structlog.get_logger("noetl_worker.jetstream")
 
 
 @dataclass(slots=True)
-class _Said:
+class _Logged:
     """What holds at the moment and has been logged: a line when it begins, not one every look."""
 
     now: set[str] = field(default_factory=set)
@@ -58,7 +58,7 @@ class Durable:
     ack_wait_s: float
     max_ack_pending: int
     filters: tuple[str, ...]
-    said: _Said = field(default_factory=_Said, compare=False, repr=False)
+    logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +303,7 @@ async def look(client: Client, durable: Durable) -> Look:
         JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
     """
     info = await ask_if_there(client, f"CONSUMER.INFO.{durable.stream}.{durable.name}")
-    if durable.said.begins("gone", info is None):
+    if durable.logged.begins("gone", info is None):
         log.error(
             "durable_gone",
             stream=durable.stream,
@@ -323,7 +323,7 @@ async def look(client: Client, durable: Durable) -> Look:
 
 def _log_changes(before: Durable, seen: Look) -> None:
     now = seen.durable
-    if before.said.begins("filters", not seen.is_ours(before)):
+    if before.logged.begins("filters", not seen.is_ours(before)):
         log.error(
             "durable_changed",
             durable=now.name,
@@ -335,7 +335,7 @@ def _log_changes(before: Durable, seen: Look) -> None:
         )
     for name in ("ack_wait_s", "max_ack_pending"):
         old, new = getattr(before, name), getattr(now, name)
-        if before.said.begins(f"{name} {new}", old != new):
+        if before.logged.begins(f"{name} {new}", old != new):
             log.warning("durable_changed", durable=now.name, field=name, before=old, now=new)
 
 
@@ -346,7 +346,7 @@ def _watch_limit(durable: Durable, seen: Look) -> None:
     labels = (durable.stream, durable.name)
     metrics.MAX_ACK_PENDING.labels(*labels).set(limit)
     metrics.ACK_PENDING_FULL.labels(*labels).set(is_full)
-    if durable.said.begins("full", is_full):
+    if durable.logged.begins("full", is_full):
         log.warning(
             "max_ack_pending_reached",
             durable=durable.name,

@@ -48,9 +48,9 @@ async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], 
     looked_at = 0
     for at in range(0, len(numbers), _AT_ONCE):
         asked = (_get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
-        there = [one for one in await asyncio.gather(*asked) if one is not None]
+        there = [message for message in await asyncio.gather(*asked) if message is not None]
         looked_at += len(there)
-        found += [one for one in there if matches(one.data)]
+        found += [message for message in there if matches(message.data)]
     return Search(tuple(found), looked_at, int(state["messages"]))
 
 
@@ -59,12 +59,12 @@ async def below(client: Client, stream: str, subject: str, matches: Callable[[by
     found: list[StoredMessage] = []
     looked_at, number = 0, 1
     while looked_at < _MOST_OF_A_SUBJECT:
-        one = await _get(client, stream, {"seq": number, "next_by_subj": subject})
-        if one is None:
+        message = await _get(client, stream, {"seq": number, "next_by_subj": subject})
+        if message is None:
             break
-        looked_at, number = looked_at + 1, one.sequence + 1
-        if matches(one.data):
-            found.append(one)
+        looked_at, number = looked_at + 1, message.sequence + 1
+        if matches(message.data):
+            found.append(message)
     return Search(tuple(reversed(found)), looked_at, looked_at)
 
 

@@ -88,7 +88,7 @@ class Puller:
     Args:
         window: how many messages can be run right now (free slots).
         deliver: called for each delivery, on the loop; must not block.
-        ensure: checks the durable again after the server said that it is gone.
+        ensure: checks the durable again after the server reported that it is gone.
     """
 
     def __init__(
@@ -258,12 +258,12 @@ class Puller:
         """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
-        whole_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
-        if whole_s < most_s or not is_fresh:  # after that it goes on from where it stopped growing
+        base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
+        if base_s < most_s or not is_fresh:  # after that it goes on from where it stopped growing
             self._mendings += 1
-        await asyncio.sleep(backoff.delay_s(1, whole_s, whole_s, jitter=0.5))
+        await asyncio.sleep(backoff.delay_s(1, base_s, base_s, jitter=0.5))
         if self._broken == CHECK_DURABLE and self._connection.is_connected:
-            wait_s = max(_CHECK_S, whole_s)
+            wait_s = max(_CHECK_S, base_s)
             try:
                 # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
                 # that is waited for to its end outlasts the election by seconds.

@@ -1,6 +1,6 @@
 """Notes of commands that have started and not ended: what finds a command that ends each worker it runs in.
 
-The number of deliveries does not tell: refusals, leases and drains raise it too. So from the second delivery on, a
+The number of deliveries does not show it: refusals, leases and drains raise it too. So from the second delivery on, a
 command of a kind that can end the worker's process (`can_end_worker`, tools/contract.py) has its start noted before it
 runs, and the note is taken away at its end, whatever that is. A command that is delivered once pays nothing.
 

@@ -1,4 +1,4 @@
-"""Whether this login may publish or subscribe to a subject: tried, since a NATS server tells it in no other way.
+"""Whether this login may publish or subscribe to a subject: tried, since a NATS server shows it in no other way.
 
 The server answers a refused command before the PONG of the flush behind it, so nothing is waited for.
 """
@@ -44,14 +44,14 @@ async def refused_subscribe(connection: Connection, subject: str) -> str | None:
 
 
 async def _refusal(connection: Connection, trial: Callable[[], Awaitable[None]]) -> str | None:
-    said: list[Exception] = []
+    errors: list[Exception] = []
     connection.last_error = None
     try:
         await trial()
     except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
         raise JetStreamError(f"NATS does not answer: {describe(error)}") from error
-    said += filter(None, [connection.last_error])
-    return str(said[0]) if said else None
+    errors += filter(None, [connection.last_error])
+    return str(errors[0]) if errors else None
 
 
 def server_version(connection: Connection) -> str:

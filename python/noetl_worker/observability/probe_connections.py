@@ -31,8 +31,8 @@ class ProbeConnection(H11Protocol):
         super().connection_made(transport)
         self._wait_for_an_answer()
         if len(self.connections) > MAX_CONNECTIONS:
-            others = (one for one in self.connections if isinstance(one, ProbeConnection))
-            min(others, key=lambda one: one._turn).drop()
+            others = (connection for connection in self.connections if isinstance(connection, ProbeConnection))
+            min(others, key=lambda connection: connection._turn).drop()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

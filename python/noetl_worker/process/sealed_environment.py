@@ -65,7 +65,7 @@ def _stays(name: str, more: str) -> bool:
     if name in _KEPT or name.startswith(_KEPT_PREFIXES):
         return True
     patterns = [pattern.strip() for pattern in more.split(",") if pattern.strip()]
-    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in patterns)
+    return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in patterns)
 
 
 def _sealed(content: bytes) -> int:

@@ -151,7 +151,7 @@ class CommandCredentials:
                 "weak_secret",
                 of=f"{what} {name!r}",
                 fields=fields,
-                problem="too short or too common to be told from a word: it is not taken out of results",
+                problem="too short or too common to be distinguished from a word: it is not taken out of results",
                 advice="use a random text of at least 12 characters",
             )
 

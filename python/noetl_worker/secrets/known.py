@@ -98,7 +98,7 @@ class KnownSecrets:
         """What a credential holds, but for its addresses; and the password inside of an address.
 
         Returns:
-            The fields whose secret has too little in it to be told from a word.
+            The fields whose secret has too little in it to be distinguished from a word.
         """
         weak: list[str] = []
         for key, value in data.items():

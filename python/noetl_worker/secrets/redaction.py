@@ -119,7 +119,7 @@ def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
 
 
 def _least(secret: bytes) -> int:
-    """Bytes of a secret that are worth taking out; fewer are at many a cut by chance, and tell little."""
+    """Bytes of a secret that are worth taking out; fewer are at many a cut by chance, and disclose little."""
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 

@@ -1,6 +1,6 @@
 """How much is in a secret, and so where it may be cut out of what leaves: one rule for all secrets.
 
-A secret that cannot be told from a word would be cut out of words: with the password `demo`, `demographics` in the data
+A secret that looks like a word would be cut out of words: with the password `demo`, `demographics` in the data
 that the next step works with. One that no text has by chance is taken out wherever it stands.
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 __all__ = ["Strength", "strength_of"]
 
 _LEAST_BITS: Final = 40.0
-"""With less, a secret cannot be told from a word, a year or a number of a row."""
+"""With less, a secret cannot be distinguished from a word, a year or a number of a row."""
 _SAFE_BITS: Final = 64.0
 _COMMON_BITS: Final = 10.0
 """What a common word adds."""
@@ -78,7 +78,7 @@ class Strength(Enum):
     """Where a secret is taken out. The engines are given the last two as `words` and `secrets`."""
 
     COMMON = "common"
-    """Nowhere: it tells nothing, and its word is in every second text."""
+    """Nowhere: it discloses nothing, and its word is in every second text."""
     SHORT = "short"
     """As a whole word in texts for people (errors, log lines); never in data."""
     WORDY = "wordy"

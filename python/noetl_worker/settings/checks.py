@@ -22,14 +22,14 @@ def _covers(subject_filter: str, subject: str) -> bool:
 
 def check_families(given: Mapping[str, Given]) -> None:
     """The variables whose names somebody chooses; the others are parsed with the settings."""
-    for variable, one in given.items():
+    for variable, found in given.items():
         family = family_of(variable)
         if family is None:
             continue
         try:
-            family.parse(one.text)
+            family.parse(found.text)
         except ValueError as error:
-            raise SettingsError(variable, "***" if family.is_secret else one.text, str(error)) from None
+            raise SettingsError(variable, "***" if family.is_secret else found.text, str(error)) from None
 
 
 def check_together(settings: Settings) -> None:

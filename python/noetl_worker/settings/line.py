@@ -70,4 +70,8 @@ def setting(
 
 def lines_of(settings: type) -> list[SettingLine]:
     """The line of each field of a settings class, in their order."""
-    return [replace(one.metadata[_LINE], field=one.name) for one in attr.fields(settings) if _LINE in one.metadata]
+    return [
+        replace(attribute.metadata[_LINE], field=attribute.name)
+        for attribute in attr.fields(settings)
+        if _LINE in attribute.metadata
+    ]

@@ -50,7 +50,7 @@ class Networks:
     def of(cls, items: Iterable[str]) -> Networks:
         """Raises ValueError for an item that is neither a name nor a network."""
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
-        return cls(tuple((item, ipaddress.ip_network(one)) for item, ones in written for one in ones))
+        return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))
 
     def item_with(self, address: str) -> str | None:
         """The item that has this address, in whichever form it is written; None: no one has."""

@@ -425,7 +425,7 @@ class Settings(ToolSettings):
         urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
         logins = [unquote(url.password or url.username or "") for url in urls if url.username]
         own = (*self.nats_secrets, self.internal_api_token, self.debug_token)
-        return tuple(text for text in (*(one.reveal() for one in own), *logins) if text)
+        return tuple(text for text in (*(secret.reveal() for secret in own), *logins) if text)
 
 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
@@ -452,8 +452,8 @@ class Reading:
 
     def for_environment(self) -> dict[str, str]:
         """What is looked for in the process's environment, and is not there: from flags, `.env` and files."""
-        given = ((name, one) for name, one in self.given.items() if is_for_process(name))
-        return {name: one.text for name, one in given if one.source != ENVIRONMENT}
+        given = ((name, found) for name, found in self.given.items() if is_for_process(name))
+        return {name: found.text for name, found in given if found.source != ENVIRONMENT}
 
 
 def read_settings(
@@ -477,7 +477,7 @@ def read_settings(
     """
     path = dotenv if dotenv is not None else Path(".env")
     given = given_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
-    settings: Settings = environ.to_config(Settings, environ={name: one.text for name, one in given.items()})
+    settings: Settings = environ.to_config(Settings, environ={name: found.text for name, found in given.items()})
     check_families(given)
     check_together(settings)
     reading = Reading(settings, given)

@@ -72,8 +72,8 @@ def given_texts(
         _Source(ENVIRONMENT, _with_port(environment)),
         _Source(".env", from_file),
     ]
-    whole = [*lines, *_of_families(sources)]
-    found = {line.variable: given for line in whole if (given := _first(line, sources)) is not None}
+    all_lines = [*lines, *_of_families(sources)]
+    found = {line.variable: given for line in all_lines if (given := _first(line, sources)) is not None}
     if (context := found.get("NATS_CONTEXT")) is not None:
         texts = context_texts(context.text.strip(), environment, found)
         found |= {name: Given(text, f"NATS context {context.text.strip()}") for name, text in texts.items()}

@@ -205,9 +205,9 @@ def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **named: Any)
 
 def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any, **named: Any) -> None:
     old, new = named.get("old", named.get("s", old)), named.get("new", new)
-    for one in (value, old, new):
-        budget.charge_value(one, PRINTED)
-    text, old, new = (one if isinstance(one, str) else str(one) for one in (value, old, new))
+    for part in (value, old, new):
+        budget.charge_value(part, PRINTED)
+    text, old, new = (part if isinstance(part, str) else str(part) for part in (value, old, new))
     count = text.count(old) if old else len(text) + 1
     wide = 1 if text.isascii() and new.isascii() else 4
     budget.charge(count // 16, wide * (len(text) + count * max(len(new) - len(old), 0)))
@@ -246,7 +246,7 @@ def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **
     count = len(value) if isinstance(value, Sized) else 0
     wide = 4 if not isinstance(separator, str) else 1
     elements = value if isinstance(value, (list, tuple)) else (value,)
-    wide = wide if joined_size(elements) <= sum(len(one) for one in elements if isinstance(one, str)) else 4
+    wide = wide if joined_size(elements) <= sum(len(element) for element in elements if isinstance(element, str)) else 4
     budget.charge(count, wide * count * (text_size(separator) if isinstance(separator, str) else 0))
 
 
@@ -257,7 +257,7 @@ def _joined_by(budget: Budget, separator: str, value: Any = (), *_: Any, **__: A
 def _translated(budget: Budget, value: str, table: Any = None, *_: Any, **__: Any) -> None:
     longest = 1
     if isinstance(table, Mapping):
-        longest = max((len(one) for one in table.values() if isinstance(one, str)), default=1)
+        longest = max((len(replacement) for replacement in table.values() if isinstance(replacement, str)), default=1)
     budget.charge(1 + len(value), 4 * len(value) * max(longest, 1))
 
 
@@ -286,7 +286,7 @@ def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Each tag and comment is cut out of the whole text."""
+    """Each tag and comment is cut out of the text."""
     budget.charge_value(value, PRINTED, 4)
     if isinstance(value, str):
         budget.charge(len(value) + value.count("<") * len(value) // 256)

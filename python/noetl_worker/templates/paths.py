@@ -1,4 +1,4 @@
-"""Which names, and which of their fields, a template reads: told from its syntax tree, without rendering it."""
+"""Which names, and which of their fields, a template reads: found in its syntax tree, without rendering it."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Scope(Context):
 
     @cached_property
     def budget(self) -> Budget:
-        """Of the whole rendering that this context is a part of (`template.render` puts it here)."""
+        """Of the rendering that this context is a part of (`template.render` puts it here)."""
         return Budget()
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002 - as Jinja's own
@@ -217,7 +217,7 @@ class Environment(ImmutableSandboxedEnvironment):
             keep_trailing_newline=True,
             autoescape=False,
             cache_size=0,
-            optimized=False,  # it would work out constants without a budget, for the whole process
+            optimized=False,  # it would work out constants without a budget, for the process
         )
         filters: dict[str, Callable[..., Any]] = {**self.filters, **FILTERS}
         self.filters = {name: charged(filters[name], cost) for name, cost in FILTER_COSTS.items()}

@@ -181,11 +181,11 @@ class _Compiled:
 
 
 def _joined(pieces: Iterable[str], budget: Budget) -> str:
-    whole: list[str] = []
+    texts: list[str] = []
     for piece in pieces:
         budget.charge(1, text_size(piece))
-        whole.append(piece)
-    return "".join(whole)
+        texts.append(piece)
+    return "".join(texts)
 
 
 def _compile(source: str, strict: bool) -> _Compiled:

@@ -105,7 +105,7 @@ class _Connection(asyncio.Protocol):
     # ── the request ──
 
     def is_usable(self) -> bool:
-        """Whether a request may be written: nothing was closed or said, and the server has not got tired of it."""
+        """Whether a request may be written: nothing was closed or received, and the server has not got tired of it."""
         fresh = self._loop.time() - self._idle_since < MAX_IDLE_S
         return fresh and self._is_open and self._transport is not None and not self._transport.is_closing()
 

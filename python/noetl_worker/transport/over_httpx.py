@@ -56,13 +56,13 @@ class HttpxTransport:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
-        whole, content = dict(headers), body if not isinstance(body, tuple) else _streamed(body)
+        all_headers, content = dict(headers), body if not isinstance(body, tuple) else _streamed(body)
         if isinstance(body, tuple):
-            whole["content-length"] = str(size_of(body))
+            all_headers["content-length"] = str(size_of(body))
         request = self._client.build_request(
             method,
             url,
-            headers=whole,
+            headers=all_headers,
             content=content,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_S if timeout_s is None else timeout_s),
         )
@@ -89,7 +89,7 @@ def _transport(settings: Settings, max_connections: int) -> httpx.AsyncHTTPTrans
 
 
 async def _received(response: httpx.Response) -> bytes | None:
-    """The whole body; None when it is larger than MAX_BODY_BYTES, declared or counted (after decompression)."""
+    """The body; None when it is larger than MAX_BODY_BYTES, declared or counted (after decompression)."""
     declared = response.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         return None

@@ -49,9 +49,9 @@ def size_of(body: tuple[bytes, ...]) -> int:
 def parts_of(body: tuple[bytes, ...]) -> Iterator[memoryview]:
     """Views of the body, small enough that what is under way does not fill the memory either."""
     for part in body:
-        whole = memoryview(part)
-        for start in range(0, len(whole), _PART_BYTES):
-            yield whole[start : start + _PART_BYTES]
+        view = memoryview(part)
+        for start in range(0, len(view), _PART_BYTES):
+            yield view[start : start + _PART_BYTES]
 
 
 class Response:
@@ -79,7 +79,7 @@ class Transport(Protocol):
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
-        """Send one request; `timeout_s` covers it whole, a trickling body included. None: the connection is made as
+        """Send one request; `timeout_s` covers all of it, a trickling body included. None: the connection is made as
         quickly as ever, and the answer may take as long as it does; a peer that is gone is noticed all the same
         (PROBE_S). Of an answer at most MAX_BODY_BYTES are read, whatever its headers say.
 
