@@ -116,18 +116,18 @@ def is_equal(left: JsonValue, right: JsonValue) -> bool:
     """JSON equality without coercion: 1, 1.0 and true are three different values."""
     pairs = [(left, right)]
     while pairs:
-        one, other = pairs.pop()
-        if type(one) is not type(other):
+        left, right = pairs.pop()
+        if type(left) is not type(right):
             return False
-        if type(one) is list:
-            if len(one) != len(other):
+        if type(left) is list:
+            if len(left) != len(right):
                 return False
-            pairs.extend(zip(one, other, strict=True))
-        elif type(one) is dict:
-            if one.keys() != other.keys():
+            pairs.extend(zip(left, right, strict=True))
+        elif type(left) is dict:
+            if left.keys() != right.keys():
                 return False
-            pairs.extend((value, other[key]) for key, value in one.items())
-        elif one != other:
+            pairs.extend((value, right[key]) for key, value in left.items())
+        elif left != right:
             return False
     return True
 

@@ -1,8 +1,8 @@
 """Fit a result to an event: redact, measure, cut a preview (production-lessons B8). Twin: rust/engine/src/fit.rs.
 
 The preview is small enough to travel in every event and can be navigated like the result: objects stay objects,
-arrays keep their first element, texts their first 512 bytes. What was left out is said by `_truncated`, with
-`_keys` (keys of the whole object), `_count` (elements of the whole array) or `_len` (bytes of the whole text).
+arrays keep their first element, texts their first 512 bytes. What was left out is shown by `_truncated`, with
+`_keys` (keys of the object), `_count` (elements of the array) or `_len` (bytes of the text), all of the original.
 """
 
 from __future__ import annotations

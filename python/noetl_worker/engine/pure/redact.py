@@ -15,7 +15,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, whole
+from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, without_surrogates
 from noetl_worker.models import JsonValue
 
 __all__ = ["MARK", "MIN_SECRET_CHARS", "Named", "Redactor", "holds_text", "named_by", "redact_text"]
@@ -321,4 +321,4 @@ def _is_kept(key: str, value: JsonValue) -> bool:
 
 def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
     """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
-    return Redactor(secrets, words, free_text=True).text(whole(text))
+    return Redactor(secrets, words, free_text=True).text(without_surrogates(text))

@@ -168,7 +168,7 @@ class Automaton:
         return _WORD if self._sees_words and char in self._word else _OTHER
 
     def _interval(self, char: str) -> int:
-        """Return the number of the stretch of characters that no set of the code tells apart from this one."""
+        """Return the number of the stretch of characters that no set of the code distinguishes from this one."""
         if self._bounds is None:
             sets = {step for step in self._code if isinstance(step, Chars)} | {self._word}
             self._bounds = sorted({bound for chars in sets for bound in chars.bounds})

@@ -142,18 +142,18 @@ def repeated(piece: Piece, low: int, high: int | None) -> Piece | None:
         size += fork + (0 if low else piece.size)
     if size > SIZE_LIMIT:
         return None
-    whole = code * low
+    repeated_code = code * low
     if high is not None:
         end = optional * (length + 1)
         for _ in range(optional):
-            whole.append((1, end))
-            whole += code
+            repeated_code.append((1, end))
+            repeated_code += code
             end -= length + 1
     elif low:
-        whole.append((-length, 1))
+        repeated_code.append((-length, 1))
     else:
-        whole = [(1, length + 2), *code, (-length - 1,)]
-    return Piece(whole, piece.depth + 1, max(size, _STATE))
+        repeated_code = [(1, length + 2), *code, (-length - 1,)]
+    return Piece(repeated_code, piece.depth + 1, max(size, _STATE))
 
 
 # ── sizes ───────────────────────────────────────────────────────────────────────────────────────
@@ -167,8 +167,8 @@ def _set_size(chars: Chars) -> int:
         return _STATE
     if chars.ranges[-1][1] < 0x80:
         return 2 * _STATE + _EDGE * len(chars.ranges)
-    rows = [one for low, high in chars.ranges for one in _encoded(low, high)]
-    heads = {one[:length] for one in rows for length in range(1, len(one) + 1)}
+    rows = [encoded for low, high in chars.ranges for encoded in _encoded(low, high)]
+    heads = {encoded[:length] for encoded in rows for length in range(1, len(encoded) + 1)}
     return 2 * _STATE + _BRANCH * len(rows) + _STATE * len(heads)
 
 

@@ -361,8 +361,8 @@ class _Reader:
                 self._class_item(items, level)
             is_first = False
         self._at += 1
-        whole = self._combined(operation, left, items)
-        return code_points.complement(whole) if negated else whole
+        combined = self._combined(operation, left, items)
+        return code_points.complement(combined) if negated else combined
 
     def _combined(self, operation: str, left: Ranges | None, right: Ranges) -> Ranges:
         """Apply an operation, if there is one. Cases are added to each side, and so before a negation."""

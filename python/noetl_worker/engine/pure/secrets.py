@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["MARK", "MIN_SECRET_CHARS", "Secrets", "whole"]
+__all__ = ["MARK", "MIN_SECRET_CHARS", "Secrets", "without_surrogates"]
 
 MARK: Final = "[REDACTED]"
 
@@ -112,8 +112,10 @@ class Secrets:
 
 
 def _long_enough(secrets: Sequence[str]) -> frozenset[str]:
-    # A piece of the mark cannot be told from the mark.
-    return frozenset(whole(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS and secret not in MARK)
+    # A piece of the mark looks like the mark.
+    return frozenset(
+        without_surrogates(secret) for secret in secrets if len(secret) >= MIN_SECRET_CHARS and secret not in MARK
+    )
 
 
 def _is_whole_word(text: str, at: int, secret: str) -> bool:
@@ -139,6 +141,6 @@ def _is_in_reference(text: str, at: int) -> bool:
     return found >= 0 and _ENDS_REFERENCE.search(text, found, max(found, at)) is None
 
 
-def whole(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Replace halves of surrogate pairs by `?`: a file name in an exception's text may hold some."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
