@@ -37,8 +37,8 @@ def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredent
     Raises:
         PlaybookError: a file cannot be read or is none of credentials; names the file, and the line or the key.
     """
-    found = {one.name: one for one in credentials_beside(playbook)}
-    found |= {one.name: one for one in map(given_credential, given)}
+    found = {credential.name: credential for credential in credentials_beside(playbook)}
+    found |= {credential.name: credential for credential in map(given_credential, given)}
     return list(found.values())
 
 

@@ -77,8 +77,8 @@ def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
     """`at` (seconds since 1970) as ISO 8601 with microseconds; the Rust plane writes Z, the Python plane +00:00."""
     if at is None:
         return None
-    whole = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc)
-    return whole.strftime("%Y-%m-%dT%H:%M:%S.%f") + utc
+    utc_time = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc)
+    return utc_time.strftime("%Y-%m-%dT%H:%M:%S.%f") + utc
 
 
 class Ids:

@@ -193,7 +193,9 @@ class EventLog:
         )
 
     def set_published(self, event_ids: Iterable[int], at: float | None) -> None:
-        self.db.executemany("UPDATE commands SET published_at = ? WHERE event_id = ?", [(at, one) for one in event_ids])
+        self.db.executemany(
+            "UPDATE commands SET published_at = ? WHERE event_id = ?", [(at, event_id) for event_id in event_ids]
+        )
 
 
 def _event_row(event: LoggedEvent) -> tuple[JsonValue, ...]:

@@ -50,7 +50,7 @@ class StepRun:
     text: str = ""
     """What the last result comes to, or the error's first line."""
     error: str = ""
-    """The error, whole."""
+    """The complete error."""
     value: JsonValue = None
 
     @property
@@ -134,7 +134,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
     """The result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
     context = event.result_context
     result = context.get("result")
-    if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's whole context is kept
+    if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's context is kept as it is
         inner = result.get("context")
         inner = inner if isinstance(inner, dict) else {}
         failure = inner.get("error")
@@ -218,8 +218,8 @@ class LineView:
         if happening is None:
             return
         run, at = happening.run, max(0.0, happening.at - self._began_at)
-        said = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {happening.text}"
-        self._print(f"{at:8.3f}s  {happening.word:<8} {run.name:<26} {said}".rstrip())
+        text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {happening.text}"
+        self._print(f"{at:8.3f}s  {happening.word:<8} {run.name:<26} {text}".rstrip())
 
     def summary(self, execution: Execution) -> None:
         for line in closing_lines(execution, self.timeline):
@@ -359,10 +359,10 @@ def failure_lines(run: StepRun) -> list[str]:
     task = f", task {value['failed_task']}" if value.get("failed_task") else ""
     first, *more = (run.error or run.text).splitlines() or ["failed"]
     lines = [f"  failed: {run.step}{task}: {first}"]
-    said = [line for line in more if line.strip()] or stderr_tail(value)
-    if not said and (answer := glance({key: item for key, item in value.items() if key not in _FAILURE}, 300)):
-        said = [answer]
-    lines += [f"    | {printable(line)}" for line in said]
+    details = [line for line in more if line.strip()] or stderr_tail(value)
+    if not details and (answer := glance({key: item for key, item in value.items() if key not in _FAILURE}, 300)):
+        details = [answer]
+    lines += [f"    | {printable(line)}" for line in details]
     return lines
 
 
@@ -371,7 +371,7 @@ def lacks_credential(run: StepRun) -> bool:
 
 
 def printable(line: str) -> str:
-    return "".join(one if one.isprintable() or one == "\t" else f"\\x{ord(one):02x}" for one in line)
+    return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in line)
 
 
 def closing_lines(execution: Execution, timeline: Timeline) -> list[str]:

@@ -343,7 +343,9 @@ class DevControlPlane:
 
     async def wait_all_ended(self, *, timeout_s: float | None = WAIT_S) -> None:
         """Wait until no execution is running, but for those that stand still. Raises TimeoutError."""
-        await self.wait_until(lambda: all(one.is_at_rest for one in self.executions.all()), timeout_s=timeout_s)
+        await self.wait_until(
+            lambda: all(execution.is_at_rest for execution in self.executions.all()), timeout_s=timeout_s
+        )
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
@@ -369,24 +371,24 @@ def _values(issued: Issued) -> tuple[Any, ...]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when told."""
+    """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.is_up: Final = asyncio.Event()
-        self._told: Final = asyncio.Event()
+        self._asked_to_stop: Final = asyncio.Event()
 
     def end(self) -> None:
         self.should_exit = True
-        self._told.set()
+        self._asked_to_stop.set()
 
     async def main_loop(self) -> None:
-        """As uvicorn's, which looks ten times a second whether it has been told."""
+        """As uvicorn's, which looks ten times a second whether it has to stop."""
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 1
             with anyio.move_on_after(0.1):
-                await self._told.wait()
+                await self._asked_to_stop.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

@@ -145,8 +145,8 @@ async def _answer(plane: DevControlPlane, request: Mapping[str, Any]) -> Mapping
         issued = await plane.create_commands([RawCommand(**request["command"])] * request["count"])
         return {
             "commands": [
-                {"execution_id": one.execution_id, "event_id": one.event_id, "command_id": one.command_id}
-                for one in issued
+                {"execution_id": command.execution_id, "event_id": command.event_id, "command_id": command.command_id}
+                for command in issued
             ]
         }
     if request["do"] == "wait":

@@ -68,8 +68,8 @@ async def run_playbook(
     async with NatsServer() as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
         document["workload"].setdefault("server_url", plane.url)
         document["workload"].setdefault("nats_url", nats.url)
-        for one in known:
-            plane.credentials.write(one.body())
+        for credential in known:
+            plane.credentials.write(credential.body())
         own_path = Playbook.of(document).path
         for content in await asyncio.to_thread(_neighbours, file):
             plane.register_playbook(content)
@@ -87,16 +87,16 @@ async def run_playbook(
 
 def _begin(plane: DevControlPlane, nats_url: str, known: Sequence[LocalCredential]) -> dict[str, str]:
     """What the first line says; of credentials the names alone."""
-    said = {"control_plane": plane.url, "nats": nats_url}
-    return said | ({"credentials": ", ".join(one.name for one in known)} if known else {})
+    fields = {"control_plane": plane.url, "nats": nats_url}
+    return fields | ({"credentials": ", ".join(credential.name for credential in known)} if known else {})
 
 
-async def _run(plane: DevControlPlane, path: str, view: View, said: Mapping[str, str]) -> Execution:
+async def _run(plane: DevControlPlane, path: str, view: View, fields: Mapping[str, str]) -> Execution:
     """Execute and wait for the end, children of it included."""
     early: list[LoggedEvent] = []
     forget = plane.log.listen(early.append)
     execution = plane.execution(await plane.execute(path))
-    view.begin(execution, said)
+    view.begin(execution, fields)
 
     def show(event: LoggedEvent) -> None:
         owner = "" if event.execution_id == execution.execution_id else plane.execution(event.execution_id).path

@@ -1,4 +1,4 @@
-"""A web server on this machine that answers what a test tells it to, and remembers what it was asked."""
+"""A web server on this machine that answers what a test has set, and remembers what it was asked."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class HttpStub:
         delay_s: float = 0.0,
         times: int | None = None,
     ) -> None:
-        """Say what a request gets; answers to the same request are given in the order they were said.
+        """Set what a request gets; answers to the same request are given in the order they were set.
 
         Args:
             request: method and path, "POST /hooks"; the query does not count.

@@ -35,7 +35,7 @@ class ToolCall:
     progress: tuple[Mapping[str, JsonValue], ...]
     control_plane: MemoryControlPlane
     secrets: SecretTexts
-    """Texts that must not leave, in every form they may have: the credentials' and what `keep_secret` was told."""
+    """Texts that must not leave, in every form they may have: the credentials' and what `keep_secret` was given."""
 
     @property
     def succeeded(self) -> bool:
@@ -106,7 +106,7 @@ class ToolCall:
 
 
 def _chain(error: BaseException) -> list[str]:
-    """The texts of an exception and of what caused it: the worker tells them all."""
+    """The texts of an exception and of what caused it: the worker reports them all."""
     texts: list[str] = []
     current: BaseException | None = error
     while current is not None and len(texts) < 20:

@@ -25,7 +25,7 @@ class PythonForm:
 
     dialect = Dialect.PYTHON
     goes_on_after_no_items = False  # recorded (loop-empty)
-    tells_end_of_loop = True
+    reports_end_of_loop = True
     sets_after_each_item = True  # recorded (loop-set-step)
     fails_without_list = False  # recorded (loop-over-seq-rows): RUNNING for ever
     ends_between_steps = True  # recorded (arcs-none-match): inferred as complete
@@ -158,7 +158,7 @@ class PythonForm:
     def raw(
         self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
     ) -> Issued:
-        whole = {
+        merged = {
             "spec": {"next_mode": "exclusive"},
             "input": {},
             "tool_config": {},
@@ -169,7 +169,7 @@ class PythonForm:
             **context,
         }
         meta = _first_meta(execution, node, action, ids)
-        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, whole, meta)
+        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, merged, meta)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {

@@ -205,7 +205,7 @@ def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Outcom
     result = _object(reported.get("result"))
     context = _object(result.get("context"))
     reference = result.get("reference")
-    value = context.get("data", dict(reported))  # recorded (error-timeout): without data, the whole report
+    value = context.get("data", dict(reported))  # recorded (error-timeout): without data, the report itself
     if isinstance(reference, dict):
         extracted = _object(reference.get("extracted"))
         value = {**extracted, **_object(value), "_store": reference.get("store")}

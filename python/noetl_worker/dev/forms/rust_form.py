@@ -20,11 +20,11 @@ _ROUTING_ONLY = ("output", "ctx")
 
 
 class RustForm:
-    """Each step's data under its name, every step's whole report under `steps`."""
+    """Each step's data under its name, every step's report under `steps`."""
 
     dialect = Dialect.RUST
     goes_on_after_no_items = True
-    tells_end_of_loop = False  # recorded (loop-sequential)
+    reports_end_of_loop = False  # recorded (loop-sequential)
     sets_after_each_item = False
     fails_without_list = True
     ends_between_steps = False  # recorded (arcs-none-match, set-counter, large-single): RUNNING for ever
@@ -147,12 +147,12 @@ class RustForm:
     def raw(
         self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds
     ) -> Issued:
-        whole = {"args": {}, "render_context": {"workload": {}}, "tool_config": {}, **context}
-        given = whole.pop("input", None)
-        if given and isinstance(whole["tool_config"], dict):
-            whole["tool_config"] = {**whole["tool_config"], "args": given}
+        merged = {"args": {}, "render_context": {"workload": {}}, "tool_config": {}, **context}
+        given = merged.pop("input", None)
+        if given and isinstance(merged["tool_config"], dict):
+            merged["tool_config"] = {**merged["tool_config"], "args": given}
         meta = _meta(execution, node, action, ids)
-        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, whole, meta)
+        return Issued(execution.execution_id, ids.event_id, ids.command_id, node, action, merged, meta)
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {

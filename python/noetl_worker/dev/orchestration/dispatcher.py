@@ -134,8 +134,8 @@ class Dispatcher:
         waiting, self._outgoing = self._outgoing, []
         if not waiting or self.publisher is None:
             return
-        if await self.publisher.publish([(one.subject, one.body) for one in waiting]):
-            self._log.set_published([one.event_id for one in waiting], time.time())
+        if await self.publisher.publish([(command.subject, command.body) for command in waiting]):
+            self._log.set_published([command.event_id for command in waiting], time.time())
 
     @property
     def has_outgoing(self) -> bool:

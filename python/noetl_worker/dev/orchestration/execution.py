@@ -118,7 +118,7 @@ class Outcome:
     value: JsonValue
     """The result templates see as `output.data`."""
     reported: JsonValue = None
-    """Rust plane: the event's whole context, kept under `steps`."""
+    """Rust plane: the event's context, kept under `steps`."""
     error: str | None = None
     fails_execution: bool = False
     """The end of the execution will be FAILED; on the Rust plane a tool's own failure does not do that."""

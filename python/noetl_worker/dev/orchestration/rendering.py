@@ -234,9 +234,9 @@ def _refuse_methods(text: str) -> None:
         raise TemplateError(f"Template parse error: {error}") from error
     if any(isinstance(call.node, nodes.Getattr) for call in tree.find_all(nodes.Call)):
         raise TemplateError(f"Template render error: unknown method in {text}")
-    for one in tree.find_all(nodes.Filter):
-        if one.name in _UNKNOWN_FILTERS:
-            raise TemplateError(f"Template render error: unknown filter: {one.name} in {text}")
+    for found in tree.find_all(nodes.Filter):
+        if found.name in _UNKNOWN_FILTERS:
+            raise TemplateError(f"Template render error: unknown filter: {found.name} in {text}")
 
 
 def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:

@@ -71,7 +71,7 @@ class Form(Protocol):
     dialect: Dialect
     goes_on_after_no_items: bool
     """Whether anything follows a loop over an empty list."""
-    tells_end_of_loop: bool
+    reports_end_of_loop: bool
     """Whether the end of a loop is an event of its own, `loop.done`."""
     sets_after_each_item: bool
     """Whether the `set` of a step with a loop is carried out once for each item, not after all."""
@@ -342,7 +342,7 @@ class Router:
             if step.name not in execution.completed_steps:
                 execution.completed_steps.append(step.name)
             return
-        if self._form.tells_end_of_loop:
+        if self._form.reports_end_of_loop:
             decision.notices.append(Notice("loop.done", step.name, "completed", {"status": "COMPLETED"}))
         outcome = Outcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id)
         self._leave(execution, step, outcome, decision)

@@ -66,12 +66,12 @@ class Credentials:
     def _shown(self, row: sqlite3.Row, *, with_data: bool) -> Mapping[str, JsonValue]:
         data, tags = loads(row["data"]), loads(row["tags"])
         if self._is_rust:
-            whole = {"id": str(row["id"]), "name": row["name"], "type": row["type"], "tags": tags or []}
+            record = {"id": str(row["id"]), "name": row["name"], "type": row["type"], "tags": tags or []}
             if with_data:
-                whole["data"] = data
-            whole["created_at"] = moment(row["created_at"], utc="Z")
-            whole["updated_at"] = moment(row["updated_at"], utc="Z")
-            return whole
+                record["data"] = data
+            record["created_at"] = moment(row["created_at"], utc="Z")
+            record["updated_at"] = moment(row["updated_at"], utc="Z")
+            return record
         return {
             "id": str(row["id"]),
             "name": row["name"],

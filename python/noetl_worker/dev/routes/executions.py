@@ -47,7 +47,7 @@ class Executions:
         return list(self._by_id.values())
 
     def children(self, execution_id: int) -> list[Execution]:
-        return [one for one in self._by_id.values() if one.parent_execution_id == execution_id]
+        return [execution for execution in self._by_id.values() if execution.parent_execution_id == execution_id]
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────
 
@@ -257,10 +257,10 @@ def _refused_tool(playbook: Playbook) -> str | None:
     first = playbook.first
     if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):
         return None
-    said = f"Invalid command context for step '{first.name}' and tool 'postgres': Postgres command for step"
+    prefix = f"Invalid command context for step '{first.name}' and tool 'postgres': Postgres command for step"
     direct = [name for name in _DIRECT_POSTGRES if name in first.tool]
     if direct:
-        return f"{said} '{first.name}' includes forbidden direct connection fields: {', '.join(direct)}"
+        return f"{prefix} '{first.name}' includes forbidden direct connection fields: {', '.join(direct)}"
     if not first.tool.get("auth"):
-        return f"{said} '{first.name}' is missing auth in command context."
+        return f"{prefix} '{first.name}' is missing auth in command context."
     return None

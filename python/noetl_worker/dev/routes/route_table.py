@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["RUST_VERSION", "route_table"]
 
 RUST_VERSION: Final = "3.54.0"
-"""The Rust plane that was recorded; `version` in its health answer is how workers tell it (wire.md 9.3 item 1)."""
+"""The Rust plane that was recorded; `version` in its health answer is how workers recognise it (wire.md 9.3 item 1)."""
 _MAX_ID: Final = 2**63 - 1
 
 
