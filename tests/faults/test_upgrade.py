@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from faults.scene import INSIDE, Scene, scene
+from faults.scene import Scene, scene
 from integration.house import run
-from integration.processes import SHORT_LEASES, Gate, WorkerProcess, until
+from integration.processes import INSIDE, SHORT_LEASES, Gate, WorkerProcess, until
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 

@@ -20,6 +20,8 @@ import httpx
 import noetl_worker
 from integration.house import House
 
+INSIDE = str(Path(__file__).parents[1] / "faults" / "inside")
+"""sitecustomize.py: what a test changes inside of a worker process."""
 SOURCE = str(Path(noetl_worker.__file__).resolve().parent.parent)
 OURS = ("NATS_", "NOETL_", "WORKER_", "LOG_LEVEL", "PORT")
 SHORT_LEASES: dict[str, Any] = {
@@ -52,6 +54,13 @@ def environment(**variables: str) -> dict[str, str]:
         kept["NOETL_WORKER_ENGINE"] = os.environ["NOETL_WORKER_ENGINE"]
     path = os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
+
+
+def guarded(steps: Path) -> dict[str, str]:
+    """Environment of a worker whose loop is guarded: a step that is too long is written to `steps`."""
+    path = os.pathsep.join(filter(None, (INSIDE, SOURCE, os.environ.get("PYTHONPATH"))))
+    # sitecustomize reads them before the worker has its variables
+    return {"PYTHONPATH": path, "NOETL_WORKER_ENVIRONMENT_KEPT": "FAULTS_*", "FAULTS_STEPS": str(steps)}
 
 
 async def until(
@@ -142,8 +151,13 @@ class WorkerProcess:
 async def starting_process(
     home: House, directory: Path, name: str = "worker", **variables: str
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker in front of this house, just started. Killed at the block's end if it is still there."""
+    """A worker in front of this house, just started. Killed at the block's end if it is still there.
+
+    From its first pull on no step of its loop may take over 200 ms of its thread's CPU (tests/loop_guard.py).
+    """
+    steps = directory / f"{name}.steps"
     given = {
+        **guarded(steps),
         "NATS_URL": home.nats.url,
         "NOETL_SERVER_URL": home.plane.url,
         "WORKER_METRICS_BIND": "",
@@ -154,6 +168,8 @@ async def starting_process(
     worker = WorkerProcess(directory, name, given, ["run"])
     try:
         yield worker
+        long = steps.read_text(encoding="utf-8") if steps.exists() else ""
+        assert long == "", "steps of the worker's loop in which nothing else of it can go on"
     finally:
         await asyncio.to_thread(worker.end)
 
