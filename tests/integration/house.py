@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.nats_server import NatsServer
-from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.process import event_loop
@@ -30,6 +30,10 @@ CLAIM = "POST /api/commands/{event_id}/claim"
 
 def run(main: Coroutine[Any, Any, T], loop: str = "auto") -> T:
     return event_loop.run(main, loop)
+
+
+def noops(count: int) -> list[RawCommand]:
+    return [RawCommand("noop") for _ in range(count)]
 
 
 @dataclass

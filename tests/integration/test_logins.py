@@ -1,0 +1,123 @@
+"""Logins of NATS: taken from wherever they are given, never shown, and told when they are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from integration.house import House, noops, run
+from integration.processes import one_line, refused_start, worker_process
+from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.dev.plane import DevControlPlane
+from noetl_worker.dev.settings import PlaneSettings
+
+PASSWORD, TOKEN, INTERNAL = "s3cr3t/pa:ss@wörd", "t0ken-of-nats", "internal-t0ken"
+ACCOUNTS = f"""
+accounts {{
+  NOETL {{
+    jetstream: enabled
+    users: [
+      {{user: "noetl", password: {json.dumps(PASSWORD, ensure_ascii=False)}}}
+      {{user: "plane", password: "plane"}}
+    ]
+  }}
+  OTHER {{ users: [{{user: "other", password: "other"}}] }}
+}}
+"""
+QUOTED = "s3cr3t%2Fpa%3Ass%40w%C3%B6rd"
+
+
+@asynccontextmanager
+async def gated_house(config: str, login: str) -> AsyncIterator[tuple[House, str]]:
+    """A house whose NATS asks for a login, the plane's being `login`; and its host:port."""
+    async with NatsServer(config=config) as server:
+        address = f"{server.host}:{server.port}"
+        async with DevControlPlane(PlaneSettings(), nats_url=f"nats://{login}@{address}") as plane:
+            home = House(server, plane)
+            yield home, address
+            await home.close()
+
+
+WITH_ACCOUNTS = {
+    "user-info of the URL": {"NATS_URL": "nats://noetl:" + QUOTED + "@{address}"},
+    "NATS_USER and NATS_PASSWORD": {
+        "NATS_URL": "nats://{address}",
+        "NATS_USER": "noetl",
+        "NATS_PASSWORD": PASSWORD,
+    },
+    "variables before the URL": {
+        "NATS_URL": "nats://somebody:else@{address}",
+        "NATS_USER": "noetl",
+        "NATS_PASSWORD": PASSWORD,
+    },
+}
+
+
+@pytest.mark.parametrize("how", WITH_ACCOUNTS)
+def test_user_and_password_are_taken_and_never_shown(how: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with gated_house(ACCOUNTS, "plane:plane") as (home, address):
+            variables = {name: value.format(address=address) for name, value in WITH_ACCOUNTS[how].items()}
+            await runs_and_keeps_secrets(home, tmp_path, **variables)
+
+    run(go())
+
+
+@pytest.mark.parametrize("url", ["nats://{address}", f"nats://{TOKEN}@{{address}}"], ids=["NATS_TOKEN", "URL"])
+def test_token_is_taken_and_never_shown(url: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with gated_house(f'authorization {{ token: "{TOKEN}" }}', TOKEN) as (home, address):
+            variables = {"NATS_URL": url.format(address=address)}
+            if TOKEN not in url:
+                variables["NATS_TOKEN"] = TOKEN
+            await runs_and_keeps_secrets(home, tmp_path, **variables)
+
+    run(go())
+
+
+async def runs_and_keeps_secrets(home: House, directory: Path, **variables: str) -> None:
+    """The worker works; no secret is in its log at its most talkative, nor in the plane's registry."""
+    tokens: set[str | None] = set()
+
+    def look(request: Request) -> None:
+        tokens.add(request.headers.get("authorization"))
+
+    home.plane.fault = look
+    everything = {"NOETL_INTERNAL_API_TOKEN": INTERNAL, "LOG_LEVEL": "debug", **variables}
+    async with worker_process(home, directory, **everything) as worker:
+        await worker.wait_logged("registered")
+        issued = await home.plane.create_commands(noops(3))
+        await home.wait_terminal(*(one.event_id for one in issued))
+        rows = [tuple(row) for row in home.plane.log.db.execute("SELECT * FROM runtimes").fetchall()]
+        assert await worker.stop() == 0
+    assert tokens == {f"Bearer {INTERNAL}"}
+    assert len(rows) == 1
+    for secret in (PASSWORD, QUOTED, "s3cr3t", TOKEN, INTERNAL):
+        assert secret not in worker.text
+        assert secret not in str(rows)
+
+
+REFUSED_LOGINS = {
+    "none": {},
+    "wrong password": {"NATS_USER": "noetl", "NATS_PASSWORD": "wr0ng-one"},
+    "wrong token": {"NATS_TOKEN": "wr0ng-one"},
+}
+
+
+@pytest.mark.parametrize("how", REFUSED_LOGINS)
+def test_login_that_nats_refuses_ends_the_start_with_exit_3(how: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with NatsServer(config=ACCOUNTS) as server:
+            worker = await refused_start(tmp_path, NATS_URL=server.url, **REFUSED_LOGINS[how])
+            assert worker.process.returncode == 3
+            line = one_line(worker)
+            assert "NATS_USER" in line
+            assert server.url in line
+            assert "wr0ng-one" not in worker.text
+
+    run(go())
