@@ -209,6 +209,12 @@ def test_files_and_functions_stay_readable() -> None:
     assert long == []
 
 
+def test_no_file_of_the_tests_is_longer_than_500_lines() -> None:
+    tests = Path(__file__, "../..").resolve()
+    lines = {path.relative_to(tests).as_posix(): len(path.read_text().splitlines()) for path in tests.rglob("*.py")}
+    assert {name: number for name, number in lines.items() if number > 500} == {}
+
+
 def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
     """Everybody else reads what they decide; the development plane is a stand-in of its own."""
     own_files = {"plane/python.py", "plane/rust.py", "cli/dev.py"}
