@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from integration.desk import DURABLE, STREAM
 from integration.findings import by_check, not_fine, settings
 from integration.house import run
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats
+from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.api import ask
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
@@ -47,6 +51,7 @@ DENIED = {
         "may find the stream": "$JS.API.STREAM.NAMES",
         "may look at the stream": f"$JS.API.STREAM.INFO.{STREAM}",
         "may look at the durable": f"$JS.API.CONSUMER.INFO.{STREAM}.{DURABLE}",
+        "may make the stream": f"$JS.API.STREAM.CREATE.{STREAM}",
         "may make the durable": f"$JS.API.CONSUMER.CREATE.{STREAM}.{DURABLE}",
         "may pull commands": f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}",
         "may acknowledge commands": f"$JS.ACK.{STREAM}.{DURABLE}.>",
@@ -81,6 +86,28 @@ def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(tmp_pa
                 assert f'allow: [..., "{subject}"]' in found.fix
                 others = [one.check for one in findings if one.check.startswith("may ") and one.state is not State.FINE]
                 assert others == [check]
+
+    run(go())
+
+
+@pytest.mark.parametrize("what", ["stream", "durable"])
+def test_login_that_may_not_make_what_is_missing_is_wrong_and_does_not_start(what: str, tmp_path: Path) -> None:
+    denied = DENIED["publish"][f"may make the {what}"]
+    user = f'{{user: u, password: p, permissions: {{publish: {{deny: ["{denied}"]}}}}}}'
+    config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
+
+    async def go() -> None:
+        async with NatsServer(config=config) as server:
+            ours = settings(tmp_path, NATS_URL=f"nats://u:p@{server.host}:{server.port}")
+            found = not_fine(await nats.examine(ours))
+            assert found[f"may make the {what}"] is State.WRONG
+            assert [check for check, state in found.items() if state is State.WRONG] == [f"may make the {what}"]
+            connection = await connect(ours, "test", attempts=5)
+            try:
+                with pytest.raises(JetStreamError, match=f'publish to "{re.escape(denied.lower())}"'):
+                    await ensure_durable(connection.client, ours)
+            finally:
+                await connection.close()
 
     run(go())
 

@@ -55,10 +55,9 @@ async def _behind(connection: Connection, settings: Settings) -> list[Finding]:
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)
-    if found.stream_info is None or found.durable_info is None:
-        allowed = [permissions.before_the_durable(finding) for finding in allowed]
+    has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
     return [
-        *allowed,
+        *(permissions.before_the_start(finding, **has) for finding in allowed),
         *_stream(found, settings),
         *_durable(found, settings),
         *_letters(found, settings),

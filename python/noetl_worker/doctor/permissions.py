@@ -14,13 +14,14 @@ from noetl_worker.jetstream.start_notes import BUCKET
 from noetl_worker.jetstream.trial import refused_publish, refused_subscribe
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["LOOKS", "before_the_durable", "first_tried", "tried"]
+__all__ = ["LOOKS", "before_the_start", "first_tried", "tried"]
 
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )
 """Without these nothing more can be found out."""
-_MAKES: Final = "may make the durable"
+_MAKES_STREAM: Final = "may make the stream"
+_MAKES_DURABLE: Final = "may make the durable"
 _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
 """JetStream stores no message that expects another stream than it would go to."""
 
@@ -51,6 +52,13 @@ def _needs(settings: Settings, stream: str) -> list[_Need]:
     """Requests go without a reply subject, which JetStream does nothing with."""
     durable, api = settings.nats_consumer, "$JS.API"
     return [
+        _Need(
+            "make the stream",
+            f"{api}.STREAM.CREATE.{stream}",
+            f"{api}.STREAM.CREATE.{stream}",
+            "one that is missing is made by an operator or a control plane alone",
+            State.WARNING,
+        ),
         _Need("look at the stream", f"{api}.STREAM.INFO.{stream}", f"{api}.STREAM.INFO.{stream}", "the start ends"),
         _Need(
             "look at the durable",
@@ -132,10 +140,11 @@ async def tried(connection: Connection, settings: Settings, stream: str) -> list
     return [*await first_tried(connection), *rest]
 
 
-def before_the_durable(finding: Finding) -> Finding:
-    """As it is where there is no durable yet: who may not make it does not start."""
-    is_denied = finding.check == _MAKES and finding.state is not State.FINE
-    return replace(finding, state=State.WRONG) if is_denied else finding
+def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
+    """As it is where one of the two is missing: who may not make it does not start."""
+    missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
+    is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE
+    return replace(finding, state=State.WRONG) if is_fatal else finding
 
 
 async def _try(connection: Connection, need: _Need) -> Finding:

@@ -52,10 +52,7 @@ async def ask(
     except nats.errors.NoRespondersError as error:
         raise JetStreamError(_NOT_ENABLED) from error
     except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-        raise JetStreamError(
-            f"no answer from JetStream to {PREFIX}.{subject} ({error!r}): is the server well, and may this login "
-            f"publish to {PREFIX}.>?"
-        ) from error
+        raise JetStreamError(_no_answer(client, f"{PREFIX}.{subject}", error)) from error
     parsed = json_text.loads(answer.data)
     if not isinstance(parsed, dict):
         raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is no object")
@@ -66,6 +63,17 @@ async def ask(
             raise JetStreamError(_NOT_ENABLED) from refused
         raise refused
     return dict(parsed)
+
+
+def _no_answer(client: Client, subject: str, error: BaseException) -> str:
+    """A server drops what a login may not publish, and says so beside the request: that is then the reason."""
+    seen = str(client.last_error or "")
+    if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
+        return f'no answer from JetStream to {subject}, since NATS refuses it: "{seen.removeprefix("nats: ")}"'
+    return (
+        f"no answer from JetStream to {subject} ({error!r}): is the server well, and may this login publish to "
+        f"{PREFIX}.>?"
+    )
 
 
 async def ask_if_there(
