@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextvars
+import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import nats
 import pytest
 import structlog
+from starlette.requests import Request
 
 from integration.house import House, house, run
+from integration.processes import worker_process
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
@@ -94,16 +98,33 @@ class Results:
         self.text += json.dumps([event.result, event.response])
 
 
+class PlaneRequests:
+    """The `traceparent` of each request that the plane is sent, as they come in."""
+
+    def __init__(self, home: House) -> None:
+        self._seen: list[tuple[str, str | None]] = []
+        home.plane.fault = self._note
+
+    def _note(self, request: Request) -> None:
+        self._seen.append((request.url.path, request.headers.get("traceparent")))
+
+    def spans(self, what: str) -> set[str | None]:
+        """Of requests whose path has this part."""
+        return {traceparent for path, traceparent in self._seen if what in path.split("/")}
+
+
 @pytest.mark.parametrize("carried", ["header", "body"])
 @pytest.mark.parametrize("dialect", Dialect)
 def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, carried: str) -> None:
     async def go() -> None:
         async with house(dialect, worker=False) as home:
-            traced = Traced(home)
+            traced, requests = Traced(home), PlaneRequests(home)
             await traced.start()
             await traced.one(RawCommand("noop", {"task": "n"}), **{carried: PARENT})  # type: ignore[arg-type]
             await home.close()
             spans = traced.named()
+            assert requests.spans("claim") == {f"{header_of(spans['claim'])}01"}
+            assert requests.spans("events") == {f"{header_of(spans['events'])}01"}
             assert set(spans) == {"process noetl.commands", "claim", "tool noop", "cases", "events", "ack"}
             process = spans.pop("process noetl.commands")
             assert ids(process) == (TRACE_ID, "b7ad6b7169203331")
@@ -273,6 +294,27 @@ def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> 
             await home.close()
             assert traced.named() == {}
             assert f"00-{TRACE_ID}-" in results.text
+
+    run(go())
+
+
+def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp_path: Path) -> None:
+    """The ids of a failed command's line are those of a span that the collector gets, at the latest at the end."""
+
+    async def go() -> None:
+        with HttpStub() as collector:
+            collector.answer("POST /v1/traces")
+            otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
+            async with house(worker=False) as home, worker_process(home, tmp_path, **otel) as worker:
+                [one] = await home.plane.create_commands([RawCommand("shell", {"command": "exit 3"})])
+                await home.wait_terminal(one.event_id)
+                assert await worker.stop() == 0
+            [export] = collector.requests
+        assert (export.method, export.path) == ("POST", "/v1/traces")
+        sent = gzip.decompress(export.body) if export.headers.get("content-encoding") == "gzip" else export.body
+        [line] = worker.logged("command_failed")
+        assert bytes.fromhex(line["trace_id"]) in sent
+        assert bytes.fromhex(line["span_id"]) in sent
 
     run(go())
 
