@@ -18,9 +18,12 @@ from starlette.applications import Starlette
 from integration.house import house, run
 from integration.processes import Ended, Gate, Probe, command_line, starting_process, until
 from noetl_worker.cli.views.top import duration, view_of
+from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.models import Envelope
 from noetl_worker.observability.probes import Health, probe_app
+from noetl_worker.phases import Progress
 
 
 async def asked(app: Starlette, host: str, **headers: str) -> httpx.Response:
@@ -50,6 +53,21 @@ def test_inflight_is_for_this_machine_and_for_who_has_the_token(
         answer = await asked(probe_app(health, debug_token=token), host, **headers)
         assert answer.status_code == status
         assert ("commands" in answer.json()) is (status == 200)
+
+    run(go())
+
+
+def test_step_that_is_named_like_a_token_is_not_in_the_answer() -> None:
+    """The name of a step is a playbook's text, as what it writes into a log line is."""
+    token = "ghp_" + "a1B2c3D4e5F6" * 3
+
+    async def go() -> None:
+        progress = Progress()
+        progress.notification = Envelope(1, 2, "1:c:2", token, "", None, None)
+        view = InFlightView({"task": progress}, {"worker_id": "w-1"})
+        answer = await asked(probe_app(Health(in_flight=view), debug_token=""), "127.0.0.1")
+        [command] = answer.json()["commands"]
+        assert (command["command_id"], token in answer.text) == ("1:c:2", False)
 
     run(go())
 

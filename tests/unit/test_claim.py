@@ -15,6 +15,7 @@ from noetl_worker.command.claim import claim_command, read_claim
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.jetstream.comparison import MAX_AGE_S
 from noetl_worker.marks import Marks
 from noetl_worker.models import (
     AlreadyFinished,
@@ -171,6 +172,7 @@ def test_lost_claim_answer_is_asked_again_with_the_same_id() -> None:
 def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> None:
     claim = RetryLater("500", is_server_error=True)
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
+    assert limit_s == 48 * 60 < MAX_AGE_S == 3600
     young = acknowledge.after_claim(claim, 900, max_not_found=6, message_age_s=limit_s - 1)
     old = acknowledge.after_claim(claim, 6, max_not_found=6, message_age_s=limit_s + 1)
     first = acknowledge.after_claim(claim, 1, max_not_found=6, message_age_s=limit_s + 1)
