@@ -6,77 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import yaml
 
+from chart import CHART, VARIANTS, containers, helm_python, one, rendered
 from noetl_worker.settings.settings import SETTINGS
 
-helm_python = pytest.importorskip("helm_python", reason="the chart's tests need the dev group")
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy/helm/noetl-worker"
 OURS = {"ScaledObject", "ServiceMonitor"}
-"""Kinds of other projects: their schemas are not Kubernetes'."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as it comes": {},
-    "everything": {
-        "outbox": {"size": "1Gi", "storageClass": "fast"},
-        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "egress": [{"ports": [{"port": 4222}]}]},
-        "secrets": [{"name": "nats"}, {"name": "plane", "optional": True}],
-        "settings": {"LOG_LEVEL": "debug", "NOETL_WORKER_RATE_LIMIT": 50},
-        "nats": {"filterSubject": "noetl.commands.gpu.>"},
-        "env": [{"name": "TZ", "value": "UTC"}],
-        "keda": {"authenticationRef": "nats-monitoring"},
-        "imagePullSecrets": [{"name": "registry"}],
-        "nodeSelector": {"pool": "workers"},
-        "tolerations": [{"key": "workers", "operator": "Exists"}],
-        "topologySpreadConstraints": [
-            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
-        ],
-        "affinity": {"podAntiAffinity": {}},
-        "priorityClassName": "high",
-        "podAnnotations": {"a": "b"},
-        "podLabels": {"team": "data"},
-        "serviceAccount": {"annotations": {"iam.gke.io/gcp-service-account": "worker"}, "mountToken": True},
-    },
-    "deployment without KEDA": {"kind": "Deployment", "keda": {"enabled": False}, "replicas": 3},
-    "least": {
-        "ensure": {"enabled": False},
-        "podDisruptionBudget": {"enabled": False},
-        "networkPolicy": {"enabled": False},
-        "serviceAccount": {"create": False},
-    },
-}
-
-
-def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
-    with helm_python.Chart.load(CHART) as chart:
-        files: dict[str, str] = chart.render(values=values, name="pool", namespace="noetl")
-    return [
-        document
-        for name, text in files.items()
-        if name.endswith(".yaml")
-        for document in yaml.safe_load_all(text)
-        if document
-    ]
-
-
-def one(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = (document for document in documents if document["kind"] == kind)
-    return found
-
-
-def containers(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for document in documents:
-        template = document["spec"].get("template") if "spec" in document else None
-        if isinstance(template, dict):
-            yield from template["spec"]["containers"]
+"""Kinds of other projects, whose schemas are not Kubernetes': test_chart_objects.py says what stands in them."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
