@@ -23,8 +23,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests/packaging")]
 
-from test_deployment import one, rendered  # noqa: E402
-
+from chart import one, rendered  # noqa: E402
 from integration.house import House  # noqa: E402 - found by the line above
 from integration.processes import Probe, until  # noqa: E402
 from noetl_worker.dev.nats_server import NatsServer  # noqa: E402
