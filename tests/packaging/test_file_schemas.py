@@ -1,0 +1,48 @@
+"""Files for other programs, against those programs' schemas as check-jsonschema carries them: no network is asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("check_jsonschema", reason="needs the dev group")
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def check(*arguments: str | Path) -> str:
+    """What it finds; empty if nothing."""
+    command = [sys.executable, "-m", "check_jsonschema", "--quiet", "--no-cache", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return "" if done.returncode == 0 else done.stdout + done.stderr or "found something, and says nothing"
+
+
+def test_workflows_are_such_as_github_takes() -> None:
+    assert WORKFLOWS
+    assert check("--builtin-schema", "vendor.github-workflows", *WORKFLOWS) == ""
+
+
+def test_cloud_build_file_is_such_as_cloud_build_takes() -> None:
+    assert check("--builtin-schema", "vendor.cloudbuild", ROOT / "deploy/cloudbuild.yaml") == ""
+
+
+def test_schema_of_the_charts_values_is_a_json_schema() -> None:
+    assert check("--check-metaschema", ROOT / "deploy/helm/noetl-worker/values.schema.json") == ""
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ("vendor.github-workflows", "on: push\njobs: {one: {runs-on: ubuntu-latest, step: []}}\n"),
+        ("vendor.cloudbuild", "steps: [{id: one, name: image, argument: [a]}]\n"),
+    ],
+)
+def test_key_that_is_not_known_is_found(schema: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert check("--builtin-schema", schema, file) != ""
