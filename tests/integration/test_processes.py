@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration.house import house, run
 from integration.processes import Gate, Probe, WorkerProcess, starting_process, until
+from noetl_worker.backoff import delay_s
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
+from noetl_worker.supervisor import supervisor as supervisor_module
+from noetl_worker.supervisor.supervisor import Supervisor
 
 START_S = 40.0
 
@@ -85,7 +93,9 @@ def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path: Path)
             first, second = children(worker.process.pid)
             os.kill(first, signal.SIGKILL)
             await until(lambda: bool(worker.logged("process_died")), "the death is told", timeout_s=START_S)
-            assert worker.logged("process_died")[0]["exit_code"] == -signal.SIGKILL
+            [died] = worker.logged("process_died")
+            assert died["exit_code"] == -signal.SIGKILL
+            assert "out of memory" in died["advice"]
             [one] = await home.plane.create_commands([RawCommand("noop")])
             await home.wait_terminal(one.event_id)
             await pulling(worker, 3)
@@ -124,6 +134,107 @@ def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Pat
             assert worker.logged("process_died") == []
 
     run(go())
+
+
+def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Path) -> None:
+    async def go() -> None:
+        gate, two = Gate(tmp_path), {"NOETL_WORKER_PROCESSES": "2", "WORKER_MAX_CONCURRENT": "1"}
+        async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
+            await pulling(worker, 2)
+            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
+            await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+            async with home.plane.outage():
+                gate.open()
+                await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk", timeout_s=START_S)
+                assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2
+            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=START_S)
+            worker.signal()
+            assert await worker.exit_code(timeout_s=START_S) == 0
+
+    run(go())
+
+
+@pytest.mark.parametrize(("signals", "code"), [(2, 4), (3, 130)])
+def test_second_signal_cancels_all_and_the_third_ends_them_at_once(signals: int, code: int, tmp_path: Path) -> None:
+    """The tools ignore SIGTERM: they are still there when the third one comes."""
+
+    async def go() -> None:
+        gate = Gate(tmp_path)
+        variables = {
+            "NOETL_WORKER_PROCESSES": "2",
+            "WORKER_MAX_CONCURRENT": "1",
+            "NOETL_WORKER_DRAIN_TIMEOUT_S": "60",
+        }
+        async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
+            await pulling(worker, 2)
+            stubborn = RawCommand("shell", {"command": gate.command(before="trap '' TERM;")})
+            issued = await home.plane.create_commands([stubborn] * 2)
+            try:
+                await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+                workers = children(worker.process.pid)
+                for event in ("draining", "cancelling")[:signals]:
+                    worker.signal()
+                    await until(lambda event=event: len(worker.logged(event)) == 2, event, timeout_s=START_S)
+                if signals == 3:
+                    worker.signal()
+                assert await worker.exit_code(timeout_s=START_S) == code
+                assert worker.logged("stopped")[-1]["codes"] == [code, code]
+                assert all(is_gone(pid) for pid in workers)
+                assert not any(home.terminal_events(one.event_id) for one in issued)
+            finally:
+                gate.open()  # ends the tools that are left
+
+    run(go())
+
+
+class Deaths:
+    """A supervisor whose worker ends at once, each time; its clock and its waits are the test's."""
+
+    def __init__(self, directory: Path, ends: str, lives_s: Sequence[float], patch: pytest.MonkeyPatch) -> None:
+        program = directory / "ends"
+        program.write_text(f"#!/bin/sh\n{ends}\n")
+        program.chmod(0o700)
+        self.supervisor = Supervisor(load_settings({"WORKER_METRICS_BIND": "", "NOETL_WORKER_PROCESSES": "1"}), {})
+        self.waits_s: list[float] = []
+        self._lives_s, self._now = (
+            list(lives_s),
+            itertools.accumulate(itertools.chain.from_iterable((0.0, life_s) for life_s in lives_s)),
+        )
+        patch.setattr(supervisor_module, "sys", SimpleNamespace(executable=str(program)))
+        patch.setattr(supervisor_module, "time", SimpleNamespace(monotonic=lambda: next(self._now)))
+        patch.setattr(supervisor_module.backoff, "delay_s", self._delay_s)
+
+    def _delay_s(self, *given: float, jitter: float) -> float:
+        self.waits_s.append(delay_s(*given, jitter=jitter, draw=lambda: 1.0))
+        if len(self.waits_s) == len(self._lives_s):
+            self.supervisor.request_stop()
+        return 0.0
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Run it to its last life; what was logged of the deaths."""
+        with structlog.testing.capture_logs() as lines:
+            run(self.supervisor.run())
+        return [dict(line) for line in lines if line["event"].startswith("process_")]
+
+
+def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = Deaths(tmp_path, "exit 7", [1.0] * 8 + [60.0, 59.0, 1.0], monkeypatch)
+    lines = deaths.logged()
+    assert deaths.waits_s == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1, 2]
+    assert [line["deaths"] for line in lines] == [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3]
+    keeps = [(line["event"] == "process_keeps_dying", line["log_level"]) for line in lines]
+    assert keeps == [(number >= 3, "error" if number >= 3 else "warning") for number in (*range(1, 9), 1, 2, 3)]
+    assert {line["exit_code"] for line in lines} == {7}
+    assert "its own lines above say why" in lines[2]["advice"]
+
+
+def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no lines of its own about its end."""
+    lines = Deaths(tmp_path, "kill -9 $$", [1.0] * 3, monkeypatch).logged()
+    assert [line["event"] for line in lines] == ["process_died", "process_died", "process_keeps_dying"]
+    assert all("out of memory" in line["advice"] and "own lines" not in line["advice"] for line in lines)
 
 
 def test_event_ids_of_two_processes_must_differ() -> None:

@@ -34,6 +34,11 @@ _MOST_DELAY_S: Final = 30.0
 _LASTED_S: Final = 60.0
 """A worker that ran for so long and then died did not die of its start."""
 _KEEPS_DYING: Final = 3
+_KILLED: Final = (
+    "it was killed from outside (SIGKILL), as a system or a container does it that is out of memory: see dmesg, or the "
+    "last state of the container; give it more memory, or fewer slots or processes"
+)
+"""It could write no line about its end."""
 log = structlog.get_logger("noetl_worker.supervisor")
 
 
@@ -118,16 +123,18 @@ class Supervisor:
         return 0  # there is none to drain
 
     def _log_death(self, worker: WorkerProcess, code: int, delay_s: float) -> None:
-        fields = {
+        is_killed = code == -signal.SIGKILL
+        fields: dict[str, object] = {
             "process": worker.number,
             "exit_code": code,
             "deaths": worker.deaths,
             "starts_again_s": round(delay_s, 1),
         }
         if worker.deaths < _KEEPS_DYING:
-            log.warning("process_died", **fields)
+            log.warning("process_died", **fields, **({"advice": _KILLED} if is_killed else {}))
             return
-        advice = "its own lines above say why; it is started again and again, at most every 30 s"
+        why = _KILLED if is_killed else "its own lines above say why"
+        advice = f"{why}; it is started again and again, at most every {_MOST_DELAY_S:g} s"
         log.error("process_keeps_dying", **fields, advice=advice)
 
     async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
