@@ -203,7 +203,7 @@ def run_script(
     """Run every statement of `text`, `params` with the last one; the data of `batch`.
 
     Raises:
-        ToolError: which statement failed, and what DuckDB said.
+        ToolError: which statement failed, and what DuckDB reported.
     """
     try:
         statements = connection.extract_statements(text)
@@ -228,15 +228,15 @@ def run_script(
 def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
     """Raises ToolError when a transaction is open: the end of the connection would undo it in silence."""
     try:
-        connection.begin()  # DuckDB tells in no other way
+        connection.begin()  # DuckDB shows it in no other way
     except duckdb.TransactionException as error:
         raise sql.left_open(text) from error
     connection.rollback()
 
 
 def statement_failure(error: Any, what: str) -> ToolError:
-    """What DuckDB said about `what`, as a ToolError."""
-    names = {one.__name__ for one in type(error).__mro__}
+    """What DuckDB reported about `what`, as a ToolError."""
+    names = {base.__name__ for base in type(error).__mro__}
     kind = next((kind for name, kind in _KINDS if name in names), "db_error")
     return ToolError(f"{what}: {error}", kind=kind, code=type(error).__name__, retryable=kind == "db_transaction")
 
@@ -271,10 +271,10 @@ def _number_of_more(result: Any) -> int:
 def _counts(statement: Any) -> bool:
     """Whether the one column that DuckDB names `Count` is the number of changed rows, not a column of the author's.
 
-    DuckDB expects rows or a count from the same statements; only RETURNING tells which. PIVOT is one of several
+    DuckDB expects rows or a count from the same statements; only RETURNING shows which. PIVOT is one of several
     statements to it (MULTI), from which it expects anything.
     """
-    can_change = any(one.name == "CHANGED_ROWS" for one in statement.expected_result_type)
+    can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)
 
 

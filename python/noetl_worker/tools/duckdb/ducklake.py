@@ -192,10 +192,10 @@ def _server_of(catalog: str) -> tuple[str, dict[str, str]] | None:
     return "postgres" if kind == "postgresql" else kind, _address(catalog, address)
 
 
-def _address(whole: str, pairs: str) -> dict[str, str]:
+def _address(address: str, pairs: str) -> dict[str, str]:
     """Options of a secret from a URL or from key=value pairs."""
-    if "://" in whole:
-        url = urllib.parse.urlsplit(whole)
+    if "://" in address:
+        url = urllib.parse.urlsplit(address)
         try:
             port = url.port
         except ValueError:
@@ -235,15 +235,15 @@ def _attached(duckdb: Any, connection: Any, attach: str, secrets: list[DuckdbSec
     try:
         connection.execute(attach)
     except duckdb.Error as error:
-        said = str(error)
+        message = str(error)
         for secret in secrets:
-            said = secret.without_values(said)
-        text = f"cannot attach the catalog: {said}"
-        if is_shortage_text(said):  # nothing has run yet, and a catalog that was begun is there for the next attempt
+            message = secret.without_values(message)
+        text = f"cannot attach the catalog: {message}"
+        if is_shortage_text(message):  # nothing has run yet, and a catalog that was begun is there for the next attempt
             raise ResourceShortage(text) from None
-        if "creating a new DuckLake is explicitly disabled" in said:
+        if "creating a new DuckLake is explicitly disabled" in message:
             raise ToolError(text, kind="not_found") from None
-        if "lock" in said.lower():
+        if "lock" in message.lower():
             raise ToolError(text, kind="db_lock", retryable=True) from None
         if isinstance(error, duckdb.IOException):
             raise ToolError(text, kind="connection", retryable=True) from None

@@ -40,7 +40,7 @@ _FIXED: Final = frozenset(
     }
 )
 """Settings of files and extensions. Those of logs (`*log*_`) are fixed too: their files are written when DuckDB closes,
-and one that cannot be written ends the whole process."""
+and one that cannot be written ends the process."""
 _LOGS: Final = re.compile(r"(enable|disable)_logging|logging_\w+|\w+_log_types")
 
 _log = logging.getLogger(__name__)

@@ -116,4 +116,4 @@ def _lock_again(database: str) -> None:
     try:
         fcntl.lockf(guard.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        guard.is_lost = True  # told to every reader that is still there, when it ends
+        guard.is_lost = True  # every reader that is still there gets it, when it ends

@@ -81,14 +81,14 @@ _MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fi
 
 
 def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
-    """What can be told of `auth` without asking for a credential; for a config model's `__post_init__`.
+    """What can be checked of `auth` without asking for a credential; for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError, ValueError: as `secrets_of`, and for several credentials under one name.
     """
-    for name, one in _named(auth).items():
-        _check_form(kind, name, one)
-        written = written_data(one)
+    for name, given in _named(auth).items():
+        _check_form(kind, name, given)
+        written = written_data(given)
         if written is not None:
             _made(kind, name, written)
 
@@ -102,7 +102,7 @@ async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: T
         ConfigurationError: a credential of a type that DuckDB has no secret for, or with nothing in it.
         CredentialError: an alias that does not resolve.
     """
-    return [await _secret(kind, name, one, context) for name, one in _named(auth).items()]
+    return [await _secret(kind, name, given, context) for name, given in _named(auth).items()]
 
 
 def _named(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _named(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
     named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_name_of(auth): auth}
-    return {str(name): one for name, one in named.items()}
+    return {str(name): given for name, given in named.items()}
 
 
 def _name_of(auth: str | Mapping[str, Any]) -> str:
@@ -121,17 +121,17 @@ def _name_of(auth: str | Mapping[str, Any]) -> str:
     return next((str(name) for name in named if name), "noetl")
 
 
-async def _secret(kind: str, name: str, one: Any, context: ToolContext) -> DuckdbSecret:
-    _check_form(kind, name, one)
-    made = _made(kind, name, await credential_data(kind, one, context))
+async def _secret(kind: str, name: str, auth: Any, context: ToolContext) -> DuckdbSecret:
+    _check_form(kind, name, auth)
+    made = _made(kind, name, await credential_data(kind, auth, context))
     for option in _HIDDEN & made.values.keys():
         context.keep_secret(made.values[option])
     return made
 
 
-def _check_form(kind: str, name: str, one: Any) -> None:
-    if not isinstance(one, (str, Mapping)):
-        raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(one).__name__}")
+def _check_form(kind: str, name: str, auth: Any) -> None:
+    if not isinstance(auth, (str, Mapping)):
+        raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(auth).__name__}")
 
 
 def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:

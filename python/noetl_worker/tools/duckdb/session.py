@@ -291,7 +291,7 @@ async def _interrupt(work: Work[Any] | Stepwise, submitted: Future[Any], running
         work.interrupt()
         await asyncio.wait({running}, timeout=_INTERRUPT_AGAIN_S)
     if not running.cancelled():
-        running.exception()  # an interrupted statement: told as timeout or cancellation
+        running.exception()  # an interrupted statement: reported as timeout or cancellation
 
 
 # ── setting up ──────────────────────────────────────────────────────────────────────────────────
@@ -321,8 +321,8 @@ def _set_up(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
         try:
             connection.execute(secret.statement())
         except duckdb.Error as error:
-            said = secret.without_values(str(error))
-            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {said}") from None
+            message = secret.without_values(str(error))
+            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {message}") from None
     return memory
 
 
@@ -375,9 +375,9 @@ def load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None
             connection.execute(f"INSTALL {name}{source}; LOAD {name}")
         except duckdb.Error as error:
             _check_room(f"{kind}: extension {name!r}", error)
-            said = str(error).split("\n", 1)[0]
+            message = str(error).split("\n", 1)[0]
             raise ConfigurationError(
-                f"{kind}: extension {name!r} is not installed and cannot be fetched: {said}; install it for DuckDB "
+                f"{kind}: extension {name!r} is not installed and cannot be fetched: {message}; install it for DuckDB "
                 f"{duckdb.__version__} where the worker runs, or name a directory that has it in {EXTENSION_DIRECTORY}"
             ) from error
 

@@ -54,7 +54,7 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
     text = next(iter(sql_split.statements(statement.query)), "")
     try:
         columns = connection.execute(f"DESCRIBE {text}", params or None).fetchall()
-    except duckdb.Error:  # SHOW and its like; and what is wrong with the statement is told when it is run
+    except duckdb.Error:  # SHOW and its like; and what is wrong with the statement is reported when it is run
         return None
     beside, texts = [], []
     for number, (_, kind, *_) in enumerate(columns):
@@ -69,8 +69,8 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
     if not beside:
         return None
     places = [f"#{number}" for number in range(1, len(columns) + 1)]
-    whole = f"SELECT {', '.join([*places, *texts])} FROM (\n{text}\n)"
-    return Reading(whole, [str(column[0]) for column in columns], beside)
+    select = f"SELECT {', '.join([*places, *texts])} FROM (\n{text}\n)"
+    return Reading(select, [str(column[0]) for column in columns], beside)
 
 
 def _value(value: Any, text: str | None) -> Any:
@@ -79,8 +79,8 @@ def _value(value: Any, text: str | None) -> Any:
         return value
     match = _FINE.fullmatch(text)
     if match is None:
-        is_whole = isinstance(value, (datetime.datetime, datetime.time)) and "infinity" not in text
-        return value if is_whole else text
+        is_exact = isinstance(value, (datetime.datetime, datetime.time)) and "infinity" not in text
+        return value if is_exact else text
     zone = match["zone"] or ""
     zone += ":00" if len(zone) == len("+00") else ""
     return f"{match['date']}T{match['time']}{zone}" if match["date"] else f"{match['time']}{zone}"
@@ -100,5 +100,5 @@ def with_json(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Sequence[S
 
 def _loaded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_loaded(one) for one in value]
+        return [_loaded(item) for item in value]
     return None if value is None else json.loads(value)

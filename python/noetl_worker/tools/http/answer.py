@@ -65,13 +65,13 @@ class Content:
         self.pieces.append(without_half_at_end(end))
 
     def text(self) -> str:
-        """The whole body as UTF-8 text, once."""
+        """The complete body as UTF-8 text, once."""
         if self.is_cut:
             self.end_without_half()
         return self.take().decode("utf-8", "replace")
 
     def take(self, ending: bytes = b"") -> bytes:
-        """The whole body, once: nothing stays here."""
+        """The complete body, once: nothing stays here."""
         pieces, self.pieces = [*self.pieces, ending], []
         return b"".join(pieces)
 
@@ -85,7 +85,7 @@ async def read(response: httpx.Response, limit: int) -> Content:
     content = Content(limit)
     coding = response.headers.get("content-encoding", "").strip().lower()
     unpack = _Unpacking(content) if coding in _CODINGS else None
-    if response.is_stream_consumed:  # a transport that gives answers whole, unpacked already
+    if response.is_stream_consumed:  # a transport that gives complete answers, unpacked already
         content.add(response.content)
         return content
     try:
@@ -177,21 +177,21 @@ def _payload(response: httpx.Response, content: Content, response_type: str, not
     if response_type == "binary":
         return _binary(content.pieces, size)
     charset = _charset(response, notes)
-    whole = content.take(_cut_mark(response, size) if content.is_cut else b"")
-    if response_type == "json" and not content.is_cut and whole.strip():
+    content_bytes = content.take(_cut_mark(response, size) if content.is_cut else b"")
+    if response_type == "json" and not content.is_cut and content_bytes.strip():
         try:
-            return loads_exact(_json_bytes(whole, charset))
+            return loads_exact(_json_bytes(content_bytes, charset))
         except (DocumentError, UnicodeDecodeError):  # not JSON: given as text
             pass
     try:
-        return decoded(whole, charset)
+        return decoded(content_bytes, charset)
     except UnicodeDecodeError as error:
         if response_type == "json" and not content.is_cut and _is_binary(response):
             notes.append("body: neither JSON nor text, given as base64")
-            return _binary([whole], size)
+            return _binary([content_bytes], size)
         if not content.is_cut:  # the cut itself may split a character
             notes.append(f"body: not {charset} at byte {error.start}, unreadable bytes replaced")
-        return decoded(whole, charset, "replace")
+        return decoded(content_bytes, charset, "replace")
 
 
 def _cut_mark(response: httpx.Response, size: int) -> bytes:
@@ -207,9 +207,9 @@ def _binary(pieces: list[bytes], size: int) -> dict[str, JsonValue]:
     pieces.reverse()
     while pieces:
         piece = rest + pieces.pop()
-        whole = len(piece) - len(piece) % 3
-        texts.append(base64.b64encode(piece[:whole]).decode("ascii"))
-        rest = piece[whole:]
+        complete = len(piece) - len(piece) % 3
+        texts.append(base64.b64encode(piece[:complete]).decode("ascii"))
+        rest = piece[complete:]
     texts.append(base64.b64encode(rest).decode("ascii"))
     return {"base64": "".join(texts), "size": size}
 

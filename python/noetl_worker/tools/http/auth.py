@@ -64,7 +64,7 @@ class Authorizer:
         if auth is None:
             return Authorization()
         if _is_several(auth):
-            parts = [await self.authorize(one, context, destination) for one in auth.values()]
+            parts = [await self.authorize(part_auth, context, destination) for part_auth in auth.values()]
             return Authorization(
                 {name: value for part in parts for name, value in part.headers.items()},
                 {name: value for part in parts for name, value in part.params.items()},
@@ -122,7 +122,7 @@ class Authorizer:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be told of `auth` without asking for its credential; for a config model's `__post_init__`.
+    """What can be checked of `auth` without asking for its credential; for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError: it is of a form, a source or a type that no request can be authorised with.
@@ -130,10 +130,10 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
     if not isinstance(auth, Mapping):
         return
     if _is_several(auth):
-        if not all(isinstance(one, Mapping) for one in auth.values()):
+        if not all(isinstance(part, Mapping) for part in auth.values()):
             raise ConfigurationError(f"http: auth needs 'type'; supported: {_SUPPORTED}")
-        for one in auth.values():
-            check_auth(one)
+        for part in auth.values():
+            check_auth(part)
         return
     own = {name: value for name, value in auth.items() if value is not None}
     source, is_kept = own.get("source"), own.get("provider") == "secret_manager"
@@ -141,8 +141,8 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
         raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
     if not is_kept and source not in (None, "credential", "secret", "inline"):
         raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
-    is_whole = not is_kept and source != "secret" and _alias(own) is None
-    if (is_whole or "type" in own) and _supported(own) == "oauth2":
+    is_the_credential = not is_kept and source != "secret" and _alias(own) is None
+    if (is_the_credential or "type" in own) and _supported(own) == "oauth2":
         check_grant(own)
 
 

@@ -182,8 +182,8 @@ class Call:
             with anyio.fail_after(limit_s):
                 return await self._authorized(config)
         except TimeoutError:
-            told = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
-            return _timed_out(told, config.url)
+            limit_shown_s = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
+            return _timed_out(limit_shown_s, config.url)
 
     async def _authorized(self, config: HttpConfig) -> ToolResult:
         """One exchange; a second one with a new token when the kept one is refused."""
@@ -313,7 +313,7 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
 
 
 def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
-    """A timeout of connecting or reading, shorter than the whole."""
+    """A timeout of connecting or reading, shorter than the total."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"

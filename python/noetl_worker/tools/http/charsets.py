@@ -14,7 +14,7 @@ from typing import Final
 __all__ = ["codec_of", "decoded"]
 
 _PIECE: Final = 1 << 18
-_WHOLE: Final = frozenset({"utf-8", "ascii", "latin-1"})
+_STATELESS: Final = frozenset({"utf-8", "ascii", "latin-1"})
 """Fast whatever the bytes are. The others call back for each byte that they cannot read."""
 _LABELS: Final[Mapping[str, str]] = {
     "utf-8": "utf8 unicode-1-1-utf-8",
@@ -69,9 +69,9 @@ def decoded(data: bytes, codec: str, errors: str = "strict") -> str:
     """The text of `data`, read a piece at a time: another thread gets its turn in between.
 
     Raises:
-        UnicodeDecodeError: where it is not in this encoding, with `start` in the whole.
+        UnicodeDecodeError: where it is not in this encoding, with `start` in all of it.
     """
-    if codec in _WHOLE or len(data) <= _PIECE:
+    if codec in _STATELESS or len(data) <= _PIECE:
         return data.decode(codec, errors)
     return "".join(_pieces(data, codec, errors))
 

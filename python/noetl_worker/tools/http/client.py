@@ -29,10 +29,10 @@ MAX_REDIRECTS: Final = 10
 _MAX_IDLE_CLIENTS: Final = 16
 _MAX_CANCELLED: Final = 50
 """Cancelled commands of one client, before another one takes its place: httpcore may keep a connection of each for ever
-(it was made, and nothing was said on it), and a pool of 200 of them answers nobody."""
+(it was made, and nothing was sent on it), and a pool of 200 of them answers nobody."""
 _LIMITS: Final = httpx.Limits(max_connections=200, max_keepalive_connections=50)
 _HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
-"""Only what `answer.py` unpacks within its limit: the other codings would be unpacked whole."""
+"""Only what `answer.py` unpacks within its limit: the other codings would be unpacked without one."""
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
 
 
@@ -106,7 +106,7 @@ class Clients:
 
 
 def check_options(options: ClientOptions) -> None:
-    """What can be told without reading a file. Raises ConfigurationError."""
+    """What can be checked without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
         raise ConfigurationError("http: 'client_key' is the key of a 'client_cert'; give that too")
     if options.proxy is not None:
@@ -127,7 +127,7 @@ def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | No
         client = httpx.AsyncClient(
             verify=verify,
             limits=_LIMITS,
-            timeout=None,  # one deadline over the whole exchange instead: a trickling body has to end too
+            timeout=None,  # one deadline over the exchange instead: a trickling body has to end too
             transport=transport,
             proxy=options.proxy,
             headers=_HEADERS,
@@ -220,4 +220,4 @@ def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
 
 def _is_secret(name: str, given: Collection[str]) -> bool:
     lower = name.lower()
-    return any(word in lower for word in _SECRET_WORDS) or lower in {one.lower() for one in given}
+    return any(word in lower for word in _SECRET_WORDS) or lower in {secret.lower() for secret in given}

@@ -49,7 +49,7 @@ def check_address(url: str) -> httpx.URL:
 
 
 def check_request(config: HttpConfig) -> None:
-    """What can be told before headers are rendered and files are opened: address, method, and the body's form.
+    """What can be checked before headers are rendered and files are opened: address, method, and the body's form.
 
     Raises:
         ConfigurationError: no request can be built.

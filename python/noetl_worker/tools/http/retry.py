@@ -166,8 +166,8 @@ def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int]
     kinds: set[str] = set()
     for key in ("retry_on", "retry_on_status", "statuses"):
         given = value.get(key)
-        for one in given if isinstance(given, list) else [] if given is None else [given]:
-            text = str(one).strip().lower()
+        for entry in given if isinstance(given, list) else [] if given is None else [given]:
+            text = str(entry).strip().lower()
             if text.isdigit():
                 statuses.add(int(text))
             elif len(text) == 3 and text[0].isdigit() and text.endswith("xx"):
@@ -176,7 +176,7 @@ def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int]
                 kinds.add(text)
             else:
                 known = ", ".join(sorted(_KINDS))
-                raise ConfigurationError(f"http: {where}.{key}: {one!r} is no status and none of {known}")
+                raise ConfigurationError(f"http: {where}.{key}: {entry!r} is no status and none of {known}")
     return frozenset(statuses), frozenset(kinds)
 
 
@@ -209,7 +209,7 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
 
 def _condition(value: Mapping[str, JsonValue], where: str, words: tuple[str, ...]) -> JsonValue:
     """The first of `words` that is given, as a condition; None: no condition."""
-    word = next((one for one in words if value.get(one) is not None), None)
+    word = next((key for key in words if value.get(key) is not None), None)
     return None if word is None else parse_condition(f"http: {where}", word, value[word])
 
 
@@ -252,12 +252,12 @@ def _time(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], in
 # ── deciding ────────────────────────────────────────────────────────────────────────────────────
 
 
-def holds(rule: Rule, facts: Facts, render: Callable[..., JsonValue], tell: Callable[..., Any]) -> bool:
+def holds(rule: Rule, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
     """Whether this rule asks for another try after this outcome."""
-    if rule.stop_when is not None and _is_true(rule.stop_when, facts, render, tell):
+    if rule.stop_when is not None and _is_true(rule.stop_when, facts, render, warn):
         return False
     if rule.when is not None:
-        return _is_true(rule.when, facts, render, tell)
+        return _is_true(rule.when, facts, render, warn)
     if not facts.failed:
         return False
     if rule.statuses or rule.kinds:
@@ -265,7 +265,7 @@ def holds(rule: Rule, facts: Facts, render: Callable[..., JsonValue], tell: Call
     return facts.retryable
 
 
-def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue], tell: Callable[..., Any]) -> bool:
+def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
     """Whether a condition holds, by the truth of its own value (tools.md, trap 42): a cursor is another page.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
@@ -273,7 +273,7 @@ def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue
     try:
         return condition_holds(condition, lambda value: render(value, facts.names))
     except TemplateError as error:  # `error.status` after a success: the condition does not hold
-        tell("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
+        warn("http_retry_condition", condition=excerpt(str(condition), 160), problem=str(error))
         return False
 
 

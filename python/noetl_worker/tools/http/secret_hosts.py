@@ -60,7 +60,7 @@ def named_hosts(variable: str) -> tuple[str, ...]:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (one.strip().lower() for one in text.split(","))))
+    return tuple(filter(None, (host.strip().lower() for host in text.split(","))))
 
 
 def check_destination(variable: str, destination: Destination | None) -> None:
@@ -88,7 +88,7 @@ def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destin
     except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise CredentialError(f"http: auth: {what}: an address that cannot be read: {error}") from error
     for host, with_port in places:
-        if not any(fnmatchcase(host, one) or fnmatchcase(with_port, one) for one in hosts):
+        if not any(fnmatchcase(host, pattern) or fnmatchcase(with_port, pattern) for pattern in hosts):
             raise CredentialError(
                 f"http: auth: {what} may not be sent to {host!r}: {variable} is {', '.join(hosts)} (set it for the "
                 "worker, comma-separated; * is any)"

@@ -208,10 +208,10 @@ def _reason(answer: JsonValue) -> str:
     """`error` and `error_description` of RFC 6749 5.2; nothing else of the answer, it may hold a secret."""
     if not isinstance(answer, dict):
         return ""
-    told = [
+    details = [
         excerpt(str(answer[name]), 200) for name in ("error", "error_description") if isinstance(answer.get(name), str)
     ]
-    return f" ({': '.join(told)})" if told else ""
+    return f" ({': '.join(details)})" if details else ""
 
 
 def _token_of(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | None]:

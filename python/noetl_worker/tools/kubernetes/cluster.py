@@ -53,7 +53,7 @@ class Place:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be told of `auth` without asking for a credential; for a config model's `__post_init__`.
+    """What can be checked of `auth` without asking for a credential; for a config model's `__post_init__`.
 
     Raises:
         ValueError: it leads to no cluster.
@@ -207,8 +207,8 @@ class Cluster:
             raise ToolError(text, kind="connection", retryable=True, code=type(error).__name__) from error
         if not response.is_success:
             status = response.status_code
-            said = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}{_reason(got)}"
-            raise ClusterRefusal(said, status=status)
+            message = f"the Kubernetes API refuses {method} {path.partition('?')[0]}: HTTP {status}{_reason(got)}"
+            raise ClusterRefusal(message, status=status)
         return got
 
 

@@ -90,8 +90,8 @@ def check_resources(resources: Mapping[str, Any]) -> None:
 
 def kubernetes_resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
     """As a container of a Job has them; nulls count as absent."""
-    whole = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
-    return _present(whole) or None
+    present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
+    return _present(present) or None
 
 
 def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
@@ -124,9 +124,9 @@ def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) ->
         "image": config.image,
         "command": config.command,
         "args": config.args,
-        "env": [one for one in map(_variable, config.variables) if one is not None] or None,
+        "env": [variable for variable in map(_variable, config.variables) if variable is not None] or None,
         "resources": kubernetes_resources(config.resources),
-        "volumeMounts": [_camel(one) for one in config.volume_mounts] or None,
+        "volumeMounts": [_camel(mount) for mount in config.volume_mounts] or None,
         "imagePullPolicy": config.image_pull_policy,
     }
     pod: dict[str, JsonValue] = {
@@ -134,8 +134,8 @@ def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) ->
         "containers": [_present(container)],
         "serviceAccountName": config.service_account,
         "nodeSelector": config.node_selector or None,
-        "tolerations": [_camel(one) for one in config.tolerations] or None,
-        "volumes": [_volume(one) for one in config.volumes] or None,
+        "tolerations": [_camel(toleration) for toleration in config.tolerations] or None,
+        "volumes": [_volume(volume) for volume in config.volumes] or None,
     }
     return {
         "apiVersion": "batch/v1",
@@ -203,19 +203,19 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
         )
     needed = _VARIABLE_SOURCES[word]
     fields = _camel(about) if isinstance(about, Mapping) else {}
-    if not all(fields.get(one) for one in needed):
+    if not all(fields.get(field) for field in needed):
         raise ValueError(f"container env var {name!r}: {word} needs {' and '.join(needed)}")
     return {word: fields}
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    whole: dict[str, JsonValue] = {"name": entry["name"]}
+    volume: dict[str, JsonValue] = {"name": entry["name"]}
     for key, given in entry.items():
         names = _VOLUME_SOURCES.get(_snake_word(key))
         if names is not None:
             about = (given or {}).items()
-            whole[_camel_word(key)] = {names.get(word, _camel_word(word)): value for word, value in about}
-    return whole
+            volume[_camel_word(key)] = {names.get(word, _camel_word(word)): value for word, value in about}
+    return volume
 
 
 def _camel(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
@@ -269,21 +269,21 @@ def pod_state(pods: Sequence[Mapping[str, Any]]) -> PodState:
     """What the newest of a Job's pods says."""
     if not pods:
         return PodState()
-    pod = max(pods, key=lambda one: str(one.get("metadata", {}).get("creationTimestamp", "")))
+    pod = max(pods, key=lambda candidate: str(candidate.get("metadata", {}).get("creationTimestamp", "")))
     status: Mapping[str, Any] = pod.get("status") or {}
-    whole = [one for one in status.get("containerStatuses") or [] if one.get("name") == CONTAINER_NAME]
-    state: Mapping[str, Any] = whole[0].get("state") or {} if whole else {}
+    ours = [item for item in status.get("containerStatuses") or [] if item.get("name") == CONTAINER_NAME]
+    state: Mapping[str, Any] = ours[0].get("state") or {} if ours else {}
     ended: Mapping[str, Any] = state.get("terminated") or {}
     waiting: Mapping[str, Any] = state.get("waiting") or {}
     conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or []
-    unscheduled = next((one for one in conditions if one.get("reason") == "Unschedulable"), {})
-    told = ended or waiting or unscheduled
+    unscheduled = next((condition for condition in conditions if condition.get("reason") == "Unschedulable"), {})
+    reported = ended or waiting or unscheduled
     return PodState(
         name=pod.get("metadata", {}).get("name"),
         phase=status.get("phase"),
         exit_code=ended.get("exitCode"),
-        reason=told.get("reason") or status.get("reason"),
-        message=told.get("message") or status.get("message"),
+        reason=reported.get("reason") or status.get("reason"),
+        message=reported.get("message") or status.get("message"),
         started_at=ended.get("startedAt"),
         finished_at=ended.get("finishedAt"),
     )

@@ -139,7 +139,7 @@ def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
 
 
 class _Run:
-    """One Job: its objects, its end, what is told of it."""
+    """One Job: its objects, its end, its result."""
 
     def __init__(self, cluster: Cluster, job: JobConfig, context: ToolContext) -> None:
         self._cluster = cluster
@@ -203,7 +203,7 @@ class _Run:
 
     def data(self, status: str, output: str | None) -> dict[str, JsonValue]:
         """What the docstring of ScriptConfig promises, without what is not known."""
-        whole: dict[str, JsonValue] = {
+        fields: dict[str, JsonValue] = {
             "status": status,
             "job_name": self._name,
             "namespace": self._job.namespace,
@@ -212,19 +212,19 @@ class _Run:
             "failed": int(self._status.get("failed") or 0),
         }
         known = {"pod_name": self._pod.name, "exit_code": self._pod.exit_code, "output": output}
-        return {**whole, **{name: value for name, value in known.items() if value is not None}}
+        return {**fields, **{name: value for name, value in known.items() if value is not None}}
 
     def result(self, ended: tuple[str, str | None, str | None], output: str | None) -> ToolResult:
         state, reason, message = ended
         if state == "succeeded":
             return ToolResult.success(self.data("completed", output), stdout=output, exit_code=0)
         code = self._pod.exit_code
-        causes = [one for one in (self._pod.reason, reason, message) if one and one != "Error"]
-        told = f"Job {self._name} failed" + (f": exit code {code}" if code is not None else "")
-        told += f" ({'; '.join(dict.fromkeys(causes))})" if causes else ""
+        causes = [cause for cause in (self._pod.reason, reason, message) if cause and cause != "Error"]
+        text = f"Job {self._name} failed" + (f": exit code {code}" if code is not None else "")
+        text += f" ({'; '.join(dict.fromkeys(causes))})" if causes else ""
         word = "out_of_memory" if self._pod.reason == "OOMKilled" else None if code is None else str(code)
         data = self.data("failed", output)
-        return ToolResult.failure(told, kind="process", code=word, data=data, stdout=output, exit_code=code)
+        return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=code)
 
     async def abandon(self) -> None:
         """What becomes of the Job of a command that is stopped."""

@@ -113,8 +113,8 @@ def manifests(
         "activeDeadlineSeconds": max(1, round(job.timeout)),
         "template": {"metadata": {"labels": labels}, "spec": _pod(name, job, given)},
     }
-    whole: dict[str, JsonValue] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
-    return whole, config_map, secret
+    manifest: dict[str, JsonValue] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    return manifest, config_map, secret
 
 
 def _label_value(text: str) -> str:

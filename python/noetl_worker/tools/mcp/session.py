@@ -74,10 +74,10 @@ class Session:
         return result if isinstance(result, Mapping) else {"value": result}
 
     async def close(self) -> None:
-        """Tell the server that its session is over; servers without sessions are told nothing.
+        """End the session at the server; servers without sessions are sent nothing.
 
         Raises:
-            httpx.HTTPError: it could not be told.
+            httpx.HTTPError: it could not be sent.
         """
         if self.session_id is not None:
             request = self._client.build_request("DELETE", self._endpoint, headers=self._request_headers())
@@ -129,27 +129,29 @@ class Session:
         if "method" not in message or "id" not in message:
             return
         error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}
-        told = {"result": {}} if message["method"] == "ping" else {"error": error}
-        await self._post({"jsonrpc": "2.0", "id": message["id"], **told}, None)
+        reply = {"result": {}} if message["method"] == "ping" else {"error": error}
+        await self._post({"jsonrpc": "2.0", "id": message["id"], **reply}, None)
 
 
 def _plain_answer(response: httpx.Response, body: bytes, request_id: int | None, place: str) -> Mapping[str, Any]:
     """The answer in a JSON body; a batch has it among others. An HTTP failure with a JSON-RPC error is that error."""
     try:
-        whole = loads_exact(body)
+        document = loads_exact(body)
     except DocumentError:
-        whole = None
-    messages = [one for one in (whole if isinstance(whole, list) else [whole]) if isinstance(one, Mapping)]
-    for one in messages:
-        if one.get("id") == request_id and ("result" in one or "error" in one):
-            return one
-        if not response.is_success and isinstance(one.get("error"), Mapping):
-            raise RpcError(one["error"])
-    said = " ".join(excerpt(body, 300).split()) or "(empty)"
+        document = None
+    messages = [
+        message for message in (document if isinstance(document, list) else [document]) if isinstance(message, Mapping)
+    ]
+    for message in messages:
+        if message.get("id") == request_id and ("result" in message or "error" in message):
+            return message
+        if not response.is_success and isinstance(message.get("error"), Mapping):
+            raise RpcError(message["error"])
+    shown_body = " ".join(excerpt(body, 300).split()) or "(empty)"
     if response.is_success:
-        raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {said}", kind="parse")
+        raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {shown_body}", kind="parse")
     kind, retryable = kind_of(response.status_code)
-    text = f"the MCP server at {place} answers HTTP {response.status_code}: {said}"
+    text = f"the MCP server at {place} answers HTTP {response.status_code}: {shown_body}"
     raise ToolError(text, kind=kind, retryable=retryable, code=str(response.status_code))
 
 
@@ -161,7 +163,7 @@ async def _messages(response: httpx.Response, place: str) -> AsyncIterator[Mappi
         if size > MAX_ANSWER_BYTES:
             raise _too_long(place)
         *complete, buffer = (buffer + chunk).split(b"\n")
-        for line in (one.removesuffix(b"\r") for one in complete):
+        for line in (line.removesuffix(b"\r") for line in complete):
             if line.startswith(b"data:"):
                 lines.append(line[5:].removeprefix(b" "))
             elif not line and lines:
@@ -177,10 +179,10 @@ def _message(text: bytes, place: str) -> Mapping[str, Any]:
     if not text.strip():  # an event without content keeps the stream alive
         return {}
     try:
-        whole = loads_exact(text)
+        value = loads_exact(text)
     except DocumentError as error:
         raise ToolError(f"the MCP server at {place} sends an event that is not JSON: {error}", kind="parse") from error
-    return whole if isinstance(whole, Mapping) else {}
+    return value if isinstance(value, Mapping) else {}
 
 
 def _too_long(place: str) -> ToolError:

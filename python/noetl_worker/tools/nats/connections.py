@@ -71,7 +71,7 @@ class Address:
 
 
 def check_login(kind: str, login: Login) -> None:
-    """What can be told of the connection without asking for a credential; for a config model's `__post_init__`.
+    """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError: no connection can come about.
@@ -137,8 +137,8 @@ def _servers(url: JsonValue) -> tuple[str, ...]:
 
 def _check(kind: str, server: str) -> None:
     try:
-        whole = urlsplit(server if "://" in server else f"nats://{server}")
-        is_one = bool(whole.hostname) and whole.port != 0
+        url = urlsplit(server if "://" in server else f"nats://{server}")
+        is_one = bool(url.hostname) and url.port != 0
     except ValueError:
         is_one = False
     if not is_one:
@@ -163,7 +163,7 @@ class _Entry:
         self.client: Any = None
         self.users = 0
         self.refusals: deque[str] = deque(maxlen=100)
-        """What the server said about missing permissions: it comes beside the answers, which just do not come."""
+        """What the server reported about missing permissions: it comes beside the answers, which just do not come."""
 
 
 class Connections:
@@ -185,7 +185,7 @@ class Connections:
             entry = _Entry()  # a connection serves the loop that it was made on
         self._entries[address] = entry  # last in the order: used most recently
         if not entry.users:
-            entry.refusals.clear()  # of a command that did not ask for it: it would be told of the next timeout
+            entry.refusals.clear()  # of a command that did not ask for it: it would be reported with the next timeout
         entry.users += 1
         try:
             async with entry.making:
@@ -197,16 +197,16 @@ class Connections:
             await self._close_surplus()
 
     def refusal(self, address: Address, subject: str | None = None) -> str | None:
-        """What the server said of a missing permission, taken out: an answer that never came may be due to it.
+        """What the server reported of a missing permission, taken out: an answer that never came may be due to it.
 
         The last word, or with `subject` the one on publishing there: others use the connection too.
         """
         refusals = self._entries[address].refusals if address in self._entries else []
         mark = "" if subject is None else f'publish to "{subject}"'.lower()
-        said = next((one for one in reversed(refusals) if mark in one.lower()), None)
-        if said is not None:
-            refusals.remove(said)
-        return said
+        refusal = next((refusal for refusal in reversed(refusals) if mark in refusal.lower()), None)
+        if refusal is not None:
+            refusals.remove(refusal)
+        return refusal
 
     async def aclose(self) -> None:
         """Close all connections; commands that still use one fail."""
@@ -259,8 +259,8 @@ class Connections:
                 await client.close()  # a login that is refused leaves its socket open
             is_key = type(error).__module__ == "nkeys"  # a seed that is none
             if is_key or isinstance(error, (nats.errors.Error, OSError, asyncio.TimeoutError)):
-                said = problems[-1] if problems else error
-                raise _refused(address, said) from said
+                cause = problems[-1] if problems else error
+                raise _refused(address, cause) from cause
             raise
         return client
 

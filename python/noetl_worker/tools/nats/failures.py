@@ -27,7 +27,7 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
 def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolError:
     """What an error of the library is in our taxonomy.
 
-    `refusal`: what the server said about a missing permission; it never answers such a request, so only a timeout
+    `refusal`: what the server reported about a missing permission; it never answers such a request, so only a timeout
     would be seen.
     """
     import nats.errors
@@ -67,7 +67,7 @@ _WORDS: Final[Mapping[str, str]] = {
 
 
 def _text_of(error: Exception) -> str:
-    said, ours = getattr(error, "description", None), _WORDS.get(type(error).__name__)
+    description, ours = getattr(error, "description", None), _WORDS.get(type(error).__name__)
     if ours:
-        return f"{ours} ({said})" if said else ours
-    return str(said or str(error) or type(error).__name__)
+        return f"{ours} ({description})" if description else ours
+    return str(description or str(error) or type(error).__name__)

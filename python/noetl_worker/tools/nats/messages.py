@@ -62,7 +62,7 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
-    messages = [_message(one, with_ack_id=not config.ack) for one in pulled]
+    messages = [_message(message, with_ack_id=not config.ack) for message in pulled]
     acked = config.ack and await confirmed_acks(client, pulled) == len(pulled)
     return {
         "stream": config.stream,
@@ -75,7 +75,7 @@ async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
     meta = message.metadata
-    whole: dict[str, JsonValue] = {
+    fields: dict[str, JsonValue] = {
         "subject": message.subject,
         "stream_seq": meta.sequence.stream,
         "consumer_seq": meta.sequence.consumer,
@@ -84,7 +84,7 @@ def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
         "data": as_value(message.data),
         "headers": dict(message.headers or {}),
     }
-    return {**whole, "ack_id": message.reply} if with_ack_id else whole
+    return {**fields, "ack_id": message.reply} if with_ack_id else fields
 
 
 async def _get_message(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -159,13 +159,13 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
         await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=reply)
         deadline = asyncio.get_running_loop().time() + timeout_s + _ANSWER_GRACE_S
         while len(messages) < batch:
-            one = await inbox.next(deadline - asyncio.get_running_loop().time())
-            if one is None:  # the status got lost with a server that went away
+            message = await inbox.next(deadline - asyncio.get_running_loop().time())
+            if message is None:  # the status got lost with a server that went away
                 break
-            status = (one.headers or {}).get("Status")
+            status = (message.headers or {}).get("Status")
             if status is None:
-                messages.append(one)
-            elif _ends(status, (one.headers or {}).get("Description", ""), what, bool(messages)):
+                messages.append(message)
+            elif _ends(status, (message.headers or {}).get("Description", ""), what, bool(messages)):
                 break
     except BaseException:
         await ended(asyncio.ensure_future(_give_back(messages, inbox)))
@@ -219,7 +219,7 @@ class Inbox:
             self._asked.cancel()
             await asyncio.wait({self._asked})
             if not self._asked.cancelled():
-                self._asked.exception()  # a connection that is closed says so here, too: whoever waits was told
+                self._asked.exception()  # a connection that is closed says so here, too: whoever waits has got it
         with suppress(nats.errors.Error):  # drained, or the connection is gone
             await self._subscription.unsubscribe()
 
@@ -245,9 +245,9 @@ async def _nak(messages: Sequence[Any]) -> None:
     import nats.errors
 
     with suppress(nats.errors.Error, OSError):  # no connection
-        for one in messages:
-            if one.reply:
-                await one.nak()
+        for message in messages:
+            if message.reply:
+                await message.nak()
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
@@ -276,7 +276,7 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
 async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
     """Ack pulled messages; how many the server has confirmed. The others come again after the consumer's ack wait."""
     try:
-        problems = await acknowledge(client, [one.reply for one in messages], ACK)
+        problems = await acknowledge(client, [message.reply for message in messages], ACK)
     except asyncio.CancelledError:
         await ended(asyncio.ensure_future(_nak(messages)))  # the server heeds the first answer to each
         raise

@@ -67,7 +67,7 @@ class PostgresFields(Protocol):
 
 
 def check_connection(fields: PostgresFields) -> None:
-    """What can be told of the connection without asking for a credential; for a config model's `__post_init__`.
+    """What can be checked of the connection without asking for a credential; for a config model's `__post_init__`.
 
     Raises:
         ValueError: no connection can come of these fields.
@@ -92,7 +92,7 @@ def check_connection(fields: PostgresFields) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _parses(address: str) -> bool:
-    """Whether libpq can read it: 0.1 ms, so it is asked once. Where it is not installed, True: the run tells that."""
+    """Whether libpq can read it: 0.1 ms, so it is asked once. Where it is not installed, True: the run shows that."""
     try:
         psycopg = library()
     except ConfigurationError:
@@ -129,17 +129,17 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     if not address and "host" not in given:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     try:
-        whole, password = _assembled(str(address or ""), tuple(given.items()))
+        assembled, password = _assembled(str(address or ""), tuple(given.items()))
     except psycopg.Error:
         raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
     if password:
         context.keep_secret(password)
-    return whole
+    return assembled
 
 
 @functools.lru_cache(maxsize=64)
 def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
-    """The whole conninfo and its password; libpq's parser takes 0.1 ms, twice what a small query does."""
+    """The conninfo and its password; libpq's parser takes 0.1 ms, twice what a small query does."""
     parts = {**library().conninfo.conninfo_to_dict(address), **dict(given)}
     return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts.get("password") or "")
 

@@ -1,4 +1,4 @@
-"""What a Postgres said, as a ToolError: message, SQLSTATE, place, detail and hint (tools.md 8, trap 7)."""
+"""What a Postgres reported, as a ToolError: message, SQLSTATE, place, detail and hint (tools.md 8, trap 7)."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _WRONG: Final = ("invalid ", "sslmode value", "root certificate file")
 
 
 def connection_failure(error: Exception) -> ToolError:
-    """Why no connection came about. Only the server's words tell: libpq gives no SQLSTATE here."""
-    said = str(error)
-    if any(text in said for text in _REFUSED) or ("role" in said and "does not exist" in said):
-        return ToolError(f"cannot connect: {said}", kind="auth")
-    if "database" in said and "does not exist" in said:
-        return ToolError(f"cannot connect: {said}", kind="not_found")
-    if any(text in said for text in _WRONG):
-        return ConfigurationError(f"postgres: cannot connect: {said}")
-    return ToolError(f"cannot connect: {said}", kind="connection", retryable=True)
+    """Why no connection came about. Only the server's words show it: libpq gives no SQLSTATE here."""
+    message = str(error)
+    if any(text in message for text in _REFUSED) or ("role" in message and "does not exist" in message):
+        return ToolError(f"cannot connect: {message}", kind="auth")
+    if "database" in message and "does not exist" in message:
+        return ToolError(f"cannot connect: {message}", kind="not_found")
+    if any(text in message for text in _WRONG):
+        return ConfigurationError(f"postgres: cannot connect: {message}")
+    return ToolError(f"cannot connect: {message}", kind="connection", retryable=True)
 
 
 def is_statement_timeout(error: Any) -> bool:
@@ -66,7 +66,7 @@ def statement_failure(error: Any, text: str, done: int = 0) -> ToolError:
     place = _place(error.diag.statement_position, text)
     parts = [f"{which}{error.diag.message_primary} (SQLSTATE {state}){place}"]
     details = (("DETAIL", error.diag.message_detail), ("HINT", error.diag.message_hint), ("WHERE", error.diag.context))
-    parts += [f"{name}: {said}" for name, said in details if said]
+    parts += [f"{name}: {message}" for name, message in details if message]
     if state == _PROTOCOL and _WRONG_NUMBER in str(error.diag.message_primary):
         parts.append("give one value in 'params' for each place holder $1, $2")
     kind, retryable = _kind_of(state, error.diag.severity_nonlocalized)
@@ -82,11 +82,11 @@ def _kind_of(state: str, severity: str | None) -> tuple[str, bool]:
     return next(((kind, again) for prefix, kind, again in _KINDS if state.startswith(prefix)), ("db_error", False))
 
 
-def _remedy(said: str) -> str:
+def _remedy(message: str) -> str:
     """What to write instead, where psycopg did not understand the place holders."""
-    if re.search(r"the query has \d+ placeholders? but \d+ parameters? ", said):
+    if re.search(r"the query has \d+ placeholders? but \d+ parameters? ", message):
         return "; give one value in 'params' for each place holder ($1, $2 or %s), and write %% for a percent sign"
-    if "are allowed as placeholders" in said or "incomplete placeholder" in said:
+    if "are allowed as placeholders" in message or "incomplete placeholder" in message:
         return "; beside %s write %% for a percent sign, or use $1, $2 as place holders"
     return ""
 

@@ -2,7 +2,7 @@
 
 A JSON list can mean an array of Postgres or a jsonb value, and the empty one is written differently as each (`{}` and
 `[]`, of which the first is an object to jsonb). So the server is asked which it expects, when a list is among the
-values; where it cannot tell, a list with an object in it is jsonb and any other an array.
+values; where it does not know, a list with an object in it is jsonb and any other an array.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def unused_values(text: str, params: Sequence[Any]) -> list[int]:
 
 
 async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is_numbered: bool) -> dict[Any, int]:
-    """Key of a value -> OID of the type that the server expects there; {}: it cannot tell."""
+    """Key of a value -> OID of the type that the server expects there; {}: it does not know."""
     psycopg = library()
     numbered, keys = (text, list(values)) if is_numbered else _numbered(text)
     if any(key not in values for key in keys):
@@ -79,7 +79,7 @@ def _numbered(text: str) -> tuple[str, list[Any]]:
 
 
 def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, list[int]]:
-    """Have the server read the statement: the types of its parameters, [] when it refuses (running it tells why)."""
+    """Have the server read the statement: the types of its parameters, [] when it refuses (running it shows why)."""
     from psycopg import generators
 
     pgconn.send_prepare(b"", text, list(types))
@@ -107,7 +107,7 @@ def _one(value: Any, oid: int) -> Any:
         return Json(value) if oid == json.oid else Jsonb(value)
     if oid in (json.array_oid, jsonb.array_oid):
         wrapped = Json if oid == json.array_oid else Jsonb
-        return [None if one is None else wrapped(one) for one in value]
+        return [None if element is None else wrapped(element) for element in value]
     if _has_object(value):
         return Jsonb(value)
     return _of_one_type(value)
@@ -120,17 +120,17 @@ def _has_object(value: Any) -> bool:
 def _of_one_type(value: list[Any]) -> list[Any]:
     """An array has one type: whole numbers among fractions become fractions, exact ones where a float is not exact."""
     numbers = _leaves(value)
-    if {type(one) for one in numbers} - {type(None)} != {int, float}:
+    if {type(element) for element in numbers} - {type(None)} != {int, float}:
         return value
-    is_exact = all(abs(one) <= _EXACT for one in numbers if isinstance(one, int))
-    return [_with_numbers(one, float if is_exact else lambda leaf: decimal.Decimal(str(leaf))) for one in value]
+    is_exact = all(abs(element) <= _EXACT for element in numbers if isinstance(element, int))
+    return [_with_numbers(element, float if is_exact else lambda leaf: decimal.Decimal(str(leaf))) for element in value]
 
 
 def _leaves(value: Any) -> list[Any]:
-    return [leaf for one in value for leaf in _leaves(one)] if isinstance(value, list) else [value]
+    return [leaf for element in value for leaf in _leaves(element)] if isinstance(value, list) else [value]
 
 
 def _with_numbers(value: Any, number: Any) -> Any:
     if isinstance(value, list):
-        return [_with_numbers(one, number) for one in value]
+        return [_with_numbers(element, number) for element in value]
     return None if value is None else number(value)

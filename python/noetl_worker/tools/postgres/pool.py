@@ -1,6 +1,6 @@
 """Open connections to Postgres, kept between commands: one pool for each address.
 
-Not psycopg_pool: it connects in the background and tells a wrong password or a refused connection as "no connection
+Not psycopg_pool: it connects in the background and reports a wrong password or a refused connection as "no connection
 within 30 s", and it resets a connection in a task that the next command waits for. Here the command itself connects
 and sees the server's words, and the reset is one text sent when a command is over, whose answer is read when the next
 one begins: by then it has arrived.
@@ -56,8 +56,8 @@ async def connect(conninfo: str) -> Any:
         try:
             connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
-            said = str(error)
-            if (_NO_SOCKET in said and is_shortage_text(said)) or is_out_of_descriptors():
+            message = str(error)
+            if (_NO_SOCKET in message and is_shortage_text(message)) or is_out_of_descriptors():
                 raise ResourceShortage(f"no room for a connection: {error}") from error
             raise connection_failure(error) from error
     postgres_types.register(psycopg, connection)
@@ -224,7 +224,7 @@ class _Pool:
 
     def close_idle(self, longer_than_s: float) -> None:
         now = time.monotonic()
-        for member in [one for one in self.idle if now - one.idle_since >= longer_than_s]:
+        for member in [member for member in self.idle if now - member.idle_since >= longer_than_s]:
             self.idle.remove(member)
             member.connection.pgconn.finish()
 
@@ -282,7 +282,7 @@ def _reset_sent(psycopg: Any, member: _Member) -> bool:
 
 
 async def _reset_answer(psycopg: Any, member: _Member) -> bool:
-    """Read what the server said to the reset; False when it did not go through."""
+    """Read what the server answered to the reset; False when it did not go through."""
     pgconn = member.connection.pgconn
     statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
     went_through = True

@@ -49,7 +49,7 @@ def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any
             if not results.take(result):
                 return
     except psycopg.OperationalError:
-        # The connection ended. What the server said before it did so is the better answer.
+        # The connection ended. What the server reported before it did so is the better answer.
         if results.error is None:
             raise
 
@@ -65,7 +65,7 @@ class _Results:
         self._reader = self._psycopg.adapt.Transformer(connection)
         self._batch = batch
         self._rows: list[tuple[Any, ...]] = []
-        self._told: tuple[str, int | None] = ("", None)
+        self._completion: tuple[str, int | None] = ("", None)
 
     def take(self, result: Any) -> bool:
         """Whether there may be more."""
@@ -73,7 +73,7 @@ class _Results:
         if status in (known.TUPLES_CHUNK, known.SINGLE_TUPLE, known.TUPLES_OK):
             self._keep(result)
             if command := _command(result):
-                self._told = command, result.command_tuples
+                self._completion = command, result.command_tuples
             if status == known.TUPLES_OK:
                 self._end_of_rows(result)
         elif status == known.COMMAND_OK:
@@ -94,7 +94,7 @@ class _Results:
     def _end_of_rows(self, result: Any) -> None:
         rows, self._rows = self._rows, []
         # libpq notes the command in the last result that has rows; the empty one that ends them may lack it.
-        (command, affected), self._told = self._told, ("", None)
+        (command, affected), self._completion = self._completion, ("", None)
         names = [(result.fname(number) or b"").decode(self._encoding) for number in range(result.nfields)]
         self._batch.returned(command, names, rows)
         if not command.startswith(UNCOUNTED):

@@ -28,7 +28,7 @@ def register(psycopg: Any, connection: Any) -> None:
     """Read dates and times as ISO 8601 text, intervals as ISO 8601 durations, ranges and addresses as the server's.
 
     What Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stays the server's text: psycopg would
-    fail the whole query for one such value. The offset of a moment is the one the session had when it was sent.
+    fail the query for one such value. The offset of a moment is the one the session had when it was sent.
     """
     for name, loader in _loaders(psycopg).items():
         connection.adapters.register_loader(name, loader)

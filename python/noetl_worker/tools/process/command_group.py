@@ -61,7 +61,7 @@ def join(limit: int) -> None:
     try:
         group = commands_group(os.getppid())
     except OSError:
-        return  # told at the worker's start
+        return  # logged at the worker's start
     children = group.parent / "cgroup.subtree_control"
     try:
         _remove_those_of_dead_workers(group.parent)

@@ -80,7 +80,7 @@ class Sets(ctypes.Structure):
 
 
 def missing() -> list[str]:
-    """What `basic` cannot do on this system, to be said once at the start."""
+    """What `basic` cannot do on this system, to be logged once at the start."""
     if libc is None:
         return ["processes that leave their session", "memory hidden from other processes", "dropped capabilities"]
     return [] if _can_keep_descendants() else ["processes that leave their session"]
@@ -144,7 +144,7 @@ def kill_children(kept: Collection[int]) -> bool:
 def _children() -> list[int]:
     try:
         file = os.open(CHILDREN.format(os.getpid()), os.O_RDONLY)
-    except OSError:  # told at the start
+    except OSError:  # logged at the start
         return []
     try:
         text = b""
@@ -196,10 +196,10 @@ def _drop_capabilities() -> None:
     _checked(libc.capget(ctypes.byref(header), ctypes.byref(sets)), "capget")
     for capability in DROPPED:
         kept = ~(1 << capability % 32)
-        one = sets[capability // 32]
-        one.effective &= kept
-        one.permitted &= kept
-        one.inheritable &= kept  # and with it the ambient one
+        capabilities = sets[capability // 32]
+        capabilities.effective &= kept
+        capabilities.permitted &= kept
+        capabilities.inheritable &= kept  # and with it the ambient one
     _checked(libc.capset(ctypes.byref(header), ctypes.byref(sets)), "capset")
 
 

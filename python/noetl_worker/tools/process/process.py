@@ -2,7 +2,7 @@
 
 Used by the tools that start programs. What is promised, whatever the program does:
 
-* a timeout or a cancelled task stops the whole group: SIGTERM, `grace_s` later SIGKILL;
+* a timeout or a cancelled task stops the process group: SIGTERM, `grace_s` later SIGKILL;
 * when the program ends, what it left behind in its group is killed: executions share nothing;
 * output is kept up to a limit (head and tail), never in unbounded memory;
 * a left-over process that holds the pipe open delays the answer by `drain_s` at most;
@@ -60,7 +60,7 @@ _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "T
 def base_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a command sees of the worker's environment: PATH HOME LANG LC_* TZ TMPDIR USER, and nothing else.
 
-    differs-from-upstream: the Rust worker hands its whole environment, NATS credentials included, to commands.
+    differs-from-upstream: the Rust worker hands its environment, NATS credentials included, to commands.
     """
     source = os.environ if environment is None else environment
     kept = {name: value for name, value in source.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
@@ -99,7 +99,7 @@ def exit_text(exit_code: int) -> str:
 def oom_kills(events: str | os.PathLike[str] = "/sys/fs/cgroup/memory.events") -> int | None:
     """How many processes of the worker's cgroup the kernel has killed for want of memory; None when it does not say.
 
-    Looked at before and after a program: SIGKILL alone does not tell who sent it.
+    Looked at before and after a program: SIGKILL alone does not show who sent it.
     """
     try:
         lines = Path(events).read_text().splitlines()
@@ -165,7 +165,7 @@ async def run_process(
 
     Args:
         argv: program and arguments; no shell is involved.
-        env: the whole environment, see `base_environment`.
+        env: the complete environment, see `base_environment`.
         stdin: fed to the program from a temporary file; None is /dev/null.
         timeout_s: seconds; None waits for ever.
 

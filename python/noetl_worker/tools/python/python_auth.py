@@ -72,18 +72,18 @@ async def granted(
         CredentialError: an alias that cannot be resolved.
         ConfigurationError: an entry without an alias or values.
     """
-    whole = Granted()
+    grant = Granted()
     for name, entry in _entries(auth).items():
         alias, service = _alias(name, entry)
         data = dict(await context.credential(alias)) if alias else {k: v for k, v in entry.items() if k != "service"}
-        whole.data[name] = data
+        grant.data[name] = data
         service = service or str(data.get("type") or "")
-        _grant(whole, service, data, name, None if by_descriptor else directory)
-    return whole
+        _grant(grant, service, data, name, None if by_descriptor else directory)
+    return grant
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be told of `auth` without asking for a credential. Raises ConfigurationError as `granted` does."""
+    """What can be checked of `auth` without asking for a credential. Raises ConfigurationError as `granted` does."""
     for name, entry in _entries(auth).items():
         _alias(name, entry)
 
@@ -98,7 +98,7 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
             (auth[word] for word in ("service", "key", "credential", "type", "source") if auth.get(word)), "auth"
         )
         return {str(name): auth}
-    return {name: {"credential": one} if isinstance(one, str) else one for name, one in auth.items()}
+    return {name: {"credential": alias} if isinstance(alias, str) else alias for name, alias in auth.items()}
 
 
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
@@ -117,16 +117,16 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     )
 
 
-def _grant(whole: Granted, service: str, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:
+def _grant(granted: Granted, service: str, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:
     words = service.lower()
     for kinds, table in _TABLES:
         if any(kind in words for kind in kinds):
-            whole.env.update(_from_table(table, data))
-            if directory is None and "PGPASSWORD" in whole.env:
-                whole.files["PGPASSFILE"] = _password_file(whole.env.pop("PGPASSWORD"))
+            granted.env.update(_from_table(table, data))
+            if directory is None and "PGPASSWORD" in granted.env:
+                granted.files["PGPASSFILE"] = _password_file(granted.env.pop("PGPASSWORD"))
             return
     if any(kind in words for kind in _GOOGLE):
-        _grant_google(whole, data, name, directory)
+        _grant_google(granted, data, name, directory)
 
 
 def _password_file(password: str) -> str:
@@ -150,7 +150,7 @@ def _from_table(table: Mapping[str, tuple[str, ...]], data: Mapping[str, JsonVal
     return found
 
 
-def _grant_google(whole: Granted, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:
+def _grant_google(granted: Granted, data: Mapping[str, JsonValue], name: str, directory: str | None) -> None:
     account: Any = data.get("service_account_json") or data
     if isinstance(account, str):
         try:
@@ -158,12 +158,12 @@ def _grant_google(whole: Granted, data: Mapping[str, JsonValue], name: str, dire
         except DocumentError as error:
             raise ConfigurationError(f"python: auth: {name!r}: 'service_account_json' is not JSON") from error
     if directory is None:
-        whole.files["GOOGLE_APPLICATION_CREDENTIALS"] = dumps(account).decode()
+        granted.files["GOOGLE_APPLICATION_CREDENTIALS"] = dumps(account).decode()
     else:
         path = Path(directory) / f"google-{len(list(Path(directory).iterdir()))}.json"
         path.touch(mode=0o600, exist_ok=False)
         path.write_bytes(dumps(account))
-        whole.env["GOOGLE_APPLICATION_CREDENTIALS"] = str(path)
+        granted.env["GOOGLE_APPLICATION_CREDENTIALS"] = str(path)
     project = account.get("project_id") if isinstance(account, Mapping) else None
     if project:
-        whole.env["GOOGLE_CLOUD_PROJECT"] = str(project)
+        granted.env["GOOGLE_CLOUD_PROJECT"] = str(project)

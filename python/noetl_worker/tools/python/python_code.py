@@ -31,7 +31,7 @@ def calls_of_main(source: str) -> set[str]:
         return set()
     try:
         tree = ast.parse(source, FILE_NAME)
-    except SyntaxError:  # told when it is compiled
+    except SyntaxError:  # reported when it is compiled
         return set()
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     if not any(isinstance(node, functions) and node.name == "main" for node in tree.body):

@@ -381,12 +381,12 @@ class _Template:
             return
         self._has_answered, self._asked_at = True, None
         self._received += data
-        whole = len(self._received) // ANSWER.size * ANSWER.size
-        for op, number, value in ANSWER.iter_unpack(bytes(self._received[:whole])):
+        complete = len(self._received) // ANSWER.size * ANSWER.size
+        for op, number, value in ANSWER.iter_unpack(bytes(self._received[:complete])):
             child = self._children.get(number)
             if child is None:
                 continue
-            if child.is_supervisor:  # what it does from here on, it tells by itself
+            if child.is_supervisor:  # what it does from here on, it reports by itself
                 del self._children[number]
             elif op == b"P":
                 if value:
@@ -396,7 +396,7 @@ class _Template:
                 self._pids.pop(number, None)  # the template has killed its group, and the number may be another's
                 child.exit_code = value
                 child.exited.set()
-        del self._received[:whole]
+        del self._received[:complete]
 
     def _expect_answer(self) -> None:
         if self._asked_at is None:

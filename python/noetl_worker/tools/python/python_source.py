@@ -148,7 +148,7 @@ class _Place:
 
 
 def check_code(*, script: str | Mapping[str, Any] | None, code_b64: str | None, code: str | None) -> None:
-    """What can be told of the code without fetching it; for a config model's `__post_init__`.
+    """What can be checked of the code without fetching it; for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError: there is none, or it is where no code can be.
@@ -222,7 +222,7 @@ def _headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 def _elsewhere(response: httpx.Response) -> str:
-    """S3 tells whoever asks in the wrong region which one it is."""
+    """S3 answers who asks in the wrong region which one it is."""
     region = response.headers.get("x-amz-bucket-region")
     return f" (its bucket is in {region}: give script.source.region)" if region and response.status_code != 404 else ""
 

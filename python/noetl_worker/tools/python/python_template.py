@@ -185,7 +185,7 @@ class Template:
             while not self.running:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     if not CONFINEMENT["kill_children"](()):
-                        return  # the system does not say which there are: told at the worker's start
+                        return  # the system does not say which there are: logged at the worker's start
                     os.waitpid(-1, 0)
             CONFINEMENT["kill_children"](self.running)
 
@@ -264,7 +264,7 @@ def run_command(channel: socket.socket) -> NoReturn:
         status = 1
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # the reader is gone: nobody to tell
+            with suppress(OSError, ValueError):  # the reader is gone
                 stream.flush()
         os._exit(status)
 
@@ -455,8 +455,8 @@ def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
 
 def failed(error: BaseException) -> dict[str, Any]:
     """Type and message for the worker; the traceback, from the user's first line on, to stderr."""
-    whole = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
-    sys.stderr.write("".join(whole.format()))
+    report = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
+    sys.stderr.write("".join(report.format()))
     name = type(error).__name__
     try:
         text = str(error)

@@ -172,7 +172,7 @@ def _request(
 def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
     """Global name -> [module] or [module, attribute]."""
     named: dict[str, JsonValue] = {}
-    for name, module in ({one: one for one in libs} if isinstance(libs, list) else libs).items():
+    for name, module in ({lib: lib for lib in libs} if isinstance(libs, list) else libs).items():
         if isinstance(module, str) and module:
             named[name] = [module]
         elif isinstance(module, Mapping) and module.get("from") and module.get("import"):
@@ -186,7 +186,7 @@ def _deps(config: PythonConfig) -> tuple[list[str], str]:
     """(directories to import from, the interpreter)."""
     deps = config.deps or {}
     given = deps.get("sys_path") or []
-    sys_path = [given] if isinstance(given, str) else [str(one) for one in given]
+    sys_path = [given] if isinstance(given, str) else [str(entry) for entry in given]
     interpreter = config.python or sys.executable
     if deps.get("venv_path") and not config.python:
         interpreter = str(Path(str(deps["venv_path"])) / "bin" / "python")
@@ -230,9 +230,9 @@ def _result(run: PythonRun, timeout_s: float | None, config: PythonConfig, *, ou
 
 
 def _failure(run: PythonRun, config: PythonConfig, out_of_memory: bool) -> ToolFailure | None:
-    told = (run.answer or {}).get("error")
-    if isinstance(told, Mapping):
-        message, code = str(told["message"]), str(told["type"])
+    error = (run.answer or {}).get("error")
+    if isinstance(error, Mapping):
+        message, code = str(error["message"]), str(error["type"])
         if code == "MemoryError" and config.memory_mb is not None:
             message += f" (memory_mb={config.memory_mb})"
         return ToolFailure(message, kind="python", code=code)
