@@ -87,7 +87,7 @@ class ToolContext:
     `credential` resolves an alias to its data ({"host": ..., "password": ...}) or raises CredentialError.
     `run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences; the context is this
     one, or `dataclasses.replace` of it with other variables and `render`.
-    `timeout_s` is the time left for the whole command, None when unlimited; the worker cancels the task when it
+    `timeout_s` is the time left for the command, None when unlimited; the worker cancels the task when it
     is over, so a tool only has to clean up in `finally` (kill its process group, roll back).
     """
 
@@ -114,13 +114,13 @@ class ToolContext:
     keep_secret: Callable[[str], bool | None] = _not_kept
     """Call it at once with every secret that the tool obtains by itself (a fetched token, a generated password): from
     then on it is taken out of results, errors, logs and progress, wherever it appears. What `credential` gave is known
-    already. False: the text is too short or too common to be told from data, and stays in results."""
+    already. False: the text is too short or too common to be distinguished from data, and stays in results."""
     fields_of: Callable[[str], frozenset[str]] = _no_fields
     """The fields of a kind's config, for sequences: `args` is a container's own and elsewhere another spelling of
     `input`. Raises UnknownTool."""
     check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None] = _unchecked
     """`check_tool(kind, config, context)` raises what `run_tool` would refuse the config with, so far as that can be
-    told without its templates: a sequence asks for each of its tasks before the first one changes anything."""
+    known without its templates: a sequence asks for each of its tasks before the first one changes anything."""
     dialect: Dialect = RustRules.dialect
     """Which control plane issued the command. Playbooks are written for its own worker: where the two workers give
     different data for the same config, a tool gives the one that this plane's playbooks read."""
@@ -156,7 +156,7 @@ class Tool(Protocol[ConfigT]):
 
     `kind`: the registry key. `aliases`: other kinds that mean the same tool. `config_model`: a dataclass that
     mashumaro can decode; field names are the canonical ones of tools.md 8.1. Its `__post_init__` raises ValueError (or
-    ConfigurationError) for whatever can be told to be wrong from the rendered values alone: the command is then refused
+    ConfigurationError) for whatever is seen to be wrong from the rendered values alone: the command is then refused
     before it is reported as started. What a credential, a file or the worker's environment decides is for `run`.
     `field_aliases`: other spelling -> canonical name. `raw_fields`: fields that are not rendered before the tool runs
     (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing

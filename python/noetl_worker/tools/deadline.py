@@ -57,7 +57,7 @@ def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, f
 
 
 def _given(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Each timeout of a config, under the name to tell it by."""
+    """Each timeout of a config, under the name to report it by."""
     spec = raw_config.get("spec")
     given = {name: raw_config.get(name) for name in TIMEOUTS}
     if isinstance(spec, Mapping):

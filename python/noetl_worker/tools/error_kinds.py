@@ -1,4 +1,4 @@
-"""The words of `output.error.kind`: what a playbook's rules and the events tell a failure by.
+"""The words of `output.error.kind`: by which a playbook's rules and the events name a failure.
 
 Most are the Python worker's (tools.md 5.6), so that playbooks written for it hold; the others it calls `unknown`.
 The built-in tools use no word that is not here; a plug-in may, but a playbook author will look here first.

@@ -146,8 +146,8 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    is_whole = isinstance(value, (int, str)) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not is_whole:
+    is_integral = isinstance(value, (int, str)) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_integral:
         raise ValueError("not a whole number")
     return int(value)
 

@@ -14,7 +14,7 @@ __all__ = ["NoopConfig", "NoopTool"]
 
 @dataclass(frozen=True, slots=True)
 class NoopConfig:
-    """Does nothing and gives back what it was told to: a start or join step, or a value made by a template."""
+    """Does nothing and gives back its message: a start or join step, or a value made by a template."""
 
     message: str | None = None
     """Text of the data that is given back when there is no `result`."""
@@ -38,5 +38,5 @@ class NoopTool:
             return ToolResult.success(config.result)
         if not context.form.noop_names_step:
             return ToolResult.success({"status": "ok", "message": config.message or "noop"})
-        said = {"message": config.message} if config.message else {}
-        return ToolResult.success({"status": "noop", "step": context.step, **said})
+        fields = {"message": config.message} if config.message else {}
+        return ToolResult.success({"status": "noop", "step": context.step, **fields})

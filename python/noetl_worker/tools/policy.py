@@ -244,7 +244,7 @@ def _integer(where: str, name: str, value: JsonValue) -> int:
 
 
 def unknown_words(label: str, policy: JsonValue) -> list[str]:
-    """Words in a policy that nothing reads, told as the registry tells unknown fields; the policy has been parsed."""
+    """Words in a policy that nothing reads, reported as unknown fields are; the policy has been parsed."""
     if not isinstance(policy, Mapping):
         policy = {"rules": policy or []}
     found = _unknown(f"task_sequence: task {label!r}: policy", policy, _POLICY_WORDS)

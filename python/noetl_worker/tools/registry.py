@@ -112,7 +112,7 @@ class PreparedTool:
 
 
 class _InnerStop(Stop):
-    """The stop of one call inside of a command: its timeout must not look like the end of the whole command."""
+    """The stop of one call inside of a command: its timeout must not look like the end of the command."""
 
     def __init__(self, outer: Stop) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ class Registry:
         return fields.names_of(self.get(kind).config_model)
 
     def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
-        """Refuse a config as `prepare` does, if it can be told by now: not where a template is to be filled later.
+        """Refuse a config as `prepare` does, if it is known by now: not where a template is to be filled later.
 
         Raises:
             UnknownTool: no such kind.
@@ -422,9 +422,9 @@ def _with_timeout(
     own = fields.names_of(tool.config_model)
     lifted = _lifted(raw, spec, tool)
     parts = {name: limit for name, limit in timeout_parts(kind, rendered).items() if name in own}
-    whole = {**parts, **raw, **lifted, "timeout": timeout_s}
-    whole.pop("timeout_seconds", None)
-    return whole
+    merged = {**parts, **raw, **lifted, "timeout": timeout_s}
+    merged.pop("timeout_seconds", None)
+    return merged
 
 
 def _lifted(raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], tool: Tool[Any]) -> dict[str, JsonValue]:

@@ -35,7 +35,7 @@ _MAX_OUTPUT_BYTES: Final = 65_536
 """`MAX_OUTPUT_BYTES` of rust/rhai: there a line that does not fit is cut between two characters, and is the last."""
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
-"""Characters of what a script printed that its failure tells."""
+"""Characters of what a script printed that its failure shows."""
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource", "cancelled": "cancelled"}
 
 

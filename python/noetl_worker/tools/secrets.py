@@ -80,8 +80,8 @@ class SecretsConfig:
                 "{{ keychain.<name>.<field> }} in a template"
             )
         object.__setattr__(self, "provider", None if self.provider is None else provider)
-        is_whole = self.secret.startswith("projects/")
-        if is_whole and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
+        is_full_name = self.secret.startswith("projects/")
+        if is_full_name and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
             raise ValueError(_no_name(self.secret))
         check_auth(self.auth)
 
@@ -179,7 +179,7 @@ def _hidden(name: str, content: bytes, context: ToolContext) -> str:
 
 def _from_environment(name: str) -> str:
     offered = name if name.startswith(SECRET_VARIABLE) else SECRET_VARIABLE + re.sub(r"[^A-Z0-9]", "_", name.upper())
-    allowed = {one.strip() for one in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
+    allowed = {variable.strip() for variable in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
     value = os.environ.get(offered) or (os.environ.get(name) if name in allowed else None)
     if not value:
         raise ToolError(
@@ -250,18 +250,18 @@ def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
         answer: JsonValue = loads(body)
     except DocumentError:
         answer = None
-    whole = answer if isinstance(answer, Mapping) else {}
+    fields = answer if isinstance(answer, Mapping) else {}
     if not 200 <= status < 300:
-        error = whole.get("error")
-        said = error.get("message") if isinstance(error, Mapping) else None
+        error = fields.get("error")
+        message = error.get("message") if isinstance(error, Mapping) else None
         kind, retryable = kind_of(status)
-        text = f"Google's Secret Manager does not give {path}: HTTP {status}{f' ({said})' if said else ''}"
+        text = f"Google's Secret Manager does not give {path}: HTTP {status}{f' ({message})' if message else ''}"
         if kind == "auth":
             raise CredentialError(text, retryable=retryable, code=str(status))
         raise ToolError(text, kind=kind, retryable=retryable, code=str(status))
-    payload = whole.get("payload")
+    payload = fields.get("payload")
     try:
         content = base64.b64decode(payload["data"] if isinstance(payload, Mapping) else "!", validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise ToolError(f"Google's Secret Manager gives no data for {path}", kind="parse") from error
-    return content, str(whole.get("name") or path).rpartition("/")[2]
+    return content, str(fields.get("name") or path).rpartition("/")[2]

@@ -39,7 +39,7 @@ class ShellConfig:
     `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between them.
     `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). The code is
     negative for a signal. Another exit code than 0 is an error of kind process with the code; a timeout (SIGTERM to
-    the whole group, SIGKILL 2 seconds later) keeps what was printed. What a command leaves running in its group is
+    the process group, SIGKILL 2 seconds later) keeps what was printed. What a command leaves running in its group is
     killed when it ends; with `NOETL_WORKER_ISOLATION=basic` so is everything else that it has started.
     """
 

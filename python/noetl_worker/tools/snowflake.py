@@ -196,7 +196,7 @@ def _first_word(statement: str) -> str:
 
 
 def check_connection(fields: Any) -> None:
-    """What can be told of the account without asking for a credential; for a config model's `__post_init__`.
+    """What can be checked of the account without asking for a credential; for a config model's `__post_init__`.
 
     Raises:
         ValueError: nobody can sign in with these fields.

@@ -76,33 +76,33 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
         raise ConfigurationError(f"task_sequence: task[{index}] must be an object")
     if "kind" in entry:
         label = str(entry.get("name") or f"task_{index}")
-        whole = dict(entry)
+        tool = dict(entry)
     elif len(entry) == 1 and isinstance(next(iter(entry.values())), Mapping):
         label = str(next(iter(entry)))
-        whole = dict(entry[label])
+        tool = dict(entry[label])
     elif "name" in entry:
         raise ConfigurationError(f"task_sequence: task {entry['name']!r} missing required 'kind' field")
     else:
         raise ConfigurationError(f"task_sequence: task[{index}] must have exactly one labeled entry (got {len(entry)})")
-    if not isinstance(whole.get("kind"), str):
+    if not isinstance(tool.get("kind"), str):
         raise ConfigurationError(f"task_sequence: task {label!r} missing required 'kind' field")
-    if whole.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
-        del whole["name"]
-    spec, assignments = _object(label, "spec", whole), _object(label, "set", whole)
-    below = {name: spec[name] for name in _BOTH_INPUTS if name in spec and whole.get(name) is None}
-    if not has_template(whole.get("input")):
-        _object(label, "input", whole)
-    given = spec.get("policy", whole.get("policy"))
+    if tool.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
+        del tool["name"]
+    spec, assignments = _object(label, "spec", tool), _object(label, "set", tool)
+    below = {name: spec[name] for name in _BOTH_INPUTS if name in spec and tool.get(name) is None}
+    if not has_template(tool.get("input")):
+        _object(label, "input", tool)
+    given = spec.get("policy", tool.get("policy"))
     rules = policy.parse_policy(label, given)
-    config = {key: value for key, value in whole.items() if key not in _NOT_THE_TOOLS}
+    config = {key: value for key, value in tool.items() if key not in _NOT_THE_TOOLS}
     if spec:
         config["spec"] = {key: value for key, value in spec.items() if key != "policy" and key not in below}
     return Task(
         label=label,
-        kind=whole["kind"],
+        kind=tool["kind"],
         config=config,
-        input=whole.get("input", below.get("input")),
-        args=whole.get("args", below.get("args")),
+        input=tool.get("input", below.get("input")),
+        args=tool.get("args", below.get("args")),
         set=assignments,
         rules=rules,
         ignored=tuple(policy.unknown_words(label, given)),
@@ -150,7 +150,7 @@ class TaskSequenceTool:
         return [words for task in config.parsed for words in task.ignored]
 
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
-        """Refuse what can be told of the tasks by now, before the first one has changed anything.
+        """Refuse what is known to be wrong of the tasks by now, before the first one has changed anything.
 
         A task with rules is left to them: they hear of every failure, that of a config too.
         """
@@ -249,7 +249,7 @@ class Progress:
             if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done: not for the rules
                 raise
             return ToolResult.raised(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
-        except Exception as error:  # whatever a plug-in raises: `output.error` tells it
+        except Exception as error:  # whatever a plug-in raises: `output.error` has it
             return ToolResult.raised(f"{type(error).__name__}: {error}", code=type(error).__name__)
 
     def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
@@ -310,7 +310,7 @@ class Progress:
         succeeded = result.status is ToolStatus.SUCCESS
         verb = action.do if action is not None else "continue" if succeeded else "fail"
         if result.status is ToolStatus.TIMEOUT and self.time_left() == 0:
-            self.stop("timeout", None)  # the whole sequence's time, not only the task's
+            self.stop("timeout", None)  # the sequence's time, not only the task's
             return
         if succeeded and verb != "retry":
             self.executions[task.label] = 0  # differs-from-upstream: a task revisited by `jump` has its tries again
@@ -356,7 +356,7 @@ class Progress:
     def result(self) -> ToolResult:
         last = self.last or ToolResult.success()
         output: dict[str, Any] = {"stdout": last.stdout, "stderr": last.stderr, "exit_code": last.exit_code}
-        if self.context.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are told, printed or not
+        if self.context.form.sequence_is_flat:  # recorded (loop-over-seq-rows): both are reported, printed or not
             output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
             timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0)
@@ -372,20 +372,20 @@ class Progress:
         results, label = self.results, self.tasks[self.position].label
         if error is not None and self.last is not None and label not in results:
             results = {**results, label: self.last.data}
-        whole = SequenceData(
+        data = SequenceData(
             status="failed" if error is not None else self.end,
             results=results,
             updates=dict(map(self.reported, self.updates)),
             _prev=self.previous,
         )
         if error is not None:
-            whole["failed_task"] = label
-            whole["failed_index"] = self.position
-            whole["error"] = dataclasses.asdict(error)
-        return whole
+            data["failed_task"] = label
+            data["failed_index"] = self.position
+            data["error"] = dataclasses.asdict(error)
+        return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """An update for the control plane, which replaces whole names: `ctx.w.b` is told as `ctx.w`, all of it."""
+        """An update for the control plane, which replaces complete names: `ctx.w.b` is reported as all of `ctx.w`."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -393,7 +393,7 @@ class Progress:
         return f"{scope}.{path[0]}", values[path[0]]
 
     def time_left(self) -> float | None:
-        """Seconds the whole sequence still has; None without a timeout."""
+        """Seconds the sequence still has; None without a timeout."""
         if self.context.timeout_s is None:
             return None
         return max(0.0, self.started + self.context.timeout_s - time.monotonic())
@@ -439,7 +439,7 @@ def _time_of(task: Task) -> float:
         own = effective_timeout(task.kind, task.config)
         if own is None and inner and task.kind in _SEQUENCES:
             return sum(map(_time_of, parse_tasks(inner)))
-    except ConfigurationError:  # told when the task's turn comes: its rules are to hear of it
+    except ConfigurationError:  # reported when the task's turn comes: its rules are to hear of it
         return 0.0
     return own or 0.0
 
@@ -472,7 +472,7 @@ def _too_many(steps: int) -> ToolFailure:
 
 def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)} (tools.md 5.5)."""
-    whole: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
+    form: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
     context: dict[str, JsonValue] = {}
     for name, value in data["updates"].items():
         scope, *path = name.split(".")
@@ -480,18 +480,18 @@ def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
             _nest(context, path, value)
         elif not path:  # recorded (set-rule): the plane makes a name for later steps of it
             context[name] = value
-    whole["ctx"] = context
+    form["ctx"] = context
     if "error" in data:
-        whole["error"] = data["error"]
-        whole["failed_task"] = data["failed_task"]
-    return whole
+        form["error"] = data["error"]
+        form["failed_task"] = data["failed_task"]
+    return form
 
 
 def rust_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """{label: data, ..., _context_updates}, on failure {labeled_results, failed_task (index)} (tools.md 5.5)."""
     if "error" in data:
         return {"labeled_results": data["results"], "failed_task": data["failed_index"]}
-    whole = dict(data["results"])
+    form = dict(data["results"])
     if data["updates"]:
-        whole["_context_updates"] = data["updates"]
-    return whole
+        form["_context_updates"] = data["updates"]
+    return form

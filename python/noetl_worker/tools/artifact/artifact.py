@@ -138,7 +138,7 @@ class ArtifactConfig:
 
 class ArtifactTool:
     """Data of get: {data, uri, size_bytes, compressed, sha256}; of put: {uri, size_bytes, compressed, sha256}, and what
-    the control plane tells of a stored result (ref, store, scope, expires_at).
+    the control plane answers of a stored result (ref, store, scope, expires_at).
 
     size_bytes and sha256 are of the content as stored (gzip included); for a stored result, of its compact JSON.
 
@@ -296,15 +296,15 @@ async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, Json
     _bounded(config, len(text))
     name = config.name or context.step
     try:
-        told = await context.control_plane.put_result(name, text, source_step=context.step)
+        stored = await context.control_plane.put_result(name, text, source_step=context.step)
     except ControlPlaneError as error:
         kind = "connection" if error.is_retryable else "server_error"
         raise ToolError(f"the result {name!r} cannot be stored: {error}", kind=kind, retryable=True) from error
-    reference = told.get("ref")
+    reference = stored.get("ref")
     if not isinstance(reference, str):
         raise ToolError("the control plane stored the result but gave no reference", kind="server_error")
     own = {"uri": reference, "size_bytes": len(text), "compressed": False, "sha256": hashlib.sha256(text).hexdigest()}
-    return {**{key: told[key] for key in ("ref", "store", "scope", "expires_at") if key in told}, **own}
+    return {**{key: stored[key] for key in ("ref", "store", "scope", "expires_at") if key in stored}, **own}
 
 
 def _bounded(config: ArtifactConfig, size: int) -> None:
@@ -318,12 +318,12 @@ def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
     place = _place(config.uri)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            whole = file.read(config.max_bytes + 1)
+            content = file.read(config.max_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ToolError(f"{place} is not a complete gzip file: {error}", kind="parse") from error
-    if len(whole) > config.max_bytes:
+    if len(content) > config.max_bytes:
         raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes (max_bytes)", kind="resource")
-    return whole
+    return content
 
 
 def _decoded(config: ArtifactConfig, content: bytes) -> JsonValue:

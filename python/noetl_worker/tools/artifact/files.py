@@ -1,4 +1,4 @@
-"""Files of the worker's machine for the `artifact` tool: bounded reads, writes that are there whole or not at all."""
+"""Files of the worker's machine for the `artifact` tool: bounded reads, writes that are atomic."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def absolute(uri: str) -> str:
     """
     text = uri
     if uri.lower().startswith("file:"):
-        whole = urlsplit(uri)
-        if whole.netloc not in ("", "localhost"):
-            raise ConfigurationError(f"artifact: {uri!r} names the host {whole.netloc!r}; write file:///absolute/path")
-        text = unquote(whole.path)
+        url = urlsplit(uri)
+        if url.netloc not in ("", "localhost"):
+            raise ConfigurationError(f"artifact: {uri!r} names the host {url.netloc!r}; write file:///absolute/path")
+        text = unquote(url.path)
     if not text.startswith("/") or "\0" in text:
         raise ConfigurationError(f"artifact: {uri!r} is no absolute path; write file:///absolute/path")
     return text

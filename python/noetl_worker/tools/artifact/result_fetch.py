@@ -105,7 +105,7 @@ async def resolve(reference: str, context: ToolContext) -> JsonValue:
 
 
 def check_digest(what: str, data: JsonValue, expected: str) -> None:
-    """Compare with the SHA-256 a plane told. Raises ToolError (parse).
+    """Compare with the SHA-256 of a plane's answer. Raises ToolError (parse).
 
     The planes hash their own JSON text, which the fetched value does not have any more: any of the texts a plane
     writes may match.

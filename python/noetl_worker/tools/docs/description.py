@@ -1,4 +1,4 @@
-"""A tool kind told to people, from its config model: what it does, its fields and their meaning.
+"""A tool kind described to people, from its config model: what it does, its fields and their meaning.
 
 A field's meaning is the string literal below it in the model, the kind's is the model's docstring. Both are read from
 the source when somebody asks, never when a command runs.
@@ -83,12 +83,12 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
     if text.startswith(f"{model.__name__}("):  # what dataclass writes where there is none
         text = ""
     paragraphs = text.split("\n\n")
-    results = [one for one in paragraphs if one.startswith(_RESULT)]
+    results = [paragraph for paragraph in paragraphs if paragraph.startswith(_RESULT)]
     return KindDescription(
         kind=tool.kind,
         aliases=tuple(getattr(tool, "aliases", ())),
-        text="\n\n".join(one for one in paragraphs if one not in results),
-        result="\n\n".join(one.partition(":")[2].strip() for one in results),
+        text="\n\n".join(paragraph for paragraph in paragraphs if paragraph not in results),
+        result="\n\n".join(paragraph.partition(":")[2].strip() for paragraph in results),
         fields=described,
     )
 
@@ -96,9 +96,9 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
 def field_docs(model: type) -> Mapping[str, str]:
     """Field -> the string literal below it, on one line; base classes included. Empty without the source."""
     docs: dict[str, str] = {}
-    for one in reversed(model.__mro__):
-        if dataclasses.is_dataclass(one):
-            docs.update(_docs_in(one))
+    for base in reversed(model.__mro__):
+        if dataclasses.is_dataclass(base):
+            docs.update(_docs_in(base))
     return docs
 
 

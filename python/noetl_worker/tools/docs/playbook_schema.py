@@ -30,7 +30,7 @@ _STEP_PARTS: Final[Mapping[str, str]] = {
 
 
 def playbook_schema(tools: Iterable[Tool[Any]], *, strict: bool = False) -> dict[str, JsonValue]:
-    """The schema of a whole file.
+    """The schema of a playbook file.
 
     Args:
         tools: the kinds that are known; a tool of another kind is an error of the file.

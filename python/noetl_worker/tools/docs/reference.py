@@ -21,7 +21,7 @@ _FIRST_PART: Final = "guides/every_kind.md"
 
 
 def reference_markdown(tools: Iterable[Tool[Any]]) -> str:
-    """The whole page, kinds in the order given."""
+    """The page, kinds in the order given."""
     described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
     first = (importlib.resources.files("noetl_worker.tools.docs") / _FIRST_PART).read_text(encoding="utf-8")
     parts = {"contents": _contents(described), "error_kinds": _error_kinds(), "worker_fields": _worker_fields()}
@@ -49,7 +49,7 @@ def _contents(described: list[tuple[KindDescription, Guide]]) -> str:
 
 
 def _error_kinds() -> str:
-    return "\n".join(f"| `{name}` | {one.meaning} | {one.retryable} |" for name, one in ERROR_KINDS.items())
+    return "\n".join(f"| `{name}` | {kind.meaning} | {kind.retryable} |" for name, kind in ERROR_KINDS.items())
 
 
 def _elsewhere() -> str:

@@ -101,25 +101,28 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
     if not schema["allOf"]:
         del schema["allOf"]
     used = _references(schema)
-    return {**schema, "$defs": {name: one for name, one in _DEFINITIONS.items() if name in used | {"template"}}}
+    return {
+        **schema,
+        "$defs": {name: definition for name, definition in _DEFINITIONS.items() if name in used | {"template"}},
+    }
 
 
 def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, Any]:
     """The model's fields: mashumaro's schema, made as tolerant as the decoder, with descriptions."""
-    whole: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
+    model_schema: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
     given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
     hints = fields.hints_of(tool.config_model)
     properties: dict[str, Any] = {}
     for field in description.fields:
-        strict_one = {key: value for key, value in whole["properties"][field.name].items() if key != "default"}
-        one = dict(given[field.name]) if field.name in given else _tolerant(strict_one, hints[field.name])
+        strict = {key: value for key, value in model_schema["properties"][field.name].items() if key != "default"}
+        property_schema = dict(given[field.name]) if field.name in given else _tolerant(strict, hints[field.name])
         if not field.is_needed:
-            one = _or_null(one)
+            property_schema = _or_null(property_schema)
             if field.default not in (None, [], {}) and isinstance(field.default, (str, int, float, bool, list, dict)):
-                one["default"] = field.default
+                property_schema["default"] = field.default
         if field.meaning:
-            one["description"] = field.meaning
-        properties[field.name] = one
+            property_schema["description"] = field.meaning
+        properties[field.name] = property_schema
     return properties
 
 
@@ -150,9 +153,9 @@ def _needed(field: FieldDescription) -> dict[str, Any]:
 def _tolerant(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
     """`schema` as the decoder of fields.py takes values: templates, numbers as text, text as numbers."""
     if "anyOf" in schema:
-        arguments = [one for one in typing.get_args(hint) if one is not types.NoneType]
-        kept = [one for one in schema["anyOf"] if one.get("type") != "null"]
-        options = [_tolerant(one, part) for one, part in zip(kept, arguments, strict=True)]
+        arguments = [argument for argument in typing.get_args(hint) if argument is not types.NoneType]
+        kept = [option for option in schema["anyOf"] if option.get("type") != "null"]
+        options = [_tolerant(option, part) for option, part in zip(kept, arguments, strict=True)]
         return options[0] if len(options) == 1 else {"anyOf": _distinct(options)}
     kind = schema.get("type")
     if isinstance(kind, str) and kind in _SCALARS:
@@ -176,8 +179,8 @@ def _tolerant_object(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         docs, hints = field_docs(hint), fields.hints_of(hint)
         properties: dict[str, Any] = {}
-        for name, one in schema.get("properties", {}).items():
-            plain = {key: value for key, value in one.items() if key != "default"}
+        for name, schema_of_field in schema.get("properties", {}).items():
+            plain = {key: value for key, value in schema_of_field.items() if key != "default"}
             properties[name] = _or_null(_tolerant(plain, hints[name]))
             if name in docs:
                 properties[name]["description"] = docs[name]
@@ -203,7 +206,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _distinct(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
     flat = [one for option in options for one in (option["anyOf"] if set(option) == {"anyOf"} else [option])]
-    return [one for index, one in enumerate(flat) if one not in flat[:index]]
+    return [option for index, option in enumerate(flat) if option not in flat[:index]]
 
 
 def _references(schema: Any) -> set[str]:

@@ -101,10 +101,10 @@ TASKS_SCHEMA: Final[Mapping[str, JsonValue]] = {"type": "array", "minItems": 1, 
 
 
 def kinds_in(raw_config: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Those of a sequence's tasks, as far as they can be told without parsing: they are imported before that."""
+    """Those of a sequence's tasks, as far as they are known without parsing: they are imported before that."""
     for name in TASKS_SPELLINGS:
         tasks = raw_config.get(name)
         for task in tasks if isinstance(tasks, list) else ():
-            for one in (task, *task.values()) if isinstance(task, Mapping) else ():
-                if isinstance(one, Mapping) and isinstance(kind := one.get("kind"), str):
+            for entry in (task, *task.values()) if isinstance(task, Mapping) else ():
+                if isinstance(entry, Mapping) and isinstance(kind := entry.get("kind"), str):
                     yield kind

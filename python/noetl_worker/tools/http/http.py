@@ -68,9 +68,9 @@ class HttpConfig:
     oauth2_client_credentials, gcp_adc or service_account and its values (or `credential`: alias, or `source: secret`
     and the `key` of one of the worker's own)."""
     timeout: float | None = None
-    """Seconds for the whole call, its retries and pages included; absent: what the command has left."""
+    """Seconds for the call, its retries and pages included; absent: what the command has left."""
     attempt_timeout: float | None = None
-    """Seconds for one exchange, its body included; absent: the whole `timeout`, or 60 without one."""
+    """Seconds for one exchange, its body included; absent: the `timeout`, or 60 without one."""
     connect_timeout: float | None = None
     """Seconds until the connection stands; absent: part of the exchange's time."""
     read_timeout: float | None = None

@@ -89,7 +89,7 @@ class ContainerConfig:
     ttl_seconds_after_finished: int = 300
     """When Kubernetes removes the ended Job, in seconds."""
     wait: bool = True
-    """false: only create the Job; nothing tells the playbook how it ended."""
+    """false: only create the Job; nothing reports to the playbook how it ended."""
     max_log_bytes: int = 262_144
     """How much of the output is returned, from its beginning."""
     runtime: dict[str, Any] = field(default_factory=dict)
@@ -128,11 +128,11 @@ def _of_runtime(key: str, value: Any) -> Any:
     """A value of `runtime`, which the decoder takes as it comes, in the form of its field."""
     field_name = _IN_RUNTIME[key]
     if field_name in ("command", "args"):
-        if not isinstance(value, list) or any(isinstance(one, (Mapping, list, type(None))) for one in value):
+        if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
             raise ValueError(f"{field_name} must be a list of text")
-        return [str(one).lower() if isinstance(one, bool) else str(one) for one in value]
+        return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
     if field_name == "env":
-        is_list = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
+        is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
         if not is_list and not isinstance(value, Mapping):
             raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
     elif field_name == "resources":
@@ -266,11 +266,13 @@ def _of_pod(pod: PodState, reason: str | None, message: str | None) -> dict[str,
 
 
 def _failure_text(name: str, pod: PodState, reason: str | None, message: str | None) -> str:
-    said = f"container Job {name} failed"
+    text = f"container Job {name} failed"
     if pod.exit_code is not None:
-        said += f": exit code {pod.exit_code}"
-    causes = list(dict.fromkeys(one for one in (pod.reason, pod.message, reason, message) if one and one != "Error"))
-    return f"{said} ({'; '.join(causes)})" if causes else said
+        text += f": exit code {pod.exit_code}"
+    causes = list(
+        dict.fromkeys(cause for cause in (pod.reason, pod.message, reason, message) if cause and cause != "Error")
+    )
+    return f"{text} ({'; '.join(causes)})" if causes else text
 
 
 async def _logs(cluster: Cluster, pod: PodState, max_bytes: int, context: ToolContext) -> str:

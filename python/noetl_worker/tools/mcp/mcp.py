@@ -67,13 +67,13 @@ class McpConfig:
     protocol_version: str = "2025-03-26"
     """Version offered to the server; the one it answers is spoken."""
     client_name: str = "noetl-worker"
-    """Name told to the server."""
+    """Client name sent to the server."""
     client_version: str = "0"
-    """Version told to the server."""
+    """Client version sent to the server."""
     capabilities: dict[str, Any] = field(default_factory=dict)
-    """Capabilities told to the server; we have none of those a server may ask for."""
+    """Capabilities sent to the server; we have none of those a server may ask for."""
     timeout: float | None = None
-    """Longest time of the whole conversation in seconds; NOETL_MCP_REQUEST_TIMEOUT_SECONDS or 60 when absent."""
+    """Longest time of the conversation in seconds; NOETL_MCP_REQUEST_TIMEOUT_SECONDS or 60 when absent."""
 
     def __post_init__(self) -> None:
         if isinstance(self.arguments, str):
@@ -101,7 +101,7 @@ class McpTool:
     server, endpoint, method, healthy, text}. `text` joins the result's text contents. tools/list has the tools of all
     pages.
 
-    A failure the server tells has data {status: error, server, endpoint, method, tool, arguments, error, text, result}:
+    A failure of the server has data {status: error, server, endpoint, method, tool, arguments, error, text, result}:
     a tool result with `isError` has kind execution, a JSON-RPC error kind client_error or server_error with its code.
 
     Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
@@ -203,15 +203,15 @@ class McpTool:
                 response = await send(client, request, follow_redirects=False)
                 text = (await read(response, 65_536)).text()
         except httpx.HTTPError as error:
-            said = f"no answer from the MCP server at {shown(url)}: {type(error).__name__}: {error}"
-            failure = ToolError(said, kind="connection", retryable=True, code=type(error).__name__)
-            raise (ResourceShortage(said) if is_shortage(error) else failure) from error
+            message = f"no answer from the MCP server at {shown(url)}: {type(error).__name__}: {error}"
+            failure = ToolError(message, kind="connection", retryable=True, code=type(error).__name__)
+            raise (ResourceShortage(message) if is_shortage(error) else failure) from error
         if response.is_success:
             return ToolResult.success({"status": "ok", **about, "healthy": True, "text": text})
         kind, retryable = kind_of(response.status_code)
-        said = f"the MCP server at {shown(url)} answers HTTP {response.status_code}"
-        data = {"status": "error", **about, "healthy": False, "error": said, "text": text}
-        return ToolResult.failure(said, kind=kind, retryable=retryable, code=str(response.status_code), data=data)
+        message = f"the MCP server at {shown(url)} answers HTTP {response.status_code}"
+        data = {"status": "error", **about, "healthy": False, "error": message, "text": text}
+        return ToolResult.failure(message, kind=kind, retryable=retryable, code=str(response.status_code), data=data)
 
 
 def _endpoint(config: McpConfig) -> tuple[str, httpx.URL]:
@@ -276,7 +276,7 @@ async def _asked(session: Session, config: McpConfig) -> Mapping[str, JsonValue]
 
 
 async def _closed(session: Session, context: ToolContext) -> None:
-    """A session that stays open costs the server something, and us nothing: told, and forgotten."""
+    """A session that stays open costs the server something, and us nothing: logged, and forgotten."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)
     except Exception as error:  # TLS, a client that is closed meanwhile: none of it is the call's outcome
@@ -287,23 +287,27 @@ def _result(result: Mapping[str, JsonValue], about: Mapping[str, JsonValue]) -> 
     text = _text(result)
     if not result.get("isError"):
         return ToolResult.success({"status": "ok", **about, "text": text, "result": result})
-    said = f"the MCP tool {about.get('tool')!r} of {about['server']!r} reports an error: {excerpt(text, 500)}"
-    data = {"status": "error", **about, "error": said, "text": text, "result": result}
-    return ToolResult.failure(said, kind="execution", data=data)
+    message = f"the MCP tool {about.get('tool')!r} of {about['server']!r} reports an error: {excerpt(text, 500)}"
+    data = {"status": "error", **about, "error": message, "text": text, "result": result}
+    return ToolResult.failure(message, kind="execution", data=data)
 
 
 def _rpc_failure(error: RpcError, about: Mapping[str, JsonValue]) -> ToolResult:
-    said = f"the MCP server {about['server']!r} refuses {about['method']}: {error} (code {error.code})"
+    message = f"the MCP server {about['server']!r} refuses {about['method']}: {error} (code {error.code})"
     is_ours = error.code in (-32600, -32601, -32602, -32700)
-    data = {"status": "error", **about, "error": said, "text": str(error), "result": error.data}
+    data = {"status": "error", **about, "error": message, "text": str(error), "result": error.data}
     kind = "client_error" if is_ours else "server_error"
-    return ToolResult.failure(said, kind=kind, code=str(error.code), data=data)
+    return ToolResult.failure(message, kind=kind, code=str(error.code), data=data)
 
 
 def _text(result: Mapping[str, JsonValue]) -> str:
     """The text contents, a line each; without any the result as JSON."""
     contents = result.get("content") or result.get("contents")
     if isinstance(contents, list):
-        texts = [one["text"] for one in contents if isinstance(one, Mapping) and isinstance(one.get("text"), str)]
+        texts = [
+            content["text"]
+            for content in contents
+            if isinstance(content, Mapping) and isinstance(content.get("text"), str)
+        ]
         return "\n".join(texts)
     return dumps(result).decode()

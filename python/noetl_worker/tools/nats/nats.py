@@ -120,7 +120,7 @@ class NatsConfig:
     ack: bool = True
     """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
     timeout: float | None = None
-    """Longest time of the whole call in seconds; 60 when absent."""
+    """Longest time of the call in seconds; 60 when absent."""
 
     def __post_init__(self) -> None:
         operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
@@ -175,8 +175,8 @@ def _read_by(operation: str) -> frozenset[str]:
     return frozenset(required | _OPTIONAL.get(operation, set()) | ({"object"} if "name" in required else set()))
 
 
-def _default(one: Field[Any]) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+def _default(config_field: Field[Any]) -> Any:
+    return config_field.default if config_field.default_factory is MISSING else config_field.default_factory()
 
 
 class NatsTool:
@@ -224,7 +224,7 @@ class NatsTool:
     def ignored(self, config: NatsConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of other operations."""
         read = _read_by(config.operation) | _OF_EVERY_OPERATION
-        given = [one.name for one in fields(config) if getattr(config, one.name) != _default(one)]
+        given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
         operation = config.operation
         return [f"nats: field {name!r} is ignored: {operation} does not read it" for name in given if name not in read]
 

@@ -66,10 +66,10 @@ class SubscriptionConfig:
     nack_delay_ms: int | None = None
     """nack: when they may come again, in milliseconds; at once when absent."""
     timeout: float | None = None
-    """Longest time of the whole call in seconds; 60 when absent."""
+    """Longest time of the call in seconds; 60 when absent."""
 
     def __post_init__(self) -> None:
-        source, operation, ack = (str(one).strip().lower() for one in (self.source, self.operation, self.ack))
+        source, operation, ack = (str(text).strip().lower() for text in (self.source, self.operation, self.ack))
         operation = "nack" if operation == "nak" else operation
         if source in ("kafka", "pubsub"):
             raise ValueError(
@@ -179,17 +179,17 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
     )
     is_acked = _ACK_MODES[config.ack]
     is_deferred = not is_acked and config.ack != "none"
-    messages = [_message(one, with_ack_id=is_deferred) for one in pulled]
+    messages = [_message(message, with_ack_id=is_deferred) for message in pulled]
     acked = is_acked and await confirmed_acks(client, pulled) == len(pulled)
     return {
         "count": len(messages),
         "messages": messages,
         "acked": acked,
         "ack_mode": config.ack,
-        "ack_ids": [one.reply for one in pulled] if is_deferred else [],
+        "ack_ids": [message.reply for message in pulled] if is_deferred else [],
         "metrics": {
-            "bytes": sum(len(one.data) for one in pulled),
-            "redelivered": sum(one.metadata.num_delivered > 1 for one in pulled),
+            "bytes": sum(len(message.data) for message in pulled),
+            "redelivered": sum(message.metadata.num_delivered > 1 for message in pulled),
         },
     }
 
@@ -197,7 +197,7 @@ async def _poll(client: Any, config: SubscriptionConfig) -> dict[str, Any]:
 def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
     meta = message.metadata
     headers = dict(message.headers or {})
-    whole: dict[str, JsonValue] = {
+    fields: dict[str, JsonValue] = {
         "id": str(meta.sequence.stream),
         "data": as_value(message.data),
         "headers": headers,
@@ -213,7 +213,7 @@ def _message(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
             "timestamp": meta.timestamp.isoformat(),
         },
     }
-    return {**whole, "ack_id": message.reply} if with_ack_id else whole
+    return {**fields, "ack_id": message.reply} if with_ack_id else fields
 
 
 async def _settle(client: Any, config: SubscriptionConfig) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
     """Whether a status answer says that the child is over.
 
     `completion_inferred` is the Python plane's guess, and it guesses between two steps as well: then the wanted step
-    must have run, and without one the answer before must have said the same.
+    must have run, and without one the answer before must have been the same.
     """
     if state_of(status) != "completed" or not status.get("completion_inferred"):
         return state_of(status) is not None
@@ -56,7 +56,7 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
 async def result_of(
     status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
 ) -> JsonValue:
-    """The value of `step`, or of the whole child, that completed.
+    """The value of `step`, or of the child itself, that completed.
 
     Raises:
         NoSuchResult: the step left none.
@@ -128,7 +128,7 @@ async def _value(call: _Call, context: ToolContext, ask: Ask) -> JsonValue:
     except ToolError as error:  # what stands in the event is a preview, and no result
         text = f"the result of the child's step {call.step!r} cannot be had from {ref}: {error}"
         raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
-    # The store has the whole tool result; the value is its data.
+    # The store has the full tool result; the value is its data.
     return stored["data"] if isinstance(stored, dict) and {"data", "status"} <= stored.keys() else stored
 
 

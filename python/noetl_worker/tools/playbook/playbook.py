@@ -191,9 +191,9 @@ def _beside(
 
     Its fields are the step's on the Python plane, as its worker gives them; on the Rust plane they are under `status`.
     """
-    whole = {**started, "async": False}
+    data = {**started, "async": False}
     if not context.form.child_is_its_status:
-        return {**whole, "status": dict(status)}
+        return {**data, "status": dict(status)}
     variables = status.get("variables")
     found = variables if isinstance(variables, dict) else {}
-    return {**status, **whole, "status": state_of(status), "variables": found, "result": value}
+    return {**status, **data, "status": state_of(status), "variables": found, "result": value}

@@ -98,10 +98,10 @@ async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
 def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
     """The entry of this name. ConfigurationError lists the ones there are."""
     given = playbook.get("workbook")
-    entries = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
-    found = next((one for one in entries if one.get("name") == name), None)
+    entries = [entry for entry in given if isinstance(entry, Mapping)] if isinstance(given, list) else []
+    found = next((entry for entry in entries if entry.get("name") == name), None)
     if found is None:
-        there = ", ".join(repr(one.get("name")) for one in entries) or "none"
+        there = ", ".join(repr(entry.get("name")) for entry in entries) or "none"
         raise ConfigurationError(f"workbook: the playbook's workbook has no entry {name!r}; it has: {there}")
     return found
 

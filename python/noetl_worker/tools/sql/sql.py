@@ -66,7 +66,7 @@ class Batch:
         last = self.statements[-1]
         is_write = form is not None and form.sql_has_message and not self.columns
         changed = last["affected_rows"] or 0 if is_write else None
-        whole: dict[str, JsonValue] = {
+        data: dict[str, JsonValue] = {
             "columns": self.columns,
             "rows": self.rows,
             "row_count": changed if changed is not None else last["row_count"],
@@ -75,8 +75,8 @@ class Batch:
             "statement_count": len(self.statements),
         }
         if self.truncated:
-            whole["truncated"] = True
-        return whole
+            data["truncated"] = True
+        return data
 
 
 def _unique(names: Sequence[str]) -> list[str]:

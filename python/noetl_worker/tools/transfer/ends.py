@@ -110,7 +110,7 @@ class TransferSource:
     max_response_bytes: int | None = None
     """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
     data_path: str | None = None
-    """http: dotted path to the rows, `data.items`; absent: the whole answer."""
+    """http: dotted path to the rows, `data.items`; absent: the answer itself."""
     path: str | None = None
     """file: path or glob of CSV, JSON, JSON lines or Parquet files."""
     format: str | None = None
@@ -133,7 +133,7 @@ class TransferSource:
         _check_connection("source", self)
 
     def file_format(self) -> str | None:
-        """csv, json or parquet; None when it cannot be told."""
+        """csv, json or parquet; None when it is not known."""
         name = (self.format or str(self.path).removesuffix(".gz").rpartition(".")[2]).lower()
         found = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
         return found.get(name)
@@ -208,25 +208,25 @@ def type_of(name: str, given: Mapping[str, Any]) -> str | None:
 
 
 def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
-    """What is told of the fields in `given` that an end of this type does not read."""
+    """The warnings about the fields in `given` that an end of this type does not read."""
     model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
     read = _READ[kind] | _READ[name]
     if name == "target":
         read = (read | {"schema"}) - {"query"}  # the schema of a DuckDB table too
     spellings = fields.spellings_of(model, _SPELLINGS)
-    told = []
+    warnings = []
     for key, value in given.items():
         field_name = spellings.get(key, key)
         if value in (None, {}, []) or field_name in read or key in fields.WORKER_FIELDS:
             continue
         if field_name in fields.names_of(model):
-            told.append(f"transfer: {name}: field {key!r} is ignored: {kind} does not read it")
+            warnings.append(f"transfer: {name}: field {key!r} is ignored: {kind} does not read it")
         elif field_name in fields.names_of(other):
-            told.append(f"transfer: {name}: field {key!r} is ignored: a {name} has none")
+            warnings.append(f"transfer: {name}: field {key!r} is ignored: a {name} has none")
         else:
             guess = fields.nearest(key, sorted(read))
-            told.append(f"transfer: {name}: unknown field {key!r} is ignored{guess}")
-    return told
+            warnings.append(f"transfer: {name}: unknown field {key!r} is ignored{guess}")
+    return warnings
 
 
 def rendered(given: Mapping[str, Any], render: Callable[[Any], Any]) -> dict[str, Any]:
@@ -260,8 +260,8 @@ def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
             raise ConfigurationError(f"{where}: Target table name required")
         end: EndT = fields.decode(where, model_class, known, given)
     except ConfigurationError as error:
-        told = unread(name, kind, given) if kind and kind in _READ else []
-        misspelt = [one for one in told if "did you mean" in one]
+        ignored = unread(name, kind, given) if kind and kind in _READ else []
+        misspelt = [text for text in ignored if "did you mean" in text]
         if not misspelt:
             raise
         raise ConfigurationError(f"{error} ({'; '.join(misspelt)})") from error  # that is often why

@@ -91,7 +91,7 @@ class Writer(Protocol):
     async def write(self, rows: Sequence[Sequence[Any]]) -> None: ...
 
     async def commit(self) -> Mapping[str, JsonValue]:
-        """Finish; what is told beside the number of rows."""
+        """Finish; what is reported beside the number of rows."""
 
 
 def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
@@ -102,7 +102,7 @@ def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[s
     """
     found = []
     for name in columns:
-        close = [one for one in actual if one.lower() == name.lower()]
+        close = [column for column in actual if column.lower() == name.lower()]
         if name not in actual and len(close) != 1:
             problem = "has no column" if not close else "has several columns like"
             raise ConfigurationError(f"transfer: table {table!r} {problem} {name!r}; it has: {', '.join(actual)}")
@@ -154,7 +154,7 @@ def _written(value: Any) -> str:
     if isinstance(value, dict):
         # Keys by themselves: json_form makes text of a date or a number.
         keys = [next(iter(sql.json_form({key: None}))) for key in value]
-        parts = (f"{_written(key)}: {_written(one)}" for key, one in zip(keys, value.values(), strict=True))
+        parts = (f"{_written(key)}: {_written(item)}" for key, item in zip(keys, value.values(), strict=True))
         return "{" + ", ".join(parts) + "}"
     return json.dumps(sql.json_form(value), ensure_ascii=False)
 
@@ -181,4 +181,4 @@ def json_inside(value: JsonText, path: Sequence[str] = ()) -> Any:
 
 
 def _marked(value: Any) -> Any:
-    return [_marked(one) for one in value] if isinstance(value, list) else JsonText(_written(value))
+    return [_marked(item) for item in value] if isinstance(value, list) else JsonText(_written(value))

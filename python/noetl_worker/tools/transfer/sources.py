@@ -61,7 +61,7 @@ class Reader:
     """An opened source.
 
     `columns`: names in order. `types`: column -> DuckDB's name of its type, where the source knows it. `all_rows`:
-    every row, for a source that has them at once (types are then told from the values). `session`: of Postgres.
+    every row, for a source that has them at once (types are then read from the values). `session`: of Postgres.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ async def _duckdb(
 def _json_kept(value: Any) -> Any:
     """JSON of a DuckDB table, or a list of it, marked as what it is."""
     if isinstance(value, (list, tuple)):
-        return [_json_kept(one) for one in value]
+        return [_json_kept(item) for item in value]
     return None if value is None else JsonText(value)
 
 
@@ -281,7 +281,7 @@ async def _http(source: TransferSource, chunk_size: int, context: ToolContext, l
 
 
 def inert(context: ToolContext) -> ToolContext:
-    """A context for a source that came whole out of a template: nothing in it is one."""
+    """A context for a source that a template gave as a whole: nothing in it is one."""
 
     return dataclasses.replace(context, render=lambda value, extra=None: value)
 
@@ -303,12 +303,12 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
     objects = [value] if isinstance(value, Mapping) else value
     if not isinstance(objects, list):
         raise ToolError("source: HTTP response data must be an array or object", kind="schema")
-    wrong = next((one for one in objects if not isinstance(one, Mapping)), None)
+    wrong = next((row for row in objects if not isinstance(row, Mapping)), None)
     if wrong is not None:
         text = f"source: Cannot determine columns from HTTP data: a row is {type(wrong).__name__}"
         raise ToolError(text, kind="schema")
-    columns = list(dict.fromkeys(str(name) for one in objects if isinstance(one, Mapping) for name in one))
-    return columns, [[one.get(name) for name in columns] for one in objects if isinstance(one, Mapping)]
+    columns = list(dict.fromkeys(str(name) for row in objects if isinstance(row, Mapping) for name in row))
+    return columns, [[row.get(name) for name in columns] for row in objects if isinstance(row, Mapping)]
 
 
 @asynccontextmanager

@@ -24,9 +24,9 @@ from noetl_worker.tools.transfer.plan import JsonText, Limits, Plan, json_text, 
 __all__ = ["DuckdbWriter", "duckdb_writer"]
 
 _SEEN: Final = "temp.noetl_transfer_keys"
-_WHOLE: Final = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER)")
+_INTEGER: Final = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER)")
 _NESTED: Final = re.compile(r".*(\[\d*\]|\))")
-_WHOLE_TEXT: Final = re.compile(r"\s*[+-]?\d+\s*")
+_INTEGER_TEXT: Final = re.compile(r"\s*[+-]?\d+\s*")
 _COLUMNS: Final = (
     "SELECT column_name, data_type FROM information_schema.columns WHERE table_catalog = current_database() "
     "AND table_schema = coalesce(?, current_schema()) AND lower(table_name) = lower(?) ORDER BY ordinal_position"
@@ -135,7 +135,9 @@ class DuckdbWriter:
         parts = ", ".join(values[columns.index(key)] for key in keys)
         latest = f"QUALIFY row_number() OVER (PARTITION BY {parts} ORDER BY place DESC) = 1"
         quoted = ", ".join(map(_identifier, keys))
-        changes = ", ".join(f"{_identifier(one)} = EXCLUDED.{_identifier(one)}" for one in columns if one not in keys)
+        changes = ", ".join(
+            f"{_identifier(column)} = EXCLUDED.{_identifier(column)}" for column in columns if column not in keys
+        )
         return (
             f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM "
             f"(SELECT r, row_number() OVER () AS place FROM ({rows})) {latest} "
@@ -188,7 +190,7 @@ def _text(value: Any, kind: str) -> str | None:
         value = without_json(value)
         if value is None:
             return None
-    if _WHOLE.fullmatch(kind):
+    if _INTEGER.fullmatch(kind):
         return _integer_text(value, kind)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(bytes(value)).decode()
@@ -207,12 +209,12 @@ def _integer_text(value: Any, kind: str) -> str:
     """DuckDB rounds 1.5 to 2 where a whole number belongs; here it is an error."""
     if isinstance(value, bool):
         return str(int(value))
-    is_whole = isinstance(value, int) or (isinstance(value, str) and _WHOLE_TEXT.fullmatch(value) is not None)
+    is_integral = isinstance(value, int) or (isinstance(value, str) and _INTEGER_TEXT.fullmatch(value) is not None)
     if isinstance(value, float):
-        is_whole = value.is_integer()
+        is_integral = value.is_integer()
     elif isinstance(value, decimal.Decimal):
-        is_whole = value.is_finite() and value == value.to_integral_value()
-    if not is_whole:
+        is_integral = value.is_finite() and value == value.to_integral_value()
+    if not is_integral:
         raise ToolError(f"{excerpt(str(value), 80)!r} is no {kind}", kind="transform")
     return value if isinstance(value, str) else str(int(value))
 

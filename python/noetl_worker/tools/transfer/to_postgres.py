@@ -81,7 +81,7 @@ class PostgresWriter:
         kinds = {column: kind for column, kind, _, _ in known}
         self._columns = matched(name, columns, list(kinds))
         self._kinds = [kinds[column] for column in self._columns]
-        primary = [column for column, _, is_key, _ in sorted(known, key=lambda one: one[3] or 0) if is_key]
+        primary = [column for column, _, is_key, _ in sorted(known, key=lambda row: row[3] or 0) if is_key]
         if self._plan.mode == "replace":
             await self._check_not_read()
             await self._run(f"TRUNCATE {self._table}")
@@ -129,7 +129,9 @@ class PostgresWriter:
     def _merge(self) -> str:
         quoted = {name: _identifier(name) for name in self._columns}
         keys = ", ".join(quoted[name] for name in self._keys)
-        changes = ", ".join(f"{quoted[one]} = EXCLUDED.{quoted[one]}" for one in self._columns if one not in self._keys)
+        changes = ", ".join(
+            f"{quoted[column]} = EXCLUDED.{quoted[column]}" for column in self._columns if column not in self._keys
+        )
         # A key alone: touching the row makes it count as updated, and locks it like any other.
         changes = changes or f"{quoted[self._keys[0]]} = EXCLUDED.{quoted[self._keys[0]]}"
         latest = f"SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC"
@@ -183,7 +185,7 @@ def _adapted(value: Any, kind: str) -> Any:
         if isinstance(value, JsonText) and value.lstrip().startswith("["):
             value = json_inside(value)
         if isinstance(value, (list, tuple)):
-            return [_element(one, kind) for one in value]
+            return [_element(item, kind) for item in value]
     if isinstance(value, (dict, list, tuple)):
         return json_text(value)
     return without_json(value)
@@ -194,5 +196,5 @@ def _element(value: Any, kind: str) -> Any:
     if value is not None and (kind.startswith("json") or isinstance(value, dict)):
         return json_text(value)
     if isinstance(value, list):
-        return [_element(one, kind) for one in value]
+        return [_element(item, kind) for item in value]
     return without_json(value)

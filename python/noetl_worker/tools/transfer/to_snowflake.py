@@ -58,7 +58,8 @@ class SnowflakeWriter:
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """See transfer_plan.Writer."""
         adapted = [
-            [json_text(one) if isinstance(one, (dict, list)) else without_json(one) for one in row] for row in rows
+            [json_text(value) if isinstance(value, (dict, list)) else without_json(value) for value in row]
+            for row in rows
         ]
         marks = ", ".join(["%s"] * (len(self._columns) + bool(self._keys)))
         if self._keys:
@@ -82,8 +83,8 @@ class SnowflakeWriter:
         keys = ", ".join(map(_quoted, self._keys))
         on = " AND ".join(f"t.{_quoted(key)} = s.{_quoted(key)}" for key in self._keys)
         others = [column for column in self._columns if column not in self._keys] or self._keys
-        changes = ", ".join(f"{_quoted(one)} = s.{_quoted(one)}" for one in others)
-        values = ", ".join(f"s.{_quoted(one)}" for one in self._columns)
+        changes = ", ".join(f"{_quoted(column)} = s.{_quoted(column)}" for column in others)
+        values = ", ".join(f"s.{_quoted(column)}" for column in self._columns)
         latest = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {_PLACE} DESC) = 1"
         return (
             f"MERGE INTO {self._table} t USING (SELECT * FROM {_STAGE} {latest}) s ON {on} "

@@ -49,7 +49,7 @@ class TransferConfig:
 
     * `mode: append` adds rows; `replace` empties the table first, even when there are no new rows; `upsert` replaces
       rows with equal `key` columns and adds the others (of two source rows with one key the later wins).
-    * Rows are read and written in chunks: memory holds one chunk (an http source: the whole answer).
+    * Rows are read and written in chunks: memory holds one chunk (an http source: the complete answer).
     * The table must be there; only a DuckDB table is made when it is missing, with types after the source's (numeric
       without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or by letters alone;
       `mapping` says otherwise.
@@ -76,7 +76,7 @@ class TransferConfig:
     """Target column -> source column, or a dotted path into an object of it; only these columns are moved. Absent:
     every source column."""
     key: str | list[str] | None = None
-    """Columns of the target that tell rows apart in an upsert; absent: its primary key."""
+    """Columns of the target that identify a row in an upsert; absent: its primary key."""
     chunk_size: int = 1000
     """Rows read and written at a time, 1 to 100000."""
     timeout: float | None = None
@@ -117,7 +117,7 @@ class TransferConfig:
         """The source with its templates rendered: not before, for those of an http source see what comes of it.
 
         Raises:
-            ConfigurationError: what `__post_init__` would have said.
+            ConfigurationError: what `__post_init__` would have refused.
         """
         if self.ends[0] is not None:
             return self.ends[0]
@@ -128,7 +128,7 @@ class TransferConfig:
             source = self._checked(given)
         except ValueError as error:
             raise ConfigurationError(f"transfer: {error}") from error
-        # Of a source whose type was known, `ignored` has told already.
+        # Of a source whose type was known, `ignored` has reported already.
         if isinstance(self.source, str) or type_of("source", self.source) is None:
             for problem in unread("source", source.type, given):
                 context.logger.warning("tool_config", kind="transfer", problem=problem)
@@ -181,8 +181,8 @@ class TransferTool:
     def ignored(self, config: TransferConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
         kind = type_of("source", config.source) if isinstance(config.source, dict) else None
-        told = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
-        return [*told, *unread("target", config.ends[1].type, config.target)]
+        ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
+        return [*ignored, *unread("target", config.ends[1].type, config.target)]
 
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
