@@ -37,8 +37,8 @@ class Stopping:
 
     def reach(self, level: Level) -> None:
         """Go to this level; never back."""
-        for one, event in self._reached.items():
-            if one <= level:
+        for reached, event in self._reached.items():
+            if reached <= level:
                 event.set()
         self.level = max(self.level, level)
 

@@ -50,7 +50,7 @@ class InFlightView:
                 "bytes": _level(metrics.OUTBOX_BYTES),
                 "oldest_s": _level(metrics.OUTBOX_OLDEST),
             },
-            "commands": [_command(one, now) for one in list(self._progresses.values())],
+            "commands": [_command(progress, now) for progress in list(self._progresses.values())],
         }
         view: dict[str, Any] = redaction.redact_value(shown)
         return view

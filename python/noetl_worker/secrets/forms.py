@@ -104,9 +104,9 @@ def _in_urls(text: str) -> Iterator[str]:
 
 def _in_url_cases(form: str) -> Iterator[str]:
     in_lower_case = _ESCAPED.sub(lambda found: found.group().lower(), form)
-    for one in (form, in_lower_case):
-        yield one
-        yield one.replace("%20", "+")  # form fields
+    for form_text in (form, in_lower_case):
+        yield form_text
+        yield form_text.replace("%20", "+")  # form fields
 
 
 def _base64_cores(raw: bytes) -> Iterator[str]:

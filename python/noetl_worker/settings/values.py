@@ -75,7 +75,7 @@ def names(text: str) -> tuple[str, ...]:
 def pool_segments(text: str) -> tuple[str, ...]:
     """Each is one token of a subject, in the spelling of the plane."""
     found = tuple(dict.fromkeys(subjects(text)))
-    if any(re.search(r"[\s.*>]", one) for one in found):
+    if any(re.search(r"[\s.*>]", pool) for pool in found):
         raise ValueError("names of pools, comma-separated, without blanks, dots and wildcards: shared,python")
     return found
 

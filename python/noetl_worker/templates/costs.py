@@ -101,8 +101,8 @@ def _text(times: int = 1, per_sign: int = 0) -> Cost:
     """A text that is made `times` as large, with `per_sign` nodes for each of its characters."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-        for one in (value, *arguments, *named.values()):
-            budget.charge_value(one, PRINTED, times)
+        for part in (value, *arguments, *named.values()):
+            budget.charge_value(part, PRINTED, times)
         if isinstance(value, str):
             budget.charge(per_sign * len(value))
         elif per_sign:

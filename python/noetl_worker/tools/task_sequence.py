@@ -232,7 +232,7 @@ class Progress:
         self.scope.update(_task=task.label, _attempt=attempt)
         try:
             own, given = _own_and_given(task, self.context)
-            local = {name: value for one in given for name, value in self.local(task, *one).items()}
+            local = {name: value for entry in given for name, value in self.local(task, *entry).items()}
             scope, strict = {**self.scope, **local}, self.context.undefined_is_error
 
             def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
@@ -255,7 +255,7 @@ class Progress:
     def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
         """The values of a task's `input` or `args`, rendered."""
         if isinstance(value, Mapping):
-            return {key: self.render(one) for key, one in value.items()}
+            return {key: self.render(item) for key, item in value.items()}
         return _object(task.label, name, {name: self.render(value) or None})
 
     def joined(self, result: ToolResult) -> ToolResult:

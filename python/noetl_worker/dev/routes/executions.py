@@ -180,13 +180,13 @@ class Executions:
             )
         given = body if isinstance(body, dict) else {}
         family = self._family(execution)
-        for one in family:
-            self._cancel(one, "execution.cancelled", "cancel", given.get("reason"))
+        for member in family:
+            self._cancel(member, "execution.cancelled", "cancel", given.get("reason"))
         return answer(
             {
                 "status": "cancelled",
                 "execution_id": str(execution_id),
-                "cancelled_executions": [str(one.execution_id) for one in family],
+                "cancelled_executions": [str(member.execution_id) for member in family],
                 "message": f"Cancelled {len(family)} execution(s)",
             }
         )
@@ -214,8 +214,8 @@ class Executions:
 
     def _family(self, execution: Execution) -> list[Execution]:
         found = [execution]
-        for one in found:
-            found.extend(child for child in self.children(one.execution_id) if not child.is_over)
+        for member in found:
+            found.extend(child for child in self.children(member.execution_id) if not child.is_over)
         return found
 
     def _status_of_last_event(self, execution: Execution) -> str:

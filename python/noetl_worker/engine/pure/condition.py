@@ -169,7 +169,7 @@ def compiled(source: str) -> Automaton:
     pattern = _patterns.get(source)
     if pattern is None:
         pattern = compile_pattern(source)
-        kept = sum(len(text) + len(one) + KEPT for text, one in list(_patterns.items()))
+        kept = sum(len(text) + len(known) + KEPT for text, known in list(_patterns.items()))
         if kept + len(source) + len(pattern) + KEPT > _MAX_KEPT:
             _patterns.clear()
         _patterns[source] = pattern

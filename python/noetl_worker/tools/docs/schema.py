@@ -205,7 +205,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _distinct(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    flat = [one for option in options for one in (option["anyOf"] if set(option) == {"anyOf"} else [option])]
+    flat = [schema for option in options for schema in (option["anyOf"] if set(option) == {"anyOf"} else [option])]
     return [option for index, option in enumerate(flat) if option not in flat[:index]]
 
 

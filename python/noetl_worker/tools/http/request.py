@@ -57,8 +57,8 @@ def check_request(config: HttpConfig) -> None:
     check_address(config.url)
     method_of(config.method)
     for name, parts in (config.files or {}).items():
-        for one in parts if isinstance(parts, list) else [parts]:
-            part = _checked_part(name, one)
+        for value in parts if isinstance(parts, list) else [parts]:
+            part = _checked_part(name, value)
             if "content_b64" in part:
                 _decoded(f"files.{name}.content_b64", part["content_b64"])
     if config.body_b64 is not None:
@@ -165,8 +165,8 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitSta
             values = _as_param(value)
             sent += [(name, (None, text.encode())) for text in ([values] if isinstance(values, str) else values)]
     for name, part in parts.items():
-        for one in part if isinstance(part, list) else [part]:
-            sent.append((name, _part(name, one, files)))
+        for item in part if isinstance(part, list) else [part]:
+            sent.append((name, _part(name, item, files)))
     return {"files": sent}
 
 

@@ -121,9 +121,9 @@ def _of_mapping(value: Mapping[str, JsonValue]) -> Plan:
 def _of_list(value: Sequence[JsonValue]) -> Plan:
     rules: list[Rule] = []
     pages: Pages | None = None
-    for index, one in enumerate(value):
+    for index, rule in enumerate(value):
         where = f"retry[{index}]"
-        entry = _object(one, where)
+        entry = _object(rule, where)
         _known(entry, where, frozenset({"when", "then"}))
         if "when" not in entry or "then" not in entry:
             raise ConfigurationError(f"http: {where} needs 'when' and 'then'")

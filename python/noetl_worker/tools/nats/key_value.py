@@ -189,7 +189,7 @@ async def _object_list(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
         found = await store.list(ignore_deletes=True)
     except NotFoundError:  # the library's word for an empty store
         found = []
-    objects = sorted((_described(info) for info in found), key=lambda one: str(one["name"]))
+    objects = sorted((_described(info) for info in found), key=lambda described: str(described["name"]))
     return {"bucket": config.bucket, "objects": objects, "count": len(objects)}
 
 

@@ -179,8 +179,8 @@ def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | No
         return {}
     if isinstance(auth, str):
         return None
-    one = _single(auth)
-    return None if _alias(one) else one
+    credential = _single(auth)
+    return None if _alias(credential) else credential
 
 
 def _single(auth: Mapping[str, Any]) -> Mapping[str, Any]:

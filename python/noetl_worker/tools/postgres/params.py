@@ -30,8 +30,8 @@ async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool)
     types: Mapping[Any, int] = {}
     if any(isinstance(value, list) for value in values.values()):
         types = await _expected(connection, text, values, is_numbered=is_numbered)
-    one = {key: _one(value, types.get(key, 0)) for key, value in values.items()}
-    return one if isinstance(params, dict) else list(one.values())
+    converted = {key: _one(value, types.get(key, 0)) for key, value in values.items()}
+    return converted if isinstance(params, dict) else list(converted.values())
 
 
 def unused_values(text: str, params: Sequence[Any]) -> list[int]:

@@ -107,7 +107,7 @@ def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | 
     if query is not None:
         texts.append(_joined([query] if isinstance(query, str) else query))
     if encoded is not None:
-        texts.append(_joined([_decoded(one) for one in ([encoded] if isinstance(encoded, str) else encoded)]))
+        texts.append(_joined([_decoded(piece) for piece in ([encoded] if isinstance(encoded, str) else encoded)]))
     if len(set(texts)) > 1:
         raise ValueError("'query' and 'query_b64' hold two texts; keep one")
     if not texts[0].strip():

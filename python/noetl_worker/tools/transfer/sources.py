@@ -253,7 +253,7 @@ async def _http(source: TransferSource, chunk_size: int, context: ToolContext, l
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         """Data that holds `{{` is not a template: what is rendered already stays."""
-        return value if any(value is one for one in ready) else context.render(value, extra)
+        return value if any(value is item for item in ready) else context.render(value, extra)
 
     result = await context.run_tool("http", config, dataclasses.replace(context, render=render))
     if context.stop.is_set():
