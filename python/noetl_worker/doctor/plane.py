@@ -49,7 +49,7 @@ async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Fin
 
 def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
     check, wanted = "control plane version", f"one that sends commands over NATS: {SERVED}"
-    found = f"{health.dialect.value} {health.version or '(it does not tell its version)'}"
+    found = f"{health.dialect.value} {health.version or '(it does not report its version)'}"
     try:
         health.require_nats(url)
     except PlaneWithoutNats as error:

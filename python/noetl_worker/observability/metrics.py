@@ -118,7 +118,7 @@ RESOURCE_SHORTAGES: Final = Counter(
 )
 BATCHES_NOT_WATCHED: Final = Counter(
     "noetl_worker_batches_not_watched",
-    "Reported batches that were forgotten before the plane said that it has worked them off: too many at once",
+    "Reported batches that were forgotten before the plane confirmed that it has worked them off: too many at once",
     registry=REGISTRY,
 )
 SERVERS_NOT_NAMED: Final = Counter(
