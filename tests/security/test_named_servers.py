@@ -86,7 +86,7 @@ def test_followed_stranger_never_gets_the_token(url: str) -> None:
     assert {"authorization" in headers for *_, headers in transport.sent} == {own}
 
 
-def test_outcome_on_disk_is_told_to_no_server_that_the_settings_do_not_name(tmp_path: Path) -> None:
+def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_name(tmp_path: Path) -> None:
     """A row of an outbox names a stranger's server."""
     report = Report(status="success", context=None)
     dead = emitter(tmp_path)
@@ -219,7 +219,7 @@ def test_other_server_that_refuses_the_credentials_pauses_itself_alone() -> None
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("where", ["its claim", "its events"])
-def test_refusal_is_told_to_the_plane_it_came_from(where: str, dialect: Dialect) -> None:
+def test_refusal_is_reported_to_the_plane_it_came_from(where: str, dialect: Dialect) -> None:
     """The configured plane stops the pulling; another one is paused by itself, and only until its time is over."""
 
     def paused_by(url: str) -> tuple[list[str], float]:

@@ -1,4 +1,4 @@
-"""Door 8: what lies in the outbox is told in the worker's name; what another user put there is not taken over."""
+"""Door 8: what lies in the outbox is reported in the worker's name; what another user put there is not taken over."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def changed(path: Path, statement: str, *values: object) -> None:
         ("UPDATE event_sets SET row = ?", b""),
     ],
 )
-def test_row_that_was_changed_or_never_signed_is_not_told_and_left_beside(
+def test_row_that_was_changed_or_never_signed_is_not_sent_and_left_beside(
     statement: str, value: object, tmp_path: Path
 ) -> None:
     """A row is changed, or put in by another hand."""
@@ -244,18 +244,18 @@ def left_by_the_version_before(directory: Path, mode: int = 0o644) -> Path:
     return path
 
 
-def test_rows_of_the_version_before_are_told_once_more(tmp_path: Path) -> None:
+def test_rows_of_the_version_before_are_sent_once_more(tmp_path: Path) -> None:
     left_by_the_version_before(tmp_path)
     assert len(loaded(tmp_path)) == 1
 
 
-def test_rows_of_the_version_before_that_others_could_write_are_not_told(tmp_path: Path) -> None:
+def test_rows_of_the_version_before_that_others_could_write_are_not_sent(tmp_path: Path) -> None:
     """Others may write to the files of the version before."""
     left_by_the_version_before(tmp_path, mode=0o666)
     assert loaded(tmp_path) == []
 
 
-def test_row_of_another_directory_is_not_told(tmp_path: Path) -> None:
+def test_row_of_another_directory_is_not_sent(tmp_path: Path) -> None:
     """A file of another outbox is moved here."""
     path = left_behind(tmp_path / "one")
     (tmp_path / "two").mkdir(mode=0o700)
@@ -313,7 +313,7 @@ def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted", answer(404, {"detail": "not found"})])
 def test_rescue_on_disk_that_the_plane_does_not_confirm_asks_its_claim(state: object, tmp_path: Path) -> None:
-    """A row says that it may be told without asking whose its command is."""
+    """A row says that it may be sent without asking whose its command is."""
     assert told(tmp_path, state) == [STATE, CLAIM]
 
 

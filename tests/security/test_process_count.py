@@ -107,7 +107,7 @@ def test_with_version_2_the_group_is_beside_the_workers_own(machine: Machine, mo
         ("8:pids:/elsewhere\n", "cannot be written"),
     ],
 )
-def test_reason_why_there_is_no_group_is_said_once_at_the_start(
+def test_reason_why_there_is_no_group_is_logged_once_at_the_start(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, own: str, reason: str
 ) -> None:
     root = machine(own, "pod/worker")
@@ -145,7 +145,7 @@ def test_joining_enables_the_controller_sets_the_limit_and_removes_groups_of_dea
 
 
 def test_setting_reaches_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """(no attack) `NOETL_WORKER_PROCESS_COUNT`; 0 is no limit, and then nothing is said."""
+    """(no attack) `NOETL_WORKER_PROCESS_COUNT`; 0 is no limit, and then nothing is logged."""
     monkeypatch.setattr("noetl_worker.command.tool_rules.commands_group", lambda worker: Path("/there"))
     assert registry_of(load_settings({}))._confinement.processes == 8192
     none = load_settings({"NOETL_WORKER_PROCESS_COUNT": "0"})

@@ -113,7 +113,7 @@ def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_p
     run(go())
 
 
-def test_rust_plane_without_worker_id_is_told_at_once(tmp_path: Path) -> None:
+def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) -> None:
     async def go() -> None:
         async with house(Dialect.RUST, worker=False) as home, worker_process(home, tmp_path) as worker:
             [warm] = await home.plane.create_commands([RawCommand("noop", {})])
@@ -221,7 +221,7 @@ def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(dialect: Di
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("why", ["old", "started", "nobody could take it up"])
-def test_command_that_cannot_be_given_back_is_told_as_failed_of_kind_resource(dialect: Dialect, why: str) -> None:
+def test_command_that_cannot_be_given_back_is_reported_as_failed_of_kind_resource(dialect: Dialect, why: str) -> None:
     if (why, dialect) in (("started", Dialect.RUST), ("nobody could take it up", Dialect.PYTHON)):
         ended = acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=why == "started")
         assert ended is not None  # on the other plane that is no reason

@@ -196,7 +196,7 @@ def test_share_of_duckdb_is_by_how_many_run_at_once(monkeypatch: pytest.MonkeyPa
     assert share(NOETL_WORKER_ISOLATION="off") == 0
 
 
-def test_what_the_system_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_lacks_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) A sandbox without a list of children, and a system that is no Linux."""
     assert confinement.missing() == []
     monkeypatch.setattr(confinement, "CHILDREN", "/proc/self/task/{}/no-such-file")

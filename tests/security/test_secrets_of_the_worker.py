@@ -161,7 +161,7 @@ def test_root_can_do_all_of_it_without_isolation() -> None:
     assert isinstance(got["descriptor"], int)
 
 
-def test_worker_that_started_itself_again_drains_and_tells_its_level() -> None:
+def test_worker_that_started_itself_again_drains_and_reports_its_level() -> None:
     """(no attack) The second start has the settings, the signals and the exit code of the first."""
     got = attacked(USERS[0], "basic")
     assert got["exit_code"] == 0

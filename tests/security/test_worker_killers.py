@@ -68,7 +68,7 @@ async def killed_until_told(dialect: Dialect, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_that_kills_its_workers_is_told_as_failed_and_those_beside_it_run(
+def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
     """`kill -9 $PPID` ends worker after worker, and with each the commands that run beside it."""
