@@ -98,7 +98,7 @@ def sends_of(worker: WorkerProcess, ref: str) -> int:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_f15_sent_and_unanswered_is_told_from_never_sent(transport: str, measured: Measured) -> None:
+def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transport: str, measured: Measured) -> None:
     """What is called unsent is sent again: a child playbook would be started twice."""
     pytest.importorskip(transport)
 
@@ -121,10 +121,10 @@ def test_f15_sent_and_unanswered_is_told_from_never_sent(transport: str, measure
         await asyncio.gather(*(send(port) for _ in range(SENDS)))  # nobody listens there any more
         await client.close()
         assert arrived == SENDS
-        measured("F15", f"{transport}: sent requests told as unsent, of {SENDS}", unsent, "", exactly=0)
+        measured("F15", f"{transport}: sent requests reported as unsent, of {SENDS}", unsent, "", exactly=0)
         measured(
             "F15",
-            f"{transport}: unsent requests told as sent, of {SENDS}",
+            f"{transport}: unsent requests reported as sent, of {SENDS}",
             told[MaybeProcessed] - arrived,
             "",
             exactly=0,
@@ -199,7 +199,7 @@ def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_ne
             await home.assert_books(issued)
             await home.stop_all()
         measured("F16", f"{dialect.value}: killed: runs of 4 finished commands", gate.runs, "", exactly=4)
-        measured("F16", f"{dialect.value}: killed: told by the next worker after", told_s, "s", at_most=5)
+        measured("F16", f"{dialect.value}: killed: reported by the next worker after", told_s, "s", at_most=5)
 
     run(go())
 
@@ -249,10 +249,10 @@ async def busy_plane(
     word = f"{dialect.value}, {status}, {span_s:g} s"
     measured("F14", f"{word}: requests a second", rate, "/s", at_most=2)
     measured("F14", f"{word}: largest second over the mean", peak, "", at_most=2)
-    measured("F14", f"{word}: all told after its return", told_s, "s", at_most=30)
+    measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=30)
 
 
-def test_f14_busy_plane_is_asked_rarely_and_told_everything(tmp_path: Path, measured: Measured) -> None:
+def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
     def one(status: int) -> Coroutine[Any, Any, None]:
         directory = tmp_path / str(status)
         directory.mkdir()

@@ -129,7 +129,7 @@ async def kill_test(
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("dialect", "extra"), [(Dialect.PYTHON, SHORT_DELAYS), (Dialect.RUST, SHORT_DELAYS)])
-def test_nothing_is_lost_nor_told_twice_while_workers_are_killed_and_nats_restarts(
+def test_nothing_is_lost_nor_reported_twice_while_workers_are_killed_and_nats_restarts(
     dialect: Dialect, extra: dict[str, str], tmp_path: Path, measured: Measured
 ) -> None:
     run(kill_test(tmp_path, dialect, 1_000, measured, restart_every_s=5, **extra))

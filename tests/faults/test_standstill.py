@@ -111,7 +111,7 @@ async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_w
         await home.stop_all()
         deliveries = home.asked[one.event_id]
     word = f"blocked for {span_s:g} s"
-    measured("F13", f"{word}: liveness 503 after (told from {notice_s:g} s)", reported_s, "s", at_most=notice_s + 1)
+    measured("F13", f"{word}: liveness 503 after (reported from {notice_s:g} s)", reported_s, "s", at_most=notice_s + 1)
     measured("F13", f"{word}: deliveries over five ack_waits", deliveries, "", exactly=1)
 
 

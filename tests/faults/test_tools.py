@@ -140,7 +140,7 @@ def test_f19_tool_that_does_not_end_is_killed_at_its_timeout(
             await home.assert_holds_no_more(worker, before)
             await home.stop_all()
         for name, took_s in took.items():
-            measured("F19", f"{dialect.value}: {name}, timeout 1 s: told after", took_s, "s", at_most=1 + 1)
+            measured("F19", f"{dialect.value}: {name}, timeout 1 s: reported after", took_s, "s", at_most=1 + 1)
 
     run(go())
 
@@ -171,7 +171,7 @@ def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: 
             await home.stop_all()
         measured("F20", "more memory over 1 GB of output", most - most_before, "MB", at_most=32)
         measured("F20", "memory that is not given back after 1 GB of output", keeps - had, "MB", at_most=8)
-        measured("F20", "a shell that leaves a child behind: told after", took_s, "s", at_most=3)
+        measured("F20", "a shell that leaves a child behind: reported after", took_s, "s", at_most=3)
 
     run(go())
 
@@ -188,7 +188,7 @@ OOM = {
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f21_process_without_memory_is_told_as_such_and_the_worker_goes_on(
+def test_f21_process_without_memory_is_reported_as_such_and_the_worker_goes_on(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
     async def go() -> None:
