@@ -71,7 +71,9 @@ def without_new_ids(sent: list[list[Any]], row: str) -> Any:
     return sent
 
 
-CASES = [(name, what) for name, row in ROWS.items() for what in row["sent"]]
+LOST = ("rust to be stored", "refusing to store")
+"""That version told a preview in place of the result, as a success."""
+CASES = [(name, what) for name, row in ROWS.items() for what in row["sent"] if (name, what) != LOST]
 
 
 @pytest.mark.parametrize(("name", "what"), CASES, ids=[f"{name}, {what}" for name, what in CASES])
@@ -81,6 +83,19 @@ def test_row_of_version_1_is_told_as_that_version_told_it(tmp_path: Path, name: 
     sent = told(tmp_path, stores=what == "accepting")
     assert without_new_ids(sent, row["row"]) == without_new_ids(row["sent"][what], row["row"])
     assert [path.name for path in tmp_path.iterdir()] == ["outbox.key"], "the row is gone with its file"
+
+
+def test_result_in_a_row_of_version_1_that_the_store_refuses_fails_its_command(tmp_path: Path) -> None:
+    name, what = LOST
+    left_by_version_1(tmp_path, ROWS[name])
+    sent, theirs = told(tmp_path, stores=False), ROWS[name]["sent"][what]
+    assert sent[:-2] == theirs[:-2], "up to the refusal"
+    assert "_truncated" in json.dumps(theirs)
+    assert "_truncated" not in json.dumps(sent)
+    (_, _, first, _), (_, _, last, _) = sent[-2:]
+    ended = first["events"][-1]
+    assert (ended["name"], ended["payload"]["error_kind"]) == ("call.error", "resource")
+    assert (last["event_type"], last["context"]["error"]) == ("command.failed", ended["payload"]["error"])
 
 
 @pytest.mark.parametrize("name", ROWS)

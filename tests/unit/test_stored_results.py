@@ -243,6 +243,17 @@ REFUSALS = {
 }
 
 
+def failed_with(transport: ScriptedTransport, text: str) -> None:
+    """Both events of the failure say so, and there is no other end."""
+    (batch,), (single,) = transport.bodies("/api/events/batch"), transport.bodies("/api/events")
+    assert [item["name"] for item in batch["events"]] == ["command.started", "call.error"]
+    assert (single["event_type"], single["status"]) == ("command.failed", "FAILED")
+    for told in (batch["events"][-1]["payload"], single["context"]):
+        assert re.search(rf"the result store of the control plane does not take it: .*{text}", told["error"], re.S)
+        assert told["error_kind"] == "resource"
+        assert "result" not in told
+
+
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(refusal: Any) -> None:
     transport = tell(store_then_accept(refusal))
@@ -255,14 +266,11 @@ def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(refusal
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_result_that_the_store_refuses_is_told_to_the_rust_plane_as_a_preview_that_says_so(refusal: Any) -> None:
+def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command(refusal: Any) -> None:
+    """Its event has no room for the result, and a success with a preview is a wrong value that nobody sees."""
     transport = tell(store_then_accept(refusal), Dialect.RUST)
     assert [method for method, *_ in transport.sent].count("PUT") == 1
-    result = call_done(transport)["payload"]["result"]
-    assert result["context"]["_truncated"] is True
-    assert result["context"]["_bytes"] > 200_000
-    assert str(refusal.status) in result["context"]["_error"]
-    assert "reference" not in result
+    failed_with(transport, str(refusal.status))
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -270,19 +278,45 @@ def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: pytest
     now = [0.0]
     monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
     inner = store_then_accept(*[answer(500, {"detail": "store"})] * 100)
+    most_s = patience.DOUBT_S if dialect is Dialect.PYTHON else patience.STORE_DOUBT_S
 
     def script(method: str, path: str, body: Any) -> Any:
-        now[0] += 2.0
+        now[0] += most_s / 15
         return inner(method, path, body)
 
     transport = tell(script, dialect)
     tries = [method for method, *_ in transport.sent].count("PUT")
-    assert tries == pytest.approx(patience.DOUBT_S / 2, abs=2)
-    payload = call_done(transport)["payload"]
+    assert tries == pytest.approx(15, abs=2)
     if dialect is Dialect.PYTHON:
-        assert payload["response"] == ROWS
+        assert call_done(transport)["payload"]["response"] == ROWS
     else:
-        assert "500" in payload["result"]["context"]["_error"]
+        failed_with(transport, "500")
+
+
+@pytest.mark.parametrize(("status", "times"), [(500, 7), (503, 1)])
+def test_outage_of_the_store_turns_no_result_into_anything_else(
+    tmp_path: Path, status: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes of it: the outcome waits on disk, out of its slot, and is told by reference."""
+    now = [0.0]
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    ours, slots, seen = emitter(tmp_path), Slots(1), set()
+    slots.take()
+    inner = store_then_accept(*[answer(status, {"detail": "store"}, retry_after="0")] * times)
+
+    def script(method: str, path: str, body: Any) -> Any:
+        now[0] += 100.0
+        if method == "PUT":
+            seen.add((rows_on_disk(tmp_path), slots.free()))
+        return inner(method, path, body)
+
+    transport = tell(script, Dialect.RUST, ours, outside=slots.waiting)
+    assert seen == {(0, 0), (1, 1)}, "the first try, and then all the others"
+    result = call_done(transport)["payload"]["result"]
+    assert (result["status"], result["reference"]["ref"]) == ("success", STORED["ref"])
+    assert "_truncated" not in json.dumps(result["context"])
+    assert ours.outbox.is_empty
+    ours.outbox.close()
 
 
 @pytest.mark.parametrize(
@@ -353,59 +387,13 @@ def test_deadline_of_a_put_grows_with_what_the_python_plane_has_to_look_through(
     assert limits[1] > 50 * 1.6
 
 
-class OldPlane:
-    """v4.0.0: the store is at /api/api/result, and nothing at /api/result (result-put-single-prefix-404)."""
-
-    prefix = "/api/api/result/"
-
-    def __call__(self, method: str, path: str, body: Any) -> Any:
-        if not path.startswith(self.prefix):
-            return answer(404, {"detail": "Not Found"})
-        return answer(200, STORED) if method == "PUT" else answer(200, "where")
+def results_of(dialect: Dialect = Dialect.PYTHON) -> Any:
+    return asyncio.run(results.report(command(dialect), ToolResult.success(ROWS), CaseDecision(), FitRules()))
 
 
-def test_place_of_the_store_is_asked_once_for_a_server_and_with_no_result() -> None:
-    at, transport = plane(OldPlane())
-
-    async def go() -> None:
-        sending = [at.store_result(7, "start", b"[1]", source_step="start") for _ in range(5)]
-        assert {answered.status for answered in await asyncio.gather(*sending)} == {200}
-
-    asyncio.run(go())
-    asked = [(method, path.partition("?")[0]) for method, path, *_ in transport.sent]
-    assert asked == [
-        ("GET", "/api/result/resolve"),
-        ("GET", "/api/api/result/resolve"),
-        *[("PUT", "/api/api/result/7")] * 5,
-    ]
-
-
-def test_server_that_was_replaced_by_another_version_is_asked_again() -> None:
-    there = OldPlane()
-    at, _ = plane(there)
-
-    async def go() -> None:
-        assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
-        there.prefix = "/api/result/"
-        assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
-
-    asyncio.run(go())
-
-
-def test_plane_that_cannot_say_where_its_store_is_has_been_sent_no_result() -> None:
-    at, transport = plane(lambda *_: MaybeProcessed("no complete answer"))
-    with pytest.raises(NotSent):
-        asyncio.run(at.store_result(7, "start", b"[1]", source_step="start"))
-    assert [method for method, *_ in transport.sent] == ["GET"]
-
-
-def results_of() -> Any:
-    return asyncio.run(results.report(command(), ToolResult.success(ROWS), CaseDecision(), FitRules()))
-
-
-def made_set(report: Any) -> EventSet:
-    at, _ = plane(lambda *_: answer(200, {}))
-    told = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
+def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
+    at, _ = plane(lambda *_: answer(200, {}), dialect)
+    told = CommandEvents(command(dialect), at, "w-1", emitter(), hold_s=5.0)
     kept: list[EventSet] = []
 
     async def deliver(plane: Any, event_set: EventSet, *rest: Any) -> None:
@@ -448,10 +436,19 @@ def test_answer_without_a_reference_is_not_the_stores() -> None:
     assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
 
 
-def test_preview_of_the_rust_plane_names_its_command() -> None:
+def test_failure_of_a_result_that_is_not_stored_names_its_command() -> None:
     """What the plane counts loop items by (wire.md 9.3, item 8)."""
     transport = tell(store_then_accept(answer(413, b"too large")), Dialect.RUST)
-    assert call_done(transport)["payload"]["result"]["context"]["command_id"] == "7:start:9"
+    told = transport.bodies("/api/events/batch")[-1]["events"][-1]
+    assert told["payload"]["command_id"] == told["meta"]["command_id"] == "7:start:9"
+
+
+def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too() -> None:
+    made = made_set(results_of(Dialect.RUST), Dialect.RUST)
+    made.not_stored("refused")
+    again = read_row(*made.packed())
+    assert [part.last for part in again.parts] == ["call.error", "command.failed"]
+    assert (again.report.error, again.report.upload) == (made.report.error, None)
 
 
 def test_failure_that_refers_to_no_result_does_not_wait_for_the_store() -> None:

@@ -58,6 +58,8 @@ class _WrittenBefore(EventSet):
     """Stands in the events for what the store is still to answer."""
 
     def body(self) -> bytes:
+        if not self.requests:
+            return EventSet.body(self)
         body = self.requests[0]["body"]
         return json_text.dumps({**body, "event_id": self.own_id} if self.part.has_own_id else body)
 
@@ -65,7 +67,7 @@ class _WrittenBefore(EventSet):
         upload = self.report.upload
         if upload is None:
             EventSet.accepted(self, answer)
-            self.requests.pop(0)
+            self.requests[:1] = []
             return
         self.was_tried, reference = False, upload.reference(answer)
         # The reference object first: the mark is in it.
@@ -76,6 +78,11 @@ class _WrittenBefore(EventSet):
     def not_stored(self, reason: str) -> None:
         upload, self.was_tried = self.report.upload, False
         if upload is None:
+            return
+        if not self.rules.inlines_unstored_results:  # its other requests have a preview in place of the result
+            self.with_start = any(event["name"] == "command.started" for event in _events(self.requests))
+            self.requests = []
+            EventSet.not_stored(self, reason)
             return
         self.requests, self.report.upload = self.otherwise, None
         self.idempotency_key = self.requests[0]["key"]
@@ -99,6 +106,8 @@ class _WrittenBefore(EventSet):
 
     def packed(self) -> tuple[bytes, bytes | None]:
         """As version 1 wrote it: a worker that goes back to it reads what is left."""
+        if not self.requests:
+            return EventSet.packed(self)
         first = self.requests[0]
         if self.part.has_own_id:
             first["body"]["event_id"] = self.own_id

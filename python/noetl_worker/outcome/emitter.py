@@ -27,7 +27,7 @@ from noetl_worker.outcome.execution_watch import ExecutionWatch
 from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.patience import Doubt, is_passing
+from noetl_worker.plane.patience import DOUBT_S, STORE_DOUBT_S, Doubt, is_passing
 from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
@@ -290,7 +290,9 @@ class Emitter:
                 event_set.accepted(body)
                 return
             course.count(how)
-            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.doubt.is_refusal)
+            # A store that is away is waited for: only what it says of the result itself may cost the result.
+            most_s = STORE_DOUBT_S if upload is not None and not event_set.rules.inlines_unstored_results else DOUBT_S
+            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.doubt.is_over(most_s))
             if is_refused and upload is not None:
                 self._not_stored(event_set, reason)
                 return
@@ -381,7 +383,8 @@ class Emitter:
         if event_set.rules.inlines_unstored_results:
             log.warning("result_not_stored", **event_set.who(), reason=reason, sent="complete, in the event")
         else:
-            log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a preview")
+            log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a failure of the command")
+            metrics.EVENT_EMIT_FAILED.inc()
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))
 
     @staticmethod

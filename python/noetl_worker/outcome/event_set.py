@@ -42,6 +42,13 @@ _UPLOAD: Final = ("name", "source_step", "preview", "beside")
 _MICROSECONDS: Final = 1_000_000
 
 
+def unstored_text(upload: Upload, reason: str) -> str:
+    return (
+        f"the result of {len(upload.data)} bytes is too large for an event, and the result store of the control plane "
+        f"does not take it: {reason}"
+    )
+
+
 @dataclass(slots=True)
 class EventSet:
     """Requests that must be accepted in this order; `sent` counts those that were."""
@@ -155,16 +162,26 @@ class EventSet:
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
-        """The store does not take the result: it goes into the event itself, on the Rust plane as a preview."""
+        """The store does not take the result: it goes into the event itself, where that has room for it.
+
+        Where it has none the command fails: a preview in place of a result is a wrong value that nobody sees.
+        """
         upload, report = self.report.upload, self.report
         if upload is None:
             return
         self.was_tried, report.upload = False, None
         if not self.rules.inlines_unstored_results:
-            cut = {"preview": upload.preview, "_truncated": True, "_bytes": len(upload.data), "_error": reason}
-            report.context = {**cut, **upload.beside}
+            self._fail(unstored_text(upload, reason))
         elif report.response is None:
             report.response = json_text.embed(upload.data)
+
+    def _fail(self, text: str) -> None:
+        """The command failed after all; nothing of its end was sent before."""
+        report = self.report
+        report.status, report.context, report.response = "error", {"status": "error", "error": text}, None
+        report.error, report.error_kind, report.exit = text, "resource", None
+        self.parts = self.rules.parts(report, with_start=self.with_start)
+        self.part = self.parts[self.sent]
 
     @property
     def can_be_rescued(self) -> bool:

@@ -19,6 +19,8 @@ T = TypeVar("T")
 MAX_DELAY_S: Final = 10.0
 DOUBTFUL_TRIES: Final = 6
 DOUBT_S: Final = 30.0
+STORE_DOUBT_S: Final = 900.0
+"""Of a result store whose refusal costs the result (Rust plane): a 500 may also be a store that is away for a while."""
 log = structlog.get_logger("noetl_worker.patience")
 
 
@@ -44,7 +46,11 @@ class Doubt:
     @property
     def is_refusal(self) -> bool:
         """Whether what was doubtful counts as a refusal by now."""
-        return self._tries >= DOUBTFUL_TRIES and time.monotonic() - self._since >= DOUBT_S
+        return self.is_over(DOUBT_S)
+
+    def is_over(self, most_s: float) -> bool:
+        """Whether there were only doubtful answers for so long."""
+        return self._tries >= DOUBTFUL_TRIES and time.monotonic() - self._since >= most_s
 
 
 def is_passing(error: ControlPlaneError) -> bool:

@@ -1,0 +1,59 @@
+"""Where the result store of a control plane is: asked once for a server, with no result in the question."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import MaybeProcessed, NotSent
+from unit.planes import answer, plane
+
+STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
+
+
+class OldPlane:
+    """v4.0.0: the store is at /api/api/result, and nothing at /api/result (result-put-single-prefix-404)."""
+
+    prefix = "/api/api/result/"
+
+    def __call__(self, method: str, path: str, body: Any) -> Any:
+        if not path.startswith(self.prefix):
+            return answer(404, {"detail": "Not Found"})
+        return answer(200, STORED) if method == "PUT" else answer(200, "where")
+
+
+def test_place_of_the_store_is_asked_once_for_a_server_and_with_no_result() -> None:
+    at, transport = plane(OldPlane())
+
+    async def go() -> None:
+        sending = [at.store_result(7, "start", b"[1]", source_step="start") for _ in range(5)]
+        assert {answered.status for answered in await asyncio.gather(*sending)} == {200}
+
+    asyncio.run(go())
+    asked = [(method, path.partition("?")[0]) for method, path, *_ in transport.sent]
+    assert asked == [
+        ("GET", "/api/result/resolve"),
+        ("GET", "/api/api/result/resolve"),
+        *[("PUT", "/api/api/result/7")] * 5,
+    ]
+
+
+def test_server_that_was_replaced_by_another_version_is_asked_again() -> None:
+    there = OldPlane()
+    at, _ = plane(there)
+
+    async def go() -> None:
+        assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
+        there.prefix = "/api/result/"
+        assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
+
+    asyncio.run(go())
+
+
+def test_plane_that_cannot_say_where_its_store_is_has_been_sent_no_result() -> None:
+    at, transport = plane(lambda *_: MaybeProcessed("no complete answer"))
+    with pytest.raises(NotSent):
+        asyncio.run(at.store_result(7, "start", b"[1]", source_step="start"))
+    assert [method for method, *_ in transport.sent] == ["GET"]
