@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from faults.conftest import Measured
 from faults.scene import Scene, inside, scene
 from faults.test_nats_outage import feeding
-from integration.house import run
+from integration.house import TERMINAL, run
 from integration.processes import SHORT_LEASES, Gate, Probe, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer, free_port
@@ -273,37 +273,80 @@ def test_f10_dead_peer_that_holds_all_of_max_ack_pending(tmp_path: Path, measure
 # ── F26 ──
 
 
-async def lag_as_keda(port: int) -> int:
-    """num_pending + num_ack_pending of the durable, as its scaler reads it."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        answer = (await client.get(f"http://127.0.0.1:{port}/jsz?acc=$G&consumers=true&config=true")).json()
+def trigger_of_the_chart(monitoring: str) -> dict[str, str]:
+    """What the chart tells KEDA's scaler, as it comes but for the server it asks."""
+    from chart import one, rendered  # skips where the chart cannot be rendered
+
+    (trigger,) = one(rendered({"nats": {"monitoring": monitoring}}), "ScaledObject")["spec"]["triggers"]
+    assert trigger["type"] == "nats-jetstream"
+    return {str(key): str(value) for key, value in trigger["metadata"].items()}
+
+
+async def lag_as_keda(client: httpx.AsyncClient, trigger: Mapping[str, str]) -> int:
+    """num_pending + num_ack_pending of the durable, asked for as its scaler does with these keys."""
+    scheme = {"true": "https", "false": "http"}[trigger["useHttps"]]
+    url = f"{scheme}://{trigger['natsServerMonitoringEndpoint']}/jsz"
+    answer = (await client.get(f"{url}?acc={trigger['account']}&consumers=true&config=true")).json()
     found: list[Mapping[str, Any]] = [
         consumer
         for account in answer["account_details"]
+        if account["name"] == trigger["account"]
         for stream in account["stream_detail"]
+        if stream["name"] == trigger["stream"]
         for consumer in stream.get("consumer_detail", [])
-        if consumer["name"] == DURABLE
+        if consumer["name"] == trigger["consumer"]
     ]
     return sum(int(one["num_pending"]) + int(one["num_ack_pending"]) for one in found)
 
 
+async def lags_while_commands_come_and_end(
+    home: Scene, issued: list[Issued], lag: Callable[[], Awaitable[int]]
+) -> list[tuple[int, int]]:
+    """(the lag, how many commands were in flight at the plane all the while that it was read)."""
+
+    def in_flight() -> set[str]:
+        return set(home.grants) - set(home.ends(issued, *TERMINAL))
+
+    found = []
+    for _ in range(15):
+        issued += await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.2"})] * 2)
+        before = in_flight()
+        read = await lag()
+        found.append((read, len(before & in_flight())))
+        await asyncio.sleep(0.1)
+    return found
+
+
 def test_f26_lag_that_keda_reads_covers_what_is_in_flight(tmp_path: Path, measured: Measured) -> None:
     async def go() -> None:
-        gate, port = Gate(tmp_path), free_port()
-        async with scene(tmp_path, nats_config=f'http: "127.0.0.1:{port}"') as home:
+        gate, monitoring = Gate(tmp_path), f"127.0.0.1:{free_port()}"
+        trigger = trigger_of_the_chart(monitoring)
+        async with (
+            scene(tmp_path, nats_config=f'http: "{monitoring}"') as home,
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
+
+            def lag() -> Awaitable[int]:
+                return lag_as_keda(client, trigger)
+
             await home.start_process(WORKER_MAX_CONCURRENT="4", NOETL_WORKER_ACK_WAIT_S="1")
-            idle = await lag_as_keda(port)
+            idle = await lag()
             issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 10)
             await until(lambda: gate.runs == 4, "all slots taken")
             lags = []
             for _ in range(15):  # over more than an ack_wait
-                lags.append(await lag_as_keda(port))
+                lags.append(await lag())
                 await asyncio.sleep(0.1)
             gate.open()
+            moving = await lags_while_commands_come_and_end(home, issued, lag)
+            ended_meanwhile = len(home.ends(issued, *TERMINAL))
             await home.wait_ended(issued, timeout_s=20)
             await home.assert_books(issued)
-            after = await lag_as_keda(port)
+            after = await lag()
             await home.stop_all()
+        assert ended_meanwhile > 4
+        assert max(held for _, held in moving) > 1
+        assert [(read, held) for read, held in moving if read < held] == []
         measured("F26", "lag when idle", max(idle, after), "", exactly=0)
         measured("F26", "least lag of 10 commands, 4 in flight", min(lags), "", exactly=10)
 
