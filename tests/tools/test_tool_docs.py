@@ -68,6 +68,19 @@ def _errors(kind: str, config: dict[str, Any]) -> list[str]:
     return [error.message for error in schema.iter_errors(config)]
 
 
+@pytest.mark.parametrize("arguments", [(), ("http",)], ids=["list", "kind"])
+@pytest.mark.parametrize(("columns", "width"), [(None, 120), ("", 120), ("90", 90), ("wide", 120)])
+def test_table_in_a_pipe_is_as_wide_as_asked_for_and_no_wider_than_a_terminal(
+    arguments: tuple[str, ...], columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    rows = [line for line in command(*arguments).output.splitlines() if line.startswith(tuple("┏┃┡│└"))]
+    assert rows
+    assert width - 10 < max(map(len, rows)) <= width
+
+
 def test_guides_are_of_kinds_there_are() -> None:
     files = {path.stem for path in (ROOT / "python" / "noetl_worker" / "tools").rglob("guides/*.md")}
     assert files - {"every_kind"} == set(KINDS)
@@ -146,7 +159,8 @@ def test_table_says_of_every_kind_when_and_whether_a_retry_helps() -> None:
 # ── noetl-worker tools ──────────────────────────────────────────────────────────────────────────
 
 
-def test_list_has_every_kind_with_what_it_does() -> None:
+def test_list_has_every_kind_with_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a sentence is one line
     ended = command()
     assert ended.exit_code == 0
     assert set(KINDS) <= set(ended.stdout.split())
@@ -184,7 +198,8 @@ def test_every_extra_that_is_named_exists() -> None:
     assert named <= set(project["optional-dependencies"])
 
 
-def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
+def test_one_kind_is_shown_with_fields_example_and_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a sentence is one line
     shown = command("playbooks").stdout
     assert shown.startswith("playbook, playbooks\n\nStarts another playbook")
     assert "Wait for the child's end and give its result back." in shown

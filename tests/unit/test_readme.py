@@ -10,9 +10,7 @@ import pytest
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__, "../../..").resolve()
 REFERENCES = (
-    "ARCHITECTURE.md",
     "docs/compatibility.md",
-    "docs/secrets.md",
     "docs/security.md",
     "docs/settings.md",
     "docs/tools.md",

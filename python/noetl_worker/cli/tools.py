@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["tools"]
 
-PLAIN_WIDTH: Final = 200
+PLAIN_WIDTH: Final = 120
+"""Of a table in a file or a pipe, where nothing says how wide it may be."""
 
 
 def tools(
@@ -118,7 +120,7 @@ def _print_kind(tool: Tool[Any]) -> None:
 
 
 def _show(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:  # in a file or a pipe there is no width to keep to, and a cut name is of no use
+    console = Console()  # a terminal's width; COLUMNS, if it is set, before that
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
         console = Console(width=PLAIN_WIDTH)
     console.print(table, crop=False)
