@@ -148,7 +148,7 @@ event_loop.run(too_long(), {loop!r})
 """
     subprocess.run(
         [sys.executable, "-c", program, "noetl_worker"],
-        env=environment(**inside(STEPS=str(tmp_path / "steps"))),
+        env=environment(NOETL_WORKER_ISOLATION="off", **inside(STEPS=str(tmp_path / "steps"))),
         check=True,
         timeout=60,
     )

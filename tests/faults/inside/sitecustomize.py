@@ -100,7 +100,8 @@ if "noetl_worker" in sys.orig_argv:  # `python -m noetl_worker`, not what it sta
         _break_names(Path(os.environ["FAULTS_DNS"]))
     if "FAULTS_TASKS" in os.environ:
         _count_tasks(Path(os.environ["FAULTS_TASKS"]))
-    if "FAULTS_STEPS" in os.environ:
+    is_last_start = "NOETL_WORKER_SEALED_ENVIRONMENT" in os.environ or os.environ.get("NOETL_WORKER_ISOLATION") == "off"
+    if "FAULTS_STEPS" in os.environ and is_last_start:  # the first start only starts the worker again
         _guard_loop(Path(os.environ["FAULTS_STEPS"]))
     if "FAULTS_SET" in os.environ:
         _set_constants(os.environ["FAULTS_SET"])
