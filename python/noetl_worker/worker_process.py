@@ -56,14 +56,14 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         _give_large_buffers_back()
         return event_loop.run(_work(settings), settings.loop)
     except (SettingsError, EngineUnavailable) as error:
-        _say(str(error))
+        _print_error(str(error))
         return EXIT_SETTINGS
     except (JetStreamError, ControlPlaneError) as error:
-        _say(f"cannot start: {error}")
+        _print_error(f"cannot start: {error}")
         return EXIT_CANNOT_START
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stderr.write(f"noetl-worker: {text}\n")
 
 
@@ -138,7 +138,7 @@ async def _work(settings: Settings) -> NoReturn:
         with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
             code = await worker.run()
     except WorkerBroken as error:
-        _say(f"cannot go on: {error}; start it again")
+        _print_error(f"cannot go on: {error}; start it again")
         code = EXIT_BROKEN
     if provider is not None:
         end_of_traces(provider)

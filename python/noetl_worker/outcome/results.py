@@ -80,12 +80,12 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
     return replace(fitted, error=fit_text(message, rules), error_kind=kind)
 
 
-def refused_report(refused_one: Report, error: ServerRefused) -> Report:
+def refused_report(refused: Report, error: ServerRefused) -> Report:
     """The smallest possible failure, for a set that the plane will never accept."""
     answer_text = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
     text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
-    return Report(status="error", context=context, response=context, error=text, notes=refused_one.notes)
+    return Report(status="error", context=context, response=context, error=text, notes=refused.notes)
 
 
 def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:

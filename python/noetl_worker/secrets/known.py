@@ -136,9 +136,9 @@ class KnownSecrets:
                 self._add_of_address(value)
 
     def _add_auth(self, auth: Mapping[Any, Any]) -> None:
-        names_one = auth.get("source") == "credential" or "credential" in auth
+        names_credential = auth.get("source") == "credential" or "credential" in auth
         for key, value in auth.items():
-            if key in _AUTH_VALUES and isinstance(value, str) and not (names_one and key == "key"):
+            if key in _AUTH_VALUES and isinstance(value, str) and not (names_credential and key == "key"):
                 self.add(value)
 
     def _add_of_address(self, value: JsonValue) -> None:

@@ -153,7 +153,7 @@ def _data(
     data["stdout"] = between.join(run.stdout for run in runs if run.stdout) if config.capture else ""
     data["stderr"] = between.join(run.stderr for run in runs if run.stderr) if config.capture else ""
     if form.has_return_code or not isinstance(config.command, str):
-        data["commands"] = [_one(command, run, config.capture) for command, run in zip(commands, runs, strict=False)]
+        data["commands"] = [_entry(command, run, config.capture) for command, run in zip(commands, runs, strict=False)]
     if form.has_return_code:
         data["duration_ms"] = sum(run.duration_ms for run in runs)
     notes = [note for run in runs for note in run.notes] if config.capture else []
@@ -193,7 +193,7 @@ def _failure(exit_code: int, is_oom: bool) -> ToolFailure:
     return ToolFailure(text, kind="process", code=str(exit_code))
 
 
-def _one(command: str, run: process.Finished, captured: bool) -> dict[str, JsonValue]:
+def _entry(command: str, run: process.Finished, captured: bool) -> dict[str, JsonValue]:
     return {
         "cmd_preview": excerpt(command, _PREVIEW),
         "returncode": run.exit_code,

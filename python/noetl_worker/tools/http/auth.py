@@ -153,8 +153,8 @@ def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
 
 def _alias(own: Mapping[str, Any]) -> Any:
     """The credential that an object names; None: it has the values itself."""
-    names_one = own.get("source") == "credential" or "credential" in own
-    return next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_one else None
+    names_credential = own.get("source") == "credential" or "credential" in own
+    return next((own[key] for key in _ALIAS_KEYS if key in own), None) if names_credential else None
 
 
 def _supported(values: Mapping[str, JsonValue]) -> str:

@@ -30,7 +30,7 @@ async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool)
     types: Mapping[Any, int] = {}
     if any(isinstance(value, list) for value in values.values()):
         types = await _expected(connection, text, values, is_numbered=is_numbered)
-    converted = {key: _one(value, types.get(key, 0)) for key, value in values.items()}
+    converted = {key: _typed(value, types.get(key, 0)) for key, value in values.items()}
     return converted if isinstance(params, dict) else list(converted.values())
 
 
@@ -51,7 +51,7 @@ async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is
         return {}  # a missing value: psycopg says it better when the statement is run
     known = psycopg.adapt.Transformer(connection)
     # A list as null has no type yet; the types of the others help the server to find it.
-    plain = [None if isinstance(values[key], list) else _one(values[key], 0) for key in keys]
+    plain = [None if isinstance(values[key], list) else _typed(values[key], 0) for key in keys]
     known.dump_sequence(plain, [psycopg.adapt.PyFormat.AUTO] * len(plain))
     in_transaction = connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
     if in_transaction:  # a statement that the server refuses here must not end the transaction before it is run
@@ -94,7 +94,7 @@ def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any,
 # ── the values ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _one(value: Any, oid: int) -> Any:
+def _typed(value: Any, oid: int) -> Any:
     from psycopg.types.json import Json, Jsonb
 
     if isinstance(value, dict):
