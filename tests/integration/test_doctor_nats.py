@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
 from integration.desk import DURABLE, STREAM
 from integration.findings import by_check, not_fine, settings
-from integration.house import run
+from integration.house import house, run
+from integration.processes import until
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.api import ask
+from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
+from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
 
 
@@ -190,5 +197,79 @@ def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) -> None:
             assert found.state is State.WARNING
             assert "worker-pool" in found.found
             assert "apart" not in found.found
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_ours"), [(["noetl.commands.gpu.>"], False), ([], False), (["noetl.commands"], True)], ids=str
+)
+def test_durable_of_another_pool_is_not_to_be_changed(theirs: list[str], is_ours: bool, tmp_path: Path) -> None:
+    """One that lacks a filter of ours is ours still, and is mended in place."""
+
+    async def go() -> None:
+        async with NatsServer() as server:
+            await made(server, durable={"filter_subjects": theirs})
+            found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["durable: filters"]
+            assert found.state is State.WRONG
+            assert (found.fix == "noetl-worker nats ensure --apply") is is_ours
+            assert ("NATS_FILTER_SUBJECT" in found.fix and "NATS_CONSUMER" in found.fix) is not is_ours
+            assert ("ensure" in found.fix) is is_ours
+
+    run(go())
+
+
+def test_pull_request_of_nobody_who_is_registered_is_told(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with house(Dialect.RUST, worker=False) as home:
+            ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
+            connection = await connect(ours, "test", attempts=5)
+            try:
+                await ensure_durable(connection.client, ours)
+                await asked(connection.client)
+                found = by_check(await nats.examine(ours))["durable: pulled by"]
+                assert found.state is State.WARNING
+                assert "pull requests waiting: 1, " in found.found
+                assert "has 0 workers" in found.found
+                home.plane.fault = lambda request: Response(status_code=500)
+                assert by_check(await nats.examine(ours))["durable: pulled by"].state is State.FINE
+                home.plane.fault = None
+                await home.start_worker(WORKER_MAX_CONCURRENT="1")
+                await until(lambda: beside(connection.client, 1), "the worker pulls too")
+                found = by_check(await nats.examine(ours))["durable: pulled by"]
+                assert (found.state, "has 1 workers" in found.found) == (State.WARNING, True)
+            finally:
+                await connection.close()
+
+    run(go())
+
+
+async def asked(client: Client) -> None:
+    """A pull request that stays open."""
+    request = json.dumps({"batch": 1, "expires": 60 * 10**9}).encode()
+    await client.subscribe("_INBOX.somebody")
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}", request, reply="_INBOX.somebody")
+    await client.flush()
+
+
+async def beside(client: Client, others: int) -> bool:
+    info = await ask(client, f"CONSUMER.INFO.{STREAM}.{DURABLE}")
+    return int(info["num_waiting"]) > others
+
+
+@pytest.mark.parametrize(
+    ("off_s", "state", "said"), [(0, State.FINE, ""), (20, State.WARNING, "ahead"), (-300, State.WRONG, "behind")]
+)
+def test_clock_of_nats_is_compared(
+    off_s: float, state: State, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "time", SimpleNamespace(time=lambda: time.time() + off_s))
+
+    async def go() -> None:
+        async with NatsServer() as server:
+            await made(server)
+            found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["clock against NATS"]
+            assert found.state is state
+            assert said in found.found
 
     run(go())

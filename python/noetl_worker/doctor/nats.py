@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.doctor import clock, permissions
+from noetl_worker.doctor import clock, permissions, plane
 from noetl_worker.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.jetstream.api import ask, stream_of
@@ -27,6 +27,11 @@ from noetl_worker.settings.settings import Settings
 __all__ = ["examine"]
 
 _REACHED: Final = "a server that takes this login"
+_OTHER_POOL: Final = (
+    "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the one "
+    "that was found belongs to the workers that pull from it"
+)
+"""To change it (nats ensure) would take another pool's commands away from it."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -81,8 +86,10 @@ def _durable(found: Found, settings: Settings) -> list[Finding]:
     wanted = "the pool's durable (a worker's start makes it)"
     if found.durable_info is None:
         return [warning("durable", f"there is no durable {found.durable}", wanted, ENSURE)]
+    fixes = {"filters": _OTHER_POOL} if _is_of_others(found.durable_info, settings) else {}
     rows = durable_rows(found.durable_info, settings)
-    return [fine("durable", found.durable, wanted), *(_of_row("durable", row) for row in rows)]
+    shown = [_of_row("durable", row, fixes.get(row.field, "")) for row in rows]
+    return [fine("durable", found.durable, wanted), *shown]
 
 
 def _letters(found: Found, settings: Settings) -> list[Finding]:
@@ -93,12 +100,18 @@ def _letters(found: Found, settings: Settings) -> list[Finding]:
     return [fine("dead letters", found.letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
 
 
-def _of_row(what: str, row: Row) -> Finding:
+def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether the durable brings what these settings do not ask for: then another pool pulls from it."""
+    theirs = set(config_filters(info["config"]))
+    return not theirs or not theirs <= set(settings.filters)
+
+
+def _of_row(what: str, row: Row, fix: str = "") -> Finding:
     check, have = f"{what}: {row.field}", row.have or "-"
     if row.agrees:
         return fine(check, have, row.wanted)
-    is_in_place = row.change is Change.IN_PLACE
-    fix = ENSURE if is_in_place else "noetl-worker nats ensure shows what it takes"
+    if not fix:
+        fix = ENSURE if row.change is Change.IN_PLACE else "noetl-worker nats ensure shows what it takes"
     found = f"{have}: {row.matters}"
     return wrong(check, found, row.wanted, fix) if row.is_fatal else warning(check, found, row.wanted, fix)
 
@@ -112,12 +125,7 @@ async def _others(connection: Connection, found: Found, settings: Settings) -> l
         return []
     findings = []
     if found.durable_info is not None:
-        info = found.durable_info
-        counts = (("pull requests waiting", "num_waiting"), ("messages waiting", "num_pending"))
-        numbers = ", ".join(
-            f"{name}: {info.get(key) or 0}" for name, key in (*counts, ("in flight", "num_ack_pending"))
-        )
-        findings.append(fine("durable: pulled by", numbers, "the workers of this pool alone"))
+        findings.append(await _pulled_by(found.durable_info, settings))
     check, wanted = "stream: other durables", "none for the same subjects"
     try:
         consumers = await _consumers(connection, found.stream)
@@ -133,6 +141,20 @@ async def _others(connection: Connection, found: Found, settings: Settings) -> l
     fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the one not used"
     found_text = f"{'; '.join(same)}: each gets every command, and their workers race for the claims"
     return [*findings, warning(check, found_text, wanted, fix)]
+
+
+async def _pulled_by(info: Mapping[str, Any], settings: Settings) -> Finding:
+    """JetStream does not say who pulls: more requests than the registered workers can have open are somebody else's."""
+    check, wanted = "durable: pulled by", "the workers of this pool alone"
+    counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}
+    numbers = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in counts.items())
+    waiting = int(info.get("num_waiting") or 0)
+    pullers = await plane.pullers(settings) if waiting else None
+    if pullers is None or waiting <= pullers.most_requests:
+        return fine(check, numbers, wanted)
+    found = f"{numbers}; the control plane has {pullers.workers} workers registered that may pull from it"
+    fix = "find the other program (nats server report connections), and give it a NATS_CONSUMER of its own"
+    return warning(check, found, wanted, fix)
 
 
 async def _consumers(connection: Connection, stream: str) -> Sequence[Mapping[str, Any]]:

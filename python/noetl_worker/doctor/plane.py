@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.doctor import clock
@@ -16,11 +17,13 @@ from noetl_worker.plane.health import SERVED, PlaneHealth
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["examine"]
+__all__ = ["Pullers", "examine", "pullers"]
 
 _REACHED: Final = "a control plane that answers /api/health"
 _TIMEOUT_S: Final = 10.0
 _MOST_NAMED: Final = 8
+_MOST_SLOTS: Final = 256
+"""Of a worker that does not tell its capacity: no pull request of ours is larger."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -77,13 +80,12 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings) ->
     rows = body.get("items") if isinstance(body, dict) else body
     if answer.status != 200 or not isinstance(rows, list):
         return [unknown(check, f"GET /api/worker/pools answers {answer.status}", wanted)]
-    return [fine(check, "yes", wanted), _workers([row for row in rows if isinstance(row, dict)], settings)]
+    return [fine(check, "yes", wanted), _workers(_ready(rows), settings)]
 
 
-def _workers(rows: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
+def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
     """The rows of the registry that are ready; another program on our durable makes it anew (wire.md T-23)."""
     check, wanted = "registered workers", "on this durable no workers of another program"
-    ready = [row for row in rows if row.get("status") in ("ready", "active")]
     foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
     foreign = [row for row in foreign if "engine" not in _labels(row)]
     names = ", ".join(str(row.get("name")) for row in (foreign or ready)[:_MOST_NAMED])
@@ -92,6 +94,36 @@ def _workers(rows: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
         fix = "a NATS_CONSUMER of its own for each program"
         return wrong(check, f"{names}{more} on {settings.nats_consumer}: it recreates the durable", wanted, fix)
     return fine(check, f"{len(ready)} ready: {names}{more}" if ready else "none is ready", wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Pullers:
+    """The registered workers that may pull from the durable. The Python plane does not show what each pulls from."""
+
+    workers: int
+    most_requests: int
+    """Pull requests that they can have open at once: each asks for at least what its open ones still have to bring."""
+
+
+async def pullers(settings: Settings) -> Pullers | None:
+    """None: the control plane does not say which workers there are."""
+    client = ControlPlaneClient(open_transport(settings, max_connections=1), settings)
+    try:
+        url = f"{client.servers.configured}/api/worker/pools"
+        body = json_body(await client.send("GET", url, timeout_s=_TIMEOUT_S))
+    except (ControlPlaneError, OSError):
+        return None
+    finally:
+        await client.close()
+    rows = body.get("items") if isinstance(body, dict) else body
+    if not isinstance(rows, list):
+        return None
+    ours = [row for row in _ready(rows) if _labels(row).get("nats_consumer") in (None, settings.nats_consumer)]
+    return Pullers(len(ours), sum(int(row.get("capacity") or _MOST_SLOTS).bit_length() for row in ours))
+
+
+def _ready(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if isinstance(row, dict) and row.get("status") in ("ready", "active")]
 
 
 def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
