@@ -160,6 +160,17 @@ def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
         assert secret not in ended.out + ended.err
 
 
+def test_config_shows_what_a_flag_says_and_that_it_is_one(tmp_path: Path) -> None:
+    given = ("--nats-consumer", "gpu", "-c", "3", "--nats-token", "t0ken")
+    ended = command_line(tmp_path, "config", *given, WORKER_MAX_CONCURRENT="5")
+    assert (ended.code, ended.err) == (0, "")
+    rows = [line.split("\t") for line in ended.out.splitlines()]
+    by_flag = {variable: value for variable, value, _, source in rows if source == "flag"}
+    assert by_flag == {"NATS_CONSUMER": "gpu", "WORKER_MAX_CONCURRENT": "3", "NATS_TOKEN": "***"}
+    wrong = command_line(tmp_path, "config", "--concurrency", "many")
+    assert (wrong.code, "WORKER_MAX_CONCURRENT='many'" in complaint(wrong)) == (2, True)
+
+
 def test_config_of_wrong_settings_says_what_would_stop_the_start(tmp_path: Path) -> None:
     ended = command_line(tmp_path, "config", NOETL_WORKER_LOOP="trio")
     assert ended.code == 2

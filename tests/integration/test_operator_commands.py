@@ -42,3 +42,23 @@ def test_help_says_what_the_exit_codes_mean(command: tuple[str, ...], tmp_path: 
     ended = command_line(tmp_path, *command, "--help")
     assert ended.code == 0
     assert "Exit codes: 0" in ended.out
+
+
+def test_flags_of_run_reach_the_operator_commands(tmp_path: Path) -> None:
+    """A fix is typed after the flags that the problem was found with."""
+
+    async def go() -> None:
+        async with NatsServer() as server:
+            at = ("--nats-url", server.url)
+            pool = ("--nats-consumer", "gpu", "--nats-filter-subjects", "noetl.commands.gpu.>")
+            made = await asyncio.to_thread(command_line, tmp_path, "nats", "ensure", "--apply", *at, *pool)
+            assert (made.code, made.err) == (0, "")
+            assert "durable gpu made" in made.out
+            letters = ("--dead-letter-subject", "letters.gpu")
+            listed = await asyncio.to_thread(command_line, tmp_path, "dead-letters", "list", "-n", "3", *at, *letters)
+            assert (listed.code, "letters.gpu" in listed.err) == (0, True)
+            for words in (("show", "1"), ("requeue", "--all")):
+                asked = await asyncio.to_thread(command_line, tmp_path, "dead-letters", *words, *at, *letters)
+                assert "letters.gpu" in asked.err
+
+    run(go())

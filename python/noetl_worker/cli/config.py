@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.settings import SETTINGS, Reading, Secret, read_settings
 from noetl_worker.settings.tools import family_of
@@ -20,7 +21,9 @@ _HIDDEN: Final = "***"
 _HEAD: Final = ("VARIABLE", "VALUE", "UNIT", "SOURCE")
 
 
+@with_setting_flags(shown=())
 def config(
+    flags: SettingFlags,
     markdown: Annotated[bool, typer.Option(help="Print the table of docs/settings.md instead.")] = False,
 ) -> None:
     """Show the settings as the worker reads them, or the error that would stop it.
@@ -28,12 +31,13 @@ def config(
     One line a setting: variable, value, unit, and where the value came from
     (flag, environment, .env, a file, a NATS context, default). Into a pipe the
     columns are separated by tabs, without a heading. Secrets are shown as ***.
+    Takes every flag of `run` (noetl-worker run --help lists them).
     """
     if markdown:
         typer.echo(settings_markdown(), nl=False)
         return
     try:
-        rows = list(_rows(read_settings()))
+        rows = list(_rows(read_settings(flags=flags)))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(2) from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.nats import with_nats
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -27,16 +28,18 @@ app = typer.Typer(
 ReasonOption = Annotated[
     str | None, typer.Option("--reason", help="Only letters with this text in the reason, or of this kind.")
 ]
+_with_flags = with_setting_flags(shown=("nats_url",), short=False)
+"""-n is how many are listed."""
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-UrlOption = Annotated[str | None, typer.Option(help="NATS servers [NATS_URL]")]
 
 
 @app.command("list")
+@_with_flags
 def list_(
+    flags: SettingFlags,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Not more than these.")] = 20,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
-    nats_url: UrlOption = None,
 ) -> None:
     """List dead letters, the newest first.
 
@@ -56,14 +59,15 @@ def list_(
         print_entries(entries, await store.count(stream), stream, as_json=as_json)
         return 0
 
-    _with_letters(work, nats_url, without_stream=0)
+    _with_letters(work, flags, without_stream=0)
 
 
 @app.command("show")
+@_with_flags
 def show(
+    flags: SettingFlags,
     id_: Annotated[int, typer.Argument(metavar="ID", min=1, help="As listed.")],
     as_json: JsonOption = False,
-    nats_url: UrlOption = None,
 ) -> None:
     """Show one letter: why it was set aside, the plane's last answer, the message.
 
@@ -81,15 +85,16 @@ def show(
         print_entry(Entry.of(kept), as_json=as_json)
         return 0
 
-    _with_letters(work, nats_url)
+    _with_letters(work, flags)
 
 
 @app.command("requeue")
+@_with_flags
 def requeue_(
+    flags: SettingFlags,
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="As listed.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every letter, the oldest first.")] = False,
     reason: ReasonOption = None,
-    nats_url: UrlOption = None,
 ) -> None:
     """Publish messages again, as and where they were; then drop their letters.
 
@@ -120,7 +125,7 @@ def requeue_(
         typer.echo(f"{done} requeued, {left} not" if left else f"{done} requeued")
         return EXIT_NOT_DONE if left else 0
 
-    _with_letters(work, nats_url, without_stream=0 if all_ else EXIT_NOT_DONE)
+    _with_letters(work, flags, without_stream=0 if all_ else EXIT_NOT_DONE)
 
 
 async def _chosen(
@@ -148,7 +153,7 @@ async def _requeue_one(store: DeadLetterStore, kept: KeptLetter) -> bool:
 
 def _with_letters(
     work: Callable[[DeadLetterStore, str], Awaitable[int]],
-    nats_url: str | None,
+    flags: SettingFlags,
     *,
     without_stream: int = EXIT_NOT_DONE,
 ) -> None:
@@ -164,7 +169,7 @@ def _with_letters(
             return without_stream
         return await work(store, stream)
 
-    with_nats(connected, {"NATS_URL": nats_url}, "noetl-worker dead-letters")
+    with_nats(connected, flags, "noetl-worker dead-letters")
 
 
 # ── what is in the way ──────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import EngineUnavailable, JetStreamError, SettingsError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -33,12 +34,13 @@ def _group() -> None:
 
 
 @app.command("ensure")
+@with_setting_flags(shown=("nats_url",))
 def ensure(
+    flags: SettingFlags,
     apply_: Annotated[
         bool, typer.Option("--apply", help="Make what is missing; change what can be changed in place.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
-    nats_url: Annotated[str | None, typer.Option(help="NATS servers [NATS_URL]")] = None,
 ) -> None:
     """Show stream, durable and the stream of dead letters as they are against
     what the settings want.
@@ -46,6 +48,7 @@ def ensure(
     Without --apply nothing is changed. With it nothing is deleted: what
     JetStream does not change in place is shown with what a new one would lose
     and the command that makes it. A durable belongs to all workers of its pool.
+    Takes every flag of `run` (noetl-worker run --help lists them).
 
     Exit codes: 0 all is as wanted (with --apply: by now); 2 a setting is wrong;
     3 no NATS or JetStream, or it refuses the change; 5 something differs or is
@@ -64,10 +67,10 @@ def ensure(
         view.print(as_json=as_json)
         return 0 if view.is_as_wanted else EXIT_DIFFERS
 
-    with_nats(work, {"NATS_URL": nats_url}, "noetl-worker nats ensure")
+    with_nats(work, flags, "noetl-worker nats ensure")
 
 
-def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: dict[str, str | None], name: str) -> None:
+def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:
     """Run an operator's command with a connection; its exit code, or one line on stderr about what is in its way."""
 
     async def connected(settings: Settings) -> int:

@@ -47,11 +47,14 @@ def flag_of(line: SettingLine) -> str:
     return _NAMES.get(line.field, (f"--{line.field.replace('_', '-')}",))[0]
 
 
-def with_setting_flags(shown: Collection[str] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_setting_flags(
+    shown: Collection[str] | None = None, *, short: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command every setting as a flag; the command takes them as its parameter `flags`.
 
     Args:
         shown: fields whose flags the help has; None: all of them. The others are taken all the same.
+        short: with the one-letter flags of `run`; False where the command has one of those letters itself.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -64,7 +67,9 @@ def with_setting_flags(shown: Collection[str] | None = None) -> Callable[[Callab
         lines = [
             parameter for line in SETTINGS if line.field not in signature.parameters for parameter in _with_file(line)
         ]
-        flags = [_parameter(line, is_hidden=shown is not None and line.field not in shown) for line in lines]
+        flags = [
+            _parameter(line, is_hidden=shown is not None and line.field not in shown, short=short) for line in lines
+        ]
 
         @functools.wraps(command)
         def called(**given: Any) -> None:
@@ -87,9 +92,10 @@ def _with_file(line: SettingLine) -> list[SettingLine]:
     return [line, replace(line, field=f"{line.field}_file", variable=line.file_variable, default="", help=help_)]
 
 
-def _parameter(line: SettingLine, *, is_hidden: bool) -> inspect.Parameter:
+def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Parameter:
     option = typer.Option(
-        *_NAMES.get(line.field, (flag_of(line),)),
+        flag_of(line),
+        *(_NAMES.get(line.field, ())[1:] if short else ()),
         help=_help(line),
         metavar=_metavar(line),
         hidden=is_hidden,
