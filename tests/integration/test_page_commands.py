@@ -170,11 +170,6 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def seen() -> set[str]:
-    return set()
-
-
 @pytest.fixture
 def desk(names: dict[str, str], tmp_path: Path) -> Desk:
     there = {
@@ -187,14 +182,11 @@ def desk(names: dict[str, str], tmp_path: Path) -> Desk:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, seen: set[str]) -> None:
+def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = [line for line in commands_of(text) if line.why_not is None and not is_lacking(line)]
     desk.set_out(text)
     for line in lines:
-        if line.text in seen and line.output is None:  # on an earlier page
-            continue
-        seen.add(line.text)
         if line.stays:
             run(desk.run_worker(line))
         else:
