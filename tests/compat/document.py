@@ -26,6 +26,17 @@ runs makes it not ready (`plane_left_nats`).
 | id that claims | `WORKER_ID` and a suffix for each process | `WORKER_ID` itself: set it |
 | a command of a worker that was killed | another worker takes it after the lease | the same `WORKER_ID` takes it |
 
+## Platforms
+
+| | what works | shown by |
+|---|---|---|
+| Linux, glibc or musl | everything | every check |
+| macOS | `run`, `dev` and the tool kinds; of the [isolation](security.md) of commands the limits only | a job of CI |
+| Windows | the pure wheel installs; `run` and `dev` refuse with a message and exit code 3 | unit tests |
+
+The job on macOS runs, on the engine in Python: the unit tests, the engine's tests, the worker as a process, the kinds
+`shell` and `python`, and the demo. On Windows take the Windows Subsystem for Linux, which is Linux.
+
 [migration.md](migration.md) has the variables and metrics of the published workers, [tools.md](tools.md) the fields of
 each kind.
 """

@@ -56,6 +56,7 @@ def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialect, tmp_path: Path) -> None:
     async def go() -> None:
         async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:

@@ -113,6 +113,14 @@ def test_wheels_are_built_for_systems_that_a_worker_runs_on_and_each_is_tested()
     assert {job["runs-on"].split("-")[0] for job in ci.values()} == {"ubuntu", "macos"}
 
 
+def test_macos_runs_the_worker_as_a_process_and_the_kinds_that_start_processes() -> None:
+    runs = " ".join(step.get("run", "") for step in jobs(ROOT / ".github/workflows/ci.yml")["macos"]["steps"]).split()
+    for tests in ("unit", "engine", "integration/test_process.py", "tools/test_shell.py", "tools/test_python.py"):
+        assert f"tests/{tests}" in runs
+        assert (ROOT / "tests" / tests).exists()
+    assert " ".join(runs[-2:]) == "make demo"
+
+
 def test_wheels_are_tried_on_each_interpreter_that_the_project_names() -> None:
     named = set(re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     release = jobs(ROOT / ".github/workflows/release.yml")

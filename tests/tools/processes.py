@@ -1,26 +1,42 @@
-"""Looking at process groups in /proc."""
+"""Looking at process groups: in /proc, elsewhere with ps."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def members_of(group: int) -> list[int]:
     """Living processes (zombies do not count) whose process group is `group`."""
-    found = []
+    every = _every_process() if sys.platform == "linux" else _every_process_by_ps()
+    return [pid for pid, pgrp, state in every if pgrp == group and state[0] not in "ZX"]
+
+
+def _every_process() -> Iterator[tuple[int, int, str]]:
+    """(process, its group, its state)"""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            state, _, pgrp = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
         except OSError:
             continue
-        if int(pgrp) == group and state not in "ZX":
-            found.append(int(entry.name))
-    return found
+        yield int(entry.name), int(group), state
+
+
+def _every_process_by_ps() -> Iterator[tuple[int, int, str]]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    for pid, group, state in map(str.split, listed.splitlines()):
+        yield int(pid), int(group), state
 
 
 async def until_gone(group: int) -> list[int]:

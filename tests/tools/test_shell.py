@@ -16,7 +16,7 @@ from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
 from noetl_worker.tools.registry import Registry
 
-from .processes import PeakMemory, children_of
+from .processes import PeakMemory, children_of, linux_only
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -223,6 +223,7 @@ def test_command_longer_than_an_argument_may_be() -> None:
 # ── what it costs ───────────────────────────────────────────────────────────────────────────────
 
 
+@linux_only
 def test_hundred_parallel_commands_hold_no_thread_each(run: Run, tmp_path: Path) -> None:
     async def scenario() -> tuple[int, int]:
         registry = Registry(plugins=False)
@@ -247,6 +248,7 @@ def threads() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
+@linux_only
 def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory() -> None:
     grown: list[float] = []
 
@@ -270,6 +272,7 @@ def test_list_of_commands_shares_one_limit() -> None:
     assert len(result.stdout) < 60_000 + 4 * 4096 + 5 * 50
 
 
+@linux_only
 def test_no_zombies_and_no_processes_stay(run: Run) -> None:
     async def scenario() -> set[str]:
         registry = Registry(plugins=False)
