@@ -80,15 +80,21 @@ def where_and_when() -> dict[str, Any]:
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     return {
         "machine": ", ".join(filter(None, [machine_class(), model])),
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "load_average_before": os.getloadavg()[0],
     }
+
+
+def _commit() -> str:
+    """Empty where there is no git or no repository: in an unpacked sdist."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _lines(path: str) -> list[str]:

@@ -72,9 +72,14 @@ def document(found: Mapping[str, Any]) -> str:
     )
 
 
+def measured_on(found: Mapping[str, Any]) -> str:
+    """The date, and the commit if the run knew it."""
+    return f"{found['date']} at commit `{found['commit']}`" if found.get("commit") else str(found["date"])
+
+
 def _where(found: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"Measured on {found['date']} at commit `{found['commit']}`: {found['machine']}; load average before the run "
+        f"Measured on {measured_on(found)}: {found['machine']}; load average before the run "
         f"{_number(found['load_average_before'])}.",
     ]
     if found["quick"]:
@@ -110,7 +115,7 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
         f"{_number(min(first_claims))} ms, the best of {len(first_claims)} starts.",
         "",
         f"From the notification to the start of the tool, at half of that rate ({_number(start['commands_per_s'])} "
-        f"commands/s, a plug-in's tool that tells its start): {_quantiles(start)}.",
+        f"commands/s, a plug-in's tool that reports its start): {_quantiles(start)}.",
         "",
     ]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from performance_page import measured_on
+
 __all__ = ["DOCUMENT", "FIGURES", "document", "keep", "load"]
 
 FIGURES: Final = Path(__file__).with_name("scale.json")
@@ -23,7 +25,7 @@ INTRODUCTION: Final = """\
 
 How many workers one durable, one plane and one database carry, on paper: what was measured for one command and one
 worker, times as many. Written by `make scale` (`benches/bench_scale.py`, `benches/bench_plane.py`); other machines
-give other times, the counts stay. Measured on {date} at commit `{commit}`, load average before the run {load:.2g}:
+give other times, the counts stay. Measured on {when}, load average before the run {load:.2g}:
 {machine}.
 """
 
@@ -52,7 +54,7 @@ answers with their heads.
 {traffic}
 A no-op command is a delivery, an acknowledgement and {pulls:.2f} of a pull request; a claim ({claim:,.0f} bytes) and
 a batch ({batch:,.0f}). An idle worker pulls every 30 s, hears from NATS every 5 s, reads the durable's lag every 5 s,
-and tells the plane every 15 s that it is there. A running command is told to NATS every 10 s, and asks the plane
+and reports to the plane every 15 s. A running command is reported to NATS every 10 s, and asks the plane
 every 5 s whether its execution was cancelled.
 
 {cpu}"""
@@ -84,7 +86,7 @@ WALLS: Final = """\
    stream in memory. A stream on disk with three replicas costs more, and was not measured.
 
 A plane at its wall is kept alive by the gate: when its answers slow down, workers ask less at the same time. The
-Python plane was not measured here: it answers a batch before it has worked it off, so its answers do not tell its
+Python plane was not measured here: it answers a batch before it has worked it off, so its answers do not show its
 rate.
 """
 
@@ -104,7 +106,9 @@ def keep(found: Mapping[str, Any]) -> None:
 
 def document(found: Mapping[str, Any]) -> str:
     load, plane = found["load"], found["real_plane"]
-    introduction = INTRODUCTION.format(**{**found, "load": found["load_average_before"]})
+    introduction = INTRODUCTION.format(
+        when=measured_on(found), load=found["load_average_before"], machine=found["machine"]
+    )
     shown = SHOWN.format(**load, mean=load["commands"] / load["workers"], beside=load["beside_the_mean"])
     plane_us = plane["plane_cpu_us"] + plane["postgres_cpu_us"]
     walls = WALLS.format(
