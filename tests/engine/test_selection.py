@@ -37,7 +37,7 @@ def with_rust(monkeypatch: pytest.MonkeyPatch, version: str) -> types.ModuleType
 
 
 def test_unknown_choice_is_a_settings_error_that_names_the_variable() -> None:
-    with pytest.raises(SettingsError, match=r"^NOETL_WORKER_ENGINE='fast' is not usable: use auto, rust or python$"):
+    with pytest.raises(SettingsError, match=r"^NOETL_WORKER_ENGINE='fast' is not usable: one of auto, rust, python$"):
         load_engine("fast")
 
 

@@ -66,7 +66,7 @@ ECHO = {"step": "start", "tool": {"kind": "shell", "command": "echo {{ workload.
 )
 def test_engine_that_does_not_exist_is_one_line_for_every_command(words: list[str], tmp_path: Path) -> None:
     ended = command_line(tmp_path, *words, NOETL_WORKER_ENGINE="fortran")
-    assert complaint(ended) == "noetl-worker: NOETL_WORKER_ENGINE='fortran' is not usable: use auto, rust or python"
+    assert complaint(ended) == "noetl-worker: NOETL_WORKER_ENGINE='fortran' is not usable: one of auto, rust, python"
     assert ended.code == 2
 
 

@@ -45,7 +45,7 @@ def load_engine(choice: str) -> tuple[str, Engine]:
             error under `auto` too, because a mixed install is a broken one.
     """
     if choice not in ("auto", "rust", "python"):
-        raise SettingsError(VARIABLE, choice, "use auto, rust or python")
+        raise SettingsError(VARIABLE, choice, "one of auto, rust, python")
     if choice == "python":
         return "python", _pure()
     try:
