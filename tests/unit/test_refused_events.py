@@ -226,7 +226,7 @@ def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost: bool)
     assert {names(body)[-1] for body in sent} == {"command.completed"}
     (said,) = [line for line in lines if line["event"].startswith("batch_")]
     assert said["event"] == "batch_not_rescued"
-    assert "What recovers such a loop is unknown" in said["advice"]
+    assert "No event recovers such a loop" in said["advice"]
 
 
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted"])

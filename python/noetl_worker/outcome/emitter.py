@@ -27,7 +27,7 @@ from noetl_worker.outcome.execution_watch import ExecutionWatch
 from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.patience import DOUBT_S, STORE_DOUBT_S, Doubt, is_passing
+from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, is_passing
 from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
@@ -48,7 +48,7 @@ SLOW_END_S: Final = 0.5
 
 LOOP_ADVICE: Final = (
     "the control plane has stored the end of this item and never processes it. It is not sent again: the plane would "
-    "issue items again that have run. What recovers such a loop is unknown: look at the execution, and start it again "
+    "issue items again that have run. No event recovers such a loop: look at the execution, and start it again "
     "if it stays RUNNING"
 )
 
@@ -291,8 +291,9 @@ class Emitter:
                 return
             course.count(how)
             # A store that is away is waited for: only what it says of the result itself may cost the result.
-            most_s = STORE_DOUBT_S if upload is not None and not event_set.rules.inlines_unstored_results else DOUBT_S
-            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and course.doubt.is_over(most_s))
+            costs_result = upload is not None and not event_set.rules.inlines_unstored_results
+            is_over = course.doubt.is_over(STORE_DOUBT_S) if costs_result else course.doubt.is_refusal
+            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and is_over)
             if is_refused and upload is not None:
                 self._not_stored(event_set, reason)
                 return
