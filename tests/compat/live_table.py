@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from compat.values_run import names
 from compat.values_table import CLASSES, OPEN, VALUES, Table
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ HERE = Path(__file__).parent / "values"
 LIVE = HERE / "live.yaml"
 LIVE_FOLDER = HERE / "live"
 COUNTS = ("equal", "explained", "open")
+REFUSED = "refused"
+"""Outcome of a playbook that the plane does not take: there is nothing of either worker to compare."""
 RESULTS = HERE / "live.jsonl"
 """Of `make compat-values`: a line a playbook, then one about the random ones."""
 
@@ -84,8 +87,12 @@ class LiveTable:
         return {**self.table.reasons, **self.live.reasons}
 
 
+def live_names() -> list[str]:
+    return sorted(path.stem for path in LIVE_FOLDER.glob("*.yaml"))
+
+
 def write_results(found: Sequence[Both], table: LiveTable, explored: Explored, seed: int) -> None:
-    """Of what was run; what is known of the others stays."""
+    """Of what was run; what is known of the others stays, and those that were never run are named."""
     *known, drawn = results() if RESULTS.exists() else [{}]
     rows = {one["playbook"]: one for one in known}
     for one in found:
@@ -95,6 +102,7 @@ def write_results(found: Sequence[Both], table: LiveTable, explored: Explored, s
     if explored.seen:
         counts = explored.counts(table.why_random)
         drawn = {"random": sum(counts), "seed": seed, **dict(zip(COUNTS, counts, strict=True))}
+    drawn["missing"] = sorted({*names(), *live_names()} - rows.keys())
     lines = [json.dumps(row) for row in (*(rows[name] for name in sorted(rows)), drawn)]
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -104,7 +112,8 @@ def live_section(table: LiveTable) -> Iterator[str]:
     *playbooks, drawn = results()
     differing = [one for one in playbooks if one["why"]]
     unsettled = [one for one in differing if OPEN in one["why"]]
-    equal, explained = len(playbooks) - len(differing), len(differing) - len(unsettled)
+    refused = sum(is_refused(one) for one in playbooks)
+    equal, explained = len(playbooks) - refused - len(differing), len(differing) - len(unsettled)
     yield ""
     yield "## Both workers live on the real Rust plane"
     yield ""
@@ -112,11 +121,16 @@ def live_section(table: LiveTable) -> Iterator[str]:
     yield "the published Rust worker and through this one, each on a real plane of its own, and compares the order and"
     yield "the shape of the events and every value. Only what differs in two runs counts."
     yield ""
-    yield "| playbooks | equal | differ, each for a reason | open |"
-    yield "|---|---|---|---|"
-    yield f"| {len(playbooks)} named | {equal} | {explained} | {len(unsettled)} |"
+    yield "| playbooks | equal | differ, each for a reason | open | refused by the plane |"
+    yield "|---|---|---|---|---|"
+    yield f"| {len(playbooks)} named | {equal} | {explained} | {len(unsettled)} | {refused} |"
     counts = " | ".join(str(drawn[key]) for key in COUNTS)
-    yield f"| {drawn['random']} random (seed {drawn['seed']}) | {counts} |"
+    yield f"| {drawn['random']} random (seed {drawn['seed']}) | {counts} | |"
+    yield ""
+    if drawn["missing"]:
+        yield f"Not run yet: {', '.join(drawn['missing'])}."
+    if "without" in drawn:
+        yield f"The run of the random ones is older than {drawn['without']} in their grammar."
     yield ""
     yield "| reason | whose | |"
     yield "|---|---|---|"
@@ -129,7 +143,12 @@ def live_section(table: LiveTable) -> Iterator[str]:
     yield "| playbook | published worker | this worker | values and events |"
     yield "|---|---|---|---|"
     for one in playbooks:
-        yield f"| {one['playbook']} | {one['published']} | {one['ours']} | {', '.join(one['why']) or 'equal'} |"
+        what = "refused by the plane" if is_refused(one) else ", ".join(one["why"]) or "equal"
+        yield f"| {one['playbook']} | {one['published']} | {one['ours']} | {what} |"
+
+
+def is_refused(row: Mapping[str, Any]) -> bool:
+    return row["published"] == row["ours"] == REFUSED
 
 
 def results() -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from compat import published_worker, real_plane
 from compat.document import document
 from compat.live_pair import Both, Pair, pair
-from compat.live_table import LIVE_FOLDER, RESULTS, LiveTable, write_results
+from compat.live_table import LIVE_FOLDER, RESULTS, LiveTable, live_names, write_results
 from compat.random_pairs import Explored, Explorer
 from compat.random_playbooks import Playbook, text_of
 from compat.values_compare import differences
@@ -31,10 +31,6 @@ from compat.values_run import CHILDREN, names, playbook_text, recorded
 from compat.values_server import values_server
 from compat.values_table import DOCUMENT
 from noetl_worker.models import Dialect
-
-
-def live_names() -> list[str]:
-    return sorted(path.stem for path in LIVE_FOLDER.glob("*.yaml"))
 
 
 def content_of(name: str, server: str) -> str:

@@ -13,9 +13,10 @@ pytest.importorskip("psycopg")
 pytest.importorskip("hypothesis")
 from compat.event_shapes import shape_differences
 from compat.live_pair import Both
-from compat.live_table import LiveTable, results
+from compat.live_table import LiveTable, live_names, live_section, results
 from compat.random_pairs import Explorer, signature
 from compat.random_playbooks import Playbook
+from compat.values_run import names
 from compat.values_table import VALUES, Table
 
 ENDED: dict[str, Any] = {"outcome": "completed"}
@@ -76,6 +77,22 @@ def test_what_only_the_plane_explains_excuses_no_difference_between_two_workers_
     line = 'events.playbook: "playbook.failed" | ""'
     assert LiveTable.load().unexplained("arcs-none-match", [line]) == [line]
     assert Table.load(VALUES).unexplained("rust", "arcs-none-match", [line]) == []
+
+
+def test_the_last_results_have_every_playbook_or_name_it_as_missing() -> None:
+    *rows, drawn = results()
+    run = [row["playbook"] for row in rows]
+    assert sorted([*run, *drawn["missing"]]) == sorted([*names(), *live_names()])
+    assert drawn["missing"] in ([], ["rhai-throw-list"]), "until the next make compat-values"
+
+
+def test_what_the_plane_refuses_is_not_counted_as_equal() -> None:
+    *rows, _ = results()
+    refused = sum(row["ours"] == "refused" for row in rows)
+    equal = sum(not row["why"] for row in rows) - refused
+    assert refused > 0
+    line = next(line for line in live_section(LiveTable.load()) if " named | " in line)
+    assert line.split(" | ")[1::3] == [str(equal), f"{refused} |"]
 
 
 def test_every_reason_in_the_last_results_is_a_known_one() -> None:
