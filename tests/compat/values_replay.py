@@ -10,23 +10,40 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from compat.dev_plane_replay import Driver, Record, substitute
+from compat.uncut import uncut
 from compat.values_compare import claim_differences
-from compat.values_run import CHILDREN, HERE, credentials, playbook_text
+from compat.values_run import CHILDREN, HERE, credentials, names, playbook_text
 from compat.values_server import RECORDED_AT
 from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
 NOT_EXECUTED = ("child", "child-fails")
+"""Executed by others alone."""
 
 
 def exchanges(plane: str) -> dict[str, list[Record]]:
-    """By playbook: claims with what they answered, posted events, children that were started."""
+    """By playbook: claims with what they answered, posted events, children that were started.
+
+    `stop`: a post that the recording has as the beginning of its text alone.
+    """
     found: dict[str, list[Record]] = {}
     with (HERE / f"exchanges-{plane}.jsonl").open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             found.setdefault(record["name"], []).append(record)
     return found
+
+
+def not_compared(plane: str) -> list[str]:
+    """The playbooks whose claims are not compared, or not all: none were recorded, or a post before one is cut."""
+    recorded = exchanges(plane)
+    return [name for name in names() if name in NOT_EXECUTED or not _is_whole(recorded.get(name, []))]
+
+
+def _is_whole(records: Sequence[Record]) -> bool:
+    stops = [index for index, record in enumerate(records) if "stop" in record]
+    claims = [index for index, record in enumerate(records) if "claim" in record]
+    return bool(claims) and not any(claims[-1] > stop for stop in stops)
 
 
 class Replay:
@@ -85,7 +102,7 @@ class Replay:
 
     async def _post(self, record: Record) -> bool:
         """Whether it could be posted: events of a command that the plane never issued cannot."""
-        body = substitute(record["req"], self._known)
+        body = substitute(uncut(record["req"]) if record.get("cut") else record["req"], self._known)
         execution_id = self._known.get(str(record["req"]["execution_id"]))
         for event in body.get("events", [body]):
             node = event.get("step") or event.get("node_name")
