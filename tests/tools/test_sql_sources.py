@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,59 @@ def test_sql_from_an_http_endpoint(server: ToolServer) -> None:
     server.routes["/sql/a.sql"] = lambda seen: Answer(200, b"select 7 as n")
     source = {"type": "http", "endpoint": server.url("/sql/a.sql")}
     assert duckdb({"script": {"uri": "a.sql", "source": source}})["rows"] == [{"n": 7}]
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def sql(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Runs a config of one of the kinds that read SQL from elsewhere, and gives its data."""
+    if request.param == "duckdb":
+        return duckdb
+    uri = request.getfixturevalue("postgres").uri
+
+    def run(config: dict[str, Any], **context: Any) -> Any:
+        return run_tool("postgres", {"connection_string": uri, **config}, **context).data
+
+    return run
+
+
+SQL = b"create temp table made as select {{ n }} as n; select n + 1 as more from made"
+
+
+@pytest.mark.parametrize("source_type", ["file", "http", "s3", "gcs"])
+def test_each_kind_reads_its_sql_from_each_source(
+    source_type: str,
+    sql: Callable[..., Any],
+    server: ToolServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the stand-ins of the same sources of the python kind (test_python_sources.py)."""
+    if source_type == "s3":
+        pytest.importorskip("botocore")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.port}")
+    (tmp_path / "a.sql").write_bytes(SQL)
+    for path in ("/sql/a.sql", "/bucket/jobs/a.sql", "/storage/v1/b/bucket/o/jobs%2Fa.sql"):
+        server.routes[path] = lambda seen: Answer(200, SQL)
+    script: dict[str, Any] = {
+        "file": {"uri": str(tmp_path / "a.sql"), "source": {}},
+        "http": {"uri": "a.sql", "source": {"endpoint": server.url("/sql/a.sql")}},
+        "s3": {
+            "uri": "s3://bucket/jobs/a.sql",
+            "source": {"endpoint": server.url("/"), "region": "eu-1", "auth": "aws"},
+        },
+        "gcs": {"uri": "gs://bucket/jobs/a.sql", "source": {"auth": "google_oauth"}},
+    }[source_type]
+    script["source"]["type"] = source_type
+    credentials = {
+        "aws": {"type": "aws", "access_key_id": "AKIDEXAMPLE", "secret_access_key": "s3cret-key"},
+        "google_oauth": {"type": "google_oauth", "access_token": "g"},
+    }
+    data = sql({"script": script}, variables={"n": 41}, credentials=credentials)
+    assert data["rows"] == [{"more": 42}]
+    asked = [seen.headers.get("authorization", "none").split("/")[0] for seen in server.requests]
+    signed = {"file": [], "http": ["none"], "s3": ["AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE"], "gcs": ["Bearer g"]}
+    assert asked == signed[source_type]
 
 
 def test_inline_script_is_the_steps_own_text() -> None:
