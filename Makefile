@@ -148,8 +148,8 @@ DIALECT ?= both
 simulate: $(STAMP) ## seeded faults on a virtual clock, for a night: SEEDS=1000 FROM=0 DIALECT=both|python|rust TRACE=
 	PYTHONPATH=tests $(BIN)/python -m simulate --from $(FROM) --seeds $(SEEDS) --dialect $(DIALECT) $(if $(TRACE),--trace)
 
-compat: $(STAMP) ## the published Rust control plane, our worker, the recorded playbooks (installs it once: minutes)
-	$(BIN)/python tests/compat/real_plane.py
+compat: $(STAMP) ## the published Rust control plane, our worker, the recorded playbooks: writes its table (installs it once: minutes)
+	$(BIN)/python tests/compat/real_plane.py --write
 
 RANDOM_PLAYBOOKS ?= 200
 compat-values: $(STAMP) ## playbooks through the published Rust worker and ours, each on that plane (installs it once: half an hour)

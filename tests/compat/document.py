@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from compat.live_table import LiveTable, live_section
+from compat.plane_results import plane_section
 from compat.values_replay import not_compared
 from compat.values_run import names
 from compat.values_table import CLAIMS, PLANES, VALUES, Table, document_of
@@ -45,4 +46,4 @@ each kind.
 
 def document() -> str:
     recorded = document_of(Table.load(VALUES), Table.load(CLAIMS), names(), {one: not_compared(one) for one in PLANES})
-    return "\n".join((_PLANES, *recorded, *live_section(LiveTable.load()))) + "\n"
+    return "\n".join((_PLANES, *recorded, *live_section(LiveTable.load()), *plane_section())) + "\n"

@@ -2,6 +2,7 @@
 
 Installs the server into `.compat/` once (minutes), starts Postgres, NATS and it on free loopback ports, runs every
 playbook of `playbooks/rust` through our worker, and prints what came of each beside what the published pair does.
+`--write` also writes that to `values/plane.json` and docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def last_words(execution: dict[str, Any]) -> str:
     return text
 
 
-async def go() -> int:
+async def go(*, is_written: bool = False) -> int:
     postgres_credential = {"host": "127.0.0.1", "user": "demo", "password": "demo", "database": "demo_noetl"}
     with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
         prepare_database(postgres)
@@ -209,7 +210,20 @@ async def go() -> int:
             settled = dict(worker.settled)
     show(ended)
     print("settled:", settled)
+    if is_written:
+        write(ended)
     return 0 if all(one.ours == one.expected for one in ended) and set(settled) == {"ack:reported"} else 1
+
+
+def write(ended: list[Ended]) -> None:
+    sys.path.insert(0, str(HERE.parent))
+    from compat.document import document
+    from compat.plane_results import write_results
+    from compat.values_table import DOCUMENT
+
+    kept = ("playbook", "published", "expected", "ours")
+    write_results(VERSION, [{name: getattr(one, name) for name in kept} for one in ended])
+    DOCUMENT.write_text(document(), encoding="utf-8")
 
 
 async def run_all(client: httpx.AsyncClient, url: str) -> list[Ended]:
@@ -231,4 +245,4 @@ def show(ended: list[Ended]) -> None:
 
 if __name__ == "__main__":
     install()
-    sys.exit(asyncio.run(go()))
+    sys.exit(asyncio.run(go(is_written="--write" in sys.argv[1:])))

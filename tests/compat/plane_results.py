@@ -1,0 +1,41 @@
+"""What the last `make compat` gave: this worker on the real Rust plane, beside what the published one does there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+PLAYBOOKS = Path(__file__).parent / "playbooks" / "rust"
+RESULTS = Path(__file__).parent / "values" / "plane.json"
+"""Written by `make compat`; not there before it was run."""
+
+
+def write_results(version: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Without durations and texts: they are others in every run."""
+    lines = ",\n".join("    " + json.dumps(row) for row in rows)
+    RESULTS.write_text(
+        f'{{\n  "server": {json.dumps(version)},\n  "playbooks": [\n{lines}\n  ]\n}}\n', encoding="utf-8"
+    )
+
+
+def plane_section(file: Path = RESULTS) -> Iterator[str]:
+    """Of docs/compatibility.md."""
+    yield ""
+    yield "## This worker on the real Rust plane"
+    yield ""
+    if not file.exists():
+        yield "`make compat` has not been run since it writes this table."
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))
+    rows = found["playbooks"]
+    good = sum(row["ours"] == row["expected"] for row in rows)
+    yield "`make compat` runs the playbooks of `tests/compat/playbooks/rust` through this worker on noetl-server"
+    yield f"{found['server']}. As expected: {good} of {len(rows)}."
+    yield ""
+    yield "| playbook | published worker | expected of this worker | this worker |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        ours = row["ours"] if row["ours"] == row["expected"] else f"**{row['ours']}**"
+        yield f"| {row['playbook']} | {row['published']} | {row['expected']} | {ours} |"
