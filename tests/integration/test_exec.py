@@ -192,6 +192,39 @@ def test_argument_that_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...
     assert said in ended.stderr
 
 
+def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools(tmp_path: Path) -> None:
+    for command in ("exec", "tools"):
+        ended = command_line(tmp_path, command, "nosuch")
+        assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
+        assert "Tool not found: nosuch" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("shell",), "shell: field 'command' (or cmd, cmds, commands) is missing"),
+        (("shell", "--config", '{"command": {"a": 1}}'), "shell: field 'command' must be"),
+        (("playbook", "--config", '{"path": "a/b"}'), "Failed to start child playbook 'a/b': 400"),
+    ],
+)
+def test_failure_is_told_once_and_without_its_causes_inside(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    ended = command_line(tmp_path, "exec", *arguments, "--json")
+    assert ended.code == 1
+    result = json.loads(ended.out.splitlines()[-1])["payload"]
+    error = (result.get("response") or result["result"])["error"]
+    assert error.startswith(said)
+    assert "caused by" not in error
+
+
+def test_credential_that_is_missing_is_named_with_the_flag_that_gives_it(tmp_path: Path) -> None:
+    config = '{"url": "http://127.0.0.1:1/", "auth": "other"}'
+    ended = command_line(tmp_path, "exec", "http", "--config", config)
+    assert ended.code == 1
+    assert "--credential other=FILE" in ended.err
+
+
 RAISING: dict[str, dict[str, Any]] = {
     "rhai": {"kind": "rhai", "code": 'throw "no more"'},
     "http": {"kind": "http", "url": "http://127.0.0.1:1/refused"},

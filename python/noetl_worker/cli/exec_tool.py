@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import DocumentError, NoetlWorkerError, SettingsError
 from noetl_worker.models import Dialect, Envelope, JsonValue
 from noetl_worker.process import event_loop
@@ -57,6 +59,7 @@ def exec_(
     Exit codes: 0 the tool succeeded; 1 it failed; 2 an argument or a setting is
     wrong; 130 interrupted.
     """
+    require_posix()
     try:
         settings = load_settings(flags={**flags, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": _SERVER})
         command = body_of(
@@ -98,19 +101,25 @@ async def _run(
     as_json: bool,
 ) -> int:
     from noetl_worker.cli.views.rehearsal import print_result
+    from noetl_worker.command.tool_rules import registry_of
     from noetl_worker.observability.logging import configure_logging
     from noetl_worker.phases import Progress
     from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
 
     configure_logging("warning", "auto")
-    progress = Progress()
+    registry = registry_of(settings)
+    registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
+    progress, plane = Progress(), NoPlane(credentials)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
-    async with Rehearsal(settings, WithholdingTransport(NoPlane(credentials).answer)) as rehearsal:
+    async with Rehearsal(settings, WithholdingTransport(plane.answer), registry=registry) as rehearsal:
         done = await rehearsal.run(body, envelope, await rehearsal.client.plane(""), progress)
     if progress.is_stopping:
         typer.echo("noetl-worker exec: interrupted", err=True)
         return EXIT_INTERRUPTED
     print_result(done, as_json=as_json)
+    for name in plane.unknown:
+        given = f"--credential {shlex.quote(name)}=FILE"
+        typer.echo(f"noetl-worker exec: no credential {name!r}: give it with {given}", err=True)
     return EXIT_FAILED if done.failed else 0
 
 
@@ -119,6 +128,8 @@ class NoPlane:
 
     def __init__(self, credentials: Mapping[str, Any]) -> None:
         self._credentials = credentials
+        self.unknown: list[str] = []
+        """Names that were asked for and are not there."""
 
     async def answer(self, method: str, url: str, *_: Any) -> Any:
         from noetl_worker import json_text
@@ -126,7 +137,10 @@ class NoPlane:
 
         path = urlsplit(url).path
         if path.startswith("/api/credentials/"):
-            found = self._credentials.get(unquote(path.rpartition("/")[2]))
+            name = unquote(path.rpartition("/")[2])
+            found = self._credentials.get(name)
+            if found is None and name not in self.unknown:
+                self.unknown.append(name)
             status, body = (404, {"detail": "Credential not found"}) if found is None else (200, found)
         elif path.endswith("/cancellation-check"):
             status, body = 200, {"cancelled": False, "is_cancelled": False}

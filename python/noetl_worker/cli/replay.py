@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -48,6 +49,7 @@ def replay(
     """
     from noetl_worker.observability.logging import configure_logging
 
+    require_posix()
     try:
         settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
         configure_logging("warning", "auto")

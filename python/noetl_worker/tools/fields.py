@@ -231,9 +231,9 @@ def decode(
     except MissingField as error:
         spellings = spellings_of(model, own_spellings)
         others = [other for other, name in spellings.items() if name == error.field_name]
-        raise ConfigurationError(_missing(kind, error.field_name, others, fields, raw)) from error
+        raise ConfigurationError(_missing(kind, error.field_name, others, fields, raw)) from None
     except InvalidFieldValue as error:
-        raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from error
+        raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from None
     except (TypeError, ValueError) as error:  # a model's own __post_init__
         raise ConfigurationError(f"{kind}: {error}") from error
 

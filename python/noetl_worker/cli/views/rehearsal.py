@@ -26,8 +26,6 @@ def print_result(done: Rehearsed, *, as_json: bool) -> None:
         return
     typer.echo(f"{call['name']} after {done.seconds:.3f} s", err=True)
     shown = payload.get("response", payload.get("result"))
-    if isinstance(shown, dict) and shown.get("code") == "credential_not_found":
-        typer.echo("noetl-worker exec: give it with --credential NAME=FILE", err=True)
     typer.echo(harmless(json.dumps(shown, indent=2, ensure_ascii=False)))
 
 

@@ -115,7 +115,7 @@ async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, J
     except ServerRefused as error:
         kind = "not_found" if error.status == 404 else "client_error" if error.status < 500 else "server_error"
         text = f"Failed to start child playbook {name!r}: {error.status} {excerpt(error.body, 500)}"
-        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from error
+        raise ToolError(text, kind=kind, retryable=error.status >= 500, code=str(error.status)) from None
     except ControlPlaneError as error:  # the child may run already: repeating could start a second one
         text = f"Failed to start child playbook {name!r}: {error}"
         raise ToolError(text, kind="connection", retryable=error.is_retryable) from error
