@@ -178,3 +178,17 @@ def test_command_line_ends_with_5_where_nothing_is_known(tmp_path: Path) -> None
             assert json.loads(ended.out)["is_known"] is False
 
     run(go())
+
+
+def test_id_that_is_empty_is_refused(tmp_path: Path) -> None:
+    ended = command_line(tmp_path, "why", " ")
+    assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
+    assert "COMMAND_ID" in ended.err
+
+
+def test_table_without_a_fact_has_no_head(tmp_path: Path) -> None:
+    urls = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
+    ended = command_line(tmp_path, "why", "1:none:2", **urls)
+    assert ended.code == 5
+    assert not any(line.startswith("knows") for line in ended.out.splitlines())
+    assert "not known: " in ended.out

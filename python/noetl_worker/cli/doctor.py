@@ -37,7 +37,8 @@ def doctor(
     permissions, stream and durable, the control plane and its version, clocks,
     certificates, and this machine.
 
-    Nothing is changed, made or claimed. Takes every flag of `run`.
+    Nothing is changed, made or claimed. Takes every flag of `run` (noetl-worker
+    run --help lists them).
 
     Exit codes: 0 nothing is wrong (there may be warnings); 2 a setting is wrong;
     5 a worker would not start, or not get, run or report its commands.

@@ -42,8 +42,7 @@ def ensure(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
 ) -> None:
-    """Show stream, durable and the stream of dead letters as they are against
-    what the settings want.
+    """Compare stream, durable and dead letters with the settings.
 
     Without --apply nothing is changed. With it nothing is deleted: what
     JetStream does not change in place is shown with what a new one would lose

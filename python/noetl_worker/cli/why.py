@@ -48,6 +48,8 @@ def why(
     from noetl_worker.observability.logging import configure_logging
 
     try:
+        if not command_id.strip():
+            raise SettingsError("COMMAND_ID", command_id, "the id of a command")
         settings = load_settings(flags=flags)
         configure_logging("error", "auto")
         story = event_loop.run(Inquiry(settings, command_id.strip(), execution_id=execution, most=messages).ask())
@@ -81,6 +83,7 @@ def _print(story: Story) -> None:
     )
     for fact in story.facts:
         table.add_row(fact.source, fact.at[:23] or "now", Text(harmless(fact.text)))
-    console.print(table)
+    if story.facts:
+        console.print(table)
     for text in story.unknown:
         console.print(Text(harmless(f"not known: {text}"), style="yellow"), soft_wrap=True)

@@ -39,7 +39,7 @@ def _lines(look: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
     about = f"version {worker.get('version')}, engine {worker.get('engine')}, {worker.get('control_plane')} plane"
     return [
         f"{about} {worker.get('server_url')}, up {duration(worker.get('up_s') or 0)}",
-        f"slots {_n(slots, 'used')} of {_n(slots, 'limit')} ({_n(slots, 'size')})   "
+        f"slots {_n(slots, 'used')} used, {_n(slots, 'limit')} allowed now, {_n(slots, 'size')} in all   "
         f"lag {_n(lag, 'waiting')} waiting, {_n(lag, 'in_flight')} in flight in the pool   "
         f"loop lag {look.get('loop_lag_s', 0):.2f} s",
         f"gate {'DOWN: ' + ', '.join(down) if down else 'open'}, {waiting:.0f} requests wait   "
@@ -56,7 +56,7 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
         Column("phase", no_wrap=True, min_width=9),
         Column("kind", no_wrap=True, min_width=8, max_width=14),
         Column("step", overflow="ellipsis", no_wrap=True, max_width=16),
-        Column("tries", justify="right", no_wrap=True, min_width=5),
+        Column("deliveries", justify="right", no_wrap=True, min_width=10),
         Column("command", overflow="fold", min_width=20),
         header_style="bold",
         box=None,
