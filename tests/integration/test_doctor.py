@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from integration.findings import by_check, not_fine, settings
 from integration.house import house, run
 from integration.processes import command_line
 from noetl_worker import engine
+from noetl_worker.cli import doctor
+from noetl_worker.cli.views import comparison
 from noetl_worker.dev.nats_server import free_port
-from noetl_worker.doctor import State, examine, machine, outbox
+from noetl_worker.doctor import Finding, State, examine, machine, outbox
 from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.event_set import EventSet
@@ -136,3 +140,19 @@ def test_python_engine_says_why_it_is_not_the_other(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(engine.VARIABLE, "auto")
     monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
     assert "cannot be imported" in machine.engine_in_use().found
+
+
+@pytest.mark.parametrize("width", [80, 120, 150])
+def test_no_subject_is_broken_inside_of_its_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, subject = io.StringIO(), "$JS.API.STREAM.CREATE.KV_NOETL_COMMAND_STARTS"
+    monkeypatch.setattr(comparison, "operator_console", lambda: Console(file=out, width=width))
+    refused = "refused, so it is to be made by an operator (noetl-worker nats ensure --apply)"
+    findings = [
+        Finding("may make the bucket of these notes", State.WARNING, refused, f"publish to {subject}", "a fix"),
+        Finding("NATS", State.FINE, "nats://localhost:4222, version 2.15.1", "a server that takes this login"),
+    ]
+    doctor._print(findings, brief=False)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(subject in line for line in lines)
+    assert any("NATS" in line and "version 2.15.1" in line for line in lines)

@@ -23,6 +23,8 @@ __all__ = ["doctor"]
 
 EXIT_SETTINGS: Final = 2
 EXIT_WRONG: Final = 5
+_TABLE_WIDTH: Final = 150
+"""From this width on a column has room for the longest subject."""
 _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}
 """State of a finding -> its mark, and in which colour."""
 
@@ -63,11 +65,7 @@ def doctor(
     raise typer.Exit(EXIT_WRONG if is_wrong else 0)
 
 
-def _print(findings: Sequence[Finding], *, brief: bool) -> None:
-    """A table, and below it what to do about each thing that is not fine."""
-    from noetl_worker.cli.views.comparison import operator_console
-
-    console = operator_console()
+def _table(findings: Sequence[Finding]) -> Table:
     table = Table(
         Column("", no_wrap=True),
         Column("check", overflow="fold", ratio=2),
@@ -80,10 +78,31 @@ def _print(findings: Sequence[Finding], *, brief: bool) -> None:
     )
     for finding in findings:
         mark, style = _MARKS[finding.state.value]
-        if not brief or finding.state.value != "fine":
-            table.add_row(*(Text(cell, style=style) for cell in (mark, finding.check, finding.found, finding.wanted)))
-    if table.rows:
-        console.print(table)
+        table.add_row(*(Text(cell, style=style) for cell in (mark, finding.check, finding.found, finding.wanted)))
+    return table
+
+
+def _narrow_table(findings: Sequence[Finding]) -> Table:
+    """Below each other: side by side a subject would be broken inside of its words, and could not be copied."""
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        mark, style = _MARKS[finding.state.value]
+        if finding.state.value == "fine":
+            table.add_row(mark, Text(f"{finding.check}: {finding.found}"))
+            continue
+        for head, text in ((mark, finding.check), ("", f"found: {finding.found}"), ("", f"wanted: {finding.wanted}")):
+            table.add_row(Text(head, style=style), Text(text, style=style))
+    return table
+
+
+def _print(findings: Sequence[Finding], *, brief: bool) -> None:
+    """A table, and below it what to do about each thing that is not fine."""
+    from noetl_worker.cli.views.comparison import operator_console
+
+    console = operator_console()
+    shown = [finding for finding in findings if not brief or finding.state.value != "fine"]
+    if shown:
+        console.print(_table(shown) if console.width >= _TABLE_WIDTH else _narrow_table(shown))
     for finding in findings:
         mark, style = _MARKS[finding.state.value]
         if finding.fix and finding.state.value != "fine":
