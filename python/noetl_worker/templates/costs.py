@@ -23,7 +23,7 @@ Cost = Callable[..., None]
 _PIECE: Final = 60
 """Bytes of a short text, and of its place in a list."""
 _MAX_DIGITS: Final = 400
-_LAZY_NODES: Final = 10
+_LAZY_NODES: Final = 12
 _CALL_NODES: Final = 10
 """Of a filter or test, whatever it does."""
 
@@ -52,13 +52,18 @@ def charge_call(context: Context, function: Any, arguments: tuple[Any, ...], nam
     if function is dict:
         budget.charge_value(arguments)
         return
+    if function is str.maketrans:
+        _TEXT_METHODS["maketrans"](budget, *arguments, **named)
+        return
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    if owner is None and name == "maketrans":  # a static method knows no owner
+        raise SecurityError(f"method {name!r} of 'bytes' is not open to templates")
     for kind, costs in METHOD_COSTS.items():
         if isinstance(owner, kind) or owner is kind:
             cost = costs.get(name)
-            if cost is None or (owner is kind and name != "maketrans"):
+            if cost is None or owner is kind:
                 raise SecurityError(f"method {name!r} of {kind.__name__!r} is not open to templates")
-            cost(budget, *((owner,) if owner is not kind else ()), *arguments, **named)
+            cost(budget, owner, *arguments, **named)
             return
 
 
@@ -97,12 +102,22 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
     budget.charge(1)
 
 
+def _printed(budget: Budget, value: Any, size: int = 1) -> None:
+    """A text of which as much as `size` of it is made; a list or an object becomes a text first."""
+    if isinstance(value, str):
+        budget.charge_value(value, PRINTED, size)
+    else:
+        budget.charge_printed(value)
+        if size > PRINTED:
+            budget.charge_value(value, 0, size - PRINTED)
+
+
 def _text(times: int = 1, per_sign: int = 0) -> Cost:
     """A text that is made `times` as large, with `per_sign` nodes for each of its characters."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
         for part in (value, *arguments, *named.values()):
-            budget.charge_value(part, PRINTED, times)
+            _printed(budget, part, times)
         if isinstance(value, str):
             budget.charge(per_sign * len(value))
         elif per_sign:
@@ -113,7 +128,7 @@ def _text(times: int = 1, per_sign: int = 0) -> Cost:
 
 def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     """CPython makes room for three of the widest characters for each that is not ASCII."""
-    budget.charge_value(value, PRINTED, 1 if not isinstance(value, str) or value.isascii() else 4)
+    _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
 def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -144,6 +159,8 @@ def _characters(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     """Elements compared with each other: all that is in them, more than once. A text's are its characters."""
     budget.charge_value((value, *arguments, *named.values()), 12)
+    if isinstance(value, Mapping):  # its keys, of which a list is made first
+        budget.charge(6 * len(value))
     _each_sign(budget, value)
 
 
@@ -151,6 +168,12 @@ def _each_sign(budget: Budget, value: Any) -> None:
     """A text that is gone through character by character."""
     if isinstance(value, (str, bytes)):
         budget.charge(10 * len(value), 80 * len(value))
+
+
+def _grouped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
+    """An attribute of each is looked up before they are compared."""
+    _each(16)(budget, value)
+    _compared(budget, value, *arguments, **named)
 
 
 def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
@@ -172,14 +195,14 @@ def _from_the_end(budget: Budget, value: str, sought: Any = "", *_: Any, **__: A
 
 def _strip(budget: Budget, value: Any, signs: Any = None, **named: Any) -> None:
     signs = named.get("chars", signs)
-    budget.charge_value(value, PRINTED)
+    _printed(budget, value)
     if isinstance(value, str) and isinstance(signs, str):
         budget.charge(len(value) * (8 + len(signs)) // 256)
 
 
 def _width(budget: Budget, value: Any, width: Any = 80, fill: Any = " ", **named: Any) -> None:
     width = named.get("width", width)
-    budget.charge_value(value, PRINTED, 2)
+    _printed(budget, value, 2)
     if isinstance(width, int):
         wide = 1 if isinstance(fill, str) and fill.isascii() and (not isinstance(value, str) or value.isascii()) else 4
         budget.charge(size=wide * max(width, 0))
@@ -199,14 +222,16 @@ def _indented(budget: Budget, value: Any, width: Any = 4, *_: Any, **named: Any)
     if isinstance(value, str):
         lines = 1 + sum(map(value.count, "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
         wide = wide if value.isascii() else 4
-    budget.charge_value(value, PRINTED, 3)
+    _printed(budget, value, 3)
     budget.charge(lines, lines * (_PIECE + 2 * step * wide))
 
 
 def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any, **named: Any) -> None:
     old, new = named.get("old", named.get("s", old)), named.get("new", new)
-    for part in (value, old, new):
-        budget.charge_value(part, PRINTED)
+    for part in (value, old, new):  # a text is made of it twice, once of them to be counted
+        _printed(budget, part)
+        if not isinstance(part, str):
+            _printed(budget, part)
     text, old, new = (part if isinstance(part, str) else str(part) for part in (value, old, new))
     count = text.count(old) if old else len(text) + 1
     wide = 1 if text.isascii() and new.isascii() else 4
@@ -216,7 +241,7 @@ def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any,
 def _pieces(budget: Budget, value: Any, separator: Any = None, *_: Any, **named: Any) -> None:
     """Into a list of texts, as many as there are separators."""
     separator = named.get("sep", named.get("separator", separator))
-    budget.charge_value(value, PRINTED, 2)
+    _printed(budget, value, 2)
     if isinstance(value, str):
         count = value.count(separator) if isinstance(separator, str) and separator else _blanks(value)
         budget.charge(count // 2, _PIECE * count)
@@ -262,7 +287,7 @@ def _translated(budget: Budget, value: str, table: Any = None, *_: Any, **__: An
 
 
 def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    budget.charge_value(value, PRINTED, 2)
+    _printed(budget, value, 2)
     if isinstance(value, str):
         more = sum(map(value.count, "&<>\"'"))
         budget.charge(more // 8, (5 if value.isascii() else 20) * more)
@@ -278,8 +303,10 @@ def _as_json(budget: Budget, value: Any, indent: Any = None, **named: Any) -> No
 
 
 def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """A container of JSON takes thirty times its two characters."""
-    budget.charge_value(value, PRINTED, 2)
+    """A container of JSON takes thirty times its two characters. A list or an object becomes a text before."""
+    _printed(budget, value, 2)
+    if not isinstance(value, str):
+        _printed(budget, value)
     if isinstance(value, str):
         containers, others = value.count("[") + value.count("{"), value.count(",") + value.count(":")
         budget.charge(containers + others // 2, _PIECE * others + 90 * containers)
@@ -287,7 +314,7 @@ def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     """Each tag and comment is cut out of the text."""
-    budget.charge_value(value, PRINTED, 4)
+    _printed(budget, value, 4)
     if isinstance(value, str):
         budget.charge(len(value) + value.count("<") * len(value) // 256)
 
@@ -314,11 +341,11 @@ def _added(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 def _encoded(budget: Budget, value: str, *arguments: Any, **named: Any) -> None:
     if sum(len(name) for name in (*arguments, *named.values()) if isinstance(name, str)) > _MAX_DIGITS:
         raise SecurityError("the name of an encoding is no longer than a line")
-    budget.charge_value(value, PRINTED, 2)
+    _printed(budget, value, 2)
 
 
 def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    budget.charge_value(value, PRINTED)
+    _printed(budget, value)
     charge_format(budget, value if isinstance(value, str) else "%" * 10, (*arguments, *named.values()))
 
 
@@ -347,11 +374,13 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("wordwrap",), _text(8, per_sign=20)),
     **dict.fromkeys(("urlize", "urlencode", "xmlattr", "pprint"), _SLOW_TEXT),
     **dict.fromkeys(("escape", "e", "forceescape"), _escaped),
-    **dict.fromkeys(("sort", "unique", "groupby", "dictsort", "max", "min"), _compared),
+    **dict.fromkeys(("sort", "unique", "dictsort", "max", "min"), _compared),
     **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), LAZY),
-    **dict.fromkeys(("keys", "values", "items"), _each(4, 80)),
+    **dict.fromkeys(("keys", "values"), _each(8, 80)),
+    "items": _each(20, 80),
     **dict.fromkeys(("list", "last", "reverse"), _listed),
     **dict.fromkeys(("batch", "slice"), _filled),
+    "groupby": _grouped,
     "sum": _added,
     "round": _rounded,
     "trim": _strip,

@@ -41,6 +41,12 @@ PRINTED: Final = 6
 """The weight of what becomes text."""
 CONTAINER_NODES: Final = 8
 """What Python code takes to look at one list or object, or at one element of a list of different things."""
+_MAPPING_NODES: Final = 12
+"""The same for an object, whose keys and values are looked at."""
+_ENTRY_NODES: Final = 4
+"""Of a key and its value, at least: to find out what they are is most of it."""
+_WRITTEN: Final = 8
+"""How often the bytes of a list or an object are charged when it becomes text."""
 ROUND_NODES: Final = 8
 """What a round of a loop costs beside half a node for each part of what is in the loop."""
 CALL_NODES: Final = 40
@@ -52,6 +58,7 @@ _ENTRY: Final = 100
 """Bytes of a key and its value in a dict, about."""
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 _FLAT: Final = _ATOMS | {str}
+_ONE_TEXT: Final = (str, bytes, int, float, type(None))
 _LISTS: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView)
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _FIELD: Final = re.compile(r"[%{]")
@@ -98,7 +105,11 @@ class Budget:
             if kind is not list and isinstance(item, (str, bytes)):
                 self.charge(1, size * text_size(item))
             elif kind is dict or (kind is not list and isinstance(item, Mapping)):
-                self.charge(CONTAINER_NODES + weight * len(item) // 2, size * _ENTRY * len(item))
+                self.charge(_MAPPING_NODES + max(weight // 2, _ENTRY_NODES) * len(item), size * _ENTRY * len(item))
+                if _FLAT.issuperset(map(type, item)) and _FLAT.issuperset(map(type, item.values())):
+                    if size:
+                        self.charge(size=size * _texts_size((*item, *item.values()), is_texts_only=False))
+                    continue
                 self._inner(item.keys(), weight, size, waiting)
                 self._inner(item.values(), weight, size, waiting)
             elif isinstance(item, _LISTS):
@@ -107,12 +118,21 @@ class Budget:
             else:
                 self.charge(1)
 
+    def charge_printed(self, value: Any, times: int = 1) -> None:
+        """A value that becomes text, `times` times: what is in a list or an object is gone through and written."""
+        if isinstance(value, _ONE_TEXT):
+            self.charge_value(value, PRINTED * times, times)
+        else:
+            self.charge_value(value, PRINTED * times, _WRITTEN * times)
+
     def _inner(self, items: Collection[Any], weight: int, size: int, waiting: list[Any]) -> None:
         kinds = set(map(type, items))
         if kinds <= _ATOMS:
             return
         if kinds <= _FLAT:
-            self.charge(size=size * sum(text_size(item) for item in items if type(item) is str))
+            self.charge(len(items) // 3)
+            if size:
+                self.charge(size=size * _texts_size(items, len(kinds) == 1))
             return
         self.charge(weight * CONTAINER_NODES * len(items) // 2)
         waiting.extend(items)
@@ -132,6 +152,12 @@ def budget_of(context: Context) -> Budget:
 def text_size(text: str | bytes) -> int:
     """Bytes of a text in memory, at most."""
     return len(text) if text.isascii() else 4 * len(text)
+
+
+def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
+    """Of all texts in it. Without Python code for each where all are ASCII: to charge must cost less than the work."""
+    texts = items if is_texts_only else [item for item in items if type(item) is str]
+    return sum(map(len, texts)) if all(map(str.isascii, texts)) else sum(map(text_size, texts))
 
 
 def count_loops(tree: nodes.Template) -> None:
@@ -202,5 +228,5 @@ def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> No
     widths = sum(int(number.group()) for number in _NUMBER.finditer(template))
     fields = sum(1 for _ in _FIELD.finditer(template))
     budget.charge(fields, 4 * widths)
-    for argument in arguments:
-        budget.charge_value(argument, PRINTED * fields, fields)
+    for argument in arguments if fields else ():
+        budget.charge_printed(argument, fields)

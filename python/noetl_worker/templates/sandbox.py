@@ -17,7 +17,7 @@ from noetl_worker.errors import CredentialError
 from noetl_worker.templates import limits as template_limits
 from noetl_worker.templates.costs import FILTER_COSTS, TEST_COSTS, Format, charge_call, charged
 from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, to_text, truthy
-from noetl_worker.templates.limits import PRINTED, Budget, budget_of, charge_operation, charge_slice, joined_size
+from noetl_worker.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
 
 __all__ = [
     "LENIENT",
@@ -304,7 +304,7 @@ class Environment(ImmutableSandboxedEnvironment):
 def _printed(context: Context, value: Any) -> str:
     """`to_text`, charged."""
     if not isinstance(value, (str, int, float, type(None))):
-        budget_of(context).charge_value(value, PRINTED, 6)
+        budget_of(context).charge_printed(value)
     return to_text(value)
 
 

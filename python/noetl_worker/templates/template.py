@@ -284,8 +284,11 @@ def _is_flat(items: Iterable[Any], budget: Budget) -> bool:
     kinds = set(map(type, items))
     if not kinds <= _SCALARS:
         return False
-    if str in kinds:
-        budget.charge(size=sum(len(item) for item in items if type(item) is str))
+    if kinds == {str}:
+        budget.charge(size=sum(map(len, items)))
+    elif str in kinds:
+        texts = [item for item in items if type(item) is str]
+        budget.charge(len(texts) // 8, sum(map(len, texts)))
     return True
 
 
