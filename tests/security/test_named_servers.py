@@ -77,10 +77,11 @@ def test_trusted_server_is_asked_itself_and_gets_the_token(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", FORGED)
-def test_followed_stranger_never_gets_the_token(url: str) -> None:
+@pytest.mark.parametrize("dialect", Dialect)
+def test_followed_stranger_never_gets_the_token(dialect: Dialect, url: str) -> None:
     """A server that is followed (NOETL_WORKER_FOLLOW_SERVERS=any) waits for the worker's bearer token."""
     variables = {"NOETL_WORKER_FOLLOW_SERVERS": "any", "NOETL_INTERNAL_API_TOKEN": "t0ken"}
-    _, transport = ran(Dialect.PYTHON, url, **variables)
+    _, transport = ran(dialect, url, **variables)
     own = url.startswith(f"{URL}/")  # a path of the configured server is claimed there: the token goes where it says
     assert contacted(transport) == {"" if own else url.removeprefix(URL)}
     assert {"authorization" in headers for *_, headers in transport.sent} == {own}
@@ -151,21 +152,22 @@ def test_flood_of_made_up_servers_does_not_fill_the_log() -> None:
 
 
 @asynccontextmanager
-async def two_planes() -> AsyncIterator[tuple[House, DevControlPlane]]:
+async def two_planes(dialect: Dialect = Dialect.PYTHON) -> AsyncIterator[tuple[House, DevControlPlane]]:
     """A house without a worker, and a second control plane that publishes into the same stream."""
     async with (
-        house(worker=False) as home,
-        DevControlPlane(PlaneSettings(), nats_url=home.nats.url) as other,
+        house(dialect, worker=False) as home,
+        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=home.nats.url) as other,
     ):
         yield home, other
 
 
-def test_shell_command_of_a_stranger_does_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dialect", Dialect)
+def test_shell_command_of_a_stranger_does_not_run(dialect: Dialect, tmp_path: Path) -> None:
     """Whoever may publish to NATS has a shell command run here."""
     trace = tmp_path / "ran"
 
     async def go() -> None:
-        async with two_planes() as (home, stranger):
+        async with two_planes(dialect) as (home, stranger):
             await home.start_worker()
             await stranger.create_commands([RawCommand("shell", {"command": f"touch {trace}"})])
             await until(lambda: home.plane.requests[CLAIM] >= 1, "asked for at the configured plane")
@@ -195,11 +197,12 @@ def test_settings_that_let_another_server_in(setting: str, tmp_path: Path) -> No
 # ── credentials that another server refuses ──
 
 
-def test_other_server_that_refuses_the_credentials_pauses_itself_alone() -> None:
+@pytest.mark.parametrize("dialect", Dialect)
+def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dialect: Dialect) -> None:
     """A trusted server answers 401 to fifteen commands, and all others wait."""
 
     async def go() -> None:
-        async with two_planes() as (home, other):
+        async with two_planes(dialect) as (home, other):
             worker = await home.start_worker(NOETL_WORKER_TRUSTED_SERVERS=other.url)
             other.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
             refused = await other.create_commands([NOOP])

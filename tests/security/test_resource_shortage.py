@@ -123,7 +123,8 @@ def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) -> Non
             await home.wait_terminal(issued.event_id)
             again()
             assert home.terminal_events(issued.event_id) == ["command.failed"]
-            assert len(home.plane.events_of_command(issued.event_id, "call.error")) == 1
+            [error] = home.plane.events_of_command(issued.event_id, "call.error")
+            assert "'error_kind': 'resource'" in repr(error)
             assert [line["given_back"] for line in worker.logged("resource_shortage")] == [False]
             assert await worker.stop() == 0
 
@@ -236,9 +237,10 @@ def test_command_that_cannot_be_given_back_is_reported_as_failed_of_kind_resourc
     outcome, transport, _ = short_run(dialect, message, **variables)
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
-    told = str(transport.sent)
-    assert "call.error" in told
-    assert "no room" in told
+    sent = repr(transport.sent)
+    assert "call.error" in sent
+    assert "kind': 'resource'" in sent
+    assert "no room" in sent
 
 
 # ── what counts as one ──

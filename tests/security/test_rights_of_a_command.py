@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from noetl_worker.cli.dev import settings_beside
 from noetl_worker.command import tool_rules
+from noetl_worker.command.tool_rules import log_what_is_not_confined
+from noetl_worker.models import Dialect
 from noetl_worker.plane.registration import Registration
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import run_tool, tool_context
@@ -55,10 +59,13 @@ def test_command_gains_no_rights_by_starting_a_program(user: str, kind: str) -> 
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_command_writes_no_core_and_is_killed_first_for_memory(user: str) -> None:
+@pytest.mark.parametrize("kind", ["shell", "python"])
+def test_command_writes_no_core_and_is_killed_first_for_memory(user: str, kind: str) -> None:
     """A crash leaves credentials in a core file; a command that takes all memory has the worker killed for it."""
-    script = "ulimit -c; ulimit -Hc; cat /proc/self/oom_score_adj"
-    assert run_one(user, "basic", "shell", {"command": script})["stdout"].split() == ["0", "0", "1000"]
+    shell = {"command": "ulimit -c; ulimit -Hc; cat /proc/self/oom_score_adj"}
+    code = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE), open('/proc/self/oom_score_adj').read())"
+    outcome = run_one(user, "basic", kind, shell if kind == "shell" else {"code": code})
+    assert outcome["stdout"].split() == ["0", "0", "1000"]
 
 
 def test_worker_itself_is_not_killed_first_for_memory() -> None:
@@ -203,3 +210,24 @@ def test_what_the_system_lacks_is_logged(monkeypatch: pytest.MonkeyPatch) -> Non
     assert confinement.missing() == ["processes that leave their session"]
     monkeypatch.setattr(confinement, "libc", None)
     assert len(confinement.missing()) == 3
+
+
+def test_dev_has_no_isolation_and_a_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) On one's own machine ping and sudo work; NOETL_WORKER_ISOLATION is heard there too."""
+    monkeypatch.delenv("NOETL_WORKER_ISOLATION", raising=False)
+    assert load_settings({}).isolation == "basic"
+    beside = ("nats://localhost:1", "http://localhost:1", Dialect.PYTHON)
+    assert settings_beside(*beside).settings.isolation == "off"
+    monkeypatch.setenv("NOETL_WORKER_ISOLATION", "basic")
+    assert settings_beside(*beside).settings.isolation == "basic"
+
+
+@pytest.mark.parametrize("level", ["basic", "off"])
+def test_what_a_system_lacks_is_logged_once_at_the_start(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(no attack) macOS has the limits alone."""
+    monkeypatch.setattr(confinement, "libc", None)
+    with capture_logs() as logs:
+        log_what_is_not_confined(load_settings({"NOETL_WORKER_ISOLATION": level, "NOETL_WORKER_PROCESS_COUNT": "0"}))
+    lines = [line for line in logs if line["event"] == "isolation_incomplete"]
+    assert len(lines) == (1 if level == "basic" else 0)
+    assert all("dropped capabilities" in str(line["not_on_this_system"]) for line in lines)

@@ -17,6 +17,8 @@ from .template_calls import VALUES, calls
 
 MANY_ROUNDS = 10_000_000
 """Of a loop of plain Python: 0.2 s of a machine that has nothing else to do."""
+LOOKS = 5
+"""Of what seemed slow: what else runs on the machine only ever adds to it."""
 OVER = re.compile(r"it (takes|makes) more than")
 REFUSED = re.compile(rf"{OVER.pattern}|of over|is over|no longer than a line|a width in its format")
 """What the budget says, and the bounds of a single argument. Any other failure is of a call that was never made."""
@@ -116,7 +118,7 @@ def test_no_call_of_a_template_holds_up_the_loop(group: str) -> None:
     """Judged beside plain Python in the same thread, since a second means nothing on a busy machine."""
     limit_s = rounds(MANY_ROUNDS)
     suspects = [expression for expression in GROUPS[group] if taken(expression) > limit_s / 2]
-    slow = [expression for expression in suspects if min(taken(expression), taken(expression)) > rounds(MANY_ROUNDS)]
+    slow = [expression for expression in suspects if all(taken(expression) > rounds(MANY_ROUNDS) for _ in range(LOOKS))]
     assert slow == [], [(expression, taken(expression) / limit_s) for expression in slow]
 
 

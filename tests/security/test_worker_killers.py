@@ -53,6 +53,7 @@ async def killed_until_told(dialect: Dialect, directory: Path) -> None:
                 await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
                 if told.done():
                     ended.cancel()
+                    await home.wait_settled(timeout_s=30)  # both are acknowledged: neither comes again
                     assert await worker.stop() == 0
                     break
                 told.cancel()

@@ -16,19 +16,20 @@ from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import is_for_process, read_settings
+from noetl_worker.settings.settings import Reading, is_for_process, read_settings
 
 __all__ = ["dev", "parse_override"]
 
 EXIT_SIGTERM: Final = 143
+"""128 + 15, what a shell reports for a process that SIGTERM ended."""
 _RULES: Final = (
     "NOETL_WORKER_KINDS",
     "NOETL_WORKER_KINDS_DENY",
     "NOETL_WORKER_ALLOW_OVERRIDE",
     "NOETL_WORKER_EGRESS_DENY",
+    "NOETL_WORKER_ISOLATION",
 )
 """What its worker takes from the environment as `run` does: they are this machine's."""
-"""128 + 15, what a shell reports for a process that SIGTERM ended."""
 
 
 def dev(
@@ -98,12 +99,9 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
         return name, value
 
 
-@asynccontextmanager
-async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> AsyncIterator[None]:
-    """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end."""
-    from noetl_worker.worker import Worker
-
-    reading = read_settings(
+def settings_beside(nats_url: str, server_url: str, dialect: Dialect) -> Reading:
+    """Settings of a worker on a laptop, at the session's own NATS and control plane."""
+    return read_settings(
         {
             "NATS_URL": nats_url,
             "NOETL_SERVER_URL": server_url,
@@ -117,6 +115,14 @@ async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> Asy
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )
+
+
+@asynccontextmanager
+async def worker_beside(nats_url: str, server_url: str, dialect: Dialect) -> AsyncIterator[None]:
+    """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end."""
+    from noetl_worker.worker import Worker
+
+    reading = settings_beside(nats_url, server_url, dialect)
     os.environ.update(reading.for_environment())
     worker = Worker(reading.settings)
     running = asyncio.ensure_future(worker.run())
