@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import run_tool
+from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.artifact.files import path_of
 from noetl_worker.tools.duckdb.limits import keep_to_roots
 from noetl_worker.tools.http.client import ClientOptions, _tls_context
 from noetl_worker.tools.http.request import _part
+from noetl_worker.tools.process import landlock
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.registry import Registry
 
 OURS = f"{tempfile.gettempdir()}/noetl-worker-outbox-0/x.sqlite3"
 
@@ -35,6 +39,21 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def query(sql: str, **config: Any) -> Any:
     pytest.importorskip("duckdb")
     return run_tool("duckdb", {"query": sql, **config}).data
+
+
+def confined(sql: str, **config: Any) -> Any:
+    """As `query`, in a worker with NOETL_WORKER_ISOLATION=basic."""
+    pytest.importorskip("duckdb")
+
+    async def go() -> Any:
+        registry = Registry(plugins=False, confinement=Confinement("basic"))
+        try:
+            result = await registry.run_tool("duckdb", {"query": sql, **config}, tool_context(registry=registry))
+        finally:
+            await registry.aclose()
+        return result.data
+
+    return asyncio.run(go())
 
 
 def read_by_each_kind(file: str) -> list[str]:
@@ -103,6 +122,50 @@ def test_parameters_and_databases_are_looked_at_too() -> None:
         query("SELECT * FROM read_text(?)", params=["/proc/self/environ"])
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
         query("SELECT 1", database=OURS)
+
+
+@pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('/pr' || 'oc/self/environ')",
+        "SELECT * FROM read_text('/pr' || 'oc/' || '{pid}' || '/environ')",
+        "SELECT * FROM read_text('{there}/link')",
+        "SELECT * FROM read_text('{there}/directory/self/environ')",
+        "SELECT * FROM read_text(concat('{there}', '/up', '/../pro', 'c/self/environ'))",
+        "CREATE MACRO kernel() AS TABLE SELECT * FROM read_text(chr(47) || 'proc/self/environ'); FROM kernel()",
+        "SET VARIABLE name = '/pr' || 'oc/self/environ'; SELECT * FROM read_text(getvariable('name'))",
+        "SELECT * FROM query('SELECT * FROM read_text(''/pr'' || ''oc/self/environ'')')",
+        "SELECT * FROM read_csv_auto('/s' || 'ys/kernel/notes')",
+    ],
+)
+def test_sql_cannot_reach_the_kernel_s_files_by_another_name(sql: str, tmp_path: Path) -> None:
+    """SQL puts the name of `/proc/self/environ` together, or finds it through a link."""
+    (tmp_path / "link").symlink_to("/proc/self/environ")
+    (tmp_path / "directory").symlink_to("/proc")
+    (tmp_path / "up").symlink_to("/tmp")
+    text = sql.format(there=tmp_path, pid=os.getpid())
+    with pytest.raises(ToolError, match=r"Permission denied|No files found|not a file for playbooks"):
+        confined(text)
+
+
+@pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
+def test_pattern_finds_no_file_of_the_kernel(tmp_path: Path) -> None:
+    """`glob` over all processes."""
+    (tmp_path / "directory").symlink_to("/proc")
+    assert confined("SELECT * FROM glob('/pr' || 'oc/*/environ')")["rows"] == []
+    assert confined(f"SELECT * FROM glob('{tmp_path}/dir*/*/environ')")["rows"] == []
+
+
+def test_confined_duckdb_works_with_files_as_before(tmp_path: Path) -> None:
+    """(no attack) Files, databases, links to them and moves between directories; and the worker reads /proc itself."""
+    file, database = tmp_path / "a.parquet", tmp_path / "a.duckdb"
+    (tmp_path / "link.parquet").symlink_to(file)
+    confined(f"COPY (SELECT range AS x FROM range(100000)) TO '{file}'")
+    confined(f"CREATE TABLE t AS SELECT * FROM '{tmp_path}/link.parquet'; CHECKPOINT", database=str(database))
+    assert confined("SELECT count(*) AS n FROM t", database=str(database), read_only=True)["rows"] == [{"n": 100000}]
+    assert confined("SELECT current_setting('threads') AS n")["rows"][0]["n"] >= 1
+    assert Path("/proc/self/environ").exists()
 
 
 def test_other_texts_with_slashes_are_texts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from noetl_worker.errors import SettingsError
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools import fields
 from noetl_worker.tools.http import egress
-from noetl_worker.tools.process import confinement
+from noetl_worker.tools.process import confinement, landlock
 from noetl_worker.tools.process.command_group import commands_group
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.machine import memory_bytes
@@ -56,7 +56,7 @@ def log_what_is_not_confined(settings: Settings) -> None:
     """One line for what the level lacks on this system, one where there is no cgroup for a limit of processes."""
     if settings.isolation == "off":
         return
-    if lacking := confinement.missing():
+    if lacking := [*confinement.missing(), *([] if landlock.is_there() else ["/proc and /sys hidden from DuckDB"])]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
     if settings.process_count and (reason := _no_group()):
         log.info("process_limit_missing", reason=reason, setting="NOETL_WORKER_PROCESS_COUNT")

@@ -129,7 +129,7 @@ class DuckdbTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._memory_bytes = confinement.duckdb_bytes
+        self._memory_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
         self._threads = Threads()
         self._sources = Sources(self.kind)
 
@@ -140,6 +140,7 @@ class DuckdbTool:
             read_only=config.read_only,
             memory_limit=config.memory_limit,
             memory_bytes=self._memory_bytes,
+            is_confined=self._is_confined,
             threads=config.threads,
             extensions=tuple(config.extensions),
             secrets=tuple(await secrets_of(self.kind, config.auth, context)),

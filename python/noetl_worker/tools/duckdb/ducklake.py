@@ -121,7 +121,7 @@ class DucklakeTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._memory_bytes = confinement.duckdb_bytes
+        self._memory_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
         self._threads = Threads()
 
     async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
@@ -136,6 +136,7 @@ class DucklakeTool:
             kind=self.kind,
             memory_limit=config.memory_limit,
             memory_bytes=self._memory_bytes,
+            is_confined=self._is_confined,
             threads=config.threads,
             extensions=("ducklake", *_extension_of(metadata), *config.extensions),
             secrets=tuple(secrets),

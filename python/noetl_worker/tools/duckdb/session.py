@@ -22,7 +22,14 @@ from noetl_worker.tools.duckdb import readers as duckdb_readers
 from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret
 from noetl_worker.tools.ending import ended
-from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text, started
+from noetl_worker.tools.process import landlock
+from noetl_worker.tools.process.shortage import (
+    before_any_effect,
+    is_out_of_descriptors,
+    is_shortage,
+    is_shortage_text,
+    started,
+)
 
 __all__ = [
     "EXTENSION_DIRECTORY",
@@ -51,6 +58,7 @@ _THREADS: Final = 32
 _INTERRUPT_AGAIN_S: Final = 0.05
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
+_THREAD: Final = threading.local()
 _EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
 
 
@@ -64,6 +72,8 @@ class Opening:
     memory_limit: str | None = None
     memory_bytes: int = 0
     """The command's share: with one it can set no more than this, or than the environment says; 0: no cap."""
+    is_confined: bool = False
+    """/proc and /sys are out of reach, however SQL names what is in them (`tools/process/landlock.py`)."""
     threads: int | None = None
     extensions: tuple[str, ...] = ()
     secrets: tuple[DuckdbSecret, ...] = ()
@@ -135,6 +145,8 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
         ConfigurationError: a database that cannot be, a setting, an extension or a secret that is refused.
         ResourceShortage: this machine has no descriptor for it.
     """
+    if opening.is_confined:
+        _confine_thread(opening.kind)
     if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
         raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
     if opening.read_only and opening.database == duckdb_files.MEMORY:
@@ -156,6 +168,20 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
         connection.close()
         raise
     return Opened(opening, connection, memory)
+
+
+def _confine_thread(kind: str) -> None:
+    """Once for each thread, and for good: those that DuckDB starts here are confined with it."""
+    if getattr(_THREAD, "is_confined", False):
+        return
+    try:
+        landlock.keep_from_kernel()
+    except OSError as error:
+        if is_shortage(error):
+            raise ResourceShortage(f"{kind}: no room to confine DuckDB: {error}") from error
+        text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; NOETL_WORKER_ISOLATION=off runs it so"
+        raise ConfigurationError(text) from error
+    _THREAD.is_confined = True
 
 
 def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt: Callable[[], T]) -> T:

@@ -40,6 +40,8 @@ class Limits:
     timeout_s: float | None
     duckdb_bytes: int
     """Memory of a DuckDB of this end; 0: DuckDB's own limit."""
+    is_confined: bool = False
+    """Whether a DuckDB of this end is kept from /proc and /sys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,7 @@ async def _duckdb(
         database=database or ":memory:",
         read_only=database is not None,
         memory_bytes=limits.duckdb_bytes,
+        is_confined=limits.is_confined,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
     )
     async with Stepwise(opening) as steps:

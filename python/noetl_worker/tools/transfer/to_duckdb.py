@@ -45,7 +45,13 @@ async def duckdb_writer(plan: Plan, context: ToolContext, limits: Limits) -> Asy
     database = str(target.database)
     check_place(f"{kind}: 'database'", database)
     secrets = tuple(await secrets_of(kind, target.auth, context))
-    opening = Opening(kind, database=database, memory_bytes=limits.duckdb_bytes, secrets=secrets)
+    opening = Opening(
+        kind,
+        database=database,
+        memory_bytes=limits.duckdb_bytes,
+        is_confined=limits.is_confined,
+        secrets=secrets,
+    )
     async with Stepwise(opening) as steps:
         yield DuckdbWriter(plan, steps)
 

@@ -176,7 +176,7 @@ class TransferTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._duckdb_bytes = confinement.duckdb_bytes
+        self._duckdb_bytes, self._is_confined = confinement.duckdb_bytes, confinement.is_on
 
     def ignored(self, config: TransferConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of an end of another type."""
@@ -186,7 +186,8 @@ class TransferTool:
 
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
-        limits = Limits(timeout_s, self._duckdb_bytes // 2)  # it may have a DuckDB at each end
+        # it may have a DuckDB at each end
+        limits = Limits(timeout_s, self._duckdb_bytes // 2, is_confined=self._is_confined)
         try:
             return ToolResult.success(await asyncio.wait_for(self._moved(config, context, limits), timeout_s))
         except (asyncio.TimeoutError, TimeoutError):

@@ -1,0 +1,112 @@
+"""What threads of this process reach of the file system, by Linux's Landlock (kernel 5.19 or later).
+
+A domain is for a thread and for all that it starts, and for good. Landlock has a list of what is allowed: here it is
+every directory and file at the root of the file system but the trees that are kept from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import stat
+import struct
+import sys
+from typing import Final
+
+__all__ = ["is_there", "keep_from_kernel"]
+
+_CREATE_RULESET: Final = 444
+_ADD_RULE: Final = 445
+_RESTRICT_SELF: Final = 446
+_VERSION: Final = 1
+_PATH_BENEATH: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_LEAST_VERSION: Final = 2
+"""Version 1 has no right to rename from one directory into another."""
+_TRUNCATE: Final = 1 << 14
+_ALL_OF_2: Final = (1 << 14) - 1
+_OF_FILES: Final = (1 << 0) | (1 << 1) | (1 << 2) | _TRUNCATE
+"""Execute, write, read, truncate: the rights that a rule for a file may have."""
+_READ: Final = 1 << 2
+_READ_DIRECTORY: Final = 1 << 3
+_KERNEL: Final = ("proc", "sys")
+_READ_ALL_THE_SAME: Final = (
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
+    *("/sys/devices/system/cpu", "/sys/fs/cgroup"),
+)
+"""How many processors and how much memory there are: C libraries and DuckDB ask for it here."""
+
+
+@functools.cache
+def is_there() -> bool:
+    """Whether this system has a Landlock that is recent enough and permitted."""
+    return _version() >= _LEAST_VERSION
+
+
+def keep_from_kernel() -> None:
+    """This thread, and what it starts, reaches nothing of /proc and /sys any more but a few figures of the machine.
+
+    Nothing where there is no Landlock (`is_there`). Files that are made at the root of the file system later are not
+    reached either.
+
+    Raises:
+        OSError: it is there and refuses.
+    """
+    if not is_there():
+        return
+    ruleset = _ruleset()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "no_new_privs is refused")
+    _call(_RESTRICT_SELF, ruleset, 0)
+
+
+def _version() -> int:
+    if sys.platform != "linux":
+        return 0
+    try:
+        return _call(_CREATE_RULESET, None, 0, _VERSION)
+    except OSError:  # not built in, switched off, or not permitted
+        return 0
+
+
+@functools.cache
+def _ruleset() -> int:
+    """The descriptor of the rules, for all threads of this process."""
+    handled = _ALL_OF_2 | (_TRUNCATE if _version() >= 3 else 0)
+    ruleset = _call(_CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
+    for entry in os.scandir("/"):
+        if entry.name not in _KERNEL and not entry.is_symlink():  # what a link leads to has its own rule
+            _allow(ruleset, entry.path, handled)
+    for path in _READ_ALL_THE_SAME:
+        _allow(ruleset, path, handled & (_READ | _READ_DIRECTORY), is_kept=True)
+    return ruleset
+
+
+def _allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> None:
+    """`is_kept`: the file stays open: the kernel may make another entry of /proc once nobody has this one."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        rule = struct.pack("=Qi", rights if is_directory else rights & _OF_FILES, descriptor)
+        _call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+    finally:
+        if not is_kept:
+            os.close(descriptor)
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    found: int = libc.syscall(ctypes.c_long(number), *map(_argument, arguments))
+    if found < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"Landlock: {os.strerror(error)}")
+    return found
+
+
+def _argument(given: int | bytes | None) -> object:
+    return ctypes.c_long(given) if isinstance(given, int) else given
