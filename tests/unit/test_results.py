@@ -161,7 +161,7 @@ def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
     assert b"hunter2" not in json_text.dumps([report.context, report.response, report.error])
 
 
-def test_exit_of_a_case_is_redacted_and_held_to_the_budget() -> None:
+def test_exit_of_a_case_is_redacted() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     data = {"line": "pw is s3cr3t-value", "password": "x", "n": 1}
     report = told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
@@ -169,11 +169,14 @@ def test_exit_of_a_case_is_redacted_and_held_to_the_budget() -> None:
     assert report.exit.status == "[REDACTED]"
     assert value(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
 
+
+def test_exit_of_a_case_over_the_budget_fails_the_command_and_is_no_preview() -> None:
     large = CaseDecision(0, Exit("done", {"text": "x" * 200_000, "n": 1}))
-    report = told(ToolResult.success({}), decision=large, rules=rules)
-    assert report.exit is not None
-    assert len(json_text.dumps(report.exit.data)) <= rules.preview_bytes
-    assert value(report.exit.data)["n"] == 1
+    report = told(ToolResult.success({"kept": 1}), decision=large)
+    assert (report.exit, report.error_kind) == (None, "resource")
+    assert report.error is not None
+    assert report.error.startswith("the data of this case's exit have 200017 bytes, and an event takes ")
+    assert b"kept" in json_text.dumps([report.context, report.response])
 
 
 def test_skipped_cases_are_redacted_and_bounded() -> None:

@@ -68,7 +68,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     if isinstance(action, Fail):
         return replace(fitted, error=fit_text(action.message, rules))
     if isinstance(action, Exit):
-        return replace(fitted, exit=await _fit_exit(action, rules))
+        return await _with_exit(fitted, action, rules)
     return fitted
 
 
@@ -102,12 +102,14 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
     return notes
 
 
-async def _fit_exit(action: Exit, rules: FitRules) -> Exit:
-    """A case's own status and data under the rules of a result; over the budget its preview stands for it."""
+async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
+    """A case's own status and data, redacted. Data over the budget has no place but the event: it fails the command."""
     inner = rules.within(rules.max_bytes - _ENVELOPE_BYTES)
     fitted = await _fit(action.data, inner)
-    data = fitted.body if fitted.fits(inner) else fitted.preview or b'{"_truncated":true}'
-    return Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(data))
+    if not fitted.fits(inner):
+        size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {inner.max_bytes}"
+        return replace(report, error=f"{size}: name less there; the result of the step is kept", error_kind="resource")
+    return replace(report, exit=Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(fitted.body)))
 
 
 def _action_name(action: CaseAction) -> str:
