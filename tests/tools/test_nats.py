@@ -175,6 +175,39 @@ def test_history_has_every_revision_and_purge_removes_them(server: NatsServer) -
     with_session(server, body)
 
 
+def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is set while the entries are on their way, and then not once more behind them."""
+    from nats.js.kv import KeyValue
+
+    usual, marked = KeyValue.KeyWatcher.updates, set()
+
+    async def updates(watcher: Any, timeout: float = 5.0) -> Any:
+        if watcher not in marked:
+            marked.add(watcher)
+            return None
+        return await usual(watcher, timeout) or await usual(watcher, timeout)
+
+    async def body(session: Session) -> None:
+        bucket, empty = await session.bucket(history=5), await session.bucket()
+        for key in ("a", "b", "b"):
+            await session.call("kv_put", bucket=bucket, key=key, value=1)
+        await session.call("kv_delete", bucket=bucket, key="b")
+        monkeypatch.setattr(KeyValue.KeyWatcher, "updates", updates)
+        entries = (await session.call("kv_history", bucket=bucket, key="b"))["entries"]
+        assert [one["operation"] for one in entries] == ["PUT", "PUT", "DELETE"]
+        assert (await session.call("kv_keys", bucket=bucket))["keys"] == ["a"]
+        assert (await session.call("kv_keys", bucket=empty))["keys"] == []
+        assert (await session.call("kv_history", bucket=bucket, key="none"))["count"] == 0
+        present = await session.call("kv_watch", bucket=bucket, batch=2)
+        assert [one["key"] for one in present["entries"]] == ["a", "b"]
+        changes = await session.call("kv_watch", bucket=bucket, timeout_ms=200, updates_only=True)
+        assert (changes["count"], changes["timed_out"]) == (0, True)
+
+    with_session(server, body)
+
+
 def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()

@@ -34,7 +34,7 @@ def python(folder: Path, arguments: Sequence[str], *, cwd: str = "source") -> su
     path = os.pathsep.join([str(folder / "site"), environment()["PYTHONPATH"]])
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**environment(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"},
+        env={**environment(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "COLUMNS": "200"},
         cwd=folder / cwd,
         capture_output=True,
         text=True,

@@ -78,11 +78,12 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
     from noetl_worker.tools.docs.description import describe_kind
     from noetl_worker.tools.kinds.requirements import missing
 
-    table = Table(Column("kind", no_wrap=True), "also", "what it does", "to be installed")
+    installed = Column("to be installed", no_wrap=True)  # a line each, whole: it is to be typed
+    table = Table(Column("kind", no_wrap=True), "also", "what it does", installed)
     for tool in chosen:
         described = describe_kind(tool)
         table.add_row(
-            described.kind, ", ".join(described.aliases), escape(described.summary), escape(", ".join(missing(tool)))
+            described.kind, ", ".join(described.aliases), escape(described.summary), escape("\n".join(missing(tool)))
         )
     _show(table)
     refused = sorted(set(registry.kinds()) - {tool.kind for tool in chosen})

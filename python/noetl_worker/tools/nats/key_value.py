@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.errors import ToolError
@@ -73,9 +73,13 @@ async def _purge(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     keys: set[str] = set()
-    async with _watching(bucket.watchall(ignore_deletes=True, meta_only=True)) as watcher:
-        while (entry := await watcher.updates()) is not None:
-            if config.pattern is None or fnmatch.fnmatchcase(entry.key, config.pattern):
+    async with (
+        _watching(bucket.watchall(meta_only=True)) as watcher,
+        aclosing(_present(client, config, ">", watcher)) as present,
+    ):
+        async for entry in present:
+            is_there = entry.operation is None
+            if is_there and (config.pattern is None or fnmatch.fnmatchcase(entry.key, config.pattern)):
                 keys.add(entry.key)
             if len(keys) > _MAX_KEYS:
                 break
@@ -86,11 +90,33 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
 
 async def _history(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
-    entries: list[JsonValue] = []
     async with _watching(bucket.watch(config.key, include_history=True)) as watcher:
-        while (entry := await watcher.updates()) is not None:
-            entries.append(_entry(entry))
+        entries: list[JsonValue] = [_entry(one) async for one in _present(client, config, str(config.key), watcher)]
     return {"bucket": config.bucket, "key": config.key, "entries": entries, "count": len(entries)}
+
+
+async def _present(client: Any, config: NatsConfig, keys: str, watcher: Any) -> AsyncGenerator[Any, None]:
+    """The entries that are there when the watch begins, to the last one, which says that none is pending."""
+    has_begun = False
+    while True:
+        entry = await watcher.updates()
+        if entry is not None:
+            has_begun = True
+            yield entry
+        elif has_begun or not await _has_messages(client, config, keys):
+            return
+        if entry is not None and entry.delta == 0:
+            return
+
+
+async def _has_messages(client: Any, config: NatsConfig, keys: str) -> bool:
+    """Whether there is more than what nats-py's mark for "nothing there" says.
+
+    It sets the mark when nothing is pending and nothing has arrived, which is so, too, while all is on its way.
+    """
+    filter_ = f"$KV.{config.bucket}.{keys}"
+    info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=filter_)
+    return bool(info.state.subjects)
 
 
 async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
@@ -103,7 +129,7 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     size = 0
 
     loop = asyncio.get_running_loop()
-    is_current, timed_out = True, False
+    is_current, has_begun, timed_out = True, False, False
     async with _watching(bucket.watch(keys)) as watcher:
         deadline = loop.time() + config.timeout_ms / 1000
         while len(entries) < config.batch and size <= MAX_RESULT_BYTES:
@@ -113,10 +139,12 @@ async def _watch(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
                 timed_out = True
                 break
             if entry is None:  # the mark between the present values and their changes
-                is_current = False
-            elif not (is_current and config.updates_only):
+                is_current = is_current and not has_begun and await _has_messages(client, config, keys)
+                continue
+            if not (is_current and config.updates_only):
                 size += len(entry.value or b"")
                 entries.append(_entry(entry))
+            has_begun, is_current = True, is_current and entry.delta != 0
     return {"bucket": config.bucket, "key": keys, "entries": entries, "count": len(entries), "timed_out": timed_out}
 
 
