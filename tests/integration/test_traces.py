@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import gzip
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,8 +299,19 @@ def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> 
     run(go())
 
 
+EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+
+
+@pytest.mark.parametrize("module", ["opentelemetry.sdk.trace.export", EXPORTER])
+def test_package_that_is_missing_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SettingsError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT.*pip install noetl-worker\[otel\]"):
+        provider_of({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, worker_id="w")
+
+
 def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp_path: Path) -> None:
     """The ids of a failed command's line are those of a span that the collector gets, at the latest at the end."""
+    pytest.importorskip(EXPORTER, reason="the extra otel is not installed")
 
     async def go() -> None:
         with HttpStub() as collector:

@@ -6,7 +6,6 @@ here: requests to the control plane, tools, log lines. Without tracing none of t
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
@@ -101,16 +100,16 @@ def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProv
         return None
     if exporter not in ("", "otlp"):
         raise SettingsError("OTEL_TRACES_EXPORTER", exporter, "otlp or none")
-    if importlib.util.find_spec("opentelemetry") is None or importlib.util.find_spec("opentelemetry.sdk") is None:
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
         asked = next(name for name in ("OTEL_TRACES_EXPORTER", *_ENDPOINTS) if environment.get(name))
         raise SettingsError(
             asked, environment[asked], "unset without traces; with them: pip install noetl-worker[otel]"
-        )
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
+        ) from error
     of_ours = {"service.version": __version__, "service.instance.id": worker_id}
     if not environment.get("OTEL_SERVICE_NAME"):
         of_ours["service.name"] = "noetl-worker"
