@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ FAILING = {
     "transfer": "no credential of the source",
 }
 """Kinds whose example fails, on both sides alike; each other one has to succeed."""
+if find_spec("duckdb") is None:
+    FAILING["duckdb"] = "not installed"
 CREDENTIAL = {"name": "shop_api", "type": "bearer", "data": {"token": "t0ken-of-the-shop"}}
 VOLATILE = {"command_id", "duration_ms", "execution_id", "checked", "elapsed", "date"}
 SETTINGS = {"NOETL_WORKER_COMMAND_TIMEOUT_S": "20", "WORKER_MAX_CONCURRENT": "32"}
