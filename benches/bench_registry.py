@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -25,8 +26,11 @@ def test_tool_call(benchmark: Callable[[Callable[[], Any]], Any], engine_name: s
     assert fitted.size > 2_000
 
 
-def test_context_through_json(benchmark: Callable[[Callable[[], Any]], Any]) -> None:
-    """What the no-op is measured in: one trip of its context through the standard library."""
+def test_context_by_deepcopy(benchmark: Callable[[Callable[[], Any]], Any]) -> None:
+    """What the no-op is measured in: a copy of its context by plain Python, as the no-op itself is.
+
+    The json module is C: from one processor to another its share of the no-op went from 0.6 to 0.9.
+    """
     benchmark.group = "noop_2500"  # type: ignore[attr-defined]
     context = json.loads(workload.result(2500))
-    assert benchmark(lambda: json.loads(json.dumps(context))) == context
+    assert benchmark(lambda: copy.deepcopy(context)) == context

@@ -87,7 +87,7 @@ def measure(report: Path, *more: str) -> None:
 
 
 def minima(report: Path) -> dict[tuple[str, str], float]:
-    """Return {(group, who): seconds}; who is python, rust, loop or json."""
+    """Return {(group, who): seconds}; who is python, rust, loop or deepcopy."""
     found: dict[tuple[str, str], float] = {}
     for bench in json.loads(report.read_text())["benchmarks"]:
         who = (bench.get("params") or {}).get("engine_name") or bench["name"].rpartition("_")[2]

@@ -43,8 +43,9 @@ FAILING = {
     "transfer": "no credential of the source",
 }
 """Kinds whose example fails, on both sides alike; each other one has to succeed."""
-if find_spec("duckdb") is None:
-    FAILING["duckdb"] = "not installed"
+for _kind, _module in (("duckdb", "duckdb"), ("rhai", "noetl_worker._core")):
+    if find_spec(_module) is None:
+        FAILING[_kind] = "not installed"
 CREDENTIAL = {"name": "shop_api", "type": "bearer", "data": {"token": "t0ken-of-the-shop"}}
 VOLATILE = {"command_id", "duration_ms", "execution_id", "checked", "elapsed", "date"}
 SETTINGS = {"NOETL_WORKER_COMMAND_TIMEOUT_S": "20", "WORKER_MAX_CONCURRENT": "32"}
