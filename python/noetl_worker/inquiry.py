@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.message_search import Search, StoredMessage, below, newest
 from noetl_worker.models import Envelope
 from noetl_worker.outbox.directory import directory_of
-from noetl_worker.outbox.probe_addresses import addresses_in, asked_at
+from noetl_worker.outbox.probe_addresses import addresses_here
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.secrets import redaction
@@ -94,10 +93,7 @@ class Inquiry:
 
     async def _ask_worker(self, story: Story) -> None:
         """The workers that run here, at their probe ports; that there is none says nothing."""
-        own = [asked_at(self._settings.metrics_bind)] if self._settings.metrics_bind else []
-        with suppress(OSError):
-            own += addresses_in(directory_of(self._settings.outbox_dir))
-        for address in dict.fromkeys(own):
+        for address in addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir)):
             await self._ask_worker_at(address, story)
 
     async def _ask_worker_at(self, address: str, story: Story) -> None:

@@ -13,7 +13,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
 from noetl_worker.outbox.directory import directory_of
-from noetl_worker.outbox.probe_addresses import addresses_in, asked_at
+from noetl_worker.outbox.probe_addresses import addresses_here
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -85,7 +85,7 @@ class _Asked:
         """What each answers; {"address", "error"} for one that does not. One that was found and is gone is left out."""
         import httpx
 
-        addresses = self._named or self._found()
+        addresses = self._named or addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir))
         async with httpx.AsyncClient(headers=self.headers, trust_env=False, timeout=_TIMEOUT_S) as client:
             answers = await asyncio.gather(*(_ask(client, address) for address in addresses))
         there = [answer for answer in answers if not answer.pop("is_gone", False) or self._named]
@@ -93,14 +93,6 @@ class _Asked:
             found = ", ".join(addresses) or "no address"
             there = [{"address": "this machine", "error": f"no worker answers ({found}); name the ADDRESS of one"}]
         return [look for answer in there for look in _of_processes(answer)]
-
-    def _found(self) -> list[str]:
-        own = [asked_at(self._settings.metrics_bind)] if self._settings.metrics_bind else []
-        try:
-            announced = addresses_in(directory_of(self._settings.outbox_dir))
-        except OSError:  # no directory, or not this user's: what another user's workers do is theirs
-            announced = []
-        return list(dict.fromkeys([*own, *announced]))
 
 
 async def _once(asked: _Asked, *, as_json: bool) -> int:

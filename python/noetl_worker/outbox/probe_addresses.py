@@ -14,7 +14,7 @@ from typing import Final
 
 from noetl_worker.outbox.directory import require_own_directory
 
-__all__ = ["addresses_in", "announced", "asked_at"]
+__all__ = ["addresses_here", "announced"]
 
 _ENDING: Final = ".probes"
 _NAME: Final = re.compile(r"[0-9A-Za-z.:\[\]-]+:[0-9]{1,5}")
@@ -39,19 +39,20 @@ def announced(directory: Path, address: str | None) -> Iterator[None]:
                 path.unlink()
 
 
-def addresses_in(directory: Path) -> list[str]:
-    """HOST:PORT of each, as it can be asked from here.
+def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
+    """HOST:PORT of the setting and of each worker that is announced, as it can be asked from here.
 
-    Raises:
-        NotOwn: others may write to the directory, and could have a token sent to them.
-        OSError: it cannot be read; FileNotFoundError: there is none.
+    None is taken from a directory that others may write to: they could have a token sent to them.
     """
-    require_own_directory(directory)
-    names = sorted(path.name.removesuffix(_ENDING) for path in directory.glob(f"*{_ENDING}"))
-    return list(dict.fromkeys(asked_at(name) for name in names if _NAME.fullmatch(name)))
+    names = [metrics_bind] if metrics_bind else []
+    with suppress(OSError, AttributeError):  # no directory, or not this user's
+        require_own_directory(directory)
+        found = sorted(path.name.removesuffix(_ENDING) for path in directory.glob(f"*{_ENDING}"))
+        names += [name for name in found if _NAME.fullmatch(name)]
+    return list(dict.fromkeys(map(_asked_at, names)))
 
 
-def asked_at(bind: str) -> str:
+def _asked_at(bind: str) -> str:
     """The address to ask for what listens at `bind`."""
     host, _, port = bind.rpartition(":")
     return f"{'127.0.0.1' if host in _ANY else host}:{port}"
