@@ -300,7 +300,7 @@ CaseAction: TypeAlias = Continue | Exit | SetVar | Goto | Retry | Fail
 
 @dataclass(frozen=True, slots=True)
 class SkippedCase:
-    """A case that did not parse; upstream drops it in silence, we count it and say so."""
+    """A case that did not parse; upstream drops it silently, we count it and say so."""
 
     index: int
     """Position in the list as written (not in the filtered one)."""

@@ -39,7 +39,7 @@ def write(found: Mapping[tuple[str, str], Run]) -> None:
 
 
 def stable(run: Run, server: str) -> dict[str, Any]:
-    """A run of ours without what is another one in every run; what is long is told by its size and a digest."""
+    """A run of ours without what is another one in every run; what is long is shown by its size and a digest."""
     steps = {step: _step(given, server) for step, given in sorted(run.get("steps", {}).items())}
     kept = {key: run[key] for key in ("name", "outcome") if key in run}
     events = sorted(run.get("events", []), key=lambda event: event[1] or "")  # stable: by step, in their order

@@ -1,7 +1,7 @@
 """Stage 6: the matched case, over the engine; templates are rendered here, when a templated side is reached.
 
 differs-from-upstream: a pure `{{ expr }}` keeps its type and the tool's data is visible in templates (vectors C034,
-C059); a case that does not parse is reported instead of dropped in silence.
+C059); a case that does not parse is reported instead of dropped silently.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def no_free_slot() -> Outcome:
 
 
 def internal_error(num_delivered: int, cause: str) -> Outcome:
-    """A bug of ours: the message comes again, later and later, and is never lost in silence."""
+    """A bug of ours: the message comes again, later and later, and is never lost silently."""
     return Outcome(OutcomeKind.INTERNAL_ERROR, cause, _growing_s(num_delivered, 5.0))
 
 

@@ -1,4 +1,4 @@
-"""The stream and the durable: made when missing, checked when there, never recreated in silence."""
+"""The stream and the durable: made when missing, checked when there, never recreated silently."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Stage 7a: a tool's result held to the event budget: redacted, measured, and reported by reference when too large.
 
-Both planes drop or choke on large results (the Python one loses the context in silence above 102,400 bytes of
+Both planes drop or choke on large results (the Python one loses the context silently above 102,400 bytes of
 compact JSON, wire.md 4.9), so what is over the budget goes to the result store and the event carries a reference
 and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and tried as
 the events are.

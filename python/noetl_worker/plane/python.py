@@ -41,7 +41,7 @@ from noetl_worker.plane.stored_results import has_unbroken_text, scrubbing_s
 __all__ = ["PythonRules", "payload_of_result"]
 
 _CONTEXT_BYTES: Final = 102_400
-"""Above this the plane drops the context of an event in silence (wire.md 4.9)."""
+"""Above this the plane drops the context of an event silently (wire.md 4.9)."""
 _SEQUENCES: Final = ("task_sequence", "pipeline")
 """Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out in full,
 beside the reference, as its own worker's does (wire.md 9.5)."""

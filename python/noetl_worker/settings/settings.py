@@ -1,6 +1,6 @@
 """Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
 
-Nothing falls back in silence: a value that does not parse stops the start and names the variable, the value and
+Nothing falls back silently: a value that does not parse stops the start and names the variable, the value and
 what is allowed. Each setting is one `setting(...)` line; the table of docs/settings.md is made from the same lines.
 """
 

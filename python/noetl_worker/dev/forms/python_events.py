@@ -151,7 +151,7 @@ class PythonEvents:
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
 
     def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
-        """The row of one event. A result context above the limit is dropped in silence (wire.md 9.4)."""
+        """The row of one event. A result context above the limit is dropped silently (wire.md 9.4)."""
         payload, result = item.payload, _object(item.payload.get("result"))
         small = {key: payload[key] for key in ("worker_id", "command_id") if key in payload}
         if "context" in result:

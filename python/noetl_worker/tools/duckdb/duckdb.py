@@ -227,7 +227,7 @@ def run_script(
 
 
 def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
-    """Raises ToolError when a transaction is open: the end of the connection would undo it in silence."""
+    """Raises ToolError when a transaction is open: the end of the connection would undo it silently."""
     try:
         connection.begin()  # DuckDB shows it in no other way
     except duckdb.TransactionException as error:

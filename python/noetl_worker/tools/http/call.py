@@ -335,7 +335,7 @@ def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Requ
     """The result for an answer that cannot be used. Raises ToolError when there was none, or no request either.
 
     No answer at all is raised, as the Rust worker does: on that plane a returned failure completes the step, and an
-    unreachable host would pass in silence. A task sequence's rules see both.
+    unreachable host would pass silently. A task sequence's rules see both.
     """
     place = shown(request.url)
     data: dict[str, JsonValue] = {"url": place, "status_code": None}

@@ -35,7 +35,7 @@ async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool)
 
 
 def unused_values(text: str, params: Sequence[Any]) -> list[int]:
-    """Numbers of the values that a statement with `$1, $2` has no place for; the server would drop them in silence."""
+    """Numbers of the values that a statement with `$1, $2` has no place for; the server would drop them silently."""
     used = {int(number) for number in _NUMBER.findall(sql_split.bare(text))}
     return [number for number in range(1, len(params) + 1) if number not in used]
 
