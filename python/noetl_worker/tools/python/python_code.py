@@ -6,8 +6,10 @@ Read by path into the template process, as `python_template.py` is: the standard
 from __future__ import annotations
 
 import ast
+import json
 import symtable
 import types
+from typing import Any
 
 FILE_NAME = "<python step>"
 
@@ -23,6 +25,33 @@ def assigns_result(table: symtable.SymbolTable) -> bool:
         if symbol.is_assigned() and (table.get_type() == "module" or symbol.is_global()):
             return True
     return any(map(assigns_result, table.get_children()))
+
+
+def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
+    """The input named `result`, and a copy to compare it with afterwards."""
+    injected = request["input"].get("result")
+    return injected, injected if injected is None else json.loads(json.dumps(injected))
+
+
+def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
+    """(whether the code left a `result`, its value).
+
+    An input of this name is none by itself; code that assigns it, the value it had too, or changes it has made it one.
+    """
+    value = scope.get("result")
+    if value is None:
+        return False, None
+    injected, copy = given
+    if value is not injected or has_changed(value, copy):
+        return True, value
+    return assigns_result(named(source)), value
+
+
+def has_changed(value: Any, copy: Any) -> bool:
+    try:
+        return bool(value != copy)
+    except Exception:  # something of the code's is in it now, and cannot be compared
+        return True
 
 
 def calls_of_main(source: str) -> set[str]:

@@ -52,6 +52,8 @@ PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
 VALUES = runpy.run_path(os.path.join(HERE, "python_values.py"))  # noqa: PTH118
 CODE = runpy.run_path(os.path.join(HERE, "python_code.py"))  # noqa: PTH118
 FILE_NAME = CODE["FILE_NAME"]
+set_handler = inspect.unwrap(signal.signal)
+"""Without its conversions to enums, which touch 50 pages of memory more in every child."""
 PROGRAM = runpy.run_path(os.path.join(PROCESS, "program.py"))  # noqa: PTH118
 CONFINEMENT = runpy.run_path(os.path.join(PROCESS, "confinement.py"))  # noqa: PTH118
 
@@ -82,6 +84,7 @@ class Template:
         selector = selectors.DefaultSelector()
         selector.register(self.control, selectors.EVENT_READ)
         selector.register(self.wake, selectors.EVENT_READ)
+        set_streams()  # here, not in each child
         gc.collect()
         gc.freeze()  # the collector must not write to pages that the children share
         while True:
@@ -134,17 +137,17 @@ class Template:
         self.answer(b"P", number, 0)  # no process id yet: what is to be killed is ours to kill
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        with socket.socket(fileno=descriptors[0]) as channel:
-            try:
-                pid = PROGRAM["spawn"](json.loads(receive(channel)), *descriptors[1:])
-            except EOFError:  # called off
-                self.answer(b"X", number, -signal.SIGKILL)
-            except (OSError, ValueError) as error:
-                channel.sendall(json.dumps({"error": str(error)}).encode())
-                self.answer(b"X", number, 127)
-            else:
-                self.running[pid] = number
-        for descriptor in descriptors[1:]:
+        channel, out, err = descriptors
+        try:
+            pid = PROGRAM["spawn"](json.loads(receive(channel)), out, err)
+        except EOFError:  # called off
+            self.answer(b"X", number, -signal.SIGKILL)
+        except (OSError, ValueError) as error:
+            send(channel, {"error": str(error)})
+            self.answer(b"X", number, 127)
+        else:
+            self.running[pid] = number
+        for descriptor in descriptors:
             os.close(descriptor)
 
     def fork(self) -> int:
@@ -223,21 +226,19 @@ def drain(descriptor: int) -> None:
 # ── the child: one command ──────────────────────────────────────────────────────────────────────
 
 
-def become_child(descriptors: list[int]) -> socket.socket:
-    """A session of its own, descriptors 0, 1 and 2, default signals; the socket of the command."""
+def become_child(descriptors: list[int]) -> int:
+    """A session of its own, output in the pipes, default signals; the socket of the command."""
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+        set_handler(number, signal.SIG_DFL)
+    set_handler(signal.SIGINT, signal.default_int_handler)
     faulthandler.register(signal.SIGTERM, file=2, all_threads=True, chain=True)  # a timeout shows where the code was
     channel, out, err = descriptors
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (out, 1), (err, 2)):
+    for source, target in ((out, 1), (err, 2)):
         os.dup2(source, target)
         os.close(source)
     os.set_inheritable(channel, False)  # a program the user starts must not keep the answer open
-    set_streams()
-    return socket.socket(fileno=channel)
+    return channel
 
 
 def set_streams() -> None:
@@ -249,7 +250,7 @@ def set_streams() -> None:
         setattr(sys, "__" + name + "__", stream)
 
 
-def run_command(channel: socket.socket) -> NoReturn:
+def run_command(channel: int) -> NoReturn:
     """Read the request, run it, send the answer, end the process. Never returns."""
     status, process = 1, os.getpid()
     try:
@@ -257,8 +258,8 @@ def run_command(channel: socket.socket) -> NoReturn:
         answer, status = execute(request)
         finish_threads()
         if os.getpid() == process:  # not a child that the code forked and that ran on to the end
-            channel.sendall(json.dumps(answer, separators=(",", ":"), ensure_ascii=True).encode())
-        channel.close()
+            send(channel, answer)
+        os.close(channel)
     except BaseException:
         traceback.print_exc()
         status = 1
@@ -269,15 +270,22 @@ def run_command(channel: socket.socket) -> NoReturn:
         os._exit(status)
 
 
-def receive(channel: socket.socket) -> bytes:
+def send(channel: int, answer: dict[str, Any]) -> None:
+    data = memoryview(json.dumps(answer, separators=(",", ":"), ensure_ascii=True).encode())
+    while data:
+        data = data[os.write(channel, data) :]
+
+
+def receive(channel: int) -> bytes:
     (length,) = LENGTH.unpack(receive_exactly(channel, LENGTH.size))
     return receive_exactly(channel, length)
 
 
-def receive_exactly(channel: socket.socket, size: int) -> bytes:
+def receive_exactly(channel: int, size: int) -> bytes:
+    """From the descriptor itself: a socket object costs each child 58 pages of memory."""
     data = bytearray()
     while len(data) < size:
-        chunk = channel.recv(min(size - len(data), 1 << 20))
+        chunk = os.read(channel, min(size - len(data), 1 << 20))
         if not chunk:
             raise EOFError("the worker closed the socket of the command")
         data += chunk
@@ -299,14 +307,14 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
     try:
         prepare_process(request)
         scope = make_scope(request)
-        given = as_given(request)
+        given = CODE["as_given"](request)
         try:
             found, value = run_code(request["code"], scope, request, given)
         except SystemExit as stop:
             answer, status = exited(stop)
             if status:
                 return answer, status
-            found, value = result_of(request["code"], scope, given)
+            found, value = CODE["result_of"](request["code"], scope, given)
         return ({"result": VALUES["plain"](value)} if found else {}), 0
     except SystemExit as stop:
         return exited(stop)
@@ -316,8 +324,8 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 def prepare_process(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
+    for name, value in request["env"].items():
+        os.environ[name] = value
     files = {name: CONFINEMENT["memory_file"](text) for name, text in request["secret_files"].items()}
     os.environ.update({name: f"/proc/self/fd/{descriptor}" for name, descriptor in files.items()})
     request["auth_fds"] = tuple(files.values())
@@ -373,39 +381,12 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given:
     value = call_main(main, scope, request) if is_first else None
     if value is not None:
         return True, value
-    found, value = result_of(source, scope, given)
+    found, value = CODE["result_of"](source, scope, given)
     if found or is_first:
         return True, value if found else None
     if callable(main):
         return True, call_main(main, scope, request)
     return False, None
-
-
-def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
-    """The input named `result`, and a copy to compare it with afterwards."""
-    injected = request["input"].get("result")
-    return injected, json.loads(json.dumps(injected))
-
-
-def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
-    """(whether the code left a `result`, its value).
-
-    An input of this name is none by itself; code that assigns it, the value it had too, or changes it has made it one.
-    """
-    value = scope.get("result")
-    if value is None:
-        return False, None
-    injected, copy = given
-    if value is not injected or has_changed(value, copy):
-        return True, value
-    return bool(CODE["assigns_result"](CODE["named"](source))), value
-
-
-def has_changed(value: Any, copy: Any) -> bool:
-    try:
-        return bool(value != copy)
-    except Exception:  # something of the code's is in it now, and cannot be compared
-        return True
 
 
 def call_main(main: Any, scope: dict[str, Any], request: dict[str, Any]) -> Any:
@@ -480,10 +461,11 @@ def main() -> None:
     if confinement.is_on and confinement.processes:
         runpy.run_path(os.path.join(PROCESS, "command_group.py"))["join"](confinement.processes)  # noqa: PTH118
     CONFINEMENT["enter"](confinement)
+    os.environ.clear()  # a command has its own
     if mode == "once":
         os.set_inheritable(descriptor, False)
         set_streams()
-        run_command(socket.socket(fileno=descriptor))
+        run_command(descriptor)
     is_supervisor, descriptors = False, [descriptor]
     while len(descriptors) == 1:
         control = socket.socket(fileno=descriptors[0])
