@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -43,33 +44,35 @@ def load() -> dict[str, Any]:
 
 def document(found: Mapping[str, Any]) -> str:
     tables = found["tables"]
-    return "\n".join(
-        [
-            _HEAD,
-            *_where(found),
-            *_noop(tables, found["counts"]),
-            *_delays(tables["delay"]),
-            *_processes(tables["processes"]),
-            *_growth(
-                "## By commands in flight",
-                "slots",
-                tables["in_flight"],
-                lambda row: f"{row['slots']}",
-                note=_REMEMBERED,
-            ),
-            *_growth(
-                "## By size of the context", "context", tables["context"], lambda row: _bytes(row["context_bytes"])
-            ),
-            *_growth(
-                "## By size of the result",
-                "result",
-                tables["result"],
-                lambda row: _bytes(row["result_bytes"]),
-                "A noop's result comes with its claim, so that the claim grows by as much.",
-            ),
-            *_kinds(tables["kinds"]),
-        ]
-    )
+    parts = [
+        _HEAD,
+        *_where(found),
+        *_noop(tables, found["counts"]),
+        *_delays(tables["delay"]),
+        *_processes(tables["processes"]),
+        *_growth(
+            "## By commands in flight",
+            "slots",
+            tables["in_flight"],
+            lambda row: f"{row['slots']}",
+            note=_REMEMBERED,
+        ),
+        *_growth("## By size of the context", "context", tables["context"], lambda row: _bytes(row["context_bytes"])),
+        *_growth(
+            "## By size of the result",
+            "result",
+            tables["result"],
+            lambda row: _bytes(row["result_bytes"]),
+            "A noop's result comes with its claim, so that the claim grows by as much.",
+        ),
+        *_kinds(tables["kinds"]),
+    ]
+    return "\n".join(map(_fitted, parts))
+
+
+def _fitted(part: str) -> str:
+    """A paragraph with figures in it, no wider than a terminal."""
+    return part if max(map(len, part.split("\n"))) <= 120 else textwrap.fill(part, 120, break_on_hyphens=False)
 
 
 def measured_on(found: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from compat.values_run import names
-from compat.values_table import CLASSES, OPEN, VALUES, Table
+from compat.values_table import OPEN, VALUES, Table, reasons_of_each_class
 
 if TYPE_CHECKING:
     from compat.live_pair import Both
@@ -131,14 +131,9 @@ def live_section(table: LiveTable) -> Iterator[str]:
         yield f"Not run yet: {', '.join(drawn['missing'])}."
     if "without" in drawn:
         yield f"The run of the random ones is older than {drawn['without']} in their grammar."
-    yield ""
-    yield "| reason | whose | |"
-    yield "|---|---|---|"
     own = {why for one in playbooks for why in one["why"]} | {one.why for one in table.random}
     own |= set(table.live.everywhere[PLANE].values())
-    for name in sorted(own & table.live.reasons.keys()):
-        reason = table.reasons[name]
-        yield f"| {name} | {CLASSES[reason['class']]} | {reason['text']} |"
+    yield from reasons_of_each_class({name: table.reasons[name] for name in own & table.live.reasons.keys()})
     yield ""
     yield "| playbook | published worker | this worker | values and events |"
     yield "|---|---|---|---|"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,21 +186,24 @@ def _stand_in(claims: Table, playbooks: Sequence[str], not_compared: Mapping[str
     yield "recorded ones (`tests/compat/values/claims.yaml`). Not compared, or not to its end, is a playbook of which"
     yield "there is no recording, or none of a post before a claim."
     yield ""
-    yield "| plane | playbooks | equal | differ, each for a reason below | not compared | which |"
-    yield "|---|---|---|---|---|---|"
+    yield "| plane | playbooks | equal | differ, each for a reason below | not compared |"
+    yield "|---|---|---|---|---|"
+    left = {}
     for plane in PLANES:
         differing = [name for name in playbooks if claims.why(plane, name)]
-        left = [name for name in not_compared[plane] if name not in differing]
-        counts = (len(playbooks), len(playbooks) - len(differing) - len(left), len(differing), len(left))
-        yield f"| {TITLES[plane]} | " + " | ".join(str(count) for count in counts) + f" | {', '.join(left)} |"
-    yield ""
-    yield "| plane | difference | playbooks |"
-    yield "|---|---|---|"
+        left[plane] = [name for name in not_compared[plane] if name not in differing]
+        equal = len(playbooks) - len(differing) - len(left[plane])
+        yield f"| {TITLES[plane]} | {len(playbooks)} | {equal} | {len(differing)} | {len(left[plane])} |"
     for plane in PLANES:
+        yield ""
+        yield from item(f"Not compared on the {TITLES[plane]} plane: {', '.join(left[plane]) or 'none'}.", "")
+        yield ""
+        yield f"Differences on the {TITLES[plane]} plane, and their playbooks:"
+        yield ""
         for reason in sorted(claims.reasons):
             found = [name for name in playbooks if reason in claims.why(plane, name)]
             if found:
-                yield f"| {TITLES[plane]} | {claims.reasons[reason]['text']} | {', '.join(found)} |"
+                yield from item(f"- {claims.reasons[reason]['text']}: {', '.join(found)}")
 
 
 def _document(table: Table, playbooks: Sequence[str]) -> Iterable[str]:
@@ -221,20 +225,13 @@ def _document(table: Table, playbooks: Sequence[str]) -> Iterable[str]:
     yield ""
     yield "## Shapes that differ wherever they occur"
     yield ""
-    yield "| plane | where | why |"
-    yield "|---|---|---|"
     for plane in PLANES:
         for path, why in sorted(table.everywhere[plane].items()):
-            yield f"| {TITLES[plane]} | `{path}` | {table.reasons[why]['text']} |"
+            yield from item(f"- {TITLES[plane]}, `{path}`: {table.reasons[why]['text']}")
     yield ""
     yield "## Reasons"
-    yield ""
-    yield "| reason | whose | |"
-    yield "|---|---|---|"
     used = {why for plane in PLANES for name in table.playbooks[plane] for why in table.why(plane, name)}
-    for name in sorted(used):
-        reason = table.reasons[name]
-        yield f"| {name} | {CLASSES[reason['class']]} | {reason['text']} |"
+    yield from reasons_of_each_class({name: table.reasons[name] for name in used})
     yield ""
     yield "## Playbooks"
     yield ""
@@ -243,6 +240,21 @@ def _document(table: Table, playbooks: Sequence[str]) -> Iterable[str]:
     for playbook in playbooks:
         cells = (", ".join(table.why(plane, playbook)) or "equal" for plane in PLANES)
         yield f"| {playbook} | " + " | ".join(cells) + " |"
+
+
+def reasons_of_each_class(reasons: Mapping[str, Mapping[str, str]]) -> Iterable[str]:
+    for kind, title in CLASSES.items():
+        found = [name for name in sorted(reasons) if reasons[name]["class"] == kind]
+        if found:
+            yield ""
+            yield f"{title[0].upper()}{title[1:]}:"
+            yield ""
+            for name in found:
+                yield from item(f"- `{name}`: {reasons[name]['text']}")
+
+
+def item(text: str, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _is_open(table: Table, plane: str, playbook: str) -> bool:

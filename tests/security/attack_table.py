@@ -1,8 +1,9 @@
-"""The table of attacks in docs/security.md, from the tests' own words: `python tests/security/attack_table.py`."""
+"""The list of attacks in docs/security.md, from the tests' own words: `python tests/security/attack_table.py`."""
 
 from __future__ import annotations
 
 import ast
+import textwrap
 from pathlib import Path
 
 DOCUMENT = Path(__file__, "../../../docs/security.md").resolve()
@@ -51,18 +52,21 @@ def users_of(file: str, test: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 def rows_of(file: Path) -> list[str]:
     module = ast.parse(file.read_text(encoding="utf-8"))
     title = (ast.get_docstring(module) or file.stem).splitlines()[0]
-    rows = [
-        f"\n**{title}** (`tests/security/{file.name}`)\n",
-        "| what is tried | what is shown | as |",
-        "|---|---|---|",
-    ]
+    rows = ["", *wrapped(f"**{title}** (`tests/security/{file.name}`)", ""), ""]
     for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            said = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-            tried = "–" if said.startswith(NO_ATTACK) or not said else said
+            said = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
             shown = node.name.removeprefix("test_").replace("_", " ")
-            rows.append(f"| {tried} | {shown} | {users_of(file.name, node)} |")
+            shown = f"Shown: {shown} ({users_of(file.name, node)})."
+            if said and not said.startswith(NO_ATTACK):
+                rows += [*wrapped(f"- {said}", "  "), *wrapped(f"  {shown}", "  ")]
+            else:
+                rows += wrapped(f"- {shown}", "  ")
     return rows
+
+
+def wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def table() -> str:

@@ -110,7 +110,7 @@ def test_settings_are_frozen() -> None:
         load_settings({}).max_concurrent = 3  # type: ignore[misc]
 
 
-def test_page_has_the_table_of_settings_as_the_code_has_it() -> None:
+def test_page_has_the_settings_as_the_code_has_it() -> None:
     page = Path(__file__, "../../../docs/settings.md").resolve().read_text()
     assert settings_markdown() in page
     assert all(line.source and line.help for line in SETTINGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
+from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.settings import SETTINGS, Reading, Secret, read_settings
 from noetl_worker.settings.tools import family_of
 
@@ -24,7 +26,7 @@ _HEAD: Final = ("VARIABLE", "VALUE", "UNIT", "SOURCE")
 @with_setting_flags(shown=())
 def config(
     flags: SettingFlags,
-    markdown: Annotated[bool, typer.Option(help="Print the table of docs/settings.md instead.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the list of docs/settings.md instead.")] = False,
 ) -> None:
     """Show the settings as the worker reads them, or the error that would stop it.
 
@@ -76,10 +78,18 @@ def _written(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """The table of docs/settings.md."""
-    rows = ["| variable (aliases) | default | unit | what | source |", "|---|---|---|---|---|"]
-    for line in SETTINGS:
-        names = ", ".join(f"`{name}`" for name in (*line.names, *([line.file_variable] if line.is_secret else [])))
-        default = f"`{line.default}`" if line.default else "–"
-        rows.append(f"| {names} | {default} | {line.unit or '–'} | {line.help} | {line.source} |")
-    return "\n".join(rows) + "\n"
+    """The list of docs/settings.md, for a terminal too: a table with names of forty letters is too wide for one."""
+    return "".join(f"{_names(line)}:\n{_meaning(line)}\n" for line in SETTINGS)
+
+
+def _names(line: SettingLine) -> str:
+    also = (*line.aliases, *([line.file_variable] if line.is_secret else []))
+    names = f"- `{line.variable}`" + (f" ({', '.join(f'`{name}`' for name in also)})" if also else "")
+    if not line.default:
+        return f"{names}, in {line.unit}" if line.unit else names
+    return f"{names}, default `{line.default}` {line.unit}".rstrip()
+
+
+def _meaning(line: SettingLine) -> str:
+    text = line.help if line.source == "ours" else f"{line.help}. Source: {line.source}"
+    return textwrap.fill(f"{text}.", 120, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)

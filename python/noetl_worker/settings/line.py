@@ -22,7 +22,7 @@ FILE_SUFFIX: Final = "_FILE"
 
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """One row of the table in docs/settings.md."""
+    """One entry of docs/settings.md."""
 
     field: str
     variable: str

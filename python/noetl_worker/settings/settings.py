@@ -1,7 +1,7 @@
 """Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
 
 Nothing falls back silently: a value that does not parse stops the start and names the variable, the value and
-what is allowed. Each setting is one `setting(...)` line; the table of docs/settings.md is made from the same lines.
+what is allowed. Each setting is one `setting(...)` line; docs/settings.md is made from the same lines.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Settings(ToolSettings):
         values.seconds(0.1),
         aliases=("NOETL_WORKER_COMMAND_TIMEOUT_SECONDS",),
         unit="s",
-        source="ours: the Python plane gives a command away at 1,800 s (wire.md 3.2)",
+        source="ours: the Python plane gives a command away at 1,800 s",
         help="limit of a command that sets none",
     )
     command_timeout_max_s: float = setting(

@@ -40,7 +40,7 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "python": ErrorKind("Python code of the playbook raised, or its result is no JSON", "no"),
     "execution": ErrorKind("a script raised, or ended in an error", "no"),
     "resource": ErrorKind(
-        "a limit was reached: operations, memory, size; or the machine had nothing left to run it with",
+        "a limit was reached (operations, memory, size), or the machine had nothing left",
         "if the machine's",
     ),
     "worker_lost": ErrorKind("each worker that started the command ended before it did; it is not started again", "no"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -41,11 +42,11 @@ def default_text(field: FieldDescription) -> str:
 
 
 def _contents(described: list[tuple[KindDescription, Guide]]) -> str:
-    lines = ["| kind | what it does |", "|---|---|"]
+    items = []
     for kind, _ in described:
-        names = " ".join([f"[`{kind.kind}`](#{kind.kind})", *(f"`{alias}`" for alias in kind.aliases)])
-        lines.append(f"| {names} | {kind.summary} |")
-    return "\n".join(lines)
+        names = ", ".join([f"[`{kind.kind}`](#{kind.kind})", *(f"`{alias}`" for alias in kind.aliases)])
+        items.append(_item(f"{names}: {kind.summary}"))
+    return "\n".join(items)
 
 
 def _error_kinds() -> str:
@@ -53,13 +54,12 @@ def _error_kinds() -> str:
 
 
 def _elsewhere() -> str:
-    rows = [f"| `{kind}` | {instead} |" for kind, instead in INSTEAD.items()]
-    head = ["## Kinds that are not run here", "", "| kind | what to write instead |", "|---|---|"]
-    return "\n".join([*head, *rows]) + "\n"
+    items = [_item(f"`{kind}`: {instead}") for kind, instead in INSTEAD.items()]
+    return "\n".join(["## Kinds that are not run here", "", "What to write instead:", "", *items]) + "\n"
 
 
 def _worker_fields() -> str:
-    return ", ".join(f"`{name}`" for name in WORKER_FIELDS)
+    return _filled(f"- {', '.join(f'`{name}`' for name in WORKER_FIELDS)}")
 
 
 def _section(kind: KindDescription, guide: Guide) -> str:
@@ -68,27 +68,37 @@ def _section(kind: KindDescription, guide: Guide) -> str:
         parts.append("Also: " + ", ".join(f"`{alias}`" for alias in kind.aliases) + ".")
     if guide.example:
         parts.append(f"```yaml\n{guide.example}\n```")
-    parts.append(_field_table(kind.fields))
+    parts.append(_fields(kind.fields) if kind.fields else "")
     result = guide.result or kind.result
     if result:
-        parts.append(f"**Result.** {result}")
+        parts.append(f"**Result.**\n\n{result}")
     if guide.errors:
-        listed = "\n".join(f"- `{name}`: {when}" for name, when in guide.errors.items())
+        listed = "\n".join(_item(f"`{name}`: {when}") for name, when in guide.errors.items())
         parts.append(f"**Failures.**\n\n{listed}")
     if guide.traps:
         parts.append(f"**Worth knowing.**\n\n{guide.traps}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _field_table(fields: Iterable[FieldDescription]) -> str:
-    lines = ["| field | also | type | default | meaning |", "|---|---|---|---|---|"]
-    for field in fields:
-        also = ", ".join(f"`{name}`" for name in field.spellings)
-        default = default_text(field)
-        shown = default if default in ("", "needed") else f"`{default}`"
-        cells = (f"`{field.name}`", also, field.type, shown, field.meaning)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+def _fields(fields: Iterable[FieldDescription]) -> str:
+    """A list: in a terminal a table with sentences and types in it is too wide."""
+    return "\n".join(["**Fields.**", "", *map(_field, fields)])
+
+
+def _field(field: FieldDescription) -> str:
+    also = f" ({', '.join(f'`{name}`' for name in field.spellings)})" if field.spellings else ""
+    default = default_text(field)
+    shown = default if default in ("", "needed") else f"default `{default}`"
+    what = ", ".join(part for part in (f"`{field.name}`{also}", field.type, shown) if part)
+    return _item(f"{what} – {field.meaning}")
+
+
+def _item(text: str) -> str:
+    return _filled(f"- {text}")
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _reflowed(text: str) -> str:
