@@ -234,7 +234,7 @@ def test_failure_is_told_once_and_without_its_causes_inside(
     arguments: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     ended = command_line(tmp_path, "exec", *arguments, "--json")
-    assert ended.code == 1
+    assert (ended.code, ended.err) == (1, "")
     result = json.loads(ended.out.splitlines()[-1])["payload"]
     error = (result.get("response") or result["result"])["error"]
     assert error.startswith(said)

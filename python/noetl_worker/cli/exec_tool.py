@@ -106,7 +106,7 @@ async def _run(
     from noetl_worker.phases import Progress
     from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
 
-    configure_logging("warning", "auto")
+    configure_logging("warning", "auto", without=("command_failed",))  # the result says it
     registry = registry_of(settings)
     registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
     progress, plane = Progress(), NoPlane(credentials)

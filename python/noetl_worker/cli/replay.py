@@ -52,7 +52,7 @@ def replay(
     require_posix()
     try:
         settings = load_settings(flags={**flags, "NOETL_WORKER_CANCELLATION_POLL_S": "0"})  # it may be over by now
-        configure_logging("warning", "auto")
+        configure_logging("warning", "auto", without=("command_failed",))  # the result says it
         code = event_loop.run(_replay(settings, event_id, dry=dry, as_json=as_json))
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)

@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
@@ -69,18 +69,26 @@ class _SafeFormatter(logging.Formatter):
         return redaction.redact_text(super().format(record), redaction.known_here())
 
 
-def configure_logging(level: str, form: str) -> None:
+def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -> None:
     """Send all logs to stderr.
 
     Args:
         level: debug, info, warning or error.
         form: json, console, or auto (console on a terminal).
+        without: events that are not written: what the program shows by itself.
     """
+
+    def drop(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if event_dict["event"] in without:
+            raise structlog.DropEvent
+        return event_dict
+
     threshold = getattr(logging, level.upper())
     as_console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if as_console else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
+            *([drop] if without else []),
             structlog.contextvars.merge_contextvars,
             add_trace_ids,
             structlog.processors.add_log_level,
