@@ -22,7 +22,7 @@ from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.tools.process import confinement
+from noetl_worker.tools.process import confinement, landlock
 
 # ── all of it ──
 
@@ -129,6 +129,10 @@ def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path, monkey
 
 def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off")).state is State.WARNING
+    with monkeypatch.context() as old_kernel:
+        old_kernel.setattr(landlock, "is_there", lambda: False)
+        found = machine.isolation(settings(tmp_path))
+        assert (found.state, "hidden from DuckDB" in found.found) == (State.WARNING, True)
     monkeypatch.setattr(confinement, "missing", lambda: ["processes that leave their session"])
     assert "processes that leave their session" in machine.isolation(settings(tmp_path)).found
 

@@ -14,6 +14,7 @@ AS_NOBODY = (
     "test_descriptors.py",
     "test_files.py",
     "test_outbox_owner.py",
+    "test_own_files.py",
     "test_resource_shortage.py",
     "test_shortage_of_each_kind.py",
     "test_template_process.py",

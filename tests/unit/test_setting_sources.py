@@ -200,8 +200,8 @@ def test_tools_find_in_the_environment_what_flags_dotenv_and_files_say(
         **own,
         "NOETL_SECRET_A": "from a file",
         "NOETL_MCP_X_ENDPOINT": "http://x",
-        "NOETL_WORKER_OUTBOX_DIR": "/flag",
     }
+    assert settings.files_read == (str(dotenv), str(secret))
 
 
 NO_SETTINGS = {

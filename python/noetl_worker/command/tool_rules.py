@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Final
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools import fields
+from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import confinement, landlock
 from noetl_worker.tools.process.command_group import commands_group
@@ -24,15 +26,20 @@ log = structlog.get_logger("noetl_worker")
 _LEAST_SHARE: Final = 256 << 20
 """Bytes: with less, DuckDB does little."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
+_KEEP_APART: Final = (
+    "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
+    "or set NOETL_WORKER_FILE_ROOTS to others"
+)
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The worker's tools, under its rules; the rule for connections holds for the process from here on.
+    """The worker's tools, under its rules; the rules for connections and files hold for the process from here on.
 
     Raises:
         SettingsError: a setting names a kind that is not there.
     """
     egress.deny(settings.egress_deny)
+    file_roots.keep_own(_own_files(settings))
     registry = Registry(
         strict=settings.unknown_fields == "error",
         confinement=_confinement(settings),
@@ -52,12 +59,22 @@ def registry_of(settings: Settings) -> Registry:
     return registry
 
 
+def _own_files(settings: Settings) -> list[str]:
+    """What is no playbook's business: the outbox, and files with secrets of the worker's own."""
+    keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key)
+    google = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
+    outbox = settings.outbox_dir or f"{tempfile.gettempdir()}/noetl-worker-outbox-*"  # known by its name there
+    return [path for path in (*settings.files_read, *keys, google, outbox) if path]
+
+
 def log_what_is_not_confined(settings: Settings) -> None:
     """One line for what the level lacks on this system, one where there is no cgroup for a limit of processes."""
     if settings.isolation == "off":
         return
-    if lacking := [*confinement.missing(), *([] if landlock.is_there() else ["/proc and /sys hidden from DuckDB"])]:
+    if lacking := [*confinement.missing(), *landlock.missing()]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
+    elif (files := file_roots.within_reach()) and _duckdb_kinds(settings):
+        log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
     if settings.process_count and (reason := _no_group()):
         log.info("process_limit_missing", reason=reason, setting="NOETL_WORKER_PROCESS_COUNT")
 
@@ -83,14 +100,16 @@ def _confinement(settings: Settings) -> Confinement:
     )
 
 
+def _duckdb_kinds(settings: Settings) -> list[str]:
+    allowed = settings.kinds or _DUCKDB_KINDS
+    return [kind for kind in _DUCKDB_KINDS if kind in allowed and kind not in settings.kinds_deny]
+
+
 def _duckdb_share(settings: Settings) -> int:
     """Of four fifths of the memory, by how many commands with a DuckDB run at the same time; 0: not known."""
-    kinds = [kind for kind in _DUCKDB_KINDS if kind not in settings.kinds_deny]
-    if settings.kinds:
-        kinds = [kind for kind in kinds if kind in settings.kinds]
-    costs = {kind: settings.slot_costs.get(kind, 1) for kind in kinds}
+    costs = {kind: settings.slot_costs.get(kind, 1) for kind in _duckdb_kinds(settings)}
     in_slots = {kind: max(settings.max_concurrent // cost, 1) for kind, cost in costs.items()}
-    allowed = sum(min(in_slots[kind], settings.kind_limits.get(kind, in_slots[kind])) for kind in kinds)
+    allowed = sum(min(most, settings.kind_limits.get(kind, most)) for kind, most in in_slots.items())
     at_once = max(min(allowed, max(in_slots.values(), default=1)), 1)
     usable = memory_bytes() * 4 // 5
     return min(max(usable // at_once, _LEAST_SHARE), usable)

@@ -11,7 +11,7 @@ from noetl_worker.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT
-from noetl_worker.tools.process import confinement
+from noetl_worker.tools.process import confinement, landlock
 from noetl_worker.tools.process.machine import memory_bytes
 
 __all__ = ["descriptors", "engine_in_use", "isolation", "memory"]
@@ -47,9 +47,10 @@ def isolation(settings: Settings) -> Finding:
     if settings.isolation == "off":
         found = "off: commands may read the worker's secrets"
         return warning("isolation", found, wanted, "NOETL_WORKER_ISOLATION=basic")
-    if lacking := confinement.missing():
+    if lacking := [*confinement.missing(), *landlock.missing()]:
         found = f"{settings.isolation}, without: {', '.join(lacking)}"
-        return warning("isolation", found, wanted, "run it on Linux with a /proc of its own (docs/security.md)")
+        fix = "run it on Linux 5.19 or later, with Landlock and a /proc of its own (docs/security.md)"
+        return warning("isolation", found, wanted, fix)
     return fine("isolation", settings.isolation, wanted)
 
 

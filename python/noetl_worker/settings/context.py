@@ -29,8 +29,8 @@ _NOT_USED: Final = (
 """What changes where or how one connects, and a worker cannot do: the start is refused rather than done otherwise."""
 
 
-def context_texts(name: str, environment: Mapping[str, str], given: Collection[str]) -> dict[str, str]:
-    """Variable -> text of what the context says and nobody else does.
+def context_texts(name: str, environment: Mapping[str, str], given: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Its file; variable -> text of what the context says and nobody else does.
 
     Args:
         name: of a context, or the path of its file.
@@ -39,7 +39,8 @@ def context_texts(name: str, environment: Mapping[str, str], given: Collection[s
     Raises:
         SettingsError: there is no such context, or it asks for something that a worker does not do.
     """
-    context = _read(_path_of(name, environment), name)
+    path = _path_of(name, environment)
+    context = _read(path, name)
     refused = [key for key in _NOT_USED if context.get(key)]
     if refused:
         raise SettingsError(_VARIABLE, name, f"a context without {', '.join(refused)}, which a worker does not use")
@@ -49,7 +50,7 @@ def context_texts(name: str, environment: Mapping[str, str], given: Collection[s
     expanded = {
         used[key]: str(Path(str(context[key])).expanduser()) for key in _PATHS & used.keys() if context.get(key)
     }
-    return {variable: text for variable, text in {**texts, **expanded}.items() if variable not in given}
+    return str(path), {variable: text for variable, text in {**texts, **expanded}.items() if variable not in given}
 
 
 def _path_of(name: str, environment: Mapping[str, str]) -> Path:

@@ -20,7 +20,7 @@ from noetl_worker.settings.checks import check_families, check_together
 from noetl_worker.settings.line import lines_of, setting
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
-from noetl_worker.settings.tools import ToolSettings, family_of
+from noetl_worker.settings.tools import FILES_READ, ToolSettings, family_of
 from noetl_worker.settings.values import Secret, TlsPaths
 
 __all__ = ["SETTINGS", "Reading", "Secret", "Settings", "is_for_process", "load_settings", "read_settings"]
@@ -431,10 +431,8 @@ class Settings(ToolSettings):
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
 SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
 """In the order of docs/settings.md: NATS, the worker, the tools."""
-_READ_THERE: Final = frozenset(
-    line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "outbox_dir", "engine"}
-)
-"""The outbox's directory too: what is in there is no file for playbooks. And the engine, chosen when it is imported."""
+_READ_THERE: Final = frozenset(line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "engine"})
+"""The engine too, which is chosen when it is imported."""
 
 
 def is_for_process(variable: str) -> bool:
@@ -477,7 +475,9 @@ def read_settings(
     """
     path = dotenv if dotenv is not None else Path(".env")
     given = given_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
-    settings: Settings = environ.to_config(Settings, environ={name: found.text for name, found in given.items()})
+    texts = {name: found.text for name, found in given.items()}
+    texts[FILES_READ] = "\0".join(sorted({found.file for found in given.values()}))
+    settings: Settings = environ.to_config(Settings, environ=texts)
     check_families(given)
     check_together(settings)
     reading = Reading(settings, given)

@@ -28,12 +28,15 @@ class Given:
     text: str
     source: str
     """flag, environment, .env or a NATS context; with the name where it is another one than the setting's."""
+    file: str = ""
+    """The path of the file that it was read from."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     name: str
     texts: Mapping[str, str]
+    file: str = ""
 
     def find(self, line: SettingLine) -> Given | None:
         """What it says of a setting: the variable, else its aliases; of a secret also the file it names.
@@ -48,13 +51,13 @@ class _Source:
             return given
         if given is not None:
             raise SettingsError(named, self.texts[named], f"set it or {line.variable}, not both ({self.name})")
-        return Given(_content(named, self.texts[named]), f"{self.name} ({named})")
+        return Given(_content(named, self.texts[named]), f"{self.name} ({named})", self.texts[named].strip())
 
     def _has(self, name: str) -> bool:
         return name in self.texts and bool(self.texts[name].strip() or name in EMPTY_MEANS_OFF)
 
     def _given(self, line: SettingLine, name: str) -> Given:
-        return Given(self.texts[name], self.name if name == line.variable else f"{self.name} ({name})")
+        return Given(self.texts[name], self.name if name == line.variable else f"{self.name} ({name})", self.file)
 
 
 def given_texts(
@@ -70,13 +73,14 @@ def given_texts(
     sources = [
         _Source("flag", explicit),
         _Source(ENVIRONMENT, _with_port(environment)),
-        _Source(".env", from_file),
+        _Source(".env", from_file, str(dotenv.absolute()) if from_file else ""),
     ]
     all_lines = [*lines, *_of_families(sources)]
     found = {line.variable: given for line in all_lines if (given := _first(line, sources)) is not None}
     if (context := found.get("NATS_CONTEXT")) is not None:
-        texts = context_texts(context.text.strip(), environment, found)
-        found |= {name: Given(text, f"NATS context {context.text.strip()}") for name, text in texts.items()}
+        name = context.text.strip()
+        file, texts = context_texts(name, environment, found)
+        found |= {variable: Given(text, f"NATS context {name}", file) for variable, text in texts.items()}
     return found
 
 

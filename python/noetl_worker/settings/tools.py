@@ -13,13 +13,20 @@ from noetl_worker.settings import values
 from noetl_worker.settings.line import FILE_SUFFIX, setting
 from noetl_worker.settings.nats import NatsSettings
 
-__all__ = ["FAMILIES", "ToolSettings", "family_of"]
+__all__ = ["FAMILIES", "FILES_READ", "ToolSettings", "family_of"]
+
+FILES_READ: Final = "files read"
+"""No variable has such a name."""
 
 
 @environ.config(prefix="", frozen=True)
 class ToolSettings(NatsSettings):
     """The second part of `Settings`: what tools may use of this machine, and where they find what a playbook names."""
 
+    files_read: tuple[str, ...] = environ.var(
+        default="", name=FILES_READ, converter=lambda text: tuple(filter(None, text.split("\0")))
+    )
+    """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
     file_roots: str = setting(
         "NOETL_WORKER_FILE_ROOTS",
         "",

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError
 
-__all__ = ["ARTIFACT_ROOT", "FILE_ROOTS", "KERNEL", "checked", "is_forbidden", "roots"]
+__all__ = [
+    "ARTIFACT_ROOT",
+    "FILE_ROOTS",
+    "KERNEL",
+    "checked",
+    "hidden",
+    "is_forbidden",
+    "keep_own",
+    "roots",
+    "within_reach",
+]
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
 """Variable: the directories that such files have to be in, separated by `:`; empty: anywhere but what is forbidden."""
@@ -17,8 +28,40 @@ ARTIFACT_ROOT: Final = "NOETL_ARTIFACT_ROOT"
 """Variable: the directory that file artifacts have to be in, within the others."""
 KERNEL: Final = ("/proc", "/sys")
 """The worker's memory, other processes' environments."""
+_SHARED: Final = ("HOME", "NOETL_DATA_DIR", "NOETL_DUCKDB_EXTENSION_DIRECTORY", ARTIFACT_ROOT)
+"""Variables: directories in which playbooks make files, as they do in the roots, the working and the temporary one."""
 _OWN: Final = "noetl-"
 """How the worker's directories in the temporary one begin: the outbox, the scratch directories of other commands."""
+
+
+_own: tuple[str, ...] = ()
+
+
+def keep_own(files: Iterable[str]) -> None:
+    """Set what is the worker's own in this process, beside what has its name: its outbox, files with its secrets."""
+    global _own
+    _own = tuple(files)
+
+
+def hidden() -> tuple[str, ...]:
+    """The worker's own that DuckDB can be kept from by its place: nothing else is made in a directory above it."""
+    return tuple(sorted({str(path) for path in map(_real, _own) if not _is_shared(path)}))
+
+
+def within_reach() -> list[str]:
+    """The worker's own that it cannot be kept from so."""
+    return sorted({str(path) for path in map(_real, _own) if _is_shared(path)})
+
+
+def _real(path: str) -> Path:
+    return Path(path).resolve()
+
+
+def _is_shared(real: Path) -> bool:
+    named = (os.environ.get(variable) for variable in _SHARED)
+    shared = {tempfile.gettempdir(), str(Path.cwd()), *filter(None, named)}
+    places = {*map(_real, shared), *roots()} - {Path(os.sep)}
+    return any(real.is_relative_to(place) for place in places)
 
 
 def roots() -> tuple[Path, ...]:
@@ -47,8 +90,7 @@ def is_forbidden(real: Path) -> bool:
     """Of a path without links, whatever the roots are."""
     if any(real.is_relative_to(tree) for tree in KERNEL):
         return True
-    own = os.environ.get("NOETL_WORKER_OUTBOX_DIR")
-    if own and real.is_relative_to(Path(own).resolve()):
+    if any(real.is_relative_to(own) for own in map(_real, _own)):
         return True
     temporary = Path(tempfile.gettempdir()).resolve()
     inside = real.relative_to(temporary).parts if real.is_relative_to(temporary) else ()

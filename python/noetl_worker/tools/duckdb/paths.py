@@ -69,7 +69,8 @@ def _names_forbidden(name: str) -> bool:
         return False
     magic = _MAGIC.search(path)
     if magic is None:
-        return is_forbidden(Path(path).resolve())
+        where = Path(path)  # a link of /proc/self/fd leads to a name that is none: its place counts too
+        return is_forbidden(where.resolve()) or is_forbidden(where.parent.resolve() / where.name)
     fixed = Path(path[: magic.start()].rpartition("/")[0] or os.sep).resolve()
     if str(fixed) != os.sep:
         return is_forbidden(fixed)

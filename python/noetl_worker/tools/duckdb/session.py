@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.tools.artifact import file_roots
 from noetl_worker.tools.duckdb import files as duckdb_files
 from noetl_worker.tools.duckdb import readers as duckdb_readers
 from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots
@@ -73,7 +74,7 @@ class Opening:
     memory_bytes: int = 0
     """The command's share: with one it can set no more than this, or than the environment says; 0: no cap."""
     is_confined: bool = False
-    """/proc and /sys are out of reach, however SQL names what is in them (`tools/process/landlock.py`)."""
+    """The kernel's files and the worker's own are out of reach, however SQL names them (`process/landlock.py`)."""
     threads: int | None = None
     extensions: tuple[str, ...] = ()
     secrets: tuple[DuckdbSecret, ...] = ()
@@ -175,7 +176,7 @@ def _confine_thread(kind: str) -> None:
     if getattr(_THREAD, "is_confined", False):
         return
     try:
-        landlock.keep_from_kernel()
+        landlock.restrict_thread(file_roots.hidden())
     except OSError as error:
         if is_shortage(error):
             raise ResourceShortage(f"{kind}: no room to confine DuckDB: {error}") from error

@@ -1,7 +1,8 @@
 """What threads of this process reach of the file system, by Linux's Landlock (kernel 5.19 or later).
 
-A domain is for a thread and for all that it starts, and for good. Landlock has a list of what is allowed: here it is
-every directory and file at the root of the file system but the trees that are kept from.
+A domain is for a thread and for all that it starts, and for good. Landlock has a list of what is allowed and none of
+what is not: here it is everything beside what is hidden, level by level from the root of the file system down to it.
+What is made later in a directory above something hidden is on no list, and so out of reach as well.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import os
 import stat
 import struct
 import sys
+from contextlib import suppress
 from typing import Final
 
-__all__ = ["is_there", "keep_from_kernel"]
+__all__ = ["is_there", "missing", "restrict_thread"]
 
 _CREATE_RULESET: Final = 444
 _ADD_RULE: Final = 445
@@ -30,12 +32,14 @@ _OF_FILES: Final = (1 << 0) | (1 << 1) | (1 << 2) | _TRUNCATE
 """Execute, write, read, truncate: the rights that a rule for a file may have."""
 _READ: Final = 1 << 2
 _READ_DIRECTORY: Final = 1 << 3
-_KERNEL: Final = ("proc", "sys")
+_KERNEL: Final = ("/proc", "/sys", "/dev")
+"""Memory and environments, settings of the machine, its disks as they are."""
 _READ_ALL_THE_SAME: Final = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
-    *("/sys/devices/system/cpu", "/sys/fs/cgroup"),
+    *("/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/random", "/dev/urandom"),
 )
 """How many processors and how much memory there are: C libraries and DuckDB ask for it here."""
+_USED_ALL_THE_SAME: Final = ("/dev/null", "/dev/shm")
 
 
 @functools.cache
@@ -44,18 +48,25 @@ def is_there() -> bool:
     return _version() >= _LEAST_VERSION
 
 
-def keep_from_kernel() -> None:
-    """This thread, and what it starts, reaches nothing of /proc and /sys any more but a few figures of the machine.
+def missing() -> list[str]:
+    """What a system without it cannot do, to be logged once at the start."""
+    return [] if is_there() else ["/proc, /sys and the worker's own files hidden from DuckDB"]
 
-    Nothing where there is no Landlock (`is_there`). Files that are made at the root of the file system later are not
-    reached either.
+
+def restrict_thread(hidden: tuple[str, ...] = ()) -> None:
+    """This thread, and what it starts, reaches nothing of /proc, /sys and /dev any more but a few figures and files.
+
+    Nothing where there is no Landlock (`is_there`).
+
+    Args:
+        hidden: paths without links that it does not reach either, there already or not.
 
     Raises:
         OSError: it is there and refuses.
     """
     if not is_there():
         return
-    ruleset = _ruleset()
+    ruleset = _ruleset(hidden)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs is refused")
@@ -72,16 +83,28 @@ def _version() -> int:
 
 
 @functools.cache
-def _ruleset() -> int:
+def _ruleset(hidden: tuple[str, ...]) -> int:
     """The descriptor of the rules, for all threads of this process."""
     handled = _ALL_OF_2 | (_TRUNCATE if _version() >= 3 else 0)
     ruleset = _call(_CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
-    for entry in os.scandir("/"):
-        if entry.name not in _KERNEL and not entry.is_symlink():  # what a link leads to has its own rule
-            _allow(ruleset, entry.path, handled)
+    _allow_beside(ruleset, "/", (*_KERNEL, *hidden), handled)
     for path in _READ_ALL_THE_SAME:
         _allow(ruleset, path, handled & (_READ | _READ_DIRECTORY), is_kept=True)
+    for path in _USED_ALL_THE_SAME:
+        _allow(ruleset, path, handled)
     return ruleset
+
+
+def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights: int) -> None:
+    """All that is in a directory but what is hidden in it; a directory that we may not list stays closed."""
+    with suppress(PermissionError):
+        for entry in os.scandir(directory):
+            if entry.is_symlink() or entry.path in hidden:  # what a link leads to has its own rule
+                continue
+            if any(path.startswith(f"{entry.path}/") for path in hidden):
+                _allow_beside(ruleset, entry.path, hidden, rights)
+            else:
+                _allow(ruleset, entry.path, rights)
 
 
 def _allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> None:

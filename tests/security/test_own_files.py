@@ -1,0 +1,221 @@
+"""Door 11: the worker's own files, its outbox and its secrets, however a playbook comes to name them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from noetl_worker.command import tool_rules
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.artifact import file_roots
+from noetl_worker.tools.process import landlock
+from tools.databases import duckdb_extensions
+
+from .test_files import read_by_each_kind
+
+needs_landlock = pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
+FILES = {
+    "NATS_CREDS": "creds",
+    "NATS_KEY": "nats-key",
+    "NOETL_TLS_CLIENT_KEY": "key",
+    "NOETL_INTERNAL_API_TOKEN_FILE": "token",
+    "NOETL_SECRET_A_FILE": "password",
+    "GOOGLE_APPLICATION_CREDENTIALS": "google.json",
+    "NOETL_WORKER_OUTBOX_DIR": "outbox",
+    "NATS_CERT": "public",
+    "NOETL_TLS_CLIENT_CERT": "public",
+}
+OWN = [
+    *(name for name in dict.fromkeys(FILES.values()) if name not in ("outbox", "public")),
+    ".env",
+    "outbox/outbox.key",
+]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """`worker` has the worker's own files, `data` those of playbooks. It is below no directory that both use."""
+    place = Path(tempfile.mkdtemp(prefix="tests-own-files-", dir="/var/tmp")).resolve()
+    (place / "data").mkdir()
+    (place / "data" / "a.csv").write_text("x\n1\n")
+    (place / "data" / "link").symlink_to(place / "worker" / "outbox")
+    (place / "worker" / "outbox").mkdir(parents=True)
+    for name in (*OWN, "public"):
+        (place / "worker" / name).write_text("WORKER_POOL_NAME=own")
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(file_roots, "_own", ())
+    variables = {variable: str(place / "worker" / name) for variable, name in FILES.items()}
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", variables.pop("GOOGLE_APPLICATION_CREDENTIALS"))
+    return load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")
+
+
+def data_of(settings: Settings, kind: str, config: dict[str, Any]) -> Any:
+    """Of a command of a worker with these settings."""
+
+    async def go() -> Any:
+        registry = tool_rules.registry_of(settings)
+        try:
+            return (await registry.run_tool(kind, config, tool_context(registry=registry))).data
+        finally:
+            await registry.aclose()
+
+    return asyncio.run(go())
+
+
+def query(settings: Settings, sql: str) -> Any:
+    pytest.importorskip("duckdb")
+    return data_of(settings, "duckdb", {"query": sql})["rows"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
+    """An artifact, a file of a request or a certificate that is the worker's own key, or a file with its password."""
+    data_of(settings, "noop", {})
+    assert all("not a file for playbooks" in said for said in read_by_each_kind(str(place / "worker" / name)))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: Path, name: str) -> None:
+    """The same in SQL, as it is written."""
+    with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+        query(settings, f"SELECT * FROM read_blob('{place}/worker/{name}')")
+
+
+@needs_landlock
+@pytest.mark.parametrize("name", OWN)
+def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
+    settings: Settings, place: Path, name: str
+) -> None:
+    """SQL puts the name of one together."""
+    with pytest.raises(ToolError, match="Permission denied"):
+        query(settings, f"SELECT * FROM read_blob('{place}/wor' || 'ker/{name}')")
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_blob('{place}/data/li' || 'nk/outbox.key')",
+        "SELECT * FROM read_blob('{place}/data/..' || '/worker/outbox/outbox.key')",
+        "SET VARIABLE n = '{place}/wor' || 'ker/creds'; SELECT * FROM read_text(getvariable('n'))",
+        "CREATE MACRO own() AS TABLE SELECT * FROM read_text(concat('{place}/wor', 'ker/creds')); FROM own()",
+        "SELECT * FROM query('SELECT * FROM read_text(''{place}/wor'' || ''ker/creds'')')",
+        "SELECT * FROM read_blob('/pr' || 'oc/self/fd/{opened}')",
+        "SELECT * FROM read_blob('/de' || 'v/fd/{opened}')",
+        "COPY (SELECT 1 AS x) TO '/dev/full'",
+    ],
+)
+def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
+    """Through a link, a file that the worker has open, or the disk as it is."""
+    key = place / "worker" / "outbox" / "outbox.key"
+    with key.open("rb") as opened, pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
+        query(settings, sql.format(place=place, opened=opened.fileno()))
+
+
+@needs_landlock
+def test_pattern_finds_no_own_file(settings: Settings, place: Path) -> None:
+    """`glob` over what is beside the data."""
+    assert query(settings, f"SELECT * FROM glob('{place}/wor' || 'ker/*')") == []
+    assert query(settings, f"SELECT * FROM glob('{place}/data/li' || 'nk/*')") == []
+    assert query(settings, "SELECT * FROM glob('/de' || 'v/*')") == []
+
+
+@needs_landlock
+@pytest.mark.parametrize("kind", ["ducklake", "transfer"])
+def test_other_kinds_that_have_a_duckdb_reach_none_either(
+    settings: Settings, place: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SQL of a lake, or of a transfer's source."""
+    pytest.importorskip("duckdb")
+    sql = f"SELECT content FROM read_text('{place}/wor' || 'ker/creds')"
+    config: dict[str, Any] = {
+        "ducklake": {"catalog_connection": f"{place}/data/m.ducklake", "data_path": f"{place}/data", "query": sql},
+        "transfer": {
+            "source": {"type": "duckdb", "query": sql},
+            "target": {"type": "duckdb", "database": f"{place}/data/t.db", "table": "t"},
+        },
+    }[kind]
+    if kind == "ducklake":
+        monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
+    with pytest.raises(ToolError, match="Permission denied"):
+        data_of(settings, kind, config)
+
+
+@needs_landlock
+def test_link_to_a_descriptor_is_refused_as_it_is_written(settings: Settings) -> None:
+    """A file that has no name any more, or never had one, is open in the worker."""
+    file = os.memfd_create("credential", 0)
+    try:
+        for name in (f"/proc/self/fd/{file}", f"/dev/fd/{file}"):
+            with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+                query(settings, f"SELECT * FROM read_blob('{name}')")
+    finally:
+        os.close(file)
+
+
+@needs_landlock
+def test_files_beside_the_own_ones_are_read_and_written_as_before(settings: Settings, place: Path) -> None:
+    """(no attack) What is made later directly above an own file is out of reach, and the page says so."""
+    assert query(settings, f"SELECT * FROM '{place}/data/*.csv'") == [{"x": 1}]
+    query(settings, f"COPY (SELECT 2 AS x) TO '{place}/data/new.csv'")
+    assert query(settings, f"SELECT * FROM '{place}/data/new.csv'") == [{"x": 2}]
+    assert query(settings, f"SELECT * FROM read_text('{place}/worker/public')") != []
+    (place / "later.csv").write_text("x\n3\n")
+    with pytest.raises(ToolError, match="Permission denied"):
+        query(settings, f"SELECT * FROM '{place}/later.csv'")
+
+
+@pytest.mark.parametrize(("version", "is_enough"), [(0, False), (1, False), (2, True), (3, True), (7, True)])
+def test_kernel_without_landlock_is_named_at_the_start(
+    settings: Settings, place: Path, version: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(no attack) 0: before 5.13, or not permitted; 1: before 5.19. There SQL is looked at as it is written."""
+    monkeypatch.setattr(landlock, "_version", lambda: version)
+    monkeypatch.setattr(landlock, "is_there", landlock.is_there.__wrapped__)
+    with capture_logs() as lines:
+        tool_rules.log_what_is_not_confined(settings)
+    lacking = [line["not_on_this_system"] for line in lines if line["event"] == "isolation_incomplete"]
+    assert lacking == ([] if is_enough else [["/proc, /sys and the worker's own files hidden from DuckDB"]])
+    if not is_enough:
+        assert query(settings, f"SELECT * FROM '{place}/data/a.csv'") == [{"x": 1}]
+        with pytest.raises(ConfigurationError, match="not a file for playbooks"):
+            query(settings, f"SELECT * FROM read_blob('{place}/worker/creds')")
+
+
+def reached(settings: Settings) -> list[list[str]]:
+    tool_rules.registry_of(settings)
+    with capture_logs() as lines:
+        tool_rules.log_what_is_not_confined(settings)
+    return [line["files"] for line in lines if line["event"] == "own_files_within_reach"]
+
+
+@needs_landlock
+def test_own_files_where_playbooks_make_files_are_named_at_the_start(
+    settings: Settings, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(no attack) Hiding these would hide what playbooks make beside them."""
+    assert reached(settings) == []
+    for variable in ("HOME", "NOETL_DATA_DIR", "NOETL_WORKER_FILE_ROOTS"):
+        with monkeypatch.context() as changed:
+            changed.setenv(variable, str(place))
+            assert [len(files) for files in reached(settings)] == [len(OWN)]
+    default = load_settings({}, dotenv=Path(os.devnull))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    assert reached(default) == [[f"{tempfile.gettempdir()}/noetl-worker-outbox-*"]]
+    for variables in ({"NOETL_WORKER_ISOLATION": "off"}, {"NOETL_WORKER_KINDS": "shell"}):
+        assert reached(load_settings(variables, dotenv=Path(os.devnull))) == []
