@@ -24,6 +24,7 @@ __all__ = [
     "decide",
     "decode_notification",
     "evaluate",
+    "find_marks",
     "fit_result",
     "redact_text",
     "run_rhai",
@@ -58,6 +59,9 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
 
 def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] | None = None) -> str:
     """Replace known secrets, credentials by their shape, and the value of `password=...`."""
+
+def find_marks(data: bytes) -> int:
+    """The sum of the marks of a JSON text: 1 templates, 2 references, 4 secrets. Cost: a nanosecond a byte."""
 
 def _panic(text: str) -> None:
     """Panic with this text; raises EnginePanic. For the tests."""

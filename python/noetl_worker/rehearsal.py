@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from noetl_worker import __version__, engine, json_text
+from noetl_worker.command.claim import marks_of
 from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
 from noetl_worker.command.command import hydrate
 from noetl_worker.command.dispatch import Dispatch, Limits
@@ -24,7 +25,6 @@ from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.errors import ToolError
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.marks import marks_of
 from noetl_worker.models import Claimed, Envelope, JsonValue, Outcome
 from noetl_worker.observability.probes import Health
 from noetl_worker.outbox.outbox import Outbox

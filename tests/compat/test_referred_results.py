@@ -18,8 +18,9 @@ import pytest
 from compat.recorded_claims import hydrated, ran_with
 from noetl_worker import json_text
 from noetl_worker.command import case_actions, referred_results
+from noetl_worker.command.claim import marks_of
 from noetl_worker.errors import ToolError
-from noetl_worker.marks import Marks, marks_of
+from noetl_worker.marks import Marks
 from noetl_worker.models import CaseDecision, Fail, ToolResult
 from noetl_worker.templates import template
 from noetl_worker.transport.transport import Response

@@ -11,6 +11,7 @@ import pytest
 import noetl_worker.engine
 from engine.source_hash import source_hash
 from noetl_worker.command import cases
+from noetl_worker.engine import protocol
 
 REQUIRE_RUST = "NOETL_WORKER_REQUIRE_RUST"
 
@@ -44,7 +45,7 @@ def engines() -> tuple[Any, Any]:
 @pytest.fixture
 def chosen(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make `noetl_worker.engine`, and so `cases`, `envelope` and `redaction`, use one engine, with an empty cache."""
-    for name in ("compile_cases", "decide", "decode_notification", "evaluate", "fit_result", "redact_text"):
+    for name in (name for name in vars(protocol.Engine) if not name.startswith("_")):
         monkeypatch.setattr(noetl_worker.engine, name, getattr(engine, name))
     monkeypatch.setattr(cases, "_tables", cases._TableCache(cases.CACHED_TABLES, cases.CACHED_BYTES))
     return engine

@@ -317,5 +317,16 @@ def redact(draw: random.Random) -> Call:
     return Call("redact_text", (draw.choice([text, beside_words(draw)]), secrets, some_words(draw)))
 
 
+MARKS = ["{{", "{%", "{#", "\\u00", "_ref", "://", ":\\/", "pass", "pwd", "Cred", "seCret", "token", "Auth", "cookie"]
+MARKS += ["bearer", "jwt", "pem", "cert", "key", "session", "dsn", "connection", "{", "_", "c", " "]
+MARKS += ['"', "\\", "é", "x" * 99]
+
+
+def marks(draw: random.Random) -> Call:
+    text = "".join(draw.choice(MARKS) for _ in range(draw.randrange(5)))
+    text = text.upper() if draw.random() < 0.1 else text
+    return Call("find_marks", (text.encode()[draw.randrange(3) :],))
+
+
 _MAKERS: list[Callable[[random.Random], Call]] = [notification, match, match, evaluate, decide]
-_MAKERS += [matches, finds, fit, redact]
+_MAKERS += [matches, finds, fit, redact, marks]

@@ -39,6 +39,7 @@ def test_engines_agree_on_any_bytes(engines: tuple[Any, Any], data: bytes) -> No
         hazards.Call("decide", (data, "eq", b"1")),
         hazards.Call("match", (b"[" + data + b"]", data, data, [data])),
         hazards.Call("fit_result", (data, FitRules())),
+        hazards.Call("find_marks", (data,)),
     ):
         agree(call, engines)
 

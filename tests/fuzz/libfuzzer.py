@@ -43,6 +43,7 @@ def test_one_input(data: bytes) -> None:
         raw = data[1:]
         calls = [
             hazards.Call("decode_notification", (raw,)),
+            hazards.Call("find_marks", (raw,)),
             hazards.Call("fit_result", (raw, FitRules(max_bytes=0, preview_bytes=100))),
             hazards.Call("match", (raw, b'{"a":1}', raw, [raw])),
             hazards.Call("decide", (b'"abc"', "matches", raw)),

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noetl_worker.command.claim import marks_of
 from noetl_worker.engine.pure.redact import SENSITIVE_PAIRS, SENSITIVE_WORDS, Named, named_by
-from noetl_worker.marks import ALL, marks_of
+from noetl_worker.marks import ALL
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates.template import has_template
 
@@ -60,8 +61,10 @@ def test_escapes_that_could_hide_a_mark_set_all_marks() -> None:
     assert marks_of(rb'{"context": "{\"a\": \"\\u007b\\u007b x\"}"}') == ALL
 
 
-def test_long_claim_is_walked_as_it_is() -> None:
-    assert marks_of(b'{"a": "' + b"x" * 5_000 + b'"}') == ALL
+def test_long_claim_is_searched_to_its_end() -> None:
+    long = b'{"a": "' + b"x" * 500_000 + b'"'
+    assert marks_of(long + b"}") == (False, False, False)
+    assert marks_of(long + b', "b": "{{ c }}"}') == (True, False, False)
 
 
 def test_plain_claim_has_no_mark() -> None:

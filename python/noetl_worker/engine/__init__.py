@@ -27,6 +27,7 @@ __all__ = [
     "decide",
     "decode_notification",
     "evaluate",
+    "find_marks",
     "fit_result",
     "load_engine",
     "redact_text",
@@ -106,5 +107,6 @@ compile_cases = _module.compile_cases
 decide = _module.decide
 decode_notification = _module.decode_notification
 evaluate = _module.evaluate
+find_marks = _module.find_marks
 fit_result = _module.fit_result
 redact_text = _module.redact_text

@@ -116,3 +116,10 @@ class Engine(Protocol):
 
         `secrets` are replaced wherever they are, `words` where they are whole words.
         """
+
+    def find_marks(self, data: bytes) -> int:
+        """What a JSON text may have in it: 1 for templates, 2 for references, 4 for secrets; their sum.
+
+        What is not in the sum is certainly not in the text, nor in JSON inside of its texts. An escaped ASCII
+        character could hide anything: then it is 7. The bytes need not be JSON.
+        """

@@ -84,6 +84,12 @@ fn redact_text(
     })
 }
 
+/// See `protocol.Engine.find_marks`.
+#[pyfunction]
+fn find_marks(py: Python<'_>, data: &[u8]) -> PyResult<u8> {
+    guarded(py, || Ok(convert::released(py, data.len(), || engine::find_marks(data))))
+}
+
 /// Panic on purpose: the tests show that a bug in Rust becomes `EnginePanic` and the process goes on.
 #[pyfunction]
 fn _panic(py: Python<'_>, text: &str) -> PyResult<()> {
@@ -105,6 +111,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(evaluate, module)?)?;
     module.add_function(wrap_pyfunction!(fit_result, module)?)?;
     module.add_function(wrap_pyfunction!(redact_text, module)?)?;
+    module.add_function(wrap_pyfunction!(find_marks, module)?)?;
     module.add_function(wrap_pyfunction!(_panic, module)?)?;
     #[cfg(feature = "rhai")]
     rhai::register(module)?;

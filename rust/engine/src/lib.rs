@@ -12,6 +12,7 @@ pub mod document;
 pub mod envelope;
 pub mod error;
 pub mod fit;
+pub mod marks;
 pub mod redact;
 pub mod secrets;
 
@@ -23,4 +24,5 @@ pub use document::{Document, Kind, Value};
 pub use envelope::{decode_notification, CommandId, Envelope};
 pub use error::{EngineError, Family};
 pub use fit::{fit_result, Fitted, Rules};
+pub use marks::find_marks;
 pub use redact::redact_text;

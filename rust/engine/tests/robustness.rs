@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use noetl_worker_engine::{
-    decide, decode_notification, fit_result, redact_text, CaseTable, Document, Outcome, Rules,
+    decide, decode_notification, find_marks, fit_result, redact_text, CaseTable, Document, Outcome, Rules,
 };
 
 const SEEDS: &[&str] = &[
@@ -65,6 +65,7 @@ fn one_round(dice: &mut Dice) {
     let inputs = [dice.damaged(), dice.damaged(), dice.damaged()];
     let [one, two, three] = &inputs;
     drop(decode_notification(one));
+    let _ = find_marks(one);
     drop(decide(one, "eq", Some(two)));
     assert!(decide(one, "eq", Some(one)).unwrap_or(true), "not equal to itself");
     if let Ok(table) = CaseTable::compile(one) {

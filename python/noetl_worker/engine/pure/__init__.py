@@ -6,6 +6,7 @@ from noetl_worker.engine.pure.case import CaseTable, NeedsTemplate, compile_case
 from noetl_worker.engine.pure.condition import decide, evaluate
 from noetl_worker.engine.pure.envelope import decode_notification
 from noetl_worker.engine.pure.fit import fit_result
+from noetl_worker.engine.pure.marks import find_marks
 from noetl_worker.engine.pure.redact import redact_text
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "decide",
     "decode_notification",
     "evaluate",
+    "find_marks",
     "fit_result",
     "redact_text",
 ]
