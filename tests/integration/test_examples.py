@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from compat.postgres_server import PostgresServer
+from integration.example_services import Answering, Jobs, McpServer, served
 from integration.house import run
 from integration.processes import command_line
 from noetl_worker.cli.dev import worker_beside
@@ -37,7 +36,7 @@ PASSWORD = "pw-91c3e7f2d4"
 # ── services ──
 
 
-class Shop(BaseHTTPRequestHandler):
+class Shop(Answering):
     """Two paths, for whoever has the token; remembers what was asked."""
 
     asked: list[tuple[str, str, Any]]
@@ -46,57 +45,20 @@ class Shop(BaseHTTPRequestHandler):
         self._answer({"count": 2, "fruits": [{"name": "figs", "price": 9}, {"name": "apples", "price": 3}]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.path == "/mcp":
-            self._send(202 if "id" not in body else 200, mcp_answer(body))
-        else:
-            self._answer({"order": 17, "of": body["item"]}, body)
+        body = self.body()
+        self._answer({"order": 17, "of": body["item"]}, body)
 
     def _answer(self, value: Any, body: Any = None) -> None:
         is_known = self.headers["authorization"] == f"Bearer {TOKEN}"
         self.asked.append((self.command, self.path, body))
-        self._send(200 if is_known else 401, value if is_known else {"detail": "who are you?"})
-
-    def _send(self, status: int, value: Any) -> None:
-        content = json.dumps(value).encode() if status != 202 else b""
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        """Nothing on stderr."""
-
-
-def mcp_answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the smallest MCP server says."""
-    results: dict[str, Any] = {
-        "initialize": {
-            "protocolVersion": "2025-03-26",
-            "capabilities": {"tools": {}},
-            "serverInfo": {"name": "calculator", "version": "1"},
-        },
-        "tools/list": {"tools": [{"name": "add", "inputSchema": {"type": "object"}}]},
-    }
-    method = request["method"]
-    if method == "tools/call":
-        numbers = request["params"]["arguments"]
-        text = str(numbers["a"] + numbers["b"])
-        results[method] = {"content": [{"type": "text", "text": text}], "isError": False}
-    return {"jsonrpc": "2.0", "id": request.get("id"), "result": results.get(method, {})}
+        self.send(200 if is_known else 401, value if is_known else {"detail": "who are you?"})
 
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[str]:
     Shop.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(Shop) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -318,8 +280,9 @@ def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @both
-def test_mcp(dialect: Dialect, shop: str) -> None:
-    done = play("mcp", dialect, workload={"endpoint": f"{shop}/mcp"})
+def test_mcp(dialect: Dialect) -> None:
+    with served(McpServer) as endpoint:
+        done = play("mcp", dialect, workload={"endpoint": endpoint})
     assert [one["name"] for one in done.of("start")["result"]["tools"]] == ["add"]
     assert done.result["stdout"] == "the sum is 3\n"
 
@@ -345,53 +308,14 @@ def test_transfer(dialect: Dialect, tmp_path: Path) -> None:
 # ── what no laptop has: the examples run against a stand-in, and say what they lack without one ──
 
 
-class Jobs(BaseHTTPRequestHandler):
-    """As much of the Kubernetes API as a Job takes that succeeds at once; `made` has what was created."""
-
-    made: list[dict[str, Any]]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        body["metadata"]["uid"] = "uid-1"
-        self.made.append(body)
-        self._send(201, body)
-
-    def do_GET(self) -> None:
-        if self.path.endswith("/log") or "/log?" in self.path:
-            self._send(200, "report of 2026-01-31\n")
-        elif "/pods" in self.path:
-            ended = {"terminated": {"exitCode": 0, "reason": "Completed"}}
-            status = {"phase": "Succeeded", "containerStatuses": [{"name": "main", "state": ended}]}
-            self._send(200, {"items": [{"metadata": {"name": "pod-1"}, "status": status}]})
-        else:
-            complete = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
-            self._send(200, {**self.made[0], "status": complete})
-
-    def _send(self, status: int, value: Any) -> None:
-        content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        """Nothing on stderr."""
-
-
 @pytest.fixture
 def kubernetes(tmp_path: Path) -> Iterator[str]:
     """NAME=FILE of a credential for a stand-in of a cluster."""
     Jobs.made = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Jobs)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     file = tmp_path / "k8s.json"
-    url = f"http://127.0.0.1:{server.server_address[1]}"
-    file.write_text(json.dumps({"type": "kubernetes", "data": {"url": url}}))
-    yield f"k8s={file}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(Jobs) as url:
+        file.write_text(json.dumps({"type": "kubernetes", "data": {"url": url}}))
+        yield f"k8s={file}"
 
 
 @both

@@ -105,7 +105,8 @@ class _Cursor:
             return
         try:
             told = " RETURNING merge_action" if statement.startswith("MERGE") else ""
-            result = self._account.database.execute(statement.replace("%s", "?") + told, params)
+            ours = statement.replace("%s", "?").replace("use schema ", "use ")
+            result = self._account.database.execute(ours + told, params)
         except duckdb.Error as error:
             raise ProgrammingError(str(error), 2003, "42S02", "01b2-query") from error
         if statement.startswith("MERGE"):
