@@ -298,7 +298,7 @@ class Worker:
         if self.stopping.level >= Level.DRAIN or self.slots.free() <= 0:
             is_full = self.stopping.level < Level.DRAIN
             outcome = acknowledge.no_free_slot() if is_full else acknowledge.given_back()
-            progress.phase = Phase.SETTLING
+            progress.enter(Phase.SETTLING)
             task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
         else:
             if self.progress_of is not None:
@@ -317,7 +317,7 @@ class Worker:
             log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
             outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
         progress.outcome = outcome
-        progress.phase = Phase.SETTLING
+        progress.enter(Phase.SETTLING)
         try:
             if outcome is None:
                 metrics.DUPLICATES.inc()

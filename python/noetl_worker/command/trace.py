@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandTrace", "DeliveryTraces"]
 
 _W3C: Final = TraceContextTextMapPropagator()
+_NO_PARENT: Final = otel_context.Context()
 _SPANS: Final = {
     Phase.CLAIMING: "claim",
     Phase.RUNNING: "tool",
@@ -72,13 +73,15 @@ class CommandTrace(Progress):
         "_common",
         "_delivery",
         "_is_of_tool",
+        "_is_recorded",
         "_notification",
-        "_phase",
         "_process",
         "_received_ns",
         "_stage",
         "_task",
         "_tracer",
+        "_written",
+        "_written_of",
     )
 
     def __init__(self, tracer: Any, delivery: Delivery, common: Mapping[str, str]) -> None:
@@ -86,7 +89,9 @@ class CommandTrace(Progress):
         self._received_ns = time.time_ns()
         self._process: Span | None = None
         self._stage: Span | None = None
-        self._phase = Phase.RECEIVED
+        self._written_of: Span | None = None
+        self._written: dict[str, str] = {}
+        self._is_recorded = False
         self._is_of_tool = False
         self._notification: Envelope | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -94,17 +99,12 @@ class CommandTrace(Progress):
 
     # ── where the command is ──
 
-    @property  # a slot of Progress: whoever sets the phase goes on to the next span
-    def phase(self) -> Phase:
-        return self._phase
-
-    @phase.setter
-    def phase(self, phase: Phase) -> None:
-        self._phase = phase
-        if phase is not Phase.RECEIVED:
-            process = self._process or self._begin(None)
-            if process.is_recording():
-                self._next_stage(phase)
+    def enter(self, phase: Phase) -> None:
+        super().enter(phase)
+        if self._process is None:
+            self._begin(None)
+        if self._is_recorded:
+            self._next_stage(phase)
 
     @property
     def notification(self) -> Envelope | None:
@@ -119,12 +119,14 @@ class CommandTrace(Progress):
     def _begin(self, notification: Envelope | None) -> Span:
         """In the command's own task: what runs in it, and in the task of its tool, belongs to this trace."""
         delivery = self._delivery
-        parent = _W3C.extract(_carrier(delivery.headers, notification))
+        carrier = _carrier(delivery.headers, notification)
+        parent = _W3C.extract(carrier) if carrier else _NO_PARENT
         destination = self._common["messaging.destination.template"]
         span: Span = self._tracer.start_span(
             f"process {destination}", parent, SpanKind.CONSUMER, start_time=self._received_ns
         )
-        if span.is_recording():
+        self._is_recorded = span.is_recording()
+        if self._is_recorded:
             span.set_attributes(
                 {
                     **self._common,
@@ -198,11 +200,13 @@ class CommandTrace(Progress):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        headers: dict[str, str] = {}
+        """Written once for each span: a command that is not recorded has one span for all of its requests."""
         span = self._stage or self._process
-        if span is not None:
-            _W3C.inject(headers, set_span_in_context(span))
-        return headers
+        if span is not self._written_of:
+            self._written_of, self._written = span, {}
+            if span is not None:
+                _W3C.inject(self._written, set_span_in_context(span))
+        return self._written
 
     @property
     def ids(self) -> tuple[str, str] | None:
@@ -213,7 +217,9 @@ class CommandTrace(Progress):
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
     """Header names have any case (nats-py keeps the sender's); a header wins over the body."""
-    trace = notification.trace if notification is not None else None
-    found = {name: value for name, value in (trace or {}).items() if isinstance(value, str)}
-    found.update({name.lower(): value for name, value in (headers or {}).items()})
+    found: dict[str, str] = {}
+    if notification is not None and notification.trace:
+        found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))
+    if headers:
+        found.update((name.lower(), value) for name, value in headers.items())
     return found
