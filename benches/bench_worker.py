@@ -26,7 +26,7 @@ import performance_page
 from counts import count_worker, count_yardstick
 from faults.figures import machine_class
 from rig import rig
-from scenario import KINDS, Scenario, run
+from scenario import KINDS, SAMPLED_OUT, Scenario, in_turns, run
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SCENARIOS: Final[dict[str, tuple[Scenario, ...]]] = {
@@ -61,6 +61,10 @@ SCENARIOS: Final[dict[str, tuple[Scenario, ...]]] = {
     ),
 }
 """What docs/performance.md shows, by its tables."""
+TRACES: Final = tuple(
+    Scenario(commands=5000, rounds=5, yardstick=False, variables=variables) for variables in ({}, SAMPLED_OUT)
+)
+"""Off, then on and sampled out."""
 COUNTED: Final = 2000
 QUICK: Final = 10
 """A quick run has so many times fewer commands, and one round."""
@@ -110,11 +114,15 @@ async def _all(*, quick: bool) -> dict[str, Any]:
     """Everything that the page shows."""
     found: dict[str, Any] = {**where_and_when(), "quick": quick, "tables": {}}
     async with rig() as here:
-        for table, scenarios in SCENARIOS.items():
-            rows = found["tables"][table] = []
+        for table, whole in SCENARIOS.items():
+            scenarios = [_quick(scenario) if quick else scenario for scenario in whole]
             for scenario in scenarios:
                 print(f"{table}: {scenario}", file=sys.stderr, flush=True)
-                rows.append(await run(here, _quick(scenario) if quick else scenario))
+            together = table == "processes"  # it is their ratio that counts
+            found["tables"][table] = (
+                await in_turns(scenarios) if together else [await run(here, one) for one in scenarios]
+            )
+        found["traces"] = await in_turns([_quick(scenario) if quick else scenario for scenario in TRACES])
         counted = COUNTED // QUICK if quick else COUNTED
         found["counts"] = {
             "worker": await count_worker(here, counted),

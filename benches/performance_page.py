@@ -66,6 +66,7 @@ def document(found: Mapping[str, Any]) -> str:
             "A noop's result comes with its claim, so that the claim grows by as much.",
         ),
         *_kinds(tables["kinds"]),
+        *_traces(found.get("traces")),
     ]
     return "\n".join(map(_fitted, parts))
 
@@ -163,6 +164,19 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 for number, worker in enumerate((one, two), start=1)
             ),
         ),
+        "",
+    ]
+
+
+def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if rows is None:
+        return []
+    off, on = (row["worker"]["cpu_us"] for row in rows)
+    return [
+        "## With traces",
+        "",
+        f"No-op commands, {rows[0]['scenario']['slots']} slots. Traces that are on, with every command sampled out, "
+        f"take **{_number(on - off)} µs** of CPU more a command: {_number(on)} for {_number(off)}.",
         "",
     ]
 

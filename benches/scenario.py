@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from load import Sent, quantiles
 from measured_process import rss_mb
-from rig import Rig, Side
+from rig import Rig, Side, rig
 from stub_plane import STARTED_AT, Answers
 
-__all__ = ["KINDS", "Scenario", "run"]
+__all__ = ["KINDS", "SAMPLED_OUT", "Scenario", "in_turns", "run"]
 
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "noop": {},
@@ -22,6 +22,12 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
     "shell": {"command": "true"},
 }
 """Kinds that can be measured, with the config of their commands. `clock` is a plug-in of ours (plug_ins/clock.py)."""
+SAMPLED_OUT: Final = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nothing is exported, so nothing is sent there
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0",
+}
+"""Traces are on, and every command is sampled out."""
 _TELLS_ITS_START: Final = {"noop": "clock", "clock": "clock", "python": "python"}
 """Which kind is asked when a tool starts: a noop cannot tell it."""
 _SETTLE_S: Final = 0.5
@@ -61,6 +67,32 @@ class Scenario:
         elif kind == "shell" and self.result_bytes:
             config["command"] = f"head -c {self.result_bytes} /dev/zero | tr '\\0' x"
         return config
+
+
+async def in_turns(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
+    """Of several workers, each with a NATS and a plane of its own: their rounds take turns, so that a ratio of two of
+    them is not that of a quiet minute to a busy one. No yardstick."""
+    async with AsyncExitStack() as stack:
+        sides = []
+        for scenario in scenarios:
+            here = await stack.enter_async_context(rig())
+            sides.append(await stack.enter_async_context(here.worker(scenario.slots, **scenario.variables)))
+        loads = [
+            (side, scenario.answers(scenario.kind), scenario) for side, scenario in zip(sides, scenarios, strict=True)
+        ]
+        for side, answers, scenario in loads:
+            await side.load.send(answers, max(1, scenario.commands // 10))  # warm
+        rounds: list[list[dict[str, float]]] = [[] for _ in scenarios]
+        for _ in range(max(scenario.rounds for scenario in scenarios)):
+            for found, (side, answers, scenario) in zip(rounds, loads, strict=True):
+                found.append(await _round(side, answers, scenario.commands))
+        return [
+            {
+                "scenario": asdict(scenario),
+                "worker": {**_best(found), "rss_mb": rss_mb(side.pid), "first_claim_ms": side.first_claim_ms},
+            }
+            for found, (side, _, scenario) in zip(rounds, loads, strict=True)
+        ]
 
 
 async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from counts import count_calls, count_worker
 from rig import rig
-from scenario import Scenario, run
+from scenario import SAMPLED_OUT, Scenario, run
 
 __all__ = ["COMMANDS", "MARGINS", "check", "measure", "with_limits"]
 
@@ -30,12 +30,6 @@ machine); the ratio of two minima of five was 2.9 to 3.4 with eight to fifteen p
 COMMANDS: Final = 1000
 ROUNDS: Final = 5
 OF_ONE_PYTHON: Final = ("calls", "calls_sampled_out")
-SAMPLED_OUT: Final = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nothing is exported, so nothing is sent there
-    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-    "OTEL_TRACES_SAMPLER_ARG": "0",
-}
-"""Traces are on, and every command is sampled out."""
 _UNITS: Final = {"cpu_to_yardstick": "x"}
 
 
