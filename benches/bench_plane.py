@@ -28,11 +28,11 @@ from compat.real_plane import SERVER, VERSION, control_plane, make_stream, our_w
 from measured_process import cpu_s
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.worker import Worker
+from unit_costs import plane_units
 
 STEPS: Final = 5
 EXECUTIONS: Final = 200
 AT_ONCE: Final = 16
-CHECKS: Final = 1000
 _WARM: Final = 10
 _END_S: Final = 300.0
 
@@ -73,16 +73,6 @@ async def executed(client: httpx.AsyncClient, worker: Worker, executions: int) -
         await asyncio.sleep(0.02)
 
 
-async def cancellation_checks(client: httpx.AsyncClient, pids: dict[str, int]) -> float:
-    """CPU of both, in microseconds, for one question whether an execution is cancelled: each running command asks."""
-    answer = await client.post("/api/execute", json={"path": "bench/scale", "workload": {}})
-    execution_id = answer.raise_for_status().json()["execution_id"]
-    before = sum(map(cpu_s, pids.values()))
-    for _ in range(CHECKS):
-        (await client.get(f"/api/executions/{execution_id}/cancellation-check")).raise_for_status()
-    return (sum(map(cpu_s, pids.values())) - before) / CHECKS * 1e6
-
-
 async def measure(executions: int) -> dict[str, Any]:
     with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
         prepare_database(postgres)
@@ -91,30 +81,29 @@ async def measure(executions: int) -> dict[str, Any]:
             await make_stream(server.url)
             async with (
                 control_plane(postgres, server.url, Path(directory) / "plane.log") as url,
-                our_worker(server.url, url) as worker,
                 httpx.AsyncClient(base_url=url, timeout=60) as client,
             ):
                 body = {"content": playbook(), "resource_type": "playbook"}
                 (await client.post("/api/catalog/register", json=body)).raise_for_status()
-                await executed(client, worker, _WARM)
                 pids = {"plane": plane_pid(), "postgres": database}
-                before = {name: cpu_s(pid) for name, pid in pids.items()}
-                started = time.monotonic()
-                await executed(client, worker, executions)
-                seconds = time.monotonic() - started
-                commands = executions * STEPS
-                spent = {name: (cpu_s(pid) - before[name]) / commands * 1e6 for name, pid in pids.items()}
-                checked = await cancellation_checks(client, pids)
+                async with our_worker(server.url, url) as worker:
+                    await executed(client, worker, _WARM)
+                    before = {name: cpu_s(pid) for name, pid in pids.items()}
+                    started = time.monotonic()
+                    await executed(client, worker, executions)
+                    seconds = time.monotonic() - started
+                    spent = {name: (cpu_s(pid) - before[name]) / executions / STEPS * 1e6 for name, pid in pids.items()}
                 settled = dict(worker.settled)
+                units = await plane_units(client, server.url, pids.values(), executions)
     return {
         "version": VERSION,
         "steps": STEPS,
-        "commands": commands,
-        "commands_per_s": commands / seconds,
+        "commands": executions * STEPS,
+        "commands_per_s": executions * STEPS / seconds,
         "plane_cpu_us": spent["plane"],
         "postgres_cpu_us": spent["postgres"],
         "settled": settled,
-        "check_cpu_us": checked,
+        "units": units,
     }
 
 

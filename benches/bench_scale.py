@@ -26,6 +26,7 @@ from measured_process import cpu_s, rss_mb
 from noetl_worker.dev.nats_server import free_port
 from rig import Rig, Side, rig
 from stub_plane import Answers
+from unit_costs import nats_units
 
 WORKERS: Final = 20
 COMMANDS: Final = 50_000
@@ -35,6 +36,7 @@ IDLE_S: Final = 60.0
 """Two times the longest rhythm of an idle worker: its pull request expires after 30 s."""
 HELD_S: Final = 30.0
 HELD_SLOTS: Final = 4
+NATS_UNITS: Final = 20_000
 _WAITING: Final = 1000
 
 
@@ -200,6 +202,7 @@ async def measure(commands: int) -> dict[str, Any]:
     found |= await with_pool(WORKERS, SLOTS, full)
     found |= await with_pool(WORKERS, HELD_SLOTS, held)
     found["open_pulls"] = await open_pulls()
+    found["nats_units"] = await nats_units(min(commands, NATS_UNITS))
     return found
 
 

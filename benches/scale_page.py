@@ -45,6 +45,21 @@ pending + ack pending of `/jsz`: a command counts until its worker has acknowled
 taken for idle.
 """  # noqa: E501 - a row of a table is one line
 
+NATS_UNITS: Final = {
+    "pull": "pull request that finds nothing, with its answer",
+    "published": "command published",
+    "delivered": "command delivered, with its share of a pull request for 16",
+    "in_progress": "in progress",
+    "ack": "ack",
+}
+PLANE_UNITS: Final = {
+    "begun": "execution begun, its first command issued",
+    "claim": "claim",
+    "batch of 2": "batch of the events of a start and a result",
+    "command.completed": "`command.completed`, in which the next command is issued",
+    "heartbeat": "heartbeat of a worker",
+    "question": "question whether an execution was cancelled",
+}
 UNITS: Final = """\
 ## What one costs
 
@@ -57,14 +72,22 @@ a batch ({batch:,.0f}). An idle worker pulls every 30 s, hears from NATS every 5
 and reports to the plane every 15 s. A running command is reported to NATS every 10 s, and asks the plane
 every 5 s whether its execution was cancelled.
 
-{cpu}"""
+{cpu}
+The same of NATS, for one message of a kind. *Together*: 500 at once, as on a busy server. *Alone*: one every 0.5 ms;
+the server sleeps in between, and most of it is waking up.
+
+{nats}
+And of the Rust plane with its Postgres, asked one by one with the worker's own requests; what they take for nothing
+({rest_us:,.0f} µs a second) is taken off.
+
+{plane}"""
 
 POOL: Final = """\
 ## What a pool costs
 
 Workers of {slots} slots. Idle: there is nothing to do. Full: every slot has a command that runs for {command_s:g} s.
-Cores are CPU seconds a second: of NATS, of the Rust plane with its Postgres (what an idle worker costs them was not
-measured), of the workers. NATS at idle is at most that: what the server takes for itself is in it.
+Cores are CPU seconds a second: of NATS, of the Rust plane with its Postgres (of an idle worker its heartbeats), of
+the workers. NATS at idle is at most that: what the server takes for itself is in it.
 """
 
 WALLS: Final = """\
@@ -121,8 +144,8 @@ def document(found: Mapping[str, Any]) -> str:
         plane_ms=plane_us / 1000,
         plane_times=plane_us / load["worker_cpu_us"],
         plane_rate=CORE_US / plane_us,
-        check_us=plane["check_cpu_us"],
-        check_even=CORE_US / (plane["check_cpu_us"] * held_rates(found)["requests"]),
+        check_us=plane["units"]["question"],
+        check_even=CORE_US / (plane["units"]["question"] * held_rates(found)["requests"]),
         nats_us=load["nats_cpu_us"],
         nats_rate=CORE_US / load["nats_cpu_us"],
     )
@@ -172,6 +195,18 @@ def _units(found: Mapping[str, Any]) -> str:
         pulls=load["nats_messages"] - 2,
         **{name: load["request_bytes"][name] for name in ("claim", "batch")},
         cpu=_table(["CPU of one no-op command", "µs"], cpu),
+        nats=_table(
+            ["CPU of NATS for one", "together, µs", "alone, µs"],
+            (
+                [what, *(f"{found['nats_units'][how][name]:,.0f}" for how in ("together", "alone"))]
+                for name, what in NATS_UNITS.items()
+            ),
+        ),
+        rest_us=plane["units"]["rest_us_a_second"],
+        plane=_table(
+            ["CPU of plane and Postgres for one", "µs"],
+            ([what, f"{plane['units'][name]:,.0f}"] for name, what in PLANE_UNITS.items()),
+        ),
     )
 
 
@@ -184,14 +219,15 @@ def _pools(found: Mapping[str, Any]) -> str:
         per_s = running / COMMAND_S
         full = {name: workers * idle[name] + running * held[name] + per_s * one[name] for name in idle}
         plane_s = per_s * (plane["plane_cpu_us"] + plane["postgres_cpu_us"])
-        plane_s += running * held["requests"] * plane["check_cpu_us"]
+        plane_s += running * held["requests"] * plane["units"]["question"]
+        beats_s = workers * found["idle"]["requests"]["pool"] * plane["units"]["heartbeat"]
         lines += [
             [
                 f"{workers:,} idle",
                 "0",
                 *_traffic({name: workers * value for name, value in idle.items()}),
                 f"{workers * found['idle']['nats_cpu_us'] / CORE_US:.2g}",
-                "–",
+                f"{beats_s / CORE_US:.2g}",
                 f"{workers * found['idle']['worker_cpu_us'] / CORE_US:.2g}",
             ],
             [
@@ -199,7 +235,7 @@ def _pools(found: Mapping[str, Any]) -> str:
                 f"{per_s:,.0f}",
                 *_traffic(full),
                 f"{(workers * found['idle']['nats_cpu_us'] + per_s * load['nats_cpu_us']) / CORE_US:.2g}",
-                f"{plane_s / CORE_US:.2g}",
+                f"{(plane_s + beats_s) / CORE_US:.2g}",
                 f"{(workers * found['idle']['worker_cpu_us'] + per_s * load['worker_cpu_us']) / CORE_US:.2g}",
             ],
         ]

@@ -31,3 +31,9 @@ def test_what_one_costs_is_in_the_page_for_a_thousand_workers() -> None:
     page = scale_page.document(FOUND)
     full = next(line for line in page.splitlines() if line.startswith("| 1,000 full"))
     assert f"| {1000 * FOUND['slots'] / scale_page.COMMAND_S:,.0f} |" in full
+
+
+def test_cost_of_each_thing_was_measured() -> None:
+    for how in ("together", "alone"):
+        assert all(FOUND["nats_units"][how][name] > 0 for name in scale_page.NATS_UNITS)
+    assert all(FOUND["real_plane"]["units"][name] > 0 for name in scale_page.PLANE_UNITS)
