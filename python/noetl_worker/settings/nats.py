@@ -71,7 +71,7 @@ class NatsSettings:
         "NATS_CONSUMER",
         "noetl_worker",
         values.text,
-        source="ours: a durable shared with another worker is recreated by it (wire.md T-23)",
+        source="ours: a durable shared with another worker is recreated by it",
         help="durable pull consumer, shared by all workers of one pool",
     )
     nats_subject: str = setting(
@@ -120,7 +120,7 @@ class NatsSettings:
         values.integer(-1),
         aliases=("NOETL_WORKER_NATS_MAX_DELIVER",),
         unit="deliveries",
-        source="ours: an exhausted message is invisible to KEDA (peers.md 0.8); we set poison aside ourselves",
+        source="ours: an exhausted message is invisible to KEDA; we set poison aside ourselves",
         help="max_deliver of the durable; -1 is unlimited",
     )
     claim_lease_s: float = setting(
