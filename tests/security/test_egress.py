@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from noetl_worker.testing import run_tool
 from noetl_worker.tools.http import egress, egress_backend
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
+from noetl_worker.tools.kinds.built_in import BUILT_IN
 from tools.http_server import Answer, ToolServer, as_json
+
+from .test_files import needs_duckdb
 
 PEM = Path(__file__).parents[1] / "tools" / "loopback.pem"
 Resolve = Callable[[Mapping[str, Sequence[str]]], list[str]]
@@ -91,6 +95,9 @@ def test_rule_that_cannot_be_read_stops_the_start(text: str) -> None:
 # ── every tool that opens connections by URL ────────────────────────────────────────────────────
 
 OAUTH2 = {"type": "oauth2", "client_id": "c", "client_secret": "s"}
+CLUSTER = {"url": "{url}", "token": "t"}
+S3 = {"type": "s3", "access_key_id": "a", "secret_access_key": "s", "endpoint": "{url}"}
+DATABASE: dict[str, Any] = {"host": "127.0.0.1", "port": 9, "user": "u", "database": "d"}
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("http", {"url": "{url}"}),
     ("http", {"url": "http://elsewhere.test/", "auth": {**OAUTH2, "token_url": "{url}"}}),
@@ -100,14 +107,48 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("artifact", {"uri": "{url}"}),
     ("artifact", {"uri": "{url}", "action": "put", "data": "x"}),
     ("python", {"script": {"uri": "{url}"}}),
+    ("python", {"script": {"uri": "s3://bucket/x.py", "source": {"auth": S3}}}),
+    ("postgres", {"script": {"uri": "{url}"}, **DATABASE}),
+    ("duckdb", {"script": {"uri": "{url}"}}),
+    ("script", {"script": {"uri": "{url}"}, "auth": {"url": "http://elsewhere.test", "token": "t"}}),
+    ("script", {"script": "print(1)", "auth": CLUSTER}),
+    ("container", {"image": "busybox", "auth": CLUSTER}),
+    (
+        "transfer",
+        {"source": {"type": "http", "url": "{url}"}, "target": {"type": "duckdb", "database": "{db}", "table": "t"}},
+    ),
 ]
-IDS = [f"{kind}-{index}" for index, (kind, _) in enumerate(CALLS)]
+JOBS = "/apis/batch/v1/namespaces/noetl/jobs"
+BY_RUST = {"rhai"}
+"""Tested below."""
+NO_URL = {
+    "shell": "a process of its own",
+    "noop": "nothing",
+    "playbook": "the worker's own control plane",
+    "result_fetch": "the worker's own control plane",
+    "task_sequence": "runs other kinds",
+    "workbook": "runs other kinds",
+    "cursor_worker": "runs other kinds",
+    "secrets": "the worker's environment, its directory of secrets, and one address of Google's",
+    "nats": "a NATS login: its protocol, not HTTP",
+    "subscription": "a NATS login: its protocol, not HTTP",
+    "snowflake": "its connector's connections",
+    "ducklake": "DuckDB's extensions make its connections",
+}
+"""Kinds to which NOETL_WORKER_EGRESS_DENY does not apply, and what they connect to instead (docs/security.md)."""
+IDS = [f"{index}-{kind}" for index, (kind, _) in enumerate(CALLS)]
 
 
 def placed(value: Any, url: str) -> Any:
     if isinstance(value, dict):
         return {name: placed(one, url) for name, one in value.items()}
-    return url if value == "{url}" else value
+    return value.format(url=url, db=f"{tempfile.gettempdir()}/nowhere/a.db") if isinstance(value, str) else value
+
+
+def test_each_kind_is_tested_here_or_opens_no_connection_by_url() -> None:
+    """(no attack) A kind that is added has to be put on one of the lists."""
+    assert {kind for kind, _ in CALLS} | BY_RUST | NO_URL.keys() == BUILT_IN.keys()
+    assert not {kind for kind, _ in CALLS} & NO_URL.keys()
 
 
 @pytest.mark.parametrize(("kind", "config"), CALLS, ids=IDS)
@@ -115,6 +156,7 @@ def placed(value: Any, url: str) -> Any:
 def test_no_tool_connects_to_the_metadata_service(
     resolve: Resolve, kind: str, config: dict[str, Any], host: str
 ) -> None:
+    needs_duckdb(kind)
     there = ["169.254.169.254"]
     resolve({"metadata.test": there, "2852039166": there, "0xa9fea9fe": there})
     with pytest.raises(
@@ -124,7 +166,7 @@ def test_no_tool_connects_to_the_metadata_service(
     assert (caught.value.kind, caught.value.code, caught.value.retryable) == ("configuration", "egress", False)
 
 
-FOLLOWS = {0, 3, 5, 7}
+FOLLOWS = {0, 3, 5, *range(7, 12), 14}
 """Of `CALLS`, those that follow a redirect; the others have it as their answer."""
 
 
@@ -133,7 +175,11 @@ def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number
     """A server that is allowed answers with the address of the metadata service."""
     egress.deny(["127.0.0.2"])
     kind, config = CALLS[number]
-    server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"})
+    needs_duckdb(kind)
+    for path in ("", "/bucket/x.py", JOBS):
+        server.routes[f"/away{path}"] = lambda seen: Answer(
+            302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"}
+        )
     said = "does not connect to 127.0.0.2: its NOETL_WORKER_EGRESS_DENY has 127.0.0.2"
     outcome = told_by(kind, placed(config, server.url("/away")))
     assert (said in outcome) == (number in FOLLOWS), outcome
@@ -152,7 +198,9 @@ def test_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_used
     server: ToolServer, resolve: Resolve, kind: str, config: dict[str, Any]
 ) -> None:
     """A name that is an allowed address when it is checked, and another one when it is connected to."""
+    needs_duckdb(kind)
     asked = resolve({"rebinding.test": ["127.0.0.1"], "elsewhere.test": ["127.0.0.1"]})
+    server.routes[f"/echo{JOBS}"] = lambda seen: Answer(404, b"")
     told_by(kind, placed(config, server.url("/echo", host="rebinding.test")))
     assert asked.count("rebinding.test") == 1
     assert server.requests[0].headers["host"] in (f"rebinding.test:{server.port}", "elsewhere.test")
