@@ -8,16 +8,20 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import noetl_worker
 
 NOBODY = 65_534
-LIBRARIES = os.pathsep.join((str(Path(noetl_worker.__file__).resolve().parent.parent), sysconfig.get_path("purelib")))
+LIBRARIES = os.pathsep.join(
+    str(Path(module.__file__ or "").resolve().parent.parent) for module in (noetl_worker, pytest)
+)
+"""Where this process has them from, whatever interpreter runs it."""
 
 
 def under(user: str, argv: Sequence[str]) -> list[str]:

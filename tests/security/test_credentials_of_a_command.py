@@ -68,10 +68,11 @@ def test_program_that_is_given_the_descriptors_reads_the_files(user: str) -> Non
     assert "*:*:*:*:pass" in python(user, "basic", code, postgres=LOGIN)["data"]
 
 
-def test_libpq_reads_the_password() -> None:
+@pytest.mark.parametrize("user", USERS)
+def test_libpq_reads_the_password(user: str) -> None:
     """(no attack) PGPASSFILE as libpq itself takes it: a plain file, for its owner alone."""
     pytest.importorskip("psycopg")
     code = "from psycopg import pq\nresult = pq.PGconn.connect_start(b'connect_timeout=2').password.decode()"
-    outcome = python(USERS[0], "basic", code, postgres=LOGIN)
+    outcome = python(user, "basic", code, postgres=LOGIN)
     assert outcome["data"] == PASSWORD
     assert "WARNING" not in outcome["stderr"]

@@ -115,7 +115,7 @@ def test_reason_why_there_is_no_group_is_logged_once_at_the_start(
     delegated(monkeypatch)
     with capture_logs() as lines:
         log_what_is_not_confined(load_settings({}))
-    (line,) = lines
+    (line,) = [line for line in lines if line["event"] != "own_files_within_reach"]
     assert registry_of(load_settings({}))._confinement.processes == 0
     assert (line["event"], line["setting"]) == ("process_limit_missing", "NOETL_WORKER_PROCESS_COUNT")
     assert reason in line["reason"]
@@ -152,4 +152,4 @@ def test_setting_reaches_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry_of(none)._confinement.processes == 0
     with capture_logs() as lines:
         log_what_is_not_confined(none)
-    assert lines == []
+    assert [line["event"] for line in lines] in ([], ["own_files_within_reach"])

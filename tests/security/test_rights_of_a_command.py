@@ -68,14 +68,15 @@ def test_command_writes_no_core_and_is_killed_first_for_memory(user: str, kind: 
     assert outcome["stdout"].split() == ["0", "0", "1000"]
 
 
-def test_worker_itself_is_not_killed_first_for_memory() -> None:
+@pytest.mark.parametrize("user", USERS)
+def test_worker_itself_is_not_killed_first_for_memory(user: str) -> None:
     """(no attack) Nor is the process that all commands come from."""
     code = (
         "import os\nabove = [line.split()[1] for line in open(f'/proc/{os.getppid()}/status') if line[:4] == 'PPid']\n"
     )
     code += "result = open(f'/proc/{above[0]}/oom_score_adj').read()"
     own = Path("/proc/self/oom_score_adj").read_text()
-    assert run_one(USERS[0], "basic", "python", {"code": code})["data"] == own
+    assert run_one(user, "basic", "python", {"code": code})["data"] == own
 
 
 @pytest.mark.parametrize("user", USERS)

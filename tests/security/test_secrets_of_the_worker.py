@@ -179,23 +179,25 @@ def test_root_can_do_all_of_it_without_isolation() -> None:
     assert isinstance(got["descriptor"], int)
 
 
-def test_worker_that_started_itself_again_drains_and_reports_its_level() -> None:
+@pytest.mark.parametrize("user", USERS)
+def test_worker_that_started_itself_again_drains_and_reports_its_level(user: str) -> None:
     """(no attack) The second start has the settings, the signals and the exit code of the first."""
-    got = attacked(USERS[0], "basic")
+    got = attacked(user, "basic")
     assert got["exit_code"] == 0
     line = next(json.loads(one) for one in got["log"].splitlines() if '"pulling"' in one)
     assert line["isolation"] == "basic"
 
 
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("start", [["-m", "noetl_worker"], ["-c", "from noetl_worker.__main__ import main; main()"]])
-def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str) -> None:
+def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str, user: str) -> None:
     """(no attack) `python -m`, the console script's way, both loops."""
 
     async def scenario(log: Any) -> tuple[int, str]:
         async with house(worker=False) as home:
-            worker = await worker_of(home, USERS[0], "basic", log, *start, "run", "--worker-id", f"again-{loop}")
-            block = Path(f"/proc/{worker.pid}/environ").read_text()
+            worker = await worker_of(home, user, "basic", log, *start, "run", "--worker-id", f"again-{loop}")
+            block = Path(f"/proc/{worker.pid}/environ").read_text() if user != "own" else ""  # it may be root alone
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 20) == 0
             log.seek(0)

@@ -76,8 +76,9 @@ def test_background_program_lives_while_its_command_does(user: str) -> None:
     assert run_one(user, "basic", "shell", {"command": script})["stdout"] == "there\n"
 
 
-def test_without_isolation_the_child_lives_on(survivors: object) -> None:
+@pytest.mark.parametrize("user", USERS)
+def test_without_isolation_the_child_lives_on(survivors: object, user: str) -> None:
     """(no attack) What the tests above would show without isolation."""
-    pid = int(run_one(USERS[0], "off", "shell", {"command": IN_ITS_OWN_SESSION})["stdout"])
+    pid = int(run_one(user, "off", "shell", {"command": IN_ITS_OWN_SESSION})["stdout"])
     survivors(pid)  # type: ignore[operator]
     assert alive(pid)
