@@ -34,6 +34,8 @@ ALONE = {
     "test_commands_are_in_one_cgroup_of_their_worker": "root",
     "test_root_can_do_all_of_it_without_isolation": "root",
     "test_refused_fork_is_a_shortage": "nobody",  # no count of processes binds root
+    "test_kind_is_given_back_where_the_user_has_no_process_left": "nobody",
+    "test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_once": "nobody",
 }
 
 

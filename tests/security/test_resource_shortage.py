@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,18 +40,52 @@ NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 # ── a worker without descriptors ──
 
 
-def without_descriptors(worker: WorkerProcess) -> Callable[[], None]:
-    """Nothing more can be opened by this process, until the returned function is called."""
+def without(worker: WorkerProcess, what: int, least: int) -> Callable[[], None]:
+    """A limit of this process, until the returned function is called."""
     pid = worker.process.pid
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    # A new descriptor has the lowest free number, and those of the standard streams are taken. Which others are, only
-    # root could see: the worker is not dumpable.
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (least, before[1]))
 
     def again() -> None:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        resource.prlimit(pid, what, before)
 
     return again
+
+
+def without_descriptors(worker: WorkerProcess) -> Callable[[], None]:
+    """Nothing more can be opened by this process."""
+    # A new descriptor has the lowest free number, and those of the standard streams are taken. Which others are, only
+    # root could see: the worker is not dumpable.
+    return without(worker, resource.RLIMIT_NOFILE, 3)
+
+
+def given_back_once(
+    command: RawCommand,
+    before: RawCommand,
+    short: Callable[[WorkerProcess], Callable[[], None]],
+    dialect: Dialect,
+    place: Path,
+) -> None:
+    """A command that is issued while the worker is short of something runs when it no longer is."""
+
+    async def go() -> None:
+        async with (
+            house(dialect, worker=False) as home,
+            worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000") as worker,
+        ):
+            [warm] = await home.plane.create_commands([before])
+            await home.wait_terminal(warm.event_id)
+            again = short(worker)
+            [issued] = await home.plane.create_commands([command])
+            told = await worker.wait_logged("resource_shortage")
+            again()
+            assert told["given_back"] is True
+            await home.wait_terminal(issued.event_id)
+            assert home.terminal_events(issued.event_id) == ["command.completed"]
+            assert home.plane.events_of_command(issued.event_id, "call.error") == []
+            assert await worker.stop() == 0
+
+    run(go())
 
 
 @pytest.mark.parametrize(
@@ -74,26 +109,30 @@ def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(
     harmless = (
         RawCommand("python", {"code": "result = 1"}) if kind == "python" else RawCommand("shell", {"command": ":"})
     )
+    before = harmless if is_warm else RawCommand("noop", {})
+    given_back_once(command, before, without_descriptors, dialect, tmp_path)
+    assert effects.read_text() == "x"
 
-    async def go() -> None:
-        async with (
-            house(dialect, worker=False) as home,
-            worker_process(home, tmp_path, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000") as worker,
-        ):
-            [warm] = await home.plane.create_commands([harmless if is_warm else RawCommand("noop", {})])
-            await home.wait_terminal(warm.event_id)
-            again = without_descriptors(worker)
-            [issued] = await home.plane.create_commands([command])
-            told = await worker.wait_logged("resource_shortage")
-            again()
-            assert told["given_back"] is True
-            await home.wait_terminal(issued.event_id)
-            assert home.terminal_events(issued.event_id) == ["command.completed"]
-            assert home.plane.events_of_command(issued.event_id, "call.error") == []
-            assert effects.read_text() == "x"
-            assert await worker.stop() == 0
 
-    run(go())
+@pytest.mark.skipif(os.geteuid() == 0, reason="no count of processes binds root")
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("kind", ["shell", "python", "duckdb"])
+def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_once(
+    kind: str, dialect: Dialect, tmp_path: Path
+) -> None:
+    """The user's count of processes and threads is used up."""
+    if kind == "duckdb":
+        pytest.importorskip(kind)
+    effects = tmp_path / "effects"
+    effects.touch()
+    config = {
+        "shell": {"command": f"printf x >> {effects}"},
+        "python": {"code": f"open({str(effects)!r}, 'a').write('x')"},
+        "duckdb": {"query": f"COPY (SELECT 'x') TO '{effects}' (HEADER false)"},
+    }[kind]
+    short = partial(without, what=resource.RLIMIT_NPROC, least=0)
+    given_back_once(RawCommand(kind, config), RawCommand("noop", {}), short, dialect, tmp_path)
+    assert effects.read_text().strip() == "x"
 
 
 def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http import egress
+from noetl_worker.tools.process.shortage import raise_shortage
 
 __all__ = ["RhaiConfig", "RhaiTool"]
 
@@ -90,6 +91,9 @@ class RhaiTool:
             kind, value, message, output = await asyncio.to_thread(
                 core.run_rhai, config.code, variables, timeout_s, stop, egress.refusal
             )
+        except RuntimeError as error:  # before it has begun
+            raise_shortage("no thread to be had for the script", error)
+            raise
         finally:
             stop.set()  # a cancelled task leaves its thread behind: the script must not go on in it
         took: dict[str, Any] = {"duration_ms": int((time.monotonic() - started) * 1000)}

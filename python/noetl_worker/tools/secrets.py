@@ -25,6 +25,7 @@ from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
 from noetl_worker.tools.http.tokens import Tokens
+from noetl_worker.tools.process.shortage import before_any_effect
 
 __all__ = ["SecretsConfig", "SecretsTool"]
 
@@ -128,9 +129,11 @@ class SecretsTool:
             if provider == "env":
                 content = _from_environment(config.secret).encode()
             elif provider == "file":
-                content = await asyncio.to_thread(_from_file, config.secret)
+                with before_any_effect("no room to read the secret"):
+                    content = await asyncio.to_thread(_from_file, config.secret)
             else:
-                content, version = await asyncio.wait_for(self._from_google(config, context), timeout_s)
+                with before_any_effect("no room to fetch the secret"):
+                    content, version = await asyncio.wait_for(self._from_google(config, context), timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(timeout_s)
         value = _hidden(config.secret, content, context)

@@ -8,7 +8,7 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -25,7 +25,7 @@ from noetl_worker.tools.http.auth import Authorizer
 from noetl_worker.tools.http.client import Clients, send, shown, without_user
 from noetl_worker.tools.http.request import build
 from noetl_worker.tools.http.secret_hosts import Destination
-from noetl_worker.tools.process.shortage import is_shortage
+from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 if TYPE_CHECKING:
     from noetl_worker.tools.http.http import HttpConfig
@@ -195,7 +195,8 @@ class Call:
 
     async def _sent(self, config: HttpConfig) -> tuple[ToolResult, str | None]:
         destination = Destination(config.url, self._headers, config.proxy)
-        authorization = await self._authorizer.authorize(config.auth, self._context, destination)
+        with nullcontext() if self._has_connected else before_any_effect("no room to fetch the credential"):
+            authorization = await self._authorizer.authorize(config.auth, self._context, destination)
         started = time.monotonic()
         async with self._clients.lease(config.options()) as client:
             with ExitStack() as files:

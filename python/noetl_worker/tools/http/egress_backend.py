@@ -17,6 +17,7 @@ import httpcore
 import httpx
 
 from noetl_worker.tools.http.egress import EgressDenied, check
+from noetl_worker.tools.process.shortage import is_shortage
 
 __all__ = ["guard"]
 
@@ -96,7 +97,9 @@ async def _allowed(host: str, port: int) -> list[str]:
 async def _resolved(host: str, port: int) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_shortage(error):
+            raise
         raise httpcore.ConnectError(str(error)) from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

@@ -38,7 +38,7 @@ def is_shortage(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _NOTHING_LEFT:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _NOTHING_LEFT):
             return True
         if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
             return True
@@ -72,15 +72,15 @@ def before_any_effect(what: str) -> Iterator[None]:
     """Raises ResourceShortage for a shortage inside the block, which must be free of effects until it is left."""
     try:
         yield
-    except (OSError, RuntimeError, ToolError) as error:
+    except (OSError, RuntimeError, MemoryError, ToolError) as error:
         raise_shortage(what, error)
         raise
 
 
-def raise_shortage(what: str, error: OSError | RuntimeError | ToolError) -> None:
+def raise_shortage(what: str, error: Exception) -> None:
     """Raise ResourceShortage where this error is one, which had no effect, and is none yet."""
     if not isinstance(error, ResourceShortage) and is_shortage(error):
-        raise ResourceShortage(f"{what}: {error}") from error
+        raise ResourceShortage(f"{what}: {str(error) or type(error).__name__}") from error
 
 
 def started(executor: Executor, call: Callable[[], T]) -> Future[T]:

@@ -25,6 +25,7 @@ from noetl_worker.tools.http.auth import Authorization, Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.http.tokens import Tokens
+from noetl_worker.tools.process.shortage import before_any_effect
 
 __all__ = ["Sources", "check_code", "check_script"]
 
@@ -78,7 +79,10 @@ class Sources:
     async def of_script(self, script: str | Mapping[str, Any], context: ToolContext) -> str:
         """The text of a `script` field; raises as `code` does."""
         place = _place(script, self._kind)
-        return place.code if place.code is not None else await self._of_address(place.uri, place.details, context)
+        if place.code is not None:
+            return place.code
+        with before_any_effect("no room to fetch the script"):
+            return await self._of_address(place.uri, place.details, context)
 
     async def _of_address(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
         scheme = urlsplit(uri).scheme
