@@ -43,7 +43,7 @@ from noetl_worker.plane.identity import Identity
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import Slots
-from noetl_worker.tools.process.shortage import before_any_effect
+from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import PreparedTool, Registry
 
 __all__ = ["ClaimedCommand", "Workplace"]
@@ -225,8 +225,11 @@ class ClaimedCommand:
             return await self._prepare_and_run(dispatch)
 
     async def _prepare_and_run(self, dispatch: Dispatch) -> ToolResult:
-        with before_any_effect("no room to prepare the command"):
+        try:  # not `before_any_effect`: a context manager costs each command eight calls
             prepared = await dispatch.prepare()
+        except (OSError, RuntimeError, MemoryError, ToolError) as error:
+            raise_shortage("no room to prepare the command", error)
+            raise
         starts, command = self._workplace.starts, self._events.command
         if starts is None or not self._is_again() or not prepared.can_end_worker:
             return await self._run_prepared(dispatch, prepared)
