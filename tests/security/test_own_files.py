@@ -30,15 +30,16 @@ FILES = {
     "NOETL_TLS_CLIENT_KEY": "key",
     "NOETL_INTERNAL_API_TOKEN_FILE": "token",
     "NOETL_SECRET_A_FILE": "password",
+    "NOETL_SECRETS_DIR": "secrets",
     "GOOGLE_APPLICATION_CREDENTIALS": "google.json",
     "NOETL_WORKER_OUTBOX_DIR": "outbox",
     "NATS_CERT": "public",
     "NOETL_TLS_CLIENT_CERT": "public",
 }
+DIRECTORIES = ("outbox", "secrets")
 OWN = [
-    *(name for name in dict.fromkeys(FILES.values()) if name not in ("outbox", "public")),
-    ".env",
-    "outbox/outbox.key",
+    *(name for name in dict.fromkeys(FILES.values()) if name not in (*DIRECTORIES, "public")),
+    *(".env", "service-token", "secrets/database", "outbox/outbox.key"),
 ]
 
 
@@ -49,7 +50,8 @@ def place() -> Iterator[Path]:
     (place / "data").mkdir()
     (place / "data" / "a.csv").write_text("x\n1\n")
     (place / "data" / "link").symlink_to(place / "worker" / "outbox")
-    (place / "worker" / "outbox").mkdir(parents=True)
+    for name in DIRECTORIES:
+        (place / "worker" / name).mkdir(parents=True)
     for name in (*OWN, "public"):
         (place / "worker" / name).write_text("WORKER_POOL_NAME=own")
     yield place
@@ -59,6 +61,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(file_roots, "_own", ())
+    monkeypatch.setattr(tool_rules, "_IDENTITIES", (str(place / "worker" / "service-token"),))
     variables = {variable: str(place / "worker" / name) for variable, name in FILES.items()}
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", variables.pop("GOOGLE_APPLICATION_CREDENTIALS"))
     return load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")

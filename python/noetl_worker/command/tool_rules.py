@@ -26,6 +26,8 @@ log = structlog.get_logger("noetl_worker")
 _LEAST_SHARE: Final = 256 << 20
 """Bytes: with less, DuckDB does little."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
+_IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
+"""Tokens of the machine's own, at places that no setting names."""
 _KEEP_APART: Final = (
     "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
     "or set NOETL_WORKER_FILE_ROOTS to others"
@@ -60,11 +62,11 @@ def registry_of(settings: Settings) -> Registry:
 
 
 def _own_files(settings: Settings) -> list[str]:
-    """What is no playbook's business: the outbox, and files with secrets of the worker's own."""
-    keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key)
-    google = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
+    """What is no playbook's business: the outbox, files with secrets of the worker's own, and what it gives by name."""
+    keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
+    identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
     outbox = settings.outbox_dir or f"{tempfile.gettempdir()}/noetl-worker-outbox-*"  # known by its name there
-    return [path for path in (*settings.files_read, *keys, google, outbox) if path]
+    return [path for path in (*settings.files_read, *keys, *identities, outbox) if path]
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
