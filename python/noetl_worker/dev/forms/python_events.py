@@ -145,7 +145,9 @@ class PythonEvents:
         if item.name == "command.failed" and not isinstance(item.payload.get("error", ""), str):
             # Recorded: the row is there, and what should follow it is not.
             return detail(500, "cannot adapt type 'dict' using placeholder '%s' (format: AUTO)")
-        generated = self.act(execution, item, event.event_id, None) if item.is_driving else 0
+        # Recorded (pg-bytea): a failed command ends its execution, whatever `actionable` says.
+        is_driving = item.is_driving or item.name == "command.failed"
+        generated = self.act(execution, item, event.event_id, None) if is_driving else 0
         return answer({"status": "ok", "event_id": event.event_id, "commands_generated": generated})
 
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
@@ -188,6 +190,8 @@ class PythonEvents:
 
     def act(self, execution: Execution, item: Item, event_id: int, request_id: int | None) -> int:
         """Let the router act on one event; the number of commands generated."""
+        if execution.is_over:
+            return 0  # recorded (pg-bytea): a call.error after the end leads nowhere
         ref = command_ref(item)
         row = self._log.command_by_ref(ref) if ref is not None else None
         step = item.step.removesuffix(":task_sequence")
