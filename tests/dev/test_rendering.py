@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from noetl_worker.dev.orchestration.python_templates import ListResult
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.errors import TemplateError
 from noetl_worker.models import Dialect
@@ -98,6 +99,43 @@ def test_a_step_shows_what_it_lacks_from_its_context_and_itself_as_data_on_the_p
     scope = {"s": {"a": 1, "context": {"a": 1, "rows": [2]}}, "h": {"data": 3, "context": {"data": 3}}}
     given = {"rows": "{{ s.rows }}", "a": "{{ s.data.a }}", "own": "{{ h.data }}"}
     assert render_fields(given, scope, Dialect.PYTHON) == {"rows": [2], "a": 1, "own": 3}
+
+
+def test_data_of_what_has_no_data_is_itself_at_any_depth_on_the_python_plane() -> None:
+    """Recorded (view-http); of a list result (view-python-list) there is `result` alone."""
+    scope = {"s": {"data": {"name": "ada"}, "context": {"data": {"name": "ada"}}}, "l": ListResult([1, 2])}
+    assert render_fields("{{ s.data.data.name }}", scope, Dialect.PYTHON) == "ada"
+    given = {"whole": "{{ l }}", "result": "{{ l.result }}", "len": "{{ l | length }}", "first": "{{ l[0] }}"}
+    assert render_fields(given, scope, Dialect.PYTHON) == {
+        **given, "whole": [1, 2], "result": [1, 2], "len": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ 5 | string }}", 5),
+        ("{{ d | tojson }}", '{"a": 1, "b": null}'),
+        ("[{{ n }}]", [5]),
+        ("{{ gone | default('none') }}", None),
+        ("{{ nothing | default('d') }}", None),
+        ("{{ digits }}", "007"),
+        ("{{ none }}", {"step": 1}),
+        ("n={{ n }}\n", "n=5"),
+        ("{{ gone or 'x' }}", "{{ gone or 'x' }}"),
+        ("{{ n | zzz }}", "{{ n | zzz }}"),
+    ],
+)
+def test_python_plane_reads_what_is_no_dotted_name_again(text: str, expected: Any) -> None:
+    """Recorded: filters-basic, types-in-text, undefined-single, shell-forms, py-code-template."""
+    scope = {"n": 5, "d": {"b": None, "a": 1}, "nothing": None, "digits": "007", "none": {"step": 1}}
+    assert render_fields(text, scope, Dialect.PYTHON) == expected
+
+
+def test_what_json_cannot_say_prints_as_python_prints_it_on_the_python_plane() -> None:
+    """Recorded (methods)."""
+    found = render_fields("{{ d['items'] | default('none') }}", {"d": {"a": 1}}, Dialect.PYTHON)
+    assert str(found).startswith("<built-in method items of dict object")
 
 
 def test_an_attribute_of_a_missing_name_fails_the_whole_condition_on_the_python_plane() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from noetl_worker.dev.forms.wire_form import CommandIds, Issued
 from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
+from noetl_worker.dev.orchestration.python_templates import ListResult
 from noetl_worker.dev.orchestration.rendering import render_fields
 from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, write_set
 from noetl_worker.json_text import dumps
@@ -224,7 +225,7 @@ def with_context(value: JsonValue) -> JsonValue:
     """A step's result as templates see it: itself, plus an alias `context` (wire.md 4.6)."""
     if isinstance(value, dict) and "context" not in value:
         return {**value, "context": value}
-    return value
+    return ListResult(value) if isinstance(value, list) else value
 
 
 def _timestamp() -> str:

@@ -5,27 +5,27 @@ Each plane has its own template engine; recorded (tests/compat/values) is what t
 | | Python plane | Rust plane |
 |---|---|---|
 | a missing name or key | the text stays | null |
-| an attribute of a missing name in a condition | the condition does not hold | null |
+| a missing name or key in a condition | the condition does not hold | null |
 | text around expressions that reads as a number or a list | becomes it | becomes it, JSON too |
 | methods of values, a filter it does not have, a syntax error | the text stays | the playbook fails |
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 from jinja2 import Environment as Syntax
 from jinja2 import Template, TemplateSyntaxError, Undefined, nodes
 
+from noetl_worker.dev.orchestration.python_templates import python_value
 from noetl_worker.errors import TemplateError
 from noetl_worker.models import Dialect, JsonValue
-from noetl_worker.templates.sandbox import LENIENT, STRICT, Environment, to_text
+from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
 from noetl_worker.templates.template import render
 
 __all__ = ["holds", "render_fields"]
@@ -33,9 +33,6 @@ __all__ = ["holds", "render_fields"]
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
 _RESULT: Final = re.compile(r"(?<=\w)\.result\b(?!\()")
-_ATTRIBUTE: Final = re.compile(r"(?<![\w.'\"])(\w+)\.(\w+)")
-_ONE_EXPRESSION: Final = re.compile(r"\s*\{\{[^{}]*\}\}\s*")
-_PLAIN_LITERAL: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 _OF_RUST_PLANE: Final = re.compile(r"\|\s*(?:length|count)\b|\bis\s+(?:not\s+)?none\b")
 """What its engine makes something else of."""
 _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
@@ -73,35 +70,38 @@ def _render_text(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> J
             return text
         return {"$noetl_ref": {"kind": "keychain", "name": reference[1], "field": reference[2]}}
     if plane is Dialect.RUST:
-        _refuse_methods(text)
-        if _NONE.fullmatch(text):
-            return "none"  # recorded (expressions)
-        # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
-        return _numbers(_json_typed(_filled_in(_as_keys(text).removesuffix("\n"), scope, plane)))
+        return _rendered_by_rust(text, scope)
     try:
-        value = _filled_in(_as_keys(_through(text, scope)), scope, plane)
+        return python_value(text, scope)
     except TemplateError as error:
         log.warning("template left as text: %s", error)
         return text
-    return value if _ONE_EXPRESSION.fullmatch(text) else _literal_typed(value)
 
 
-def _filled_in(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
-    """The value of a text that is one expression, as the worker has it; any other text as this plane prints it."""
+def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
+    _refuse_methods(text)
+    if _NONE.fullmatch(text):
+        return "none"  # recorded (expressions)
+    # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
+    return _numbers(_json_typed(_filled_in(_as_keys(text).removesuffix("\n"), scope)))
+
+
+def _filled_in(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
+    """The value of a text that is one expression, as the worker has it; any other text as the Rust plane prints it."""
     if _is_one_expression(text):
-        return _evaluated(text, scope, plane, strict=plane is Dialect.PYTHON)
+        return _evaluated(text, scope)
     try:
-        return _printing(text, plane).render(dict(scope))
+        return _printing(text).render(dict(scope))
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
 
 
-def _evaluated(text: str, scope: Mapping[str, JsonValue], plane: Dialect, *, strict: bool = False) -> JsonValue:
+def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
     """One expression as the worker has it, but for what the Rust plane's engine sees in another way."""
-    if plane is Dialect.PYTHON or _OF_RUST_PLANE.search(text) is None or not _is_one_expression(text):
-        return render(text, scope, strict=strict)
+    if _OF_RUST_PLANE.search(text) is None or not _is_one_expression(text):
+        return render(text, scope)
     try:
-        found = _PRINTING[plane].compile_expression(text.strip().removeprefix("{{").removesuffix("}}"))(**scope)
+        found = _PRINTING.compile_expression(text.strip().removeprefix("{{").removesuffix("}}"))(**scope)
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
     return found
@@ -116,16 +116,8 @@ def _is_one_expression(text: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _printing(text: str, plane: Dialect) -> Template:
-    return _PRINTING[plane].from_string(text)
-
-
-class _Printing(Environment):
-    """The worker's engine with another way to print a value into text."""
-
-    def __init__(self, undefined: type[Undefined], printed: Callable[[Any], str]) -> None:
-        super().__init__(undefined)
-        self.finalize = printed
+def _printing(text: str) -> Template:
+    return _PRINTING.from_string(text)
 
 
 def _as_rust_prints(value: Any) -> str:
@@ -150,45 +142,15 @@ def _rust_length(value: Any) -> int:
     return len(value.encode() if isinstance(value, str) else value)
 
 
-_PRINTING: Final = {
-    Dialect.PYTHON: _Printing(STRICT.undefined, str),  # recorded (types-in-text): `None`, `{'a': True}`
-    Dialect.RUST: _Printing(LENIENT.undefined, _as_rust_prints),
-}
-
-
-_PRINTING[Dialect.RUST].filters |= {"length": _rust_length, "count": _rust_length}
-_PRINTING[Dialect.RUST].tests |= {
-    "none": lambda value: False
-}  # recorded (arcs-conditions): a null of data is undefined
-
-
-def _through(text: str, scope: Mapping[str, JsonValue]) -> str:
-    """`step.key` as the Python plane's results read: what a step lacks is looked for in its `context`, and `step.data`
-    is the whole step where it has no such key (recorded: view-*).
-    """
-
-    def looked_up(found: re.Match[str]) -> str:
-        name, key = found[1], found[2]
-        step = scope.get(name)
-        if not isinstance(step, dict) or key in step or not isinstance(context := step.get("context"), dict):
-            return found[0]
-        return f"{name}.context.{key}" if key in context else name if key == "data" else found[0]
-
-    return _ATTRIBUTE.sub(looked_up, text)
+_PRINTING: Final = Environment(LENIENT.undefined)
+_PRINTING.finalize = _as_rust_prints
+_PRINTING.filters |= {"length": _rust_length, "count": _rust_length}
+_PRINTING.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
 
 
 def _as_keys(text: str) -> str:
     """`step.result` as a key, or nothing: the worker's engine gives older playbooks the step itself for it."""
     return _RESULT.sub("['result']", text)
-
-
-def _literal_typed(value: JsonValue) -> JsonValue:
-    if isinstance(value, str) and _PLAIN_LITERAL.fullmatch(value.strip()):
-        try:
-            return ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            return value
-    return value
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
@@ -252,10 +214,9 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
     try:
         if plane is Dialect.RUST:
             _refuse_methods(text)
-        elif unknown := _attribute_of_nothing(text, scope):
-            log.warning("%s: '%s' is not there, so the condition counts as false", where, unknown)
-            return False
-        value = _evaluated(_as_keys(_through(text, scope) if plane is Dialect.PYTHON else text), scope, plane)
+            value = _evaluated(_as_keys(text), scope)
+        else:
+            value = python_value(text, scope)
     except TemplateError as error:
         if plane is Dialect.RUST:
             raise
@@ -264,14 +225,3 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
     if isinstance(value, (bool, int, float, type(None), list, dict)):
         return bool(value)
     return str(value).strip().lower() not in _FALSE
-
-
-def _attribute_of_nothing(text: str, scope: Mapping[str, JsonValue]) -> str | None:
-    """The name in `name.attribute` that the scope does not have (recorded: error-shell, where no arc sees `start`)."""
-    try:
-        found = list(_SYNTAX.parse(text).find_all((nodes.Getattr, nodes.Getitem)))
-    except TemplateSyntaxError:
-        return None  # the rendering says what is wrong
-    accessed = (getattr(access, "node", None) for access in found)
-    roots = (node.name for node in accessed if isinstance(node, nodes.Name))
-    return next((name for name in roots if name not in scope), None)
