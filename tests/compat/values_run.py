@@ -25,6 +25,8 @@ AT_ONCE = 12
 """Playbooks that run at the same time: they start processes, and the machine has other tests to do."""
 PLAYBOOK_S = 40.0
 """After this long a playbook counts as hanging."""
+MOST_COMMANDS = 40
+"""One with more returns to itself for ever, and is cancelled, as it was for the recording."""
 LARGE_INPUT = ("<word, 22000 times>", "word " * 22_000)
 CHILDREN = ("child", "child-fails")
 PYTHON_ENDS = frozenset({"call.done", "call.error", "step.exit", "command.completed", "command.failed"})
@@ -148,7 +150,9 @@ async def _observe_one(scene: House, listener: Listener, name: str) -> Observed:
     execution = plane.execution(int(said["execution_id"]))
     is_hanging = False
     try:
-        await plane.wait_until(lambda: _is_still(execution), timeout_s=PLAYBOOK_S)
+        await plane.wait_until(lambda: _is_still(execution) or _is_endless(scene, execution), timeout_s=PLAYBOOK_S)
+        if not _is_still(execution):
+            plane.executions.cancel_route(execution.execution_id, {})
         for child in plane.executions.children(execution.execution_id):
             await plane.wait_until(lambda child=child: _is_still(child), timeout_s=PLAYBOOK_S)
     except TimeoutError:
@@ -164,6 +168,10 @@ async def _observe_one(scene: House, listener: Listener, name: str) -> Observed:
 def _is_still(execution: Execution) -> bool:
     """Whether nothing follows any more: it has ended, or no command is out and no event to come."""
     return execution.is_over or not execution.open_commands
+
+
+def _is_endless(scene: House, execution: Execution) -> bool:
+    return len(scene.plane.commands(execution.execution_id)) > MOST_COMMANDS
 
 
 def _outcome(scene: House, execution: Execution) -> str:

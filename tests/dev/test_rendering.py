@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.dev.orchestration.python_templates import ListResult
-from noetl_worker.dev.orchestration.rendering import holds, render_fields
+from noetl_worker.dev.orchestration.rendering import holds, python_set, render_fields
 from noetl_worker.errors import TemplateError
 from noetl_worker.models import Dialect
 
@@ -130,6 +130,30 @@ def test_python_plane_reads_what_is_no_dotted_name_again(text: str, expected: An
     """Recorded: filters-basic, types-in-text, undefined-single, shell-forms, py-code-template."""
     scope = {"n": 5, "d": {"b": None, "a": 1}, "nothing": None, "digits": "007", "none": {"step": 1}}
     assert render_fields(text, scope, Dialect.PYTHON) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{{ n }}", 5),
+        ("{{ n + 1 }}", "6"),
+        ("{{ n > 1 }}", "True"),
+        ("n={{ n }}", "n=5"),
+        (7, 7),
+        (["{{ n + 1 }}"], [6]),
+    ],
+)
+def test_set_of_the_python_plane_keeps_the_type_of_a_dotted_name_alone(value: Any, expected: Any) -> None:
+    """Recorded (http-step-pages, step-set)."""
+    assert python_set(value, {"n": 5}) == expected
+
+
+def test_output_shows_what_it_has_alone_and_a_set_of_what_is_missing_is_an_error() -> None:
+    """Recorded (set-step-output)."""
+    output = {"status": "ok", "data": {"a": 1}, "context": {"a": 1}}
+    assert python_set("{{ output.data.a }}", {"output": output}) == 1
+    with pytest.raises(TemplateError, match="no attribute 'a'"):
+        python_set("{{ output.a }}", {"output": output})
 
 
 def test_what_json_cannot_say_prints_as_python_prints_it_on_the_python_plane() -> None:

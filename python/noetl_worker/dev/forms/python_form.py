@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from noetl_worker.dev.forms.wire_form import CommandIds, Issued
 from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.python_templates import ListResult
-from noetl_worker.dev.orchestration.rendering import render_fields
-from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, write_set
+from noetl_worker.dev.orchestration.rendering import python_set, render_fields
+from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
+from noetl_worker.errors import TemplateError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import Dialect, JsonValue
 
@@ -33,6 +35,17 @@ class PythonForm:
     keeps_ctx_of_items = True
     ctx_beats_set = False
 
+    def begin_event(self, execution: Execution) -> None:
+        """Recorded (view-*, large-*, set-step-output): of the steps before no lists and objects but under `context` and
+        a `reference`, and in `ctx` nothing that has a `status`.
+        """
+        execution.variables = execution.kept_variables
+        for name, value in execution.steps.items():
+            if isinstance(value, dict):
+                plain = {key: inner for key, inner in value.items() if not isinstance(inner, (dict, list))}
+                kept = {"reference": value["reference"]} if "reference" in value else {}
+                execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
+
     def may_enter(self, execution: Execution, step: Step) -> bool:
         """Recorded (arcs-join): not while a command of it is out."""
         return step.name not in execution.open_commands.values()
@@ -44,6 +57,7 @@ class PythonForm:
         variables = dict(execution.variables)
         scope: dict[str, JsonValue] = {
             **variables,
+            **execution.steps,  # recorded (http-step-pages): a step wins over a variable of its name, but for `ctx`
             "ctx": variables,
             "workload": dict(variables),
             "iter": {},
@@ -89,7 +103,7 @@ class PythonForm:
         previous = value.get("_prev") if isinstance(value, dict) and "results" in value else None
         if isinstance(previous, dict):  # a sequence shows its last task's fields beside its own (recorded)
             value = {**previous, **value}
-        execution.variables[step] = with_context(value)
+        execution.steps[step] = execution.variables[step] = with_context(value)
 
     def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
         self.keep(execution, step, outcome)
@@ -99,7 +113,10 @@ class PythonForm:
         stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}
         # Recorded (loop-parallel): of the results the last that came back alone.
         value = {"results": results[-1:], "stats": stats}
-        execution.variables[step] = with_context(value)
+        known = execution.playbook.steps.get(step) if execution.playbook is not None else None
+        if known is None or not known.is_sequence:  # recorded (loop-parallel; loop-sequence)
+            execution.steps.clear()
+        execution.steps[step] = execution.variables[step] = with_context(value)
         if run.items:  # recorded (loop-sequential-claim-4): the last item's names stay behind
             execution.variables[run.iterator] = run.items[-1]
             execution.variables["loop_index"] = len(run.items) - 1
@@ -115,8 +132,19 @@ class PythonForm:
             return [str(rendered)]
         return items_of(rendered)
 
+    def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+        """Recorded (loop-set-step, set-step-output): what cannot be rendered is not set."""
+        for path, value in names_set(block):
+            with suppress(TemplateError):
+                write(execution.variables, path, python_set(value, scope))
+
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        write_set(execution.variables, arc.set, scope, self.dialect)
+        """Recorded (set-order): what cannot be rendered is set as it is written."""
+        for path, value in names_set(arc.set):
+            try:
+                write(execution.variables, path, python_set(value, scope))
+            except TemplateError:
+                write(execution.variables, path, value)
         return {}
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
@@ -137,7 +165,7 @@ class PythonForm:
         return f"{step.name}:task_sequence" if step.is_sequence else step.name
 
     def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
-        step, scope = command.step, _seen_later(execution, command)
+        step, scope = command.step, command.scope
         given = render_fields(dict(step.input), scope, Dialect.PYTHON)
         if command.trigger is None:
             given = {**given, **execution.payload}
@@ -183,33 +211,6 @@ class PythonForm:
         return subject, dumps(body)
 
 
-def _seen_later(execution: Execution, command: StepCommand) -> Mapping[str, JsonValue]:
-    """What is left of the steps before the last one (recorded: view-*, large-*): no lists and objects but under
-    `context` and a `reference`, and in `ctx` and `workload` nothing of one whose result has a `status`; after a loop
-    nothing at all.
-    """
-    known = execution.playbook.steps if execution.playbook is not None else {}
-    last = command.trigger.step if command.trigger is not None else None
-    earlier = {name: value for name in execution.completed_steps if isinstance(value := command.scope.get(name), dict)}
-    earlier.pop(last or "", None)
-    scope = dict(command.scope)
-    if last is not None and last in known and known[last].loop is not None and command.position is None:
-        return {name: value for name, value in _without(scope, earlier).items() if name not in earlier}
-    for name, value in earlier.items():
-        plain = {key: inner for key, inner in value.items() if not isinstance(inner, (dict, list))}
-        kept = {"reference": value["reference"]} if "reference" in value else {}
-        scope[name] = {**plain, **kept, "context": value.get("context", value)}
-    return _without(scope, [name for name, value in earlier.items() if "status" in value])
-
-
-def _without(scope: Mapping[str, JsonValue], gone: Collection[str]) -> dict[str, JsonValue]:
-    kept = {
-        place: {name: value for name, value in scope[place].items() if name not in gone}
-        for place in ("ctx", "workload")
-    }
-    return {**scope, **kept}
-
-
 def _output(command: StepCommand) -> Mapping[str, JsonValue]:
     """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*)."""
     before = command.trigger.step if command.trigger is not None else None
@@ -218,7 +219,10 @@ def _output(command: StepCommand) -> Mapping[str, JsonValue]:
 
 def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     data = output["data"]
-    return {**output, "data": with_context(data), "context": data} if isinstance(data, dict) else dict(output)
+    if not isinstance(data, dict):
+        return dict(output)
+    # Recorded (http-step-pages): `data` of a result with such a key is that.
+    return {**output, "data": data["data"] if "data" in data else with_context(data), "context": data}
 
 
 def with_context(value: JsonValue) -> JsonValue:

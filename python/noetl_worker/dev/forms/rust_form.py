@@ -8,7 +8,7 @@ from noetl_worker.dev.forms.wire_form import CommandIds, Issued
 from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
-from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, write_set
+from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.json_text import dumps
 from noetl_worker.models import Dialect, JsonValue
 
@@ -30,6 +30,9 @@ class RustForm:
     ends_between_steps = False  # recorded (arcs-none-match, set-counter, large-single): RUNNING for ever
     keeps_ctx_of_items = False  # seen on the real plane (loop-sequence)
     ctx_beats_set = True  # seen on the real plane (set-order)
+
+    def begin_event(self, execution: Execution) -> None:
+        return None
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
         """Recorded: never twice (set-counter), never once passed over (large-single), and not before every step that
@@ -88,10 +91,13 @@ class RustForm:
         status = "success" if outcome.is_ok else "error"
         return {"context": {"command_id": outcome.command_ref, "status": status}, "status": status}
 
+    def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+        _set(execution.variables, block, scope)
+
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """Recorded (set-arc): for the target alone, and without `output`."""
         added: dict[str, JsonValue] = {}
-        write_set(added, arc.set, {name: value for name, value in scope.items() if name != "output"}, self.dialect)
+        _set(added, arc.set, {name: value for name, value in scope.items() if name != "output"})
         return {**added, "ctx": {**scope["ctx"], **added}} if added else {}
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
@@ -164,6 +170,11 @@ class RustForm:
             "step": issued.node,
         }
         return f"{subject}.{_POOL}.{issued.execution_id}", dumps(body)
+
+
+def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+    for path, value in names_set(block):
+        write(target, path, render_fields(value, scope, Dialect.RUST))
 
 
 def _namespace(outcome: Outcome, *, is_sequence: bool) -> JsonValue:

@@ -74,9 +74,9 @@ class Execution:
     is_failed_by_command: bool = False
     """Rust plane: then no closing event is written; a failure of the plane's own has one."""
     variables: dict[str, JsonValue] = field(default_factory=dict)
-    """Python plane: workload, step results and what `set` wrote, in one. Rust plane: what `set` wrote."""
+    """Python plane: workload, step results and what `set` wrote, in one: `ctx`. Rust plane: what `set` wrote."""
     steps: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: by step what the worker reported."""
+    """By step its result (Python plane), or what the worker reported (Rust plane)."""
     namespaces: dict[str, JsonValue] = field(default_factory=dict)
     """Rust plane: by step what templates see."""
     entered: set[str] = field(default_factory=set)
@@ -97,6 +97,17 @@ class Execution:
     """Rust plane: command_ref -> the context of its `call.done`, until `command.completed` comes."""
     loop_count: int = 0
     """Loops begun so far; makes each run's epoch id its own."""
+
+    @property
+    def kept_variables(self) -> dict[str, JsonValue]:
+        """Those that the Python plane keeps from one event to the next, and shows: without what has a `status`, unless
+        it was there from the start (recorded: tool-shell-status-final, set-step-output).
+        """
+
+        def is_kept(name: str, value: JsonValue) -> bool:
+            return not isinstance(value, dict) or "status" not in value or self.workload.get(name) is value
+
+        return {name: value for name, value in self.variables.items() if is_kept(name, value)}
 
     @property
     def is_over(self) -> bool:

@@ -34,12 +34,16 @@ class ListResult(list[JsonValue]):
     """A step's result that is a list: templates find it whole, or under `result`, and nothing else of it."""
 
 
-def python_value(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """Raises TemplateError: the plane leaves such a text as it is, and such a condition does not hold."""
+def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = True) -> JsonValue:
+    """What a template gives; without `is_read` what is no dotted name is the printed text.
+
+    Raises:
+        TemplateError: the plane leaves such a text as it is, and such a condition does not hold.
+    """
     name = _NAME.fullmatch(text)
     if name is not None and name[1] in scope:
         return scope[name[1]]  # recorded (shell-forms): a step called `none` too
-    seen = {key: _seen(value) for key, value in scope.items()}
+    seen = {key: value if key == "output" else _seen(value) for key, value in scope.items()}
     try:
         compiled = _compiled(text)
         found = compiled(**seen) if isinstance(compiled, TemplateExpression) else compiled.render(seen)
@@ -47,7 +51,9 @@ def python_value(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
             str(found)  # says what is missing
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
-    return _plain(found) if _PATH.fullmatch(text) else _read(_plain(found))
+    if _PATH.fullmatch(text):
+        return _plain(found)
+    return _read(_plain(found)) if is_read else str(found)
 
 
 class _StepResult(dict[str, Any]):

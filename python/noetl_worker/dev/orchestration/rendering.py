@@ -28,7 +28,7 @@ from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.templates.sandbox import LENIENT, Environment, to_text
 from noetl_worker.templates.template import render
 
-__all__ = ["holds", "render_fields"]
+__all__ = ["holds", "python_set", "render_fields"]
 
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
@@ -76,6 +76,18 @@ def _render_text(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> J
     except TemplateError as error:
         log.warning("template left as text: %s", error)
         return text
+
+
+def python_set(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
+    """What a `set` of the Python plane writes: a dotted name keeps its type, any other template is what it prints
+    (recorded: http-step-pages).
+
+    Raises:
+        TemplateError: something is missing, or it does not parse.
+    """
+    if not isinstance(value, str) or "{{" not in value or "keychain." in value:
+        return render_fields(value, scope, Dialect.PYTHON)
+    return python_value(value, scope, is_read=False)
 
 
 def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:

@@ -6,7 +6,7 @@ dialect's `Form`; here are steps, arcs, `set`, loops and the end of the playbook
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -15,7 +15,7 @@ from noetl_worker.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.models import Dialect, JsonValue
 
-__all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "write_set"]
+__all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "names_set", "write"]
 
 _MAX_PASSES: Final = 100
 """Steps without a tool that may follow each other; more is a circle."""
@@ -85,6 +85,9 @@ class Form(Protocol):
     ctx_beats_set: bool
     """Whether what a step's tasks wrote to `ctx` wins over the `set` of the step."""
 
+    def begin_event(self, execution: Execution) -> None:
+        """Called before an outcome is looked at: forget what the plane does not keep from one event to the next."""
+
     def may_enter(self, execution: Execution, step: Step) -> bool:
         """Whether an arc that leads to this step brings it in now."""
 
@@ -110,6 +113,9 @@ class Form(Protocol):
 
     def loop_item(self, outcome: Outcome) -> JsonValue:
         """What is collected of one item."""
+
+    def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+        """Carry out the `set` of a step."""
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """What the `set` of a chosen arc adds to the scope of its target; kept for later ones where the plane does."""
@@ -145,6 +151,7 @@ class Router:
     def advance(self, execution: Execution, outcome: Outcome) -> Decision:
         """What follows the end of a command."""
         decision = Decision()
+        self._form.begin_event(execution)
         position = None
         if outcome.command_ref is not None:
             execution.open_commands.pop(outcome.command_ref, None)
@@ -187,7 +194,7 @@ class Router:
             execution.completed_steps.append(step.name)
         event = {"name": outcome.event_type, "step": step.name, "payload": {"response": outcome.value}}
         if step.loop is None or not self._form.sets_after_each_item:
-            self._set(execution, step.set, self._form.scope(execution, output=outcome.output, event=event))
+            self._form.set_of_step(execution, step.set, self._form.scope(execution, output=outcome.output, event=event))
         if self._form.ctx_beats_set:
             execution.variables.update(outcome.merged)
         scope = self._form.scope(execution, output=outcome.output, event=event)
@@ -226,9 +233,6 @@ class Router:
             else:
                 passed_over.append(arc)
         return chosen, passed_over
-
-    def _set(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
-        write_set(execution.variables, block, scope, self._form.dialect)
 
     def _enter(
         self,
@@ -323,7 +327,7 @@ class Router:
         self._form.keep_item(execution, step.name, outcome)
         event = {"name": "loop_init", "step": step.name, "payload": {}}
         if self._form.sets_after_each_item:
-            self._set(execution, step.set, self._form.scope(execution, output=outcome.output, event=event))
+            self._form.set_of_step(execution, step.set, self._form.scope(execution, output=outcome.output, event=event))
         if run.is_over:
             self._close_loop(execution, step, run, outcome.batch_request_id, decision)
             return
@@ -354,23 +358,17 @@ class Router:
         execution.stands_still = is_idle and stays
 
 
-def write_set(
-    variables: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue], plane: Dialect
-) -> None:
-    """Write `ctx.<name>` (or a bare name); other scopes end with the step and are not kept."""
+def names_set(block: Mapping[str, JsonValue]) -> Iterator[tuple[list[str], JsonValue]]:
+    """What a `set` writes to `ctx.<name>` (or a bare name); other scopes end with the step and are not kept."""
     for key, value in block.items():
         scoped, _, name = str(key).partition(".")
         if not name:
             scoped, name = "ctx", scoped
-        if scoped != "ctx":
-            continue
-        rendered = render_fields(value, scope, plane)
-        if plane is Dialect.PYTHON and isinstance(value, str) and "{{" in value and rendered == value:
-            continue  # recorded (loop-set-step): what cannot be rendered is not set
-        _write(variables, name.split("."), rendered)
+        if scoped == "ctx":
+            yield name.split("."), value
 
 
-def _write(target: dict[str, JsonValue], path: list[str], value: JsonValue) -> None:
+def write(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> None:
     for name in path[:-1]:
         inner = target.get(name)
         if not isinstance(inner, dict):

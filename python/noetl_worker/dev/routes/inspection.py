@@ -47,7 +47,7 @@ class Inspection:
             "failed": is_failed,
             "completed": execution.status in ("COMPLETED", "CANCELLED") or is_inferred,
             "completion_inferred": is_inferred,
-            "variables": execution.variables,
+            "variables": execution.kept_variables,
             "start_time": moment(execution.started_at),
             "end_time": moment(end),
             "duration_seconds": round(lasted, 3),
