@@ -58,16 +58,15 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
 
 class _StepResult(dict[str, Any]):
     """A step's result: what it lacks is looked for in its `context`, and `data` is the whole of what has no such key
-    (recorded: view-*).
+    (recorded: view-*, http-request).
     """
 
     def under(self, key: str) -> Any:
         """Raises KeyError."""
-        context = self.get("context")
-        holder = context if key not in self and isinstance(context, dict) and key in context else self
-        if key == "data" and key not in holder:
+        if key == "data" and key not in self:
             return self
-        found = holder[key]
+        context = self.get("context")
+        found = context[key] if key not in self and isinstance(context, dict) else self[key]
         return _StepResult(found) if isinstance(found, dict) else found
 
 

@@ -36,6 +36,9 @@ _RESULT: Final = re.compile(r"(?<=\w)\.result\b(?!\()")
 _OF_RUST_PLANE: Final = re.compile(r"\|\s*(?:length|count)\b|\bis\s+(?:not\s+)?none\b")
 """What its engine makes something else of."""
 _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
+_WORDS: Final = {"true": True, "false": False}
+"""Text without a template that is a word of JSON to the Rust plane (recorded: shell-true)."""
+_LARGEST_WHOLE: Final = 2**63 - 1
 _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Of the Rust plane's engine (recorded: filter-urlencode)."""
 _SYNTAX: Final = Syntax(autoescape=False)
@@ -63,7 +66,7 @@ def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Diale
 
 def _render_text(text: str, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
     if "{{" not in text and "{%" not in text:
-        return text
+        return _WORDS.get(text, text) if plane is Dialect.RUST else text
     if "keychain." in text and (plane is Dialect.PYTHON or "default" not in text):
         reference = _KEYCHAIN.fullmatch(text.strip())
         if reference is None:
@@ -191,7 +194,9 @@ def _inner_numbers(value: JsonValue, *, has_null: bool) -> JsonValue:
         return [_inner_numbers(item, has_null=has_null) for item in value]
     if not isinstance(value, float):
         return value
-    return int(value) if value.is_integer() else str(value) if has_null else value
+    if value.is_integer() and abs(value) <= _LARGEST_WHOLE:
+        return int(value)
+    return str(value) if has_null else value
 
 
 def _has_null(value: JsonValue) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -105,11 +106,14 @@ class Results:
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
     ) -> Mapping[str, JsonValue]:
-        """A command's context with every field above the inline limit replaced by a reference (wire.md 5.1)."""
+        """A command's context with every field above the inline limit replaced by a reference (wire.md 5.1).
+
+        Recorded (view-seq-http, names-list): it counts JSON with spaces.
+        """
         limit = self._settings.inline_field_max_bytes
         replaced: dict[str, JsonValue] = {}
         for name in _FIELDS:
-            if name in context and len(dumps(context[name])) > limit:
+            if name in context and len(_spaced(context[name])) > limit:
                 correlation = {
                     "kind": "command_context_field", "step": step, "field": name, "command_id": command_id,
                 }  # fmt: skip
@@ -118,9 +122,9 @@ class Results:
         return {**context, **replaced} if replaced else context
 
     def _reference(self, execution_id: int, body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        ref, data, digest = self._put(execution_id, body, store="kv", scope="execution", expires_at=None)
+        ref, _, digest = self._put(execution_id, body, store="kv", scope="execution", expires_at=None)
         meta = {
-            "bytes": len(data),
+            "bytes": len(_spaced(body["data"])),
             "sha256": digest,
             "encoding": "utf-8",
             "row_count": None,
@@ -174,6 +178,10 @@ class Results:
             ),
         )
         return ref, data, digest
+
+
+def _spaced(value: JsonValue) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _preview(data: JsonValue) -> JsonValue:
