@@ -69,13 +69,21 @@ def test_failure_on_the_python_plane_is_error_exit_failed_with_a_string_error() 
         assert event["payload"].get("result", {}).get("status") == "FAILED"
 
 
+def test_what_a_failed_tool_printed_is_told_once_on_the_python_plane() -> None:
+    """Of a failure its own worker says status and text in each event; three copies of a trace were 45 % more bytes."""
+    told = {"status": "error", "error": "boom", "stderr": "Traceback ...", "code": "ValueError"}
+    body = tell(Report(status="error", context=told, response=told, error="boom")).bodies("/api/events/batch")[0]
+    contexts = [event["payload"]["result"]["context"] for event in body["events"][2:]]
+    assert contexts == [told, {"status": "error", "error": "boom"}, {"status": "error", "error": "boom"}]
+
+
 def test_loop_position_is_echoed_in_payload_and_meta() -> None:
     loop = LoopPosition(event_id="loop_1", iteration_index=2, epoch_id="loop_1")
     body = tell(OK, loop=loop).bodies("/api/events/batch")[0]
     done, leave, end = body["events"][2:]
     assert (done["payload"]["loop_event_id"], done["payload"]["loop_iteration_index"]) == ("loop_1", 2)
     assert (done["meta"]["__loop_epoch_id"], leave["meta"]["loop_iteration_index"]) == ("loop_1", 2)
-    assert "loop_iteration_index" not in end["meta"]
+    assert "meta" not in end
 
 
 def test_command_id_is_echoed_in_the_form_received_in_payload_and_meta() -> None:

@@ -176,16 +176,17 @@ class PythonRules:
         report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None
         word = "FAILED" if failed else "COMPLETED"
         result, meta = _result(word, report), _meta(end)
-        last = {"command_id": command_id, "worker_id": end.worker_id, "result": result, **report.notes}
+        brief = _brief(result) if failed else result
+        last = {"command_id": command_id, "worker_id": end.worker_id, "result": brief, **report.notes}
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
         events = _start(end, end.worker_id) if end.with_start else []
-        done, leave, last_meta = _call(end, result), _exit(end, word, result), {"command_id": command_id}
+        done, leave = _call(end, result), _exit(end, word, brief)
         events += (
             {"step": step, "name": called, "payload": done, "actionable": True, "informative": True, "meta": meta},
             {"step": step, "name": left, "payload": leave, "actionable": False, "informative": True, "meta": meta},
-            {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True, "meta": last_meta},
+            {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True},
         )
         return _batch(end, end.worker_id, events)
 
@@ -282,6 +283,14 @@ def _result(word: str, report: Report) -> dict[str, JsonValue]:
     if report.reference is not None:
         result["reference"] = report.reference
     return result
+
+
+def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Of a failure its status and text, as its own worker says it in each event: the rest is in `call.error`."""
+    context = result.get("context")
+    if not isinstance(context, dict):
+        return dict(result)
+    return {**result, "context": {name: context[name] for name in ("status", "error") if name in context}}
 
 
 def _has_response(report: Report) -> bool:
