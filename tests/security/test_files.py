@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from noetl_worker.tools.http.request import _part
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
+from tools.fake_snowflake import FakeSnowflake
 
 OURS = f"{tempfile.gettempdir()}/noetl-worker-outbox-0/x.sqlite3"
 
@@ -351,3 +353,35 @@ def test_transfer_works_within_the_roots(inside: Path) -> None:
     """(no attack) From a file to a table."""
     pytest.importorskip("duckdb")
     assert run_tool("transfer", placed(MOVED, root=inside)).data["rows_transferred"] == 1
+
+
+ACCOUNT = {"account": "a", "user": "u", "password": "p"}
+NAMED = "PUT file:///proc/self/environ @~"
+
+
+@pytest.mark.parametrize(
+    ("query", "params"),
+    [
+        (NAMED, None),
+        ("SELECT 1; get @~/x 'file:///tmp'", None),
+        ("  /* a */ /* b\n */\n PuT file:///etc/passwd @~", None),
+        ("-- a\nPUT file:///etc/passwd @~", None),
+        ("/* /* */ PUT file:///etc/passwd @~", None),
+        ("/* %s */ SELECT 1", [f"*/ {NAMED} /*"]),
+    ],
+)
+def test_sql_of_snowflake_has_its_connector_open_no_file(
+    query: str, params: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snowflake's connector runs inside of the worker, and reads and writes the files that PUT and GET name."""
+    needs_duckdb("transfer")
+    account = FakeSnowflake()
+    account.install(monkeypatch)
+    with suppress(ToolError):
+        run_tool("snowflake", {**ACCOUNT, "query": query, "params": params})
+    assert [text for text in account.ran if "PUT" in text.upper() or "GET" in text.upper()] == []
+    assert [text for text in account.ran if params and text.startswith("/*")] == []
+    if params is None:
+        source = {"type": "snowflake", **ACCOUNT, "query": query.rpartition(";")[2]}
+        with pytest.raises(ToolError, match="PUT and GET open files of the worker's machine"):
+            run_tool("transfer", placed({**MOVED, "source": source}, root="/tmp"))

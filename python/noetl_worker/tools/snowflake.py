@@ -74,6 +74,7 @@ _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
 """After these alone no transaction can be open that would lose anything."""
 _WORD: Final = re.compile(r"[A-Za-z_]+")
+_COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 
 
@@ -193,6 +194,24 @@ def _counts(statement: str, names: Sequence[str]) -> bool:
 
 def _first_word(statement: str) -> str:
     return next(iter(_WORD.findall(sql_split.bare(statement))), "").upper()
+
+
+def _without_files(statement: str) -> str:
+    """The statement without the comments that it begins with: a parameter in one could end it, and go on as another.
+
+    Raises:
+        ConfigurationError: the connector would open files for it: the account's server says which.
+    """
+    begin = 0
+    while (match := _COMMENT.match(statement, begin)) is not None:
+        begin = match.end()
+    text = statement[begin:].lstrip()
+    if text[:3].upper() in ("PUT", "GET"):
+        raise ConfigurationError(
+            "snowflake: PUT and GET open files of the worker's machine, which are not for playbooks: use a stage with "
+            "storage of its own, or INSERT (kind transfer)"
+        )
+    return text
 
 
 def check_connection(fields: Any) -> None:
@@ -319,11 +338,12 @@ class Session:
         return [statement for statement in found if statement] or [text]
 
     async def query(self, statement: str, params: Any = None) -> tuple[Any, Sequence[Any]]:
-        """Run one statement: its cursor, and the description of its columns."""
+        """Run one statement: its cursor, and the description of its columns. Raises ConfigurationError for PUT, GET."""
+        text = _without_files(statement)
 
         def run() -> tuple[Any, Sequence[Any]]:
             cursor = self._connection.cursor()
-            cursor.execute(statement, params)
+            cursor.execute(text if params else statement, params)
             return cursor, cursor.description or ()
 
         return await self._statement(statement, run)
