@@ -182,11 +182,11 @@ class PythonRules:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
         events = _start(end, end.worker_id) if end.with_start else []
-        done, leave = _call(end, result), _exit(end, word, brief)
+        done, leave, last_meta = _call(end, result), _exit(end, word, brief), {"command_id": command_id}
         events += (
             {"step": step, "name": called, "payload": done, "actionable": True, "informative": True, "meta": meta},
             {"step": step, "name": left, "payload": leave, "actionable": False, "informative": True, "meta": meta},
-            {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True},
+            {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True, "meta": last_meta},
         )
         return _batch(end, end.worker_id, events)
 
