@@ -385,3 +385,19 @@ def test_sql_of_snowflake_has_its_connector_open_no_file(
         source = {"type": "snowflake", **ACCOUNT, "query": query.rpartition(";")[2]}
         with pytest.raises(ToolError, match="PUT and GET open files of the worker's machine"):
             run_tool("transfer", placed({**MOVED, "source": source}, root="/tmp"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("sslkeylogfile={place}/anything", "'sslkeylogfile' is not for playbooks"),
+        ("passfile=/proc/self/environ", "not a file for playbooks"),
+        (f"passfile={OURS}", "not a file for playbooks"),
+    ],
+)
+def test_address_of_postgres_writes_no_file_and_sends_none(more: str, said: str, tmp_path: Path) -> None:
+    """libpq appends keys of TLS to a file, or sends what it finds in one to a server of the playbook's."""
+    pytest.importorskip("psycopg")
+    given = more.format(place=tmp_path)
+    with pytest.raises(ConfigurationError, match=said):
+        run_tool("postgres", {"connection_string": f"host=127.0.0.1 port=9 {given}", "query": "SELECT 1"})

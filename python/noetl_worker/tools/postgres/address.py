@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.artifact.file_roots import is_forbidden
 from noetl_worker.tools.contract import ToolContext
 
 __all__ = ["PostgresFields", "check_connection", "conninfo", "credential_data", "library", "written_data"]
@@ -139,8 +141,18 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
 
 @functools.lru_cache(maxsize=64)
 def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
-    """The conninfo and its password; libpq's parser takes 0.1 ms, twice what a small query does."""
+    """The conninfo and its password; libpq's parser takes 0.1 ms, twice what a small query does.
+
+    Raises:
+        ConfigurationError: libpq would write a file, or send the worker's own to a server.
+    """
     parts = {**library().conninfo.conninfo_to_dict(address), **dict(given)}
+    if parts.get("sslkeylogfile"):
+        raise ConfigurationError(
+            "postgres: 'sslkeylogfile' is not for playbooks: it writes to a file of the worker's machine"
+        )
+    if (file := parts.get("passfile")) and is_forbidden(Path(str(file)).resolve()):
+        raise ConfigurationError(f"postgres: {file!r} is the kernel's or the worker's own, not a file for playbooks")
     return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts.get("password") or "")
 
 
