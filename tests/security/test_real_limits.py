@@ -72,7 +72,8 @@ from noetl_worker.testing import tool_context
 from noetl_worker.tools.registry import Registry
 
 limit, kinds = sys.argv[1], json.load(sys.stdin)
-place = Path(tempfile.mkdtemp(prefix="tests-real-limits-"))
+directory = tempfile.TemporaryDirectory(prefix="tests-real-limits-")  # gone at the end
+place = Path(directory.name)
 os.environ["NOETL_SECRETS_DIR"] = str(place)
 (place / "script").write_text("1")
 stacks = iter(range(64 << 20, 1 << 40, 64 << 20))
@@ -113,6 +114,7 @@ before = {name: asyncio.run(outcome(name, contextlib.nullcontext)) for name in k
 under = {name: asyncio.run(outcome(name, short)) for name in kinds}
 effects = place / "effects"
 print(json.dumps({"before": before, "under": under, "effects": effects.read_text() if effects.exists() else ""}))
+directory.cleanup()
 """
 
 
