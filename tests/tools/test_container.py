@@ -201,6 +201,13 @@ def test_a_job_that_kubernetes_refuses_is_told_in_its_words(status: int, message
     assert (error.kind, error.retryable, error.code) == (kind, False, str(status))
 
 
+def test_an_answer_that_is_no_job_is_said_to_be_none() -> None:
+    page = httpx.Response(200, json={"kind": "Status", "message": "welcome"})
+    error = refused(FakeCluster({}, before=lambda request: page))
+    assert str(error) == "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
+    assert error.kind == "parse"
+
+
 def test_a_cluster_out_of_reach_is_a_connection_failure() -> None:
     def before(request: httpx.Request) -> httpx.Response | None:
         raise httpx.ConnectError("refused")

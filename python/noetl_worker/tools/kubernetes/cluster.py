@@ -110,6 +110,15 @@ def _url(found: Mapping[str, Any]) -> str:
     return url if url.startswith(("https://", "http://")) else ""
 
 
+def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raises ToolError: whatever answers there is no Kubernetes API."""
+    metadata = answer.get("metadata")
+    if not isinstance(metadata, Mapping) or not {"name", "uid"} <= metadata.keys():
+        text = "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
+        raise ToolError(text, kind="parse")
+    return answer
+
+
 class Cluster:
     """One cluster, one namespace."""
 
@@ -124,7 +133,7 @@ class Cluster:
         """The Job as the cluster has it; the one that is there when it was created before."""
         with before_any_effect("no room for a connection to the cluster"):
             try:
-                return await self._object("POST", self._jobs, job)
+                return _job(await self._object("POST", self._jobs, job))
             except ClusterRefusal as error:
                 if error.status != 409:
                     raise
@@ -139,7 +148,7 @@ class Cluster:
                 raise
 
     async def job(self, name: str) -> Mapping[str, Any]:
-        return await self._object("GET", f"{self._jobs}/{quote(name, safe='')}")
+        return _job(await self._object("GET", f"{self._jobs}/{quote(name, safe='')}"))
 
     async def pods(self, name: str) -> list[Mapping[str, Any]]:
         """The pods of a Job."""
