@@ -12,7 +12,7 @@ from typing import Any
 from compat.dev_plane_replay import Driver, Record, substitute
 from compat.uncut import uncut
 from compat.values_compare import claim_differences
-from compat.values_run import CHILDREN, HERE, credentials, names, playbook_text
+from compat.values_run import CHILDREN, HERE, credentials, names, playbook_text, recorded
 from compat.values_server import RECORDED_AT
 from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.settings import PlaneSettings
@@ -25,23 +25,35 @@ NOT_EXECUTED = ("child", "child-fails")
 def exchanges(plane: str) -> dict[str, list[Record]]:
     """By playbook: claims with what they answered, posted events, children that were started.
 
-    `stop`: a post that the recording has as the beginning of its text alone.
+    `stop`: a post that the recording has as the beginning of its text alone; `value` is what it said of the result,
+    where the recorded values have that in full.
     """
     found: dict[str, list[Record]] = {}
     with (HERE / f"exchanges-{plane}.jsonl").open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             found.setdefault(record["name"], []).append(record)
+    if Dialect(plane) is Dialect.RUST:
+        return found  # cut at its end alone
+    values = recorded(Dialect.PYTHON)
+    for name, records in found.items():
+        for record in records:
+            if "stop" in record and _has_whole_value(step := values[name]["steps"][record["stop"]]):
+                record["value"] = step["value"]
     return found
+
+
+def _has_whole_value(step: Record) -> bool:
+    return "value" in step and not (isinstance(step["value"], dict) and "_cut" in step["value"])
 
 
 def not_compared(plane: str) -> list[str]:
     """The playbooks whose claims are not compared, or not all: none were recorded, or a post before one is cut."""
-    recorded = exchanges(plane)
-    return [name for name in names() if name in NOT_EXECUTED or not _is_whole(recorded.get(name, []))]
+    known = exchanges(plane)
+    return [name for name in names() if name in NOT_EXECUTED or not _is_whole(known.get(name, []))]
 
 
 def _is_whole(records: Sequence[Record]) -> bool:
-    stops = [index for index, record in enumerate(records) if "stop" in record]
+    stops = [index for index, record in enumerate(records) if "stop" in record and "value" not in record]
     claims = [index for index, record in enumerate(records) if "claim" in record]
     return bool(claims) and not any(claims[-1] > stop for stop in stops)
 
@@ -60,8 +72,11 @@ class Replay:
         if first is not None:
             self._know(first, execution_id)
         for record in records:
-            if "stop" in record:
+            if "stop" in record and "value" not in record:
                 return lines
+            if "stop" in record:
+                await self._driver.finish(self._claimed[execution_id, record["stop"]], record["value"])
+                continue
             if "claim" in record:
                 lines += await self._claim(record)
             elif "execute" in record:
@@ -131,7 +146,7 @@ class Replay:
 
 async def replay(plane: str, wanted: Sequence[str]) -> dict[str, list[str]]:
     """By playbook where the development plane's claims are not the real plane's."""
-    recorded = exchanges(plane)
+    known = exchanges(plane)
     found: dict[str, list[str]] = {}
     async with Driver(PlaneSettings(dialect=Dialect(plane))) as driver:
         for body in credentials(5434):
@@ -139,7 +154,7 @@ async def replay(plane: str, wanted: Sequence[str]) -> dict[str, list[str]]:
         for name in {*wanted, *CHILDREN}:
             driver.plane.register_playbook(playbook_text(name, RECORDED_AT))
         for name in wanted:
-            records = recorded.get(name, [])
+            records = known.get(name, [])
             if name in NOT_EXECUTED or not records:
                 found[name] = []
                 continue
