@@ -19,7 +19,7 @@ def accept(method: str, path: str, body: Any) -> Response:
     return answer(200, {"status": "ok", "event_id": (body or {}).get("event_id") or 5})
 
 
-def tell(
+async def tell(
     report: Report,
     script: Script = accept,
     *,
@@ -29,17 +29,13 @@ def tell(
     **changes: Any,
 ) -> ScriptedTransport:
     at, transport = plane(script, dialect)
-
-    async def go() -> None:
-        one = command(dialect, **changes)
-        told = CommandEvents(one, at, "w-1", emitter(), hold_s=hold_s)
-        told.start()
-        if wait_for_started:
-            while not transport.sent:
-                await asyncio.sleep(0)
-        await told.finish(report, Ours())
-
-    asyncio.run(go())
+    one = command(dialect, **changes)
+    told = CommandEvents(one, at, "w-1", emitter(), hold_s=hold_s)
+    told.start()
+    if wait_for_started:
+        while not transport.sent:
+            await asyncio.sleep(0)
+    await told.finish(report, Ours())
     return transport
 
 

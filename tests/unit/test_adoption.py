@@ -32,22 +32,18 @@ def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
 
 
-def adopt(
+async def adopt(
     directory: Path, script: Any, in_flight: InFlight | None = None, teller: Emitter | None = None
 ) -> tuple[ScriptedTransport, InFlight]:
     """Everything that is left in `directory`, told by a new worker to the plane of `script`."""
     transport, ours = ScriptedTransport(script), teller or emitter(directory)
     flight = InFlight() if in_flight is None else in_flight
-
-    async def go() -> None:
-        client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python"))
-        adoption = Adoption(client, ours, flight)
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0.001)
-        await adoption.stop()
-
-    asyncio.run(go())
+    client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python"))
+    adoption = Adoption(client, ours, flight)
+    adoption.look()
+    while not ours.outbox.is_empty:
+        await asyncio.sleep(0.001)
+    await adoption.stop()
     ours.outbox.close()
     return transport, flight
 
@@ -71,10 +67,10 @@ def claim_then(claim: Any, told: list[str]) -> Any:
     ],
     ids=["the dead one had started", "claimed again in its name"],
 )
-def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_path: Path, claim: Any) -> None:
+async def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_path: Path, claim: Any) -> None:
     left_behind(tmp_path)
     told: list[str] = []
-    transport, flight = adopt(tmp_path, claim_then(claim, told))
+    transport, flight = await adopt(tmp_path, claim_then(claim, told))
     assert told == ["/api/commands/7/claim", "/api/events/batch"]
     assert transport.sent[-1][3]["idempotency-key"] == "key-7"
     assert flight.look("c-7", 3) is Seen.FINISHED, "a delivery of it runs nothing any more"
@@ -88,34 +84,34 @@ def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(tmp_path: P
     ],
     ids=["another holds it", "it is over"],
 )
-def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, claim: Any) -> None:
+async def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Path, claim: Any) -> None:
     left_behind(tmp_path)
     told: list[str] = []
-    _, flight = adopt(tmp_path, claim_then(claim, told))
+    _, flight = await adopt(tmp_path, claim_then(claim, told))
     assert told == ["/api/commands/7/claim"]
     assert flight.look("c-7", 3) is Seen.NEW
     assert list(tmp_path.glob("*.sqlite3")) == []
 
 
-def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
+async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handover.backoff, "delay_s", lambda *_, **__: 0.0)
     left_behind(tmp_path)
     told: list[str] = []
-    adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))
+    await adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))
     assert told == ["/api/commands/7/claim"] * handover.MAX_UNKNOWN_TRIES
 
 
-def test_ids_that_follow_an_adopted_set_are_above_its_own(tmp_path: Path) -> None:
+async def test_ids_that_follow_an_adopted_set_are_above_its_own(tmp_path: Path) -> None:
     far, ours = (1 << 62) + 5, emitter(tmp_path)
     left_behind(tmp_path, event_set(far))
 
-    adopt(tmp_path, lambda *_: answer(409, {"detail": {"code": "already_terminal"}}), teller=ours)
+    await adopt(tmp_path, lambda *_: answer(409, {"detail": {"code": "already_terminal"}}), teller=ours)
     assert ours.ids.next_id() > far
 
 
-def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:
+async def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:
     left_behind(tmp_path)
     flight, answers = (
         InFlight(),
@@ -127,7 +123,7 @@ def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(
         looks.append(flight.look("c-7", 3))
         return answers.pop(0)
 
-    adopt(tmp_path, script, flight)
+    await adopt(tmp_path, script, flight)
     assert looks == [Seen.BEING_REPORTED] * 3
 
 
@@ -149,7 +145,7 @@ def test_row_of_a_set_that_is_here_already_is_not_told_a_second_time(tmp_path: P
     assert len(list(tmp_path.glob("*.lock"))) == 1
 
 
-def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> None:
+async def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> None:
     dead = box(tmp_path, max_rows=100)
     for number in range(40):
         dead.keep(event_set(number))
@@ -171,32 +167,29 @@ def test_many_adopted_sets_are_read_and_told_some_at_a_time(tmp_path: Path) -> N
         return answer(202, {})
 
     flight = InFlight()
-    transport, _ = adopt(tmp_path, script, flight, ours)
+    transport, _ = await adopt(tmp_path, script, flight, ours)
     assert len(transport.bodies("/api/events/batch")) == 40
     assert most[0] <= AT_ONCE
     assert len(flight) == 0
     assert left(tmp_path) == []
 
 
-def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
+async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(tmp_path: Path) -> None:
     for number in range(AT_ONCE + 5):
         left_behind(tmp_path, event_set(number))
     ours, flight = emitter(tmp_path), InFlight()
 
-    async def go() -> None:
-        transport = ScriptedTransport(lambda *_: answer(503, {}))
-        adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
-        adoption.look()
-        assert len(flight) == AT_ONCE + 5
-        assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
-        await adoption.stop()
-
-    asyncio.run(go())
+    transport = ScriptedTransport(lambda *_: answer(503, {}))
+    adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, flight)
+    adoption.look()
+    assert len(flight) == AT_ONCE + 5
+    assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
+    await adoption.stop()
     ours.outbox.close()
     assert len(taken(box(tmp_path))) == AT_ONCE + 5
 
 
-def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_path: Path) -> None:
+async def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_path: Path) -> None:
     """On the Rust plane its worker may be back under the same id, and have told its end meanwhile."""
     left_behind(tmp_path)
     told: list[str] = []
@@ -209,12 +202,12 @@ def test_adopted_outcome_that_is_refused_asks_again_whose_its_command_is(tmp_pat
             return answer(409, {"detail": {"code": "already_terminal"}})
         return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
 
-    adopt(tmp_path, script)
+    await adopt(tmp_path, script)
     assert told == ["/api/commands/7/claim", "/api/events/batch", "/api/commands/7/claim"]
 
 
 @pytest.mark.parametrize("away", ["another plane", "the result store"])
-def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, away: str) -> None:
+async def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, away: str) -> None:
     others = event_set(900)
     for number in range(AT_ONCE + 2):
         if away == "another plane":
@@ -241,5 +234,5 @@ def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Path, awa
             await asyncio.sleep(0.001)
         await adoption.stop()
 
-    asyncio.run(asyncio.wait_for(go(), 10))
+    await asyncio.wait_for(go(), 10)
     ours.outbox.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +58,19 @@ def test_only_what_the_plane_says_of_a_set_refuses_it() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 404, 408, 429, 500, 503])
-def test_gate_closes_for_what_is_overloaded_alone(status: int) -> None:
-    async def go() -> bool:
-        client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(status, {}, retry_after="9")), settings())
-        gate = Gate(4)
-        await client.send("GET", f"{client.servers.configured}/x", gate=gate)
-        return gate.has_room()
-
-    assert asyncio.run(go()) is (row(status) is not Meaning.OVERLOADED)
+async def test_gate_closes_for_what_is_overloaded_alone(status: int) -> None:
+    client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(status, {}, retry_after="9")), settings())
+    gate = Gate(4)
+    await client.send("GET", f"{client.servers.configured}/x", gate=gate)
+    assert gate.has_room() is (row(status) is not Meaning.OVERLOADED)
 
 
 @pytest.mark.parametrize(("status", "passes"), [(408, True), (425, True), (429, True), (500, True), (302, False)])
-def test_plane_whose_kind_is_asked_for_may_be_in_trouble_for_a_while(status: int, passes: bool) -> None:
+async def test_plane_whose_kind_is_asked_for_may_be_in_trouble_for_a_while(status: int, passes: bool) -> None:
     """A 408 or 425 at the start was no plane at all, and ended the worker."""
     client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(status, {})), settings(NOETL_CONTROL_PLANE="auto"))
     with pytest.raises(ControlPlaneError) as raised:
-        asyncio.run(client.plane(""))
+        await client.plane("")
     assert isinstance(raised.value, ServerRefused) is passes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from pathlib import Path
@@ -101,16 +100,16 @@ def test_200_that_does_not_decode_is_refused_and_becomes_a_dead_letter(body: Any
 
 
 @pytest.mark.parametrize("error", [NotSent("refused"), MaybeProcessed("reset")])
-def test_connection_trouble_is_retried_later_and_not_raised(error: Exception) -> None:
+async def test_connection_trouble_is_retried_later_and_not_raised(error: Exception) -> None:
     at, _ = plane(lambda *_: error)
-    claim = asyncio.run(claim_command(at, ENVELOPE.event_id, "w"))
+    claim = await claim_command(at, ENVELOPE.event_id, "w")
     assert isinstance(claim, RetryLater)
 
 
-def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
+async def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
     whole = {"execution_id": 1, "node_name": "s", "action": "noop", "context": {}, "meta": {}}
     at, transport = plane(lambda *_: answer(200, whole))
-    claim = asyncio.run(claim_command(at, ENVELOPE.event_id, "w-1"))
+    claim = await claim_command(at, ENVELOPE.event_id, "w-1")
     assert claim == Claimed(whole, Marks(templates=False, references=False, secrets=False))
     method, path, body, _ = transport.sent[0]
     assert (method, path, body) == ("POST", f"/api/commands/{ENVELOPE.event_id}/claim", {"worker_id": "w-1"})
@@ -161,11 +160,11 @@ def test_404_of_a_proxy_says_nothing_of_the_command(body: Any) -> None:
     assert isinstance(read_claim(answer(404, body), Dialect.PYTHON), RetryLater)
 
 
-def test_lost_claim_answer_is_asked_again_with_the_same_id() -> None:
+async def test_lost_claim_answer_is_asked_again_with_the_same_id() -> None:
     whole = {"execution_id": 1, "node_name": "s", "action": "noop"}
     answers: list[Any] = [answer(200, whole), MaybeProcessed("reset"), MaybeProcessed("reset")]
     at, transport = plane(lambda *_: answers.pop())
-    assert isinstance(asyncio.run(claim_command(at, ENVELOPE.event_id, "w")), Claimed)
+    assert isinstance(await claim_command(at, ENVELOPE.event_id, "w"), Claimed)
     assert [body for *_, body, _ in transport.sent] == [{"worker_id": "w"}] * 3
 
 

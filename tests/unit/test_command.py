@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +32,7 @@ def claimed(context: Any, meta: Mapping[str, Any] | None = None, action: str = "
     }
 
 
-def made(
+async def made(
     body: Mapping[str, Any], dialect: Dialect = Dialect.PYTHON, stored: Mapping[str, Any] | None = None
 ) -> tuple[Command, ScriptedTransport]:
     def script(method: str, path: str, _: Any) -> Any:
@@ -47,36 +46,38 @@ def made(
         return answer(200, stored[unquote(query)]) if stored and unquote(query) in stored else answer(404, {})
 
     at, transport = plane(script, dialect)
-    return asyncio.run(hydrate(body, ENVELOPE, at)), transport
+    return await hydrate(body, ENVELOPE, at), transport
 
 
-def test_config_loses_null_place_holders_and_input_is_bound() -> None:
+async def test_config_loses_null_place_holders_and_input_is_bound() -> None:
     config = {"code": "x", "spec": None, "output": None, "input": {"both": "tool", "only_tool": 1}}
-    command, _ = made(claimed({"tool_config": config, "input": {"both": "step", "step_only": 2}, "render_context": {}}))
+    command, _ = await made(
+        claimed({"tool_config": config, "input": {"both": "step", "step_only": 2}, "render_context": {}})
+    )
     assert command.config == {"code": "x"}
     assert command.input == {"both": "step", "only_tool": 1, "step_only": 2}
 
 
-def test_args_are_the_fallback_of_input_on_the_rust_plane() -> None:
+async def test_args_are_the_fallback_of_input_on_the_rust_plane() -> None:
     context = {"args": {}, "tool_config": {"args": {"n": 1}, "code": "x"}, "render_context": {"a": 1}}
-    command, _ = made(claimed(context), Dialect.RUST)
+    command, _ = await made(claimed(context), Dialect.RUST)
     assert command.input == {"n": 1}
     flat = {"a": 1}
     assert command.variables == {"a": 1, "ctx": flat, "workload": flat, "action": "python", "node_name": "start"}
 
 
-def test_rust_plane_puts_a_copy_of_all_flat_names_under_ctx_and_keeps_the_workload() -> None:
+async def test_rust_plane_puts_a_copy_of_all_flat_names_under_ctx_and_keeps_the_workload() -> None:
     names = {"n": 5, "x": 1, "workload": {"n": 1}, "start": {"a": 2}}
-    command, _ = made(claimed({"tool_config": [], "render_context": names}), Dialect.RUST)
+    command, _ = await made(claimed({"tool_config": [], "render_context": names}), Dialect.RUST)
     assert command.variables["ctx"] == names
     assert command.variables["workload"] == {"n": 1}
 
 
-def test_python_planes_earlier_step_is_looked_through_to_its_whole_result() -> None:
+async def test_python_planes_earlier_step_is_looked_through_to_its_whole_result() -> None:
     whole = {"a": 1, "rows": [1, 2], "data": {"x": 5}}
     mine = {"name": "n", "context": {"other": 1}}
     names = {"s": {"a": 1, "context": whole}, "mine": mine, "ctx": {"context": {"other": 1}}}
-    command, _ = made(claimed({"render_context": names}))
+    command, _ = await made(claimed({"render_context": names}))
     asked = [
         "{{ s.rows[1] }}",
         "{{ s['rows'] | length }}",
@@ -90,25 +91,25 @@ def test_python_planes_earlier_step_is_looked_through_to_its_whole_result() -> N
     assert template.render("{{ mine.other is defined or ctx.other is defined }}", command.variables) is False
 
 
-def test_python_plane_has_a_ctx_of_its_own() -> None:
-    command, _ = made(claimed({"render_context": {"ctx": {"x": 1}, "n": 2}}))
+async def test_python_plane_has_a_ctx_of_its_own() -> None:
+    command, _ = await made(claimed({"render_context": {"ctx": {"x": 1}, "n": 2}}))
     assert command.variables["ctx"] == {"x": 1}
 
 
 @pytest.mark.parametrize("empty", [None, {}, ""], ids=str)
-def test_missing_context_fields_are_empty_and_not_an_error(empty: Any) -> None:
+async def test_missing_context_fields_are_empty_and_not_an_error(empty: Any) -> None:
     context = {"tool_config": empty or None, "input": None, "args": None, "render_context": None}
-    command, _ = made(claimed(context))
+    command, _ = await made(claimed(context))
     assert (command.config, command.input) == ({}, {})
 
 
-def test_tools_own_input_wins_on_the_rust_plane() -> None:
+async def test_tools_own_input_wins_on_the_rust_plane() -> None:
     context = {"args": {"both": "step", "s": 1}, "tool_config": {"args": {"both": "tool"}}}
-    command, _ = made(claimed(context), Dialect.RUST)
+    command, _ = await made(claimed(context), Dialect.RUST)
     assert command.input == {"both": "tool", "s": 1}
 
 
-def test_text_of_a_value_that_looks_like_a_template_stays_text_in_a_rendered_config() -> None:
+async def test_text_of_a_value_that_looks_like_a_template_stays_text_in_a_rendered_config() -> None:
     names = {"workload": {"c": "{% if x %}", "whole": "{{ 1 + 1 }}", "n": 3}, "start": {"deep": ["{{ oops"]}}
     config = {
         "same": "{% if x %}",
@@ -120,7 +121,7 @@ def test_text_of_a_value_that_looks_like_a_template_stays_text_in_a_rendered_con
         "input": {"i": "{{ 1 + 1 }}"},
     }
     for dialect in Dialect:
-        command, _ = made(claimed({"tool_config": config, "render_context": names}), dialect)
+        command, _ = await made(claimed({"tool_config": config, "render_context": names}), dialect)
         rendered = template.render(dict(command.config), command.variables)
         assert rendered == {
             "same": "{% if x %}",
@@ -133,51 +134,53 @@ def test_text_of_a_value_that_looks_like_a_template_stays_text_in_a_rendered_con
         assert template.render(dict(command.input), command.variables) == {"i": "{{ 1 + 1 }}"}
 
 
-def test_tasks_of_a_list_are_as_their_author_wrote_them() -> None:
+async def test_tasks_of_a_list_are_as_their_author_wrote_them() -> None:
     """The plane has not rendered them: a text in the workload that is the same means nothing."""
     task = {"name": "a", "kind": "noop", "result": "{{ 1 + 1 }}"}
     context = {"tool_config": {"tasks": [task]}, "render_context": {"workload": {"t": "{{ 1 + 1 }}"}}}
-    command, _ = made(claimed(context, action="task_sequence"))
+    command, _ = await made(claimed(context, action="task_sequence"))
     assert template.render(command.config["tasks"][0]["result"], {}) == 2
 
 
-def test_iter_has_the_loops_size_on_the_python_plane_too() -> None:
+async def test_iter_has_the_loops_size_on_the_python_plane_too() -> None:
     context = {"input": {"__loop_collection_size": 3}, "render_context": {"iter": {"_index": 0}}}
-    command, _ = made(claimed(context))
+    command, _ = await made(claimed(context))
     assert command.variables["iter"] == {"_index": 0, "_total": 3}
     assert command.input == {}
 
 
-def test_list_config_is_a_task_sequence() -> None:
-    command, _ = made(claimed({"tool_config": [{"first": {"kind": "noop"}}]}, action="task_sequence"), Dialect.RUST)
+async def test_list_config_is_a_task_sequence() -> None:
+    command, _ = await made(
+        claimed({"tool_config": [{"first": {"kind": "noop"}}]}, action="task_sequence"), Dialect.RUST
+    )
     assert command.config == {"tasks": [{"first": {"kind": "noop"}}]}
 
 
-def test_reference_fields_are_resolved_each_by_itself() -> None:
+async def test_reference_fields_are_resolved_each_by_itself() -> None:
     context = {"tool_config": {**REF, "ref": "noetl://c"}, "input": {**REF, "kind": "temp_ref", "ref": "noetl://i"}}
     stored = {"noetl://c": {"code": "x"}, "noetl://i": {"n": 1}}
-    command, _ = made(claimed(context), stored=stored)
+    command, _ = await made(claimed(context), stored=stored)
     assert (command.config, command.input) == ({"code": "x"}, {"n": 1})
 
 
-def test_whole_context_may_be_a_reference() -> None:
-    command, _ = made(claimed(REF), stored={REF["ref"]: {"tool_config": {"code": "y"}}})
+async def test_whole_context_may_be_a_reference() -> None:
+    command, _ = await made(claimed(REF), stored={REF["ref"]: {"tool_config": {"code": "y"}}})
     assert command.config == {"code": "y"}
 
 
-def test_json_text_fields_are_parsed() -> None:
+async def test_json_text_fields_are_parsed() -> None:
     context = {"tool_config": json.dumps({"code": "x"}), "input": '{"n":1}', "render_context": '{"w":2}'}
-    command, _ = made(claimed(context))
+    command, _ = await made(claimed(context))
     assert (command.config, command.input, command.variables["w"]) == ({"code": "x"}, {"n": 1}, 2)
 
 
-def test_doubled_prefix_of_the_result_route_is_tried_once() -> None:
+async def test_doubled_prefix_of_the_result_route_is_tried_once() -> None:
     def script(method: str, path: str, _: Any) -> Any:
         is_there = path.startswith("/api/api/result/resolve")
         return answer(200, {"code": "x"}) if is_there else answer(404, {"detail": "Not Found"})
 
     at, transport = plane(script)
-    command = asyncio.run(hydrate(claimed({"tool_config": REF}), ENVELOPE, at))
+    command = await hydrate(claimed({"tool_config": REF}), ENVELOPE, at)
     assert command.config == {"code": "x"}
     assert [path.partition("?")[0] for _, path, _, _ in transport.sent] == [
         "/api/result/resolve",
@@ -186,52 +189,52 @@ def test_doubled_prefix_of_the_result_route_is_tried_once() -> None:
     ]
 
 
-def test_reference_that_is_gone_names_itself() -> None:
+async def test_reference_that_is_gone_names_itself() -> None:
     with pytest.raises(ServerRefused, match="noetl://execution/7/result/start/1"):
-        made(claimed({"tool_config": REF}))
+        await made(claimed({"tool_config": REF}))
 
 
-def test_endless_reference_chain_is_a_configuration_error() -> None:
+async def test_endless_reference_chain_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="reference to a reference"):
-        made(claimed({"tool_config": REF}), stored={REF["ref"]: REF})
+        await made(claimed({"tool_config": REF}), stored={REF["ref"]: REF})
 
 
 @pytest.mark.parametrize("field", ["tool_config", "input", "render_context"])
-def test_field_of_a_form_no_plane_sends_is_named(field: str) -> None:
+async def test_field_of_a_form_no_plane_sends_is_named(field: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{field} is int"):
-        made(claimed({field: 5}))
+        await made(claimed({field: 5}))
     with pytest.raises(ConfigurationError, match="not JSON"):
-        made(claimed({field: "{broken"}))
+        await made(claimed({field: "{broken"}))
 
 
-def test_loop_bookkeeping_is_kept_for_the_events_and_hidden_from_the_tool() -> None:
+async def test_loop_bookkeeping_is_kept_for_the_events_and_hidden_from_the_tool() -> None:
     context = {"input": {"__loop_epoch_id": "e", "__loop_claimed_index": 0, "name": "ant"}, "tool_config": {}}
     meta = {"loop_event_id": "e", "__loop_epoch_id": "e", "loop_iteration_index": 0, "command_id": 5}
-    command, _ = made(claimed(context, meta))
+    command, _ = await made(claimed(context, meta))
     assert command.input == {"name": "ant"}
     assert command.loop == LoopPosition("e", 0, "e")
 
 
-def test_case_is_another_spelling_of_cases() -> None:
+async def test_case_is_another_spelling_of_cases() -> None:
     cases = [{"when": [], "then": "continue"}]
-    in_config, _ = made(claimed({"tool_config": {"case": cases, "code": "x"}}))
-    in_context, _ = made(claimed({"tool_config": {"code": "x"}, "case": cases}))
+    in_config, _ = await made(claimed({"tool_config": {"case": cases, "code": "x"}}))
+    in_context, _ = await made(claimed({"tool_config": {"code": "x"}, "case": cases}))
     assert in_config.cases == in_context.cases == cases
     assert in_config.config == {"code": "x"}
 
 
-def test_cases_come_from_the_context_or_from_the_tools_config() -> None:
+async def test_cases_come_from_the_context_or_from_the_tools_config() -> None:
     cases = [{"when": [], "then": "continue"}]
-    in_config, _ = made(claimed({"tool_config": {"cases": cases, "code": "x"}}))
-    in_context, _ = made(claimed({"tool_config": {"code": "x"}, "cases": cases}))
+    in_config, _ = await made(claimed({"tool_config": {"cases": cases, "code": "x"}}))
+    in_context, _ = await made(claimed({"tool_config": {"code": "x"}, "cases": cases}))
     assert in_config.cases == in_context.cases == cases
     assert in_config.config == {"code": "x"}
 
 
-def test_command_id_of_the_notification_is_kept_in_its_form_unless_meta_names_another() -> None:
-    same, _ = made(claimed({}, {"command_id": ENVELOPE.command_id}))
-    other, _ = made(claimed({}, {"command_id": "7:start:9"}))
-    none, _ = made(claimed({}))
+async def test_command_id_of_the_notification_is_kept_in_its_form_unless_meta_names_another() -> None:
+    same, _ = await made(claimed({}, {"command_id": ENVELOPE.command_id}))
+    other, _ = await made(claimed({}, {"command_id": "7:start:9"}))
+    none, _ = await made(claimed({}))
     assert (same.command_id, other.command_id, none.command_id) == (
         ENVELOPE.command_id,
         "7:start:9",
@@ -239,10 +242,10 @@ def test_command_id_of_the_notification_is_kept_in_its_form_unless_meta_names_an
     )
 
 
-def test_attempt_is_read_from_both_spellings() -> None:
-    assert made(claimed({}, {"attempt": 2}))[0].attempt == 2
-    assert made(claimed({}, {"attempts": 3}))[0].attempt == 3
-    assert made(claimed({}, {"attempt": True}))[0].attempt == 1
+async def test_attempt_is_read_from_both_spellings() -> None:
+    assert (await made(claimed({}, {"attempt": 2})))[0].attempt == 2
+    assert (await made(claimed({}, {"attempts": 3})))[0].attempt == 3
+    assert (await made(claimed({}, {"attempt": True})))[0].attempt == 1
 
 
 # ── who renders the input ──

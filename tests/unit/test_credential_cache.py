@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -38,126 +37,98 @@ class Source:
         return Fetched(value, self.lifetime_s)
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(main)
-
-
-def test_entry_is_used_until_its_time_is_over() -> None:
-    async def go() -> None:
-        clock, source = Clock(), Source({"n": 1}, {"n": 2})
-        cache = CredentialCache(ttl_s=60, clock=clock)
-        assert await cache.get(KEY, source) == {"n": 1}
-        clock.now += 59.9
-        assert await cache.get(KEY, source) == {"n": 1}
-        clock.now += 0.1
-        assert await cache.get(KEY, source) == {"n": 2}
-        assert source.asked == 2
-
-    run(go())
+async def test_entry_is_used_until_its_time_is_over() -> None:
+    clock, source = Clock(), Source({"n": 1}, {"n": 2})
+    cache = CredentialCache(ttl_s=60, clock=clock)
+    assert await cache.get(KEY, source) == {"n": 1}
+    clock.now += 59.9
+    assert await cache.get(KEY, source) == {"n": 1}
+    clock.now += 0.1
+    assert await cache.get(KEY, source) == {"n": 2}
+    assert source.asked == 2
 
 
 @pytest.mark.parametrize(("lifetime_s", "asked"), [(None, 1), (3600.0, 1), (5.0, 2), (0.0, 2), (-3.0, 2)])
-def test_own_expiry_shortens_the_time_and_never_lengthens_it(lifetime_s: float | None, asked: int) -> None:
-    async def go() -> None:
-        clock, source = Clock(), Source({"n": 1}, lifetime_s=lifetime_s)
-        cache = CredentialCache(ttl_s=60, clock=clock)
-        await cache.get(KEY, source)
-        clock.now += 10
-        await cache.get(KEY, source)
-        assert source.asked == asked
-        clock.now += 51
-        await cache.get(KEY, source)
-        assert source.asked == asked + 1
-
-    run(go())
+async def test_own_expiry_shortens_the_time_and_never_lengthens_it(lifetime_s: float | None, asked: int) -> None:
+    clock, source = Clock(), Source({"n": 1}, lifetime_s=lifetime_s)
+    cache = CredentialCache(ttl_s=60, clock=clock)
+    await cache.get(KEY, source)
+    clock.now += 10
+    await cache.get(KEY, source)
+    assert source.asked == asked
+    clock.now += 51
+    await cache.get(KEY, source)
+    assert source.asked == asked + 1
 
 
-def test_parallel_commands_ask_once() -> None:
-    async def go() -> None:
-        cache, source = CredentialCache(), Source({"n": 1})
-        found = await asyncio.gather(*(cache.get(KEY, source) for _ in range(50)))
-        assert found == [{"n": 1}] * 50
-        assert source.asked == 1
-
-    run(go())
+async def test_parallel_commands_ask_once() -> None:
+    cache, source = CredentialCache(), Source({"n": 1})
+    found = await asyncio.gather(*(cache.get(KEY, source) for _ in range(50)))
+    assert found == [{"n": 1}] * 50
+    assert source.asked == 1
 
 
-def test_cancelled_asker_does_not_take_the_answer_from_the_others() -> None:
-    async def go() -> None:
-        cache, source, gate = CredentialCache(), Source({"n": 1}), asyncio.Event()
+async def test_cancelled_asker_does_not_take_the_answer_from_the_others() -> None:
+    cache, source, gate = CredentialCache(), Source({"n": 1}), asyncio.Event()
 
-        async def slow() -> Fetched:
-            await gate.wait()
-            return await source()
+    async def slow() -> Fetched:
+        await gate.wait()
+        return await source()
 
-        first = asyncio.ensure_future(cache.get(KEY, slow))
-        second = asyncio.ensure_future(cache.get(KEY, slow))
-        await asyncio.sleep(0)
-        first.cancel()
-        gate.set()
-        assert await second == {"n": 1}
-        assert first.cancelled()
-        assert source.asked == 1
-
-    run(go())
+    first = asyncio.ensure_future(cache.get(KEY, slow))
+    second = asyncio.ensure_future(cache.get(KEY, slow))
+    await asyncio.sleep(0)
+    first.cancel()
+    gate.set()
+    assert await second == {"n": 1}
+    assert first.cancelled()
+    assert source.asked == 1
 
 
-def test_failure_reaches_all_who_wait_and_is_not_kept() -> None:
-    async def go() -> None:
-        cache, source = CredentialCache(), Source(LookupError("no"), {"n": 1})
-        results = await asyncio.gather(*(cache.get(KEY, source) for _ in range(3)), return_exceptions=True)
-        assert [type(result) for result in results] == [LookupError] * 3
-        assert await cache.get(KEY, source) == {"n": 1}
-        assert source.asked == 2
-
-    run(go())
+async def test_failure_reaches_all_who_wait_and_is_not_kept() -> None:
+    cache, source = CredentialCache(), Source(LookupError("no"), {"n": 1})
+    results = await asyncio.gather(*(cache.get(KEY, source) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [LookupError] * 3
+    assert await cache.get(KEY, source) == {"n": 1}
+    assert source.asked == 2
 
 
-def test_what_one_command_changes_the_next_one_does_not_see() -> None:
-    async def go() -> None:
-        cache, source = CredentialCache(), Source({"nested": {"password": "x"}})
-        first: Any = await cache.get(KEY, source)
-        first["nested"]["password"] = "changed"
-        assert await cache.get(KEY, source) == {"nested": {"password": "x"}}
-
-    run(go())
+async def test_what_one_command_changes_the_next_one_does_not_see() -> None:
+    cache, source = CredentialCache(), Source({"nested": {"password": "x"}})
+    first: Any = await cache.get(KEY, source)
+    first["nested"]["password"] = "changed"
+    assert await cache.get(KEY, source) == {"nested": {"password": "x"}}
 
 
-def test_least_recently_used_entry_goes_first() -> None:
-    async def go() -> None:
-        cache, source = CredentialCache(max_entries=3), Source({"n": 1})
-        keys: list[Key] = [("credential", "u", str(number), 1) for number in range(4)]
-        for key in keys[:3]:
-            await cache.get(key, source)
-        await cache.get(keys[0], source)
-        await cache.get(keys[3], source)
-        assert len(cache) == 3
-        asked = source.asked
-        await cache.get(keys[0], source)
-        assert source.asked == asked
-        await cache.get(keys[1], source)
-        assert source.asked == asked + 1
-
-    run(go())
+async def test_least_recently_used_entry_goes_first() -> None:
+    cache, source = CredentialCache(max_entries=3), Source({"n": 1})
+    keys: list[Key] = [("credential", "u", str(number), 1) for number in range(4)]
+    for key in keys[:3]:
+        await cache.get(key, source)
+    await cache.get(keys[0], source)
+    await cache.get(keys[3], source)
+    assert len(cache) == 3
+    asked = source.asked
+    await cache.get(keys[0], source)
+    assert source.asked == asked
+    await cache.get(keys[1], source)
+    assert source.asked == asked + 1
 
 
-def test_forgotten_entry_is_asked_for_again_and_an_answer_under_way_is_not_kept() -> None:
-    async def go() -> None:
-        cache, source, gate = CredentialCache(), Source({"n": 1}, {"n": 2}, {"n": 3}), asyncio.Event()
-        await cache.get(KEY, source)
-        cache.forget([KEY])
-        assert await cache.get(KEY, source) == {"n": 2}
-        cache.clear()
+async def test_forgotten_entry_is_asked_for_again_and_an_answer_under_way_is_not_kept() -> None:
+    cache, source, gate = CredentialCache(), Source({"n": 1}, {"n": 2}, {"n": 3}), asyncio.Event()
+    await cache.get(KEY, source)
+    cache.forget([KEY])
+    assert await cache.get(KEY, source) == {"n": 2}
+    cache.clear()
 
-        async def slow() -> Fetched:
-            await gate.wait()
-            return Fetched({"old": True}, None)
+    async def slow() -> Fetched:
+        await gate.wait()
+        return Fetched({"old": True}, None)
 
-        waiting = asyncio.ensure_future(cache.get(KEY, slow))
-        await asyncio.sleep(0)
-        cache.forget([KEY])
-        gate.set()
-        assert await waiting == {"old": True}
-        assert await cache.get(KEY, source) == {"n": 3}
-
-    run(go())
+    waiting = asyncio.ensure_future(cache.get(KEY, slow))
+    await asyncio.sleep(0)
+    cache.forget([KEY])
+    gate.set()
+    assert await waiting == {"old": True}
+    assert await cache.get(KEY, source) == {"n": 3}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,19 +22,19 @@ TOKEN = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at"
 MISSING = {"status": "not_found", "token_data": None}
 
 
-def use(script: Script, *uses: Callable[[CommandCredentials], Awaitable[Any]], **changes: Any) -> tuple[list[Any], Any]:
+async def use(
+    script: Script, *uses: Callable[[CommandCredentials], Awaitable[Any]], **changes: Any
+) -> tuple[list[Any], Any]:
     """Each use by a command of its own, on one plane; and the transport."""
-
-    async def go() -> tuple[list[Any], Any]:
-        at, transport = plane(script)
-        return [await each(CommandCredentials(command(catalog_id="9", **changes), at)) for each in uses], transport
-
-    return asyncio.run(go())
+    at, transport = plane(script)
+    return [await each(CommandCredentials(command(catalog_id="9", **changes), at)) for each in uses], transport
 
 
-def failing(script: Script, each: Callable[[CommandCredentials], Awaitable[Any]], **changes: Any) -> CredentialError:
+async def failing(
+    script: Script, each: Callable[[CommandCredentials], Awaitable[Any]], **changes: Any
+) -> CredentialError:
     with pytest.raises(CredentialError) as caught:
-        use(script, each, **changes)
+        await use(script, each, **changes)
     return caught.value
 
 
@@ -50,10 +49,10 @@ def credential(one: CommandCredentials) -> Awaitable[Any]:
     return one.credential("pg")
 
 
-def test_alias_gives_data_and_type_and_its_secrets_are_known() -> None:
+async def test_alias_gives_data_and_type_and_its_secrets_are_known() -> None:
     at, transport = plane(lambda *_: answer(200, RECORD))
     one = CommandCredentials(command(), at)
-    assert asyncio.run(credential(one)) == {"type": "postgres", "db_host": "h", "db_password": "s3cr3t-value"}
+    assert await credential(one) == {"type": "postgres", "db_host": "h", "db_password": "s3cr3t-value"}
     assert "s3cr3t-value" in one.known.texts().all
     assert "h" not in one.known.texts().all
     [(method, path, _, _)] = transport.sent
@@ -72,96 +71,92 @@ def test_alias_gives_data_and_type_and_its_secrets_are_known() -> None:
         ({"db_password": "s3cr3t-value", "pool": "small", "retries": 3, "db_user": "demo"}, None),
     ],
 )
-def test_credential_whose_secret_could_be_a_word_is_named_once(held: dict[str, Any], fields: list[str] | None) -> None:
+async def test_credential_whose_secret_could_be_a_word_is_named_once(
+    held: dict[str, Any], fields: list[str] | None
+) -> None:
     with structlog.testing.capture_logs() as lines:
-        use(lambda *_: answer(200, {**RECORD, "data": held}), credential, credential, credential)
+        await use(lambda *_: answer(200, {**RECORD, "data": held}), credential, credential, credential)
     told = [(line["log_level"], line["of"], line["fields"]) for line in lines if line["event"] == "weak_secret"]
     assert told == ([] if fields is None else [("warning", "credential 'pg'", fields)])
     assert all(line["log_level"] != "warning" or "demo" not in str(line) for line in lines)
 
 
-def test_second_command_of_an_execution_does_not_ask_again() -> None:
-    found, transport = use(lambda *_: answer(200, RECORD), credential, credential)
+async def test_second_command_of_an_execution_does_not_ask_again() -> None:
+    found, transport = await use(lambda *_: answer(200, RECORD), credential, credential)
     assert found[0] == found[1]
     assert len(transport.sent) == 1
 
 
-def test_no_execution_sees_what_another_was_given() -> None:
-    async def go() -> None:
-        at, transport = plane(lambda _, path, __: answer(200, {**RECORD, "data": {"password": path[-4:]}}))
-        for number in (1111, 2222, 1111):
-            one = CommandCredentials(command(execution_id=number), at)
-            assert (await one.credential("pg"))["password"] == str(number)
-        assert len(transport.sent) == 2
-
-    asyncio.run(go())
+async def test_no_execution_sees_what_another_was_given() -> None:
+    at, transport = plane(lambda _, path, __: answer(200, {**RECORD, "data": {"password": path[-4:]}}))
+    for number in (1111, 2222, 1111):
+        one = CommandCredentials(command(execution_id=number), at)
+        assert (await one.credential("pg"))["password"] == str(number)
+    assert len(transport.sent) == 2
 
 
-def test_keychain_entry_is_shared_by_executions_when_global_and_not_when_local() -> None:
+async def test_keychain_entry_is_shared_by_executions_when_global_and_not_when_local() -> None:
     def script(_: str, path: str, __: Any) -> Any:
         wanted = "global" if "/shared_one" in path else "local"
         return answer(200, {**TOKEN, "token_data": {"token": path[-4:]}} if f"scope_type={wanted}" in path else MISSING)
 
-    async def go() -> None:
-        at, transport = plane(script)
-        for number in (1111, 2222):
-            one = CommandCredentials(command(execution_id=number, catalog_id="9"), at)
-            names: Any = await one.keychain_names({"shared_one", "own"})
-            assert names["shared_one"]["token"] == "1111"
-            assert names["own"]["token"] == str(number)
-        paths = [path for _, path, _, _ in transport.sent]
-        assert sum("/shared_one" in path for path in paths) == 1
-        assert sum("/own" in path and "scope_type=local" in path for path in paths) == 2
-
-    asyncio.run(go())
+    at, transport = plane(script)
+    for number in (1111, 2222):
+        one = CommandCredentials(command(execution_id=number, catalog_id="9"), at)
+        names: Any = await one.keychain_names({"shared_one", "own"})
+        assert names["shared_one"]["token"] == "1111"
+        assert names["own"]["token"] == str(number)
+    paths = [path for _, path, _, _ in transport.sent]
+    assert sum("/shared_one" in path for path in paths) == 1
+    assert sum("/own" in path and "scope_type=local" in path for path in paths) == 2
 
 
-def test_auth_failure_of_a_tool_makes_the_next_command_ask_again() -> None:
+async def test_auth_failure_of_a_tool_makes_the_next_command_ask_again() -> None:
     async def refused(one: CommandCredentials) -> None:
         await one.credential("pg")
         one.forget()
 
-    _, transport = use(lambda *_: answer(200, RECORD), refused, credential)
+    _, transport = await use(lambda *_: answer(200, RECORD), refused, credential)
     assert len(transport.sent) == 2
 
 
 @pytest.mark.parametrize("moment", [lambda now: now + 0.0, lambda now: (now - 5) * 1000])
-def test_credential_that_is_over_is_not_kept(moment: Callable[[float], float]) -> None:
+async def test_credential_that_is_over_is_not_kept(moment: Callable[[float], float]) -> None:
     record = {**RECORD, "data": {"token": "tok-12345", "expires_at": moment(time.time())}}
-    _, transport = use(lambda *_: answer(200, record), credential, credential)
+    _, transport = await use(lambda *_: answer(200, record), credential, credential)
     assert len(transport.sent) == 2
 
 
-def test_unknown_alias_is_a_final_failure_that_names_it() -> None:
-    error = failing(lambda *_: answer(404, {"detail": "Credential not found"}), credential)
+async def test_unknown_alias_is_a_final_failure_that_names_it() -> None:
+    error = await failing(lambda *_: answer(404, {"detail": "Credential not found"}), credential)
     assert "'pg'" in str(error)
     assert (error.kind, error.retryable) == ("auth", False)
 
 
 @pytest.mark.parametrize("status", [401, 403, 400, 422])
-def test_refusal_is_final_and_is_not_asked_again(status: int) -> None:
+async def test_refusal_is_final_and_is_not_asked_again(status: int) -> None:
     at, transport = plane(lambda *_: answer(status, {"detail": "no"}))
     with pytest.raises(CredentialError, match=f"credential 'pg'.*{status}") as caught:
-        asyncio.run(CommandCredentials(command(), at).credential("pg"))
+        await CommandCredentials(command(), at).credential("pg")
     assert caught.value.retryable is False
     assert len(transport.sent) == 1
 
 
-def test_passing_trouble_is_waited_out() -> None:
+async def test_passing_trouble_is_waited_out() -> None:
     answers = [answer(200, RECORD), answer(425, {}), NotSent("refused"), answer(429, {}), answer(500, {})]
-    [found], _ = use(lambda *_: answers.pop(), credential)
+    [found], _ = await use(lambda *_: answers.pop(), credential)
     assert found["db_host"] == "h"
 
 
-def test_trouble_that_stays_is_a_retryable_failure_that_names_the_alias() -> None:
-    error = failing(lambda *_: answer(425, {}), credential)  # 503 would make the gate wait as well
+async def test_trouble_that_stays_is_a_retryable_failure_that_names_the_alias() -> None:
+    error = await failing(lambda *_: answer(425, {}), credential)  # 503 would make the gate wait as well
     assert "'pg'" in str(error)
     assert error.retryable is True
 
 
 @pytest.mark.parametrize("data", [None, {}, [], "text"])
-def test_credential_without_data_is_a_failure(data: Any) -> None:
-    assert "'pg' has no data" in str(failing(lambda *_: answer(200, {**RECORD, "data": data}), credential))
+async def test_credential_without_data_is_a_failure(data: Any) -> None:
+    assert "'pg' has no data" in str(await failing(lambda *_: answer(200, {**RECORD, "data": data}), credential))
 
 
 def refer(**reference: Any) -> Callable[[CommandCredentials], Awaitable[Any]]:
@@ -169,8 +164,8 @@ def refer(**reference: Any) -> Callable[[CommandCredentials], Awaitable[Any]]:
     return lambda one: one.resolve_references(value)
 
 
-def test_reference_is_replaced_at_any_depth() -> None:
-    found, _ = use(lambda *_: answer(200, TOKEN), refer(field="token"), refer())
+async def test_reference_is_replaced_at_any_depth() -> None:
+    found, _ = await use(lambda *_: answer(200, TOKEN), refer(field="token"), refer())
     assert found == [{"headers": [{"X": "tok-12345"}]}, {"headers": [{"X": {"token": "tok-12345"}}]}]
 
 
@@ -186,20 +181,20 @@ def test_reference_is_replaced_at_any_depth() -> None:
         ({"token": "x"}, {"kind": "vault"}, "of kind 'vault'"),
     ],
 )
-def test_reference_that_leads_to_nothing_fails_and_names_it(token_data: Any, reference: Any, says: str) -> None:
-    error = failing(lambda *_: answer(200, {**TOKEN, "token_data": token_data}), refer(**reference))
+async def test_reference_that_leads_to_nothing_fails_and_names_it(token_data: Any, reference: Any, says: str) -> None:
+    error = await failing(lambda *_: answer(200, {**TOKEN, "token_data": token_data}), refer(**reference))
     assert says in str(error)
 
 
-def test_expired_keychain_entry_fails_with_its_name() -> None:
-    error = failing(lambda *_: answer(200, {"status": "expired"}), refer(field="token"))
+async def test_expired_keychain_entry_fails_with_its_name() -> None:
+    error = await failing(lambda *_: answer(200, {"status": "expired"}), refer(field="token"))
     assert "'tok' is expired" in str(error)
 
 
-def test_reference_to_a_keychain_entry_that_does_not_exist_is_null_and_a_warning(
+async def test_reference_to_a_keychain_entry_that_does_not_exist_is_null_and_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    [found], _ = use(lambda *_: answer(200, {"status": "not_found"}), refer(field="token"))
+    [found], _ = await use(lambda *_: answer(200, {"status": "not_found"}), refer(field="token"))
     assert found == {"headers": [{"X": None}]}
     assert "keychain_entry_missing" in capsys.readouterr().out
 
@@ -214,36 +209,39 @@ UNDEFINED = [
 
 
 @pytest.mark.parametrize(("text", "gives"), UNDEFINED)
-def test_keychain_entry_that_does_not_exist_is_undefined(text: str, gives: Any) -> None:
-    assert template.render(text, {"keychain": without_entries()}) == gives
+async def test_keychain_entry_that_does_not_exist_is_undefined(text: str, gives: Any) -> None:
+    assert template.render(text, {"keychain": await without_entries()}) == gives
 
 
-def test_missing_keychain_entry_is_null_where_a_missing_name_is_an_empty_text() -> None:
-    variables = {"keychain": without_entries()}
+async def test_missing_keychain_entry_is_null_where_a_missing_name_is_an_empty_text() -> None:
+    variables = {"keychain": await without_entries()}
     assert template.render(["{{ nope }}", "{{ keychain.tok.token }}"], variables, undefined="") == ["", None]
 
 
 @pytest.mark.parametrize("text", ["Bearer {{ keychain.tok.token }}", "{{ 'Bearer ' ~ keychain.tok.token }}"])
-def test_no_text_is_made_of_a_keychain_entry_that_does_not_exist(text: str) -> None:
+async def test_no_text_is_made_of_a_keychain_entry_that_does_not_exist(text: str) -> None:
     with pytest.raises(CredentialError, match="keychain entry 'tok' is not_found: define it"):
-        template.render(text, {"keychain": without_entries()})
+        template.render(text, {"keychain": await without_entries()})
 
 
-def test_keychain_entry_that_does_not_exist_is_an_error_where_undefined_is_one() -> None:
+async def test_keychain_entry_that_does_not_exist_is_an_error_where_undefined_is_one() -> None:
     with pytest.raises(CredentialError, match="keychain entry 'tok' is not_found"):
-        template.render("{{ keychain.tok.token }}", {"keychain": without_entries()}, strict=True)
-    assert template.render("{{ keychain.tok.token | default(1) }}", {"keychain": without_entries()}, strict=True) == 1
+        template.render("{{ keychain.tok.token }}", {"keychain": await without_entries()}, strict=True)
+    assert (
+        template.render("{{ keychain.tok.token | default(1) }}", {"keychain": await without_entries()}, strict=True)
+        == 1
+    )
 
 
-def without_entries() -> JsonValue:
+async def without_entries() -> JsonValue:
     at, _ = plane(lambda *_: answer(200, {"status": "not_found"}))
-    return asyncio.run(CommandCredentials(command(catalog_id="9"), at).keychain_names({"tok"}))
+    return await CommandCredentials(command(catalog_id="9"), at).keychain_names({"tok"})
 
 
-def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
+async def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
     at, _ = plane(lambda *_: answer(200, TOKEN))
     with pytest.raises(CredentialError, match="'tok': the command carries no catalog_id"):
-        asyncio.run(CommandCredentials(command(), at).keychain_names({"tok"}))
+        await CommandCredentials(command(), at).keychain_names({"tok"})
 
 
 @pytest.mark.parametrize(
@@ -256,11 +254,11 @@ def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
         "{% for n in ['tok'] %}{{ keychain[n].token }}{% endfor %}",
     ],
 )
-def test_name_that_a_template_computes_is_an_error_and_no_empty_text(text: str) -> None:
+async def test_name_that_a_template_computes_is_an_error_and_no_empty_text(text: str) -> None:
     names = keychain_names_in(text)
     assert names == set()
     at, _ = plane(lambda *_: answer(200, TOKEN))
-    keychain = asyncio.run(CommandCredentials(command(), at).keychain_names(names))
+    keychain = await CommandCredentials(command(), at).keychain_names(names)
     with pytest.raises(CredentialError, match=r"'tok' does not exist; write its name out, as keychain\.name"):
         template.render(text, {"keychain": keychain, "which": "tok"})
 
@@ -305,17 +303,17 @@ def test_names_are_found_in_templates_only() -> None:
         "{{ keychain.tok.nested.pasword }}",
     ],
 )
-def test_template_that_names_no_secret_fails_and_prints_nothing(text: str) -> None:
+async def test_template_that_names_no_secret_fails_and_prints_nothing(text: str) -> None:
     entry = {**TOKEN, "token_data": {"token": "x", "nested": {"a": 1}}}
-    [names], _ = use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
+    [names], _ = await use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
     with pytest.raises(CredentialError, match=r"keychain entry '.*(pasword|other)") as caught:
         template.render(text, {"keychain": names})
     assert caught.value.kind == "auth"
 
 
-def test_template_reads_keychain_fields_with_their_type() -> None:
+async def test_template_reads_keychain_fields_with_their_type() -> None:
     entry = {**TOKEN, "token_data": {"token": "x", "nested": {"n": 5}}}
-    [names], _ = use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
+    [names], _ = await use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
     assert template.render("{{ keychain.tok.nested.n }}", {"keychain": names}) == 5
     assert template.render("{{ keychain.tok }}", {"keychain": names}) == {"token": "x", "nested": {"n": 5}}
     assert template.render("Bearer {{ keychain.tok.token }}", {"keychain": names}) == "Bearer x"

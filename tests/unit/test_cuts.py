@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextvars
 import sys
@@ -19,7 +18,7 @@ from noetl_worker.outcome import results
 from noetl_worker.plane.client import _expect, refusal
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
-from noetl_worker.testing import MemoryControlPlane, arun_tool
+from noetl_worker.testing import MemoryControlPlane, run_tool
 from noetl_worker.tools import fields, policy
 from noetl_worker.tools.artifact import artifact, result_fetch
 from noetl_worker.tools.http import answer as http_answer
@@ -73,8 +72,7 @@ def child_says(body: str) -> str:
         async def execute_playbook(self, body_: Any) -> Any:
             raise ServerRefused("no", status=422, body=body)
 
-    running = arun_tool("playbook", {"path": "p"}, control_plane=Refusing())
-    return said(lambda: asyncio.run(running), ToolError)
+    return said(lambda: run_tool("playbook", {"path": "p"}, control_plane=Refusing()), ToolError)
 
 
 def told(call: Callable[..., Any]) -> str:
@@ -130,7 +128,7 @@ def test_half_of_what_has_the_shape_of_a_credential_is_not_shown() -> None:
     assert "eyJ" not in redaction.excerpt(across(100, text=" " + token), 100)
 
 
-def test_reason_of_a_message_that_is_given_up() -> None:
+async def test_reason_of_a_message_that_is_given_up() -> None:
     sent: list[bytes] = []
 
     class Client:
@@ -139,7 +137,8 @@ def test_reason_of_a_message_that_is_given_up() -> None:
 
     delivery: Any = object.__new__(Delivery)
     delivery._client, delivery.reply = Client(), "r"
-    here(lambda: asyncio.run(delivery.term(across(200))))
+    redaction.remember(lambda: FORMS)
+    await delivery.term(across(200))
     assert sent[0].startswith(b"+TERM xxx")
     assert b"Zq7" not in sent[0]
 
@@ -167,15 +166,12 @@ def test_longest_piece_is_the_one_that_goes() -> None:
     assert here(act) == "x [REDACTED]é é".encode() + b"\xc3"
 
 
-def test_output_of_a_program_is_cut_without_halves() -> None:
+async def test_output_of_a_program_is_cut_without_halves() -> None:
     """The first half ends, and the second begins, inside of the secret."""
     code = f"import sys; sys.stdout.write('x' * 40 + '{SECRET}' + 'y' * 100 + '{SECRET}' + 'z' * 40)"
-
-    async def run() -> process.Finished:
-        return await process.run_process([sys.executable, "-c", code], env={}, max_output_bytes=100)
-
-    shown = here(lambda: asyncio.run(run())).stdout
-    assert shown == "x" * 40 + "[REDACTED]\n[... 118 bytes left out ...]\n[REDACTED]" + "z" * 40
+    redaction.remember(lambda: FORMS)
+    shown = await process.run_process([sys.executable, "-c", code], env={}, max_output_bytes=100)
+    assert shown.stdout == "x" * 40 + "[REDACTED]\n[... 118 bytes left out ...]\n[REDACTED]" + "z" * 40
 
 
 @pytest.mark.parametrize("response_type", ["text", "binary"])
@@ -200,7 +196,7 @@ def test_answer_that_is_read_as_text_is_cut_without_half() -> None:
     assert here(cut.text) == "x" * 46 + "[REDACTED]"
 
 
-def test_log_of_a_container_is_cut_without_half() -> None:
+async def test_log_of_a_container_is_cut_without_half() -> None:
     class Cut(container_cluster.Cluster):
         def __init__(self) -> None:
             self._pods = "/pods"
@@ -208,5 +204,6 @@ def test_log_of_a_container_is_cut_without_half() -> None:
         async def _send(self, *_: Any) -> bytes:
             return across(60)[:60].encode()
 
-    shown = here(lambda: asyncio.run(Cut().log("pod", "main", 60)))
+    redaction.remember(lambda: FORMS)
+    shown = await Cut().log("pod", "main", 60)
     assert shown == "x" * 51 + "[REDACTED]"

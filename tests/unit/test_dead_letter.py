@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -40,7 +39,9 @@ class Delivery:
         await self._answer(f"term {reason}")
 
 
-def settle(outcome: Outcome, delivery: Delivery, *, full: bool = False) -> tuple[str | None, list[dict[str, object]]]:
+async def settle(
+    outcome: Outcome, delivery: Delivery, *, full: bool = False
+) -> tuple[str | None, list[dict[str, object]]]:
     kept: list[dict[str, object]] = []
 
     async def publish(subject: str, data: bytes, message_id: str) -> None:
@@ -50,26 +51,26 @@ def settle(outcome: Outcome, delivery: Delivery, *, full: bool = False) -> tuple
         kept.append(json.loads(data))
 
     letters = DeadLetters(publish, "noetl.dead_letters", "w-1")
-    return asyncio.run(settle_delivery(letters, delivery, outcome)), kept
+    return await settle_delivery(letters, delivery, outcome), kept
 
 
-def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
+async def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
     delivery = Delivery()
-    ended, kept = settle(acknowledge.not_a_notification("json_syntax"), delivery)
+    ended, kept = await settle(acknowledge.not_a_notification("json_syntax"), delivery)
     assert delivery.answers == ["term not a notification: json_syntax"]
     assert ended == "term:not a notification"
     assert kept[0]["reason"] == "not a notification: json_syntax"
     assert (kept[0]["notification"], kept[0]["num_delivered"], kept[0]["stream_sequence"]) == ("{broken", 3, 41)
 
 
-def test_poison_that_cannot_be_kept_is_not_terminated_but_given_back() -> None:
+async def test_poison_that_cannot_be_kept_is_not_terminated_but_given_back() -> None:
     delivery = Delivery()
-    settle(acknowledge.not_a_notification("x"), delivery, full=True)
+    await settle(acknowledge.not_a_notification("x"), delivery, full=True)
     assert delivery.answers == ["nak 30"]
 
 
-def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> None:
-    assert settle(acknowledge.reported(), Delivery(gone=True)) == (None, [])
+async def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> None:
+    assert await settle(acknowledge.reported(), Delivery(gone=True)) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,9 @@ def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> None:
         (acknowledge.given_back(), "nak 0"),
     ],
 )
-def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> None:
+async def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> None:
     delivery = Delivery()
-    settle(outcome, delivery)
+    await settle(outcome, delivery)
     assert delivery.answers == [said]
 
 
@@ -145,9 +146,9 @@ def test_message_of_another_kind_is_no_letter(body: bytes) -> None:
         (acknowledge.after_claim(Refused("410 over"), 1, max_not_found=6), "claim_refused"),
     ],
 )
-def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
+async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
     before = metrics.DEAD_LETTERS.labels(label).value
-    _, kept = settle(outcome, Delivery())
+    _, kept = await settle(outcome, Delivery())
     assert metrics.DEAD_LETTERS.labels(label).value == before + 1
     assert kept[0]["kind"] == label
 
@@ -155,10 +156,10 @@ def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> Non
 # ── the tables over how a notification ended ──
 
 
-def test_text_of_an_outcome_decides_nothing() -> None:
+async def test_text_of_an_outcome_decides_nothing() -> None:
     misleading = acknowledge.after_claim(Refused("unknown command: says a proxy"), 1, max_not_found=6)
     before = metrics.DEAD_LETTERS.labels("claim_refused").value
-    ended, kept = settle(misleading, Delivery())
+    ended, kept = await settle(misleading, Delivery())
     assert ended == "term:claim"
     assert (kept[0]["reason"], kept[0]["kind"]) == ("unknown command: says a proxy", "claim_refused")
     assert metrics.DEAD_LETTERS.labels("claim_refused").value == before + 1

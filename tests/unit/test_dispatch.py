@@ -50,16 +50,12 @@ class WaitTool:
         return ToolResult.success("done")
 
 
-def dispatched(config: dict[str, Any], limits: Limits, script: Any) -> tuple[WaitTool, ToolResult]:
+async def dispatched(config: dict[str, Any], limits: Limits, script: Any) -> tuple[WaitTool, ToolResult]:
     tool = WaitTool()
-
-    async def go() -> ToolResult:
-        at, _ = plane(script)
-        one = command(Dialect.PYTHON, kind="wait", config=config)
-        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-        return await dispatch.run(await dispatch.prepare())
-
-    return tool, asyncio.run(go())
+    at, _ = plane(script)
+    one = command(Dialect.PYTHON, kind="wait", config=config)
+    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+    return tool, await dispatch.run(await dispatch.prepare())
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +63,7 @@ def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noetl_worker.stopping.TOOL_S", 0.05)
 
 
-def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> None:
+async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> None:
     asked: list[str] = []
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -78,16 +74,13 @@ def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> No
 
     tool = WaitTool()
 
-    async def go() -> None:
-        at, _ = plane(script)
-        one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
-        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
-        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-        await dispatch.run(await dispatch.prepare())
-
+    at, _ = plane(script)
+    one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
+    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     started = time.monotonic()
     with pytest.raises(CommandCancelled) as caught:
-        asyncio.run(go())
+        await dispatch.run(await dispatch.prepare())
     assert caught.value.kind == "cancelled"
     assert tool.stopped == "cancelled"
     assert len(asked) == 3
@@ -96,44 +89,37 @@ def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> No
 
 
 @pytest.mark.parametrize(("dialect", "known"), [(Dialect.RUST, 7), (Dialect.PYTHON, "7")])
-def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker_gives_it(
+async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker_gives_it(
     dialect: Dialect, known: int | str
 ) -> None:
-    async def go() -> Any:
-        at, _ = plane(lambda *_: answer(200, {}), dialect)
-        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
-        tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
-        one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
-        made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-        ready = await made.prepare()
-        return ready.context.variables["execution_id"]
-
-    assert asyncio.run(go()) == known
+    at, _ = plane(lambda *_: answer(200, {}), dialect)
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
+    one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
+    made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+    ready = await made.prepare()
+    assert ready.context.variables["execution_id"] == known
 
 
-def test_fast_command_never_asks() -> None:
+async def test_fast_command_never_asks() -> None:
     asked: list[str] = []
     limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
-    _, result = dispatched({"seconds": 0}, limits, lambda m, path, b: asked.append(path))
+    _, result = await dispatched({"seconds": 0}, limits, lambda m, path, b: asked.append(path))
     assert (result.data, asked) == ("done", [])
 
 
-def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered() -> None:
+async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered() -> None:
     tool = WaitTool()
+    at, transport = plane(lambda *_: answer(200, {}))
 
-    async def go() -> ToolResult:
-        at, transport = plane(lambda *_: answer(200, {}))
+    async def never(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
 
-        async def never(*_: Any, **__: Any) -> Any:
-            await asyncio.Event().wait()
-
-        transport.send = never  # type: ignore[method-assign]
-        one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
-        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
-        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-        return await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)
-
-    assert asyncio.run(go()).data == "done"
+    transport.send = never  # type: ignore[method-assign]
+    one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
+    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+    assert (await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)).data == "done"
 
 
 @pytest.mark.parametrize(
@@ -141,44 +127,40 @@ def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered() -> 
     [({}, 3.0), ({"timeout": 0.5}, 0.5), ({"timeout": 900}, 7.0)],
     ids=["the default", "its own", "the hard limit over its own"],
 )
-def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
+async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
     config: dict[str, Any], allowed_s: float
 ) -> None:
     limits = Limits(default_s=3.0, hard_s=7.0, cancellation_poll_s=0)
-    tool, _ = dispatched({"seconds": 0, **config}, limits, lambda *_: answer(200, {}))
+    tool, _ = await dispatched({"seconds": 0, **config}, limits, lambda *_: answer(200, {}))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
-def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
+async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
     limits = Limits(default_s=60, hard_s=0.05, cancellation_poll_s=0)
-    tool, result = dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
+    tool, result = await dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
 
 
-def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
+async def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
     config = {"seconds": "{{ missing.deeper or 0 }}"}
     script = lambda *_: answer(200, {})  # noqa: E731
-    _, result = dispatched(config, Limits(3, 3, 0), script)
+    _, result = await dispatched(config, Limits(3, 3, 0), script)
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
-        dispatched(config, Limits(3, 3, 0, undefined_is_error=True), script)
+        await dispatched(config, Limits(3, 3, 0, undefined_is_error=True), script)
 
 
-def sequenced(tasks: list[Any], limits: Limits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
+async def sequenced(tasks: list[Any], limits: Limits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
     tool = WaitTool()
-
-    async def go() -> ToolResult:
-        at, _ = plane(lambda *_: answer(200, {}))
-        one = command(Dialect.PYTHON, kind=kind, config={"tasks": tasks})
-        dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
-        return await dispatch.run(await dispatch.prepare())
-
-    return tool, asyncio.run(go())
+    at, _ = plane(lambda *_: answer(200, {}))
+    one = command(Dialect.PYTHON, kind=kind, config={"tasks": tasks})
+    dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
+    return tool, await dispatch.run(await dispatch.prepare())
 
 
-def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
+async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     with structlog.testing.capture_logs() as logs:
-        sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], Limits(3, 3, 0))
+        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], Limits(3, 3, 0))
     problem = "wait: unknown field 'secnods' is ignored; did you mean 'seconds'?"
     assert [(log["kind"], log["problem"]) for log in logs if log["event"] == "tool_config"] == [("wait", problem)]
 
@@ -192,36 +174,36 @@ def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     ],
     ids=["field", "input", "set"],
 )
-def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
-    assert sequenced([task], Limits(3, 3, 0))[1].status is ToolStatus.SUCCESS
-    _, result = sequenced([task], Limits(3, 3, 0, undefined_is_error=True))
+async def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
+    assert (await sequenced([task], Limits(3, 3, 0)))[1].status is ToolStatus.SUCCESS
+    _, result = await sequenced([task], Limits(3, 3, 0, undefined_is_error=True))
     assert result.error is not None
     assert "nowhere" in result.error.message
 
 
-def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_on() -> None:
+async def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_on() -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
     slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 0.05, "spec": {"policy": policy}}
     started = time.monotonic()
-    tool, result = sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], Limits(30, 30, 0))
+    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], Limits(30, 30, 0))
     assert time.monotonic() - started < 5
     assert (tool.stopped, tool.allowed_s) == ("timeout", 0.05)
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
-    _, result = sequenced([{"kind": "wait", "seconds": 60, "timeout": 0.05}], Limits(30, 30, 0))
+    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 0.05}], Limits(30, 30, 0))
     assert result.error is not None
     assert result.error.kind == "timeout"
 
 
-def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -> None:
+async def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -> None:
     """Recorded (output-sql-ok): also where its last task is no program."""
     config = {"tasks": [{"name": "a", "kind": "noop"}]}
-    exits = [ran(dialect, kind="task_sequence", config=config).exit_code for dialect in Dialect]
+    exits = [(await ran(dialect, kind="task_sequence", config=config)).exit_code for dialect in Dialect]
     assert dict(zip(Dialect, exits, strict=True)) == {Dialect.RUST: 0, Dialect.PYTHON: None}
 
 
-def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
+async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
-    forms = [sequenced(tasks, Limits(3, 3, 0), kind)[1].data for kind in ("task_sequence", "pipeline")]
+    forms = [(await sequenced(tasks, Limits(3, 3, 0), kind))[1].data for kind in ("task_sequence", "pipeline")]
     assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2
 
 
@@ -233,19 +215,15 @@ def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
         ({"timeout": "{{ nothing }}"}, 3.0),
     ],
 )
-def test_timeout_of_a_template_counts_over_the_default(config: dict[str, Any], allowed_s: float) -> None:
+async def test_timeout_of_a_template_counts_over_the_default(config: dict[str, Any], allowed_s: float) -> None:
     tool = WaitTool()
-
-    async def go() -> float:
-        at, _ = plane(lambda *_: answer(200, {}))
-        one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
-        registry = Registry([tool], plugins=False)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(3, 7, 0), slots=Slots(1))
-        ready = await dispatch.prepare()
-        await dispatch.run(ready)
-        return ready.timeout_s
-
-    assert asyncio.run(go()) == allowed_s
+    at, _ = plane(lambda *_: answer(200, {}))
+    one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
+    registry = Registry([tool], plugins=False)
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(3, 7, 0), slots=Slots(1))
+    ready = await dispatch.prepare()
+    await dispatch.run(ready)
+    assert ready.timeout_s == allowed_s
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
@@ -260,69 +238,70 @@ def test_timeout_of_a_template_counts_over_the_default(config: dict[str, Any], a
     ],
 )
 @pytest.mark.parametrize("is_nested", [False, True])
-def test_timeout_of_a_task_counts_over_the_default(given: dict[str, Any], allowed_s: float, is_nested: bool) -> None:
+async def test_timeout_of_a_task_counts_over_the_default(
+    given: dict[str, Any], allowed_s: float, is_nested: bool
+) -> None:
     tasks: list[Any] = [{"name": "a", "kind": "wait", "seconds": 0, **given}]
     if is_nested:
         tasks = [{"name": "outer", "kind": "pipeline", "tasks": tasks}]
-    tool, _ = sequenced(tasks, Limits(3, 9, 0))
+    tool, _ = await sequenced(tasks, Limits(3, 9, 0))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"timeout": "soon"}, {"kind": "pipeline", "tasks": []}, {"kind": "pipeline", "tasks": [{"kind": 1}]}]
 )
-def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
+async def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'configuration' }}", "then": {"do": "continue"}}]}
     task = {"name": "a", "kind": "wait", "seconds": 0, "spec": {"policy": policy}, **wrong}
-    _, result = sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], Limits(3, 3, 0))
+    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], Limits(3, 3, 0))
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
 
 
 @pytest.mark.parametrize(("dialect", "y"), [(Dialect.PYTHON, 2), (Dialect.RUST, 3)])
 @pytest.mark.parametrize("name", ["input", "args"])
-def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(name: str, dialect: Dialect, y: int) -> None:
+async def test_input_that_is_one_text_is_rendered_and_joined_with_the_commands(
+    name: str, dialect: Dialect, y: int
+) -> None:
     """It was dropped when the command had an input. Its values are data; `y` is the step's, or the tool's own one."""
 
-    def go(given: Any, kind: str, **config: Any) -> Any:
+    async def go(given: Any, kind: str, **config: Any) -> Any:
         changes = {"input": {"x": 1, "y": 2}, "variables": {"v": {"y": 3, "z": "{{ x }}"}}}
-        return ran(dialect, kind=kind, config={name: given, **config}, **changes).data
+        return (await ran(dialect, kind=kind, config={name: given, **config}, **changes)).data
 
-    assert go("{{ v }}", "noop", result="{{ [x, y, z] }}") == [1, y, "{{ x }}"]
-    assert go("{{ v }}", "python", code="result = [x, y, z]") == [1, y, "{{ x }}"]
-    assert go("{{ nothing }}", "noop", result="{{ [x, y] }}") == [1, 2]
+    assert await go("{{ v }}", "noop", result="{{ [x, y, z] }}") == [1, y, "{{ x }}"]
+    assert await go("{{ v }}", "python", code="result = [x, y, z]") == [1, y, "{{ x }}"]
+    assert await go("{{ nothing }}", "noop", result="{{ [x, y] }}") == [1, 2]
     beside = {"input": {"w": "{{ x + 4 }}", "z": 0}}
-    assert go("{{ v }}", "python", code="result = [w, x, y, z]", spec=beside) == [5, 1, y, "{{ x }}"]
+    assert await go("{{ v }}", "python", code="result = [w, x, y, z]", spec=beside) == [5, 1, y, "{{ x }}"]
     with pytest.raises(ToolError, match=f"noop: field '{name}' must be an object, not int"):
-        go("{{ x }}", "noop")
+        await go("{{ x }}", "noop")
 
 
-def ran(dialect: Dialect, **changes: Any) -> ToolResult:
-    async def go() -> ToolResult:
-        at, _ = plane(lambda *_: answer(200, {}))
-        registry = Registry(plugins=False)
-        one = command(dialect, **changes)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
-        try:
-            return await dispatch.run(await dispatch.prepare())
-        finally:
-            await registry.aclose()
-
-    return asyncio.run(go())
+async def ran(dialect: Dialect, **changes: Any) -> ToolResult:
+    at, _ = plane(lambda *_: answer(200, {}))
+    registry = Registry(plugins=False)
+    one = command(dialect, **changes)
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
+    try:
+        return await dispatch.run(await dispatch.prepare())
+    finally:
+        await registry.aclose()
 
 
-def test_input_that_is_called_like_what_its_template_names_does_not_find_itself() -> None:
+async def test_input_that_is_called_like_what_its_template_names_does_not_find_itself() -> None:
     given = {"start": "{{ start }}", "n": "{{ n }}", "both": "{{ lit }}", "lit": 5}
     code = "result = [start, n, both]"
     for dialect, nothing in ((Dialect.PYTHON, ""), (Dialect.RUST, None)):  # as with each plane's own worker
-        result = ran(dialect, kind="python", config={"code": code}, input=given, variables={"n": 1})
+        result = await ran(dialect, kind="python", config={"code": code}, input=given, variables={"n": 1})
         assert result.data == [nothing, 1, 5]
 
 
-def test_values_of_the_input_are_data_wherever_they_come_from() -> None:
+async def test_values_of_the_input_are_data_wherever_they_come_from() -> None:
     sly = "{{ 1 // 0 }}"
     variables = {"sly": sly}
     spec = {"input": {"b": "{{ sly }}"}}
-    result = ran(
+    result = await ran(
         Dialect.PYTHON,
         kind="python",
         config={"code": "result = [a, b]", "spec": spec},
@@ -332,9 +311,9 @@ def test_values_of_the_input_are_data_wherever_they_come_from() -> None:
     assert result.data == [sly, sly]
 
 
-def test_template_of_the_input_that_does_not_parse_is_shown_with_its_field() -> None:
+async def test_template_of_the_input_that_does_not_parse_is_shown_with_its_field() -> None:
     with pytest.raises(TemplateError, match=r"python: field 'input': template '\{\{ workload\. \}\}': expected name"):
-        ran(Dialect.PYTHON, kind="python", config={"code": "result = 1"}, input={"a": "{{ workload. }}"})
+        await ran(Dialect.PYTHON, kind="python", config={"code": "result = 1"}, input={"a": "{{ workload. }}"})
 
 
 @pytest.mark.parametrize(
@@ -345,34 +324,31 @@ def test_template_of_the_input_that_does_not_parse_is_shown_with_its_field() -> 
         ({"args": "{{ {'t': keychain.tok.token} }}"}, {}),
     ],
 )
-def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], given: dict[str, Any]) -> None:
+async def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], given: dict[str, Any]) -> None:
     entry = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at": None, "ttl_seconds": 3600}
 
-    async def go() -> ToolResult:
-        at, _ = plane(lambda *_: answer(200, entry))
-        whole = {"code": "result = t[::-1]", **config}
-        one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
-        registry = Registry(plugins=False)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
-        try:
-            return await dispatch.run(await dispatch.prepare())
-        finally:
-            await registry.aclose()
-
-    assert asyncio.run(go()).data == "54321-kot"
+    at, _ = plane(lambda *_: answer(200, entry))
+    whole = {"code": "result = t[::-1]", **config}
+    one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
+    registry = Registry(plugins=False)
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
+    try:
+        assert (await dispatch.run(await dispatch.prepare())).data == "54321-kot"
+    finally:
+        await registry.aclose()
 
 
-def test_sequence_of_a_workbook_gives_the_planes_form_too() -> None:
+async def test_sequence_of_a_workbook_gives_the_planes_form_too() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
     entry = {"name": "double", "tool": {"kind": "task_sequence", "tasks": tasks}}
-    result, _ = doubled("767500679257522354", {"payload": {"workbook": [entry]}})
+    result, _ = await doubled("767500679257522354", {"payload": {"workbook": [entry]}})
     assert result.data == {"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}
 
 
 @pytest.mark.parametrize(
     "slots", [Slots(2, costs={"parent": 2}), Slots(2, limits={"parent": 1})], ids=["cost", "limit"]
 )
-def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slots: Slots) -> None:
+async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slots: Slots) -> None:
     seen: list[str] = []
 
     class ParentTool(WaitTool):
@@ -386,44 +362,38 @@ def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slots: Slo
                 slots.give_back()
             return ToolResult.success()
 
-    async def go() -> None:
-        at, _ = plane(lambda *_: answer(200, {}))
-        one = command(Dialect.PYTHON, kind="parent", config={"seconds": 0})
-        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
-        dispatch = Dispatch(Registry([ParentTool()], plugins=False), one, at, worker_id="w", limits=limits, slots=slots)
-        slots.take()
-        async with slots.kind("parent"):
-            await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)
-        slots.give_back()
-
-    asyncio.run(go())
+    at, _ = plane(lambda *_: answer(200, {}))
+    one = command(Dialect.PYTHON, kind="parent", config={"seconds": 0})
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    dispatch = Dispatch(Registry([ParentTool()], plugins=False), one, at, worker_id="w", limits=limits, slots=slots)
+    slots.take()
+    async with slots.kind("parent"):
+        await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)
+    slots.give_back()
     assert (seen, slots.used) == (["child"], 0)
 
 
 WORKBOOK = {"workbook": [{"name": "double", "tool": {"kind": "noop", "result": "{{ n * 2 }}"}}]}
 
 
-def doubled(catalog_id: str | None, body: Any) -> tuple[ToolResult, list[Any]]:
+async def doubled(catalog_id: str | None, body: Any) -> tuple[ToolResult, list[Any]]:
     sent: list[Any] = []
 
     def script(method: str, path: str, given: Any) -> Any:
         sent.append((method, path, given))
         return answer(200, body)
 
-    async def go() -> ToolResult:
-        at, _ = plane(script)
-        given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
-        one = command(Dialect.PYTHON, **given)
-        limits = Limits(default_s=5, hard_s=5, cancellation_poll_s=0)
-        registry = Registry(plugins=False)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
-        return await dispatch.run(await dispatch.prepare())
-
-    return asyncio.run(go()), sent
+    at, _ = plane(script)
+    given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
+    one = command(Dialect.PYTHON, **given)
+    limits = Limits(default_s=5, hard_s=5, cancellation_poll_s=0)
+    registry = Registry(plugins=False)
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
+    return await dispatch.run(await dispatch.prepare()), sent
 
 
-def test_workbook_is_looked_up_in_the_catalog_in_the_version_of_the_execution() -> None:
-    result, sent = doubled("767500679257522354", {"path": "p", "version": 3, "payload": WORKBOOK})
+async def test_workbook_is_looked_up_in_the_catalog_in_the_version_of_the_execution() -> None:
+    result, sent = await doubled("767500679257522354", {"path": "p", "version": 3, "payload": WORKBOOK})
     assert result.data == 42
     assert sent == [("POST", "/api/catalog/resource", {"catalog_id": "767500679257522354"})]
 
@@ -435,14 +405,14 @@ def test_workbook_is_looked_up_in_the_catalog_in_the_version_of_the_execution() 
         ("7", {"payload": None}, "the catalog's entry 7 has no playbook in it"),
     ],
 )
-def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body: Any, message: str) -> None:
+async def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body: Any, message: str) -> None:
     with pytest.raises(ToolError, match=message) as caught:
-        doubled(catalog_id, body)
+        await doubled(catalog_id, body)
     assert caught.value.kind == "parse"
 
 
 @pytest.mark.parametrize(("kind", "config"), [("noop", {}), ("task_sequence", {"tasks": [{"one": {"kind": "noop"}}]})])
-def test_kind_that_was_not_used_yet_is_imported_off_the_loop(
+async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(
     kind: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library of postgres takes 0.2 s of CPU, in which nothing else of the worker would go on."""
@@ -453,15 +423,11 @@ def test_kind_that_was_not_used_yet_is_imported_off_the_loop(
         imported.append((kind, threading.current_thread() is threading.main_thread()))
 
     monkeypatch.setattr("noetl_worker.tools.kinds.requirements.load", load)
-
-    async def go() -> None:
-        at, _ = plane(lambda *_: answer(200, {}))
-        registry = Registry(plugins=False)
-        for _ in range(2):
-            one = command(Dialect.PYTHON, kind=kind, config=config)
-            dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(5, 5, 0), slots=Slots(1))
-            await dispatch.run(await dispatch.prepare())
-
-    asyncio.run(go())
+    at, _ = plane(lambda *_: answer(200, {}))
+    registry = Registry(plugins=False)
+    for _ in range(2):
+        one = command(Dialect.PYTHON, kind=kind, config=config)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(5, 5, 0), slots=Slots(1))
+        await dispatch.run(await dispatch.prepare())
     assert dict(imported) == dict.fromkeys({kind, "noop"}, False)
     assert imported[0] == (kind, False)

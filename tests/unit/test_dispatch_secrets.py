@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping
@@ -69,45 +68,41 @@ def asked(transport: ScriptedTransport) -> int:
     return sum("/api/credentials/" in path for _, path, _, _ in transport.sent)
 
 
-def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[ScriptedTransport, list[Dispatch]]:
+async def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[ScriptedTransport, list[Dispatch]]:
     """Commands of one execution, one after the other."""
-
-    async def go() -> tuple[ScriptedTransport, list[Dispatch]]:
-        at, transport = plane(lambda *_: answer(200, RECORD))
-        made = []
-        for act in acts:
-            one = command(kind=kind, config=config or {})
-            tools = Registry([ActTool(act)], plugins=False)
-            dispatch = Dispatch(tools, one, at, worker_id="w", limits=Limits(30, 60, 0), slots=Slots(1))
-            made.append(dispatch)
-            with contextlib.suppress(ToolError):
-                await dispatch.run(await dispatch.prepare())
-        return transport, made
-
-    return asyncio.run(go())
+    at, transport = plane(lambda *_: answer(200, RECORD))
+    made = []
+    for act in acts:
+        one = command(kind=kind, config=config or {})
+        tools = Registry([ActTool(act)], plugins=False)
+        dispatch = Dispatch(tools, one, at, worker_id="w", limits=Limits(30, 60, 0), slots=Slots(1))
+        made.append(dispatch)
+        with contextlib.suppress(ToolError):
+            await dispatch.run(await dispatch.prepare())
+    return transport, made
 
 
 @pytest.mark.parametrize(("first", "times"), [(fine, 1), (fails_otherwise, 1), (raises, 2), (returns, 2)])
-def test_credential_that_a_tool_was_refused_with_is_asked_for_again(first: Act, times: int) -> None:
-    transport, _ = runs(first, fine)
+async def test_credential_that_a_tool_was_refused_with_is_asked_for_again(first: Act, times: int) -> None:
+    transport, _ = await runs(first, fine)
     assert asked(transport) == times
 
 
 @pytest.mark.parametrize(("first", "times"), [(fine, 1), (raises, 2), (returns, 2)])
-def test_so_it_is_inside_of_a_sequence_that_handles_the_refusal(first: Act, times: int) -> None:
+async def test_so_it_is_inside_of_a_sequence_that_handles_the_refusal(first: Act, times: int) -> None:
     tasks = [{"name": "t", "kind": "act", "spec": {"policy": {"rules": [{"else": {"then": {"do": "continue"}}}]}}}]
-    transport, _ = runs(first, fine, kind="task_sequence", config={"tasks": tasks})
+    transport, _ = await runs(first, fine, kind="task_sequence", config={"tasks": tasks})
     assert asked(transport) == times
 
 
-def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
+async def test_secrets_of_the_config_are_known_before_the_tool_runs() -> None:
     config = {"headers": {"X-Api-Key": "inline-secret", "Accept": "text/plain"}}
-    _, [dispatch] = runs(fine, config=config)
+    _, [dispatch] = await runs(fine, config=config)
     assert {"inline-secret", "s3cr3t-value"} <= set(dispatch.secrets.all)
     assert not {"svc", "text/plain", "bearer"} & set(dispatch.secrets.all)
 
 
-def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
+async def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
     async def hands_over(context: ToolContext) -> ToolResult:
         context.keep_secret("got-by-itself")
         there = context.control_plane
@@ -116,7 +111,7 @@ def test_what_a_tool_hands_to_the_plane_leaves_without_its_secrets() -> None:
         await there.put_result("n", b'{"a":"s3cr3t-value","n":1}', source_step="start")
         return ToolResult.success()
 
-    transport, _ = runs(hands_over)
+    transport, _ = await runs(hands_over)
     bodies = [body for method, _, body, _ in transport.sent if method in ("POST", "PUT")]
     assert bodies[0]["variables"] == {"a": ["[REDACTED]"], "auth": "svc"}
     assert bodies[1] == {"path": "p", "payload": {"t": "x [REDACTED]", "pg_auth": "pg_local"}}

@@ -36,15 +36,11 @@ def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
 
 
-def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **kwargs: Any) -> ScriptedTransport:
+async def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **kwargs: Any) -> ScriptedTransport:
     at, transport = plane(script, dialect)
-
-    async def go() -> None:
-        told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=5.0, **kwargs)
-        told.start()
-        await told.finish(OK, Ours())
-
-    asyncio.run(go())
+    told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=5.0, **kwargs)
+    told.start()
+    await told.finish(OK, Ours())
     return transport
 
 
@@ -62,52 +58,48 @@ def accepting(refusals: int, seen: list[int] | None = None, directory: Path | No
     return script
 
 
-def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:
-    tell(emitter(tmp_path), accepting(0))
+async def test_accepted_set_never_touches_the_disk(tmp_path: Path) -> None:
+    await tell(emitter(tmp_path), accepting(0))
     assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(tmp_path: Path, dialect: Dialect) -> None:
+async def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(tmp_path: Path, dialect: Dialect) -> None:
     seen: list[int] = []
     ours = emitter(tmp_path)
-    tell(ours, accepting(2, seen, tmp_path), dialect)
+    await tell(ours, accepting(2, seen, tmp_path), dialect)
     assert seen[:3] == [0, 1, 1]
     assert ours.outbox.is_empty
     assert rows_on_disk(tmp_path) == 0
     ours.outbox.close()
 
 
-def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_first_try(tmp_path: Path) -> None:
+async def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_first_try(tmp_path: Path) -> None:
     ours = emitter(tmp_path)
-
-    async def go() -> None:
-        at, transport = plane(accepting(0))
-        for _ in range(DOWN_AFTER):
-            at.gate.refused(time.monotonic())
-        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
-        telling = asyncio.ensure_future(told.finish(OK, Ours()))
-        while ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        assert (transport.sent, rows_on_disk(tmp_path)) == ([], 1)
-        await telling
-
-    asyncio.run(go())
+    at, transport = plane(accepting(0))
+    for _ in range(DOWN_AFTER):
+        at.gate.refused(time.monotonic())
+    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
+    telling = asyncio.ensure_future(told.finish(OK, Ours()))
+    while ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    assert (transport.sent, rows_on_disk(tmp_path)) == ([], 1)
+    await telling
     assert ours.outbox.is_empty
     ours.outbox.close()
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_always_writes_before_the_first_try(tmp_path: Path, dialect: Dialect) -> None:
+async def test_always_writes_before_the_first_try(tmp_path: Path, dialect: Dialect) -> None:
     seen: list[int] = []
     ours = emitter(tmp_path, "always")
-    tell(ours, accepting(0, seen, tmp_path), dialect)
+    await tell(ours, accepting(0, seen, tmp_path), dialect)
     assert set(seen) == {1}
     assert rows_on_disk(tmp_path) == 0
     ours.outbox.close()
 
 
-def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: Path) -> None:
+async def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: Path) -> None:
     free: dict[str, list[int]] = {"disk": [], "memory": []}
     for where, ours in (("disk", emitter(tmp_path)), ("memory", emitter())):
         slots = Slots(1)
@@ -118,40 +110,36 @@ def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: Path) 
             free[where].append(slots.free())
             return inner(*request)
 
-        tell(ours, script, outside=slots.waiting)
+        await tell(ours, script, outside=slots.waiting)
         assert slots.free() == 0, "it is back in its slot"
         ours.outbox.close()
     assert free == {"disk": [0, 1, 1], "memory": [0, 0, 0]}
 
 
-def test_cancelled_set_is_left_on_disk(tmp_path: Path) -> None:
+async def test_cancelled_set_is_left_on_disk(tmp_path: Path) -> None:
     at, _ = plane(lambda *_: answer(503, {}))
     ours = emitter(tmp_path)
-
-    async def go() -> None:
-        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
-        telling = asyncio.ensure_future(told.finish(OK, Ours()))
-        while ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        telling.cancel()
-        await asyncio.wait({telling})
-
-    asyncio.run(go())
+    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
+    telling = asyncio.ensure_future(told.finish(OK, Ours()))
+    while ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    telling.cancel()
+    await asyncio.wait({telling})
     ours.outbox.close()
     [left] = taken(box(tmp_path))
     assert left.event_id == command().event_id
 
 
-def test_set_that_the_plane_refuses_for_good_leaves_the_disk(tmp_path: Path) -> None:
+async def test_set_that_the_plane_refuses_for_good_leaves_the_disk(tmp_path: Path) -> None:
     answers = [answer(503, {}), answer(422, {})]
     ours = emitter(tmp_path)
     with pytest.raises(ServerRefused):
-        tell(ours, lambda *_: answers.pop(0))
+        await tell(ours, lambda *_: answers.pop(0))
     assert ours.outbox.is_empty
     ours.outbox.close()
 
 
-def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(
+async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emitter_module, "LATE_S", 0.02)
@@ -162,30 +150,27 @@ def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(
         async def confirm(self) -> None:
             raise ClaimLost(AlreadyFinished("somebody else did it"))
 
-    async def go() -> None:
-        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
-        await told.finish(OK, Lost())
-
+    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0)
     with pytest.raises(ClaimLost):
-        asyncio.run(go())
+        await told.finish(OK, Lost())
     assert transport.sent, "it was tried while it was not late"
     assert ours.outbox.is_empty
     ours.outbox.close()
 
 
-def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answered(tmp_path: Path) -> None:
+async def test_next_event_of_a_set_gets_an_id_above_those_that_the_plane_answered(tmp_path: Path) -> None:
     far = (1 << 62) + 5
 
     def script(method: str, path: str, body: Any) -> Any:
         return answer(202, {"event_ids": [far]}) if "batch" in path else answer(200, {"event_id": body["event_id"]})
 
     ours = emitter(tmp_path, "always")
-    transport = tell(ours, script, Dialect.RUST)
+    transport = await tell(ours, script, Dialect.RUST)
     ours.outbox.close()
     assert transport.bodies("/api/events")[0]["event_id"] > far
 
 
-def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(tmp_path: Path) -> None:
+async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(tmp_path: Path) -> None:
     ours, slots = emitter(tmp_path), Slots(1)
     slots.take()
 
@@ -196,22 +181,19 @@ def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(tmp_pa
         async def confirm(self) -> None:
             await asyncio.Event().wait()
 
-    async def go() -> None:
-        at, transport = plane(accepting(0))
-        told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0, outside=slots.waiting)
-        telling = asyncio.ensure_future(told.finish(OK, Doubtful()))
-        while ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        assert (slots.free(), transport.sent) == (1, [])
-        telling.cancel()
-        await asyncio.wait({telling})
-
-    asyncio.run(go())
+    at, transport = plane(accepting(0))
+    told = CommandEvents(command(), at, "w-1", ours, hold_s=5.0, outside=slots.waiting)
+    telling = asyncio.ensure_future(told.finish(OK, Doubtful()))
+    while ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    assert (slots.free(), transport.sent) == (1, [])
+    telling.cancel()
+    await asyncio.wait({telling})
     ours.outbox.close()
     assert rows_on_disk(tmp_path) == 1
 
 
-def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slot_once(tmp_path: Path) -> None:
+async def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slot_once(tmp_path: Path) -> None:
     ours, slots = emitter(tmp_path), Slots(1)
     slots.take()
     refusals, free = {"/api/events/batch": 2, "/api/events": 2}, []
@@ -223,38 +205,37 @@ def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slot_once
             return answer(425, {})
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
-    tell(ours, script, Dialect.RUST, outside=slots.waiting)
+    await tell(ours, script, Dialect.RUST, outside=slots.waiting)
     assert free == [0, 1, 1, 1, 1, 1]
     assert slots.free() == 0
     ours.outbox.close()
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: Path, dialect: Dialect) -> None:
+async def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_path: Path, dialect: Dialect) -> None:
     ours, reached = emitter(tmp_path), asyncio.Event()
 
-    async def go() -> None:
-        class Silent(ScriptedTransport):
-            async def send(self, *request: Any) -> Any:
-                reached.set()
-                await asyncio.Event().wait()
+    class Silent(ScriptedTransport):
+        async def send(self, *request: Any) -> Any:
+            reached.set()
+            await asyncio.Event().wait()
 
-        at = Plane(ControlPlaneClient(Silent(lambda *_: answer(200)), settings()), URL, dialect)
-        told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=0.0)
-        told.start()
-        await reached.wait()
-        telling = asyncio.ensure_future(told.finish(OK, Ours()))
-        await asyncio.sleep(0)
-        telling.cancel()
-        await asyncio.wait({telling})
-
-    asyncio.run(go())
+    at = Plane(ControlPlaneClient(Silent(lambda *_: answer(200)), settings()), URL, dialect)
+    told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=0.0)
+    told.start()
+    await reached.wait()
+    telling = asyncio.ensure_future(told.finish(OK, Ours()))
+    await asyncio.sleep(0)
+    telling.cancel()
+    await asyncio.wait({telling})
     ours.outbox.close()
     [left] = taken(box(tmp_path))
     assert b'"call.done"' in left.body()
 
 
-def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The gate may be closed for minutes: what was ours at the last look may be another worker's by then."""
     monkeypatch.setattr(emitter_module, "LATE_S", 0.05)
     said: list[str] = []
@@ -267,17 +248,14 @@ def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path, m
         said.append("sent")
         return answer(202, {"event_ids": [5]})
 
-    async def go() -> None:
-        at, _ = plane(script)
-        at.gate.refused(time.monotonic(), retry_after_s=0.3)
-        told = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
-        await told.finish(OK, Asked())
-
-    asyncio.run(go())
+    at, _ = plane(script)
+    at.gate.refused(time.monotonic(), retry_after_s=0.3)
+    told = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
+    await told.finish(OK, Asked())
     assert said[-2:] == ["asked", "sent"]
 
 
-def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other(tmp_path: Path) -> None:
+async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other(tmp_path: Path) -> None:
     """Rust plane: a restarted worker is let in under its id, and the outcome of its first life is on the disk."""
     asked: list[str] = []
 
@@ -292,24 +270,21 @@ def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_other(t
             asked.append(self.name)
             raise ClaimLost(AlreadyFinished("over"))
 
-    async def go() -> None:
-        let_go = asyncio.Event()
+    let_go = asyncio.Event()
 
-        class Slow(ScriptedTransport):
-            async def send(self, *request: Any) -> Any:
-                await let_go.wait()
-                return await super().send(*request)
+    class Slow(ScriptedTransport):
+        async def send(self, *request: Any) -> Any:
+            await let_go.wait()
+            return await super().send(*request)
 
-        at = Plane(ControlPlaneClient(Slow(lambda *_: answer(202, {})), settings()), URL, Dialect.PYTHON)
-        ours = emitter()
-        first = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("first")))
-        await asyncio.sleep(0)
-        second = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("second")))
-        await asyncio.sleep(0)
-        let_go.set()
-        await first
-        with pytest.raises(ClaimLost):
-            await second
-
-    asyncio.run(go())
+    at = Plane(ControlPlaneClient(Slow(lambda *_: answer(202, {})), settings()), URL, Dialect.PYTHON)
+    ours = emitter()
+    first = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("first")))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("second")))
+    await asyncio.sleep(0)
+    let_go.set()
+    await first
+    with pytest.raises(ClaimLost):
+        await second
     assert asked == ["second"]

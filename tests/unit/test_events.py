@@ -32,8 +32,8 @@ def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── the Python plane ──
 
 
-def test_fast_command_on_the_python_plane_is_one_batch_of_five() -> None:
-    transport = tell(OK)
+async def test_fast_command_on_the_python_plane_is_one_batch_of_five() -> None:
+    transport = await tell(OK)
     assert len(transport.sent) == 1
     body = transport.bodies("/api/events/batch")[0]
     assert names(body) == ["command.started", "step.enter", "call.done", "step.exit", "command.completed"]
@@ -43,8 +43,8 @@ def test_fast_command_on_the_python_plane_is_one_batch_of_five() -> None:
     assert transport.sent[0][3]["idempotency-key"].startswith(f"w-1:{command().execution_id}:")
 
 
-def test_slow_command_reports_its_start_first_and_then_a_batch_of_three() -> None:
-    transport = tell(OK, hold_s=0.0, wait_for_started=True)
+async def test_slow_command_reports_its_start_first_and_then_a_batch_of_three() -> None:
+    transport = await tell(OK, hold_s=0.0, wait_for_started=True)
     assert [names(body) for body in transport.bodies("/api/events/batch")] == [
         ["command.started", "step.enter"],
         ["call.done", "step.exit", "command.completed"],
@@ -53,50 +53,52 @@ def test_slow_command_reports_its_start_first_and_then_a_batch_of_three() -> Non
     assert keys[0] != keys[1]
 
 
-def test_start_that_was_not_accepted_travels_with_the_end_and_never_after_it() -> None:
+async def test_start_that_was_not_accepted_travels_with_the_end_and_never_after_it() -> None:
     refused_once = [answer(503, {"detail": {"code": "pool_saturated"}})]
-    transport = tell(
+    transport = await tell(
         OK, lambda *a: refused_once.pop() if refused_once else accept(*a), hold_s=0.0, wait_for_started=True
     )
     assert names(transport.bodies("/api/events/batch")[-1])[0] == "command.started"
 
 
-def test_failure_on_the_python_plane_is_error_exit_failed_with_a_string_error() -> None:
-    body = tell(FAILED).bodies("/api/events/batch")[0]
+async def test_failure_on_the_python_plane_is_error_exit_failed_with_a_string_error() -> None:
+    body = (await tell(FAILED)).bodies("/api/events/batch")[0]
     assert names(body)[2:] == ["call.error", "step.exit", "command.failed"]
     for event in body["events"][2:]:
         assert event["payload"]["error"] == "boom"
         assert event["payload"].get("result", {}).get("status") == "FAILED"
 
 
-def test_what_a_failed_tool_printed_is_told_once_on_the_python_plane() -> None:
+async def test_what_a_failed_tool_printed_is_told_once_on_the_python_plane() -> None:
     """Of a failure its own worker says status and text in each event; three copies of a trace were 45 % more bytes."""
     told = {"status": "error", "error": "boom", "stderr": "Traceback ...", "code": "ValueError"}
-    body = tell(Report(status="error", context=told, response=told, error="boom")).bodies("/api/events/batch")[0]
+    body = (await tell(Report(status="error", context=told, response=told, error="boom"))).bodies("/api/events/batch")[
+        0
+    ]
     contexts = [event["payload"]["result"]["context"] for event in body["events"][2:]]
     assert contexts == [told, {"status": "error", "error": "boom"}, {"status": "error", "error": "boom"}]
 
 
-def test_loop_position_is_echoed_in_payload_and_meta() -> None:
+async def test_loop_position_is_echoed_in_payload_and_meta() -> None:
     loop = LoopPosition(event_id="loop_1", iteration_index=2, epoch_id="loop_1")
-    body = tell(OK, loop=loop).bodies("/api/events/batch")[0]
+    body = (await tell(OK, loop=loop)).bodies("/api/events/batch")[0]
     done, leave, end = body["events"][2:]
     assert (done["payload"]["loop_event_id"], done["payload"]["loop_iteration_index"]) == ("loop_1", 2)
     assert (done["meta"]["__loop_epoch_id"], leave["meta"]["loop_iteration_index"]) == ("loop_1", 2)
     assert "loop_iteration_index" not in end["meta"]
 
 
-def test_command_id_is_echoed_in_the_form_received_in_payload_and_meta() -> None:
+async def test_command_id_is_echoed_in_the_form_received_in_payload_and_meta() -> None:
     for command_id in (767498442485530630, "767498987451449456"):
-        done = tell(OK, command_id=command_id).bodies("/api/events/batch")[0]["events"][2]
+        done = (await tell(OK, command_id=command_id)).bodies("/api/events/batch")[0]["events"][2]
         assert done["payload"]["command_id"] == done["meta"]["command_id"] == command_id
 
 
-def test_matched_case_is_reported_in_the_terminal_event() -> None:
+async def test_matched_case_is_reported_in_the_terminal_event() -> None:
     report = Report(
         status="success", context={}, exit=Exit("done", {"k": 1}), notes={"case": {"index": 1, "action": "exit"}}
     )
-    events = tell(report).bodies("/api/events/batch")[0]["events"]
+    events = (await tell(report)).bodies("/api/events/batch")[0]["events"]
     assert events[-1]["payload"]["case"] == {"index": 1, "action": "exit"}
     assert (events[3]["payload"]["status"], events[3]["payload"]["data"]) == ("done", {"k": 1})
 
@@ -104,8 +106,8 @@ def test_matched_case_is_reported_in_the_terminal_event() -> None:
 # ── the Rust plane ──
 
 
-def test_fast_command_on_the_rust_plane_is_a_batch_and_one_single_completed() -> None:
-    transport = tell(OK, dialect=Dialect.RUST)
+async def test_fast_command_on_the_rust_plane_is_a_batch_and_one_single_completed() -> None:
+    transport = await tell(OK, dialect=Dialect.RUST)
     batch, single = [body for _, _, body, _ in transport.sent]
     assert names(batch) == ["command.started", "call.done"]
     assert (single["event_type"], single["status"]) == ("command.completed", "success")
@@ -113,46 +115,46 @@ def test_fast_command_on_the_rust_plane_is_a_batch_and_one_single_completed() ->
     assert isinstance(batch["execution_id"], int)
 
 
-def test_rust_event_ids_are_above_the_commands_own_and_above_every_answered_id() -> None:
+async def test_rust_event_ids_are_above_the_commands_own_and_above_every_answered_id() -> None:
     high = 2**62
 
     def script(method: str, path: str, body: Any) -> Response:
         return answer(200, {"status": "ok", "event_ids": [high, high + 1]} if "batch" in path else {"event_id": 1})
 
-    transport = tell(OK, script, dialect=Dialect.RUST)
+    transport = await tell(OK, script, dialect=Dialect.RUST)
     assert transport.sent[-1][2]["event_id"] > high + 1
-    slow = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    slow = await tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
     ids = [body["event_id"] for body in slow.bodies("/api/events")]
     assert ids == sorted(set(ids))
     assert ids[0] > command(Dialect.RUST).event_id
 
 
-def test_slow_command_on_the_rust_plane_sends_done_before_completed() -> None:
-    transport = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+async def test_slow_command_on_the_rust_plane_sends_done_before_completed() -> None:
+    transport = await tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
     assert [body["event_type"] for body in transport.bodies("/api/events")] == ["call.done", "command.completed"]
 
 
-def test_start_of_a_slow_command_asks_the_rust_plane_for_its_ids() -> None:
+async def test_start_of_a_slow_command_asks_the_rust_plane_for_its_ids() -> None:
     """With a clock behind, ids of ours lie below the plane's `command.claimed` until an answer has told a later one."""
     high = 2**62
 
     def script(method: str, path: str, body: Any) -> Response:
         return answer(200, {"status": "ok", "event_ids": [high]} if "batch" in path else {"event_id": 1})
 
-    transport = tell(OK, script, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    transport = await tell(OK, script, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
     assert names(transport.bodies("/api/events/batch")[0]) == ["command.started"]
     assert all(body["event_id"] > high for body in transport.bodies("/api/events"))
 
 
-def test_failure_on_the_rust_plane_is_call_error_then_command_failed() -> None:
-    transport = tell(FAILED, dialect=Dialect.RUST)
+async def test_failure_on_the_rust_plane_is_call_error_then_command_failed() -> None:
+    transport = await tell(FAILED, dialect=Dialect.RUST)
     assert names(transport.bodies("/api/events/batch")[0]) == ["command.started", "call.error"]
     assert transport.bodies("/api/events")[0]["event_type"] == "command.failed"
 
 
-def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
+async def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
     report = Report(status="timeout", context={"status": "timeout"})
-    last = tell(report, dialect=Dialect.RUST).bodies("/api/events")[0]
+    last = (await tell(report, dialect=Dialect.RUST)).bodies("/api/events")[0]
     assert (last["status"], last["context"]["status"]) == ("timeout", "timeout")
 
 
@@ -179,35 +181,31 @@ def test_result_is_written_into_its_event_as_it_was_serialised(
 
 
 @pytest.mark.parametrize("at", [1795735035.0802085, *(1795735034 + step * 2.0**-22 for step in range(40))])
-def test_events_that_travel_one_after_the_other_have_growing_times(monkeypatch: pytest.MonkeyPatch, at: float) -> None:
+async def test_events_that_travel_one_after_the_other_have_growing_times(
+    monkeypatch: pytest.MonkeyPatch, at: float
+) -> None:
     monkeypatch.setattr("noetl_worker.outcome.event_set.time.time", lambda: at)
-    transport = tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
+    transport = await tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
     done, completed = transport.bodies("/api/events")
     assert done["created_at"] < completed["created_at"]
 
 
-def test_body_of_an_http_answer_is_told_to_the_python_plane_once() -> None:
+async def test_body_of_an_http_answer_is_told_to_the_python_plane_once() -> None:
     data = {"status_code": 200, "headers": {"server": "x"}, "url": "http://a/", "data": {"items": ["needle"], "t": "n"}}
     for answered in (data, {**data, "data": "needle"}):
-        report = asyncio.run(results.report(command(), ToolResult.success(answered), CaseDecision(), FitRules()))
-        [sent] = tell(report).bodies("/api/events/batch")
+        report = await results.report(command(), ToolResult.success(answered), CaseDecision(), FitRules())
+        [sent] = (await tell(report)).bodies("/api/events/batch")
         assert json.dumps(sent).count("needle") == 1
 
 
-def test_abandoned_command_never_reports_its_held_start() -> None:
+async def test_abandoned_command_never_reports_its_held_start() -> None:
     at, transport = plane(accept)
-
-    async def go() -> None:
-        ours = emitter()
-        abandoned, other = (
-            CommandEvents(command(step=step), at, "w", ours, hold_s=0.0) for step in ("abandoned", "other")
-        )
-        abandoned.start()
-        other.start()
-        abandoned.abandon()
-        while not transport.sent:
-            await asyncio.sleep(0)
-
-    asyncio.run(go())
+    ours = emitter()
+    abandoned, other = (CommandEvents(command(step=step), at, "w", ours, hold_s=0.0) for step in ("abandoned", "other"))
+    abandoned.start()
+    other.start()
+    abandoned.abandon()
+    while not transport.sent:
+        await asyncio.sleep(0)
     assert [event["step"] for event in transport.bodies("/api/events/batch")[0]["events"]] == ["other", "other"]
     assert len(transport.sent) == 1

@@ -60,51 +60,41 @@ def test_limit_is_never_below_one_and_full_30_s_after_the_last_refusal(clock: Cl
     assert grown[-1] == 16
 
 
-def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second(clock: Clock) -> None:
-    async def body() -> int:
-        gate, sent = gate_at(clock), 0
-        for _ in range(DOWN_AFTER):
-            clock.now += 0.01
+async def test_plane_that_is_down_gets_one_request_at_a_time_and_at_most_two_a_second(clock: Clock) -> None:
+    gate, sent = gate_at(clock), 0
+    for _ in range(DOWN_AFTER):
+        clock.now += 0.01
+        gate.refused(clock.now)
+    end = clock.now + 60
+    while clock.now < end:
+        if await gate.enter(patience_s=0):
+            assert not await gate.enter(patience_s=0), "a second one beside it"
+            sent += 1
             gate.refused(clock.now)
-        end = clock.now + 60
-        while clock.now < end:
-            if await gate.enter(patience_s=0):
-                assert not await gate.enter(patience_s=0), "a second one beside it"
-                sent += 1
-                gate.refused(clock.now)
-                gate.leave()
-            clock.now += 0.01
-        return sent
-
-    sent = asyncio.run(body())
+            gate.leave()
+        clock.now += 0.01
     assert 12 <= sent <= 30, "0.5 s growing to 5 s"
 
 
-def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
-    async def body() -> list[bool]:
-        gate = gate_at(clock)
-        refuse(gate, clock, DOWN_AFTER)
-        clock.now += 5
-        assert await gate.enter(0)
-        gate.leave()
-        gate.answered(0.01)
-        return [await gate.enter(0) for _ in range(6)]
-
-    entered = asyncio.run(body())
+async def test_first_answer_opens_the_gate_again(clock: Clock) -> None:
+    gate = gate_at(clock)
+    refuse(gate, clock, DOWN_AFTER)
+    clock.now += 5
+    assert await gate.enter(0)
+    gate.leave()
+    gate.answered(0.01)
+    entered = [await gate.enter(0) for _ in range(6)]
     assert entered.count(True) >= 4, "16 halved three times, and five seconds of growth"
     assert entered.count(True) < 16
 
 
-def test_retry_after_closes_the_gate_for_that_long(clock: Clock) -> None:
-    async def body() -> tuple[bool, bool]:
-        gate = gate_at(clock)
-        gate.refused(clock.now, 7.0)
-        clock.now += 6.9
-        before = await gate.enter(0)
-        clock.now += 0.2
-        return before, await gate.enter(0)
-
-    assert asyncio.run(body()) == (False, True)
+async def test_retry_after_closes_the_gate_for_that_long(clock: Clock) -> None:
+    gate = gate_at(clock)
+    gate.refused(clock.now, 7.0)
+    clock.now += 6.9
+    before = await gate.enter(0)
+    clock.now += 0.2
+    assert (before, await gate.enter(0)) == (False, True)
 
 
 def test_answers_that_grow_slow_take_a_quarter_off(clock: Clock) -> None:
@@ -116,33 +106,27 @@ def test_answers_that_grow_slow_take_a_quarter_off(clock: Clock) -> None:
     assert gate.limit() == 12
 
 
-def test_waiting_requests_go_on_one_after_the_other_when_places_are_left() -> None:
-    async def body() -> list[int]:
-        gate, order = Gate(1), []
+async def test_waiting_requests_go_on_one_after_the_other_when_places_are_left() -> None:
+    gate, order = Gate(1), []
 
-        async def request(number: int) -> None:
-            assert await gate.enter()
-            order.append(number)
-            await asyncio.sleep(0)
-            gate.leave()
-
-        await asyncio.wait_for(asyncio.gather(*(request(number) for number in range(20))), 5)
-        return order
-
-    assert asyncio.run(body()) == list(range(20))
-
-
-def test_cancelled_waiter_passes_its_turn_on() -> None:
-    async def body() -> None:
-        gate = Gate(1)
+    async def request(number: int) -> None:
         assert await gate.enter()
-        waiting = [asyncio.ensure_future(gate.enter()) for _ in range(2)]
+        order.append(number)
         await asyncio.sleep(0)
         gate.leave()
-        waiting[0].cancel()
-        assert await asyncio.wait_for(waiting[1], 0.5)
 
-    asyncio.run(body())
+    await asyncio.wait_for(asyncio.gather(*(request(number) for number in range(20))), 5)
+    assert order == list(range(20))
+
+
+async def test_cancelled_waiter_passes_its_turn_on() -> None:
+    gate = Gate(1)
+    assert await gate.enter()
+    waiting = [asyncio.ensure_future(gate.enter()) for _ in range(2)]
+    await asyncio.sleep(0)
+    gate.leave()
+    waiting[0].cancel()
+    assert await asyncio.wait_for(waiting[1], 0.5)
 
 
 def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedTransport]:
@@ -152,30 +136,24 @@ def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedT
 
 
 @pytest.mark.parametrize("trouble", [answer(503, {}), answer(429, {}), NotSent("refused")], ids=["503", "429", "down"])
-def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(
+    trouble: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("noetl_worker.plane.client.CLAIM_PATIENCE_S", 0.0)
     at, transport = plane_with(lambda *_: trouble)
-
-    async def body() -> None:
-        for _ in range(DOWN_AFTER):
-            with suppress(NotSent):
-                await at.claim(7, "w")
-        with pytest.raises(NotSent, match="refuses more or is down"):
+    for _ in range(DOWN_AFTER):
+        with suppress(NotSent):
             await at.claim(7, "w")
-
-    asyncio.run(body())
+    with pytest.raises(NotSent, match="refuses more or is down"):
+        await at.claim(7, "w")
     assert len(transport.sent) == DOWN_AFTER
     assert at.client.servers.open_share() < 0.2
 
 
-def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
+async def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
     at, transport = plane_with(lambda *_: answer(409, {"detail": "no"}))
-
-    async def body() -> None:
-        for _ in range(20):
-            await at.claim(7, "w")
-
-    asyncio.run(body())
+    for _ in range(20):
+        await at.claim(7, "w")
     assert (len(transport.sent), at.client.servers.open_share()) == (20, 1.0)
 
 

@@ -126,22 +126,19 @@ def terminal(transport: ScriptedTransport) -> list[str]:
     return [name for name in told if name in ("command.completed", "command.failed")]
 
 
-def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -> tuple[Outcome | None, Any]:
-    async def go() -> tuple[Outcome | None, Any]:
-        transport = Gated(script_for(dialect, {}, "noop"), hold)
-        whole = execution(transport, dialect, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0", **variables)
-        task, progress = begun(whole, delivery(dialect))
-        await transport.reached.wait()
-        grace_over(whole, progress)
-        # A plane that issues commands in this request is cut off by the hard stop alone.
-        asyncio.get_running_loop().call_later(0.05 if let_go else 1.0, transport.go.set if let_go else progress.cut)
-        try:
-            return await task, transport
-        finally:
-            transport.go.set()
-            await whole.workplace.registry.aclose()
-
-    return asyncio.run(go())
+async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -> tuple[Outcome | None, Any]:
+    transport = Gated(script_for(dialect, {}, "noop"), hold)
+    whole = execution(transport, dialect, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0", **variables)
+    task, progress = begun(whole, delivery(dialect))
+    await transport.reached.wait()
+    grace_over(whole, progress)
+    # A plane that issues commands in this request is cut off by the hard stop alone.
+    asyncio.get_running_loop().call_later(0.05 if let_go else 1.0, transport.go.set if let_go else progress.cut)
+    try:
+        return await task, transport
+    finally:
+        transport.go.set()
+        await whole.workplace.registry.aclose()
 
 
 @pytest.fixture(autouse=True)
@@ -155,10 +152,10 @@ def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("dialect", "hold"), [(Dialect.PYTHON, 1), (Dialect.PYTHON, 2), *((Dialect.RUST, k) for k in (1, 2, 3))]
 )
-def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set(
+async def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set(
     dialect: Dialect, hold: int, worker_id: str, let_go: bool
 ) -> None:
-    outcome, transport = stopped_at(hold, dialect, let_go=let_go, WORKER_ID=worker_id)
+    outcome, transport = await stopped_at(hold, dialect, let_go=let_go, WORKER_ID=worker_id)
     assert outcome is not None
     ended = terminal(transport)
     assert len(ended) <= 1
@@ -168,22 +165,18 @@ def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set(
         assert outcome.settlement is Settlement.NAK
 
 
-def test_stop_while_the_last_event_is_under_way_waits_for_it_and_acks() -> None:
-    outcome, transport = stopped_at(3, Dialect.RUST, let_go=True)
+async def test_stop_while_the_last_event_is_under_way_waits_for_it_and_acks() -> None:
+    outcome, transport = await stopped_at(3, Dialect.RUST, let_go=True)
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
     assert terminal(transport) == ["command.completed"]
 
 
-def test_tool_that_raises_late_reports_its_start_once() -> None:
-    async def go() -> ScriptedTransport:
-        transport = ScriptedTransport(script_for(Dialect.RUST, {"url": "http://127.0.0.1:9/"}, "http"))
-        whole = execution(transport, Dialect.RUST, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0")
-        await whole.run(delivery(Dialect.RUST))
-        await whole.workplace.registry.aclose()
-        return transport
-
-    transport = asyncio.run(go())
+async def test_tool_that_raises_late_reports_its_start_once() -> None:
+    transport = ScriptedTransport(script_for(Dialect.RUST, {"url": "http://127.0.0.1:9/"}, "http"))
+    whole = execution(transport, Dialect.RUST, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0")
+    await whole.run(delivery(Dialect.RUST))
+    await whole.workplace.registry.aclose()
     told = [body["event_type"] for body in transport.bodies("/api/events")]
     told += [event["name"] for body in transport.bodies("/api/events/batch") for event in body["events"]]
     assert told.count("command.started") == 1
@@ -192,18 +185,15 @@ def test_tool_that_raises_late_reports_its_start_once() -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "http://a b/", "http://[bad", "http://h:99999", "ftp://x/"])
 @pytest.mark.parametrize("transport", ["httpx", "on_loop"])
-def test_followed_server_url_that_is_none_is_answered_and_never_raises(url: str, transport: str) -> None:
+async def test_followed_server_url_that_is_none_is_answered_and_never_raises(url: str, transport: str) -> None:
     from noetl_worker.transport.opening import open_transport
 
-    async def go() -> Outcome | None:
-        real = open_transport(settings(NOETL_WORKER_HTTP_TRANSPORT=transport))
-        whole = execution(real, Dialect.PYTHON, Beats(), NOETL_WORKER_FOLLOW_SERVERS="any")
-        try:
-            return await whole.run(delivery(Dialect.PYTHON, server_url=url))
-        finally:
-            await real.close()
-
-    outcome = asyncio.run(go())
+    real = open_transport(settings(NOETL_WORKER_HTTP_TRANSPORT=transport))
+    whole = execution(real, Dialect.PYTHON, Beats(), NOETL_WORKER_FOLLOW_SERVERS="any")
+    try:
+        outcome = await whole.run(delivery(Dialect.PYTHON, server_url=url))
+    finally:
+        await real.close()
     assert outcome is not None
     assert outcome.settlement is Settlement.NAK
     assert outcome.delay_s > 0
@@ -211,7 +201,7 @@ def test_followed_server_url_that_is_none_is_answered_and_never_raises(url: str,
 
 
 @pytest.mark.parametrize("still_ours", [True, False])
-def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still_ours: bool) -> None:
+async def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still_ours: bool) -> None:
     claims: list[int] = []
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -225,12 +215,9 @@ def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still_ours:
                 return answer(409, {"detail": {"code": "active_claim", "worker_id": "other"}})
         return script_for(Dialect.PYTHON, {}, "noop")(method, path, body)
 
-    async def go() -> tuple[Outcome | None, ScriptedTransport]:
-        transport = ScriptedTransport(script)
-        whole = execution(transport, Dialect.PYTHON, Beats(expired=True))
-        return await whole.run(delivery(Dialect.PYTHON)), transport
-
-    outcome, transport = asyncio.run(go())
+    transport = ScriptedTransport(script)
+    whole = execution(transport, Dialect.PYTHON, Beats(expired=True))
+    outcome = await whole.run(delivery(Dialect.PYTHON))
     assert outcome is not None
     if still_ours:
         assert (outcome.settlement, len(terminal(transport))) == (Settlement.ACK, 1)
@@ -238,19 +225,16 @@ def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still_ours:
         assert (outcome.reason, terminal(transport)) == ("held_by_other", [])
 
 
-def test_bearer_token_goes_to_the_configured_servers_only() -> None:
-    async def go() -> list[Mapping[str, str]]:
-        transport = ScriptedTransport(lambda *_: answer(200, {}))
-        trusted = settings(NOETL_INTERNAL_API_TOKEN="t0ken", NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
-        client = ControlPlaneClient(transport, trusted)
-        for url in (URL, "http://second.test", "http://evil.test", f"{URL}.evil.test"):
-            await client.send("GET", f"{url}/api/health")
-        return [headers for *_, headers in transport.sent]
-
-    assert ["authorization" in headers for headers in asyncio.run(go())] == [True, True, False, False]
+async def test_bearer_token_goes_to_the_configured_servers_only() -> None:
+    transport = ScriptedTransport(lambda *_: answer(200, {}))
+    trusted = settings(NOETL_INTERNAL_API_TOKEN="t0ken", NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
+    client = ControlPlaneClient(transport, trusted)
+    for url in (URL, "http://second.test", "http://evil.test", f"{URL}.evil.test"):
+        await client.send("GET", f"{url}/api/health")
+    assert ["authorization" in headers for *_, headers in transport.sent] == [True, True, False, False]
 
 
-def test_secret_reference_in_the_input_is_resolved_for_the_tool() -> None:
+async def test_secret_reference_in_the_input_is_resolved_for_the_tool() -> None:
     def script(method: str, path: str, body: Any) -> Any:
         if path.startswith("/api/keychain"):
             return answer(200, {"status": "success", "token_data": {"token": "s3cr3t-token"}})
@@ -263,12 +247,8 @@ def test_secret_reference_in_the_input_is_resolved_for_the_tool() -> None:
             )
         return answer(202, {"event_ids": []})
 
-    async def go() -> ScriptedTransport:
-        transport = ScriptedTransport(script)
-        await execution(transport, Dialect.PYTHON, Beats()).run(delivery(Dialect.PYTHON))
-        return transport
-
-    transport = asyncio.run(go())
+    transport = ScriptedTransport(script)
+    await execution(transport, Dialect.PYTHON, Beats()).run(delivery(Dialect.PYTHON))
     assert [path.partition("?")[0] for _, path, _, _ in transport.sent][1] == "/api/keychain/9/k"
     done = transport.bodies("/api/events/batch")[0]["events"][2]
     assert done["name"] == "call.done"
@@ -335,18 +315,18 @@ async def _exit() -> None:
 @pytest.mark.parametrize(
     ("do", "words"), [(_cancelled_from_within, "cancelled from within"), (_exit, "called exit")], ids=["cancel", "exit"]
 )
-def test_tool_that_ends_its_own_task_is_told_as_a_failure(
+async def test_tool_that_ends_its_own_task_is_told_as_a_failure(
     dialect: Dialect, do: Callable[[], Awaitable[None]], words: str
 ) -> None:
     """Taken for a stop of the worker, it would be given back and run again for ever; an exit would end the worker."""
     transport = ScriptedTransport(script_for(dialect, {}, "odd"))
-    outcome = asyncio.run(worker_with(Odd(do), transport, dialect).run(delivery(dialect)))
+    outcome = await worker_with(Odd(do), transport, dialect).run(delivery(dialect))
     assert outcome is not None
     assert (outcome.settlement, outcome.reason) == (Settlement.ACK, "reported")
     assert words in json.dumps(transport.sent[-1][2])
 
 
-def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_letter() -> None:
+async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_letter() -> None:
     """Before the failure is told the delivery has expired, and the claim's answer is that another worker has it."""
     beats, claims = Beats(), [0]
 
@@ -364,13 +344,15 @@ def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_letter() ->
         return None
 
     whole = worker_with(Odd(nothing), ScriptedTransport(script), Dialect.PYTHON, beats)
-    outcome = asyncio.run(whole.run(delivery(Dialect.PYTHON)))
+    outcome = await whole.run(delivery(Dialect.PYTHON))
     assert outcome is not None
     assert (outcome.settlement, outcome.reason, outcome.dead_letter) == (Settlement.NAK, "held_by_other", False)
 
 
 @pytest.mark.parametrize("num_delivered", [1, 2])
-def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_is_told(num_delivered: int) -> None:
+async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_is_told(
+    num_delivered: int,
+) -> None:
     """The same WORKER_ID is let in at any time: an outcome of the process before us may have been told meanwhile."""
     claims = [0]
 
@@ -387,14 +369,16 @@ def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_i
     transport = ScriptedTransport(script)
     again = delivery(Dialect.RUST)
     again.num_delivered = num_delivered
-    outcome = asyncio.run(worker_with(Odd(nothing), transport, Dialect.RUST).run(again))
+    outcome = await worker_with(Odd(nothing), transport, Dialect.RUST).run(again)
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
     assert (outcome.reason, claims[0]) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
     assert bool(terminal(transport)) is (num_delivered == 1)
 
 
-def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_it_was_dropped(tmp_path: Path) -> None:
+async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_it_was_dropped(
+    tmp_path: Path,
+) -> None:
     """w1's late outcome of a command that w2 runs: adopted by w2, and dropped, since the claim is w2's."""
     dead, ours = emitter(tmp_path), emitter(tmp_path)
     dead.outbox.keep(
@@ -416,30 +400,27 @@ def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_i
             return answer(409, {"detail": {"code": "active_claim", "worker_id": "w2"}})
         return script_for(Dialect.PYTHON, {}, "odd")(method, path, body)
 
-    async def go() -> None:
-        running, go_on = asyncio.Event(), asyncio.Event()
+    running, go_on = asyncio.Event(), asyncio.Event()
 
-        async def wait() -> None:
-            running.set()
-            await go_on.wait()
+    async def wait() -> None:
+        running.set()
+        await go_on.wait()
 
-        tool = Odd(wait)
-        whole = worker_with(tool, ScriptedTransport(script), Dialect.PYTHON, ours=ours)
-        first = asyncio.ensure_future(whole.run(delivery(Dialect.PYTHON)))
-        await running.wait()
-        adoption = Adoption(whole.client, ours, whole.workplace.in_flight)
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        again = delivery(Dialect.PYTHON)
-        again.stream_sequence = 2  # published again by a reaper
-        second = await whole.run(again)
-        go_on.set()
-        outcome = await first
-        await adoption.stop()
-        assert second is not None
-        assert outcome is not None
-        assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
-
-    asyncio.run(go())
+    tool = Odd(wait)
+    whole = worker_with(tool, ScriptedTransport(script), Dialect.PYTHON, ours=ours)
+    first = asyncio.ensure_future(whole.run(delivery(Dialect.PYTHON)))
+    await running.wait()
+    adoption = Adoption(whole.client, ours, whole.workplace.in_flight)
+    adoption.look()
+    while not ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    again = delivery(Dialect.PYTHON)
+    again.stream_sequence = 2  # published again by a reaper
+    second = await whole.run(again)
+    go_on.set()
+    outcome = await first
+    await adoption.stop()
+    assert second is not None
+    assert outcome is not None
+    assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
     ours.outbox.close()

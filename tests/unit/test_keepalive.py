@@ -30,7 +30,7 @@ def test_two_deliveries_with_one_reply_subject_are_kept_until_the_second_is_sett
 
 
 @pytest.mark.parametrize("part", ["_beat_until_stopped", "_registry"])
-def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(
+async def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
@@ -52,17 +52,13 @@ def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(
         monkeypatch.setattr(Keepalive, name, bug if name == part else waits)
     identity = cast(Any, SimpleNamespace(unique="w"))
     keepalive = Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
-
-    async def go() -> None:
-        await keepalive.start()
-        await asyncio.to_thread(keepalive._thread.join, 10)
-
-    asyncio.run(go())
+    await keepalive.start()
+    await asyncio.to_thread(keepalive._thread.join, 10)
     assert not keepalive.is_alive()
     assert closed == [True]
 
 
-def test_stop_that_meets_the_answer_to_a_beat_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_that_meets_the_answer_to_a_beat_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """nats-py's flush waits with asyncio.wait_for, which before 3.12 swallows a cancellation that meets its answer."""
     beating, links = threading.Event(), []
 
@@ -106,13 +102,9 @@ def test_stop_that_meets_the_answer_to_a_beat_ends_the_thread(monkeypatch: pytes
     keepalive = Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
     keepalive.set_ack_wait(0.1)
     keepalive.track(REPLY, 0.0)
-
-    async def go() -> None:
-        await keepalive.start()
-        await asyncio.to_thread(beating.wait, 10)
-        await keepalive.stop()
-
-    asyncio.run(go())
+    await keepalive.start()
+    await asyncio.to_thread(beating.wait, 10)
+    await keepalive.stop()
     assert not keepalive.is_alive()
 
 
@@ -135,7 +127,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, connect: Any = None) -> Keepalive:
     return Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
 
 
-def test_stop_that_meets_the_end_of_the_thread_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its loop is closed, and it lives still to log why: the worker's own outcome was replaced by that."""
     dying, may_end = threading.Event(), threading.Event()
 
@@ -149,38 +141,30 @@ def test_stop_that_meets_the_end_of_the_thread_raises_nothing(monkeypatch: pytes
     keepalive = quiet(monkeypatch)
     monkeypatch.setattr(Keepalive, "_registry", bug)
     monkeypatch.setattr(keepalive_module, "log", SimpleNamespace(exception=log))
-
-    async def go() -> None:
-        await keepalive.start()
-        await asyncio.to_thread(dying.wait, 10)
-        asyncio.get_running_loop().call_later(0.1, may_end.set)
-        await keepalive.stop()
-
-    asyncio.run(go())
+    await keepalive.start()
+    await asyncio.to_thread(dying.wait, 10)
+    asyncio.get_running_loop().call_later(0.1, may_end.set)
+    await keepalive.stop()
     assert not keepalive.is_alive()
 
 
-def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     keepalive = quiet(monkeypatch)
     tool_may_end = threading.Event()
-
-    async def go() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        tool = loop.run_in_executor(None, tool_may_end.wait, 30)
-        await keepalive.start()
-        stopping = asyncio.ensure_future(keepalive.stop())
-        done, _ = await asyncio.wait({stopping}, timeout=10)
-        tool_may_end.set()
-        await tool
-        assert done
-
-    asyncio.run(go())
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    tool = loop.run_in_executor(None, tool_may_end.wait, 30)
+    await keepalive.start()
+    stopping = asyncio.ensure_future(keepalive.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=10)
+    tool_may_end.set()
+    await tool
+    assert done
     assert not keepalive.is_alive()
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(
+async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(
     has_begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
@@ -206,21 +190,17 @@ def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(
         monkeypatch.setattr(Keepalive, "_run", late)
     monkeypatch.setattr(keepalive_module, "log", SimpleNamespace(exception=lambda event, **_: died.append(event)))
     keepalive = quiet(monkeypatch, connect)
-
-    async def go() -> None:
-        starting = asyncio.ensure_future(keepalive.start())
-        await asyncio.to_thread(begun.wait, 10)
-        starting.cancel()
-        await asyncio.wait({starting})
-        asyncio.get_running_loop().call_later(0.1, may_go_on.set)
-        await keepalive.stop()
-        await asyncio.to_thread(keepalive._thread.join, 5)
-
-    asyncio.run(go())
+    starting = asyncio.ensure_future(keepalive.start())
+    await asyncio.to_thread(begun.wait, 10)
+    starting.cancel()
+    await asyncio.wait({starting})
+    asyncio.get_running_loop().call_later(0.1, may_go_on.set)
+    await keepalive.stop()
+    await asyncio.to_thread(keepalive._thread.join, 5)
     assert (keepalive.is_alive(), died, closed) == (False, [], [True])
 
 
-def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_no_harm(
+async def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_no_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before 3.12 garbage is collected in the midst of list(dict.items()), and that lets the other thread in."""
@@ -244,7 +224,7 @@ def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_n
     gc.callbacks.append(collecting)
     gc.set_threshold(50)
     try:
-        asyncio.run(keepalive._beat_once(cast(Any, SimpleNamespace(client=client, is_connected=True))))
+        await keepalive._beat_once(cast(Any, SimpleNamespace(client=client, is_connected=True)))
     finally:
         gc.callbacks.remove(collecting)
         gc.set_threshold(*thresholds)

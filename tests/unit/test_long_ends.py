@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from noetl_worker import phases, stopping
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import MaybeProcessed
-from noetl_worker.models import Dialect, Outcome, Report, Settlement
+from noetl_worker.models import Dialect, Report, Settlement
 from noetl_worker.observability import metrics
 from noetl_worker.outcome import emitter as emitter_module
 from noetl_worker.outcome import execution_watch
@@ -84,48 +84,41 @@ def told_by(
 
 
 @pytest.mark.parametrize("report", [OK, FAILED], ids=["completed", "failed"])
-def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts_for_nothing(
+async def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts_for_nothing(
     report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
 
-    async def go() -> None:
-        transport = Held()
-        at, _, telling = told_by(transport, emitter(), report)
-        await transport.reached.wait()
-        assert transport.limits.pop("/api/events/batch", None) == settings().http_timeout_s
-        assert list(transport.limits.values())[-1] is None
-        assert at.gate._inside == 0
-        full = at.gate.limit()
-        now[0] += 500.0
-        transport.go.set()
-        await telling
-        assert (at.gate.limit(), at.gate._usual_s < 1.0) == (full, True)
-
     monkeypatch.setattr("noetl_worker.plane.client.time.monotonic", lambda: now[0])
-    asyncio.run(go())
+    transport = Held()
+    at, _, telling = told_by(transport, emitter(), report)
+    await transport.reached.wait()
+    assert transport.limits.pop("/api/events/batch", None) == settings().http_timeout_s
+    assert list(transport.limits.values())[-1] is None
+    assert at.gate._inside == 0
+    full = at.gate.limit()
+    now[0] += 500.0
+    transport.go.set()
+    await telling
+    assert (at.gate.limit(), at.gate._usual_s < 1.0) == (full, True)
 
 
 @pytest.mark.parametrize("is_on_disk", [True, False])
-def test_slow_end_leaves_its_slot_on_disk_or_not(
+async def test_slow_end_leaves_its_slot_on_disk_or_not(
     is_on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emitter_module, "SLOW_END_S", 0.0)
-
-    async def go() -> None:
-        slots, ours, transport, freed = Slots(1), emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
-        slots.take()
-        slots.on_free = freed.set
-        _, _, telling = told_by(transport, ours, slots=slots)
-        await freed.wait()
-        assert slots.free() == 1
-        assert rows_on_disk(tmp_path) == (1 if is_on_disk else 0)
-        transport.go.set()
-        await telling
-        assert (slots.free(), rows_on_disk(tmp_path)) == (0, 0)
-        ours.outbox.close()
-
-    asyncio.run(go())
+    slots, ours, transport, freed = Slots(1), emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
+    slots.take()
+    slots.on_free = freed.set
+    _, _, telling = told_by(transport, ours, slots=slots)
+    await freed.wait()
+    assert slots.free() == 1
+    assert rows_on_disk(tmp_path) == (1 if is_on_disk else 0)
+    transport.go.set()
+    await telling
+    assert (slots.free(), rows_on_disk(tmp_path)) == (0, 0)
+    ours.outbox.close()
 
 
 # ── a stop ──
@@ -140,52 +133,46 @@ def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_short_grace")
 @pytest.mark.parametrize("worker_id", ["stable", ""], ids=["with WORKER_ID", "without"])
 @pytest.mark.parametrize("is_hard", [False, True], ids=["drain", "hard stop"])
-def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_id: str) -> None:
-    async def go() -> tuple[Outcome | None, int]:
-        transport = Held(script_for(Dialect.RUST, {}, "noop"))
-        whole = execution(transport, Dialect.RUST, Beats(), WORKER_ID=worker_id)
-        running, progress = begun(whole, delivery(Dialect.RUST))
-        await transport.reached.wait()
-        grace_over(whole, progress)
-        done, _ = await asyncio.wait({running}, timeout=0.1)  # ten times the grace
-        assert not done
-        assert list(whole.workplace.emitter.issuing.values()) == [True]
-        if is_hard:
-            progress.cut()
-        else:
-            transport.go.set()
-        outcome = await running
+async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_id: str) -> None:
+    transport = Held(script_for(Dialect.RUST, {}, "noop"))
+    whole = execution(transport, Dialect.RUST, Beats(), WORKER_ID=worker_id)
+    running, progress = begun(whole, delivery(Dialect.RUST))
+    await transport.reached.wait()
+    grace_over(whole, progress)
+    done, _ = await asyncio.wait({running}, timeout=0.1)  # ten times the grace
+    assert not done
+    assert list(whole.workplace.emitter.issuing.values()) == [True]
+    if is_hard:
+        progress.cut()
+    else:
         transport.go.set()
-        await whole.workplace.registry.aclose()
-        return outcome, len(transport.bodies("/api/events"))
-
-    outcome, ends = asyncio.run(go())
+    outcome = await running
+    transport.go.set()
+    await whole.workplace.registry.aclose()
+    outcome, ends = outcome, len(transport.bodies("/api/events"))
     assert outcome is not None
     assert outcome.settlement is (Settlement.NAK if is_hard else Settlement.ACK)
     assert ends == 1, "it is not told twice"
 
 
 @pytest.mark.usefixtures("_short_grace")
-def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> None:
-    async def go() -> Outcome:
-        transport = Held(script_for(Dialect.RUST, {}, "noop"))
-        claim = Gated(transport.script, 1)
-        whole = execution(claim, Dialect.RUST, Beats(), WORKER_ID="")
-        giving, progress = begun(whole, delivery(Dialect.RUST))
-        await claim.reached.wait()
-        grace_over(whole, progress)
-        whole.client.transport = transport
-        claim.go.set()
-        await transport.reached.wait()
-        done, _ = await asyncio.wait({giving}, timeout=0.1)
-        assert not done
-        transport.go.set()
-        await whole.workplace.registry.aclose()
-        outcome = await giving
-        assert outcome is not None
-        return outcome
-
-    assert asyncio.run(go()).settlement is Settlement.ACK
+async def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> None:
+    transport = Held(script_for(Dialect.RUST, {}, "noop"))
+    claim = Gated(transport.script, 1)
+    whole = execution(claim, Dialect.RUST, Beats(), WORKER_ID="")
+    giving, progress = begun(whole, delivery(Dialect.RUST))
+    await claim.reached.wait()
+    grace_over(whole, progress)
+    whole.client.transport = transport
+    claim.go.set()
+    await transport.reached.wait()
+    done, _ = await asyncio.wait({giving}, timeout=0.1)
+    assert not done
+    transport.go.set()
+    await whole.workplace.registry.aclose()
+    outcome = await giving
+    assert outcome is not None
+    assert (outcome).settlement is Settlement.ACK
 
 
 class Draining:
@@ -227,66 +214,61 @@ class Draining:
     ],
     ids=["it is answered", "second signal", "the keepalive has ended"],
 )
-def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited_for(
+async def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited_for(
     end: Callable[[Draining], None], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noetl_worker.worker.CANCEL_TIMEOUT_S", 0.05)
     monkeypatch.setattr("noetl_worker.worker.PULSE_S", 0.01)
-
-    async def go() -> int:
-        one = Draining()
-        one.worker.request_stop()
-        draining = asyncio.ensure_future(one.drain())
-        done, _ = await asyncio.wait({draining}, timeout=0.2)
-        assert not done
-        end(one)
-        return await draining
-
-    assert asyncio.run(go()) == code
+    one = Draining()
+    one.worker.request_stop()
+    draining = asyncio.ensure_future(one.drain())
+    done, _ = await asyncio.wait({draining}, timeout=0.2)
+    assert not done
+    end(one)
+    assert await draining == code
 
 
 # ── what was cut off is looked after ──
 
 
-def looked_at(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], float]:
+async def looked_at(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], float]:
     """The log lines of a watch that sees these answers, one a minute, and what it counts."""
     monkeypatch.setattr(execution_watch, "STANDING_STILL_S", 0.0)
     before = counted("executions_standing_still")
     at, _ = plane(lambda *_: answers.pop(0), Dialect.RUST)
 
-    async def go() -> None:
+    with capture_logs() as lines:
         watch = ExecutionWatch()
         event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "who": lambda _: {"step": "start"}})()
         watch.look_at(at, event_set)
         watch.look_at(at, event_set)  # one line an execution
         while watch._watched:
             await asyncio.sleep(0)
-
-    with capture_logs() as lines:
-        asyncio.run(go())
     return lines, counted("executions_standing_still") - before
 
 
-def test_execution_without_a_next_command_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, count = looked_at([answer(503, {}), answer(200, STUCK), answer(200, STUCK)], monkeypatch)
+async def test_execution_without_a_next_command_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, count = await looked_at([answer(503, {}), answer(200, STUCK), answer(200, STUCK)], monkeypatch)
     assert [line["event"] for line in lines] == ["execution_stands_still"]
     assert count == 1
 
 
 @pytest.mark.parametrize("name", ["batch-execution", "fail-execution", "no-meta-execution"])
-def test_execution_that_has_ended_is_not_said_to_stand_still(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert looked_at([answer(200, RECORDED[name])], monkeypatch) == ([], 0)
+async def test_execution_that_has_ended_is_not_said_to_stand_still(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await looked_at([answer(200, RECORDED[name])], monkeypatch) == ([], 0)
 
 
-def test_execution_that_goes_on_between_two_looks_is_not_said_to_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_execution_that_goes_on_between_two_looks_is_not_said_to_stand_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     issued = {"event_id": 9, "event_type": "command.issued", "node_name": "next", "result": None}
     later = {**STUCK, "events": [*STUCK["events"], issued]}
     ended = {**later, "status": "COMPLETED"}
-    assert looked_at([answer(200, one) for one in (STUCK, later, later, later, ended)], monkeypatch) == ([], 0)
+    assert await looked_at([answer(200, one) for one in (STUCK, later, later, later, ended)], monkeypatch) == ([], 0)
 
 
-def test_execution_that_the_plane_does_not_show_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, count = looked_at([answer(404, {"error": "no route"})], monkeypatch)
+async def test_execution_that_the_plane_does_not_show_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, count = await looked_at([answer(404, {"error": "no route"})], monkeypatch)
     assert [line["event"] for line in lines] == ["execution_check_failed"]
     assert count == 0
 
@@ -297,49 +279,39 @@ def seen_by_the_watch(ours: Emitter, monkeypatch: pytest.MonkeyPatch) -> list[in
     return seen
 
 
-def test_end_that_was_cut_off_and_stored_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_end_that_was_cut_off_and_stored_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.0))
-
-    async def go() -> list[int]:
-        transport, ours = Held(), emitter()
-        seen = seen_by_the_watch(ours, monkeypatch)
-        _, _, telling = told_by(transport, ours)
-        transport.says = MaybeProcessed("connection reset")
-        transport.go.set()
-        await transport.reached.wait()
-        transport.says = answer(500, {"error": "duplicate key value violates unique constraint"})
-        await telling
-        return seen
-
-    assert asyncio.run(go()) == [ENVELOPE.execution_id]
+    transport, ours = Held(), emitter()
+    seen = seen_by_the_watch(ours, monkeypatch)
+    _, _, telling = told_by(transport, ours)
+    transport.says = MaybeProcessed("connection reset")
+    transport.go.set()
+    await transport.reached.wait()
+    transport.says = answer(500, {"error": "duplicate key value violates unique constraint"})
+    await telling
+    assert seen == [ENVELOPE.execution_id]
 
 
-def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(
+async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def first_life() -> None:
-        transport, ours = Held(), emitter(tmp_path)
-        _, _, telling = told_by(transport, ours)
-        await transport.reached.wait()
-        telling.cancel()
-        await asyncio.wait({telling})
-        ours.outbox.close()
-
-    async def second_life() -> tuple[list[int], list[str]]:
-        transport = ScriptedTransport(lambda *_: answer(409, {"error": "Command already reached terminal state"}))
-        ours = emitter(tmp_path)
-        seen = seen_by_the_watch(ours, monkeypatch)
-        adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-        adoption.look()
-        while adoption._tasks:
-            await asyncio.sleep(0)
-        ours.outbox.close()
-        return seen, [path for _, path, _, _ in transport.sent]
-
-    asyncio.run(first_life())
+    held, ours = Held(), emitter(tmp_path)
+    _, _, telling = told_by(held, ours)
+    await held.reached.wait()
+    telling.cancel()
+    await asyncio.wait({telling})
+    ours.outbox.close()
     assert rows_on_disk(tmp_path) == 1
     dropped = counted("outcomes_dropped")
-    seen, asked = asyncio.run(second_life())
-    assert (seen, asked) == ([ENVELOPE.execution_id], [f"/api/commands/{ENVELOPE.event_id}/claim"])
+    transport = ScriptedTransport(lambda *_: answer(409, {"error": "Command already reached terminal state"}))
+    ours = emitter(tmp_path)
+    seen = seen_by_the_watch(ours, monkeypatch)
+    adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
+    adoption.look()
+    while adoption._tasks:
+        await asyncio.sleep(0)
+    ours.outbox.close()
+    assert seen == [ENVELOPE.execution_id]
+    assert [path for _, path, _, _ in transport.sent] == [f"/api/commands/{ENVELOPE.event_id}/claim"]
     assert counted("outcomes_dropped") == dropped, "it was told"
     assert rows_on_disk(tmp_path) == 0

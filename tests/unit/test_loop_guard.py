@@ -117,6 +117,16 @@ def test_step_is_judged_by_how_slow_this_core_is(monkeypatch: pytest.MonkeyPatch
     assert outcome(in_a_task, "asyncio") is None
 
 
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="the guard fails a test of the plug-in, on its own loop")
+async def test_long_step_of_an_async_test_fails_it() -> None:
+    await in_a_task()
+
+
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="a callback that an async test left on its loop")
+async def test_long_step_beside_an_async_test_fails_it() -> None:
+    await in_a_callback()
+
+
 def test_garbage_collection_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(phase: str, info: dict[str, int]) -> None:
         if phase == "start":

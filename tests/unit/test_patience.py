@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -11,9 +11,11 @@ from noetl_worker.errors import ServerRefused
 from noetl_worker.plane import patience
 from noetl_worker.plane.patience import until_it_passes
 
+Answered = Callable[[list[int]], Coroutine[Any, Any, str]]
+
 
 @pytest.fixture
-def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int]], str]:
+def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
     """The end of a call that is answered these statuses, ten seconds apart, and then succeeds."""
     now = [0.0]
 
@@ -23,7 +25,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int]], str]:
     monkeypatch.setattr(patience.asyncio, "sleep", sleep)
     monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
 
-    def end(statuses: list[int]) -> str:
+    async def end(statuses: list[int]) -> str:
         left = list(statuses)
 
         async def call() -> str:
@@ -31,25 +33,25 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int]], str]:
                 raise ServerRefused("refused", status=left.pop(0), body="")
             return "done"
 
-        return asyncio.run(until_it_passes("a call", call))
+        return await until_it_passes("a call", call)
 
     return end
 
 
-def test_time_in_which_a_plane_was_busy_is_no_time_of_doubt(answered: Callable[[list[int]], str]) -> None:
-    assert answered([503] * 8 + [500]) == "done"
+async def test_time_in_which_a_plane_was_busy_is_no_time_of_doubt(answered: Answered) -> None:
+    assert await answered([503] * 8 + [500]) == "done"
 
 
-def test_server_errors_are_a_refusal_after_six_of_them_and_half_a_minute(answered: Callable[[list[int]], str]) -> None:
+async def test_server_errors_are_a_refusal_after_six_of_them_and_half_a_minute(answered: Answered) -> None:
     with pytest.raises(ServerRefused):
-        answered([500] * 7)
+        await answered([500] * 7)
 
 
 @pytest.mark.parametrize("status", [401, 408, 429, 503])
-def test_what_passes_is_waited_out_however_often_it_comes(answered: Callable[[list[int]], str], status: int) -> None:
-    assert answered([status] * 50) == "done"
+async def test_what_passes_is_waited_out_however_often_it_comes(answered: Answered, status: int) -> None:
+    assert await answered([status] * 50) == "done"
 
 
-def test_what_will_never_be_accepted_is_raised_at_once(answered: Callable[[list[int]], str]) -> None:
+async def test_what_will_never_be_accepted_is_raised_at_once(answered: Answered) -> None:
     with pytest.raises(ServerRefused):
-        answered([422])
+        await answered([422])

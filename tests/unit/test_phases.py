@@ -24,66 +24,59 @@ def _short_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "REPORT_S", 0.02)
 
 
-def stopped_in(phase: Phase, *, is_issuing: bool = False, goes_on_s: float = 0.0) -> tuple[str, list[str]]:
+async def stopped_in(phase: Phase, *, is_issuing: bool = False, goes_on_s: float = 0.0) -> tuple[str, list[str]]:
     """How the work ends that is stopped in this phase: done or cut, and whether its tool was interrupted."""
     interrupted: list[str] = []
+    progress = Progress()
+    progress.interrupt = lambda: interrupted.append("tool")
+    progress.is_issuing = lambda: is_issuing
 
-    async def go() -> str:
-        progress = Progress()
-        progress.interrupt = lambda: interrupted.append("tool")
-        progress.is_issuing = lambda: is_issuing
+    async def work() -> str:
+        progress.enter(phase)
+        try:
+            await asyncio.sleep(goes_on_s)
+            return "done"
+        except asyncio.CancelledError as stop:
+            progress.absorb(stop)
+            return "cut"
 
-        async def work() -> str:
-            progress.enter(phase)
-            try:
-                await asyncio.sleep(goes_on_s)
-                return "done"
-            except asyncio.CancelledError as stop:
-                progress.absorb(stop)
-                return "cut"
-
-        task = progress.task = asyncio.ensure_future(work())
-        await asyncio.sleep(0)
-        progress.stop()
-        return await task
-
-    return asyncio.run(go()), interrupted
+    task = progress.task = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    progress.stop()
+    return await task, interrupted
 
 
 @pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.WAITING])
-def test_nothing_has_happened_yet_so_its_wait_is_cut_at_once(phase: Phase) -> None:
-    assert stopped_in(phase, goes_on_s=30) == ("cut", [])
+async def test_nothing_has_happened_yet_so_its_wait_is_cut_at_once(phase: Phase) -> None:
+    assert await stopped_in(phase, goes_on_s=30) == ("cut", [])
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMING, Phase.REPORTING])
-def test_a_request_that_is_under_way_has_its_budget_and_is_cut_after_it(phase: Phase) -> None:
-    assert stopped_in(phase, goes_on_s=0) == ("done", [])
-    assert stopped_in(phase, goes_on_s=30) == ("cut", [])
+async def test_a_request_that_is_under_way_has_its_budget_and_is_cut_after_it(phase: Phase) -> None:
+    assert await stopped_in(phase, goes_on_s=0) == ("done", [])
+    assert await stopped_in(phase, goes_on_s=30) == ("cut", [])
 
 
-def test_a_running_tool_is_interrupted_and_its_task_is_not_cancelled() -> None:
-    assert stopped_in(Phase.RUNNING, goes_on_s=0.05) == ("done", ["tool"])
+async def test_a_running_tool_is_interrupted_and_its_task_is_not_cancelled() -> None:
+    assert await stopped_in(Phase.RUNNING, goes_on_s=0.05) == ("done", ["tool"])
 
 
 @pytest.mark.parametrize("phase", [Phase.RECEIVED, Phase.SETTLING])
-def test_what_ends_by_itself_is_left_alone(phase: Phase) -> None:
-    assert stopped_in(phase, goes_on_s=0.05) == ("done", [])
+async def test_what_ends_by_itself_is_left_alone(phase: Phase) -> None:
+    assert await stopped_in(phase, goes_on_s=0.05) == ("done", [])
 
 
-def test_an_end_that_issues_commands_outlasts_its_budget() -> None:
-    assert stopped_in(Phase.REPORTING, is_issuing=True, goes_on_s=0.1) == ("done", [])
+async def test_an_end_that_issues_commands_outlasts_its_budget() -> None:
+    assert await stopped_in(Phase.REPORTING, is_issuing=True, goes_on_s=0.1) == ("done", [])
 
 
-def test_an_answer_to_jetstream_is_never_cut_in_half() -> None:
-    async def go() -> bool:
-        progress = Progress()
-        task = progress.task = asyncio.ensure_future(asyncio.sleep(0))
-        progress.enter(Phase.SETTLING)
-        progress.cut()
-        await task
-        return progress.is_cut
-
-    assert asyncio.run(go()) is False
+async def test_an_answer_to_jetstream_is_never_cut_in_half() -> None:
+    progress = Progress()
+    task = progress.task = asyncio.ensure_future(asyncio.sleep(0))
+    progress.enter(Phase.SETTLING)
+    progress.cut()
+    await task
+    assert progress.is_cut is False
 
 
 def test_a_cancellation_of_somebody_else_is_not_taken_for_a_stop() -> None:
@@ -91,17 +84,14 @@ def test_a_cancellation_of_somebody_else_is_not_taken_for_a_stop() -> None:
         Progress().absorb(asyncio.CancelledError())
 
 
-def test_levels_of_a_stop_only_grow_and_end_the_waits_below_them() -> None:
-    async def go() -> None:
-        asked = Stopping()
-        waiting = asyncio.ensure_future(asked.sleep(60))
-        asked.reach(Level.HARD)
-        assert await waiting is False
-        asked.reach(Level.DRAIN)
-        assert asked.is_hard
-        assert asked.is_draining
-
-    asyncio.run(go())
+async def test_levels_of_a_stop_only_grow_and_end_the_waits_below_them() -> None:
+    asked = Stopping()
+    waiting = asyncio.ensure_future(asked.sleep(60))
+    asked.reach(Level.HARD)
+    assert await waiting is False
+    asked.reach(Level.DRAIN)
+    assert asked.is_hard
+    assert asked.is_draining
 
 
 def test_all_budgets_of_a_stop_fit_into_the_grace_that_operate_asks_of_a_pod(

@@ -24,14 +24,10 @@ class OldPlane:
         return answer(200, STORED) if method == "PUT" else answer(200, "where")
 
 
-def test_place_of_the_store_is_asked_once_for_a_server_and_with_no_result() -> None:
+async def test_place_of_the_store_is_asked_once_for_a_server_and_with_no_result() -> None:
     at, transport = plane(OldPlane())
-
-    async def go() -> None:
-        sending = [at.store_result(7, "start", b"[1]", source_step="start") for _ in range(5)]
-        assert {answered.status for answered in await asyncio.gather(*sending)} == {200}
-
-    asyncio.run(go())
+    sending = [at.store_result(7, "start", b"[1]", source_step="start") for _ in range(5)]
+    assert {answered.status for answered in await asyncio.gather(*sending)} == {200}
     asked = [(method, path.partition("?")[0]) for method, path, *_ in transport.sent]
     assert asked == [
         ("GET", "/api/result/resolve"),
@@ -40,20 +36,16 @@ def test_place_of_the_store_is_asked_once_for_a_server_and_with_no_result() -> N
     ]
 
 
-def test_server_that_was_replaced_by_another_version_is_asked_again() -> None:
+async def test_server_that_was_replaced_by_another_version_is_asked_again() -> None:
     there = OldPlane()
     at, _ = plane(there)
-
-    async def go() -> None:
-        assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
-        there.prefix = "/api/result/"
-        assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
-
-    asyncio.run(go())
+    assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
+    there.prefix = "/api/result/"
+    assert (await at.store_result(7, "start", b"[1]", source_step="start")).status == 200
 
 
-def test_plane_that_cannot_say_where_its_store_is_has_been_sent_no_result() -> None:
+async def test_plane_that_cannot_say_where_its_store_is_has_been_sent_no_result() -> None:
     at, transport = plane(lambda *_: MaybeProcessed("no complete answer"))
     with pytest.raises(NotSent):
-        asyncio.run(at.store_result(7, "start", b"[1]", source_step="start"))
+        await at.store_result(7, "start", b"[1]", source_step="start")
     assert [method for method, *_ in transport.sent] == ["GET"]

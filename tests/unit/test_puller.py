@@ -14,29 +14,25 @@ from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.puller import Puller
 
 
-def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the_loop() -> None:
+async def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the_loop() -> None:
     """The reconnect forgets all pulls; the one that could not be sent is among them."""
+    connection = Connection("test")
 
-    async def go() -> None:
-        connection = Connection("test")
+    async def publish(*_: Any, **__: Any) -> None:
+        for notify in connection.on_reconnected:
+            notify()
+        raise ConnectionResetError
 
-        async def publish(*_: Any, **__: Any) -> None:
-            for notify in connection.on_reconnected:
-                notify()
-            raise ConnectionResetError
-
-        connection.client = cast(
-            Any, SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, is_connected=True, is_closed=False)
-        )
-        durable = Durable("S", "D", 30.0, 1000, ())
-        puller = Puller(connection, durable, window=lambda: 1, deliver=cast(Any, None), ensure=cast(Any, None))
-        await puller._refill()
-        assert puller.outstanding == 0
-
-    asyncio.run(go())
+    connection.client = cast(
+        Any, SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, is_connected=True, is_closed=False)
+    )
+    durable = Durable("S", "D", 30.0, 1000, ())
+    puller = Puller(connection, durable, window=lambda: 1, deliver=cast(Any, None), ensure=cast(Any, None))
+    await puller._refill()
+    assert puller.outstanding == 0
 
 
-def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that elects a leader forgets what it is asked: waited for to its end, the question outlasted it."""
     monkeypatch.setattr(puller_module, "_CHECK_S", 0.01)
 
@@ -70,4 +66,4 @@ def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pytest.Mo
         running.cancel()
         await asyncio.wait({running})
 
-    asyncio.run(asyncio.wait_for(go(), 4))
+    await asyncio.wait_for(go(), 4)

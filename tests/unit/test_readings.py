@@ -43,27 +43,24 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
     return Parts(tmp_path, monkeypatch, **named)
 
 
-def test_slots_in_use_and_what_waits_outside_of_them(parts: Parts) -> None:
-    async def go() -> None:
-        async def second() -> None:
-            async with parts.slots.kind("postgres"):
-                pass
-
-        for _ in range(3):
-            parts.slots.take()
+async def test_slots_in_use_and_what_waits_outside_of_them(parts: Parts) -> None:
+    async def second() -> None:
         async with parts.slots.kind("postgres"):
-            waiting = asyncio.ensure_future(second())
-            await asyncio.sleep(0)
-            with parts.slots.waiting():
-                parts.readings.take()
-                assert (metrics.SLOTS.own.value, metrics.SLOTS_LIMIT.own.value) == (4, 4)
-                assert metrics.SLOTS_IN_USE.own.value == 1
-                assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (1, 1)
-        await waiting
-        parts.readings.take()
-        assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (0, 0)
+            pass
 
-    asyncio.run(go())
+    for _ in range(3):
+        parts.slots.take()
+    async with parts.slots.kind("postgres"):
+        waiting = asyncio.ensure_future(second())
+        await asyncio.sleep(0)
+        with parts.slots.waiting():
+            parts.readings.take()
+            assert (metrics.SLOTS.own.value, metrics.SLOTS_LIMIT.own.value) == (4, 4)
+            assert metrics.SLOTS_IN_USE.own.value == 1
+            assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (1, 1)
+    await waiting
+    parts.readings.take()
+    assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (0, 0)
 
 
 def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(parts: Parts) -> None:
@@ -115,7 +112,7 @@ def test_loop_that_turns_late_is_in_the_delays(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("is_connected", [False, True])
-def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_connected: bool) -> None:
+async def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_connected: bool) -> None:
     keepalive = Keepalive(settings(), cast(Any, None), cast(Any, None), version="0", engine="rust")
     for reply in ("a", "b"):
         keepalive.track(reply, float("-inf"))
@@ -125,14 +122,14 @@ def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_connect
 
     connection = SimpleNamespace(is_connected=is_connected, client=SimpleNamespace(publish=fails, flush=fails))
     before = metrics.IN_PROGRESS_FAILURES.value
-    asyncio.run(keepalive._beat_once(cast(Any, connection)))
+    await keepalive._beat_once(cast(Any, connection))
     assert metrics.IN_PROGRESS_FAILURES.value == before + 2
 
 
-def test_heartbeat_that_the_plane_refuses_is_counted() -> None:
+async def test_heartbeat_that_the_plane_refuses_is_counted() -> None:
     at, _ = plane(lambda *_: answer(503, {"error": "no"}))
     registration = Registration(at, settings(), "w", version="0", engine="rust")
     before = metrics.HEARTBEAT_FAILURES.value
-    assert asyncio.run(registration.register()) is False
-    assert asyncio.run(registration.heartbeat()) is False
+    assert await registration.register() is False
+    assert await registration.heartbeat() is False
     assert metrics.HEARTBEAT_FAILURES.value == before + 2

@@ -64,30 +64,26 @@ class Restarted:
         return [[event["name"] for event in body["events"]] for body in self.batches[told:]]
 
 
-def checked(
+async def checked(
     said: Restarted, *, commands: int = 1, was_away: bool = True, checks: int = 1, loop: LoopPosition | None = None
 ) -> ScriptedTransport:
     """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
     at, transport = plane(said)
-
-    async def go() -> None:
-        telling = emitter()
-        recent = RecentBatches(telling)
-        for _ in range(commands):
-            events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
-            events.start()
-            await events.finish(OK, Ours())
-        if was_away:
-            said.is_away = True
-            with pytest.raises(NotSent):
-                await at.is_cancelled(command().execution_id)
-            said.is_away = False
-        for _ in range(checks):
-            await recent._check()
-            await asyncio.gather(*recent._tasks)
-        await recent.stop()
-
-    asyncio.run(go())
+    telling = emitter()
+    recent = RecentBatches(telling)
+    for _ in range(commands):
+        events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
+        events.start()
+        await events.finish(OK, Ours())
+    if was_away:
+        said.is_away = True
+        with pytest.raises(NotSent):
+            await at.is_cancelled(command().execution_id)
+        said.is_away = False
+    for _ in range(checks):
+        await recent._check()
+        await asyncio.gather(*recent._tasks)
+    await recent.stop()
     return transport
 
 
@@ -99,87 +95,87 @@ STARTED = ["command.started", "step.enter"]
 WHOLE = [*STARTED, "call.done", "step.exit", "command.completed"]
 
 
-def test_batch_that_was_worked_off_is_asked_about_once_and_not_sent_again() -> None:
+async def test_batch_that_was_worked_off_is_asked_about_once_and_not_sent_again() -> None:
     said = Restarted("batch.accepted", "batch.processing", "batch.completed")
-    transport = checked(said, checks=3)
+    transport = await checked(said, checks=3)
     assert said.sent_again(1) == []
     events = [path for path in asked(transport) if "/events?" in path]
     assert events == [f"{EXECUTION}/events?event_type=batch.completed&page_size=200"]
 
 
-def test_batch_that_is_stored_and_forgotten_is_rescued() -> None:
+async def test_batch_that_is_stored_and_forgotten_is_rescued() -> None:
     """A restarted plane never works it off, and answers its events as duplicates (wire.md 9.4, 9.5)."""
     said = Restarted("batch.accepted")
-    checked(said)
+    await checked(said)
     assert said.sent_again(1) == [["step.exit"]]
     assert said.batches[1]["events"][0]["actionable"] is True
 
 
-def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once_its_claim_was_asked() -> None:
+async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once_its_claim_was_asked() -> None:
     said = Restarted()
-    transport = checked(said)
+    transport = await checked(said)
     assert said.sent_again(1) == [WHOLE]
     keys = [headers["idempotency-key"] for _, path, _, headers in transport.sent if path == "/api/events/batch"]
     assert keys[0] == keys[1]
     assert [path.endswith("/claim") for _, path, _, _ in transport.sent][-2:] == [True, False]
 
 
-def test_item_of_a_loop_that_is_stored_is_not_rescued_and_that_is_said() -> None:
+async def test_item_of_a_loop_that_is_stored_is_not_rescued_and_that_is_said() -> None:
     said = Restarted("batch.accepted")
     with capture_logs() as lines:
-        checked(said, loop=LOOP)
+        await checked(said, loop=LOOP)
     assert said.sent_again(1) == []
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["batch_not_rescued"]
 
 
-def test_item_of_a_loop_of_which_nothing_is_stored_is_sent_again() -> None:
+async def test_item_of_a_loop_of_which_nothing_is_stored_is_sent_again() -> None:
     said = Restarted()
-    checked(said, loop=LOOP)
+    await checked(said, loop=LOOP)
     assert said.sent_again(1) == [WHOLE]
 
 
 @pytest.mark.parametrize("stored", [("batch.accepted", "batch.processing")])
-def test_batch_that_was_begun_is_not_sent_again_and_that_is_said(stored: Sequence[str]) -> None:
+async def test_batch_that_was_begun_is_not_sent_again_and_that_is_said(stored: Sequence[str]) -> None:
     said = Restarted(*stored)
     with capture_logs() as lines:
-        checked(said)
+        await checked(said)
     assert said.sent_again(1) == []
     assert "began to process" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
 
 
-def test_batch_that_the_answer_does_not_reach_back_to_is_not_sent_again() -> None:
+async def test_batch_that_the_answer_does_not_reach_back_to_is_not_sent_again() -> None:
     said = Restarted(has_next=True)
     with capture_logs() as lines:
-        checked(said)
+        await checked(said)
     assert said.sent_again(1) == []
     assert "more events" in next(line["reason"] for line in lines if line["event"] == "batch_not_rescued")
 
 
 @pytest.mark.parametrize("state", ["accepted", "processing"])
-def test_batch_that_the_plane_still_knows_is_asked_about_again_and_left_to_it(state: str) -> None:
+async def test_batch_that_the_plane_still_knows_is_asked_about_again_and_left_to_it(state: str) -> None:
     """The connection was lost, and the plane was there all the time."""
     said = Restarted("batch.accepted", states={str(FIRST): state})
-    transport = checked(said, checks=3)
+    transport = await checked(said, checks=3)
     assert said.sent_again(1) == []
     assert len(asked(transport)) >= 1
 
 
-def test_plane_that_was_there_all_the_time_is_asked_for_the_first_and_the_last_alone() -> None:
+async def test_plane_that_was_there_all_the_time_is_asked_for_the_first_and_the_last_alone() -> None:
     known = {str(FIRST + 10 * number): "completed" for number in range(5)}
     said = Restarted("batch.completed", states=known)
-    transport = checked(said, commands=5, was_away=False, checks=3)
+    transport = await checked(said, commands=5, was_away=False, checks=3)
     states = [path for method, path, _, _ in transport.sent if method == "GET"]
     assert states == [f"/api/events/batch/{FIRST + 10 * number}/status" for number in (0, 4)]
 
 
-def test_restart_that_no_request_has_met_is_seen_by_a_batch_that_is_unknown() -> None:
+async def test_restart_that_no_request_has_met_is_seen_by_a_batch_that_is_unknown() -> None:
     """A worker that waits for the next command, which never comes."""
     said = Restarted("batch.accepted")
-    checked(said, was_away=False)
+    await checked(said, was_away=False)
     assert said.sent_again(1) == [["step.exit"]]
 
 
-def test_plane_that_is_still_away_is_asked_again_later() -> None:
+async def test_plane_that_is_still_away_is_asked_again_later() -> None:
     said, at_first = Restarted("batch.accepted"), []
 
     def script(method: str, path: str, body: Any) -> Answer:
@@ -189,41 +185,33 @@ def test_plane_that_is_still_away_is_asked_again_later() -> None:
         return said(method, path, body)
 
     at, _ = plane(script)
-
-    async def go() -> None:
-        telling = emitter()
-        recent = RecentBatches(telling)
-        events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
-        await events.finish(OK, Ours())
-        for _ in range(2):
-            await recent._check()
-            await asyncio.gather(*recent._tasks)
-        await recent.stop()
-
-    asyncio.run(go())
+    telling = emitter()
+    recent = RecentBatches(telling)
+    events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
+    await events.finish(OK, Ours())
+    for _ in range(2):
+        await recent._check()
+        await asyncio.gather(*recent._tasks)
+    await recent.stop()
     assert said.sent_again(1) == [["step.exit"]]
 
 
-def test_what_is_kept_of_recent_batches_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_kept_of_recent_batches_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     at, _ = plane(Restarted())
     monkeypatch.setattr(recent_batches, "_MAX_BYTES", 20_000)
-
-    async def go() -> tuple[int, int]:
-        telling = emitter()
-        recent = RecentBatches(telling)
-        for _ in range(9):
-            events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
-            await events.finish(OK, Ours())
-        kept = len(recent._recent), recent._bytes
-        await recent.stop()
-        return kept
-
-    count, size = asyncio.run(go())
+    telling = emitter()
+    recent = RecentBatches(telling)
+    for _ in range(9):
+        events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
+        await events.finish(OK, Ours())
+    kept = len(recent._recent), recent._bytes
+    await recent.stop()
+    count, size = kept
     assert count in (3, 4)
     assert size <= 20_000
 
 
-def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
+async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
     asked_for = []
 
     def script(method: str, path: str, body: Any) -> Answer:
@@ -232,25 +220,21 @@ def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
 
     said = Restarted("batch.accepted")
     at, _ = plane(script)
-
-    async def go() -> None:
-        telling = emitter()
-        recent = RecentBatches(telling)
-        await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
-        recent._begin()
-        await recent.stop()
-        assert recent._timer is None or recent._timer.cancelled()
-        assert not recent._tasks
-
-    asyncio.run(go())
+    telling = emitter()
+    recent = RecentBatches(telling)
+    await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+    recent._begin()
+    await recent.stop()
+    assert recent._timer is None or recent._timer.cancelled()
+    assert not recent._tasks
     assert asked_for == ["/api/events/batch"]
 
 
-def test_batches_that_are_too_many_to_remember_are_counted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batches_that_are_too_many_to_remember_are_counted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_batches, "_MAX_BYTES", 1)
     before = metrics.BATCHES_NOT_WATCHED.own.value
     with capture_logs() as logs:
-        checked(Restarted(), commands=3, was_away=False)
+        await checked(Restarted(), commands=3, was_away=False)
     [told] = [line for line in logs if line["event"] == "batches_not_watched"]
     assert told["batch"] == str(FIRST)
     assert "noetl_worker_batches_not_watched_total" in told["advice"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,30 +36,30 @@ def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     [NotSent("refused"), MaybeProcessed("reset"), *(answer(status, {}) for status in (408, 425, 429, 502, 503, 504))],
     ids=lambda trouble: str(getattr(trouble, "status", trouble)),
 )
-def test_passing_trouble_is_retried_with_the_same_key_until_accepted(trouble: Response | Exception) -> None:
+async def test_passing_trouble_is_retried_with_the_same_key_until_accepted(trouble: Response | Exception) -> None:
     troubles = [trouble] * 9
-    transport = tell(OK, lambda *a: troubles.pop() if troubles else accept(*a))
+    transport = await tell(OK, lambda *a: troubles.pop() if troubles else accept(*a))
     assert len(transport.sent) == 10
     assert len({headers["idempotency-key"] for *_, headers in transport.sent}) == 1
 
 
-def test_lost_answer_on_the_rust_plane_is_retried_with_the_same_event_id_and_duplicate_key_is_success() -> None:
+async def test_lost_answer_on_the_rust_plane_is_retried_with_the_same_event_id_and_duplicate_key_is_success() -> None:
     singles: list[int] = []
 
     def script(method: str, path: str, body: Any) -> Response | Exception:
-        if path == "/api/events/batch":
+        if path != "/api/events":
             return answer(200, {"event_ids": []})
         singles.append(body["event_id"])
         if len(singles) == 1:
             return MaybeProcessed("reset")
         return answer(500, {"error": "duplicate key value violates unique constraint"})
 
-    tell(OK, script, dialect=Dialect.RUST)
+    await tell(OK, script, dialect=Dialect.RUST)
     assert len(singles) == 2
     assert singles[0] == singles[1]
 
 
-def test_duplicate_key_on_a_first_try_gets_a_new_id() -> None:
+async def test_duplicate_key_on_a_first_try_gets_a_new_id() -> None:
     singles: list[int] = []
 
     def script(method: str, path: str, body: Any) -> Response:
@@ -69,7 +68,7 @@ def test_duplicate_key_on_a_first_try_gets_a_new_id() -> None:
         singles.append(body["event_id"])
         return answer(200, {"event_id": 1}) if len(singles) == 2 else answer(500, {"error": "duplicate key value"})
 
-    tell(OK, script, dialect=Dialect.RUST)
+    await tell(OK, script, dialect=Dialect.RUST)
     assert singles[0] < singles[1]
 
 
@@ -83,15 +82,15 @@ PAGES = (
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.status))
-def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response) -> None:
+async def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response) -> None:
     """A proxy in front of a plane that is being replaced; also as a 200."""
     left = [page] * (patience.DOUBTFUL_TRIES + 2)
-    transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
+    transport = await tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
-def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
+async def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
     at_once: list[int] = []
 
     def script(*_: Any) -> Response:
@@ -99,11 +98,11 @@ def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) -> None:
         return answer(status, {"detail": "no"})
 
     with pytest.raises(ServerRefused) as caught:
-        tell(OK, script)
+        await tell(OK, script)
     assert (caught.value.status, len(at_once)) == (status, 1)
 
 
-def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now, tries = [0.0], []
     monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -113,24 +112,24 @@ def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: 
         return answer(500, {"detail": "payload.result includes unsupported keys: data"})
 
     with pytest.raises(ServerRefused):
-        tell(OK, script)
+        await tell(OK, script)
     assert len(tries) > patience.DOUBTFUL_TRIES
     assert tries[-1] - tries[0] == pytest.approx(patience.DOUBT_S, abs=2.0)
 
     now[0], tries[:] = 0.0, []
     monkeypatch.setattr(patience, "DOUBT_S", 0.0)
     with pytest.raises(ServerRefused):
-        tell(OK, script)
+        await tell(OK, script)
     assert len(tries) == patience.DOUBTFUL_TRIES
 
 
-def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instead() -> None:
+async def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instead() -> None:
     left = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 2)
-    transport = tell(OK, lambda *a: left.pop() if left else accept(*a))
+    transport = await tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
-def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """One 500, minutes without an answer, then 500 while the plane starts: nothing of that refuses the outcome."""
     now = [0.0]
     monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -144,7 +143,7 @@ def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypatch: py
         now[0] += 30.0 if isinstance(said, NotSent) else 1.0
         return said
 
-    transport = tell(OK, script)
+    transport = await tell(OK, script)
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
@@ -152,7 +151,7 @@ def test_wait_that_a_plane_asks_for_is_bounded() -> None:
     assert RETRY_DELAY_S(1, answer(503, {}, retry_after="3600")) < 60
 
 
-def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plane says that it is busy: that it was broken before is no refusal of the set."""
     now = [0.0]
     monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -166,7 +165,7 @@ def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeyp
         now[0] += 0.0 if said.status == 500 else patience.DOUBT_S  # the doubt is old enough by the first 503
         return said
 
-    transport = tell(OK, script)
+    transport = await tell(OK, script)
     assert left == []
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
@@ -194,10 +193,10 @@ class _Batches:
 
 
 @pytest.mark.parametrize("answers_get_lost", [False, True])
-def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_lost: bool) -> None:
+async def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_lost: bool) -> None:
     """Also when the answer that said so was lost, and the same key is a duplicate by now."""
     batches = _Batches(answers_get_lost=answers_get_lost)
-    sent = tell(OK, batches).bodies("/api/events/batch")
+    sent = (await tell(OK, batches)).bodies("/api/events/batch")
     assert names(sent[-1]) == ["step.exit"]
     assert sent[-1]["events"][0]["actionable"] is True
     assert [names(body)[-1] for body in sent[:-1]] == ["command.completed"] * (len(sent) - 1)
@@ -206,10 +205,10 @@ def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_lost: 
 @pytest.mark.parametrize(
     ("data", "context"), [({"rows": [{"i": 1}], "n": 1}, {"rows": [{"i": 1}], "n": 1}), ([1, 2], {"data": [1, 2]})]
 )
-def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
+async def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
     """It is what later steps see of the command then (wire.md 9.4); elsewhere it has the plain values alone."""
-    report = asyncio.run(results.report(command(), ToolResult.success(data), CaseDecision(), FitRules()))
-    sent = tell(report, _Batches(answers_get_lost=False)).bodies("/api/events/batch")
+    report = await results.report(command(), ToolResult.success(data), CaseDecision(), FitRules())
+    sent = (await tell(report, _Batches(answers_get_lost=False))).bodies("/api/events/batch")
     assert sent[-1]["events"][0]["payload"]["result"]["context"] == context
     done, left = (next(one for one in sent[0]["events"] if one["name"] == name) for name in ("call.done", "step.exit"))
     assert done["payload"]["response"] == data
@@ -217,12 +216,12 @@ def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
 
 
 @pytest.mark.parametrize("answers_get_lost", [False, True])
-def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost: bool) -> None:
+async def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost: bool) -> None:
     """Its `step.exit` alone made the plane issue items again (20 became 30; wire.md 9.5)."""
     batches = _Batches(answers_get_lost=answers_get_lost)
     loop = LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7")
     with capture_logs() as lines:
-        sent = tell(OK, batches, loop=loop).bodies("/api/events/batch")
+        sent = (await tell(OK, batches, loop=loop)).bodies("/api/events/batch")
     assert {names(body)[-1] for body in sent} == {"command.completed"}
     (said,) = [line for line in lines if line["event"].startswith("batch_")]
     assert said["event"] == "batch_not_rescued"
@@ -230,13 +229,13 @@ def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost: bool)
 
 
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted"])
-def test_duplicate_that_was_processed_is_not_rescued(state: str) -> None:
-    sent = tell(OK, _Batches(answers_get_lost=True, state=state)).bodies("/api/events/batch")
+async def test_duplicate_that_was_processed_is_not_rescued(state: str) -> None:
+    sent = (await tell(OK, _Batches(answers_get_lost=True, state=state))).bodies("/api/events/batch")
     assert [names(body)[-1] for body in sent] == ["command.completed"] * 2
 
 
 @pytest.mark.parametrize("unknown", [NotSent("refused"), answer(404, {"detail": "not found"}), answer(500, {})])
-def test_batch_is_rescued_only_once_the_plane_has_confirmed_that_it_was_not_processed(unknown: Any) -> None:
+async def test_batch_is_rescued_only_once_the_plane_has_confirmed_that_it_was_not_processed(unknown: Any) -> None:
     """A rescue too many makes a loop issue its items again (wire.md 9.5)."""
     batches, order = _Batches(answers_get_lost=False), []
 
@@ -244,11 +243,11 @@ def test_batch_is_rescued_only_once_the_plane_has_confirmed_that_it_was_not_proc
         order.append("asked" if method == "GET" else names(body)[-1])
         return unknown if order == ["command.completed", "asked"] else batches(method, path, body)
 
-    tell(OK, script)
+    await tell(OK, script)
     assert order == ["command.completed", "asked", "command.completed", "asked", "step.exit"]
 
 
-def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
+async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The plane calls the command finished because of our own rows: nobody else can end it (found by the simulator)."""
@@ -269,7 +268,7 @@ def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
     at, transport = plane(script)
     teller = emitter(tmp_path)
     told = CommandEvents(one, at, "w-1", teller, hold_s=5.0)
-    asyncio.run(told.finish(OK, Finished()))
+    await told.finish(OK, Finished())
     teller.outbox.close()
     assert names(transport.bodies("/api/events/batch")[-1]) == ["step.exit"]
     assert (busy, asked) == ([], [True])

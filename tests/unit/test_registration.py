@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from noetl_worker.models import Dialect
@@ -15,16 +13,12 @@ from unit.planes import answer, plane, settings
     ("dialect", "beat"),
     [(Dialect.PYTHON, "/api/worker/pool/register"), (Dialect.RUST, "/api/worker/pool/heartbeat")],
 )
-def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(dialect: Dialect, beat: str) -> None:
+async def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(dialect: Dialect, beat: str) -> None:
     """The Python plane logs a warning for each heartbeat; its own worker registers again (wire.md 9.5)."""
     at, transport = plane(lambda *_: answer(200, {"status": "ok"}), dialect)
     registration = Registration(at, settings(), "w", version="0", engine="rust")
-
-    async def go() -> None:
-        assert await registration.register()
-        assert await registration.heartbeat()
-
-    asyncio.run(go())
+    assert await registration.register()
+    assert await registration.heartbeat()
     first, second = [(path, body) for _, path, body, _ in transport.sent if "/worker/pool/" in path]
     assert (first[0], second[0], second[1]["name"]) == ("/api/worker/pool/register", beat, "w")
     if dialect is Dialect.PYTHON:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from decimal import Decimal
 from typing import Any
@@ -30,22 +29,22 @@ from unit.planes import command
 RULES = FitRules()
 
 
-def told(
+async def told(
     result: ToolResult,
     dialect: Dialect = Dialect.PYTHON,
     decision: CaseDecision | None = None,
     rules: FitRules = RULES,
 ) -> Report:
-    return asyncio.run(results.report(command(dialect), result, decision or CaseDecision(), rules))
+    return await results.report(command(dialect), result, decision or CaseDecision(), rules)
 
 
 def value(part: Any) -> Any:
     return json_text.loads(json_text.dumps(part))
 
 
-def test_python_response_is_the_tools_data_and_context_its_plain_values() -> None:
+async def test_python_response_is_the_tools_data_and_context_its_plain_values() -> None:
     data = {"text": "x", "none": None, "rows": 3, "data": "a document", "list": [1], "in": {"n": 1, "l": [2]}, "e": {}}
-    report = told(ToolResult.success(data))
+    report = await told(ToolResult.success(data))
     assert value(report.response) == data
     assert report.context == {"text": "x", "none": None, "in": {"n": 1}}
     assert report.error is None
@@ -55,31 +54,31 @@ ODD = {"t": (1, 2), "s": {3}, "when": datetime.date(2026, 1, 2), 5: "five", "in"
 
 
 @pytest.mark.parametrize("data", [{"a": 1, "b": {"c": "x"}, "l": [1]}, ODD, {"big": 2**70, "nan": float("nan")}])
-def test_python_context_says_what_the_response_says_of_the_same_name(data: Any) -> None:
+async def test_python_context_says_what_the_response_says_of_the_same_name(data: Any) -> None:
     """Whether the result was read again to find its plain values, or they were taken from it."""
-    report = told(ToolResult.success(data))
+    report = await told(ToolResult.success(data))
     response = value(report.response)
     assert value(report.context) == plain_values(response)
 
 
-def test_result_that_nothing_was_taken_out_of_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_result_that_nothing_was_taken_out_of_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
     monkeypatch.setattr(json_text, "loads_exact", lambda body: read.append(body) or {})
-    told(ToolResult.success({"n": 1, "rows": [{"password": "in a list"}][:0]}))
+    await told(ToolResult.success({"n": 1, "rows": [{"password": "in a list"}][:0]}))
     assert read == []
-    told(ToolResult.success({"password": "hunter2hunter2"}))
+    await told(ToolResult.success({"password": "hunter2hunter2"}))
     assert len(read) == 1, "its plain values are those that may leave"
 
 
 @pytest.mark.parametrize("data", [5, "text", [1, 2], None, True])
-def test_python_context_is_absent_where_the_data_is_no_object(data: Any) -> None:
-    report = told(ToolResult.success(data))
+async def test_python_context_is_absent_where_the_data_is_no_object(data: Any) -> None:
+    report = await told(ToolResult.success(data))
     assert value(report.response) == data
     assert report.context is None
 
 
-def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
-    report = told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
+async def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
+    report = await told(ToolResult.success({"n": 1}, stdout="", exit_code=0, duration_ms=3), Dialect.RUST)
     assert value(report.context) == {
         "command_id": "7:start:9",
         "status": "success",
@@ -90,16 +89,16 @@ def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> None:
     }
 
 
-def test_success_without_data_says_so_on_the_rust_plane() -> None:
+async def test_success_without_data_says_so_on_the_rust_plane() -> None:
     """Recorded (rhai-types): with no `data` later steps would be given the plane's own bookkeeping for the step."""
-    told_null = value(told(ToolResult.success(None), Dialect.RUST).context)
+    told_null = value((await told(ToolResult.success(None), Dialect.RUST)).context)
     assert told_null == {"command_id": "7:start:9", "status": "success", "data": None}
 
 
-def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust_plane() -> None:
+async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust() -> None:
     failure = ToolResult.failure("exit 3", kind="process", data={"exit_code": 3}, exit_code=3)
-    python = told(failure)
-    rust = told(failure, Dialect.RUST)
+    python = await told(failure)
+    rust = await told(failure, Dialect.RUST)
     assert (python.error, rust.error) == ("exit 3", None)
     assert rust.status == "error"
     assert value(python.response)["status"] == "error"
@@ -108,27 +107,27 @@ def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_co
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("action", [Continue(), Exit("done"), SetVar("n", 1)])
-def test_matched_action_other_than_fail_handles_the_error(action: Any, dialect: Dialect) -> None:
-    report = told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
+async def test_matched_action_other_than_fail_handles_the_error(action: Any, dialect: Dialect) -> None:
+    report = await told(ToolResult.failure("exit 3"), dialect, CaseDecision(0, action))
     assert report.error is None
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_case_fail_fails_a_command_whose_tool_succeeded(dialect: Dialect) -> None:
-    report = told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
+async def test_case_fail_fails_a_command_whose_tool_succeeded(dialect: Dialect) -> None:
+    report = await told(ToolResult.success({}), dialect, CaseDecision(2, Fail("not good enough")))
     assert report.error == "not good enough"
     assert report.notes["case"] == {"index": 2, "action": "fail"}
 
 
-def test_skipped_cases_are_named_in_the_terminal_event() -> None:
-    report = told(ToolResult.success({}), decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
+async def test_skipped_cases_are_named_in_the_terminal_event() -> None:
+    report = await told(ToolResult.success({}), decision=CaseDecision(skipped=(SkippedCase(1, "unknown operator"),)))
     assert report.notes["cases_skipped"] == [{"index": 1, "reason": "unknown operator"}]
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: Dialect) -> None:
+async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: Dialect) -> None:
     data = {"rows": [{"i": i, "text": "x" * 100} for i in range(2000)], "count": 2000}
-    report = told(ToolResult.success(data), dialect)
+    report = await told(ToolResult.success(data), dialect)
     upload = report.upload
     assert upload is not None
     assert (upload.name, upload.source_step) == ("start", "start")
@@ -143,45 +142,45 @@ def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dialect: D
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("size", range(101_700, 102_500, 50))
-def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
-    report = told(ToolResult.success({"t": "x" * size}), dialect)
+async def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
+    report = await told(ToolResult.success({"t": "x" * size}), dialect)
     assert len(json_text.dumps(report.context)) <= 102_400
 
 
-def test_known_secret_is_taken_out_of_result_and_error() -> None:
+async def test_known_secret_is_taken_out_of_result_and_error() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     failure = ToolResult.failure("cannot log in with s3cr3t-value", data={"line": "pw is s3cr3t-value"})
-    report = told(failure, rules=rules)
+    report = await told(failure, rules=rules)
     assert b"s3cr3t-value" not in json_text.dumps([report.context, report.response, report.error])
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
-    report = told(ToolResult.failure("login with password=hunter2 failed"), dialect)
+async def test_error_text_is_free_text_wherever_it_stands(dialect: Dialect) -> None:
+    report = await told(ToolResult.failure("login with password=hunter2 failed"), dialect)
     assert b"hunter2" not in json_text.dumps([report.context, report.response, report.error])
 
 
-def test_exit_of_a_case_is_redacted() -> None:
+async def test_exit_of_a_case_is_redacted() -> None:
     rules = FitRules(secrets=("s3cr3t-value",))
     data = {"line": "pw is s3cr3t-value", "password": "x", "n": 1}
-    report = told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
+    report = await told(ToolResult.success({}), decision=CaseDecision(0, Exit("s3cr3t-value", data)), rules=rules)
     assert report.exit is not None
     assert report.exit.status == "[REDACTED]"
     assert value(report.exit.data) == {"line": "pw is [REDACTED]", "password": "[REDACTED]", "n": 1}
 
 
-def test_exit_of_a_case_over_the_budget_fails_the_command_and_is_no_preview() -> None:
+async def test_exit_of_a_case_over_the_budget_fails_the_command_and_is_no_preview() -> None:
     large = CaseDecision(0, Exit("done", {"text": "x" * 200_000, "n": 1}))
-    report = told(ToolResult.success({"kept": 1}), decision=large)
+    report = await told(ToolResult.success({"kept": 1}), decision=large)
     assert (report.exit, report.error_kind) == (None, "resource")
     assert report.error is not None
     assert report.error.startswith("the data of this case's exit have 200017 bytes, and an event takes ")
     assert b"kept" in json_text.dumps([report.context, report.response])
 
 
-def test_skipped_cases_are_redacted_and_bounded() -> None:
+async def test_skipped_cases_are_redacted_and_bounded() -> None:
     skipped = tuple(SkippedCase(at, "bad s3cr3t-value " + "x" * 2000) for at in range(1000))
-    report = told(
+    report = await told(
         ToolResult.success({}), decision=CaseDecision(skipped=skipped), rules=FitRules(secrets=("s3cr3t-value",))
     )
     packed = json_text.dumps(report.notes)
@@ -190,17 +189,17 @@ def test_skipped_cases_are_redacted_and_bounded() -> None:
     assert report.notes["cases_skipped_count"] == 1000
 
 
-def test_very_deep_result_is_cut_and_not_lost() -> None:
+async def test_very_deep_result_is_cut_and_not_lost() -> None:
     deep: Any = 1
     for _ in range(700):
         deep = [deep]
-    report = told(ToolResult.success({"deep": deep, "n": 1}))
+    report = await told(ToolResult.success({"deep": deep, "n": 1}))
     assert value(report.response)["n"] == 1
 
 
-def test_values_that_json_cannot_say_get_a_defined_form() -> None:
+async def test_values_that_json_cannot_say_get_a_defined_form() -> None:
     data = {"nan": float("nan"), "big": 2**80, "set": {1}, "bytes": b"ab", "lone": "\ud800"}
-    report = told(ToolResult.success(data))
+    report = await told(ToolResult.success(data))
     assert value(report.response) == {"nan": None, "big": str(2**80), "set": [1], "bytes": "YWI=", "lone": "?"}
 
 
@@ -225,10 +224,10 @@ FAILURES = {"returned": ToolResult.failure("why", kind="sql"), "raised": ToolRes
         (Dialect.PYTHON, "raised", "why"),
     ],
 )
-def test_what_a_task_of_a_list_raised_fails_the_command_on_both_planes(
+async def test_what_a_task_of_a_list_raised_fails_the_command_on_both_planes(
     dialect: Dialect, how: str, error: str | None
 ) -> None:
-    report = told(FAILURES[how], dialect)
+    report = await told(FAILURES[how], dialect)
     assert report.error == error
     assert report.error_kind == ("sql" if how == "raised" else None)
-    assert told(FAILURES[how], dialect, CaseDecision(0, Continue())).error is None, "a case has handled it"
+    assert (await told(FAILURES[how], dialect, CaseDecision(0, Continue()))).error is None, "a case has handled it"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -53,98 +51,76 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(body())
+async def test_kind_without_a_limit_takes_one_slot_each() -> None:
+    commands = Commands(Slots(2))
+    await commands.start("a")
+    await commands.start("b")
+    assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
+    await commands.end("a")
+    assert commands.slots.window() == 1
+    await commands.end("b")
+    assert commands.slots.used == 0
 
 
-def test_kind_without_a_limit_takes_one_slot_each() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(2))
-        await commands.start("a")
-        await commands.start("b")
-        assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
-        await commands.end("a")
-        assert commands.slots.window() == 1
-        await commands.end("b")
-        assert commands.slots.used == 0
-
-    run(body)
-
-
-def test_command_of_a_full_kind_waits_outside_its_slot_and_others_pass() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(2, limits={"postgres": 1}))
-        await commands.start("p1", "postgres")
-        await commands.start("p2", "postgres")
-        assert (commands.running, commands.slots.window()) == (["p1"], 1)
-        await commands.start("other")
-        assert commands.running == ["p1", "other"]
-        await commands.end("p1")
-        assert commands.running == ["other", "p2"]
-        await commands.end("p2")
-        await commands.end("other")
-        assert commands.slots.used == 0
-
-    run(body)
+async def test_command_of_a_full_kind_waits_outside_its_slot_and_others_pass() -> None:
+    commands = Commands(Slots(2, limits={"postgres": 1}))
+    await commands.start("p1", "postgres")
+    await commands.start("p2", "postgres")
+    assert (commands.running, commands.slots.window()) == (["p1"], 1)
+    await commands.start("other")
+    assert commands.running == ["p1", "other"]
+    await commands.end("p1")
+    assert commands.running == ["other", "p2"]
+    await commands.end("p2")
+    await commands.end("other")
+    assert commands.slots.used == 0
 
 
-def test_pulling_stops_when_as_many_wait_for_a_kind_as_there_are_slots() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(2, limits={"postgres": 1}))
-        for name in ("p1", "p2", "p3"):
-            assert commands.slots.window() > 0
-            await commands.start(name, "postgres")
-        assert commands.slots.window() == 0
-        await commands.end("p1")
-        assert (commands.running, commands.slots.window()) == (["p2"], 1)
-        await commands.end("p2")
-        await commands.end("p3")
-
-    run(body)
+async def test_pulling_stops_when_as_many_wait_for_a_kind_as_there_are_slots() -> None:
+    commands = Commands(Slots(2, limits={"postgres": 1}))
+    for name in ("p1", "p2", "p3"):
+        assert commands.slots.window() > 0
+        await commands.start(name, "postgres")
+    assert commands.slots.window() == 0
+    await commands.end("p1")
+    assert (commands.running, commands.slots.window()) == (["p2"], 1)
+    await commands.end("p2")
+    await commands.end("p3")
 
 
-def test_costly_command_is_not_overtaken_and_stops_the_pulling_until_it_fits() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(4, costs={"container": 3}))
-        await commands.start("a")
-        await commands.start("b")
-        await commands.start("big", "container")
-        assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
-        await commands.end("a")
-        assert (commands.running, commands.slots.window()) == (["b", "big"], 0)
-        await commands.end("b")
-        assert commands.slots.window() == 1
-        await commands.end("big")
-        assert (commands.slots.used, commands.slots.window()) == (0, 4)
-
-    run(body)
+async def test_costly_command_is_not_overtaken_and_stops_the_pulling_until_it_fits() -> None:
+    commands = Commands(Slots(4, costs={"container": 3}))
+    await commands.start("a")
+    await commands.start("b")
+    await commands.start("big", "container")
+    assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
+    await commands.end("a")
+    assert (commands.running, commands.slots.window()) == (["b", "big"], 0)
+    await commands.end("b")
+    assert commands.slots.window() == 1
+    await commands.end("big")
+    assert (commands.slots.used, commands.slots.window()) == (0, 4)
 
 
-def test_command_that_costs_more_than_there_is_runs_alone() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(2, costs={"container": 9}))
-        await commands.start("big", "container")
-        assert (commands.running, commands.slots.window()) == (["big"], 0)
-        await commands.end("big")
-        assert commands.slots.window() == 2
-
-    run(body)
+async def test_command_that_costs_more_than_there_is_runs_alone() -> None:
+    commands = Commands(Slots(2, costs={"container": 9}))
+    await commands.start("big", "container")
+    assert (commands.running, commands.slots.window()) == (["big"], 0)
+    await commands.end("big")
+    assert commands.slots.window() == 2
 
 
 @pytest.mark.parametrize("victim", ["waiting", "running"])
-def test_cancelled_command_leaves_nothing_behind(victim: str) -> None:
-    async def body() -> None:
-        commands = Commands(Slots(4, limits={"container": 1}, costs={"container": 2}))
-        await commands.start("running", "container")
-        await commands.start("waiting", "container")
-        assert commands.running == ["running"]
-        await commands.cancel(victim)
-        [left] = [name for name in ("running", "waiting") if name != victim]
-        assert commands.running == [left]
-        await commands.end(left)
-        assert (commands.slots.used, commands.slots.window()) == (0, 4)
-
-    run(body)
+async def test_cancelled_command_leaves_nothing_behind(victim: str) -> None:
+    commands = Commands(Slots(4, limits={"container": 1}, costs={"container": 2}))
+    await commands.start("running", "container")
+    await commands.start("waiting", "container")
+    assert commands.running == ["running"]
+    await commands.cancel(victim)
+    [left] = [name for name in ("running", "waiting") if name != victim]
+    assert commands.running == [left]
+    await commands.end(left)
+    assert (commands.slots.used, commands.slots.window()) == (0, 4)
 
 
 def test_command_that_waits_for_others_holds_no_slot() -> None:
@@ -155,42 +131,36 @@ def test_command_that_waits_for_others_holds_no_slot() -> None:
     assert slots.window() == 0
 
 
-def test_command_that_waits_gives_back_the_whole_cost_of_its_kind() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(2, costs={"playbook": 2}))
-        await commands.start("parent", "playbook")
-        assert commands.slots.window() == 0
-        with commands.slots.waiting("playbook"):
-            assert (commands.slots.used, commands.slots.window()) == (0, 2)
-            await commands.start("child", "playbook")
-            assert commands.running == ["parent", "child"]
-            await commands.end("child")
-        assert (commands.slots.used, commands.slots.window()) == (2, 0)
-        await commands.end("parent")
+async def test_command_that_waits_gives_back_the_whole_cost_of_its_kind() -> None:
+    commands = Commands(Slots(2, costs={"playbook": 2}))
+    await commands.start("parent", "playbook")
+    assert commands.slots.window() == 0
+    with commands.slots.waiting("playbook"):
         assert (commands.slots.used, commands.slots.window()) == (0, 2)
-
-    run(body)
-
-
-def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> None:
-    async def body() -> None:
-        commands = Commands(Slots(3, limits={"playbook": 1}))
-        await commands.start("parent", "playbook")
         await commands.start("child", "playbook")
-        assert commands.running == ["parent"]
-        with commands.slots.waiting("playbook"):
-            await settle()
-            assert commands.running == ["parent", "child"]
-        await commands.start("late", "playbook")
-        assert commands.running == ["parent", "child"], "the parent that goes on counts again"
+        assert commands.running == ["parent", "child"]
         await commands.end("child")
-        assert commands.running == ["parent"]
-        await commands.end("parent")
-        assert commands.running == ["late"]
-        await commands.end("late")
-        assert (commands.slots.used, commands.slots.window()) == (0, 3)
+    assert (commands.slots.used, commands.slots.window()) == (2, 0)
+    await commands.end("parent")
+    assert (commands.slots.used, commands.slots.window()) == (0, 2)
 
-    run(body)
+
+async def test_command_that_waits_leaves_its_place_in_its_kind_to_another() -> None:
+    commands = Commands(Slots(3, limits={"playbook": 1}))
+    await commands.start("parent", "playbook")
+    await commands.start("child", "playbook")
+    assert commands.running == ["parent"]
+    with commands.slots.waiting("playbook"):
+        await settle()
+        assert commands.running == ["parent", "child"]
+    await commands.start("late", "playbook")
+    assert commands.running == ["parent", "child"], "the parent that goes on counts again"
+    await commands.end("child")
+    assert commands.running == ["parent"]
+    await commands.end("parent")
+    assert commands.running == ["late"]
+    await commands.end("late")
+    assert (commands.slots.used, commands.slots.window()) == (0, 3)
 
 
 def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() -> None:
@@ -202,18 +172,15 @@ def test_ceiling_of_the_control_plane_bounds_the_window_but_never_below_one() ->
     assert slots.free() == 7, "what is already on its way finds room"
 
 
-def test_rate_bounds_how_many_are_pulled_and_wakes_the_puller_when_there_is_one_more() -> None:
-    async def body() -> None:
-        now = [100.0]
-        slots = Slots(100, rate=20.0, clock=lambda: now[0])
-        woken = asyncio.Event()
-        slots.on_free = woken.set
-        assert slots.window() == 20
-        for _ in range(20):
-            slots.take()
-        assert slots.window() == 0
-        await asyncio.wait_for(woken.wait(), 5)  # the alarm rings after 1/20 s
-        now[0] += 0.25
-        assert slots.window() == 5
-
-    run(body)
+async def test_rate_bounds_how_many_are_pulled_and_wakes_the_puller_when_there_is_one_more() -> None:
+    now = [100.0]
+    slots = Slots(100, rate=20.0, clock=lambda: now[0])
+    woken = asyncio.Event()
+    slots.on_free = woken.set
+    assert slots.window() == 20
+    for _ in range(20):
+        slots.take()
+    assert slots.window() == 0
+    await asyncio.wait_for(woken.wait(), 5)  # the alarm rings after 1/20 s
+    now[0] += 0.25
+    assert slots.window() == 5

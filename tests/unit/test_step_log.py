@@ -25,18 +25,15 @@ from unit.test_stopping import Scene
 FAILS = {"command": "echo no >&2; exit 3"}
 
 
-def lines_of(dialect: Dialect, config: Any, kind: str, *, commands: int = 1) -> list[Any]:
+async def lines_of(dialect: Dialect, config: Any, kind: str, *, commands: int = 1) -> list[Any]:
     """The log of commands of one step, one after the other."""
 
-    async def go() -> None:
+    whole = execution(ScriptedTransport(script_for(dialect, config, kind)), dialect, Beats())
+    with capture_logs() as lines:
         for _ in range(commands):
             await whole.run(delivery(dialect))
             whole.workplace.in_flight._finished.clear()
         await whole.workplace.registry.aclose()
-
-    whole = execution(ScriptedTransport(script_for(dialect, config, kind)), dialect, Beats())
-    with capture_logs() as lines:
-        asyncio.run(go())
     return [line for line in lines if line["log_level"] in ("info", "warning", "error")]
 
 
@@ -50,8 +47,8 @@ def lines_of(dialect: Dialect, config: Any, kind: str, *, commands: int = 1) -> 
     ],
     ids=["returned", "raised", "refused"],
 )
-def test_failed_command_is_one_line(dialect: Dialect, config: Any, kind: str, words: str) -> None:
-    (line,) = lines_of(dialect, config, kind)
+async def test_failed_command_is_one_line(dialect: Dialect, config: Any, kind: str, words: str) -> None:
+    (line,) = await lines_of(dialect, config, kind)
     assert (line["event"], line["log_level"], line["kind"]) == ("command_failed", "warning", kind)
     assert (line["execution_id"], line["command_id"], line["step"]) == (
         ENVELOPE.execution_id,
@@ -62,12 +59,12 @@ def test_failed_command_is_one_line(dialect: Dialect, config: Any, kind: str, wo
     assert "\n" not in line["error"]
 
 
-def test_command_that_succeeds_is_no_line() -> None:
-    assert lines_of(Dialect.PYTHON, {}, "noop") == []
+async def test_command_that_succeeds_is_no_line() -> None:
+    assert await lines_of(Dialect.PYTHON, {}, "noop") == []
 
 
-def test_warning_is_said_once_for_each_playbook_and_step() -> None:
-    lines = lines_of(Dialect.PYTHON, {"command": "true", "no_such_field": 1}, "shell", commands=3)
+async def test_warning_is_said_once_for_each_playbook_and_step() -> None:
+    lines = await lines_of(Dialect.PYTHON, {"command": "true", "no_such_field": 1}, "shell", commands=3)
     assert [line["event"] for line in lines] == ["tool_config"]
 
 
@@ -139,7 +136,7 @@ def test_cause_that_says_what_was_said_is_said_once(text: str, cause: Exception,
 
 
 @pytest.mark.parametrize("claim", [HeldByOther("w-2 has it", None), AlreadyFinished("it is over")])
-def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
+async def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
     class Lost:
         def in_doubt(self) -> bool:
             return True
@@ -147,13 +144,10 @@ def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
         async def confirm(self) -> None:
             raise ClaimLost(claim)
 
-    async def go() -> None:
+    with capture_logs() as lines:
         at, _ = plane(lambda *_: answer(200, {}))
         with pytest.raises(ClaimLost):
             await emitter().deliver(at, event_set(), Lost())
-
-    with capture_logs() as lines:
-        asyncio.run(go())
     assert [(line["event"], line["reason"]) for line in lines] == [("outcome_dropped", claim.reason)]
 
 
@@ -178,12 +172,12 @@ class Broken:
         raise ValueError("password=hunter2secret")
 
 
-def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_without_secrets() -> None:
+async def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_without_secrets() -> None:
     whole = execution(ScriptedTransport(script_for(Dialect.PYTHON, {}, "broken")), Dialect.PYTHON, Beats())
     workplace = dataclasses.replace(whole.workplace, registry=Registry([Broken()], plugins=False))
     whole = dataclasses.replace(whole, workplace=workplace)
     with capture_logs() as lines:
-        asyncio.run(whole.run(delivery(Dialect.PYTHON)))
+        await whole.run(delivery(Dialect.PYTHON))
     raised = [line for line in lines if line["event"] == "command_raised"]
     assert [(line["log_level"], line["kind"]) for line in raised] == [("error", "broken")]
     assert "in run" in raised[0]["exception"]
@@ -191,35 +185,32 @@ def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_without_sec
     assert "hunter2secret" not in str(lines)
 
 
-def ended(scene: Scene, data: bytes | None = None) -> None:
-    async def go() -> None:
-        scene.deliver("a", data=data)
-        await asyncio.gather(*scene.worker._running())
-
-    asyncio.run(go())
+async def ended(scene: Scene, data: bytes | None = None) -> None:
+    scene.deliver("a", data=data)
+    await asyncio.gather(*scene.worker._running())
 
 
 @pytest.mark.parametrize(
     ("data", "outcome"), [(b"{", "not_a_notification"), (None, "retry_later")], ids=["poison", "a proxy's 404"]
 )
-def test_outcome_is_one_line_at_debug_and_one_count(data: bytes | None, outcome: str) -> None:
+async def test_outcome_is_one_line_at_debug_and_one_count(data: bytes | None, outcome: str) -> None:
     before = metrics.OUTCOMES.labels(outcome).value
     with capture_logs() as lines:
-        ended(Scene(), data)
+        await ended(Scene(), data)
     (line,) = [line for line in lines if line["event"] == "outcome"]
     assert (line["log_level"], line["outcome"], line["deliveries"]) == ("debug", outcome, 1)
     assert metrics.OUTCOMES.labels(outcome).value == before + 1
 
 
-def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
+async def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
     scene = Scene()
     scene.execution.workplace.in_flight.enter("a", 1)
     with capture_logs() as lines:
-        ended(scene)
+        await ended(scene)
     assert [line["outcome"] for line in lines if line["event"] == "outcome"] == ["redelivered"]
 
 
-def test_line_of_an_outcome_is_not_made_where_debug_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_line_of_an_outcome_is_not_made_where_debug_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     class Logger:
         def __getattr__(self, level: str) -> Any:
             assert level != "debug", "a logger is bound for a line that is not written"
@@ -230,7 +221,7 @@ def test_line_of_an_outcome_is_not_made_where_debug_is_not_written(monkeypatch: 
     try:
         scene = Scene()
         monkeypatch.setattr("noetl_worker.worker.log", Logger())
-        ended(scene, b"{")
+        await ended(scene, b"{")
     finally:
         structlog.configure(**before)
     assert [one.kind for one in scene.answers.values()] == [OutcomeKind.NOT_A_NOTIFICATION]

@@ -56,22 +56,18 @@ class Scene:
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])
-def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_given_back(is_stopping: bool) -> None:
+async def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_given_back(is_stopping: bool) -> None:
     scene = Scene()
-
-    async def go() -> int:
-        if is_stopping:
-            scene.worker.request_stop()
-        scene.deliver("a")
-        return await scene.drain()
-
-    assert asyncio.run(go()) == EXIT_CANCELLED
+    if is_stopping:
+        scene.worker.request_stop()
+    scene.deliver("a")
+    assert await scene.drain() == EXIT_CANCELLED
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "given_back"}
     assert scene.kept == set()
     assert scene.transport.sent == [], "it is not claimed"
 
 
-def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed(
+async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = Scene()
@@ -86,19 +82,16 @@ def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_
     async def watch(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    async def go() -> None:
-        monkeypatch.setattr(worker, "_watch", watch)
-        monkeypatch.setattr(worker, "_start_line", lambda *_: {})
-        puller = SimpleNamespace(run=until_cancelled, last_progress=0.0)
-        working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, puller, None, None))))
-        await worker.ready.wait()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        for task in list(worker._tasks):
-            await asyncio.wait({task}, timeout=1)
-        assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
-
-    asyncio.run(go())
+    monkeypatch.setattr(worker, "_watch", watch)
+    monkeypatch.setattr(worker, "_start_line", lambda *_: {})
+    puller = SimpleNamespace(run=until_cancelled, last_progress=0.0)
+    working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, puller, None, None))))
+    await worker.ready.wait()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    for task in list(worker._tasks):
+        await asyncio.wait({task}, timeout=1)
+    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
 
 
 class AnsweredAtTheEnd:
@@ -117,46 +110,41 @@ class AnsweredAtTheEnd:
         await asyncio.Event().wait()
 
 
-def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     worker = Worker(settings())
 
     async def watch(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    async def go() -> int:
-        monkeypatch.setattr(worker, "_watch", watch)
-        monkeypatch.setattr(worker, "_start_line", lambda *_: {})
-        working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, AnsweredAtTheEnd(), None, None))))
-        await worker.ready.wait()
-        worker.request_stop()
-        return await asyncio.wait_for(working, 10)
-
-    assert asyncio.run(go()) == EXIT_OK
+    monkeypatch.setattr(worker, "_watch", watch)
+    monkeypatch.setattr(worker, "_start_line", lambda *_: {})
+    working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, AnsweredAtTheEnd(), None, None))))
+    await worker.ready.wait()
+    worker.request_stop()
+    assert await asyncio.wait_for(working, 10) == EXIT_OK
 
 
-def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> None:
+async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> None:
     """A dead letter that was stored and not terminated came again after ack_wait, and was stored a second time."""
     scene = Scene()
+    stored, may_end = asyncio.Event(), asyncio.Event()
 
-    async def go() -> int:
-        stored, may_end = asyncio.Event(), asyncio.Event()
+    async def settle(delivery: Any, outcome: Outcome) -> str:
+        stored.set()
+        await may_end.wait()
+        return await scene._settle(delivery, outcome)
 
-        async def settle(delivery: Any, outcome: Outcome) -> str:
-            stored.set()
-            await may_end.wait()
-            return await scene._settle(delivery, outcome)
-
-        scene.deliver("a", settle, data=b"poison")
-        await stored.wait()
-        asyncio.get_running_loop().call_later(0.05, may_end.set)
-        return await scene.drain()
-
-    assert asyncio.run(go()) == EXIT_CANCELLED
+    scene.deliver("a", settle, data=b"poison")
+    await stored.wait()
+    asyncio.get_running_loop().call_later(0.05, may_end.set)
+    assert await scene.drain() == EXIT_CANCELLED
     assert set(scene.answers) == {"a"}
     assert scene.kept == set()
 
 
-def test_connection_that_is_made_in_the_step_of_the_stop_is_not_lost() -> None:
+async def test_connection_that_is_made_in_the_step_of_the_stop_is_not_lost() -> None:
     """Before 3.12 nats-py's wait_for swallows the cancellation then: nobody had the connection, to close it."""
 
     async def connecting() -> str:
@@ -164,11 +152,8 @@ def test_connection_that_is_made_in_the_step_of_the_stop_is_not_lost() -> None:
             await asyncio.Event().wait()
         return "connection"
 
-    async def go() -> str | None:
-        worker = Worker(settings())
-        starting = asyncio.ensure_future(worker._unless_stopped(connecting()))
-        await asyncio.sleep(0)
-        worker.request_stop()
-        return await starting
-
-    assert asyncio.run(go()) == "connection"
+    worker = Worker(settings())
+    starting = asyncio.ensure_future(worker._unless_stopped(connecting()))
+    await asyncio.sleep(0)
+    worker.request_stop()
+    assert await starting == "connection"

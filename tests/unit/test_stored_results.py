@@ -58,7 +58,7 @@ def store_then_accept(*first: Any) -> Script:
     return script
 
 
-def tell(
+async def tell(
     script: Script,
     dialect: Dialect = Dialect.PYTHON,
     ours: Emitter | None = None,
@@ -68,15 +68,11 @@ def tell(
     **kwargs: Any,
 ) -> ScriptedTransport:
     at, transport = plane(script, dialect)
-
-    async def go() -> None:
-        one = command(dialect, kind=kind)
-        report = await results.report(one, ToolResult.success(data), decision or CaseDecision(), FitRules())
-        told = CommandEvents(one, at, "w-1", ours or emitter(), hold_s=5.0, **kwargs)
-        told.start()
-        await told.finish(report, Ours())
-
-    asyncio.run(go())
+    one = command(dialect, kind=kind)
+    report = await results.report(one, ToolResult.success(data), decision or CaseDecision(), FitRules())
+    told = CommandEvents(one, at, "w-1", ours or emitter(), hold_s=5.0, **kwargs)
+    told.start()
+    await told.finish(report, Ours())
     return transport
 
 
@@ -91,8 +87,8 @@ def call_done(transport: ScriptedTransport) -> Any:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_over_the_budget_is_stored_before_the_events_that_name_it(dialect: Dialect) -> None:
-    transport = tell(store_then_accept(), dialect)
+async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(dialect: Dialect) -> None:
+    transport = await tell(store_then_accept(), dialect)
     method, path, body, _ = next(one for one in transport.sent if one[0] != "GET")
     assert (method, path) == ("PUT", f"/api/result/{command().execution_id}")
     assert (body["name"], body["scope"], body["source_step"]) == ("start", "execution", "start")
@@ -133,11 +129,13 @@ def uncut(value: Any) -> Any:
 
 @pytest.mark.parametrize("exchange", RECORDED, ids=lambda exchange: exchange["name"])
 @pytest.mark.parametrize("refusals", [(), (answer(413, {"detail": "too large"}),)], ids=["stored", "not stored"])
-def test_large_task_sequence_tells_the_python_plane_its_tasks_and_what_they_set(exchange: Any, refusals: Any) -> None:
+async def test_large_task_sequence_tells_the_python_plane_its_tasks_and_what_they_set(
+    exchange: Any, refusals: Any
+) -> None:
     recorded = uncut(exchange["req"]["events"][0]["payload"]["response"])
     del recorded["metrics"]  # of its own, and read by nobody
     assert len(json.dumps(recorded)) > 102_400
-    transport = tell(store_then_accept(*refusals), kind="task_sequence", data=recorded)
+    transport = await tell(store_then_accept(*refusals), kind="task_sequence", data=recorded)
     payload = call_done(transport)["payload"]
     assert payload["response"] == recorded
     assert ("reference" in payload["result"]) is (not refusals)
@@ -145,11 +143,11 @@ def test_large_task_sequence_tells_the_python_plane_its_tasks_and_what_they_set(
     assert not any("response" in item["payload"] for item in others)
 
 
-def test_large_result_of_a_single_tool_is_told_by_reference_alone() -> None:
-    assert "response" not in call_done(tell(store_then_accept()))["payload"]
+async def test_large_result_of_a_single_tool_is_told_by_reference_alone() -> None:
+    assert "response" not in call_done(await tell(store_then_accept()))["payload"]
 
 
-def test_set_whose_result_and_events_are_refused_leaves_its_slot_once(tmp_path: Path) -> None:
+async def test_set_whose_result_and_events_are_refused_leaves_its_slot_once(tmp_path: Path) -> None:
     ours, slots, free = emitter(tmp_path), Slots(1), []
     slots.take()
     left = [answer(425, {}), answer(200, STORED), answer(425, {})]
@@ -160,22 +158,22 @@ def test_set_whose_result_and_events_are_refused_leaves_its_slot_once(tmp_path: 
         free.append(slots.free())
         return left.pop(0) if left else answer(202, {"event_ids": [5]})
 
-    tell(script, ours=ours, outside=slots.waiting)
+    await tell(script, ours=ours, outside=slots.waiting)
     assert free == [0, 1, 1, 1]
     assert slots.free() == 0
     ours.outbox.close()
 
 
 @pytest.mark.parametrize("decision", [CaseDecision(0, Fail("too many")), CaseDecision(0, Exit("done", {"n": 1}))])
-def test_case_that_ends_the_command_keeps_the_reference(decision: CaseDecision) -> None:
-    transport = tell(store_then_accept(), decision=decision)
+async def test_case_that_ends_the_command_keeps_the_reference(decision: CaseDecision) -> None:
+    transport = await tell(store_then_accept(), decision=decision)
     events = transport.bodies("/api/events/batch")[-1]["events"]
     assert events[-1]["payload"]["result"]["reference"]["ref"] == STORED["ref"]
     assert not any("reference" in str(item.get("error")) for item in events)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
+async def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
     tmp_path: Path, dialect: Dialect
 ) -> None:
     ours, slots, seen = emitter(tmp_path), Slots(1), []
@@ -187,7 +185,7 @@ def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
             seen.append((method, rows_on_disk(tmp_path), slots.free()))
         return inner(method, path, body)
 
-    transport = tell(script, dialect, ours, outside=slots.waiting)
+    transport = await tell(script, dialect, ours, outside=slots.waiting)
     assert seen[:4] == [("PUT", 0, 0), ("PUT", 1, 1), ("PUT", 1, 1), ("PUT", 1, 1)]
     assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
     assert ours.outbox.is_empty
@@ -196,35 +194,27 @@ def test_result_that_the_store_does_not_take_yet_is_on_disk_and_out_of_its_slot(
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_of_a_process_that_died_before_it_was_stored_is_told_by_the_next(
+async def test_result_of_a_process_that_died_before_it_was_stored_is_told_by_the_next(
     tmp_path: Path, dialect: Dialect
 ) -> None:
     dead = emitter(tmp_path)
-
-    async def die() -> None:
-        at, _ = plane(lambda method, path, body: answer(425, {}), dialect)
-        one = command(dialect)
-        report = await results.report(one, ToolResult.success(ROWS), CaseDecision(), FitRules())
-        told = CommandEvents(one, at, "w-1", dead, hold_s=5.0)
-        told.start()
-        telling = asyncio.ensure_future(told.finish(report, Ours()))
-        while dead.outbox.is_empty:
-            await asyncio.sleep(0)
-        telling.cancel()
-        await asyncio.wait({telling})
-
-    asyncio.run(die())
+    at, _ = plane(lambda method, path, body: answer(425, {}), dialect)
+    one = command(dialect)
+    report = await results.report(one, ToolResult.success(ROWS), CaseDecision(), FitRules())
+    told = CommandEvents(one, at, "w-1", dead, hold_s=5.0)
+    told.start()
+    telling = asyncio.ensure_future(told.finish(report, Ours()))
+    while dead.outbox.is_empty:
+        await asyncio.sleep(0)
+    telling.cancel()
+    await asyncio.wait({telling})
     dead.outbox.close()
     transport, ours = ScriptedTransport(store_then_accept()), emitter(tmp_path)
-
-    async def go() -> None:
-        adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0.001)
-        await adoption.stop()
-
-    asyncio.run(go())
+    adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
+    adoption.look()
+    while not ours.outbox.is_empty:
+        await asyncio.sleep(0.001)
+    await adoption.stop()
     ours.outbox.close()
     puts = [body for method, _, body, _ in transport.sent if method == "PUT"]
     payload = call_done(transport)["payload"]
@@ -255,8 +245,8 @@ def failed_with(transport: ScriptedTransport, text: str) -> None:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(refusal: Any) -> None:
-    transport = tell(store_then_accept(refusal))
+async def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(refusal: Any) -> None:
+    transport = await tell(store_then_accept(refusal))
     assert [method for method, *_ in transport.sent].count("PUT") == 1
     payload = call_done(transport)["payload"]
     assert payload["response"] == ROWS
@@ -266,15 +256,15 @@ def test_result_that_the_store_refuses_is_told_whole_to_the_python_plane(refusal
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command(refusal: Any) -> None:
+async def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command(refusal: Any) -> None:
     """Its event has no room for the result, and a success with a preview is a wrong value that nobody sees."""
-    transport = tell(store_then_accept(refusal), Dialect.RUST)
+    transport = await tell(store_then_accept(refusal), Dialect.RUST)
     assert [method for method, *_ in transport.sent].count("PUT") == 1
     failed_with(transport, str(refusal.status))
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
     inner = store_then_accept(*[answer(500, {"detail": "store"})] * 100)
@@ -284,7 +274,7 @@ def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: pytest
         now[0] += most_s / 15
         return inner(method, path, body)
 
-    transport = tell(script, dialect)
+    transport = await tell(script, dialect)
     tries = [method for method, *_ in transport.sent].count("PUT")
     assert tries == pytest.approx(15, abs=2)
     if dialect is Dialect.PYTHON:
@@ -294,7 +284,7 @@ def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("status", "times"), [(500, 7), (503, 1)])
-def test_outage_of_the_store_turns_no_result_into_anything_else(
+async def test_outage_of_the_store_turns_no_result_into_anything_else(
     tmp_path: Path, status: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Minutes of it: the outcome waits on disk, out of its slot, and is told by reference."""
@@ -310,7 +300,7 @@ def test_outage_of_the_store_turns_no_result_into_anything_else(
             seen.add((rows_on_disk(tmp_path), slots.free()))
         return inner(method, path, body)
 
-    transport = tell(script, Dialect.RUST, ours, outside=slots.waiting)
+    transport = await tell(script, Dialect.RUST, ours, outside=slots.waiting)
     assert seen == {(0, 0), (1, 1)}, "the first try, and then all the others"
     result = call_done(transport)["payload"]["result"]
     assert (result["status"], result["reference"]["ref"]) == ("success", STORED["ref"])
@@ -323,26 +313,30 @@ def test_outage_of_the_store_turns_no_result_into_anything_else(
     "cut", [MaybeProcessed("no complete answer in 46.2 s"), answer(504, b"gateway timeout")], ids=["no answer", "proxy"]
 )
 @pytest.mark.parametrize("dialect", Dialect)
-def test_put_that_the_python_plane_may_still_be_at_is_not_repeated(dialect: Dialect, cut: Any) -> None:
+async def test_put_that_the_python_plane_may_still_be_at_is_not_repeated(dialect: Dialect, cut: Any) -> None:
     """A second one would hold up everybody for as long again: its store works in its event loop."""
-    transport = tell(store_then_accept(cut), dialect)
+    transport = await tell(store_then_accept(cut), dialect)
     assert [method for method, *_ in transport.sent].count("PUT") == (1 if dialect is Dialect.PYTHON else 2)
     if dialect is Dialect.PYTHON:
         assert call_done(transport)["payload"]["response"] == ROWS
 
 
-def test_put_that_never_left_is_sent_when_the_plane_is_back() -> None:
-    transport = tell(store_then_accept(NotSent("connection refused"), answer(503, {"detail": "db"}, retry_after="0")))
+async def test_put_that_never_left_is_sent_when_the_plane_is_back() -> None:
+    transport = await tell(
+        store_then_accept(NotSent("connection refused"), answer(503, {"detail": "db"}, retry_after="0"))
+    )
     assert [method for method, *_ in transport.sent].count("PUT") == 3
     assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
 
 
 @pytest.mark.parametrize("kind", ["noop", "task_sequence"])
 @pytest.mark.parametrize("one", ["x", "é", "QUJD+/A="], ids=["ascii", "not ascii", "base64"])
-def test_result_with_a_long_unbroken_text_never_goes_to_the_store_of_the_python_plane(kind: str, one: str) -> None:
+async def test_result_with_a_long_unbroken_text_never_goes_to_the_store_of_the_python_plane(
+    kind: str, one: str
+) -> None:
     text = (one * 21_000)[:21_000]
     data = {"count": 3, "rows": [["a word " * 20_000], [text], ["b"]]}
-    transport = tell(store_then_accept(), kind=kind, data=data)
+    transport = await tell(store_then_accept(), kind=kind, data=data)
     assert paths(transport) == ["/api/events/batch"]
     payload = call_done(transport)["payload"]
     assert payload["response"] == data
@@ -356,19 +350,19 @@ def test_unbroken_text_is_found_wherever_it_begins(at: int, length: int) -> None
     assert has_unbroken_text(text + b"tail " * 3_000) is (length > LONGEST_UNBROKEN)
 
 
-def test_rust_plane_is_sent_any_text_to_store() -> None:
-    transport = tell(store_then_accept(), Dialect.RUST, data={"text": "x" * 200_000})
+async def test_rust_plane_is_sent_any_text_to_store() -> None:
+    transport = await tell(store_then_accept(), Dialect.RUST, data={"text": "x" * 200_000})
     assert transport.sent[0][0] == "PUT"
 
 
-def test_tool_is_told_that_the_python_plane_cannot_store_a_long_unbroken_text() -> None:
+async def test_tool_is_told_that_the_python_plane_cannot_store_a_long_unbroken_text() -> None:
     at, transport = plane(store_then_accept())
     with pytest.raises(ControlPlaneError, match="break it into lines"):
-        asyncio.run(at.put_result(7, "start", b'"' + b"x" * 20_001 + b'"', source_step="start"))
+        await at.put_result(7, "start", b'"' + b"x" * 20_001 + b'"', source_step="start")
     assert transport.sent == []
 
 
-def test_deadline_of_a_put_grows_with_what_the_python_plane_has_to_look_through() -> None:
+async def test_deadline_of_a_put_grows_with_what_the_python_plane_has_to_look_through() -> None:
     limits: list[float] = []
 
     class Timed(ScriptedTransport):
@@ -381,17 +375,17 @@ def test_deadline_of_a_put_grows_with_what_the_python_plane_has_to_look_through(
         for size in (100_000, 1_000_000):
             await at.store_result(7, "start", b'"%s"' % (b"a " * (size // 2)), source_step="start")
 
-    asyncio.run(go(Plane(ControlPlaneClient(Timed(store_then_accept()), settings()), URL, Dialect.PYTHON)))
+    await go(Plane(ControlPlaneClient(Timed(store_then_accept()), settings()), URL, Dialect.PYTHON))
     # 20 kB of unbroken text take 0.8 s at each of two looks: 50 such texts a megabyte
     assert limits[0] > 5 * 1.6
     assert limits[1] > 50 * 1.6
 
 
-def results_of(dialect: Dialect = Dialect.PYTHON) -> Any:
-    return asyncio.run(results.report(command(dialect), ToolResult.success(ROWS), CaseDecision(), FitRules()))
+async def results_of(dialect: Dialect = Dialect.PYTHON) -> Any:
+    return await results.report(command(dialect), ToolResult.success(ROWS), CaseDecision(), FitRules())
 
 
-def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
+async def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
     at, _ = plane(lambda *_: answer(200, {}), dialect)
     told = CommandEvents(command(dialect), at, "w-1", emitter(), hold_s=5.0)
     kept: list[EventSet] = []
@@ -400,13 +394,13 @@ def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
         kept.append(event_set)
 
     told._emitter.deliver = deliver  # type: ignore[method-assign]
-    asyncio.run(told.finish(report, Ours()))
+    await told.finish(report, Ours())
     return kept[0]
 
 
-def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
-    report = results_of()
-    made = made_set(report)
+async def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
+    report = await results_of()
+    made = await made_set(report)
     again = read_row(*made.packed())
     assert again.report.upload is not None
     assert json.loads(again.report.upload.data) == json.loads(report.upload.data)
@@ -417,61 +411,57 @@ def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
     assert again.server_url == URL
 
 
-def test_row_is_read_without_what_a_later_worker_adds_to_the_upload() -> None:
-    row, data = made_set(results_of()).packed()
+async def test_row_is_read_without_what_a_later_worker_adds_to_the_upload() -> None:
+    row, data = (await made_set(await results_of())).packed()
     whole = json.loads(row)
     whole["report"]["upload"]["added"] = 1
     assert read_row(json.dumps(whole).encode(), data).report.upload is not None
 
 
-def test_row_without_its_data_is_no_row() -> None:
-    row, _ = made_set(results_of()).packed()
+async def test_row_without_its_data_is_no_row() -> None:
+    row, _ = (await made_set(await results_of())).packed()
     with pytest.raises(DocumentError):
         read_row(row, None)
 
 
-def test_answer_without_a_reference_is_not_the_stores() -> None:
-    transport = tell(store_then_accept(answer(200, {"status": "ok"})))
+async def test_answer_without_a_reference_is_not_the_stores() -> None:
+    transport = await tell(store_then_accept(answer(200, {"status": "ok"})))
     assert [method for method, *_ in transport.sent].count("PUT") == 2
     assert call_done(transport)["payload"]["result"]["reference"]["ref"] == STORED["ref"]
 
 
-def test_failure_of_a_result_that_is_not_stored_names_its_command() -> None:
+async def test_failure_of_a_result_that_is_not_stored_names_its_command() -> None:
     """What the plane counts loop items by (wire.md 9.3, item 8)."""
-    transport = tell(store_then_accept(answer(413, b"too large")), Dialect.RUST)
+    transport = await tell(store_then_accept(answer(413, b"too large")), Dialect.RUST)
     told = transport.bodies("/api/events/batch")[-1]["events"][-1]
     assert told["payload"]["command_id"] == told["meta"]["command_id"] == "7:start:9"
 
 
-def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too() -> None:
-    made = made_set(results_of(Dialect.RUST), Dialect.RUST)
+async def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too() -> None:
+    made = await made_set(await results_of(Dialect.RUST), Dialect.RUST)
     made.not_stored("refused")
     again = read_row(*made.packed())
     assert [part.last for part in again.parts] == ["call.error", "command.failed"]
     assert (again.report.error, again.report.upload) == (made.report.error, None)
 
 
-def test_failure_that_refers_to_no_result_does_not_wait_for_the_store() -> None:
-    transport = tell(store_then_accept(), Dialect.RUST, decision=CaseDecision(0, Fail("too many")))
+async def test_failure_that_refers_to_no_result_does_not_wait_for_the_store() -> None:
+    transport = await tell(store_then_accept(), Dialect.RUST, decision=CaseDecision(0, Fail("too many")))
     assert [method for method, *_ in transport.sent].count("PUT") == 0
 
 
-def test_store_that_is_away_holds_up_no_claim() -> None:
+async def test_store_that_is_away_holds_up_no_claim() -> None:
     at, _ = plane(lambda method, *_: answer(503 if method == "PUT" else 200, {}, retry_after="30"))
-
-    async def go() -> None:
-        await at.store_result(7, "start", b"1", source_step="start")
-        assert (await at.claim(7, "w")).status == 200
-
-    asyncio.run(go())
+    await at.store_result(7, "start", b"1", source_step="start")
+    assert (await at.claim(7, "w")).status == 200
     assert at.client.servers.open_share() == 1.0
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-def test_result_is_let_go_when_the_store_has_answered(is_stored: bool) -> None:
+async def test_result_is_let_go_when_the_store_has_answered(is_stored: bool) -> None:
     """The events may still wait for hours, and the report with them."""
-    report = results_of()
-    made = made_set(report)
+    report = await results_of()
+    made = await made_set(report)
     if is_stored:
         made.accepted(STORED)
     else:
