@@ -1,9 +1,8 @@
-"""Both event loops for what starts processes; every failure of a built-in tool has a kind that is documented."""
+"""A Postgres server; every failure of a built-in tool has a kind that is documented."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,28 +15,6 @@ from noetl_worker.tools.docs.guide import guide_of
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 
 from .databases import Postgres, postgres_server
-
-
-def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
-    module = pytest.importorskip("uvloop")
-    factory: Callable[[], asyncio.AbstractEventLoop] = module.new_event_loop
-    return factory
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Run a coroutine on a fresh loop of each kind, as asyncio.run does."""
-    new_loop = _uvloop() if request.param == "uvloop" else asyncio.new_event_loop
-
-    def run_on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        loop = new_loop()
-        try:
-            return loop.run_until_complete(coroutine)
-        finally:
-            loop.run_until_complete(loop.shutdown_default_executor())
-            loop.close()
-
-    return run_on_loop
 
 
 @pytest.fixture(autouse=True)

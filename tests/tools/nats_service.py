@@ -113,13 +113,10 @@ class Session:
         return name, f"{name}.item", "reader"
 
 
-def with_session(server: NatsServer, body: Callable[[Session], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with client(server) as connection:
-            session = Session(server, connection)
-            try:
-                await body(session)
-            finally:
-                await session.registry.aclose()
-
-    asyncio.run(run())
+async def with_session(server: NatsServer, body: Callable[[Session], Awaitable[None]]) -> None:
+    async with client(server) as connection:
+        session = Session(server, connection)
+        try:
+            await body(session)
+        finally:
+            await session.registry.aclose()

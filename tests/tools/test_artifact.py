@@ -57,17 +57,14 @@ class BrokenPlane(MemoryControlPlane):
         raise self.error
 
 
-def with_plane(dialect: Dialect, use: Callable[[Any], Awaitable[None]]) -> None:
-    async def go() -> None:
-        async with DevControlPlane(PlaneSettings(dialect=dialect)) as control_plane:
-            settings = load_settings({"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": "httpx"})
-            client = ControlPlaneClient(open_transport(settings), settings)
-            try:
-                await use(PlaneOfOneExecution(await client.plane("")))
-            finally:
-                await client.close()
-
-    asyncio.run(go())
+async def with_plane(dialect: Dialect, use: Callable[[Any], Awaitable[None]]) -> None:
+    async with DevControlPlane(PlaneSettings(dialect=dialect)) as control_plane:
+        settings = load_settings({"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": "httpx"})
+        client = ControlPlaneClient(open_transport(settings), settings)
+        try:
+            await use(PlaneOfOneExecution(await client.plane("")))
+        finally:
+            await client.close()
 
 
 def artifact(config: dict[str, Any], answer: Answer | None = None, **context: Any) -> ToolResult:
@@ -84,7 +81,7 @@ def refused(config: dict[str, Any], answer: Answer | None = None, **context: Any
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_a_result_is_put_fetched_and_compared_on_both_planes(dialect: Dialect) -> None:
+async def test_a_result_is_put_fetched_and_compared_on_both_planes(dialect: Dialect) -> None:
     value = {"rows": [{"id": 2**53 + 1, "name": "é"}], "none": None}
 
     async def use(plane: Any) -> None:
@@ -106,7 +103,7 @@ def test_a_result_is_put_fetched_and_compared_on_both_planes(dialect: Dialect) -
             expected = f"no result at {reference}0: it was never stored, or it has expired"
             assert str(caught.value) == expected
 
-    with_plane(dialect, use)
+    await with_plane(dialect, use)
 
 
 def stored(value: JsonValue) -> tuple[MemoryControlPlane, str]:

@@ -142,21 +142,19 @@ def test_a_timeout_deletes_the_job_and_keeps_the_output() -> None:
 
 
 @pytest.mark.parametrize(("reason", "is_deleted"), [("cancelled", True), ("timeout", True), ("shutdown", False)])
-def test_a_stop_deletes_the_job_but_a_shutdown_leaves_it_for_the_next_worker(reason: str, is_deleted: bool) -> None:
+async def test_a_stop_deletes_the_job_but_a_shutdown_leaves_it_for_the_next_worker(
+    reason: str, is_deleted: bool
+) -> None:
     cluster = FakeCluster({"active": 1})
-
-    async def run() -> None:
-        stop = Stop()
-        config = {"image": "busybox", "auth": "k8s"}
-        running = asyncio.ensure_future(arun_tool(ContainerTool(cluster), config, credentials=CREDENTIALS, stop=stop))
-        while len(cluster.requests) < 3 and not running.done():
-            await asyncio.sleep(0)
-        stop.set(reason)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-
-    asyncio.run(run())
+    stop = Stop()
+    config = {"image": "busybox", "auth": "k8s"}
+    running = asyncio.ensure_future(arun_tool(ContainerTool(cluster), config, credentials=CREDENTIALS, stop=stop))
+    while len(cluster.requests) < 3 and not running.done():
+        await asyncio.sleep(0)
+    stop.set(reason)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
     assert bool(cluster.deleted) == is_deleted
 
 

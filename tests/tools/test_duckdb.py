@@ -257,24 +257,20 @@ def test_memory_limit_of_the_worker_names_its_variable(monkeypatch: pytest.Monke
         query("select 1")
 
 
-def test_command_that_waits_for_a_thread_times_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_command_that_waits_for_a_thread_times_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duckdb_session, "_THREADS", 1)
-
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        busy = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, context))
-        await asyncio.sleep(0)
-        began = time.monotonic()
-        result = await registry.run_tool("duckdb", {"query": "select 1", "timeout": 0.2}, context)
-        assert result.status is ToolStatus.TIMEOUT
-        assert time.monotonic() - began < 5
-        busy.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await busy
-        await registry.aclose()
-
-    asyncio.run(scenario())
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    busy = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, context))
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    result = await registry.run_tool("duckdb", {"query": "select 1", "timeout": 0.2}, context)
+    assert result.status is ToolStatus.TIMEOUT
+    assert time.monotonic() - began < 5
+    busy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await busy
+    await registry.aclose()
 
 
 def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -318,7 +314,7 @@ def test_huge_result_is_read_only_as_far_as_it_is_kept() -> None:
 # ── secrets ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_credentials_become_secrets_and_their_values_stay_out_of_messages() -> None:
+async def test_credentials_become_secrets_and_their_values_stay_out_of_messages() -> None:
     credentials = {
         "pg-main": {"type": "postgres", "db_host": "h", "db_port": 5433, "db_password": "p'w#1", "db_name": "d"},
         "hmac": {"type": "gcs_hmac", "key_id": "K", "secret": "SS99"},
@@ -328,13 +324,13 @@ def test_credentials_become_secrets_and_their_values_stay_out_of_messages() -> N
     async def scenario(auth: Any) -> list[Any]:
         return await duckdb_secrets.secrets_of("duckdb", auth, tool_context(credentials=credentials, secrets=seen))
 
-    [one] = asyncio.run(scenario("pg-main"))
+    [one] = await scenario("pg-main")
     assert one.statement() == (
         'CREATE OR REPLACE TEMPORARY SECRET "pg_main" '
         "(TYPE postgres, HOST 'h', PORT '5433', DATABASE 'd', PASSWORD 'p''w#1')"
     )
     several = {"a": {"source": "credential", "key": "pg-main"}, "b": {"credential": "hmac", "scope": "gs://x"}}
-    names = [(secret.name, secret.kind, secret.extension) for secret in asyncio.run(scenario(several))]
+    names = [(secret.name, secret.kind, secret.extension) for secret in await scenario(several)]
     assert names == [("a", "postgres", "postgres"), ("b", "gcs", "httpfs")]
     assert "p'w#1" not in repr(one)
     assert one.without_values("bad p'w#1 in 5433") == "bad *** in 5433"
@@ -361,20 +357,17 @@ def test_timeout_interrupts_the_query() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_cancelled_call_interrupts_the_query() -> None:
-    async def scenario() -> float:
-        registry = Registry(plugins=False)
-        call = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, tool_context(registry=registry)))
-        while not call.done() and not registry._tools:
-            await asyncio.sleep(0)
-        began = time.monotonic()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        await registry.aclose()
-        return time.monotonic() - began
-
-    assert asyncio.run(scenario()) < 10
+async def test_cancelled_call_interrupts_the_query() -> None:
+    registry = Registry(plugins=False)
+    call = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, tool_context(registry=registry)))
+    while not call.done() and not registry._tools:
+        await asyncio.sleep(0)
+    began = time.monotonic()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await registry.aclose()
+    assert (time.monotonic() - began) < 10
 
 
 def test_an_interrupt_that_meets_the_end_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +383,7 @@ def test_an_interrupt_that_meets_the_end_does_nothing(monkeypatch: pytest.Monkey
     assert work.run() == 1
 
 
-def test_steps_cancelled_while_they_are_closed_end_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_steps_cancelled_while_they_are_closed_end_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     closed, cancelled = threading.Event(), threading.Event()
 
     def close_and_wait(ready: Opened) -> None:
@@ -405,24 +398,18 @@ def test_steps_cancelled_while_they_are_closed_end_as_cancelled(monkeypatch: pyt
         async with Stepwise(Opening("transfer")) as opened:
             await opened.do(lambda connection: connection.execute("select 1"))
 
-    async def scenario() -> None:
-        call = asyncio.ensure_future(steps())
-        await asyncio.to_thread(closed.wait, 10)
-        call.cancel()
-        await asyncio.wait({call}, timeout=0.1)
-        cancelled.set()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-    asyncio.run(scenario())
+    call = asyncio.ensure_future(steps())
+    await asyncio.to_thread(closed.wait, 10)
+    call.cancel()
+    await asyncio.wait({call}, timeout=0.1)
+    cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
 
 
-def test_many_at_once() -> None:
-    async def scenario() -> list[Any]:
-        found = await asyncio.gather(*(arun_tool("duckdb", {"query": f"select {n} as n"}) for n in range(20)))
-        return [result.data["rows"][0]["n"] for result in found]
-
-    assert asyncio.run(scenario()) == list(range(20))
+async def test_many_at_once() -> None:
+    found = await asyncio.gather(*(arun_tool("duckdb", {"query": f"select {n} as n"}) for n in range(20)))
+    assert [result.data["rows"][0]["n"] for result in found] == list(range(20))
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

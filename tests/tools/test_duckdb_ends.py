@@ -53,7 +53,7 @@ async def cancelled(call: asyncio.Future[None]) -> None:
         await call
 
 
-def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(closing: Closing) -> None:
+async def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(closing: Closing) -> None:
     """Of a file that is read, our lock would stay for as long as the worker."""
     busy = threading.Event()
     opened: list[Stepwise] = []
@@ -63,20 +63,17 @@ def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(closing
             opened.append(ready)
             ready._thread.submit(busy.wait, 20)
 
-    async def scenario() -> None:
-        call = asyncio.ensure_future(steps())
-        while not opened or opened[0]._opened is not None:
-            await asyncio.sleep(0)
-        call.cancel()
+    call = asyncio.ensure_future(steps())
+    while not opened or opened[0]._opened is not None:
         await asyncio.sleep(0)
-        busy.set()
-        await cancelled(call)
-        assert closing.closed == 1
+    call.cancel()
+    await asyncio.sleep(0)
+    busy.set()
+    await cancelled(call)
+    assert closing.closed == 1
 
-    asyncio.run(scenario())
 
-
-def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cancellation_goes_on(
+async def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cancellation_goes_on(
     closing: Closing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
@@ -94,23 +91,20 @@ def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cancellatio
         async with Stepwise(Opening("transfer")):
             raise AssertionError("it was cancelled before")
 
-    async def scenario() -> None:
-        call = asyncio.ensure_future(steps())
-        await asyncio.to_thread(begun.wait, 20)
-        call.cancel()
-        await asyncio.sleep(0)
-        go_on.set()
-        await asyncio.to_thread(closing.begun.wait, 20)
-        await asyncio.wait({call}, timeout=0.1)
-        assert not call.done()
-        closing.go_on.set()
-        await cancelled(call)
-        assert closing.closed == 1
-
-    asyncio.run(scenario())
+    call = asyncio.ensure_future(steps())
+    await asyncio.to_thread(begun.wait, 20)
+    call.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.to_thread(closing.begun.wait, 20)
+    await asyncio.wait({call}, timeout=0.1)
+    assert not call.done()
+    closing.go_on.set()
+    await cancelled(call)
+    assert closing.closed == 1
 
 
-def test_failure_of_the_closing_does_not_stand_for_a_cancellation(closing: Closing) -> None:
+async def test_failure_of_the_closing_does_not_stand_for_a_cancellation(closing: Closing) -> None:
     closing.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
     started = asyncio.Event()
 
@@ -119,29 +113,23 @@ def test_failure_of_the_closing_does_not_stand_for_a_cancellation(closing: Closi
             started.set()
             await asyncio.Event().wait()
 
-    async def scenario() -> None:
-        call = asyncio.ensure_future(steps())
-        await started.wait()
-        call.cancel()
-        await cancelled(call)
-        assert closing.closed == 1
-
-    asyncio.run(scenario())
+    call = asyncio.ensure_future(steps())
+    await started.wait()
+    call.cancel()
+    await cancelled(call)
+    assert closing.closed == 1
 
 
-def test_failure_of_the_closing_is_told_when_nothing_else_failed(closing: Closing) -> None:
+async def test_failure_of_the_closing_is_told_when_nothing_else_failed(closing: Closing) -> None:
     closing.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
 
-    async def steps() -> None:
+    with pytest.raises(ToolError, match="another process"):
         async with Stepwise(Opening("transfer")) as ready:
             await ready.do(lambda connection: connection.execute("select 1"))
 
-    with pytest.raises(ToolError, match="another process"):
-        asyncio.run(steps())
-
 
 @pytest.mark.parametrize("timeout_s", [0.01, None])
-def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(timeout_s: float | None) -> None:
+async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(timeout_s: float | None) -> None:
     """The next command may open the file once this one's turn is over."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -149,25 +137,22 @@ def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(timeout_s
         begun.set()
         go_on.wait(20)
 
-    async def scenario() -> None:
-        threads, work = Threads(), Work(Opening("duckdb"), body)
-        call = asyncio.ensure_future(threads.run(work, timeout_s))
-        await asyncio.to_thread(begun.wait, 20)
-        if timeout_s is None:
-            call.cancel()
-        while not work.is_stopped:
-            await asyncio.sleep(0)
+    threads, work = Threads(), Work(Opening("duckdb"), body)
+    call = asyncio.ensure_future(threads.run(work, timeout_s))
+    await asyncio.to_thread(begun.wait, 20)
+    if timeout_s is None:
         call.cancel()
-        await asyncio.wait({call}, timeout=0.1)
-        assert not call.done()
-        go_on.set()
-        await cancelled(call)
-        threads.close()
+    while not work.is_stopped:
+        await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait({call}, timeout=0.1)
+    assert not call.done()
+    go_on.set()
+    await cancelled(call)
+    threads.close()
 
-    asyncio.run(scenario())
 
-
-def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
+async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """asyncio.wait_for loses it, up to Python 3.11: the statements ran to their end."""
@@ -184,12 +169,8 @@ def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
 
     monkeypatch.setattr(duckdb, "turn", then_cancelled)
     calls: list[asyncio.Future[Any]] = []
-
-    async def scenario() -> None:
-        threads, opening = Threads(), Opening("duckdb", str(tmp_path / "a.duckdb"))
-        calls.append(asyncio.ensure_future(run_opened(threads, opening, body, 60.0)))
-        await cancelled(calls[0])
-        threads.close()
-
-    asyncio.run(scenario())
+    threads, opening = Threads(), Opening("duckdb", str(tmp_path / "a.duckdb"))
+    calls.append(asyncio.ensure_future(run_opened(threads, opening, body, 60.0)))
+    await cancelled(calls[0])
+    threads.close()
     assert False not in ran

@@ -14,7 +14,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.duckdb import files as duckdb_files
 from noetl_worker.tools.registry import Registry
 
@@ -72,54 +72,43 @@ def test_scope_execution_keeps_the_tables_of_each_execution_apart(scoped: Path) 
     assert in_execution(7, "select 1 as a", database=":memory:") == [{"a": 1}]
 
 
-def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> None:
-    async def scenario() -> Any:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry, execution_id=9)
-        start = "create table if not exists log(n int); attach ':memory:' as side; create table side.t as select 1"
-        calls = [
-            registry.run_tool("duckdb", {"query": [start, f"insert into log values ({n})"]}, context) for n in range(8)
-        ]
-        await asyncio.gather(*calls)
-        result = await registry.run_tool("duckdb", {"query": "select count(*) as n from log"}, context)
-        await registry.aclose()
-        return result.data
-
-    assert asyncio.run(scenario())["rows"] == [{"n": 8}]
+async def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry, execution_id=9)
+    start = "create table if not exists log(n int); attach ':memory:' as side; create table side.t as select 1"
+    calls = [
+        registry.run_tool("duckdb", {"query": [start, f"insert into log values ({n})"]}, context) for n in range(8)
+    ]
+    await asyncio.gather(*calls)
+    result = await registry.run_tool("duckdb", {"query": "select count(*) as n from log"}, context)
+    await registry.aclose()
+    assert result.data["rows"] == [{"n": 8}]
     assert duckdb_files._turns == {}
 
 
-def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:
+async def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:
     file = str(tmp_path / "a.duckdb")
-
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        async with duckdb_files.turn(file, read_only=False):
-            config = {"query": "select 1", "database": file}
-            result = await registry.run_tool("duckdb", {**config, "timeout": 0.1}, context)
-            assert result.status is ToolStatus.TIMEOUT
-        assert (await registry.run_tool("duckdb", config, context)).status is ToolStatus.SUCCESS
-        await registry.aclose()
-
-    asyncio.run(scenario())
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    async with duckdb_files.turn(file, read_only=False):
+        config = {"query": "select 1", "database": file}
+        result = await registry.run_tool("duckdb", {**config, "timeout": 0.1}, context)
+        assert result.status is ToolStatus.TIMEOUT
+    assert (await registry.run_tool("duckdb", config, context)).status is ToolStatus.SUCCESS
+    await registry.aclose()
 
 
-def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
+async def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
     file = str(tmp_path / "a.duckdb")
-    query("create table t as select 1 as i", database=file)
-
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        config = {"query": "select i from t", "database": file, "read_only": True, "timeout": 5}
-        async with duckdb_files.turn(file, read_only=True):
-            result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
-        assert result.status is ToolStatus.SUCCESS
-        await registry.aclose()
-
-    asyncio.run(scenario())
+    await arun_tool("duckdb", {"query": "create table t as select 1 as i", "database": file})
+    registry = Registry(plugins=False)
+    config = {"query": "select i from t", "database": file, "read_only": True, "timeout": 5}
+    async with duckdb_files.turn(file, read_only=True):
+        result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
+    assert result.status is ToolStatus.SUCCESS
+    await registry.aclose()
     with pytest.raises(ToolError, match="read-only"):
-        query("insert into t values (2)", database=file, read_only=True)
+        await arun_tool("duckdb", {"query": "insert into t values (2)", "database": file, "read_only": True})
 
 
 @pytest.mark.parametrize(

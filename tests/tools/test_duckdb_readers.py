@@ -13,7 +13,7 @@ from unittest.mock import ANY
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.duckdb import readers as duckdb_readers
 from noetl_worker.tools.duckdb import session as duckdb_session
 from noetl_worker.tools.registry import Registry
@@ -23,33 +23,29 @@ pytest.importorskip("duckdb")
 SLOW = "select count(*) as n from range(6000) a, range(6000) b where (a.range * b.range) % 7 = 3"
 
 
-def query(text: str, **config: Any) -> dict[str, Any]:
-    data = run_tool("duckdb", {"query": text, **config}).data
+async def query(text: str, **config: Any) -> dict[str, Any]:
+    data = (await arun_tool("duckdb", {"query": text, **config})).data
     assert isinstance(data, dict)
     return data
 
 
-def _together(file: Path, *texts: str) -> list[Any]:
+async def _together(file: Path, *texts: str) -> list[Any]:
     """The data of readers of one file, all of them started before the first ends."""
+    registry = Registry(plugins=False)
 
-    async def scenario() -> list[Any]:
-        registry = Registry(plugins=False)
+    async def one(number: int, text: str) -> Any:
+        config = {"query": text, "database": str(file), "read_only": True}
+        return (await registry.run_tool("duckdb", config, tool_context(execution_id=number))).data
 
-        async def one(number: int, text: str) -> Any:
-            config = {"query": text, "database": str(file), "read_only": True}
-            return (await registry.run_tool("duckdb", config, tool_context(execution_id=number))).data
-
-        try:
-            return await asyncio.gather(*(one(number, text) for number, text in enumerate(texts, start=1)))
-        finally:
-            await registry.aclose()
-
-    return asyncio.run(scenario())
+    try:
+        return await asyncio.gather(*(one(number, text) for number, text in enumerate(texts, start=1)))
+    finally:
+        await registry.aclose()
 
 
-def test_readers_of_a_file_share_nothing(tmp_path: Path) -> None:
+async def test_readers_of_a_file_share_nothing(tmp_path: Path) -> None:
     file = tmp_path / "a.duckdb"
-    query("create table t as select 1 as i", database=str(file))
+    await query("create table t as select 1 as i", database=str(file))
     settings = (
         "attach ':memory:' as mine; set memory_limit = '200MB'; set threads = 1; create temp table x as select 1 i;"
     )
@@ -59,40 +55,43 @@ def test_readers_of_a_file_share_nothing(tmp_path: Path) -> None:
         "(select list(database_name order by 1) from duckdb_databases() where not internal) as all, "
         "(select count(*) from duckdb_secrets()) as s, (select i from a.main.t) as i"
     )
-    [before] = query(read, database=str(file), read_only=True)["rows"]
-    *_, after = _together(file, secrets + SLOW, settings + SLOW, *[SLOW] * 3, f"{SLOW}; {read}")
+    [before] = (await query(read, database=str(file), read_only=True))["rows"]
+    *_, after = await _together(file, secrets + SLOW, settings + SLOW, *[SLOW] * 3, f"{SLOW}; {read}")
     assert after["rows"] == [before]
     assert (before["d"], before["all"], before["s"], before["i"]) == ("a", ["a"], 0, 1)
 
 
 @pytest.mark.parametrize("name", ["memory.duckdb", "temp.duckdb", 'odd "name".db', "it's.duckdb"])
-def test_reader_calls_a_file_as_its_writer_does(tmp_path: Path, name: str) -> None:
+async def test_reader_calls_a_file_as_its_writer_does(tmp_path: Path, name: str) -> None:
     file = str(tmp_path / name)
     text = "select current_database() as d, current_setting('search_path') as s, i from t"
-    query("create table t as select 1 as i", database=file)
-    assert query(text, database=file, read_only=True)["rows"] == [
-        {**query(text, database=file)["rows"][0], "s": ANY},
+    await query("create table t as select 1 as i", database=file)
+    assert (await query(text, database=file, read_only=True))["rows"] == [
+        {**(await query(text, database=file))["rows"][0], "s": ANY},
     ]
-    assert query("create temp table x as select 2 as i; from x", database=file, read_only=True)["rows"] == [{"i": 2}]
+    assert (await query("create temp table x as select 2 as i; from x", database=file, read_only=True))["rows"] == [
+        {"i": 2}
+    ]
 
 
-def test_no_process_writes_a_file_while_a_reader_is_left(tmp_path: Path) -> None:
+async def test_no_process_writes_a_file_while_a_reader_is_left(tmp_path: Path) -> None:
     file = tmp_path / "a.duckdb"
-    query("create table t as select 1 as i", database=str(file))
+    await query("create table t as select 1 as i", database=str(file))
     write = [sys.executable, "-c", f"import duckdb; duckdb.connect({str(file)!r})"]
     opening = duckdb_session.Opening(kind="duckdb", database=str(file), read_only=True)
     duckdb = duckdb_session.library()
     first, second = (duckdb_session.opened(duckdb, opening, threading.Event()) for _ in range(2))
     second.close()
-    assert b"Could not set lock on file" in subprocess.run(write, capture_output=True, check=False).stderr
+    refused = await asyncio.to_thread(subprocess.run, write, capture_output=True, check=False)
+    assert b"Could not set lock on file" in refused.stderr
     assert first.connection.execute("select i from t").fetchall() == [(1,)]
     first.close()
-    assert subprocess.run(write, check=False).returncode == 0
+    assert (await asyncio.to_thread(subprocess.run, write, check=False)).returncode == 0
 
 
-def test_reader_says_that_the_file_was_written_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reader_says_that_the_file_was_written_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.duckdb"
-    query("create table t as select 1 as i", database=str(file))
+    await query("create table t as select 1 as i", database=str(file))
     opening = duckdb_session.Opening(kind="duckdb", database=str(file), read_only=True)
     duckdb = duckdb_session.library()
     first, second = (duckdb_session.opened(duckdb, opening, threading.Event()) for _ in range(2))

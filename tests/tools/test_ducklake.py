@@ -64,16 +64,10 @@ def test_catalog_for_reading_refuses_to_write(lake: Any) -> None:
         lake("insert into t values (1)", read_only=True)
 
 
-def test_parallel_commands_of_one_catalog_file_take_turns(lake: Any, tmp_path: Path) -> None:
+async def test_parallel_commands_of_one_catalog_file_take_turns(lake: Any, tmp_path: Path) -> None:
     lake("create table t(i int)")
-
-    async def scenario() -> None:
-        where = {"catalog_connection": str(tmp_path / "meta.ducklake"), "data_path": str(tmp_path / "data")}
-        await asyncio.gather(
-            *(arun_tool("ducklake", {"query": f"insert into t values ({n})", **where}) for n in range(5))
-        )
-
-    asyncio.run(scenario())
+    where = {"catalog_connection": str(tmp_path / "meta.ducklake"), "data_path": str(tmp_path / "data")}
+    await asyncio.gather(*(arun_tool("ducklake", {"query": f"insert into t values ({n})", **where}) for n in range(5)))
     assert lake("select count(*) as n from t")["rows"] == [{"n": 5}]
 
 

@@ -199,21 +199,18 @@ def test_large_answer_is_cut_and_marked() -> None:
     assert result.data["body"] == "x" * 1000 + "\n[... cut after 1000 of 5000 bytes ...]"
 
 
-def test_cookies_are_not_carried_to_the_next_command() -> None:
-    async def scenario() -> list[bool]:
-        seen = []
+async def test_cookies_are_not_carried_to_the_next_command() -> None:
+    seen = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
-            seen.append("cookie" in request.headers)
-            return httpx.Response(200, headers={"Set-Cookie": "session=1"})
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append("cookie" in request.headers)
+        return httpx.Response(200, headers={"Set-Cookie": "session=1"})
 
-        tool = HttpTool(httpx.MockTransport(answer))
-        for _ in range(2):
-            await arun_tool_keeping(tool, {"url": "http://host/"})
-        await tool.aclose()
-        return seen
-
-    assert asyncio.run(scenario()) == [False, False]
+    tool = HttpTool(httpx.MockTransport(answer))
+    for _ in range(2):
+        await arun_tool_keeping(tool, {"url": "http://host/"})
+    await tool.aclose()
+    assert seen == [False, False]
 
 
 async def arun_tool_keeping(tool: HttpTool, config: dict[str, Any]) -> ToolResult:
@@ -240,16 +237,13 @@ def test_unknown_method_is_a_configuration_error() -> None:
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def call_server(handler: Handler, config: dict[str, Any]) -> ToolResult:
-    async def scenario() -> ToolResult:
-        server = await asyncio.start_server(handler, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            return await arun_tool("http", {"url": f"http://127.0.0.1:{port}/", **config})
-        finally:
-            server.close()
-
-    return asyncio.run(scenario())
+async def call_server(handler: Handler, config: dict[str, Any]) -> ToolResult:
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        return await arun_tool("http", {"url": f"http://127.0.0.1:{port}/", **config})
+    finally:
+        server.close()
 
 
 def test_refused_connection_is_a_retryable_failure() -> None:
@@ -265,17 +259,17 @@ def test_refused_connection_is_a_retryable_failure() -> None:
     assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("connection", True, "ConnectError")
 
 
-def test_connection_dropped_before_the_answer_is_a_retryable_failure() -> None:
+async def test_connection_dropped_before_the_answer_is_a_retryable_failure() -> None:
     async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
     with pytest.raises(ToolError) as caught:
-        call_server(drop, {})
+        await call_server(drop, {})
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
-def test_trickling_body_ends_at_the_timeout() -> None:
+async def test_trickling_body_ends_at_the_timeout() -> None:
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
@@ -287,13 +281,13 @@ def test_trickling_body_ends_at_the_timeout() -> None:
         except (ConnectionError, asyncio.CancelledError):
             writer.close()
 
-    result = call_server(trickle, {"timeout": 0.3})
+    result = await call_server(trickle, {"timeout": 0.3})
     assert result.status is ToolStatus.TIMEOUT
     assert result.error is not None
     assert (result.error.message, result.error.retryable) == ("Execution timed out after 0.3 seconds", True)
 
 
-def test_request_on_the_wire() -> None:
+async def test_request_on_the_wire() -> None:
     seen: dict[str, Any] = {}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -304,7 +298,7 @@ def test_request_on_the_wire() -> None:
         await writer.drain()
         writer.close()
 
-    result = call_server(answer, {"method": "POST", "json": {"a": "é"}})
+    result = await call_server(answer, {"method": "POST", "json": {"a": "é"}})
     assert result.data["status_code"] == 201
     assert seen["head"].startswith("POST / HTTP/1.1\r\n")
     assert seen["body"] == {"a": "é"}

@@ -36,25 +36,19 @@ def told(server: ToolServer, auth: Any, **context: Any) -> dict[str, Any]:
     return data
 
 
-def many(
+async def many(
     server: ToolServer, configs: list[dict[str, Any]], *, at_once: bool = False, **context: Any
 ) -> list[ToolResult]:
     """Several commands of one worker."""
-
-    async def scenario() -> list[ToolResult]:
-        registry = Registry(plugins=False)
-        calls = [
-            registry.run_tool(
-                "http", {"url": server.url("/echo"), **config}, tool_context(registry=registry, **context)
-            )
-            for config in configs
-        ]
-        try:
-            return list(await asyncio.gather(*calls)) if at_once else [await call for call in calls]
-        finally:
-            await registry.aclose()
-
-    return asyncio.run(scenario())
+    registry = Registry(plugins=False)
+    calls = [
+        registry.run_tool("http", {"url": server.url("/echo"), **config}, tool_context(registry=registry, **context))
+        for config in configs
+    ]
+    try:
+        return list(await asyncio.gather(*calls)) if at_once else [await call for call in calls]
+    finally:
+        await registry.aclose()
 
 
 def oauth2(server: ToolServer, **more: Any) -> dict[str, Any]:
@@ -165,10 +159,10 @@ def test_auth_of_an_unknown_form_says_what_is_possible(server: ToolServer, auth:
 # ── OAuth2 client credentials ───────────────────────────────────────────────────────────────────
 
 
-def test_token_is_fetched_once_and_kept(server: ToolServer) -> None:
+async def test_token_is_fetched_once_and_kept(server: ToolServer) -> None:
     secrets: set[str] = set()
     config = {"auth": oauth2(server, scope=["read", "write"], audience="api")}
-    results = many(server, [config] * 3, secrets=secrets)
+    results = await many(server, [config] * 3, secrets=secrets)
     assert [one.data["data"]["headers"]["authorization"] for one in results] == ["Bearer token-1"] * 3
     assert [seen.path for seen in server.requests] == ["/token", "/echo", "/echo", "/echo"]
     asked = server.requests[0]
@@ -178,95 +172,91 @@ def test_token_is_fetched_once_and_kept(server: ToolServer) -> None:
     assert "token-1" in secrets
 
 
-def test_commands_that_start_together_ask_for_one_token(server: ToolServer) -> None:
-    many(server, [{"auth": oauth2(server)}] * 10, at_once=True)
+async def test_commands_that_start_together_ask_for_one_token(server: ToolServer) -> None:
+    await many(server, [{"auth": oauth2(server)}] * 10, at_once=True)
     assert [seen.path for seen in server.requests].count("/token") == 1
 
 
-def test_another_secret_gets_another_token(server: ToolServer) -> None:
+async def test_another_secret_gets_another_token(server: ToolServer) -> None:
     configs = [{"auth": oauth2(server)}, {"auth": oauth2(server, client_secret="other")}]
-    results = many(server, configs)
+    results = await many(server, configs)
     sent = [one.data["data"]["headers"]["authorization"] for one in results]
     assert sent == ["Bearer token-1", "Bearer token-2"]
 
 
-def test_client_may_show_itself_by_basic_authentication(server: ToolServer) -> None:
-    many(server, [{"auth": oauth2(server, client_auth="basic")}])
+async def test_client_may_show_itself_by_basic_authentication(server: ToolServer) -> None:
+    await many(server, [{"auth": oauth2(server, client_auth="basic")}])
     assert server.requests[0].headers["authorization"] == "Basic " + base64.b64encode(b"me:hush-hush").decode()
     assert server.requests[0].body == b"grant_type=client_credentials"
 
 
-def test_refused_token_is_fetched_anew_once(server: ToolServer) -> None:
+async def test_refused_token_is_fetched_anew_once(server: ToolServer) -> None:
     def only_second(seen: Seen) -> Answer:
         return as_json({}, 200 if seen.headers["authorization"] == "Bearer token-2" else 401)
 
     server.routes["/guarded"] = only_second
-    (result,) = many(server, [{"url": server.url("/guarded"), "auth": oauth2(server)}])
+    (result,) = await many(server, [{"url": server.url("/guarded"), "auth": oauth2(server)}])
     assert result.status is ToolStatus.SUCCESS
     assert [seen.path for seen in server.requests] == ["/token", "/guarded", "/token", "/guarded"]
 
 
-def test_token_refused_twice_is_an_auth_failure(server: ToolServer) -> None:
-    (result,) = many(server, [{"url": server.url("/status/401"), "auth": oauth2(server)}])
+async def test_token_refused_twice_is_an_auth_failure(server: ToolServer) -> None:
+    (result,) = await many(server, [{"url": server.url("/status/401"), "auth": oauth2(server)}])
     assert result.error is not None
     assert (result.error.kind, result.error.code) == ("auth", "401")
     assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize(("life_s", "kept_for", "over_at"), [(3600, 3500, 3541), (10, 8.9, 9.1), (0, None, 0.0)])
-def test_token_is_fetched_anew_before_its_end(
+async def test_token_is_fetched_anew_before_its_end(
     server: ToolServer, life_s: int, kept_for: float | None, over_at: float
 ) -> None:
     now = [1000.0]
-
-    async def scenario() -> list[str]:
-        clients = Clients()
-        tokens = Tokens(clients, now=lambda: now[0])
-        values = {**oauth2(server), "token_url": server.url(f"/token?expires_in={life_s}")}
-        found = [await tokens.client_credentials(values)]
-        if kept_for is not None:
-            now[0] = 1000.0 + kept_for
-            found.append(await tokens.client_credentials(values))
-        now[0] = 1000.0 + over_at
+    clients = Clients()
+    tokens = Tokens(clients, now=lambda: now[0])
+    values = {**oauth2(server), "token_url": server.url(f"/token?expires_in={life_s}")}
+    found = [await tokens.client_credentials(values)]
+    if kept_for is not None:
+        now[0] = 1000.0 + kept_for
         found.append(await tokens.client_credentials(values))
-        await clients.aclose()
-        return found
+    now[0] = 1000.0 + over_at
+    found.append(await tokens.client_credentials(values))
+    await clients.aclose()
+    assert found == ["token-1", *(["token-1"] if kept_for is not None else []), "token-2"]
 
-    assert asyncio.run(scenario()) == ["token-1", *(["token-1"] if kept_for is not None else []), "token-2"]
 
-
-def test_endpoint_that_says_no_is_told_with_its_reason(server: ToolServer) -> None:
+async def test_endpoint_that_says_no_is_told_with_its_reason(server: ToolServer) -> None:
     server.routes["/token"] = lambda seen: as_json(
         {"error": "invalid_client", "error_description": "unknown", "detail": "hush-hush"}, 401
     )
     with pytest.raises(CredentialError) as caught:
-        many(server, [{"auth": oauth2(server)}])
+        await many(server, [{"auth": oauth2(server)}])
     assert str(caught.value) == (f"http: {server.url('/token')} gives no token: HTTP 401 (invalid_client: unknown)")
 
 
-def test_endpoint_that_cannot_be_reached_may_be_asked_again(server: ToolServer) -> None:
+async def test_endpoint_that_cannot_be_reached_may_be_asked_again(server: ToolServer) -> None:
     with pytest.raises(ToolError, match="http: no answer from") as caught:
-        many(server, [{"auth": oauth2(server, token_url=f"http://127.0.0.1:{unused_port()}/token")}])
+        await many(server, [{"auth": oauth2(server, token_url=f"http://127.0.0.1:{unused_port()}/token")}])
     assert caught.value.retryable
 
 
-def test_endpoint_without_a_token_in_its_answer(server: ToolServer) -> None:
+async def test_endpoint_without_a_token_in_its_answer(server: ToolServer) -> None:
     server.routes["/token"] = lambda seen: as_json({"hello": 1})
     with pytest.raises(CredentialError, match="has no access_token"):
-        many(server, [{"auth": oauth2(server)}])
+        await many(server, [{"auth": oauth2(server)}])
 
 
 # ── token() in headers ──────────────────────────────────────────────────────────────────────────
 
 
-def test_token_of_a_credential_in_a_header(server: ToolServer) -> None:
+async def test_token_of_a_credential_in_a_header(server: ToolServer) -> None:
     credentials = {"google_oauth": oauth2(server), "plain": {"type": "bearer", "token": "t2"}}
     headers = {
         "Authorization": "Bearer {{ token(google_auth) }}",
         "X-Two": "{{ token('plain') }}",
         "X-Step": "{{ step_name }}",
     }
-    (result,) = many(
+    (result,) = await many(
         server,
         [{"headers": headers}],
         credentials=credentials,
@@ -276,10 +266,10 @@ def test_token_of_a_credential_in_a_header(server: ToolServer) -> None:
     assert (sent["authorization"], sent["x-two"], sent["x-step"]) == ("Bearer token-1", "t2", "s")
 
 
-def test_token_of_a_credential_without_one_is_refused(server: ToolServer) -> None:
+async def test_token_of_a_credential_without_one_is_refused(server: ToolServer) -> None:
     credentials = {"a": {"type": "basic", "username": "u", "password": "p"}}
     with pytest.raises(CredentialError, match=r"http: token\('a'\): the credential gives no bearer token"):
-        many(server, [{"headers": {"X": "{{ token('a') }}"}}], credentials=credentials)
+        await many(server, [{"headers": {"X": "{{ token('a') }}"}}], credentials=credentials)
 
 
 # ── Google ──────────────────────────────────────────────────────────────────────────────────────

@@ -25,41 +25,34 @@ class SlowToClose(httpx.MockTransport):
         await self.go_on.wait()
 
 
-def test_closing_all_connections_does_not_fail_the_command_that_has_one() -> None:
-    async def scenario() -> None:
-        clients = Clients()
-        async with clients.lease():
-            await clients.aclose()
-
-    asyncio.run(scenario())
+async def test_closing_all_connections_does_not_fail_the_command_that_has_one() -> None:
+    clients = Clients()
+    async with clients.lease():
+        await clients.aclose()
 
 
-def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noetl_worker.tools.http.client._MAX_IDLE_CLIENTS", 1)
     unused, ours, others = (ClientOptions(proxy=f"http://127.0.0.1:{port}") for port in (1, 2, 3))
+    transport = SlowToClose()
+    clients = Clients(transport)
+    async with clients.lease(unused):
+        pass
 
-    async def scenario() -> None:
-        transport = SlowToClose()
-        clients = Clients(transport)
-        async with clients.lease(unused):
+    async def command() -> None:
+        async with clients.lease(ours):
             pass
 
-        async def command() -> None:
-            async with clients.lease(ours):
-                pass
-
-        async with clients.lease(others):
-            ending = asyncio.ensure_future(command())
-            await transport.closing.wait()
-            async with clients.lease(ours) as client:
-                transport.go_on.set()
-                await ending
-                assert not client.is_closed
-
-    asyncio.run(scenario())
+    async with clients.lease(others):
+        ending = asyncio.ensure_future(command())
+        await transport.closing.wait()
+        async with clients.lease(ours) as client:
+            transport.go_on.set()
+            await ending
+            assert not client.is_closed
 
 
-def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool(
+async def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """httpcore keeps one that was made and never spoken on: it is neither idle nor used, for ever."""
@@ -91,25 +84,23 @@ def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool
 
     with ToolServer() as server:
         server.routes["/"] = lambda _: Answer(200, b"")
-        asyncio.run(scenario(server.url("/")))
+        await scenario(server.url("/"))
 
 
-def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("noetl_worker.tools.http.client._MAX_CANCELLED", 1)
-
-    async def scenario() -> None:
-        clients = Clients()
-        async with clients.lease() as first:
-            with pytest.raises(asyncio.CancelledError):
-                async with clients.lease() as same:
-                    raise asyncio.CancelledError
-            assert same is first
-            assert not first.is_closed
-            async with clients.lease() as second:
-                assert second is not first
-        assert first.is_closed
-        assert not second.is_closed
-        await clients.aclose()
-        assert second.is_closed
-
-    asyncio.run(scenario())
+    clients = Clients()
+    async with clients.lease() as first:
+        with pytest.raises(asyncio.CancelledError):
+            async with clients.lease() as same:
+                raise asyncio.CancelledError
+        assert same is first
+        assert not first.is_closed
+        async with clients.lease() as second:
+            assert second is not first
+    assert first.is_closed
+    assert not second.is_closed
+    await clients.aclose()
+    assert second.is_closed

@@ -119,24 +119,22 @@ def test_user_and_password_of_an_address_are_used_and_not_told(server: ToolServe
 # ── size ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def measured(server: ToolServer, path: str, **config: Any) -> tuple[ToolResult, float]:
+async def measured(server: ToolServer, path: str, **config: Any) -> tuple[ToolResult, float]:
     """(result, how far the process grew in MiB). Not by run_tool: asyncio.run writes out its result's repr."""
     found: list[Any] = []
-
-    async def scenario() -> None:
-        await arun_tool("http", {"url": server.url(path.replace("=100", "=1")), **config})  # what is made once is made
-        with PeakMemory() as peak:
-            found.append(await arun_tool("http", {"url": server.url(path), **config}))
-        found.append(peak.grown_mib)
-
-    asyncio.run(scenario())
+    await arun_tool("http", {"url": server.url(path.replace("=100", "=1")), **config})  # what is made once is made
+    with PeakMemory() as peak:
+        found.append(await arun_tool("http", {"url": server.url(path), **config}))
+    found.append(peak.grown_mib)
     return found[0], found[1]
 
 
 @pytest.mark.parametrize("path", ["/huge?mb=100", "/huge?mb=100&chunked"])
 @pytest.mark.parametrize("response_type", ["json", "text", "binary"])
-def test_hundred_megabytes_cost_a_bounded_amount_of_memory(server: ToolServer, path: str, response_type: str) -> None:
-    result, grown_mib = measured(server, path, response_type=response_type)
+async def test_hundred_megabytes_cost_a_bounded_amount_of_memory(
+    server: ToolServer, path: str, response_type: str
+) -> None:
+    result, grown_mib = await measured(server, path, response_type=response_type)
     assert result.data["truncated"] is True
     assert result.data["notes"] == ["body: cut after 8388608 bytes; max_response_bytes sets the limit"]
     if response_type == "binary":
@@ -147,17 +145,17 @@ def test_hundred_megabytes_cost_a_bounded_amount_of_memory(server: ToolServer, p
     assert grown_mib <= 32
 
 
-def test_unpacking_stops_at_the_limit(server: ToolServer) -> None:
-    result, grown_mib = measured(server, "/bomb?mb=100", max_response_bytes=1 << 20)
+async def test_unpacking_stops_at_the_limit(server: ToolServer) -> None:
+    result, grown_mib = await measured(server, "/bomb?mb=100", max_response_bytes=1 << 20)
     assert result.data["truncated"] is True
     assert result.data["body"].endswith("\n[... cut after 1048576 bytes ...]")
     assert grown_mib <= 32
 
 
-def test_file_of_a_hundred_megabytes_is_sent_from_disk(server: ToolServer, tmp_path: Path) -> None:
+async def test_file_of_a_hundred_megabytes_is_sent_from_disk(server: ToolServer, tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         file.truncate(100 << 20)
-    result, grown_mib = measured(server, "/sink", method="POST", files={"f": str(tmp_path / "large")})
+    result, grown_mib = await measured(server, "/sink", method="POST", files={"f": str(tmp_path / "large")})
     assert result.data["data"]["received"] > 100 << 20
     assert grown_mib <= 32
 
@@ -272,38 +270,29 @@ def test_redirects_without_an_end_and_to_another_scheme_are_client_errors(server
 # ── what is kept between commands: connections only ─────────────────────────────────────────────
 
 
-def test_cookies_of_one_command_are_not_sent_by_the_next(server: ToolServer) -> None:
-    async def scenario() -> list[Any]:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        found = [await registry.run_tool("http", {"url": server.url("/cookie")}, context) for _ in range(2)]
-        await registry.aclose()
-        return [one.data["data"]["cookie"] for one in found]
-
-    assert asyncio.run(scenario()) == [None, None]
+async def test_cookies_of_one_command_are_not_sent_by_the_next(server: ToolServer) -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    found = [await registry.run_tool("http", {"url": server.url("/cookie")}, context) for _ in range(2)]
+    await registry.aclose()
+    assert [one.data["data"]["cookie"] for one in found] == [None, None]
 
 
-def test_commands_of_a_worker_share_a_connection(server: ToolServer) -> None:
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        for _ in range(3):
-            await registry.run_tool("http", {"url": server.url("/echo")}, tool_context(registry=registry))
-        await registry.aclose()
-
-    asyncio.run(scenario())
+async def test_commands_of_a_worker_share_a_connection(server: ToolServer) -> None:
+    registry = Registry(plugins=False)
+    for _ in range(3):
+        await registry.run_tool("http", {"url": server.url("/echo")}, tool_context(registry=registry))
+    await registry.aclose()
     assert len({seen.client_port for seen in server.requests}) == 1
 
 
-def test_hundred_requests_at_once(server: ToolServer) -> None:
-    async def scenario() -> list[Any]:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        calls = [registry.run_tool("http", {"url": server.url(f"/echo?n={n}")}, context) for n in range(100)]
-        results = await asyncio.gather(*calls)
-        await registry.aclose()
-        return [result.data["data"]["query"]["n"] for result in results]
-
-    assert asyncio.run(scenario()) == [[str(number)] for number in range(100)]
+async def test_hundred_requests_at_once(server: ToolServer) -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    calls = [registry.run_tool("http", {"url": server.url(f"/echo?n={n}")}, context) for n in range(100)]
+    results = await asyncio.gather(*calls)
+    await registry.aclose()
+    assert [result.data["data"]["query"]["n"] for result in results] == [[str(number)] for number in range(100)]
 
 
 # ── TLS and proxies ─────────────────────────────────────────────────────────────────────────────

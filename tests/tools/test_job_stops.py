@@ -79,36 +79,26 @@ async def stopped(
 
 
 @pytest.mark.parametrize("kind", ["container", "script"])
-def test_job_is_deleted_although_its_output_is_still_read_after_the_timeout(kind: str) -> None:
-    async def scenario() -> None:
-        cluster = HangingCluster("GET", "/log", {"active": 1})
-        await stopped(kind, cluster, "timeout", timeout=0.05)
-        assert cluster.deleted == list(cluster.jobs)
-
-    asyncio.run(scenario())
+async def test_job_is_deleted_although_its_output_is_still_read_after_the_timeout(kind: str) -> None:
+    cluster = HangingCluster("GET", "/log", {"active": 1})
+    await stopped(kind, cluster, "timeout", timeout=0.05)
+    assert cluster.deleted == list(cluster.jobs)
 
 
 @pytest.mark.parametrize("kind", ["container", "script"])
 @pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
-def test_job_whose_creation_is_not_answered_yet_is_deleted_but_for_a_shutdown(kind: str, reason: str) -> None:
-    async def scenario() -> None:
-        cluster = HangingCluster("POST", "/jobs", {"active": 1})
-        await stopped(kind, cluster, reason)
-        assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
-
-    asyncio.run(scenario())
+async def test_job_whose_creation_is_not_answered_yet_is_deleted_but_for_a_shutdown(kind: str, reason: str) -> None:
+    cluster = HangingCluster("POST", "/jobs", {"active": 1})
+    await stopped(kind, cluster, reason)
+    assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
-def test_script_job_is_left_by_a_shutdown_before_all_of_its_objects_are_there(reason: str) -> None:
+async def test_script_job_is_left_by_a_shutdown_before_all_of_its_objects_are_there(reason: str) -> None:
     """It may be one of an earlier delivery, that runs already; the next one makes what is missing."""
-
-    async def scenario() -> None:
-        cluster = HangingCluster("POST", "/configmaps", {"active": 1})
-        await stopped("script", cluster, reason)
-        assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
-
-    asyncio.run(scenario())
+    cluster = HangingCluster("POST", "/configmaps", {"active": 1})
+    await stopped("script", cluster, reason)
+    assert cluster.deleted == ([] if reason == "shutdown" else list(cluster.jobs))
 
 
 class SlowToDelete(HangingCluster):
@@ -122,10 +112,7 @@ class SlowToDelete(HangingCluster):
 
 
 @pytest.mark.parametrize("kind", ["container", "script"])
-def test_stop_that_meets_the_deletion_of_a_job_does_not_end_it(kind: str) -> None:
-    async def scenario() -> None:
-        cluster = SlowToDelete("none", "", {"active": 1})
-        await stopped(kind, cluster, "timeout", then_answers=True, timeout=0.05)
-        assert cluster.deleted == list(cluster.jobs)
-
-    asyncio.run(scenario())
+async def test_stop_that_meets_the_deletion_of_a_job_does_not_end_it(kind: str) -> None:
+    cluster = SlowToDelete("none", "", {"active": 1})
+    await stopped(kind, cluster, "timeout", then_answers=True, timeout=0.05)
+    assert cluster.deleted == list(cluster.jobs)

@@ -48,7 +48,7 @@ def test_failure_of_the_library_says_why(name: str, description: str | None, tex
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> None:
+async def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         put = await session.call("kv_put", bucket=bucket, key="user.1", value={"name": "ada"})
@@ -63,7 +63,7 @@ def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> Non
         gone = await session.call("kv_get", bucket=bucket, key="user.1")
         assert gone == {"status": "not_found", "bucket": bucket, "key": "user.1", "value": None, "revision": None}
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_put_get_delete_as_the_recorded_playbook_does(server: NatsServer) -> Non
         ("é", "é"),
     ],
 )
-def test_values_are_text_or_json(server: NatsServer, stored: Any, read: Any) -> None:
+async def test_values_are_text_or_json(server: NatsServer, stored: Any, read: Any) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         if stored is None:
@@ -90,10 +90,10 @@ def test_values_are_text_or_json(server: NatsServer, stored: Any, read: Any) -> 
         await session.call("kv_put", bucket=bucket, key="k", value=stored)
         assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == read
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_bytes_go_in_as_base64_and_come_out_marked(server: NatsServer) -> None:
+async def test_bytes_go_in_as_base64_and_come_out_marked(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         encoded = base64.b64encode(b"\xff\x00").decode()
@@ -102,10 +102,10 @@ def test_bytes_go_in_as_base64_and_come_out_marked(server: NatsServer) -> None:
         error = await session.refused("kv_put", bucket=bucket, key="k", value="no base64!", encoding="base64")
         assert str(error) == "nats: with encoding base64 the data must be base64 text"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_create_and_update_refuse_another_revision(server: NatsServer) -> None:
+async def test_create_and_update_refuse_another_revision(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket(history=5)
         assert (await session.call("kv_create", bucket=bucket, key="k", value="a"))["revision"] == 1
@@ -121,10 +121,10 @@ def test_create_and_update_refuse_another_revision(server: NatsServer) -> None:
         await session.call("kv_delete", bucket=bucket, key="k", revision=2)
         assert (await session.call("kv_create", bucket=bucket, key="k", value="e"))["revision"] == 4
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_put_with_a_revision_is_a_compare_and_set(server: NatsServer) -> None:
+async def test_put_with_a_revision_is_a_compare_and_set(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         assert (await session.call("kv_put", bucket=bucket, key="k", value="a", revision=0))["revision"] == 1
@@ -134,10 +134,10 @@ def test_put_with_a_revision_is_a_compare_and_set(server: NatsServer) -> None:
             assert stale.code == "wrong_last_sequence"
         assert (await session.call("kv_get", bucket=bucket, key="k"))["value"] == "b"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_keys_are_sorted_globbed_and_without_deleted_ones(server: NatsServer) -> None:
+async def test_keys_are_sorted_globbed_and_without_deleted_ones(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         assert await session.call("kv_keys", bucket=bucket) == {
@@ -151,10 +151,10 @@ def test_keys_are_sorted_globbed_and_without_deleted_ones(server: NatsServer) ->
             "status": "success", "bucket": bucket, "keys": ["user.1", "user.2"], "count": 2,
         }  # fmt: skip
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_history_has_every_revision_and_purge_removes_them(server: NatsServer) -> None:
+async def test_history_has_every_revision_and_purge_removes_them(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket(history=5)
         for value in ("a", "b"):
@@ -172,10 +172,10 @@ def test_history_has_every_revision_and_purge_removes_them(server: NatsServer) -
         entries = (await session.call("kv_history", bucket=bucket, key="k"))["entries"]
         assert [one["operation"] for one in entries] == ["PURGE"]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
+async def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is set while the entries are on their way, and then not once more behind them."""
@@ -205,10 +205,10 @@ def test_mark_of_nats_py_that_comes_too_early_hides_no_entry(
         changes = await session.call("kv_watch", bucket=bucket, timeout_ms=200, updates_only=True)
         assert (changes["count"], changes["timed_out"]) == (0, True)
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
+async def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         await session.call("kv_put", bucket=bucket, key="a", value=1)
@@ -226,23 +226,23 @@ def test_watch_ends_at_its_count_or_its_time(server: NatsServer) -> None:
             await asyncio.wait({waiting}, timeout=0.05)
         assert [one["key"] for one in waiting.result()["entries"]] == ["b.1"]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_a_ttl_that_cannot_be_kept_is_a_warning(server: NatsServer) -> None:
+async def test_a_ttl_that_cannot_be_kept_is_a_warning(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         await session.call("kv_put", bucket=bucket, key="k", value=1, ttl=60)
         told = [fields.get("problem") for _, _, fields in session.logger.records]
         assert told == ["nats: field 'ttl' is ignored: kv_put does not read it"]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_objects_from_put_to_delete(server: NatsServer) -> None:
+async def test_objects_from_put_to_delete(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.store()
         assert (await session.call("object_list", bucket=bucket))["objects"] == []
@@ -264,10 +264,10 @@ def test_objects_from_put_to_delete(server: NatsServer) -> None:
         missing = await session.refused("object_get", bucket=bucket, name="report.txt")
         assert (str(missing), missing.kind) == ("object_get failed: the object does not exist", "not_found")
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
+async def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         bucket = await session.store()
         encoded = base64.b64encode(b"\xff\xfe").decode()
@@ -278,10 +278,10 @@ def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> None:
             "object 'o' is not UTF-8 text: ask for it with encoding: base64", "parse",
         )  # fmt: skip
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noetl_worker.tools.nats.key_value.MAX_RESULT_BYTES", 10)
     assert payload.MAX_RESULT_BYTES == 16 * 1024 * 1024
 
@@ -294,10 +294,10 @@ def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: 
         too_large = await session.refused("object_get", bucket=bucket, object="o")
         assert str(too_large) == "object 'o' has 11 bytes; one call carries at most 10"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -> None:
+async def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -> None:
     """tools.md 8, trap 50: `object` wins over `name`, which one plane leaves in the config as the label."""
 
     async def body(session: Session) -> None:
@@ -305,7 +305,7 @@ def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -
         put = await session.call("object_put", name="the_label", object="real", bucket=bucket, data="x")
         assert put["name"] == "real"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 # ── configs ─────────────────────────────────────────────────────────────────────────────────────
@@ -360,12 +360,12 @@ def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message:
     assert str(caught.value) == message
 
 
-def test_a_header_with_a_line_break_is_refused(server: NatsServer) -> None:
+async def test_a_header_with_a_line_break_is_refused(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         error = await session.refused("publish", subject="s", headers={"a": "x\r\nB: y"})
         assert str(error) == "nats: header 'a' has a line break or a colon where none may be"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 def test_spellings_of_both_planes_are_taken() -> None:

@@ -30,7 +30,7 @@ def server() -> Iterator[NatsServer]:
 # ── connections and credentials ─────────────────────────────────────────────────────────────────
 
 
-def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
+async def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
     """tools.md 8, trap 28: a connection per call churned the server."""
 
     async def body(session: Session) -> None:
@@ -43,10 +43,10 @@ def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> No
         assert len(session.tool._connections._entries) == 2
         assert session.connection.stats["reconnects"] == before
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noetl_worker.tools.nats.connections.MAX_IDLE", 1)
 
     async def body(session: Session) -> None:
@@ -56,10 +56,10 @@ def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeyp
         left = list(session.tool._connections._entries)
         assert [address.servers for address in left] == [(f"nats://localhost:{session.server.port}",)]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_aclose_closes_the_connections(server: NatsServer) -> None:
+async def test_aclose_closes_the_connections(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         await session.call("publish", subject="s", data="x")
         (entry,) = session.tool._connections._entries.values()
@@ -68,7 +68,7 @@ def test_aclose_closes_the_connections(server: NatsServer) -> None:
         assert connection.is_closed
         await session.call("publish", subject="s", data="x")  # and a later call makes a new one
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
@@ -97,37 +97,34 @@ def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
         first.close()
 
 
-def test_a_lost_connection_is_made_anew() -> None:
-    async def run() -> None:
-        async with NatsServer() as server:
-            tool = NatsTool()
-            config = {"operation": "publish", "subject": "s", "data": "x", "url": server.url}
-            registry = Registry([tool], plugins=False)
+async def test_a_lost_connection_is_made_anew() -> None:
+    async with NatsServer() as server:
+        tool = NatsTool()
+        config = {"operation": "publish", "subject": "s", "data": "x", "url": server.url}
+        registry = Registry([tool], plugins=False)
+        await registry.run_tool("nats", config, tool_context())
+        await server.stop()
+        with pytest.raises(ToolError) as caught:
             await registry.run_tool("nats", config, tool_context())
-            await server.stop()
-            with pytest.raises(ToolError) as caught:
-                await registry.run_tool("nats", config, tool_context())
-            assert (caught.value.kind, caught.value.retryable) == ("connection", True)
-            await server.start()
-            assert (await registry.run_tool("nats", config, tool_context())).status is ToolStatus.SUCCESS
-            await registry.aclose()
-
-    asyncio.run(run())
+        assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+        await server.start()
+        assert (await registry.run_tool("nats", config, tool_context())).status is ToolStatus.SUCCESS
+        await registry.aclose()
 
 
-def test_wrong_password_is_an_auth_failure_that_does_not_show_it(server: NatsServer) -> None:
+async def test_wrong_password_is_an_auth_failure_that_does_not_show_it(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         error = await session.refused("publish", subject="s", auth="nats_wrong")
         assert (error.kind, error.retryable) == ("auth", False)
         assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 @pytest.mark.parametrize(
     ("resets", "kind", "retryable", "connections"), [(2, "auth", False, 3), (99, "connection", True, 4)]
 )
-def test_a_reset_during_the_login_is_asked_again_for_its_reason(
+async def test_a_reset_during_the_login_is_asked_again_for_its_reason(
     resets: int, kind: str, retryable: bool, connections: int
 ) -> None:
     """A server that refuses a login closes at once: what it said is lost when more of ours is on the way to it."""
@@ -151,7 +148,7 @@ def test_a_reset_during_the_login_is_asked_again_for_its_reason(
                 await arun_tool(NatsTool(), {"operation": "publish", "subject": "s", "url": url})
             return caught.value
 
-    error = asyncio.run(run())
+    error = await run()
     assert (error.kind, error.retryable) == (kind, retryable)
     assert len(served) == connections
 
@@ -165,16 +162,16 @@ def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server
     assert secrets == {"not-this"}
 
 
-def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
+async def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         error = await session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=1.5)
         assert (error.kind, error.code) == ("auth", "permissions_violation")
         assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_a_publish_that_is_not_permitted_is_no_success(server: NatsServer) -> None:
+async def test_a_publish_that_is_not_permitted_is_no_success(server: NatsServer) -> None:
     """The server drops the message and says so beside; each of several commands is told of its own."""
 
     async def body(session: Session) -> None:
@@ -187,7 +184,7 @@ def test_a_publish_that_is_not_permitted_is_no_success(server: NatsServer) -> No
             assert (error.kind, error.code, error.retryable) == ("auth", "permissions_violation", False)
             assert str(error) == f'publish failed: nats: permissions violation for publish to "{subject}"'
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 def test_an_unreachable_server_is_a_connection_failure(server: NatsServer) -> None:
@@ -197,13 +194,13 @@ def test_an_unreachable_server_is_a_connection_failure(server: NatsServer) -> No
     assert str(caught.value).startswith("cannot connect to nats://127.0.0.1:1: ")
 
 
-def test_the_whole_call_ends_with_its_timeout(server: NatsServer) -> None:
+async def test_the_whole_call_ends_with_its_timeout(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         stream, _, consumer = await session.stream()
         result = await session.result("js_consume", stream=stream, consumer=consumer, timeout_ms=5000, timeout=0.1)
         assert result.status is ToolStatus.TIMEOUT
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 def test_credential_without_url_and_no_connection_at_all(server: NatsServer) -> None:
@@ -240,19 +237,15 @@ def test_a_creds_text_without_its_parts_is_refused(server: NatsServer) -> None:
     assert str(caught.value) == "nats: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed"
 
 
-def test_an_nkey_opens_a_server_that_asks_for_one() -> None:
+async def test_an_nkey_opens_a_server_that_asks_for_one() -> None:
     nkeys = pytest.importorskip("nkeys")
     seed = b"SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY"
     public = nkeys.from_seed(bytearray(seed)).public_key.decode()
-
-    async def run() -> None:
-        async with NatsServer(config=f'authorization {{ users: [ {{ nkey: "{public}" }} ] }}') as server:
-            aliases = {"signed": {"url": server.url, "nkey": seed.decode()}}
-            config = {"operation": "publish", "subject": "s", "auth": "signed"}
-            result = await arun_tool(NatsTool(), config, credentials=aliases)
-            assert result.status is ToolStatus.SUCCESS
-
-    asyncio.run(run())
+    async with NatsServer(config=f'authorization {{ users: [ {{ nkey: "{public}" }} ] }}') as server:
+        aliases = {"signed": {"url": server.url, "nkey": seed.decode()}}
+        config = {"operation": "publish", "subject": "s", "auth": "signed"}
+        result = await arun_tool(NatsTool(), config, credentials=aliases)
+        assert result.status is ToolStatus.SUCCESS
 
 
 def test_nkeys_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +258,7 @@ def test_nkeys_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch)
     )
 
 
-def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """asyncio.wait_for loses it, up to Python 3.11: the operation was carried out all the same."""
     calls: list[asyncio.Future[None]] = []
 
@@ -278,15 +271,12 @@ def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypatch: p
         async with Connections().lease(Address(("nats://127.0.0.1:4222",))):
             await asyncio.Event().wait()
 
-    async def scenario() -> None:
-        calls.append(asyncio.ensure_future(operation()))
-        await asyncio.wait(calls, timeout=5)
-        assert calls[0].cancelled()
-
-    asyncio.run(scenario())
+    calls.append(asyncio.ensure_future(operation()))
+    await asyncio.wait(calls, timeout=5)
+    assert calls[0].cancelled()
 
 
-def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(server: NatsServer) -> None:
+async def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         await session.connection.subscribe("open.deaf")
         await session.connection.flush()
@@ -298,13 +288,13 @@ def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_timeout(se
         late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
         assert (late.kind, late.code) == ("timeout", "TimeoutError")
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 @pytest.mark.parametrize(
     ("operation", "config"), [("kv_keys", {}), ("kv_history", {"key": "a"}), ("kv_watch", {"timeout_ms": 200})]
 )
-def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
+async def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch, operation: str, config: dict[str, Any]
 ) -> None:
     """The connection is shared: it would take every change of the bucket for as long as it is open."""
@@ -331,33 +321,29 @@ def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
             await call
         assert set(entry.client._subs) == before
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_a_cancellation_that_meets_the_closing_of_the_surplus_leaves_no_socket_open(
+async def test_a_cancellation_that_meets_the_closing_of_the_surplus_leaves_no_socket_open(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     monkeypatch.setattr("noetl_worker.tools.nats.connections.MAX_IDLE", 0)
+    connections, ready, over = Connections(), asyncio.Event(), asyncio.Event()
+    clients: list[Any] = []
 
-    async def scenario() -> None:
-        connections, ready, over = Connections(), asyncio.Event(), asyncio.Event()
-        clients: list[Any] = []
+    async def operation() -> None:
+        async with connections.lease(Address((server.url,), "all", "p@ss/word")) as client:
+            clients.append(client)
+            ready.set()
+            await over.wait()
 
-        async def operation() -> None:
-            async with connections.lease(Address((server.url,), "all", "p@ss/word")) as client:
-                clients.append(client)
-                ready.set()
-                await over.wait()
-
-        call = asyncio.ensure_future(operation())
-        await ready.wait()
-        writer = clients[0]._transport._io_writer
-        over.set()
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        call.cancel()
-        await asyncio.wait({call})
-        assert writer.is_closing()
-
-    asyncio.run(scenario())
+    call = asyncio.ensure_future(operation())
+    await ready.wait()
+    writer = clients[0]._transport._io_writer
+    over.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait({call})
+    assert writer.is_closing()

@@ -30,7 +30,7 @@ def server() -> Iterator[NatsServer]:
 # ── messages ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
+async def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         subscription = await session.connection.subscribe("greet.>")
         await session.connection.flush()
@@ -39,10 +39,10 @@ def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
         message = await subscription.next_msg(timeout=5)
         assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_request_gets_the_answer(server: NatsServer) -> None:
+async def test_request_gets_the_answer(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         async def answer(message: Any) -> None:
             await message.respond(b'{"got":' + message.data + b"}")
@@ -56,10 +56,10 @@ def test_request_gets_the_answer(server: NatsServer) -> None:
             "request failed: nobody answers requests on 'nobody.there'", "connection", "no_responders",
         )  # fmt: skip
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
+async def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         await session.connection.subscribe("silent")
         await session.connection.flush()
@@ -67,10 +67,10 @@ def test_request_that_is_not_answered_ends_in_time(server: NatsServer) -> None:
         assert (error.kind, error.retryable) == ("timeout", True)
         assert str(error) == "request failed: the server did not answer in time"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_js_publish_is_acked_and_told_from_a_repetition(server: NatsServer) -> None:
+async def test_js_publish_is_acked_and_told_from_a_repetition(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         stream, subject, _ = await session.stream()
         first = await session.call("js_publish", subject=subject, data="x", message_id="m1")
@@ -81,10 +81,10 @@ def test_js_publish_is_acked_and_told_from_a_repetition(server: NatsServer) -> N
         other = await session.refused("js_publish", subject=subject, stream="OTHER", data="x")
         assert str(other) == "js_publish failed: expected stream does not match"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsServer) -> None:
+async def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         error = await session.refused("publish", subject="s", data="x" * (1024 * 1024 + 1))
         assert str(error) == (
@@ -92,10 +92,10 @@ def test_a_message_larger_than_the_server_takes_is_refused_before(server: NatsSe
             "put it into an object store (object_put) and publish its name"
         )
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> None:
+async def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         stream, subject, consumer = await session.stream(b'{"n": 1}', b"two", b"\xff")
         data = await session.call("js_consume", stream=stream, consumer=consumer, batch=2)
@@ -112,10 +112,10 @@ def test_consume_returns_and_acks_what_it_returns_only(server: NatsServer) -> No
         empty = await session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=50)
         assert (empty["count"], empty["messages"], empty["acked"]) == (0, [], True)
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> None:
+async def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         stream, _, consumer = await session.stream(b"a")
         data = await session.call("js_consume", stream=stream, consumer=consumer, ack=False, timeout_ms=50)
@@ -124,10 +124,10 @@ def test_consume_without_ack_leaves_the_messages_pending(server: NatsServer) -> 
         state = await session.connection.jetstream().consumer_info(stream, consumer)
         assert state.num_ack_pending == 1
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not to its own pull, which waits for more: the server may act on a nak before it reads on."""
 
     async def nak_and_wait(message: Msg) -> None:
@@ -149,11 +149,13 @@ def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, monkeyp
         again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
         assert [one["delivered"] for one in again["messages"]] == [2]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_same(server: NatsServer, steps: int) -> None:
+async def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_same(
+    server: NatsServer, steps: int
+) -> None:
     async def body(session: Session) -> None:
         stream, _, consumer = await session.stream(b"a")
         running = asyncio.ensure_future(pull(session.connection, "poll", stream, consumer, 2, 5.0))
@@ -171,10 +173,10 @@ def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_same(ser
         again = await session.call("js_consume", stream=stream, consumer=consumer, batch=1)
         assert [one["delivered"] for one in again["messages"]] == [2]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_given_back(
+async def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_given_back(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def then_cancelled(*arguments: Any) -> list[Any]:
@@ -194,11 +196,11 @@ def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_given_back
         again = await session.call("js_consume", **config)
         assert [one["delivered"] for one in again["messages"]] == [2]
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 @pytest.mark.parametrize("steps", range(10))
-def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(server: NatsServer, steps: int) -> None:
+async def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(server: NatsServer, steps: int) -> None:
     """Between its arrival and the one who waits lie some turns of the loop: cancelled in any, nothing is lost."""
 
     async def body(session: Session) -> None:
@@ -216,27 +218,24 @@ def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(server: Nat
         assert [one.data for one in [taken, *rest] if not isinstance(one, asyncio.CancelledError)] == [b"a"]
         await inbox.close()
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
-    async def run() -> None:
-        async with NatsServer() as server:
-            connection = await nats.connect(server.url)
-            context = connection.jetstream()
-            await context.add_stream(StreamConfig(name="S", subjects=["S.>"]))
-            await context.add_consumer("S", ConsumerConfig(durable_name="reader"))
-            config = {"operation": "js_consume", "stream": "S", "consumer": "reader", "url": server.url}
-            reading = asyncio.ensure_future(arun_tool(NatsTool(), {**config, "timeout_ms": 5000}))
-            while (await context.consumer_info("S", "reader")).num_waiting == 0:
-                await asyncio.sleep(0)
-            await connection.close()
-            await server.kill()
-            with pytest.raises(ToolError) as caught:
-                await asyncio.wait_for(reading, 4)
-            assert (caught.value.kind, caught.value.retryable) == ("connection", True)
-
-    asyncio.run(run())
+async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
+    async with NatsServer() as server:
+        connection = await nats.connect(server.url)
+        context = connection.jetstream()
+        await context.add_stream(StreamConfig(name="S", subjects=["S.>"]))
+        await context.add_consumer("S", ConsumerConfig(durable_name="reader"))
+        config = {"operation": "js_consume", "stream": "S", "consumer": "reader", "url": server.url}
+        reading = asyncio.ensure_future(arun_tool(NatsTool(), {**config, "timeout_ms": 5000}))
+        while (await context.consumer_info("S", "reader")).num_waiting == 0:
+            await asyncio.sleep(0)
+        await connection.close()
+        await server.kill()
+        with pytest.raises(ToolError) as caught:
+            await asyncio.wait_for(reading, 4)
+        assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
 def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
@@ -248,7 +247,7 @@ def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
     assert (config.batch, config.timeout_ms) == (1000, 5000)
 
 
-def test_get_msg_by_sequence_subject_or_last(server: NatsServer) -> None:
+async def test_get_msg_by_sequence_subject_or_last(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         stream, subject, _ = await session.stream(b"1", b"2", b"3")
         for fields, seq in (({"seq": 2}, 2), ({"subject": subject}, 3), ({"last": True}, 3)):
@@ -263,10 +262,10 @@ def test_get_msg_by_sequence_subject_or_last(server: NatsServer) -> None:
         missing = await session.refused("js_get_msg", stream=empty, last=True)
         assert str(missing) == f"js_get_msg failed: stream {empty!r} is empty"
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
-def test_stream_info(server: NatsServer) -> None:
+async def test_stream_info(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         stream, _, _ = await session.stream(b"1", b"22")
         data = await session.call("js_stream_info", stream=stream)
@@ -275,7 +274,7 @@ def test_stream_info(server: NatsServer) -> None:
         del data["state"]["bytes"]
         assert data["state"] == {"messages": 2, "first_seq": 1, "last_seq": 2, "consumer_count": 1}
 
-    with_session(server, body)
+    await with_session(server, body)
 
 
 # ── what is not there ───────────────────────────────────────────────────────────────────────────
@@ -295,11 +294,11 @@ def test_stream_info(server: NatsServer) -> None:
         ),
     ],
 )
-def test_what_does_not_exist_is_not_made(
+async def test_what_does_not_exist_is_not_made(
     server: NatsServer, operation: str, fields: dict[str, Any], message: str
 ) -> None:
     async def body(session: Session) -> None:
         error = await session.refused(operation, **fields)
         assert (str(error), error.kind, error.retryable) == (message, "not_found", False)
 
-    with_session(server, body)
+    await with_session(server, body)

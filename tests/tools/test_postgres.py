@@ -280,7 +280,7 @@ def test_timeout_cancels_the_statement_on_the_server(query: Any, address: str) -
     assert query(running)["rows"] == [{"n": 0}]
 
 
-def test_cancelled_call_ends(address: str) -> None:
+async def test_cancelled_call_ends(address: str) -> None:
     async def scenario() -> None:
         registry = Registry(plugins=False)
         config = {"query": "select pg_sleep(60)", "connection_string": address}
@@ -291,16 +291,13 @@ def test_cancelled_call_ends(address: str) -> None:
             await call
         await registry.aclose()
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    await asyncio.wait_for(scenario(), 20)
 
 
-def test_many_at_once(address: str) -> None:
-    async def scenario() -> list[Any]:
-        config = {"connection_string": address, "query": "select {{ n }} as n"}
-        found = await asyncio.gather(*(arun_tool("postgres", config, variables={"n": n}) for n in range(20)))
-        return [result.data["rows"][0]["n"] for result in found]
-
-    assert asyncio.run(scenario()) == list(range(20))
+async def test_many_at_once(address: str) -> None:
+    config = {"connection_string": address, "query": "select {{ n }} as n"}
+    found = await asyncio.gather(*(arun_tool("postgres", config, variables={"n": n}) for n in range(20)))
+    assert [result.data["rows"][0]["n"] for result in found] == list(range(20))
 
 
 def test_statement_timeout_of_the_playbook_is_a_timeout_too(query: Any, address: str) -> None:

@@ -52,13 +52,13 @@ async def worker(server: Postgres, tool: PostgresTool) -> AsyncIterator[Run]:
         await registry.aclose()
 
 
-def on(server: Postgres, scenario: Callable[[Run, PostgresTool], Coroutine[Any, Any, None]], **pool: Any) -> None:
+async def on(server: Postgres, scenario: Callable[[Run, PostgresTool], Coroutine[Any, Any, None]], **pool: Any) -> None:
     async def whole() -> None:
         tool = PostgresTool(**pool)
         async with worker(server, tool) as run:
             await scenario(run, tool)
 
-    asyncio.run(asyncio.wait_for(whole(), 40))
+    await asyncio.wait_for(whole(), 40)
 
 
 async def backend(run: Run, **config: Any) -> int:
@@ -67,12 +67,12 @@ async def backend(run: Run, **config: Any) -> int:
     return pid
 
 
-def test_next_command_gets_the_same_connection(server: Postgres) -> None:
+async def test_next_command_gets_the_same_connection(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         assert await backend(run) == await backend(run)
         assert tool.pools.open_connections() == 1
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_next_command_gets_the_same_connection(server: Postgres) -> None:
         ("select pg_advisory_lock(7)", "select count(*) as v from pg_locks where locktype = 'advisory'", 0),
     ],
 )
-def test_nothing_of_a_command_reaches_the_next(
+async def test_nothing_of_a_command_reaches_the_next(
     server: Postgres, left_behind: str, seen_by_the_next: str, clean: Any
 ) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
@@ -98,10 +98,10 @@ def test_nothing_of_a_command_reaches_the_next(
         assert (await run(seen_by_the_next))["rows"] == [{"v": clean}]
         assert await backend(run) == first  # it was the same session, cleaned
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
-def test_schema_of_one_command_is_not_the_next_ones(server: Postgres) -> None:
+async def test_schema_of_one_command_is_not_the_next_ones(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         path = "select current_setting('search_path') as p"
         assert (await run(path, schema='odd "name'))["rows"] == [{"p": '"odd ""name"'}]
@@ -110,10 +110,10 @@ def test_schema_of_one_command_is_not_the_next_ones(server: Postgres) -> None:
         assert (await run(path, schema="b", timeout=5))["rows"] == [{"p": "b"}]
         assert tool.pools.open_connections() == 1
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
-def test_transaction_left_open_fails_and_is_undone(server: Postgres) -> None:
+async def test_transaction_left_open_fails_and_is_undone(server: Postgres) -> None:
     server.sql("create table if not exists kept(i int)")
 
     async def scenario(run: Run, tool: PostgresTool) -> None:
@@ -126,20 +126,20 @@ def test_transaction_left_open_fails_and_is_undone(server: Postgres) -> None:
         await run("begin; insert into kept values (2); commit")
         assert (await run("select count(*) as n from kept"))["rows"] == [{"n": 1}]
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
-def test_terminated_connection_is_replaced_before_the_command_notices(server: Postgres) -> None:
+async def test_terminated_connection_is_replaced_before_the_command_notices(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         first = await backend(run)
         await server.asql(f"select pg_terminate_backend({first}, 5000)")
         assert await backend(run) != first
         assert tool.pools.open_connections() == 1
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
-def test_restarted_server_is_no_failure(server: Postgres) -> None:
+async def test_restarted_server_is_no_failure(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         await asyncio.gather(*(run("select pg_sleep(0.05)") for _ in range(3)))
         assert tool.pools.open_connections() == 3
@@ -147,10 +147,10 @@ def test_restarted_server_is_no_failure(server: Postgres) -> None:
         assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
         assert tool.pools.open_connections() == 1  # the other two were found dead on the way
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
-def test_connection_lost_during_a_statement_is_told_and_retryable(server: Postgres) -> None:
+async def test_connection_lost_during_a_statement_is_told_and_retryable(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         call = asyncio.ensure_future(run("select pg_sleep(30) /* to_be_lost */"))
         await until_active(server, "to_be_lost")
@@ -163,7 +163,7 @@ def test_connection_lost_during_a_statement_is_told_and_retryable(server: Postgr
         assert (caught.value.kind, caught.value.code, caught.value.retryable) == ("connection", "57P01", True)
         assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
 async def until_active(server: Postgres, marker: str) -> None:
@@ -172,16 +172,16 @@ async def until_active(server: Postgres, marker: str) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_no_more_connections_than_allowed_and_everyone_is_served(server: Postgres) -> None:
+async def test_no_more_connections_than_allowed_and_everyone_is_served(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         found = await asyncio.gather(*(backend(run) for _ in range(12)))
         assert len(set(found)) <= 3
         assert tool.pools.open_connections() <= 3
 
-    on(server, scenario, pool_size=3)
+    await on(server, scenario, pool_size=3)
 
 
-def test_waiting_for_a_connection_counts_as_the_commands_time(server: Postgres) -> None:
+async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         first = asyncio.ensure_future(run("select pg_sleep(1)"))
         await until_active(server, "pg_sleep(1)")
@@ -190,10 +190,10 @@ def test_waiting_for_a_connection_counts_as_the_commands_time(server: Postgres) 
         await first
         assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
 
-    on(server, scenario, pool_size=1)
+    await on(server, scenario, pool_size=1)
 
 
-def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clean(server: Postgres) -> None:
+async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clean(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
         call = asyncio.ensure_future(run("create temp table t(i int); select pg_sleep(30) /* to_be_cancelled */"))
         await until_active(server, "to_be_cancelled")
@@ -204,38 +204,35 @@ def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clea
         assert (await server.asql(f"{active} and pid <> pg_backend_pid()")) == [(0,)]
         assert (await run("select to_regclass('t')::text as v"))["rows"] == [{"v": None}]
 
-    on(server, scenario)
+    await on(server, scenario)
 
 
-def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
-    async def scenario() -> None:
-        tool = PostgresTool()
-        tool.pools._limits = (2, 0.2, 0.5)
-        async with worker(server, tool) as run:
-            first = await backend(run)
-            assert await backend(run) == first
-            deadline = time.monotonic() + 10
-            while tool.pools._pools and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
-            assert tool.pools.open_connections() == 0
-            gone = f"select count(*) from pg_stat_activity where pid = {first}"
-            while (await server.asql(gone)) != [(0,)] and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
-            assert (await server.asql(gone)) == [(0,)]
-            await run("select pg_sleep(0.6)")  # older than allowed when it comes back
-            await asyncio.sleep(0)
-            assert tool.pools.open_connections() == 0
-
-    asyncio.run(scenario())
+async def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
+    tool = PostgresTool()
+    tool.pools._limits = (2, 0.2, 0.5)
+    async with worker(server, tool) as run:
+        first = await backend(run)
+        assert await backend(run) == first
+        deadline = time.monotonic() + 10
+        while tool.pools._pools and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert tool.pools.open_connections() == 0
+        gone = f"select count(*) from pg_stat_activity where pid = {first}"
+        while (await server.asql(gone)) != [(0,)] and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert (await server.asql(gone)) == [(0,)]
+        await run("select pg_sleep(0.6)")  # older than allowed when it comes back
+        await asyncio.sleep(0)
+        assert tool.pools.open_connections() == 0
 
 
-def test_everything_is_closed_at_the_end(server: Postgres) -> None:
+async def test_everything_is_closed_at_the_end(server: Postgres) -> None:
     pids: list[int] = []
 
     async def scenario(run: Run, tool: PostgresTool) -> None:
         pids.append(await backend(run))
 
-    on(server, scenario)
+    await on(server, scenario)
     deadline = time.monotonic() + 10
     while server.sql(f"select 1 from pg_stat_activity where pid = {pids[0]}") and time.monotonic() < deadline:
         pass
@@ -259,38 +256,34 @@ def test_a_tool_on_a_second_event_loop_opens_connections_of_its_own(server: Post
     assert asyncio.run(once(close=False)) != asyncio.run(once(close=True))
 
 
-def test_changed_password_gets_connections_of_its_own_and_is_never_shown(
+async def test_changed_password_gets_connections_of_its_own_and_is_never_shown(
     server: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     old, new = "old-pass-5d1", "n@w/p#ss:6e2 %"
     server.add_role("rotated", old)
     seen: set[str] = set()
+    registry = Registry([tool := PostgresTool()], plugins=False)
+    credentials = {"pg": {"db_user": "rotated", "db_password": old, **parts(server)}}
+    context = tool_context(registry=registry, credentials=credentials, secrets=seen)
+    config = {"auth": "pg", "query": "select pg_backend_pid() as p, current_user::text as u"}
 
-    async def scenario() -> None:
-        registry = Registry([tool := PostgresTool()], plugins=False)
-        credentials = {"pg": {"db_user": "rotated", "db_password": old, **parts(server)}}
-        context = tool_context(registry=registry, credentials=credentials, secrets=seen)
-        config = {"auth": "pg", "query": "select pg_backend_pid() as p, current_user::text as u"}
+    async def pid() -> int:
+        result = await registry.run_tool("postgres", config, context)
+        assert isinstance(result.data, dict)
+        assert result.data["rows"][0]["u"] == "rotated"
+        return int(result.data["rows"][0]["p"])
 
-        async def pid() -> int:
-            result = await registry.run_tool("postgres", config, context)
-            assert isinstance(result.data, dict)
-            assert result.data["rows"][0]["u"] == "rotated"
-            return int(result.data["rows"][0]["p"])
-
-        first = await pid()
-        await server.asql(f"alter role rotated password '{new}'")
-        credentials["pg"]["db_password"] = "wrong-pass-9"
-        with pytest.raises(ToolError, match="password authentication failed") as caught:
-            await pid()
-        assert (caught.value.kind, caught.value.retryable) == ("auth", False)
-        credentials["pg"]["db_password"] = new
-        assert await pid() != first
-        assert old not in repr(tool.pools._pools.keys())
-        await registry.aclose()
-
-    asyncio.run(scenario())
+    first = await pid()
+    await server.asql(f"alter role rotated password '{new}'")
+    credentials["pg"]["db_password"] = "wrong-pass-9"
+    with pytest.raises(ToolError, match="password authentication failed") as caught:
+        await pid()
+    assert (caught.value.kind, caught.value.retryable) == ("auth", False)
+    credentials["pg"]["db_password"] = new
+    assert await pid() != first
+    assert old not in repr(tool.pools._pools.keys())
+    await registry.aclose()
     assert seen == {old, "wrong-pass-9", new}
     assert not [record for record in caplog.messages if old in record or new in record or "wrong-pass-9" in record]
 
@@ -311,40 +304,37 @@ def test_pool_size_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert PostgresTool().pools._limits[0] == 2
 
 
-def test_a_small_query_costs_little_more_than_psycopg_alone(server: Postgres) -> None:
+async def test_a_small_query_costs_little_more_than_psycopg_alone(server: Postgres) -> None:
     """Alternating in one run, medians: promised 1.5 times, and far below a connection for each command."""
     import psycopg
 
-    async def scenario() -> None:
-        tool = PostgresTool()
-        context = dataclasses.replace(tool_context(), timeout_s=300.0)
-        prepared = Registry([tool], plugins=False).prepare(
-            "postgres", {"query": "SELECT 1 AS one", "connection_string": server.uri}, context
-        )
-        await prepared.run()
-        info = await conninfo("postgres", prepared.config, context)
-        alone = await psycopg.AsyncConnection.connect(server.uri, autocommit=True)
+    tool = PostgresTool()
+    context = dataclasses.replace(tool_context(), timeout_s=300.0)
+    prepared = Registry([tool], plugins=False).prepare(
+        "postgres", {"query": "SELECT 1 AS one", "connection_string": server.uri}, context
+    )
+    await prepared.run()
+    info = await conninfo("postgres", prepared.config, context)
+    alone = await psycopg.AsyncConnection.connect(server.uri, autocommit=True)
 
-        async def driver() -> None:
-            await (await alone.execute("SELECT 1 AS one")).fetchall()
+    async def driver() -> None:
+        await (await alone.execute("SELECT 1 AS one")).fetchall()
 
-        async def pooled() -> None:
-            async with tool.pools.connection(info, session_settings(None, 300.0)) as connection:
-                await (await connection.execute("SELECT 1 AS one")).fetchall()
+    async def pooled() -> None:
+        async with tool.pools.connection(info, session_settings(None, 300.0)) as connection:
+            await (await connection.execute("SELECT 1 AS one")).fetchall()
 
-        async def connecting() -> None:
-            async with await psycopg.AsyncConnection.connect(server.uri, autocommit=True) as own:
-                await (await own.execute("SELECT 1 AS one")).fetchall()
+    async def connecting() -> None:
+        async with await psycopg.AsyncConnection.connect(server.uri, autocommit=True) as own:
+            await (await own.execute("SELECT 1 AS one")).fetchall()
 
-        ratios = sorted([await ratio(driver, pooled) for _ in range(4)])
-        saved = await median(connecting, 15) / await median(prepared.run, 100)
-        await alone.close()
-        await tool.aclose()
-        print(f"pool / driver {ratios}, connecting / whole tool {saved:.1f}")
-        assert ratios[0] <= 1.5, ratios
-        assert saved > 2, saved
-
-    asyncio.run(scenario())
+    ratios = sorted([await ratio(driver, pooled) for _ in range(4)])
+    saved = await median(connecting, 15) / await median(prepared.run, 100)
+    await alone.close()
+    await tool.aclose()
+    print(f"pool / driver {ratios}, connecting / whole tool {saved:.1f}")
+    assert ratios[0] <= 1.5, ratios
+    assert saved > 2, saved
 
 
 async def ratio(driver: Call, pooled: Call) -> float:
@@ -369,7 +359,7 @@ async def median(call: Call, times: int) -> float:
 
 
 @pytest.mark.parametrize("meets", ["reset", "ping"])
-def test_cancellation_that_meets_an_answer_of_an_idle_connection_is_not_lost(
+async def test_cancellation_that_meets_an_answer_of_an_idle_connection_is_not_lost(
     server: Postgres, monkeypatch: pytest.MonkeyPatch, meets: str
 ) -> None:
     """asyncio.wait_for loses it, up to Python 3.11: the statement ran to its end.
@@ -409,4 +399,4 @@ def test_cancellation_that_meets_an_answer_of_an_idle_connection_is_not_lost(
         monkeypatch.undo()
         assert (await run("select to_regclass('was_not_cancelled') is null as ok"))["rows"] == [{"ok": True}]
 
-    on(server, scenario)
+    await on(server, scenario)

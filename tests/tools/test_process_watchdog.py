@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from noetl_worker.tools.process.watchdog import Watchdog
 from .processes import members_of, started, until_gone
 
 
-def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
+async def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
     command = f"echo $$ > {tmp_path}/pid; (sleep 60 & sleep 60) & wait"
     worker = f"""
 
@@ -33,7 +32,7 @@ from noetl_worker.tools.process import process
 asyncio.run(process.run_process(["sh", "-c", {command!r}], env=process.base_environment()))
 """
     package = Path(noetl_worker.__file__).parent.parent
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - the loop has nothing else to do
         [sys.executable, "-c", worker],
         env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -41,12 +40,12 @@ asyncio.run(process.run_process(["sh", "-c", {command!r}], env=process.base_envi
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == b"guarded\n"  # from then on: it is told right after the start
-        group = asyncio.run(started(tmp_path / "pid"))
+        group = await started(tmp_path / "pid")
         assert members_of(group)
     finally:
         process.kill()
         process.communicate()
-    assert asyncio.run(until_gone(group)) == []
+    assert await until_gone(group) == []
 
 
 def sleeper() -> subprocess.Popen[bytes]:

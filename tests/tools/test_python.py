@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,44 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
+from . import loops
 from .processes import children_of, linux_only, members_of, open_descriptors, started, until_gone
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+@pytest.fixture(params=loops.BOTH)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-@pytest.fixture
-def python(run: Run) -> Callable[..., ToolResult]:
-    def call(code: str | None = None, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
-        whole = {**({"code": code} if code is not None else {}), **(config or {})}
-        result: ToolResult = run(arun_tool("python", whole, **context))
-        return result
-
-    return call
+async def python(code: str | None = None, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
+    whole = {**({"code": code} if code is not None else {}), **(config or {})}
+    return await arun_tool("python", whole, **context)
 
 
-Python = Callable[..., ToolResult]
-
-
-def test_global_result_is_the_data(python: Python) -> None:
-    result = python("result = {'text': who * count}", {"input": {"who": "ada", "count": 3}})
+async def test_global_result_is_the_data() -> None:
+    result = await python("result = {'text': who * count}", {"input": {"who": "ada", "count": 3}})
     assert result.status is ToolStatus.SUCCESS
     assert result.data == {"text": "adaadaada"}
     assert result.exit_code == 0
 
 
-def test_print_does_not_touch_the_result(python: Python) -> None:
-    result = python("print('log line')\nimport sys\nprint('err', file=sys.stderr)\nresult = 1")
+async def test_print_does_not_touch_the_result() -> None:
+    result = await python("print('log line')\nimport sys\nprint('err', file=sys.stderr)\nresult = 1")
     assert (result.data, result.stdout, result.stderr) == (1, "log line\n", "err\n")
 
 
-def test_without_result_the_output_is_the_data(python: Python) -> None:
-    assert python("print('hi')").data == {"stdout": "hi\n", "stderr": ""}
+async def test_without_result_the_output_is_the_data() -> None:
+    assert (await python("print('hi')")).data == {"stdout": "hi\n", "stderr": ""}
 
 
-def test_main_gets_its_parameters_by_name(python: Python) -> None:
+async def test_main_gets_its_parameters_by_name() -> None:
     code = "def main(who, seed, step, zz=3, **rest):\n    return [who, seed, step, zz, rest]"
-    result = python(code, {"input": {"who": "ada", "k": 1}}, variables={"seed": 5})
+    result = await python(code, {"input": {"who": "ada", "k": 1}}, variables={"seed": 5})
     assert result.data == ["ada", 5, "step", 3, {"k": 1}]
 
 
-def test_main_without_a_value_for_a_parameter_names_it(python: Python) -> None:
-    result = python("def main(who): pass")
+async def test_main_without_a_value_for_a_parameter_names_it() -> None:
+    result = await python("def main(who): pass")
     assert result.error is not None
     assert result.error.message == "TypeError: main() needs 'who': neither the input nor the variables have it"
 
@@ -71,19 +66,19 @@ def test_main_without_a_value_for_a_parameter_names_it(python: Python) -> None:
 @pytest.mark.parametrize(
     "call", ["main()", "import sys\n    sys.exit(main())", "import asyncio\n    asyncio.run(main())"]
 )
-def test_main_that_the_text_calls_itself_runs_once(python: Python, call: str) -> None:
+async def test_main_that_the_text_calls_itself_runs_once(call: str) -> None:
     kind = "async def" if "asyncio" in call else "def"
     code = f"{kind} main():\n    print('ran')\n    return 5\n\nif __name__ == '__main__':\n    {call}\n"
-    result = python(code)
+    result = await python(code)
     assert (result.data, result.stdout) == (5, "ran\n")
 
 
 MAIN_AND_RESULT = "result = {'from': 'variable'}\ndef main():\n    print('ran')\n    return {'from': 'main'}\n"
 
 
-def test_main_wins_over_a_variable_on_the_python_plane_and_the_variable_on_the_rust_plane(python: Python) -> None:
+async def test_main_wins_over_a_variable_on_the_python_plane_and_the_variable_on_the_rust_plane() -> None:
     """Recorded: py-main-result."""
-    ours = [python(MAIN_AND_RESULT, dialect=plane) for plane in (Dialect.PYTHON, Dialect.RUST)]
+    ours = [await python(MAIN_AND_RESULT, dialect=plane) for plane in (Dialect.PYTHON, Dialect.RUST)]
     assert [(one.data["from"], one.stdout) for one in ours] == [("main", "ran\n"), ("variable", "")]
 
 
@@ -95,20 +90,19 @@ def test_main_wins_over_a_variable_on_the_python_plane_and_the_variable_on_the_r
         ("def main():\n    print('ran')", None),
     ],
 )
-def test_main_runs_once_on_the_python_plane(python: Python, code: str, value: Any) -> None:
-    result = python(code, dialect=Dialect.PYTHON)
+async def test_main_runs_once_on_the_python_plane(code: str, value: Any) -> None:
+    result = await python(code, dialect=Dialect.PYTHON)
     assert (result.data, result.stdout) == (value, "ran\n")
 
 
-def test_guard_without_main_runs(python: Python) -> None:
-    assert python("def work():\n    return 5\n\nif __name__ == '__main__':\n    result = work()\n").data == 5
+async def test_guard_without_main_runs() -> None:
+    assert (await python("def work():\n    return 5\n\nif __name__ == '__main__':\n    result = work()\n")).data == 5
 
 
-def test_async_main_is_awaited(python: Python) -> None:
+async def test_async_main_is_awaited() -> None:
     assert (
-        python("import asyncio\nasync def main(n):\n    await asyncio.sleep(0)\n    return n", {"args": {"n": 4}}).data
-        == 4
-    )
+        await python("import asyncio\nasync def main(n):\n    await asyncio.sleep(0)\n    return n", {"args": {"n": 4}})
+    ).data == 4
 
 
 @pytest.mark.parametrize(
@@ -122,30 +116,30 @@ def test_async_main_is_awaited(python: Python) -> None:
         "text = '''\nnot indented\n'''\nreturn {'n': n}",
     ],
 )
-def test_top_level_return_gives_the_value(python: Python, code: str) -> None:
-    assert python(code, {"input": {"n": 4}}).data == {"n": 4}
+async def test_top_level_return_gives_the_value(code: str) -> None:
+    assert (await python(code, {"input": {"n": 4}})).data == {"n": 4}
 
 
-def test_injected_names(python: Python) -> None:
+async def test_injected_names() -> None:
     code = (
         "result = [args, input_data, variables['v'], context['v'], context['input'], execution_id, step,"
         " json.dumps(1), os.sep]"
     )
-    result = python(code, {"input": {"a": 1}}, variables={"v": 2}, execution_id=767527441685282836)
+    result = await python(code, {"input": {"a": 1}}, variables={"v": 2}, execution_id=767527441685282836)
     assert result.data == [{"a": 1}, {"a": 1}, 2, 2, {"a": 1}, "767527441685282836", "step", "1", os.sep]
 
 
-def test_step_input_is_below_the_tools_own(python: Python) -> None:
-    result = python("result = args", {"input": {"a": "tool"}}, input={"a": "step", "b": "step"})
+async def test_step_input_is_below_the_tools_own() -> None:
+    result = await python("result = args", {"input": {"a": "tool"}}, input={"a": "step", "b": "step"})
     assert result.data == {"a": "tool", "b": "step"}
 
 
-def test_input_named_result_is_no_result(python: Python) -> None:
-    assert python("print(result)", {"input": {"result": 5}}).data == {"stdout": "5\n", "stderr": ""}
+async def test_input_named_result_is_no_result() -> None:
+    assert (await python("print(result)", {"input": {"result": 5}})).data == {"stdout": "5\n", "stderr": ""}
 
 
-def test_exception_is_a_failure_with_the_users_lines(python: Python) -> None:
-    result = python("def f():\n    raise ValueError('boom')\nf()")
+async def test_exception_is_a_failure_with_the_users_lines() -> None:
+    result = await python("def f():\n    raise ValueError('boom')\nf()")
     assert result.status is ToolStatus.ERROR
     assert result.error is not None
     assert (result.error.message, result.error.kind, result.error.code) == ("ValueError: boom", "python", "ValueError")
@@ -156,8 +150,8 @@ def test_exception_is_a_failure_with_the_users_lines(python: Python) -> None:
     assert "raise ValueError('boom')" in result.stderr
 
 
-def test_syntax_error_shows_its_line(python: Python) -> None:
-    result = python("x = 1\nsyntax error")
+async def test_syntax_error_shows_its_line() -> None:
+    result = await python("x = 1\nsyntax error")
     assert result.error is not None
     assert result.error.code == "SyntaxError"
     assert 'File "<python step>", line 2' in (result.stderr or "")
@@ -177,8 +171,8 @@ def test_syntax_error_shows_its_line(python: Python) -> None:
         ("import os; os.abort()", -6, "Python code was killed by SIGABRT"),
     ],
 )
-def test_other_ends_are_told(python: Python, code: str, exit_code: int, message: str) -> None:
-    result = python(code)
+async def test_other_ends_are_told(code: str, exit_code: int, message: str) -> None:
+    result = await python(code)
     assert result.status is ToolStatus.ERROR
     assert result.error is not None
     assert (result.exit_code, result.error.message) == (exit_code, message)
@@ -196,44 +190,42 @@ def test_other_ends_are_told(python: Python, code: str, exit_code: int, message:
         ("def main():\n    return [result]", 5, [5]),
     ],
 )
-def test_input_named_result_that_the_code_works_on_is_the_result(
-    python: Python, code: str, given: Any, data: Any
-) -> None:
-    assert python(code, {"input": {"result": given}}).data == data
+async def test_input_named_result_that_the_code_works_on_is_the_result(code: str, given: Any, data: Any) -> None:
+    assert (await python(code, {"input": {"result": given}})).data == data
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "sys.exit(0)", "raise SystemExit"])
-def test_result_is_kept_where_the_code_exits_with_0(python: Python, end: str) -> None:
-    result = python(f"import sys\nresult = {{'a': 1}}\n{end}")
+async def test_result_is_kept_where_the_code_exits_with_0(end: str) -> None:
+    result = await python(f"import sys\nresult = {{'a': 1}}\n{end}")
     assert (result.status, result.data, result.exit_code) == (ToolStatus.SUCCESS, {"a": 1}, 0)
 
 
-def test_end_without_an_answer_is_no_success(python: Python) -> None:
-    result = python("import os\nresult = 1\nprint('x')\nos._exit(0)")
+async def test_end_without_an_answer_is_no_success() -> None:
+    result = await python("import os\nresult = 1\nprint('x')\nos._exit(0)")
     assert result.error is not None
     assert (result.status, result.error.kind, result.stdout) == (ToolStatus.ERROR, "process", "x\n")
     assert "ended with code 0 but without a result that can be read" in result.error.message
 
 
-def test_forked_child_that_runs_on_does_not_spoil_the_answer(python: Python) -> None:
+async def test_forked_child_that_runs_on_does_not_spoil_the_answer() -> None:
     code = "import os\npid = os.fork()\nresult = 'child' if pid == 0 else 'parent'\nif pid:\n    os.waitpid(pid, 0)"
-    assert python(code).data == "parent"
+    assert (await python(code)).data == "parent"
 
 
-def test_process_that_dies_is_a_failure_of_the_process(python: Python) -> None:
+async def test_process_that_dies_is_a_failure_of_the_process() -> None:
     """docs/tools.md: kind process, which may be tried again if it died."""
-    result = python("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    result = await python("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     assert result.error is not None
     assert (result.error.kind, result.error.retryable, result.error.code) == ("process", True, "-11")
 
 
-def test_exit_without_code_is_a_success(python: Python) -> None:
-    result = python("import sys\nprint('x')\nsys.exit()")
+async def test_exit_without_code_is_a_success() -> None:
+    result = await python("import sys\nprint('x')\nsys.exit()")
     assert result.status is ToolStatus.SUCCESS
     assert result.data == {"stdout": "x\n", "stderr": ""}
 
 
-def test_values_json_cannot_say_have_a_defined_form(python: Python) -> None:
+async def test_values_json_cannot_say_have_a_defined_form() -> None:
     code = """
 import datetime, decimal, enum, uuid
 class Color(enum.Enum):
@@ -259,7 +251,7 @@ result = {
     "surrogate": chr(0xD800),
 }
 """
-    assert python(code).data == {
+    assert (await python(code)).data == {
         "decimal": "1.10",
         "when": "2026-01-02T03:04:05",
         "day": "2026-01-02",
@@ -278,14 +270,16 @@ result = {
     }
 
 
-def test_code_from_base64_script_and_file(python: Python, tmp_path: Path) -> None:
+async def test_code_from_base64_script_and_file(tmp_path: Path) -> None:
     encoded = base64.b64encode(b"result = 'b64'").decode()
-    assert python(None, {"code_base64": encoded, "code": "result = 'code'"}).data == "b64"
-    assert python(None, {"script": "result = 'inline'", "code_b64": encoded}).data == "inline"
-    assert python(None, {"script": {"source": {"type": "inline", "code": "result = 'source'"}}}).data == "source"
+    assert (await python(None, {"code_base64": encoded, "code": "result = 'code'"})).data == "b64"
+    assert (await python(None, {"script": "result = 'inline'", "code_b64": encoded})).data == "inline"
+    assert (
+        await python(None, {"script": {"source": {"type": "inline", "code": "result = 'source'"}}})
+    ).data == "source"
     (tmp_path / "job one.py").write_text("result = __name__")
-    assert python(None, {"script": str(tmp_path / "job one.py")}).data == "__main__"
-    assert python(None, {"script": {"uri": f"file://{tmp_path}/job%20one.py"}}).data == "__main__"
+    assert (await python(None, {"script": str(tmp_path / "job one.py")})).data == "__main__"
+    assert (await python(None, {"script": {"uri": f"file://{tmp_path}/job%20one.py"}})).data == "__main__"
 
 
 @pytest.mark.parametrize(
@@ -299,23 +293,22 @@ def test_code_from_base64_script_and_file(python: Python, tmp_path: Path) -> Non
         ({"script": {"other": 1}}, "needs 'uri'"),
     ],
 )
-def test_code_that_cannot_be_had_is_a_configuration_error(python: Python, config: dict[str, Any], message: str) -> None:
+async def test_code_that_cannot_be_had_is_a_configuration_error(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        python(None, config)
+        await python(None, config)
 
 
-def test_libs_are_globals(python: Python) -> None:
+async def test_libs_are_globals() -> None:
     assert (
-        python("result = m.floor(2.5) + len(base64.b64encode(b''))", {"libs": {"m": "math", "base64": "base64"}}).data
-        == 2
-    )
-    assert python("result = math.floor(2.5)", {"libs": ["math"]}).data == 2
-    failed = python("result = 1", {"libs": ["no_such_module"]})
+        await python("result = m.floor(2.5) + len(base64.b64encode(b''))", {"libs": {"m": "math", "base64": "base64"}})
+    ).data == 2
+    assert (await python("result = math.floor(2.5)", {"libs": ["math"]})).data == 2
+    failed = await python("result = 1", {"libs": ["no_such_module"]})
     assert failed.error is not None
     assert failed.error.message == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
-def test_process_is_clean(python: Python, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_is_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATS_PASSWORD", "hunter2")
     code = """
 import os, sys
@@ -328,7 +321,7 @@ result = {
     "descriptors": sorted(int(fd) for fd in os.listdir("/dev/fd"))[-1] < 8,
 }
 """
-    data = python(code, {"env": {"SAMPLE": "1"}}).data
+    data = (await python(code, {"env": {"SAMPLE": "1"}})).data
     environment = data.pop("env")
     assert environment["SAMPLE"] == "1"
     assert "NATS_PASSWORD" not in environment
@@ -336,24 +329,21 @@ result = {
     assert data == {"cwd_is_empty": True, "leader": True, "modules": [], "stdin": "", "descriptors": True}
 
 
-def test_commands_share_nothing(run: Run) -> None:
-    async def scenario() -> list[Any]:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        spoil = "import builtins, json, os\nbuiltins.len = None\njson.dumps = None\nos.environ['X'] = '1'"
-        look = "import json, os, random\nresult = [len('ab'), json.dumps(1), 'X' in os.environ, random.random()]"
+async def test_commands_share_nothing() -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    spoil = "import builtins, json, os\nbuiltins.len = None\njson.dumps = None\nos.environ['X'] = '1'"
+    look = "import json, os, random\nresult = [len('ab'), json.dumps(1), 'X' in os.environ, random.random()]"
 
-        await registry.run_tool("python", {"code": spoil}, context)
-        found = [await registry.run_tool("python", {"code": look}, context) for _ in range(2)]
-        await registry.aclose()
-        return [result.data for result in found]
-
-    first, second = run(scenario())
+    await registry.run_tool("python", {"code": spoil}, context)
+    found = [await registry.run_tool("python", {"code": look}, context) for _ in range(2)]
+    await registry.aclose()
+    first, second = [result.data for result in found]
     assert first[:3] == [2, "1", False]
     assert first[3] != second[3]
 
 
-def test_timeout_keeps_output_and_kills_grandchildren(python: Python, run: Run, tmp_path: Path) -> None:
+async def test_timeout_keeps_output_and_kills_grandchildren(tmp_path: Path) -> None:
     code = f"""
 import os, subprocess, time
 print("before")
@@ -361,131 +351,124 @@ subprocess.Popen(["sleep", "60"])
 open({str(tmp_path / "pid")!r}, "w").write(f"{{os.getpid()}}\\n")
 time.sleep(60)
 """
-    result = python(code, {"timeout": 1.5})
+    result = await python(code, {"timeout": 1.5})
     assert result.status is ToolStatus.TIMEOUT
     assert result.stdout == "before\n"
     assert result.exit_code == -15
-    assert run(until_gone(int((tmp_path / "pid").read_text()))) == []
+    assert await until_gone(int((tmp_path / "pid").read_text())) == []
 
 
-def test_code_that_ignores_sigterm_is_killed(python: Python) -> None:
+async def test_code_that_ignores_sigterm_is_killed() -> None:
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True:\n    time.sleep(1)"
     began = time.monotonic()
-    result = python(code, {"timeout": 1.0})
+    result = await python(code, {"timeout": 1.0})
     assert result.exit_code == -9
     assert time.monotonic() - began < 10
 
 
-def test_left_behind_process_is_killed_at_the_end(python: Python, run: Run) -> None:
+async def test_left_behind_process_is_killed_at_the_end() -> None:
     code = "import os, subprocess\nsubprocess.Popen(['sleep', '60'])\nresult = os.getpid()"
     began = time.monotonic()
-    group = python(code).data
+    group = (await python(code)).data
     assert time.monotonic() - began < 10
-    assert run(until_gone(group)) == []
+    assert await until_gone(group) == []
 
 
-def test_cancelled_call_stops_the_group(run: Run, tmp_path: Path) -> None:
-    async def scenario() -> list[int]:
-        registry = Registry(plugins=False)
-        code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
-        call = asyncio.ensure_future(registry.run_tool("python", {"code": code}, tool_context(registry=registry)))
-        group = await started(tmp_path / "pid")
-        assert members_of(group)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        left = await until_gone(group)
-        await registry.aclose()
-        return left
-
-    assert run(scenario()) == []
+async def test_cancelled_call_stops_the_group(tmp_path: Path) -> None:
+    registry = Registry(plugins=False)
+    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+    call = asyncio.ensure_future(registry.run_tool("python", {"code": code}, tool_context(registry=registry)))
+    group = await started(tmp_path / "pid")
+    assert members_of(group)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    left = await until_gone(group)
+    await registry.aclose()
+    assert left == []
 
 
-def test_template_that_died_fails_its_commands_and_is_started_again(run: Run, tmp_path: Path) -> None:
-    async def scenario() -> Any:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
-        waiting = asyncio.ensure_future(registry.run_tool("python", {"code": code}, context))
-        group = await started(tmp_path / "pid")
-        with pytest.raises(ToolError, match="template process died") as caught:
-            await asyncio.gather(
-                waiting, registry.run_tool("python", {"code": "import os\nos.kill(os.getppid(), 9)"}, context)
-            )
-        assert caught.value.retryable
-        await asyncio.wait({waiting})
-        assert await until_gone(group) == []
-        result = await registry.run_tool("python", {"code": "result = 1"}, context)
-        await registry.aclose()
-        return result.data
-
-    assert run(scenario()) == 1
-
-
-def test_closed_registry_leaves_no_process(run: Run) -> None:
-    async def scenario() -> list[int]:
-        registry = Registry(plugins=False)
-        found = await registry.run_tool(
-            "python", {"code": "import os\nresult = os.getppid()"}, tool_context(registry=registry)
+async def test_template_that_died_fails_its_commands_and_is_started_again(tmp_path: Path) -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+    waiting = asyncio.ensure_future(registry.run_tool("python", {"code": code}, context))
+    group = await started(tmp_path / "pid")
+    with pytest.raises(ToolError, match="template process died") as caught:
+        await asyncio.gather(
+            waiting, registry.run_tool("python", {"code": "import os\nos.kill(os.getppid(), 9)"}, context)
         )
-        await registry.aclose()
-        return await until_gone(found.data)
+    assert caught.value.retryable
+    await asyncio.wait({waiting})
+    assert await until_gone(group) == []
+    result = await registry.run_tool("python", {"code": "result = 1"}, context)
+    await registry.aclose()
+    assert result.data == 1
 
-    assert run(scenario()) == []
+
+async def test_closed_registry_leaves_no_process() -> None:
+    registry = Registry(plugins=False)
+    found = await registry.run_tool(
+        "python", {"code": "import os\nresult = os.getppid()"}, tool_context(registry=registry)
+    )
+    await registry.aclose()
+    assert await until_gone(found.data) == []
 
 
 @linux_only
-def test_no_descriptors_and_no_zombies_stay(run: Run) -> None:
-    async def scenario() -> tuple[int, list[str]]:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        first = await registry.run_tool("python", {"code": "import os\nresult = os.getppid()"}, context)
-        before = open_descriptors()
-        await asyncio.gather(*(registry.run_tool("python", {"code": "result = 1"}, context) for _ in range(50)))
-        more = open_descriptors() - before
-        children = children_of(first.data)
-        await registry.aclose()
-        return more, children
-
-    assert run(scenario()) == (0, [])
+async def test_no_descriptors_and_no_zombies_stay() -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    first = await registry.run_tool("python", {"code": "import os\nresult = os.getppid()"}, context)
+    before = open_descriptors()
+    await asyncio.gather(*(registry.run_tool("python", {"code": "result = 1"}, context) for _ in range(50)))
+    more = open_descriptors() - before
+    children = children_of(first.data)
+    await registry.aclose()
+    assert (more, children) == (0, [])
 
 
-def test_large_input_and_result_pass(python: Python) -> None:
+async def test_large_input_and_result_pass() -> None:
     words = ["word" * 100] * 5_000
-    result = python("print('x' * 100_000)\nresult = {'n': len(words), 'words': words}", {"input": {"words": words}})
+    result = await python(
+        "print('x' * 100_000)\nresult = {'n': len(words), 'words': words}", {"input": {"words": words}}
+    )
     assert result.data == {"n": 5_000, "words": words}
     assert result.stdout == "x" * 100_000 + "\n"
 
 
-def test_another_interpreter_can_be_named(python: Python) -> None:
-    assert python("import sys\nresult = sys.executable", {"python": sys.executable}).data == sys.executable
+async def test_another_interpreter_can_be_named() -> None:
+    assert (await python("import sys\nresult = sys.executable", {"python": sys.executable})).data == sys.executable
     with pytest.raises(ToolError, match="cannot start the interpreter '/no/such/python'"):
-        python("result = 1", {"python": "/no/such/python"})
+        await python("result = 1", {"python": "/no/such/python"})
 
 
-def test_without_fork_each_command_has_an_interpreter(run: Run) -> None:
-    async def scenario() -> list[Any]:
-        tool = PythonTool(PythonRunner(fork=False))
-        good = await arun_tool(tool, {"code": "print('p')\nresult = n", "input": {"n": 4}})
-        bad = await arun_tool(tool, {"code": "raise KeyError('x')"})
-        late = await arun_tool(tool, {"code": "import time\nprint('p')\ntime.sleep(60)", "timeout": 1})
-        return [good.data, good.stdout, bad.error.message, late.status, late.stdout]  # type: ignore[union-attr]
+async def test_without_fork_each_command_has_an_interpreter() -> None:
+    tool = PythonTool(PythonRunner(fork=False))
+    good = await arun_tool(tool, {"code": "print('p')\nresult = n", "input": {"n": 4}})
+    bad = await arun_tool(tool, {"code": "raise KeyError('x')"})
+    late = await arun_tool(tool, {"code": "import time\nprint('p')\ntime.sleep(60)", "timeout": 1})
+    assert [good.data, good.stdout, bad.error.message, late.status, late.stdout] == [
+        4,
+        "p\n",
+        "KeyError: 'x'",
+        ToolStatus.TIMEOUT,
+        "p\n",
+    ]
 
-    assert run(scenario()) == [4, "p\n", "KeyError: 'x'", ToolStatus.TIMEOUT, "p\n"]
 
-
-def test_killed_worker_leaves_no_user_code_running(run: Run, tmp_path: Path) -> None:
+async def test_killed_worker_leaves_no_user_code_running(tmp_path: Path) -> None:
     """SIGKILL gives the worker no chance to clean up: the template notices the end of its socket."""
     code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
     worker = f"from noetl_worker.testing import run_tool\nrun_tool('python', {{'code': {code!r}}})"
     package = Path(noetl_worker.__file__).parent.parent
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - the loop has nothing else to do
         [sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)}
     )
     try:
-        group = run(started(tmp_path / "pid"))
+        group = await started(tmp_path / "pid")
         assert members_of(group)
     finally:
         process.kill()
         process.wait()
-    assert run(until_gone(group)) == []
+    assert await until_gone(group) == []

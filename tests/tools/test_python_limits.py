@@ -290,7 +290,7 @@ def test_closed_streams_do_not_lose_the_result(worker: Worker) -> None:
 # ── cancellations that meet the end ─────────────────────────────────────────────────────────────
 
 
-def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
     supervise = process.supervise
 
     async def then_cancelled(*args: Any, **limits: Any) -> bool:
@@ -300,34 +300,29 @@ def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(monkeypa
         asyncio.get_running_loop().call_soon(task.cancel)
         return timed_out
 
-    async def body() -> None:
-        tool = PythonTool()
-        registry = Registry([tool], plugins=False)
-        context = tool_context(registry=registry)
-        await registry.run_tool("python", {"code": "result = 1"}, context)
-        (template,) = tool._runner._templates.values()
-        before = open_descriptors()
-        with monkeypatch.context() as patch:
-            patch.setattr(process, "supervise", then_cancelled)
-            task = asyncio.ensure_future(registry.run_tool("python", {"code": "result = 1"}, context))
-            await asyncio.wait({task})
-        assert open_descriptors() == before
-        assert (template._children, template._pids) == ({}, {})
-        await registry.aclose()
-
-    asyncio.run(body())
+    tool = PythonTool()
+    registry = Registry([tool], plugins=False)
+    context = tool_context(registry=registry)
+    await registry.run_tool("python", {"code": "result = 1"}, context)
+    (template,) = tool._runner._templates.values()
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "supervise", then_cancelled)
+        task = asyncio.ensure_future(registry.run_tool("python", {"code": "result = 1"}, context))
+        await asyncio.wait({task})
+    assert open_descriptors() == before
+    assert (template._children, template._pids) == ({}, {})
+    await registry.aclose()
 
 
-def test_cancellation_before_an_interpreter_of_its_own_has_started_ends_it() -> None:
-    async def body() -> None:
-        request = {"code": "while 1: pass", "input": {}, "libs": {}, "variables": {}, "env": {}, "cwd": "/"}
-        run = asyncio.ensure_future(PythonRunner(fork=False).run(request))
-        await asyncio.sleep(0)
-        run.cancel()
-        await asyncio.wait({run})
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(body())
+async def test_cancellation_before_an_interpreter_of_its_own_has_started_ends_it() -> None:
+    request = {"code": "while 1: pass", "input": {}, "libs": {}, "variables": {}, "env": {}, "cwd": "/"}
+    before = asyncio.all_tasks()
+    run = asyncio.ensure_future(PythonRunner(fork=False).run(request))
+    await asyncio.sleep(0)
+    run.cancel()
+    await asyncio.wait({run})
+    assert asyncio.all_tasks() == before
 
 
 def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

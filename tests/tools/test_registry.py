@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Mapping
@@ -144,11 +143,11 @@ def test_misspelt_field_is_named_with_the_one_that_is_missing() -> None:
     )
 
 
-def test_unknown_fields_of_an_inner_call_are_logged() -> None:
+async def test_unknown_fields_of_an_inner_call_are_logged() -> None:
     logger = RecordedLogger()
     registry = Registry([EchoTool()], plugins=False)
     context = tool_context(registry=registry, logger=logger)
-    asyncio.run(registry.run_tool("echo", {"query": "q", "cuont": 1}, context))
+    await registry.run_tool("echo", {"query": "q", "cuont": 1}, context)
     problem = "echo: unknown field 'cuont' is ignored; did you mean 'count'?"
     assert logger.records == [("warning", "tool_config", {"kind": "echo", "problem": problem})]
 
@@ -400,7 +399,9 @@ def test_noop_gives_its_result_back() -> None:
     assert run_tool("noop", {"result": {"a": "{{ x }}"}}, variables={"x": 1}).data == {"a": 1}
 
 
-def test_tool_that_cannot_be_closed_keeps_no_other_from_it_and_spoils_no_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_tool_that_cannot_be_closed_keeps_no_other_from_it_and_spoils_no_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     closed: list[str] = []
 
     class Broken(EchoTool):
@@ -414,7 +415,7 @@ def test_tool_that_cannot_be_closed_keeps_no_other_from_it_and_spoils_no_end(cap
         async def aclose(self) -> None:
             closed.append("fine")
 
-    asyncio.run(Registry([Broken(), Fine()], plugins=False).aclose())
+    await Registry([Broken(), Fine()], plugins=False).aclose()
     assert closed == ["fine"]
     assert "broken" in caplog.text
     assert "its server is gone" in caplog.text

@@ -194,18 +194,14 @@ def test_timeout_deletes_the_job_and_keeps_its_output(cluster: FakeCluster, tmp_
     assert cluster.deleted == [f"{JOBS}/{result.data['job_name']}"]
 
 
-def test_cancelled_command_deletes_its_job(cluster: FakeCluster, tmp_path: Path) -> None:
+async def test_cancelled_command_deletes_its_job(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.polls = 10_000
-
-    async def scenario() -> None:
-        call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG))
-        while "Secret" not in cluster.objects:
-            await asyncio.sleep(0)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-    asyncio.run(scenario())
+    call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG))
+    while "Secret" not in cluster.objects:
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
     assert len(cluster.deleted) == 1
 
 
@@ -237,20 +233,16 @@ def test_pod_that_never_starts_ends_the_wait(cluster: FakeCluster, tmp_path: Pat
     assert result.error.message == f"Job {result.data['job_name']} failed (ImagePullBackOff; no such image)"
 
 
-def test_shutdown_leaves_the_job_for_the_next_delivery(cluster: FakeCluster, tmp_path: Path) -> None:
+async def test_shutdown_leaves_the_job_for_the_next_delivery(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.polls = 10_000
     stop = Stop()
-
-    async def scenario() -> None:
-        call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG, stop=stop))
-        while cluster.polls == 10_000:
-            await asyncio.sleep(0)
-        stop.set("shutdown")
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-    asyncio.run(scenario())
+    call = asyncio.ensure_future(arun_tool(tool(tmp_path), CONFIG, stop=stop))
+    while cluster.polls == 10_000:
+        await asyncio.sleep(0)
+    stop.set("shutdown")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
     assert cluster.deleted == []
 
 

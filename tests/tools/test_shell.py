@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,21 @@ from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
 from noetl_worker.tools.registry import Registry
 
+from . import loops
 from .processes import PeakMemory, children_of, linux_only
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+@pytest.fixture(params=loops.BOTH)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-def test_data_has_the_fields_of_the_planes_own_worker(run: Run) -> None:
+async def test_data_has_the_fields_of_the_planes_own_worker() -> None:
     config = {"command": "echo {{ word }} && echo warn >&2"}
-    result = run(arun_tool("shell", config, variables={"word": "hello"}))
+    result = await arun_tool("shell", config, variables={"word": "hello"})
     assert result.status is ToolStatus.SUCCESS
     assert result.data == {"exit_code": 0, "stdout": "hello\n", "stderr": "warn\n"}
-    python = run(arun_tool("shell", config, variables={"word": "hello"}, dialect=Dialect.PYTHON)).data
+    python = (await arun_tool("shell", config, variables={"word": "hello"}, dialect=Dialect.PYTHON)).data
     (command,) = python.pop("commands")
     assert python.pop("duration_ms") >= command.pop("duration_ms") >= 0
     assert python == {"returncode": 0, "stdout": "hello\n", "stderr": "warn\n"}
@@ -34,62 +37,62 @@ def test_data_has_the_fields_of_the_planes_own_worker(run: Run) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "hello\n", "warn\n")
 
 
-def test_exit_code_is_a_failure_with_the_data_kept(run: Run) -> None:
-    result = run(arun_tool("shell", {"command": "echo out; exit 3"}))
+async def test_exit_code_is_a_failure_with_the_data_kept() -> None:
+    result = await arun_tool("shell", {"command": "echo out; exit 3"})
     assert result.status is ToolStatus.ERROR
     assert result.error.message == "Command exited with code 3"
     assert (result.error.kind, result.error.code) == ("process", "3")
     assert result.data["stdout"] == "out\n"
 
 
-def test_list_stops_at_the_first_command_that_fails(run: Run) -> None:
-    result = run(arun_tool("shell", {"cmds": ["echo a", "echo b; exit 4", "echo c"]}))
+async def test_list_stops_at_the_first_command_that_fails() -> None:
+    result = await arun_tool("shell", {"cmds": ["echo a", "echo b; exit 4", "echo c"]})
     assert result.data["exit_code"] == 4
     assert result.data["stdout"] == "a\nb\n"
     assert [one["cmd_preview"] for one in result.data["commands"]] == ["echo a", "echo b; exit 4"]
     assert [one["returncode"] for one in result.data["commands"]] == [0, 4]
 
 
-def test_outputs_of_a_list_have_a_line_break_between_them_on_the_python_plane(run: Run) -> None:
-    result = run(arun_tool("shell", {"cmds": ["echo one", "true", "echo two"]}, dialect=Dialect.PYTHON))
+async def test_outputs_of_a_list_have_a_line_break_between_them_on_the_python_plane() -> None:
+    result = await arun_tool("shell", {"cmds": ["echo one", "true", "echo two"]}, dialect=Dialect.PYTHON)
     assert (result.data["stdout"], result.data["stderr"]) == ("one\n\ntwo\n", "")  # recorded: shell-cmds
 
 
-def test_timeout_keeps_what_was_printed(run: Run) -> None:
-    result = run(arun_tool("shell", {"command": "echo before; sleep 60", "timeout_seconds": 0.8}))
+async def test_timeout_keeps_what_was_printed() -> None:
+    result = await arun_tool("shell", {"command": "echo before; sleep 60", "timeout_seconds": 0.8})
     assert result.status is ToolStatus.TIMEOUT
     assert result.error.message == "Execution timed out after 0.8 seconds"
     assert result.error.retryable
     assert result.data["stdout"] == "before\n"
 
 
-def test_commands_own_timeout_bounds_the_tool(run: Run) -> None:
-    result = run(arun_tool("shell", {"command": "sleep 60", "timeout": 50}, timeout_s=0.2))
+async def test_commands_own_timeout_bounds_the_tool() -> None:
+    result = await arun_tool("shell", {"command": "sleep 60", "timeout": 50}, timeout_s=0.2)
     assert result.status is ToolStatus.TIMEOUT
 
 
-def test_timeout_covers_all_commands_of_a_list(run: Run) -> None:
-    result = run(arun_tool("shell", {"cmds": ["sleep 0.2", "sleep 60"], "timeout": 1}))
+async def test_timeout_covers_all_commands_of_a_list() -> None:
+    result = await arun_tool("shell", {"cmds": ["sleep 0.2", "sleep 60"], "timeout": 1})
     assert result.status is ToolStatus.TIMEOUT
     assert len(result.data["commands"]) == 2
 
 
-def test_directory_is_empty_own_and_removed(run: Run) -> None:
-    result = run(arun_tool("shell", {"command": 'pwd; ls -A; touch left; mkdir d; test "$TMPDIR" = "$PWD"'}))
+async def test_directory_is_empty_own_and_removed() -> None:
+    result = await arun_tool("shell", {"command": 'pwd; ls -A; touch left; mkdir d; test "$TMPDIR" = "$PWD"'})
     assert result.exit_code == 0
     (directory,) = result.data["stdout"].splitlines()
     assert not Path(directory).exists()
 
 
-def test_given_directory_is_used_and_kept(run: Run, tmp_path: Path) -> None:
-    result = run(arun_tool("shell", {"command": "pwd; echo x > made", "cwd": str(tmp_path)}))
+async def test_given_directory_is_used_and_kept(tmp_path: Path) -> None:
+    result = await arun_tool("shell", {"command": "pwd; echo x > made", "cwd": str(tmp_path)})
     assert result.data["stdout"] == f"{tmp_path}\n"
     assert (tmp_path / "made").read_text() == "x\n"
 
 
-def test_environment_is_scrubbed_and_extended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_is_scrubbed_and_extended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATS_PASSWORD", "hunter2")
-    result = run(arun_tool("shell", {"command": "env", "env": {"SAMPLE": "x y", "NUMBER": 5, "NONE": None, "L": [1]}}))
+    result = await arun_tool("shell", {"command": "env", "env": {"SAMPLE": "x y", "NUMBER": 5, "NONE": None, "L": [1]}})
     assert "hunter2" not in result.data["stdout"]
     assert "SAMPLE=x y\n" in result.data["stdout"]
     assert "NUMBER=5\n" in result.data["stdout"]
@@ -97,30 +100,29 @@ def test_environment_is_scrubbed_and_extended(run: Run, monkeypatch: pytest.Monk
     assert "NONE" not in result.data["stdout"]
 
 
-def test_empty_command_is_refused(run: Run) -> None:
+async def test_empty_command_is_refused() -> None:
     for config in ({"command": "  "}, {"cmds": []}):
         with pytest.raises(ConfigurationError, match="'command' is empty"):
-            run(arun_tool("shell", config))
+            await arun_tool("shell", config)
 
 
-def test_shell_can_be_chosen(run: Run) -> None:
-    assert run(arun_tool("shell", {"command": "[[ a == a ]] && echo yes", "shell": "bash"})).data["stdout"] == "yes\n"
+async def test_shell_can_be_chosen() -> None:
+    assert (await arun_tool("shell", {"command": "[[ a == a ]] && echo yes", "shell": "bash"})).data[
+        "stdout"
+    ] == "yes\n"
 
 
-def test_notes_tell_what_was_left_out(run: Run) -> None:
-    result = run(arun_tool("shell", {"command": "seq 1 10000", "max_output_bytes": 1000}))
+async def test_notes_tell_what_was_left_out() -> None:
+    result = await arun_tool("shell", {"command": "seq 1 10000", "max_output_bytes": 1000})
     assert result.data["notes"] == ["stdout: 47894 bytes left out of the middle"]
 
 
-def test_hundred_commands_at_once_keep_to_themselves(run: Run) -> None:
-    async def scenario() -> list[str]:
-        registry = Registry(plugins=False)
-        contexts = [tool_context(registry=registry, variables={"n": number}) for number in range(100)]
-        config = {"command": "echo {{ n }} > file; cat file"}
-        results = await asyncio.gather(*(registry.run_tool("shell", config, context) for context in contexts))
-        return [result.data["stdout"].strip() for result in results]
-
-    assert run(scenario()) == [str(number) for number in range(100)]
+async def test_hundred_commands_at_once_keep_to_themselves() -> None:
+    registry = Registry(plugins=False)
+    contexts = [tool_context(registry=registry, variables={"n": number}) for number in range(100)]
+    config = {"command": "echo {{ n }} > file; cat file"}
+    results = await asyncio.gather(*(registry.run_tool("shell", config, context) for context in contexts))
+    assert [result.data["stdout"].strip() for result in results] == [str(number) for number in range(100)]
 
 
 # ── configs that cannot be used ─────────────────────────────────────────────────────────────────
@@ -224,24 +226,21 @@ def test_command_longer_than_an_argument_may_be() -> None:
 
 
 @linux_only
-def test_hundred_parallel_commands_hold_no_thread_each(run: Run, tmp_path: Path) -> None:
-    async def scenario() -> tuple[int, int]:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        await registry.run_tool("shell", {"command": "true"}, context)
-        before = threads()
-        gate = tmp_path / "go"
-        config = {"command": f"echo x >> {tmp_path}/running; while [ ! -e {gate} ]; do sleep 0.05; done"}
-        calls = [asyncio.ensure_future(registry.run_tool("shell", config, context)) for _ in range(100)]
-        running = tmp_path / "running"
-        while not running.exists() or running.read_bytes().count(b"x") < 100:
-            await asyncio.sleep(0.01)
-        more = threads() - before
-        gate.touch()
-        results = await asyncio.gather(*calls)
-        return more, sum(result.exit_code == 0 for result in results)
-
-    assert run(scenario()) == (0, 100)
+async def test_hundred_parallel_commands_hold_no_thread_each(tmp_path: Path) -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    await registry.run_tool("shell", {"command": "true"}, context)
+    before = threads()
+    gate = tmp_path / "go"
+    config = {"command": f"echo x >> {tmp_path}/running; while [ ! -e {gate} ]; do sleep 0.05; done"}
+    calls = [asyncio.ensure_future(registry.run_tool("shell", config, context)) for _ in range(100)]
+    running = tmp_path / "running"
+    while not running.exists() or running.read_bytes().count(b"x") < 100:
+        await asyncio.sleep(0.01)
+    more = threads() - before
+    gate.touch()
+    results = await asyncio.gather(*calls)
+    assert (more, sum(result.exit_code == 0 for result in results)) == (0, 100)
 
 
 def threads() -> int:
@@ -249,20 +248,16 @@ def threads() -> int:
 
 
 @linux_only
-def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory() -> None:
+async def test_hundred_megabytes_of_output_cost_a_bounded_amount_of_memory() -> None:
     grown: list[float] = []
-
-    async def scenario() -> None:
-        await arun_tool("shell", {"command": "head -c 5000000 /dev/zero | tr '\\0' x"})
-        with PeakMemory() as peak:
-            result = await arun_tool("shell", {"command": "head -c 104857600 /dev/zero | tr '\\0' x"})
-        grown.append(peak.grown_mib)
-        assert result.stdout is not None
-        assert len(result.stdout) < process.MAX_OUTPUT_BYTES + 100
-        assert f"[... {104857600 - process.MAX_OUTPUT_BYTES} bytes left out ...]" in result.stdout
-        assert result.data["notes"] == [f"stdout: {104857600 - process.MAX_OUTPUT_BYTES} bytes left out of the middle"]
-
-    asyncio.run(scenario())
+    await arun_tool("shell", {"command": "head -c 5000000 /dev/zero | tr '\\0' x"})
+    with PeakMemory() as peak:
+        result = await arun_tool("shell", {"command": "head -c 104857600 /dev/zero | tr '\\0' x"})
+    grown.append(peak.grown_mib)
+    assert result.stdout is not None
+    assert len(result.stdout) < process.MAX_OUTPUT_BYTES + 100
+    assert f"[... {104857600 - process.MAX_OUTPUT_BYTES} bytes left out ...]" in result.stdout
+    assert result.data["notes"] == [f"stdout: {104857600 - process.MAX_OUTPUT_BYTES} bytes left out of the middle"]
     assert grown[0] <= 32
 
 
@@ -273,17 +268,14 @@ def test_list_of_commands_shares_one_limit() -> None:
 
 
 @linux_only
-def test_no_zombies_and_no_processes_stay(run: Run) -> None:
-    async def scenario() -> set[str]:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        await registry.run_tool("shell", {"command": "true"}, context)
-        before = set(children_of(os.getpid()))
-        config = {"command": "sleep 60 & sleep 60 >/dev/null 2>&1 & true"}
-        await asyncio.gather(*(registry.run_tool("shell", config, context) for _ in range(5)))
-        return set(children_of(os.getpid())) - before
-
-    assert run(scenario()) == set()
+async def test_no_zombies_and_no_processes_stay() -> None:
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    await registry.run_tool("shell", {"command": "true"}, context)
+    before = set(children_of(os.getpid()))
+    config = {"command": "sleep 60 & sleep 60 >/dev/null 2>&1 & true"}
+    await asyncio.gather(*(registry.run_tool("shell", config, context) for _ in range(5)))
+    assert (set(children_of(os.getpid())) - before) == set()
 
 
 # ── the traps of tools.md 8 that name this kind ─────────────────────────────────────────────────

@@ -157,7 +157,7 @@ def test_statement_that_snowflake_ended_is_a_timeout(snow: FakeSnowflake) -> Non
     assert run_tool("snowflake", {"query": "select 'slow'", **SIGN_IN}).status is ToolStatus.TIMEOUT
 
 
-def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None:
+async def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None:
     started, go_on = threading.Event(), threading.Event()
 
     def block() -> None:
@@ -165,23 +165,19 @@ def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None:
         go_on.wait(20)
 
     snow.before = block
-
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        call = asyncio.ensure_future(
-            registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, tool_context(registry=registry))
-        )
-        await asyncio.to_thread(started.wait, 20)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert snow.closed == 1
-        go_on.set()
-
-    asyncio.run(scenario())
+    registry = Registry(plugins=False)
+    call = asyncio.ensure_future(
+        registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, tool_context(registry=registry))
+    )
+    await asyncio.to_thread(started.wait, 20)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert snow.closed == 1
+    go_on.set()
 
 
-def test_session_that_opens_after_its_command_was_cancelled_is_closed(
+async def test_session_that_opens_after_its_command_was_cancelled_is_closed(
     snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, go_on = threading.Event(), threading.Event()
@@ -192,17 +188,13 @@ def test_session_that_opens_after_its_command_was_cancelled_is_closed(
         return snow.connect(**settings)
 
     monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
-
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
-        await asyncio.to_thread(started.wait, 20)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-    asyncio.run(scenario())
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
+    await asyncio.to_thread(started.wait, 20)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
     go_on.set()
     for thread in threading.enumerate():
         if thread.name.startswith("snowflake"):
@@ -210,7 +202,7 @@ def test_session_that_opens_after_its_command_was_cancelled_is_closed(
     assert (len(snow.connected), snow.closed) == (1, 1)
 
 
-def test_session_that_cannot_be_closed_is_no_error_of_the_loop(
+async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(
     snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def close() -> None:
@@ -223,13 +215,9 @@ def test_session_that_cannot_be_closed_is_no_error_of_the_loop(
 
     monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
     told: list[dict[str, Any]] = []
-
-    async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, problem: told.append(problem))
-        assert (await arun_tool("snowflake", {"query": "select 1 as i", **SIGN_IN})).data["rows"] == [{"I": 1}]
-        gc.collect()
-
-    asyncio.run(scenario())
+    asyncio.get_running_loop().set_exception_handler(lambda _, problem: told.append(problem))
+    assert (await arun_tool("snowflake", {"query": "select 1 as i", **SIGN_IN})).data["rows"] == [{"I": 1}]
+    gc.collect()
     assert told == []
 
 

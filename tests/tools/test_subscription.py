@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -51,21 +50,18 @@ class Reader:
         return info.num_pending, info.num_ack_pending
 
 
-def reading(server: NatsServer, body: Callable[[Reader], Awaitable[None]], *bodies: bytes) -> None:
-    async def run() -> None:
-        async with client(server) as connection:
-            reader = Reader(server, connection)
-            try:
-                await reader.fill(*bodies)
-                await body(reader)
-            finally:
-                await reader.registry.aclose()
-
-    asyncio.run(run())
+async def reading(server: NatsServer, body: Callable[[Reader], Awaitable[None]], *bodies: bytes) -> None:
+    async with client(server) as connection:
+        reader = Reader(server, connection)
+        try:
+            await reader.fill(*bodies)
+            await body(reader)
+        finally:
+            await reader.registry.aclose()
 
 
 @pytest.mark.parametrize("mode", ["on_success", "auto", True, "TRUE"])
-def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> None:
+async def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> None:
     async def body(reader: Reader) -> None:
         data = await reader.call("poll", ack=mode, batch=1)
         (message,) = data.pop("messages")
@@ -80,11 +76,11 @@ def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> None:
         assert message == {"id": "1", "data": {"n": 1}, "headers": headers, "attributes": headers}
         assert await reader.state() == (1, 0)
 
-    reading(server, body, b'{"n": 1}', b"two")
+    await reading(server, body, b'{"n": 1}', b"two")
 
 
 @pytest.mark.parametrize("mode", ["manual", "defer", False])
-def test_a_deferred_ack_is_given_by_a_later_call(server: NatsServer, mode: Any) -> None:
+async def test_a_deferred_ack_is_given_by_a_later_call(server: NatsServer, mode: Any) -> None:
     """tools.md 8, trap 22: acked before the work, messages were lost."""
 
     async def body(reader: Reader) -> None:
@@ -106,29 +102,29 @@ def test_a_deferred_ack_is_given_by_a_later_call(server: NatsServer, mode: Any) 
         assert (again["count"], again["metrics"]["redelivered"]) == (1, 1)
         assert again["messages"][0]["metadata"]["delivered"] == 2
 
-    reading(server, body, b"1", b"2", b"3")
+    await reading(server, body, b"1", b"2", b"3")
 
 
-def test_a_delayed_nack_is_not_delivered_at_once(server: NatsServer) -> None:
+async def test_a_delayed_nack_is_not_delivered_at_once(server: NatsServer) -> None:
     async def body(reader: Reader) -> None:
         ack_ids = (await reader.call("poll", ack="defer"))["ack_ids"]
         await reader.call("nack", ack_ids=ack_ids, nack_delay_ms=300)
         assert (await reader.call("poll"))["count"] == 0
         assert (await reader.call("poll", timeout_ms=5000, batch=1))["count"] == 1
 
-    reading(server, body, b"1")
+    await reading(server, body, b"1")
 
 
-def test_without_ack_the_messages_just_stay(server: NatsServer) -> None:
+async def test_without_ack_the_messages_just_stay(server: NatsServer) -> None:
     async def body(reader: Reader) -> None:
         data = await reader.call("poll", ack="none")
         assert (data["ack_ids"], "ack_id" in data["messages"][0]) == ([], False)
         assert await reader.state() == (0, 1)
 
-    reading(server, body, b"1")
+    await reading(server, body, b"1")
 
 
-def test_what_the_server_does_not_take_is_told_one_by_one(server: NatsServer) -> None:
+async def test_what_the_server_does_not_take_is_told_one_by_one(server: NatsServer) -> None:
     async def body(reader: Reader) -> None:
         (good,) = (await reader.call("poll", ack="defer"))["ack_ids"]
         other = good.replace(reader.stream, "NONE")
@@ -136,10 +132,10 @@ def test_what_the_server_does_not_take_is_told_one_by_one(server: NatsServer) ->
         assert (data["status"], data["requested"], data["disposed"]) == ("partial", 2, 1)
         assert data["errors"] == [{"ack_id": other, "error": "no such stream or consumer"}]
 
-    reading(server, body, b"1")
+    await reading(server, body, b"1")
 
 
-def test_a_consumer_that_is_not_there_is_told(server: NatsServer) -> None:
+async def test_a_consumer_that_is_not_there_is_told(server: NatsServer) -> None:
     async def body(reader: Reader) -> None:
         with pytest.raises(ToolError) as caught:
             await reader.call("poll", consumer="other")
@@ -148,7 +144,7 @@ def test_a_consumer_that_is_not_there_is_told(server: NatsServer) -> None:
             "not_found",
         )
 
-    reading(server, body)
+    await reading(server, body)
 
 
 NATS = {"source": "nats", "stream": "S", "consumer": "c"}

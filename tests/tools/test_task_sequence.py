@@ -381,20 +381,16 @@ class LastWords(StubTool):
 @pytest.mark.parametrize("fail", [False, True])
 @pytest.mark.parametrize("timeout_s", [None, 60.0])
 @pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
-def test_stopped_sequence_starts_no_further_task(reason: str, timeout_s: float | None, fail: bool) -> None:
+async def test_stopped_sequence_starts_no_further_task(reason: str, timeout_s: float | None, fail: bool) -> None:
     on_error = rules({"when": ON_ERROR, "then": {"do": "continue"}})
     tasks = [{"name": "a", "kind": "last_words", "fail": fail, "spec": on_error}, {"name": "b", "kind": "stub"}]
-
-    async def scenario() -> list[StubConfig]:
-        first, second, stop = LastWords(), StubTool(), Stop()
-        registry = Registry([first, second], plugins=False)
-        context = tool_context(registry=registry, stop=stop, timeout_s=timeout_s)
-        call = asyncio.ensure_future(registry.run_tool("task_sequence", tasks, context))
-        await first.started.wait()
-        stop.set(reason)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        return second.calls
-
-    assert asyncio.run(scenario()) == []
+    first, second, stop = LastWords(), StubTool(), Stop()
+    registry = Registry([first, second], plugins=False)
+    context = tool_context(registry=registry, stop=stop, timeout_s=timeout_s)
+    call = asyncio.ensure_future(registry.run_tool("task_sequence", tasks, context))
+    await first.started.wait()
+    stop.set(reason)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert second.calls == []

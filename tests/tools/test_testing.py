@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -74,12 +73,9 @@ def test_unknown_credential_names_the_known_ones() -> None:
         run_tool(GreetTool(), {"name": "x", "auth": "b"}, credentials={"a": {}})
 
 
-def test_inside_a_loop_with_a_context_of_ones_own() -> None:
-    async def scenario() -> Any:
-        context = tool_context(variables={"a": 5}, execution_id=7)
-        return (await arun_tool("noop", {"result": "{{ a }}"}, context=context)).data, context.execution_id
-
-    assert asyncio.run(scenario()) == (5, 7)
+async def test_inside_a_loop_with_a_context_of_ones_own() -> None:
+    context = tool_context(variables={"a": 5}, execution_id=7)
+    assert ((await arun_tool("noop", {"result": "{{ a }}"}, context=context)).data, context.execution_id) == (5, 7)
 
 
 def test_stop_is_a_level() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,8 +126,8 @@ def test_log_progress_and_control_plane_are_recorded_or_the_callers_own() -> Non
     assert [body["path"] for body in plane.executions.values()] == ["child"]
 
 
-def test_inside_a_running_loop() -> None:
-    assert asyncio.run(acall_tool("noop", {"result": 5})).data == 5
+async def test_inside_a_running_loop() -> None:
+    assert (await acall_tool("noop", {"result": 5})).data == 5
 
 
 def test_argument_that_is_none_names_the_ones_there_are() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,21 +57,18 @@ def test_mcp_request_has_it_as_headers() -> None:
         assert {one.headers.get("traceparent") for one in server.requests} == {TRACEPARENT}
 
 
-def test_nats_messages_have_it_as_headers() -> None:
-    async def go() -> None:
-        async with NatsServer() as server:
-            client = await nats.connect(server.url)
-            heard = await client.subscribe("greet")
-            await client.flush()
-            config = {"operation": "publish", "url": server.url, "subject": "greet", "data": "x"}
-            for headers in ({"X-N": "5"}, {"traceparent": OWN}):
-                await arun_tool("nats", {**config, "headers": headers}, trace_headers=traced)
-            first, second = [await heard.next_msg(timeout=5) for _ in range(2)]
-            await client.close()
-            assert first.headers == {"traceparent": TRACEPARENT, "tracestate": "a=b", "X-N": "5"}
-            assert (second.headers or {})["traceparent"] == OWN
-
-    asyncio.run(go())
+async def test_nats_messages_have_it_as_headers() -> None:
+    async with NatsServer() as server:
+        client = await nats.connect(server.url)
+        heard = await client.subscribe("greet")
+        await client.flush()
+        config = {"operation": "publish", "url": server.url, "subject": "greet", "data": "x"}
+        for headers in ({"X-N": "5"}, {"traceparent": OWN}):
+            await arun_tool("nats", {**config, "headers": headers}, trace_headers=traced)
+        first, second = [await heard.next_msg(timeout=5) for _ in range(2)]
+        await client.close()
+        assert first.headers == {"traceparent": TRACEPARENT, "tracestate": "a=b", "X-N": "5"}
+        assert (second.headers or {})["traceparent"] == OWN
 
 
 def test_child_has_it_in_its_start_where_the_plane_takes_it() -> None:

@@ -159,19 +159,16 @@ class _Meets:
         return ToolResult.success({"data": [{"id": 1}]})
 
 
-def test_a_stop_that_meets_the_answer_moves_no_rows(file: str) -> None:
-    async def scenario() -> None:
-        http, stop = _Meets(), Stop()
-        registry = Registry([http], plugins=False)
-        target = {"type": "duckdb", "database": file, "table": "t"}
-        config = {"source": {"type": "http", "url": "http://127.0.0.1:1/"}, "target": target}
-        context = tool_context(registry=registry, stop=stop, timeout_s=60.0)
-        call = asyncio.ensure_future(registry.run_tool("transfer", config, context))
-        await http.asked.wait()
-        stop.set("cancelled")
-        call.cancel()
-        await asyncio.wait({call})
-        assert call.cancelled()
-
-    asyncio.run(scenario())
+async def test_a_stop_that_meets_the_answer_moves_no_rows(file: str) -> None:
+    http, stop = _Meets(), Stop()
+    registry = Registry([http], plugins=False)
+    target = {"type": "duckdb", "database": file, "table": "t"}
+    config = {"source": {"type": "http", "url": "http://127.0.0.1:1/"}, "target": target}
+    context = tool_context(registry=registry, stop=stop, timeout_s=60.0)
+    call = asyncio.ensure_future(registry.run_tool("transfer", config, context))
+    await http.asked.wait()
+    stop.set("cancelled")
+    call.cancel()
+    await asyncio.wait({call})
+    assert call.cancelled()
     assert not Path(file).exists()

@@ -151,7 +151,7 @@ NOT_COVERED: dict[int, str] = {
 @functools.cache
 def functions(file: str) -> frozenset[str]:
     whole = ast.parse((TESTS / file).read_text(encoding="utf-8"))
-    return frozenset(node.name for node in whole.body if isinstance(node, ast.FunctionDef))
+    return frozenset(node.name for node in whole.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def rows() -> Iterator[tuple[int, str]]:
