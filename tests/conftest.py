@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import loop_guard
+import loops
 
 # A shell starts background jobs with SIGINT ignored, and that is inherited by what the tests start: a Ctrl-C sent to
 # a worker would then do nothing. With a handler here, children start with the default again.
@@ -18,9 +20,9 @@ loop_guard.install()
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    """Async tests run on asyncio, each on a standard loop of its own."""
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """An async test runs on a standard loop of its own."""
+    return loops.STANDARD
 
 
 @pytest.hookimpl(wrapper=True)

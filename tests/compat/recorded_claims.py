@@ -6,7 +6,6 @@ answer of the real plane) and `response` (the data that the plane's own worker r
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -39,28 +38,28 @@ def recorded() -> Mapping[Case, Mapping[str, Any]]:
     return {(line["plane"], line["name"], line["n"]): line for line in lines}
 
 
-def ran(case: Case, claim: Mapping[str, Any] | None = None) -> ToolResult:
+async def ran(case: Case, claim: Mapping[str, Any] | None = None) -> ToolResult:
     """Our result for a recorded claim, or for a changed one; the plane knows no keychain entry.
 
     Raises:
         ToolError: what the worker reports as a failed command.
     """
-    return ran_with(case[0], recorded()[case]["claim"] if claim is None else claim, _no_keychain)
+    return await ran_with(case[0], recorded()[case]["claim"] if claim is None else claim, _no_keychain)
 
 
-def ran_with(plane_name: str, claim: Mapping[str, Any], script: Script) -> ToolResult:
+async def ran_with(plane_name: str, claim: Mapping[str, Any], script: Script) -> ToolResult:
     """Our result for a claim, beside a plane that answers by `script`."""
-    return asyncio.run(_run(plane_name, claim, script))
+    return await _run(plane_name, claim, script)
 
 
-def hydrated(plane_name: str, claim: Mapping[str, Any], script: Script, marks: Marks = ALL) -> Command:
+async def hydrated(plane_name: str, claim: Mapping[str, Any], script: Script, marks: Marks = ALL) -> Command:
     at, _ = plane(script, Dialect(plane_name))
-    return asyncio.run(_hydrated(claim, at, marks))
+    return await _hydrated(claim, at, marks)
 
 
-def value(case: Case) -> Any:
+async def value(case: Case) -> Any:
     """Our data for a recorded claim, as JSON says it."""
-    return json.loads(json.dumps(json_text.plain(ran(case).data)))
+    return json.loads(json.dumps(json_text.plain((await ran(case)).data)))
 
 
 def theirs(case: Case) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -258,9 +257,9 @@ async def resolved(stage: Stage) -> tuple[int, Any, Any]:
 
 
 @pytest.mark.parametrize("case", [one["case"] for one in CASES])
-def test_recorded_call_gets_an_answer_of_the_same_shape(case: str) -> None:
+async def test_recorded_call_gets_an_answer_of_the_same_shape(case: str) -> None:
     record = BY_NAME[case]
-    status, given, headers = asyncio.run(answer_of(record))
+    status, given, headers = await answer_of(record)
     assert status == record["status"], given
     assert ("retry-after" in headers) == ("retry-after" in record["hdr"])
     assert list(compared(record, given)) == []
@@ -319,29 +318,24 @@ NOTIFICATIONS = [one for one in records("python-control-plane-cases") if "nats_s
 
 
 @pytest.mark.parametrize("case", [one["case"] for one in NOTIFICATIONS])
-def test_recorded_notification_has_the_same_shape_and_subject(case: str) -> None:
+async def test_recorded_notification_has_the_same_shape_and_subject(case: str) -> None:
     recorded = next(one for one in NOTIFICATIONS if one["case"] == case)
+    sent: list[tuple[str, bytes]] = []
 
-    async def main() -> tuple[str, Any]:
-        sent: list[tuple[str, bytes]] = []
+    class Listener:
+        async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+            sent.extend(messages)
+            return True
 
-        class Listener:
-            async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
-                sent.extend(messages)
-                return True
-
-        async with Driver(PlaneSettings()) as driver:
-            driver.plane.dispatcher.publisher = Listener()
-            driver.plane.dispatcher.server_url = "http://plane"
-            execution_id = await driver.execute("task-sequence" if ":" in recorded["body"]["step"] else "one-step")
-            if case == "republish-nats-reaper":
-                await driver.plane.publish_again(driver.plane.commands(execution_id)[0].event_id, as_text=True)
-            if case == "republish-nats-publish-recovery":
-                await driver.plane.publish_again(driver.plane.commands(execution_id)[0].event_id)
-        subject, body = sent[-1]
-        return subject, json.loads(body)
-
-    subject, body = asyncio.run(main())
+    async with Driver(PlaneSettings()) as driver:
+        driver.plane.dispatcher.publisher = Listener()
+        driver.plane.dispatcher.server_url = "http://plane"
+        execution_id = await driver.execute("task-sequence" if ":" in recorded["body"]["step"] else "one-step")
+        if case == "republish-nats-reaper":
+            await driver.plane.publish_again(driver.plane.commands(execution_id)[0].event_id, as_text=True)
+        if case == "republish-nats-publish-recovery":
+            await driver.plane.publish_again(driver.plane.commands(execution_id)[0].event_id)
+    subject, body = sent[-1][0], json.loads(sent[-1][1])
     assert subject == recorded["nats_subject"]
     assert list(differences(recorded["body"], body, exact=frozenset())) == []
     assert list(body) == list(recorded["body"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from typing import Any
@@ -59,21 +58,18 @@ KEYCHAIN_WITH_MAP = playbook_text("keychain-ref").replace("rec/keychain-ref", "r
 
 
 @pytest.mark.parametrize("group", sorted(GROUPS))
-def test_recorded_calls_get_answers_of_the_same_shape(group: str) -> None:
-    async def main() -> list[str]:
-        wrong: list[str] = []
-        prefix: Any = "/api/api" if group == "result" else "/api"
-        async with Driver(PlaneSettings(result_prefix=prefix)) as driver:
-            await prepare(driver, group)
-            known: dict[Any, Any] = {}
-            if group == "keychain":
-                known["767537005814088562"] = str(driver.plane.catalog.find(path="rec/keychain-ref-map")[0])  # type: ignore[index]
-            for record in cases_of(group):
-                wrong += await replay(driver, record, known)
-        return wrong
-
+async def test_recorded_calls_get_answers_of_the_same_shape(group: str) -> None:
     assert cases_of(group), "the group names no recorded case"
-    assert asyncio.run(main()) == []
+    wrong: list[str] = []
+    prefix: Any = "/api/api" if group == "result" else "/api"
+    async with Driver(PlaneSettings(result_prefix=prefix)) as driver:
+        await prepare(driver, group)
+        known: dict[Any, Any] = {}
+        if group == "keychain":
+            known["767537005814088562"] = str(driver.plane.catalog.find(path="rec/keychain-ref-map")[0])  # type: ignore[index]
+        for record in cases_of(group):
+            wrong += await replay(driver, record, known)
+    assert wrong == []
 
 
 async def replay(driver: Driver, record: Record, known: dict[Any, Any]) -> list[str]:
@@ -112,29 +108,23 @@ def quoted(ref: str) -> str:
     return ref.replace(":", "%3A").replace("/", "%2F")
 
 
-def test_422_bodies_name_the_field() -> None:
-    async def main() -> None:
-        async with Driver(PlaneSettings()) as driver:
-            for record in cases_of("claim"):
-                if record["status"] != 422:
-                    continue
-                content = record["req"] if isinstance(record.get("req"), str) else None
-                body = record.get("req") if content is None else None
-                answer = await driver.send(record["method"], record["path"], body, content=content)
-                assert [one["type"] for one in answer.json()["detail"]] == [
-                    one["type"] for one in record["resp"]["detail"]
-                ], record["case"]
-                assert [one["loc"] for one in answer.json()["detail"]] == [
-                    one["loc"] for one in record["resp"]["detail"]
-                ], record["case"]
-
-    asyncio.run(main())
+async def test_422_bodies_name_the_field() -> None:
+    async with Driver(PlaneSettings()) as driver:
+        for record in cases_of("claim"):
+            if record["status"] != 422:
+                continue
+            content = record["req"] if isinstance(record.get("req"), str) else None
+            body = record.get("req") if content is None else None
+            answer = await driver.send(record["method"], record["path"], body, content=content)
+            assert [one["type"] for one in answer.json()["detail"]] == [
+                one["type"] for one in record["resp"]["detail"]
+            ], record["case"]
+            assert [one["loc"] for one in answer.json()["detail"]] == [
+                one["loc"] for one in record["resp"]["detail"]
+            ], record["case"]
 
 
-def test_the_single_prefix_is_404_on_the_release_that_doubles_it() -> None:
-    async def main() -> None:
-        async with Driver(PlaneSettings(result_prefix="/api/api")) as driver:
-            answer = await driver.send("PUT", "/api/result/1", {"name": "a", "data": 1})
-            assert (answer.status_code, json.loads(answer.content)) == (404, {"detail": "Not Found"})
-
-    asyncio.run(main())
+async def test_the_single_prefix_is_404_on_the_release_that_doubles_it() -> None:
+    async with Driver(PlaneSettings(result_prefix="/api/api")) as driver:
+        answer = await driver.send("PUT", "/api/result/1", {"name": "a", "data": 1})
+        assert (answer.status_code, json.loads(answer.content)) == (404, {"detail": "Not Found"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -194,5 +193,5 @@ async def replay(name: str) -> list[str]:
 
 @pytest.mark.heavy_on_loop(reason="a whole recording is compared in one step")
 @pytest.mark.parametrize("name", ["rust-control-plane-cases", "rust-control-plane"])
-def test_recorded_calls_get_answers_of_the_same_shape(name: str) -> None:
-    assert asyncio.run(replay(name)) == []
+async def test_recorded_calls_get_answers_of_the_same_shape(name: str) -> None:
+    assert await replay(name) == []

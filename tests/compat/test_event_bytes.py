@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from compat.values_replay import exchanges
 from compat.values_run import PYTHON_ENDS, observe, size_of
 from compat.values_server import values_server
-from integration.house import run
 from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
 from noetl_worker.outcome import results
 from unit.planes import command
@@ -32,13 +30,20 @@ def recorded_bytes(playbook: str) -> list[int]:
     return [size_of({**event, "informative": True}) for event in ends]
 
 
-@pytest.mark.timeout(120)
-def test_ends_of_a_command_take_at_most_so_many_bytes_more_than_the_published_workers() -> None:
+@pytest.fixture
+async def observed(anyio_backend: Any) -> dict[str, Any]:
+    """Of each playbook, what our worker tells."""
     with values_server() as server:
-        ours = run(observe(Dialect.PYTHON, PLAYBOOKS, server, 5432))
+        return await observe(Dialect.PYTHON, PLAYBOOKS, server, 5432)
+
+
+@pytest.mark.timeout(120)
+def test_ends_of_a_command_take_at_most_so_many_bytes_more_than_the_published_workers(
+    observed: dict[str, Any],
+) -> None:
     shares = {}
     for playbook in PLAYBOOKS:
-        told, recorded = ours[playbook]["ends"], recorded_bytes(playbook)
+        told, recorded = observed[playbook]["ends"], recorded_bytes(playbook)
         assert len(told) == len(recorded), playbook
         shares[playbook] = round(sum(told) / sum(recorded), 2)
     assert max(shares.values()) <= MOST, shares
@@ -71,13 +76,13 @@ def lacks(told: Any, recorded: Any) -> bool:
     return bool(told != recorded)
 
 
-def test_every_event_says_of_a_result_what_the_published_worker_says_in_each() -> None:
+async def test_every_event_says_of_a_result_what_the_published_worker_says_in_each() -> None:
     seen, less = 0, []
     for playbook, payload in recorded_ends():
         if is_other_on_purpose(playbook, payload["response"]):
             continue
         result = ToolResult.success(payload["response"])
-        report = asyncio.run(results.report(command(), result, CaseDecision(), FitRules()))
+        report = await results.report(command(), result, CaseDecision(), FitRules())
         if lacks(report.context or {}, payload["result"].get("context") or {}):
             less.append((playbook, payload["result"], report.context))
         seen += 1

@@ -35,7 +35,7 @@ def left_by_version_1(directory: Path, row: dict[str, Any]) -> None:
     file.close(is_empty=False)
 
 
-def told(directory: Path, *, stores: bool) -> list[list[Any]]:
+async def told(directory: Path, *, stores: bool) -> list[list[Any]]:
     """What a worker sends that finds this directory: method, path, body and key of each request."""
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -50,15 +50,11 @@ def told(directory: Path, *, stores: bool) -> list[list[Any]]:
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
     transport, ours = ScriptedTransport(script), emitter(directory)
-
-    async def go() -> None:
-        adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        await adoption.stop()
-
-    asyncio.run(go())
+    adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
+    adoption.look()
+    while not ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    await adoption.stop()
     ours.outbox.close()
     return [[method, path, body, headers.get("idempotency-key")] for method, path, body, headers in transport.sent]
 
@@ -77,18 +73,18 @@ CASES = [(name, what) for name, row in ROWS.items() for what in row["sent"] if (
 
 
 @pytest.mark.parametrize(("name", "what"), CASES, ids=[f"{name}, {what}" for name, what in CASES])
-def test_row_of_version_1_is_told_as_that_version_told_it(tmp_path: Path, name: str, what: str) -> None:
+async def test_row_of_version_1_is_told_as_that_version_told_it(tmp_path: Path, name: str, what: str) -> None:
     row = ROWS[name]
     left_by_version_1(tmp_path, row)
-    sent = told(tmp_path, stores=what == "accepting")
+    sent = await told(tmp_path, stores=what == "accepting")
     assert without_new_ids(sent, row["row"]) == without_new_ids(row["sent"][what], row["row"])
     assert [path.name for path in tmp_path.iterdir()] == ["outbox.key"], "the row is gone with its file"
 
 
-def test_result_in_a_row_of_version_1_that_the_store_refuses_fails_its_command(tmp_path: Path) -> None:
+async def test_result_in_a_row_of_version_1_that_the_store_refuses_fails_its_command(tmp_path: Path) -> None:
     name, what = LOST
     left_by_version_1(tmp_path, ROWS[name])
-    sent, theirs = told(tmp_path, stores=False), ROWS[name]["sent"][what]
+    sent, theirs = await told(tmp_path, stores=False), ROWS[name]["sent"][what]
     assert sent[:-2] == theirs[:-2], "up to the refusal"
     assert "_truncated" in json.dumps(theirs)
     assert "_truncated" not in json.dumps(sent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,11 +16,11 @@ TABLE = Table.load(CLAIMS)
 
 
 @pytest.fixture(scope="module")
-def differing(request: pytest.FixtureRequest) -> dict[str, dict[str, list[str]]]:
+async def differing(anyio_backend: Any, request: pytest.FixtureRequest) -> dict[str, dict[str, list[str]]]:
     """By plane and playbook what differs, of the playbooks that this session tests."""
     found: dict[str, dict[str, list[str]]] = {}
     for plane in PLANES:
-        found[plane] = asyncio.run(replay(plane, chosen(request.session, plane)))
+        found[plane] = await replay(plane, chosen(request.session, plane))
     return found
 
 

@@ -34,132 +34,135 @@ EARLIER_STEPS: list[Case] = [
 ]
 
 
-def equals(case: Case) -> None:
-    ours, their = value(case), theirs(case)
+async def equals(case: Case) -> None:
+    ours, their = await value(case), theirs(case)
     assert same(ours, their), f"ours   {ours}\ntheirs {their}"
 
 
 @pytest.mark.parametrize("case", FLAT_NAMES, ids=str)
-def test_list_valued_tool_finds_the_flat_names_of_the_rust_plane_under_ctx(case: Case) -> None:
-    equals(case)
+async def test_list_valued_tool_finds_the_flat_names_of_the_rust_plane_under_ctx(case: Case) -> None:
+    await equals(case)
 
 
 @pytest.mark.parametrize("case", MISSING_UNDERSCORE, ids=str)
-def test_missing_key_that_begins_with_an_underscore_is_undefined(case: Case) -> None:
-    equals(case)
+async def test_missing_key_that_begins_with_an_underscore_is_undefined(case: Case) -> None:
+    await equals(case)
 
 
 @pytest.mark.parametrize("case", FAILED_TASKS, ids=str)
-def test_failed_task_that_a_rule_lets_pass_is_absent_on_the_python_plane(case: Case) -> None:
-    equals(case)
+async def test_failed_task_that_a_rule_lets_pass_is_absent_on_the_python_plane(case: Case) -> None:
+    await equals(case)
 
 
-def test_unnamed_tasks_count_from_zero() -> None:
-    equals(("python", "sequence-unnamed", 0))
+async def test_unnamed_tasks_count_from_zero() -> None:
+    await equals(("python", "sequence-unnamed", 0))
 
 
-def test_rust_planes_rule_keeps_all_names_and_the_planes_word_for_a_success() -> None:
-    equals(("rust", "set-rule", 0))
+async def test_rust_planes_rule_keeps_all_names_and_the_planes_word_for_a_success() -> None:
+    await equals(("rust", "set-rule", 0))
 
 
-def test_bare_name_of_a_rule_reaches_later_steps_of_the_python_plane_and_keeps_its_type() -> None:
+async def test_bare_name_of_a_rule_reaches_later_steps_of_the_python_plane_and_keeps_its_type() -> None:
     """Theirs are texts."""
     case: Case = ("python", "set-rule", 0)
     assert theirs(case)["ctx"] == {"x": "5", "bare": "5", "st": "ok", "direct": ""}
-    assert value(case)["ctx"] == {"x": 5, "bare": 5, "st": "ok", "direct": ""}
+    assert (await value(case))["ctx"] == {"x": 5, "bare": 5, "st": "ok", "direct": ""}
 
 
-def test_tasks_own_set_is_local_but_for_ctx() -> None:
+async def test_tasks_own_set_is_local_but_for_ctx() -> None:
     """The published Rust worker lets nothing leave, and the Python one ignores the block; the DSL keeps `ctx.`."""
     for case in (("rust", "set-task-bare", 0), ("rust", "set-task-iter", 0)):
-        assert "_context_updates" not in value(case)
+        assert "_context_updates" not in await value(case)
         assert "_context_updates" not in theirs(case)
-    assert value(("python", "set-task-bare", 0))["ctx"] == theirs(("python", "set-task-bare", 0))["ctx"] == {}
+    assert (await value(("python", "set-task-bare", 0)))["ctx"] == theirs(("python", "set-task-bare", 0))["ctx"] == {}
     case = ("rust", "set-task-ctx", 0)
-    assert set(value(case)["_context_updates"]) == {"ctx.x", "ctx.y", "ctx.l", "ctx.whole"}
-    assert value(case)["two"] == {**theirs(case)["two"], "y": 5}  # a name of the same block
-    assert value(("rust", "loop-sequence", 4))["_context_updates"] == {"ctx.lastid": 1}
+    assert set((await value(case))["_context_updates"]) == {"ctx.x", "ctx.y", "ctx.l", "ctx.whole"}
+    assert (await value(case))["two"] == {**theirs(case)["two"], "y": 5}  # a name of the same block
+    assert (await value(("rust", "loop-sequence", 4)))["_context_updates"] == {"ctx.lastid": 1}
 
 
-def test_names_of_a_list_valued_tool_on_the_rust_plane() -> None:
+async def test_names_of_a_list_valued_tool_on_the_rust_plane() -> None:
     case: Case = ("rust", "names-list", 0)
-    assert value(case)["look"] == {**theirs(case)["look"], "has_keychain": True}  # theirs is posted as [REDACTED]
+    look = (await value(case))["look"]
+    assert look == {**theirs(case)["look"], "has_keychain": True}  # theirs is posted as [REDACTED]
 
 
 @pytest.mark.parametrize("case", EARLIER_STEPS, ids=str)
-def test_list_valued_tool_reads_what_an_earlier_step_has_under_context_only(case: Case) -> None:
+async def test_list_valued_tool_reads_what_an_earlier_step_has_under_context_only(case: Case) -> None:
     """`result` is left out: older playbooks call the step's data so, and theirs has no such name."""
-    ours, their = value(case)["results"]["look"], theirs(case)["results"]["look"]
+    ours, their = (await value(case))["results"]["look"], theirs(case)["results"]["look"]
     assert same({**ours, "result": None}, {**their, "result": None})
 
 
-def test_data_of_an_earlier_step_is_the_results_own_as_a_single_tool_of_the_plane_sees_it() -> None:
+async def test_data_of_an_earlier_step_is_the_results_own_as_a_single_tool_of_the_plane_sees_it() -> None:
     """Theirs gives the whole step in a list-valued tool, and what is in `data` is lost."""
     single, listed = theirs(("python", "view-python-status", 5)), theirs(("python", "view-python-status", 7))
     assert (single["data"], single["dx"]) == ({"x": 1}, 1)
     assert (listed["results"]["look"]["data"].get("x"), listed["results"]["look"]["dx"]) == (None, "")
-    ours = value(("python", "view-python-status", 7))["results"]["look"]
+    ours = (await value(("python", "view-python-status", 7)))["results"]["look"]
     assert (ours["data"], ours["dx"], ours["status"]) == ({"x": 1}, 1, "mine")
 
 
-def test_steps_input_wins_over_the_tools_on_the_python_plane() -> None:
+async def test_steps_input_wins_over_the_tools_on_the_python_plane() -> None:
     """`c` names a value of the step's input; theirs does not know it."""
     case: Case = ("python", "step-input", 0)
-    assert value(case) == {**theirs(case), "c": 4}
+    assert await value(case) == {**theirs(case), "c": 4}
     assert theirs(case)["b"] == "step"
-    assert value(("rust", "step-input", 0)) == theirs(("rust", "step-input", 0))
+    assert await value(("rust", "step-input", 0)) == theirs(("rust", "step-input", 0))
 
 
-def test_text_of_data_that_looks_like_a_template_fails_no_step_and_stays_text() -> None:
-    assert value(("python", "braces-statement", 3)) == {"c": "{% if x %}", "u": "{% raw %}"}
-    assert value(("rust", "braces-statement", 4)) == {"c": "{% if x %}", "u": "{% raw %}"}
+async def test_text_of_data_that_looks_like_a_template_fails_no_step_and_stays_text() -> None:
+    assert await value(("python", "braces-statement", 3)) == {"c": "{% if x %}", "u": "{% raw %}"}
+    assert await value(("rust", "braces-statement", 4)) == {"c": "{% if x %}", "u": "{% raw %}"}
     for case in (("python", "braces-single", 3), ("rust", "braces-single", 4)):
-        assert value(case)["t"] == "{{ 1 + 1 }}"
-    assert value(("python", "error-template", 3))["w"]["a"] == "{{ workload. }}"
+        assert (await value(case))["t"] == "{{ 1 + 1 }}"
+    assert (await value(("python", "error-template", 3)))["w"]["a"] == "{{ workload. }}"
 
 
-def test_template_of_the_author_that_does_not_parse_is_an_error_that_shows_it() -> None:
+async def test_template_of_the_author_that_does_not_parse_is_an_error_that_shows_it() -> None:
     with pytest.raises(TemplateError, match=r"template '\{\{ workload\. \}\}': expected name or number"):
-        value(("python", "error-template", 0))
+        await value(("python", "error-template", 0))
 
 
-def test_iter_total_is_the_size_of_the_loop() -> None:
-    assert value(("python", "loop-sequential", 0))["tot"] == 1  # theirs: nothing; the plane takes the list for one item
-    assert value(("rust", "loop-sequential", 0))["tot"] == theirs(("rust", "loop-sequential", 0))["tot"]
+async def test_iter_total_is_the_size_of_the_loop() -> None:
+    data = await value(("python", "loop-sequential", 0))
+    assert data["tot"] == 1  # theirs: nothing; the plane takes the list for one item
+    assert (await value(("rust", "loop-sequential", 0)))["tot"] == theirs(("rust", "loop-sequential", 0))["tot"]
 
 
 @pytest.mark.parametrize("case", [("python", "rhai-args", 5), ("python", "rhai-bare", 3)], ids=str)
-def test_input_that_is_called_like_a_missing_step_is_nothing(case: Case) -> None:
-    equals(case)
+async def test_input_that_is_called_like_a_missing_step_is_nothing(case: Case) -> None:
+    await equals(case)
 
 
-def test_expression_that_ends_in_tojson_gives_the_value() -> None:
-    ours, their = (of(("rust", "types-in-text", 4))["look"] for of in (value, theirs))
+async def test_expression_that_ends_in_tojson_gives_the_value() -> None:
+    case: Case = ("rust", "types-in-text", 4)
+    ours, their = (await value(case))["look"], theirs(case)["look"]
     assert (ours["js"], ours["jlist"]) == (their["js"], their["jlist"])
-    assert value(("rust", "filters-basic", 4))["look"]["tojson"] == {"a": "x", "b": 1}
+    assert (await value(("rust", "filters-basic", 4)))["look"]["tojson"] == {"a": "x", "b": 1}
 
 
-def test_missing_keychain_entry_is_undefined() -> None:
+async def test_missing_keychain_entry_is_undefined() -> None:
     """`keychain` itself is defined for us wherever it is spoken of."""
-    assert value(("python", "keychain", 0)) == theirs(("python", "keychain", 0)) == {"kc": None, "has": False}
-    equals(("python", "keychain", 3))
-    assert value(("rust", "keychain", 4)) == {"look": {"kc": "-", "has": True}}
+    assert await value(("python", "keychain", 0)) == theirs(("python", "keychain", 0)) == {"kc": None, "has": False}
+    await equals(("python", "keychain", 3))
+    assert await value(("rust", "keychain", 4)) == {"look": {"kc": "-", "has": True}}
     assert theirs(("rust", "keychain", 4)) == {"look": {"kc": "-", "has": False}}
 
 
-def test_missing_name_in_the_input_of_a_single_tool_is_an_empty_text_on_the_python_plane() -> None:
+async def test_missing_name_in_the_input_of_a_single_tool_is_an_empty_text_on_the_python_plane() -> None:
     """Theirs leaves the template one level deeper; `default` replaces null for us, as on the Rust plane."""
     case: Case = ("python", "error-raise", 3)
-    assert value(case) == {**theirs(case), "st": "", "err": ""}
-    ours, their = value(("python", "undefined-single", 3)), theirs(("python", "undefined-single", 3))
+    assert await value(case) == {**theirs(case), "st": "", "err": ""}
+    ours, their = await value(("python", "undefined-single", 3)), theirs(("python", "undefined-single", 3))
     assert [ours[name] for name in ("top", "wl", "step", "deep", "nostep")] == [""] * 5
     assert [their[name] for name in ("top", "wl", "step")] == [""] * 3
 
 
-def test_data_of_the_task_before_is_read_as_data_under_prev_and_its_label() -> None:
-    equals(("python", "sequence-names", 0))
+async def test_data_of_the_task_before_is_read_as_data_under_prev_and_its_label() -> None:
+    await equals(("python", "sequence-names", 0))
 
 
-def test_subscript_of_an_object_is_a_key_or_nothing_and_never_a_method() -> None:
-    look = value(("rust", "methods-list", 0))["look"]
+async def test_subscript_of_an_object_is_a_key_or_nothing_and_never_a_method() -> None:
+    look = (await value(("rust", "methods-list", 0)))["look"]
     assert (look["attr"], look["items"], look["get"]) == ("none", [["a", 1]], 1)

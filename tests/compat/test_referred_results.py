@@ -72,22 +72,22 @@ def claim(name: str, plane: str = "rust") -> dict[str, Any]:
     return whole
 
 
-def rendered(text: str, store: Store) -> Any:
+async def rendered(text: str, store: Store) -> Any:
     """What a template in a task of the recorded command gives."""
     body = claim("large-list")
     body["context"]["tool_config"][0]["look"]["input"] = {"n": text}
-    return template.render(text, hydrated("rust", body, store).variables)
+    return template.render(text, (await hydrated("rust", body, store)).variables)
 
 
-def look(body: Mapping[str, Any], store: Store) -> Any:
-    data = json.loads(json.dumps(json_text.plain(ran_with("rust", body, store).data)))
+async def look(body: Mapping[str, Any], store: Store) -> Any:
+    data = json.loads(json.dumps(json_text.plain((await ran_with("rust", body, store)).data)))
     return data["look"]
 
 
-def test_fields_of_a_stored_result_are_whole_in_a_list_valued_tool() -> None:
+async def test_fields_of_a_stored_result_are_whole_in_a_list_valued_tool() -> None:
     """Theirs knows `data.rows` alone, and gives 0 for the length of `rows`."""
     store = stored("large-list")
-    ours = look(claim("large-list"), store)
+    ours = await look(claim("large-list"), store)
     assert ours == {**LOOK, "dn": 1000, "ref": True}
     assert store.asked == 1
     theirs = recorded("rust")["large-list"]["response"]["look"]
@@ -95,29 +95,29 @@ def test_fields_of_a_stored_result_are_whole_in_a_list_valued_tool() -> None:
     assert (theirs["n"], theirs["count"]) == (0, None)
 
 
-def test_whole_of_a_stored_result_has_its_fields_and_where_it_is() -> None:
+async def test_whole_of_a_stored_result_has_its_fields_and_where_it_is() -> None:
     """Theirs has no fields but under `data`, and the words about its run beside it."""
-    ours = look(claim("large-list-whole"), stored("large-list-whole"))
+    ours = await look(claim("large-list-whole"), stored("large-list-whole"))
     theirs = recorded("rust")["large-list-whole"]["response"]["look"]
     assert ours == {**theirs, "rows": 1000, "keys": ["_ref", "_store", "_uri", "count", "data", "note", "rows"]}
 
 
-def test_stored_result_of_a_single_task_is_found_under_its_label_and_flat() -> None:
+async def test_stored_result_of_a_single_task_is_found_under_its_label_and_flat() -> None:
     """Theirs has it flat only."""
-    ours = look(claim("large-sequence-last"), stored("large-sequence-last"))
+    ours = await look(claim("large-sequence-last"), stored("large-sequence-last"))
     assert ours == {**LOOK, "flat": 1000, "frows": 1000, "small": None}
     theirs = recorded("rust")["large-sequence-last"]["response"]["look"]
     assert (theirs["flat"], theirs["frows"], theirs["n"]) == (1000, 1000, 0)
 
 
-def test_stored_result_of_two_tasks_is_found_under_their_labels_and_flat() -> None:
+async def test_stored_result_of_two_tasks_is_found_under_their_labels_and_flat() -> None:
     """Theirs finds nothing."""
-    ours = look(claim("large-list-sequence"), stored("large-list-sequence"))
+    ours = await look(claim("large-list-sequence"), stored("large-list-sequence"))
     assert ours == {**LOOK, "flat": 1000, "frows": 1000, "small": 1}
 
 
-def test_stored_rows_of_postgres_are_whole() -> None:
-    ours = look(claim("large-postgres"), stored("large-postgres"))
+async def test_stored_rows_of_postgres_are_whole() -> None:
+    ours = await look(claim("large-postgres"), stored("large-postgres"))
     assert ours == {"n": 150, "d": 141, "rc": 150}
 
 
@@ -134,9 +134,9 @@ def test_stored_rows_of_postgres_are_whole() -> None:
         ("{{ workload.start }}", None),
     ],
 )
-def test_what_the_preview_says_is_not_fetched(text: str, expected: Any) -> None:
+async def test_what_the_preview_says_is_not_fetched(text: str, expected: Any) -> None:
     store = stored("large-list")
-    assert rendered(text, store) == expected
+    assert await rendered(text, store) == expected
     assert store.asked == 0
 
 
@@ -159,19 +159,19 @@ def test_what_the_preview_says_is_not_fetched(text: str, expected: Any) -> None:
         ("{{ start.status }} {{ start.count }}", "success 1000"),
     ],
 )
-def test_however_a_template_reaches_past_the_preview_it_gets_the_whole_result(text: str, expected: Any) -> None:
+async def test_however_a_template_reaches_past_the_preview_it_gets_the_whole_result(text: str, expected: Any) -> None:
     store = stored("large-list")
-    assert rendered(text, store) == expected
+    assert await rendered(text, store) == expected
     assert store.asked == 1
 
 
-def test_stored_result_is_asked_for_once_however_many_tasks_read_it() -> None:
+async def test_stored_result_is_asked_for_once_however_many_tasks_read_it() -> None:
     store, body = stored("large-list"), claim("large-list")
     task = body["context"]["tool_config"][0]["look"]
     rule = {"when": "{{ start.rows | length == 1000 }}", "then": {"do": "continue"}}
     second = {**task, "name": "again", "spec": {"policy": {"rules": [rule, {"else": {"then": {"do": "fail"}}}]}}}
     body["context"]["tool_config"].append({"again": second})
-    data = json_text.plain(ran_with("rust", body, store).data)
+    data = json_text.plain((await ran_with("rust", body, store)).data)
     assert data["look"] == data["again"] == {**LOOK, "dn": 1000, "ref": True}
     assert store.asked == 1
 
@@ -179,67 +179,69 @@ def test_stored_result_is_asked_for_once_however_many_tasks_read_it() -> None:
 @pytest.mark.parametrize(
     "code", ["result = len(context['start']['rows'])", "def main(start): return len(start['rows'])"]
 )
-def test_code_that_reads_the_step_itself_gets_the_whole_result(code: str) -> None:
+async def test_code_that_reads_the_step_itself_gets_the_whole_result(code: str) -> None:
     store, body = stored("large-list"), claim("large-list")
     body["context"]["tool_config"] = [{"look": {"name": "look", "kind": "python", "code": code}}]
-    assert look(body, store) == 1000
+    assert await look(body, store) == 1000
     assert store.asked == 1
 
 
-def test_result_that_the_store_does_not_have_is_an_error_that_names_the_step() -> None:
+async def test_result_that_the_store_does_not_have_is_an_error_that_names_the_step() -> None:
     line = recorded("rust")["large-list"]
     with pytest.raises(ToolError, match=rf"the result of step 'start' cannot be fetched .*{line['ref']}"):
-        look(claim("large-list"), Store(line["ref"], b"", status=404))
+        await look(claim("large-list"), Store(line["ref"], b"", status=404))
 
 
-def test_results_beyond_the_memory_limit_are_an_error_that_names_the_step() -> None:
+async def test_results_beyond_the_memory_limit_are_an_error_that_names_the_step() -> None:
     store, body = stored("large-list"), claim("large-list")
     result = body["context"]["render_context"]["steps"]["start"]["context"]["result"]
     result["reference"]["meta"]["bytes"] = 2**27
     with pytest.raises(ToolError, match=r"\(start\) have 134217728 bytes, more than 67108864"):
-        look(body, store)
+        await look(body, store)
     assert store.asked == 0
 
 
-def test_results_that_turn_out_to_be_beyond_the_memory_limit_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_results_that_turn_out_to_be_beyond_the_memory_limit_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A claim need not say how large they are."""
     monkeypatch.setattr(referred_results, "_MAX_BYTES", 100_000)
     store, body = stored("large-list"), claim("large-list")
     del body["context"]["render_context"]["steps"]["start"]["context"]["result"]["reference"]["meta"]
     with pytest.raises(ToolError, match=r"\(start\) have 1\d{5} bytes, more than 100000"):
-        look(body, store)
+        await look(body, store)
 
 
 @pytest.mark.parametrize(
     ("left", "right", "asked"),
     [("{{ start.rows | length }}", 1000, 1), ("{{ start.status }}", "success", 0), ("path", "values/large-list", 0)],
 )
-def test_case_that_reads_past_the_preview_gets_the_whole_result(left: str, right: Any, asked: int) -> None:
-    assert decision({"left": left, "op": "eq", "right": right}, asked=asked).action == Fail("x")
+async def test_case_that_reads_past_the_preview_gets_the_whole_result(left: str, right: Any, asked: int) -> None:
+    assert (await decision({"left": left, "op": "eq", "right": right}, asked=asked)).action == Fail("x")
 
 
-def test_bare_left_side_of_a_case_is_the_whole_result() -> None:
+async def test_bare_left_side_of_a_case_is_the_whole_result() -> None:
     data = recorded("rust")["large-list"]["claim"]["context"]["render_context"]["start"]
-    assert decision({"left": "start", "op": "ne", "right": data}, asked=1).action == Fail("x")
+    assert (await decision({"left": "start", "op": "ne", "right": data}, asked=1)).action == Fail("x")
 
 
-def decision(condition: Mapping[str, Any], *, asked: int) -> CaseDecision:
+async def decision(condition: Mapping[str, Any], *, asked: int) -> CaseDecision:
     store, body = stored("large-list"), claim("large-list")
     body["context"]["tool_config"] = {"code": "result = 1"}
     body["context"]["cases"] = [{"when": [condition], "then": {"fail": {"message": "x"}}}]
-    command = hydrated("rust", body, store)
+    command = await hydrated("rust", body, store)
     assert store.asked == asked
     return case_actions.decide(command, ToolResult.success(1), "w")
 
 
 @pytest.mark.parametrize("is_list", [False, True], ids=["an object", "its rows alone"])
-def test_reference_without_its_rows_on_the_python_plane_is_resolved(is_list: bool) -> None:
+async def test_reference_without_its_rows_on_the_python_plane_is_resolved(is_list: bool) -> None:
     """Two steps on, that plane has only the scalars beside the reference; theirs gives 0 for the length."""
     body = claim("large-postgres", "python")
     rows = [{"id": i, "t": "row " * 250} for i in range(1, 151)]
     ref = body["context"]["render_context"]["start"]["reference"]["ref"]
     store = Store(ref, rows if is_list else {"rows": rows, "row_count": 150})
-    data = json_text.plain(ran_with("python", body, store).data)
+    data = json_text.plain((await ran_with("python", body, store)).data)
     assert data["results"]["look"] == {"n": 150, "d": 141, "rc": 150}
     assert recorded("python")["large-postgres"]["response"]["results"]["look"]["n"] == 0
     assert store.asked == 1
@@ -250,7 +252,7 @@ def test_claim_with_a_reference_is_marked(plane: str, name: str) -> None:
     assert marks_of(json.dumps(claim(name, plane)).encode()).references
 
 
-def test_claim_that_is_not_marked_is_not_searched_for_references() -> None:
+async def test_claim_that_is_not_marked_is_not_searched_for_references() -> None:
     store = stored("large-list")
-    hydrated("rust", claim("large-list"), store, marks=Marks(references=False))
+    await hydrated("rust", claim("large-list"), store, marks=Marks(references=False))
     assert store.asked == 0

@@ -57,30 +57,26 @@ def accept(method: str, path: str, body: Any) -> Any:
     return answer(200, {"status": "ok", "event_id": 7})
 
 
-def sent_for(claim: str, report: Report, dialect: Dialect, *, slow: bool = False) -> list[tuple[str, Any]]:
+async def sent_for(claim: str, report: Report, dialect: Dialect, *, slow: bool = False) -> list[tuple[str, Any]]:
     """What we POST for a recorded claim: [(path, body)]."""
     transport = ScriptedTransport(accept)
     plane = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
     body = CASES[claim]["resp"]
-
-    async def go() -> None:
-        command_id = body["meta"]["command_id"]
-        envelope = Envelope(body["execution_id"], body["event_id"], command_id, body["node_name"], URL, None, None)
-        command = await hydrate(body, envelope, plane)
-        hold_s = 0.0 if slow else 5.0
-        told = CommandEvents(command, plane, "worker-rec-a", emitter(), hold_s=hold_s)
-        told.start()
-        if slow:
-            while not transport.sent:
-                await asyncio.sleep(0)
-        await told.finish(report, Ours())
-
-    asyncio.run(go())
+    command_id = body["meta"]["command_id"]
+    envelope = Envelope(body["execution_id"], body["event_id"], command_id, body["node_name"], URL, None, None)
+    command = await hydrate(body, envelope, plane)
+    hold_s = 0.0 if slow else 5.0
+    told = CommandEvents(command, plane, "worker-rec-a", emitter(), hold_s=hold_s)
+    told.start()
+    if slow:
+        while not transport.sent:
+            await asyncio.sleep(0)
+    await told.finish(report, Ours())
     return [(path, sent) for _, path, sent, _ in transport.sent]
 
 
-def test_five_event_batch_has_the_recorded_shape() -> None:
-    [(path, body)] = sent_for("tool-python-claim-start", OK, Dialect.PYTHON)
+async def test_five_event_batch_has_the_recorded_shape() -> None:
+    [(path, body)] = await sent_for("tool-python-claim-start", OK, Dialect.PYTHON)
     recorded = CASES["five-events-batch"]
     assert path == recorded["path"]
     assert shape(body) == shape(recorded["req"])
@@ -88,15 +84,15 @@ def test_five_event_batch_has_the_recorded_shape() -> None:
     assert [one["actionable"] for one in body["events"]] == [one["actionable"] for one in recorded["req"]["events"]]
 
 
-def test_slow_command_sends_the_two_recorded_batches() -> None:
-    (_, started), (_, ended) = sent_for("tool-python-claim-start", OK, Dialect.PYTHON, slow=True)
+async def test_slow_command_sends_the_two_recorded_batches() -> None:
+    (_, started), (_, ended) = await sent_for("tool-python-claim-start", OK, Dialect.PYTHON, slow=True)
     assert shape(started) == shape(CASES["tool-python-batch-started"]["req"])
     assert shape(ended) == shape(CASES["tool-python-batch-ok-start"]["req"])
 
 
 @pytest.mark.parametrize("recorded", ["claim-conflicts-batch-failed", "arcs-on-error-batch-failed"])
-def test_failure_batch_has_the_recorded_shape(recorded: str) -> None:
-    _, (_, ended) = sent_for("tool-python-claim-start", FAILED, Dialect.PYTHON, slow=True)
+async def test_failure_batch_has_the_recorded_shape(recorded: str) -> None:
+    _, (_, ended) = await sent_for("tool-python-claim-start", FAILED, Dialect.PYTHON, slow=True)
     assert shape(ended) == shape(CASES[recorded]["req"])
 
 
@@ -110,8 +106,8 @@ def test_failure_batch_has_the_recorded_shape(recorded: str) -> None:
         ("step-set-claim", "step-set-batch-ok"),
     ],
 )
-def test_batch_of_a_loop_or_sequence_echoes_what_the_recorded_one_echoes(claim: str, recorded: str) -> None:
-    _, (_, ended) = sent_for(claim, OK, Dialect.PYTHON, slow=True)
+async def test_batch_of_a_loop_or_sequence_echoes_what_the_recorded_one_echoes(claim: str, recorded: str) -> None:
+    _, (_, ended) = await sent_for(claim, OK, Dialect.PYTHON, slow=True)
     expected = CASES[recorded]["req"]
     assert shape(ended) == shape(expected)
     for ours, theirs in zip(ended["events"], expected["events"], strict=True):
@@ -122,10 +118,10 @@ def test_batch_of_a_loop_or_sequence_echoes_what_the_recorded_one_echoes(claim: 
 
 
 @pytest.mark.parametrize("name", ["failing-shell-1", "loop-parallel-2", "loop-parallel-1"])
-def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name: str) -> None:
+async def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name: str) -> None:
     command_id = CASES[f"batch-split-{name}-claim"]["resp"]["meta"]["command_id"]
     report = Report(status="success", context={"status": "success", "data": {}, "command_id": command_id})
-    (batch_path, batch), (single_path, single) = sent_for(f"batch-split-{name}-claim", report, Dialect.RUST)
+    (batch_path, batch), (single_path, single) = await sent_for(f"batch-split-{name}-claim", report, Dialect.RUST)
     recorded_batch, recorded_single = CASES[f"batch-split-{name}-batch"], CASES[f"batch-split-{name}-completed"]
     assert (batch_path, single_path) == (recorded_batch["path"], recorded_single["path"])
     assert shape(single) == shape(recorded_single["req"])
@@ -139,8 +135,8 @@ def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name: str) 
         assert {*event["meta"]} >= {*expected["meta"]}
 
 
-def test_slow_events_on_the_rust_plane_have_the_recorded_shapes() -> None:
-    (path, started), (_, done), (_, completed) = sent_for("claim", OK, Dialect.RUST, slow=True)
+async def test_slow_events_on_the_rust_plane_have_the_recorded_shapes() -> None:
+    (path, started), (_, done), (_, completed) = await sent_for("claim", OK, Dialect.RUST, slow=True)
     # A start alone goes as a batch, which takes its ids from the plane (dialects.RustForm.requests).
     assert (path, [event["name"] for event in started["events"]]) == ("/api/events/batch", ["command.started"])
     assert {*started["events"][0]["payload"]} == {*CASES["event-started"]["req"]["context"]}
@@ -153,8 +149,8 @@ def test_slow_events_on_the_rust_plane_have_the_recorded_shapes() -> None:
         assert ours["event_id"] > CASES["claim"]["resp"]["event_id"]
 
 
-def test_failure_on_the_rust_plane_has_the_recorded_shapes() -> None:
-    _, (_, error), (_, failed) = sent_for("claim", FAILED, Dialect.RUST, slow=True)
+async def test_failure_on_the_rust_plane_has_the_recorded_shapes() -> None:
+    _, (_, error), (_, failed) = await sent_for("claim", FAILED, Dialect.RUST, slow=True)
     for ours, recorded in ((error, "fail-call-error"), (failed, "fail-command-failed")):
         expected = CASES[recorded]["req"]
         assert {*ours} == {*expected}
@@ -165,20 +161,16 @@ def test_failure_on_the_rust_plane_has_the_recorded_shapes() -> None:
 # ── the rest of the client's surface ──
 
 
-def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
+async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
     transport = ScriptedTransport(accept)
     plane = Plane(ControlPlaneClient(transport, settings()), URL, dialect)
-
-    async def go() -> None:
-        registration = Registration(plane, settings(), "worker-rec-a", version="1", engine="python")
-        await registration.register()
-        await registration.heartbeat()
-        await registration.deregister()
-        await plane.set_vars(7, {"a": 1}, "start")
-        await plane.put_result(7, "start", b'{"rows":[1]}', source_step="start")
-        await plane.claim(9, "worker-rec-a")
-
-    asyncio.run(go())
+    registration = Registration(plane, settings(), "worker-rec-a", version="1", engine="python")
+    await registration.register()
+    await registration.heartbeat()
+    await registration.deregister()
+    await plane.set_vars(7, {"a": 1}, "start")
+    await plane.put_result(7, "start", b'{"rows":[1]}', source_step="start")
+    await plane.claim(9, "worker-rec-a")
     names = ("register", "heartbeat", "deregister", "vars-set", "result-put", "claim")
     told = [sent for sent in transport.sent if sent[0] != "GET"]  # where the store is (Python plane)
     return {name: sent[:3] for name, sent in zip(names, told, strict=True)}
@@ -195,8 +187,8 @@ def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
         ("claim", "tool-python-claim-start"),
     ],
 )
-def test_call_to_the_python_plane_has_the_recorded_keys(name: str, recorded: str) -> None:
-    method, _, body = calls(Dialect.PYTHON)[name]
+async def test_call_to_the_python_plane_has_the_recorded_keys(name: str, recorded: str) -> None:
+    method, _, body = (await calls(Dialect.PYTHON))[name]
     assert (method, {*body}) == (CASES[recorded]["method"], {*CASES[recorded]["req"]})
 
 
@@ -204,17 +196,17 @@ def test_call_to_the_python_plane_has_the_recorded_keys(name: str, recorded: str
     ("dialect", "paths"),
     [(Dialect.PYTHON, ["register", "register"]), (Dialect.RUST, ["register", "heartbeat"])],
 )
-def test_beat_is_a_registration_on_the_python_plane(dialect: Dialect, paths: list[str]) -> None:
-    sent = calls(dialect)
+async def test_beat_is_a_registration_on_the_python_plane(dialect: Dialect, paths: list[str]) -> None:
+    sent = await calls(dialect)
     assert [sent[name][1].rpartition("/")[2] for name in ("register", "heartbeat")] == paths
     if dialect is Dialect.PYTHON:
         assert sent["heartbeat"][2] == sent["register"][2]
 
 
-def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
+async def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
     recorded = [json.loads(line) for line in (SAMPLES / "rust-control-plane-cases.jsonl").read_text().splitlines()]
     by_case = {one["case"]: one for one in recorded}
-    ours = calls(Dialect.RUST)
+    ours = await calls(Dialect.RUST)
     pairs = {
         "register": "register",
         "heartbeat": "heartbeat",
@@ -266,7 +258,7 @@ CLAIMS = recorded_claims()
 
 
 @pytest.mark.parametrize(("case", "body", "dialect"), CLAIMS, ids=[case for case, _, _ in CLAIMS])
-def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: Any, dialect: Dialect) -> None:
+async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: Any, dialect: Dialect) -> None:
     def script(method: str, path: str, sent: Any) -> Any:
         if path.endswith("/claim"):
             return answer(200, body)
@@ -299,7 +291,7 @@ def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: A
         finally:
             await registry.aclose()
 
-    outcome = asyncio.run(go())
+    outcome = await go()
     assert outcome.settlement is Settlement.ACK
     told = [event["name"] for one in transport.bodies("/api/events/batch") for event in one["events"]]
     told += [one["event_type"] for one in transport.bodies("/api/events")]

@@ -15,10 +15,11 @@ from compat.accepted_values import stable
 from compat.postgres_server import PostgresServer
 from compat.values_compare import differences
 from compat.values_server import RECORDED_AT, values_server
-from integration.house import House, house, run
+from integration.house import House, house
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.catalog import Entry
 from noetl_worker.models import Dialect
+from noetl_worker.process import event_loop
 
 HERE = Path(__file__).parent / "values"
 AT_ONCE = 12
@@ -214,6 +215,6 @@ def compare(plane: str, wanted: Sequence[str], postgres: PostgresServer) -> dict
     dialect = Dialect(plane)
     postgres.sql("CREATE ROLE demo LOGIN PASSWORD 'demo'; CREATE DATABASE demo_noetl OWNER demo;")
     with values_server() as server:
-        ours = run(observe(dialect, wanted, server, postgres.port))
+        ours = event_loop.run(observe(dialect, wanted, server, postgres.port))
     theirs = recorded(dialect)
     return {name: Seen(differences(theirs[name], ours[name], server), stable(ours[name], server)) for name in wanted}

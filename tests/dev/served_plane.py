@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,10 +10,6 @@ import httpx
 
 from noetl_worker.dev import DevControlPlane, PlaneSettings
 from noetl_worker.dev.forms.wire_form import Issued
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(main)
 
 
 @asynccontextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import shutil
-from collections.abc import Coroutine
-from typing import Any
 
 import nats
 import pytest
@@ -16,65 +14,49 @@ from noetl_worker.dev.nats_server import CommandStream, NatsServer
 from noetl_worker.errors import JetStreamError
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(main)
+async def test_a_started_server_takes_connections_at_once() -> None:
+    async with NatsServer() as server:
+        connection = await nats.connect(server.url, allow_reconnect=False)
+        assert connection.is_connected
+        assert server.pid is not None
+        await connection.close()
+    assert server.pid is None
 
 
-def test_a_started_server_takes_connections_at_once() -> None:
-    async def main() -> None:
-        async with NatsServer() as server:
-            connection = await nats.connect(server.url, allow_reconnect=False)
-            assert connection.is_connected
-            assert server.pid is not None
-            await connection.close()
-        assert server.pid is None
-
-    run(main())
-
-
-def test_restart_keeps_port_and_store() -> None:
-    async def main() -> None:
-        async with NatsServer() as server:
-            stream = CommandStream(server.url, stream="S", subject="s", storage="file")
-            await stream.open()
-            assert await stream.publish([("s", b"one"), ("s.pool.1", b"two")])
-            url, pid = server.url, server.pid
-            before = await nats.connect(server.url)
-            while (await before.jetstream().stream_info("S")).state.messages < 2:
-                await asyncio.sleep(0.01)  # a publish without an acknowledgement is stored a moment later
-            await before.close()
-            await stream.close()
-            await server.restart()
-            assert (server.url, server.pid != pid) == (url, True)
-            connection = await nats.connect(server.url)
-            info = await connection.jetstream().stream_info("S")
-            assert info.state.messages == 2
-            await connection.close()
-
-    run(main())
+async def test_restart_keeps_port_and_store() -> None:
+    async with NatsServer() as server:
+        stream = CommandStream(server.url, stream="S", subject="s", storage="file")
+        await stream.open()
+        assert await stream.publish([("s", b"one"), ("s.pool.1", b"two")])
+        url, pid = server.url, server.pid
+        before = await nats.connect(server.url)
+        while (await before.jetstream().stream_info("S")).state.messages < 2:
+            await asyncio.sleep(0.01)  # a publish without an acknowledgement is stored a moment later
+        await before.close()
+        await stream.close()
+        await server.restart()
+        assert (server.url, server.pid != pid) == (url, True)
+        connection = await nats.connect(server.url)
+        info = await connection.jetstream().stream_info("S")
+        assert info.state.messages == 2
+        await connection.close()
 
 
-def test_stream_lists_both_subjects_and_an_older_one_is_extended() -> None:
-    async def main() -> None:
-        async with NatsServer() as server:
-            connection = await nats.connect(server.url)
-            await connection.jetstream().add_stream(name="NOETL_COMMANDS", subjects=["noetl.commands"])
-            stream = CommandStream(server.url, stream="NOETL_COMMANDS", subject="noetl.commands")
-            await stream.open()
-            config = (await connection.jetstream().stream_info("NOETL_COMMANDS")).config
-            assert config.subjects == ["noetl.commands", "noetl.commands.>"]
-            await stream.close()
-            await connection.close()
-
-    run(main())
+async def test_stream_lists_both_subjects_and_an_older_one_is_extended() -> None:
+    async with NatsServer() as server:
+        connection = await nats.connect(server.url)
+        await connection.jetstream().add_stream(name="NOETL_COMMANDS", subjects=["noetl.commands"])
+        stream = CommandStream(server.url, stream="NOETL_COMMANDS", subject="noetl.commands")
+        await stream.open()
+        config = (await connection.jetstream().stream_info("NOETL_COMMANDS")).config
+        assert config.subjects == ["noetl.commands", "noetl.commands.>"]
+        await stream.close()
+        await connection.close()
 
 
-def test_publish_says_no_without_a_connection() -> None:
-    async def main() -> None:
-        stream = CommandStream("nats://127.0.0.1:1", stream="S", subject="s")
-        assert not await stream.publish([("s", b"")])
-
-    run(main())
+async def test_publish_says_no_without_a_connection() -> None:
+    stream = CommandStream("nats://127.0.0.1:1", stream="S", subject="s")
+    assert not await stream.publish([("s", b"")])
 
 
 def test_absent_binary_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,13 +69,10 @@ def test_absent_binary_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         nats_server.find_binary()
 
 
-def test_bad_configuration_ends_with_the_servers_own_words() -> None:
-    async def main() -> None:
-        server = NatsServer(config="no_such_option: {")
-        try:
-            with pytest.raises(JetStreamError, match="nats-server ended with 1 at its start"):
-                await server.start()
-        finally:
-            await server.close()
-
-    run(main())
+async def test_bad_configuration_ends_with_the_servers_own_words() -> None:
+    server = NatsServer(config="no_such_option: {")
+    try:
+        with pytest.raises(JetStreamError, match="nats-server ended with 1 at its start"):
+            await server.start()
+    finally:
+        await server.close()

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from dev.served_plane import claim, run, serving
+from dev.served_plane import claim, serving
 from dev.stand_in import event, stand_in
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
@@ -43,263 +43,212 @@ def done(command: Issued, response: Any = None) -> list[dict[str, Any]]:
 
 
 @BOTH
-def test_two_hundred_raw_commands_run_and_end_their_execution(dialect: Dialect) -> None:
-    async def main() -> None:
-        async with (
-            NatsServer() as server,
-            DevControlPlane(PlaneSettings(dialect=dialect), nats_url=server.url) as plane,
-            stand_in(server.url, plane.url, dialect) as worker,
-        ):
-            issued = await plane.create_commands(RawCommand() for _ in range(200))
-            assert await plane.wait_ended(issued[0].execution_id, timeout_s=30) == "COMPLETED"
-            assert len({command["event_id"] for command in worker.claimed}) == 200
-            assert plane.requests[CLAIM] == 200
-
-    run(main())
+async def test_two_hundred_raw_commands_run_and_end_their_execution(dialect: Dialect) -> None:
+    async with (
+        NatsServer() as server,
+        DevControlPlane(PlaneSettings(dialect=dialect), nats_url=server.url) as plane,
+        stand_in(server.url, plane.url, dialect) as worker,
+    ):
+        issued = await plane.create_commands(RawCommand() for _ in range(200))
+        assert await plane.wait_ended(issued[0].execution_id, timeout_s=30) == "COMPLETED"
+        assert len({command["event_id"] for command in worker.claimed}) == 200
+        assert plane.requests[CLAIM] == 200
 
 
 @BOTH
-def test_raw_command_is_claimed_as_it_was_given(dialect: Dialect) -> None:
-    async def main() -> None:
-        async with serving(dialect=dialect) as (plane, client):
-            case = {"when": [], "then": "continue"}
-            raw = RawCommand("shell", {"command": "ls"}, input={"a": 1}, cases=[case], step="list", meta={"x": 2})
-            (issued,) = await plane.create_commands([raw])
-            answer = (await claim(client, issued)).json()
-            assert (answer["action"], answer["node_name"], answer["meta"]["x"]) == ("shell", "list", 2)
-            assert answer["context"]["cases"] == [case]
-            config = answer["context"]["tool_config"]
-            assert config["command"] == "ls"
-            given = config["args"] if dialect is Dialect.RUST else answer["context"]["input"]
-            assert given == {"a": 1}
-
-    run(main())
+async def test_raw_command_is_claimed_as_it_was_given(dialect: Dialect) -> None:
+    async with serving(dialect=dialect) as (plane, client):
+        case = {"when": [], "then": "continue"}
+        raw = RawCommand("shell", {"command": "ls"}, input={"a": 1}, cases=[case], step="list", meta={"x": 2})
+        (issued,) = await plane.create_commands([raw])
+        answer = (await claim(client, issued)).json()
+        assert (answer["action"], answer["node_name"], answer["meta"]["x"]) == ("shell", "list", 2)
+        assert answer["context"]["cases"] == [case]
+        config = answer["context"]["tool_config"]
+        assert config["command"] == "ls"
+        given = config["args"] if dialect is Dialect.RUST else answer["context"]["input"]
+        assert given == {"a": 1}
 
 
-def test_one_execution_each_when_asked_for() -> None:
-    async def main() -> None:
-        async with serving() as (plane, _):
-            issued = await plane.create_commands([RawCommand()] * 3, one_execution=False)
-            assert len({one.execution_id for one in issued}) == 3
-
-    run(main())
+async def test_one_execution_each_when_asked_for() -> None:
+    async with serving() as (plane, _):
+        issued = await plane.create_commands([RawCommand()] * 3, one_execution=False)
+        assert len({one.execution_id for one in issued}) == 3
 
 
-def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
-    async def main() -> None:
-        async with serving(store=tmp_path / "log.sqlite") as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            await claim(client, issued)
-        again = DevControlPlane(PlaneSettings(store=tmp_path / "log.sqlite"))
-        kinds = [one.event_type for one in again.events(issued.execution_id)]
-        assert kinds == ["playbook.initialized", "workflow.initialized", "command.issued", "command.claimed"]
-        await again.close()
-
-    run(main())
+async def test_store_in_a_file_keeps_the_events(tmp_path: Any) -> None:
+    async with serving(store=tmp_path / "log.sqlite") as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        await claim(client, issued)
+    again = DevControlPlane(PlaneSettings(store=tmp_path / "log.sqlite"))
+    kinds = [one.event_type for one in again.events(issued.execution_id)]
+    assert kinds == ["playbook.initialized", "workflow.initialized", "command.issued", "command.claimed"]
+    await again.close()
 
 
 # ── faults and outages ──────────────────────────────────────────────────────────────────────────
 
 
-def test_fault_hook_answers_instead_of_the_plane() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
+async def test_fault_hook_answers_instead_of_the_plane() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
 
-            def broken(request: Request) -> Response | None:
-                return HTMLResponse("<html>", 503) if request.url.path.endswith("/claim") else None
+        def broken(request: Request) -> Response | None:
+            return HTMLResponse("<html>", 503) if request.url.path.endswith("/claim") else None
 
-            plane.fault = broken
-            assert (await claim(client, issued)).status_code == 503
-            assert (await client.get("/api/health")).json() == {"status": "ok"}
-            plane.fault = None
-            assert (await claim(client, issued)).status_code == 200
-            assert plane.requests[CLAIM] == 2
-
-    run(main())
+        plane.fault = broken
+        assert (await claim(client, issued)).status_code == 503
+        assert (await client.get("/api/health")).json() == {"status": "ok"}
+        plane.fault = None
+        assert (await claim(client, issued)).status_code == 200
+        assert plane.requests[CLAIM] == 2
 
 
-def test_fault_hook_may_hang() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            released = asyncio.Event()
+async def test_fault_hook_may_hang() -> None:
+    async with serving() as (plane, client):
+        released = asyncio.Event()
 
-            async def hang(request: Request) -> Response | None:
-                await released.wait()
-                return None
+        async def hang(request: Request) -> Response | None:
+            await released.wait()
+            return None
 
-            plane.fault = hang
-            with pytest.raises(httpx.ReadTimeout):
-                await client.get("/api/health", timeout=0.05)
-            released.set()
-
-    run(main())
+        plane.fault = hang
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get("/api/health", timeout=0.05)
+        released.set()
 
 
-def test_outage_refuses_connections_and_ends_on_the_same_port() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            url = plane.url
-            async with plane.outage():
-                with pytest.raises(httpx.ConnectError):
-                    await claim(client, issued)
-            assert plane.url == url
-            assert (await claim(client, issued)).status_code == 200
-
-    run(main())
+async def test_outage_refuses_connections_and_ends_on_the_same_port() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        url = plane.url
+        async with plane.outage():
+            with pytest.raises(httpx.ConnectError):
+                await claim(client, issued)
+        assert plane.url == url
+        assert (await claim(client, issued)).status_code == 200
 
 
-def test_two_starts_and_two_stops_do_no_harm() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            await plane.start()
-            assert (await client.get("/health")).status_code == 200
-            await plane.stop()
-            await plane.stop()
-
-    run(main())
+async def test_two_starts_and_two_stops_do_no_harm() -> None:
+    async with serving() as (plane, client):
+        await plane.start()
+        assert (await client.get("/health")).status_code == 200
+        await plane.stop()
+        await plane.stop()
 
 
-def test_waiting_in_vain_says_how_long() -> None:
-    async def main() -> None:
-        async with serving() as (plane, _):
-            (issued,) = await plane.create_commands([RawCommand()])
-            with pytest.raises(TimeoutError, match=r"not within 0\.01 s"):
-                await plane.wait_ended(issued.execution_id, timeout_s=0.01)
-
-    run(main())
+async def test_waiting_in_vain_says_how_long() -> None:
+    async with serving() as (plane, _):
+        (issued,) = await plane.create_commands([RawCommand()])
+        with pytest.raises(TimeoutError, match=r"not within 0\.01 s"):
+            await plane.wait_ended(issued.execution_id, timeout_s=0.01)
 
 
 @BOTH
-def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) -> None:
-    async def main() -> None:
-        async with serving(dialect=dialect) as (_, client):
-            nothing, wrong = await client.get("/api/none"), await client.put("/api/health")
-            assert (nothing.status_code, wrong.status_code) == (404, 405)
-            if dialect is Dialect.PYTHON:
-                assert (nothing.json(), wrong.json()) == ({"detail": "Not Found"}, {"detail": "Method Not Allowed"})
-            else:
-                assert (nothing.content, wrong.content) == (b"", b"")
-
-    run(main())
+async def test_unknown_routes_and_methods_answer_as_the_plane(dialect: Dialect) -> None:
+    async with serving(dialect=dialect) as (_, client):
+        nothing, wrong = await client.get("/api/none"), await client.put("/api/health")
+        assert (nothing.status_code, wrong.status_code) == (404, 405)
+        if dialect is Dialect.PYTHON:
+            assert (nothing.json(), wrong.json()) == ({"detail": "Not Found"}, {"detail": "Method Not Allowed"})
+        else:
+            assert (nothing.content, wrong.content) == (b"", b"")
 
 
 # ── batches ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            first, second = await plane.create_commands([RawCommand()] * 2)
-            await report(client, first, *done(first), *done(second))
-            await plane.settle()
-            execution = plane.execution(first.execution_id)
-            assert set(execution.open_commands) == {str(first.command_id)}
-            assert not execution.is_over
-
-    run(main())
+async def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
+    async with serving() as (plane, client):
+        first, second = await plane.create_commands([RawCommand()] * 2)
+        await report(client, first, *done(first), *done(second))
+        await plane.settle()
+        execution = plane.execution(first.execution_id)
+        assert set(execution.open_commands) == {str(first.command_id)}
+        assert not execution.is_over
 
 
-def test_known_key_is_a_duplicate_whatever_its_body() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
+async def test_known_key_is_a_duplicate_whatever_its_body() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        started = event("start", "command.started", {"command_id": issued.command_id})
+        one = (await report(client, issued, started, key="k")).json()
+        two = (await report(client, issued, *done(issued), key="k")).json()
+        assert (one["duplicate"], two["duplicate"]) == (False, True)
+        assert two["request_id"] == one["request_id"]
+        assert plane.events(issued.execution_id, "call.done") == []
+
+
+async def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        plane.batches.fault = "ack_timeout"
+        lost = await report(client, issued, *done(issued), key="k1")
+        assert (lost.status_code, lost.json()["detail"]["code"]) == (503, "ack_timeout")
+        plane.batches.fault = None
+        request_id = lost.json()["detail"]["request_id"]
+        assert (await client.get(f"/api/events/batch/{request_id}/status")).json()["state"] == "failed"
+        assert (await report(client, issued, *done(issued), key="k1")).json()["duplicate"]
+        await report(client, issued, *done(issued), key="k2")
+        await plane.settle()
+        assert not plane.execution(issued.execution_id).is_over
+        exit_only = {**done(issued)[1], "actionable": True}
+        await report(client, issued, exit_only, key="k3")
+        assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
+
+
+async def test_events_that_cannot_be_queued_are_not_stored() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        plane.batches.fault = "queue_unavailable"
+        answer = await report(client, issued, *done(issued))
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, False)
+        assert plane.events(issued.execution_id, "call.done") == []
+
+
+async def test_second_result_of_a_command_changes_nothing() -> None:
+    async with serving() as (plane, client):
+        first, second = await plane.create_commands([RawCommand()] * 2)
+        for response in ({"n": 1}, {"n": 2}):
+            await report(client, first, *done(first, response))
+        await plane.settle()
+        assert plane.execution(first.execution_id).last_result == {"n": 1}
+        assert len(plane.events_of_command(first.event_id, "call.done")) == 2
+        await report(client, second, *done(second))
+        assert await plane.wait_ended(first.execution_id) == "COMPLETED"
+
+
+async def test_single_events_in_either_order_end_the_execution() -> None:
+    async with serving() as (plane, client):
+        for order in (("call.done", "command.completed"), ("command.completed", "call.done")):
             (issued,) = await plane.create_commands([RawCommand()])
-            started = event("start", "command.started", {"command_id": issued.command_id})
-            one = (await report(client, issued, started, key="k")).json()
-            two = (await report(client, issued, *done(issued), key="k")).json()
-            assert (one["duplicate"], two["duplicate"]) == (False, True)
-            assert two["request_id"] == one["request_id"]
-            assert plane.events(issued.execution_id, "call.done") == []
-
-    run(main())
-
-
-def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            plane.batches.fault = "ack_timeout"
-            lost = await report(client, issued, *done(issued), key="k1")
-            assert (lost.status_code, lost.json()["detail"]["code"]) == (503, "ack_timeout")
-            plane.batches.fault = None
-            request_id = lost.json()["detail"]["request_id"]
-            assert (await client.get(f"/api/events/batch/{request_id}/status")).json()["state"] == "failed"
-            assert (await report(client, issued, *done(issued), key="k1")).json()["duplicate"]
-            await report(client, issued, *done(issued), key="k2")
-            await plane.settle()
-            assert not plane.execution(issued.execution_id).is_over
-            exit_only = {**done(issued)[1], "actionable": True}
-            await report(client, issued, exit_only, key="k3")
+            for name in order:
+                body = {"execution_id": issued.execution_id, "step": "start", "event_type": name}
+                await client.post("/api/events", json={**body, "context": {"command_id": issued.command_id}})
             assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
 
-    run(main())
 
-
-def test_events_that_cannot_be_queued_are_not_stored() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            plane.batches.fault = "queue_unavailable"
-            answer = await report(client, issued, *done(issued))
-            assert (answer.status_code, "retry-after" in answer.headers) == (503, False)
-            assert plane.events(issued.execution_id, "call.done") == []
-
-    run(main())
-
-
-def test_second_result_of_a_command_changes_nothing() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            first, second = await plane.create_commands([RawCommand()] * 2)
-            for response in ({"n": 1}, {"n": 2}):
-                await report(client, first, *done(first, response))
-            await plane.settle()
-            assert plane.execution(first.execution_id).last_result == {"n": 1}
-            assert len(plane.events_of_command(first.event_id, "call.done")) == 2
-            await report(client, second, *done(second))
-            assert await plane.wait_ended(first.execution_id) == "COMPLETED"
-
-    run(main())
-
-
-def test_single_events_in_either_order_end_the_execution() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            for order in (("call.done", "command.completed"), ("command.completed", "call.done")):
-                (issued,) = await plane.create_commands([RawCommand()])
-                for name in order:
-                    body = {"execution_id": issued.execution_id, "step": "start", "event_type": name}
-                    await client.post("/api/events", json={**body, "context": {"command_id": issued.command_id}})
-                assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
-
-    run(main())
-
-
-def test_failure_is_the_end_with_its_text() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            payload = {"command_id": issued.command_id, "error": "boom"}
-            await report(
-                client,
-                issued,
-                event("start", "call.error", payload, is_actionable=True),
-                event("start", "command.failed", payload),
-            )
-            assert await plane.wait_ended(issued.execution_id) == "FAILED"
-            assert plane.execution(issued.execution_id).error == "boom"
-            assert plane.command(issued.event_id).status == "FAILED"
-            (ended,) = plane.events(issued.execution_id, "playbook.failed")
-            assert ended.error == "boom"
-
-    run(main())
+async def test_failure_is_the_end_with_its_text() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        payload = {"command_id": issued.command_id, "error": "boom"}
+        await report(
+            client,
+            issued,
+            event("start", "call.error", payload, is_actionable=True),
+            event("start", "command.failed", payload),
+        )
+        assert await plane.wait_ended(issued.execution_id) == "FAILED"
+        assert plane.execution(issued.execution_id).error == "boom"
+        assert plane.command(issued.event_id).status == "FAILED"
+        (ended,) = plane.events(issued.execution_id, "playbook.failed")
+        assert ended.error == "boom"
 
 
 # ── its end ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_plane_ends_while_what_it_publishes_is_under_way() -> None:
+async def test_plane_ends_while_what_it_publishes_is_under_way() -> None:
     """nats-py's flush waits with asyncio.wait_for, which before 3.12 swallows a cancellation that meets its answer."""
 
     class Publisher:
@@ -312,16 +261,13 @@ def test_plane_ends_while_what_it_publishes_is_under_way() -> None:
                 await asyncio.Event().wait()
             return True
 
-    async def main() -> None:
-        plane = DevControlPlane(PlaneSettings(reaper_interval_s=60))
-        await plane.start()
-        [one] = await plane.create_commands([RawCommand()], publish=False)
-        plane.dispatcher.publisher = publisher = Publisher()
-        plane.dispatcher.requeue(plane.command(one.event_id), as_text=False)
-        plane.batches.on_queued()
-        await asyncio.wait_for(publisher.begun.wait(), 10)
-        closing = asyncio.ensure_future(plane.close())
-        _, not_ended = await asyncio.wait({closing}, timeout=8)
-        assert not not_ended
-
-    run(main())
+    plane = DevControlPlane(PlaneSettings(reaper_interval_s=60))
+    await plane.start()
+    [one] = await plane.create_commands([RawCommand()], publish=False)
+    plane.dispatcher.publisher = publisher = Publisher()
+    plane.dispatcher.requeue(plane.command(one.event_id), as_text=False)
+    plane.batches.on_queued()
+    await asyncio.wait_for(publisher.begun.wait(), 10)
+    closing = asyncio.ensure_future(plane.close())
+    _, not_ended = await asyncio.wait({closing}, timeout=8)
+    assert not not_ended

@@ -8,42 +8,36 @@ from typing import Any
 import httpx
 import nats
 
-from dev.served_plane import claim, run, serving
+from dev.served_plane import claim, serving
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.models import Dialect
 
 
-def test_claim_of_a_silent_holder_is_given_away_after_the_lease() -> None:
-    async def main() -> None:
-        async with serving(claim_lease_s=0.05, claims_cache_ttl_s=0.01) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            await claim(client, issued, "ghost")
-            assert (await claim(client, issued, "b")).status_code == 409
-            while (answer := await claim(client, issued, "b")).status_code == 409:
-                assert answer.headers["retry-after"] == "2"
-            assert answer.status_code == 200
-            meta = plane.events_of_command(issued.event_id, "command.claimed")[-1].meta
-            assert meta == {
-                "worker_id": "b",
-                "reclaimed": True,
-                "reclaimed_from_worker": "ghost",
-                "reclaimed_reason": "worker_missing",
-            }
-
-    run(main())
+async def test_claim_of_a_silent_holder_is_given_away_after_the_lease() -> None:
+    async with serving(claim_lease_s=0.05, claims_cache_ttl_s=0.01) as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        await claim(client, issued, "ghost")
+        assert (await claim(client, issued, "b")).status_code == 409
+        while (answer := await claim(client, issued, "b")).status_code == 409:
+            assert answer.headers["retry-after"] == "2"
+        assert answer.status_code == 200
+        meta = plane.events_of_command(issued.event_id, "command.claimed")[-1].meta
+        assert meta == {
+            "worker_id": "b",
+            "reclaimed": True,
+            "reclaimed_from_worker": "ghost",
+            "reclaimed_reason": "worker_missing",
+        }
 
 
-def test_claim_lock_of_somebody_else_has_no_owner() -> None:
-    async def main() -> None:
-        async with serving() as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            plane.claims.hold(issued.event_id)
-            answer = await claim(client, issued)
-            assert answer.json() == {"detail": {"code": "active_claim", "message": "Command is being claimed"}}
-            plane.claims.release(issued.event_id)
-            assert (await claim(client, issued)).status_code == 200
-
-    run(main())
+async def test_claim_lock_of_somebody_else_has_no_owner() -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        plane.claims.hold(issued.event_id)
+        answer = await claim(client, issued)
+        assert answer.json() == {"detail": {"code": "active_claim", "message": "Command is being claimed"}}
+        plane.claims.release(issued.event_id)
+        assert (await claim(client, issued)).status_code == 200
 
 
 async def next_message(subscription: Any) -> dict[str, Any]:
@@ -53,47 +47,38 @@ async def next_message(subscription: Any) -> dict[str, Any]:
     return found
 
 
-def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id() -> None:
-    async def main() -> None:
-        # A second, so that the first publish is out before the reaper looks, on a busy machine too.
-        settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=1.0, worker_stale_s=0.05)
-        async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
-            connection = await nats.connect(server.url)
-            subscription = await connection.subscribe("noetl.commands")
-            await connection.flush()
-            (issued,) = await plane.create_commands([RawCommand()])
-            assert (await next_message(subscription))["command_id"] == issued.command_id
-            assert (await next_message(subscription))["command_id"] == str(issued.command_id)
-            async with httpx.AsyncClient(base_url=plane.url) as client:
-                await claim(client, issued, "ghost")
-            assert (await next_message(subscription))["command_id"] == str(issued.command_id)
-            await connection.close()
-
-    run(main())
+async def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id() -> None:
+    # A second, so that the first publish is out before the reaper looks, on a busy machine too.
+    settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=1.0, worker_stale_s=0.05)
+    async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
+        connection = await nats.connect(server.url)
+        subscription = await connection.subscribe("noetl.commands")
+        await connection.flush()
+        (issued,) = await plane.create_commands([RawCommand()])
+        assert (await next_message(subscription))["command_id"] == issued.command_id
+        assert (await next_message(subscription))["command_id"] == str(issued.command_id)
+        async with httpx.AsyncClient(base_url=plane.url) as client:
+            await claim(client, issued, "ghost")
+        assert (await next_message(subscription))["command_id"] == str(issued.command_id)
+        await connection.close()
 
 
-def test_command_that_could_not_be_published_is_published_later() -> None:
-    async def main() -> None:
-        settings = PlaneSettings(publish_recovery_delay_s=0.05)
-        async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
-            connection = await nats.connect(server.url)
-            subscription = await connection.subscribe("noetl.commands")
-            await connection.flush()
-            (issued,) = await plane.create_commands([RawCommand()], publish=False)
-            assert (await next_message(subscription))["command_id"] == issued.command_id
-            assert plane.command(issued.event_id).published_at is not None
-            await connection.close()
-
-    run(main())
+async def test_command_that_could_not_be_published_is_published_later() -> None:
+    settings = PlaneSettings(publish_recovery_delay_s=0.05)
+    async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
+        connection = await nats.connect(server.url)
+        subscription = await connection.subscribe("noetl.commands")
+        await connection.flush()
+        (issued,) = await plane.create_commands([RawCommand()], publish=False)
+        assert (await next_message(subscription))["command_id"] == issued.command_id
+        assert plane.command(issued.event_id).published_at is not None
+        await connection.close()
 
 
-def test_no_reaper_on_the_rust_plane() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST, reaper_interval_s=0.01, pending_retry_s=0.0) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            plane.log.set_published([issued.event_id], 1.0)
-            for _ in range(5):
-                await client.get("/api/health")
-            assert plane.reaper.republished == 0
-
-    run(main())
+async def test_no_reaper_on_the_rust_plane() -> None:
+    async with serving(dialect=Dialect.RUST, reaper_interval_s=0.01, pending_retry_s=0.0) as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        plane.log.set_published([issued.event_id], 1.0)
+        for _ in range(5):
+            await client.get("/api/health")
+        assert plane.reaper.republished == 0

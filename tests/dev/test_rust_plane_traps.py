@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dev.served_plane import claim, run, serving
+from dev.served_plane import claim, serving
 from noetl_worker.dev import RawCommand
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
@@ -23,57 +23,48 @@ def rust_event(issued: Issued, name: str, event_id: int | None, **meta: Any) -> 
     return body if event_id is None else {**body, "event_id": event_id}
 
 
-def test_ids_below_the_planes_own_leave_the_execution_running() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
+async def test_ids_below_the_planes_own_leave_the_execution_running() -> None:
+    async with serving(dialect=Dialect.RUST) as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        await claim(client, issued)
+        behind = issued.event_id - (60_000 << 22)
+        for number, name in enumerate(("call.done", "command.completed")):
+            answer = await client.post("/api/events", json=rust_event(issued, name, behind + number))
+            assert answer.status_code == 200
+        assert plane.execution(issued.execution_id).status == "RUNNING"
+        for name in ("call.done", "command.completed"):
+            await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next()))
+        assert plane.execution(issued.execution_id).status == "COMPLETED"
+
+
+async def test_finished_command_without_meta_lets_the_same_worker_in_again() -> None:
+    async with serving(dialect=Dialect.RUST) as (plane, client):
+        one, two = await plane.create_commands([RawCommand()] * 2, one_execution=False)
+        for issued, meta in ((one, {"attempts": 0}), (two, {"command_id": two.command_id})):
             await claim(client, issued)
-            behind = issued.event_id - (60_000 << 22)
-            for number, name in enumerate(("call.done", "command.completed")):
-                answer = await client.post("/api/events", json=rust_event(issued, name, behind + number))
-                assert answer.status_code == 200
-            assert plane.execution(issued.execution_id).status == "RUNNING"
             for name in ("call.done", "command.completed"):
-                await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next()))
+                await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next(), **meta))
             assert plane.execution(issued.execution_id).status == "COMPLETED"
-
-    run(main())
-
-
-def test_finished_command_without_meta_lets_the_same_worker_in_again() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST) as (plane, client):
-            one, two = await plane.create_commands([RawCommand()] * 2, one_execution=False)
-            for issued, meta in ((one, {"attempts": 0}), (two, {"command_id": two.command_id})):
-                await claim(client, issued)
-                for name in ("call.done", "command.completed"):
-                    await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next(), **meta))
-                assert plane.execution(issued.execution_id).status == "COMPLETED"
-            assert (await claim(client, one)).status_code == 200
-            assert (await claim(client, one, "other")).status_code == 409
-            assert (await claim(client, two)).json()["error"] == "Command already reached terminal state"
-
-    run(main())
+        assert (await claim(client, one)).status_code == 200
+        assert (await claim(client, one, "other")).status_code == 409
+        assert (await claim(client, two)).json()["error"] == "Command already reached terminal state"
 
 
-def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> None:
-    async def main() -> None:
-        async with serving(dialect=Dialect.RUST) as (plane, client):
-            (issued,) = await plane.create_commands([RawCommand()])
-            await claim(client, issued)
-            named = {"command_id": issued.command_id}
-            early = plane.log.ids.next()
-            body = {
-                "execution_id": str(issued.execution_id),
-                "events": [
-                    {"step": "start", "name": "command.started", "payload": named},
-                    {"step": "start", "name": "call.done", "payload": {**named, "result": {"status": "success"}}},
-                ],
-            }
-            ids = (await client.post("/api/events/batch", json=body)).json()["event_ids"]
-            await client.post("/api/events", json=rust_event(issued, "command.completed", early, **named))
-            assert plane.execution(issued.execution_id).status == "RUNNING"
-            await client.post("/api/events", json=rust_event(issued, "command.completed", ids[-1] + 1, **named))
-            assert plane.execution(issued.execution_id).status == "COMPLETED"
-
-    run(main())
+async def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> None:
+    async with serving(dialect=Dialect.RUST) as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        await claim(client, issued)
+        named = {"command_id": issued.command_id}
+        early = plane.log.ids.next()
+        body = {
+            "execution_id": str(issued.execution_id),
+            "events": [
+                {"step": "start", "name": "command.started", "payload": named},
+                {"step": "start", "name": "call.done", "payload": {**named, "result": {"status": "success"}}},
+            ],
+        }
+        ids = (await client.post("/api/events/batch", json=body)).json()["event_ids"]
+        await client.post("/api/events", json=rust_event(issued, "command.completed", early, **named))
+        assert plane.execution(issued.execution_id).status == "RUNNING"
+        await client.post("/api/events", json=rust_event(issued, "command.completed", ids[-1] + 1, **named))
+        assert plane.execution(issued.execution_id).status == "COMPLETED"

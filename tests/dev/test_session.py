@@ -21,20 +21,18 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = [path.stem for path in sorted(EXAMPLES.glob("*.yaml"))]
 
 
-def run_file(path: Path, **given: Any) -> tuple[int, str]:
+async def run_file(path: Path, **given: Any) -> tuple[int, str]:
     """(exit code, what was written)."""
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=given.pop("terminal", False), width=120)
-    code = asyncio.run(
-        run_playbook(
-            path,
-            given.pop("overrides", {}),
-            dialect=given.pop("dialect", Dialect.PYTHON),
-            keep=False,
-            as_json=given.pop("as_json", False),
-            worker_factory=stand_in,
-            console=console,
-        )
+    code = await run_playbook(
+        path,
+        given.pop("overrides", {}),
+        dialect=given.pop("dialect", Dialect.PYTHON),
+        keep=False,
+        as_json=given.pop("as_json", False),
+        worker_factory=stand_in,
+        console=console,
     )
     return code, shown.getvalue()
 
@@ -51,66 +49,68 @@ def one_step(tool: str) -> str:
 
 @pytest.mark.parametrize("dialect", list(Dialect), ids=[dialect.value for dialect in Dialect])
 @pytest.mark.parametrize("name", NAMES)
-def test_example_completes(name: str, dialect: Dialect) -> None:
-    code, shown = run_file(EXAMPLES / f"{name}.yaml", dialect=dialect)
+async def test_example_completes(name: str, dialect: Dialect) -> None:
+    code, shown = await run_file(EXAMPLES / f"{name}.yaml", dialect=dialect)
     assert code == 0, shown
     assert "COMPLETED in" in shown
 
 
-def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path) -> None:
-    code, shown = run_file(written(tmp_path, one_step("{kind: python, code: \"raise ValueError('planned')\"}")))
+async def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path) -> None:
+    code, shown = await run_file(written(tmp_path, one_step("{kind: python, code: \"raise ValueError('planned')\"}")))
     assert code == 1
     assert "failed   start" in shown
     assert "FAILED in" in shown
     assert "  failed: start: planned" in shown
 
 
-def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path: Path) -> None:
+async def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path: Path) -> None:
     """The real plane would keep it running for ever (recorded: arcs-none-match)."""
     text = one_step("{kind: noop}") + "    next: {arcs: [{step: last, when: '{{ 1 > 2 }}'}]}\n"
-    code, shown = run_file(written(tmp_path, f"{text}  - step: last\n    tool: {{kind: noop}}\n"), dialect=Dialect.RUST)
+    code, shown = await run_file(
+        written(tmp_path, f"{text}  - step: last\n    tool: {{kind: noop}}\n"), dialect=Dialect.RUST
+    )
     assert code == 1
     assert "nothing follows: no arc of step 'start' brings a step in" in shown
 
 
-def test_wrong_playbook_is_refused_before_anything_starts(tmp_path: Path) -> None:
+async def test_wrong_playbook_is_refused_before_anything_starts(tmp_path: Path) -> None:
     path = written(tmp_path, one_step("{kind: pyhton}"))
     with pytest.raises(PlaybookError, match=r"p\.yaml: step 'start', tool\.kind: .* did you mean 'python'\?"):
-        run_file(path)
+        await run_file(path)
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+async def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlaybookError, match=r"none\.yaml: No such file or directory"):
-        run_file(tmp_path / "none.yaml")
+        await run_file(tmp_path / "none.yaml")
 
 
-def test_overrides_reach_the_workload_at_any_depth(tmp_path: Path) -> None:
+async def test_overrides_reach_the_workload_at_any_depth(tmp_path: Path) -> None:
     text = one_step("{kind: python, input: {w: '{{ workload.a.b }}', x: '{{ x }}'}, code: 'result = [w, x]'}")
     path = written(tmp_path, text + "workload: {a: {b: 1}, x: 0}\n")
-    code, shown = run_file(path, overrides={"workload.a.b": 7, "x": "y"}, as_json=True)
+    code, shown = await run_file(path, overrides={"workload.a.b": 7, "x": "y"}, as_json=True)
     assert code == 0
     assert json.loads(shown.splitlines()[-1])["result"] == [7, "y"]
 
 
-def test_override_below_a_value_is_refused(tmp_path: Path) -> None:
+async def test_override_below_a_value_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, one_step("{kind: noop}") + "workload: {a: 1}\n")
     with pytest.raises(PlaybookError, match=r"--set workload\.a\.b: workload\.a is not a mapping"):
-        run_file(path, overrides={"workload.a.b": 7})
+        await run_file(path, overrides={"workload.a.b": 7})
 
 
-def test_server_url_is_there_by_default_and_can_be_set(tmp_path: Path) -> None:
+async def test_server_url_is_there_by_default_and_can_be_set(tmp_path: Path) -> None:
     path = written(
         tmp_path, one_step("{kind: python, input: {u: '{{ workload.server_url }}'}, code: 'result = {\"u\": u}'}")
     )
-    _, shown = run_file(path, as_json=True)
+    _, shown = await run_file(path, as_json=True)
     begin, *_, summary = (json.loads(line) for line in shown.splitlines())
     assert summary["result"] == {"u": begin["control_plane"]}
-    _, shown = run_file(path, as_json=True, overrides={"workload.server_url": "http://x"})
+    _, shown = await run_file(path, as_json=True, overrides={"workload.server_url": "http://x"})
     assert json.loads(shown.splitlines()[-1])["result"] == {"u": "http://x"}
 
 
-def test_json_lines_tell_the_whole_story() -> None:
-    code, shown = run_file(EXAMPLES / "branch.yaml", as_json=True)
+async def test_json_lines_tell_the_whole_story() -> None:
+    code, shown = await run_file(EXAMPLES / "branch.yaml", as_json=True)
     lines = [json.loads(line) for line in shown.splitlines()]
     assert code == 0
     assert [line["event"] for line in lines] == ["begin", "started", "done", "started", "done", "summary"]
@@ -125,8 +125,8 @@ def test_json_lines_tell_the_whole_story() -> None:
     ]
 
 
-def test_plain_lines_name_step_time_and_result() -> None:
-    _, shown = run_file(EXAMPLES / "hello.yaml")
+async def test_plain_lines_name_step_time_and_result() -> None:
+    _, shown = await run_file(EXAMPLES / "hello.yaml")
     begin, started, done, ended, result = shown.splitlines()
     assert begin.startswith("examples/hello: execution ")
     assert started.split()[1:] == ["started", "start", "python"]
@@ -137,35 +137,33 @@ def test_plain_lines_name_step_time_and_result() -> None:
     assert result == '  result: {"greeting":"hello world"}'
 
 
-def test_child_steps_are_shown_under_their_playbook() -> None:
-    _, shown = run_file(EXAMPLES / "parent.yaml")
+async def test_child_steps_are_shown_under_their_playbook() -> None:
+    _, shown = await run_file(EXAMPLES / "parent.yaml")
     assert "examples/child: start" in shown
     assert ": 2 steps, 2 commands" in shown
 
 
-def test_table_on_a_terminal_counts_loop_items() -> None:
-    code, shown = run_file(EXAMPLES / "loop.yaml", terminal=True)
+async def test_table_on_a_terminal_counts_loop_items() -> None:
+    code, shown = await run_file(EXAMPLES / "loop.yaml", terminal=True)
     assert code == 0
     assert "done 5/5" in shown
     assert "COMPLETED in" in shown
 
 
-def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
+async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
     def broken(nats_url: str, server_url: str, dialect: Dialect) -> Any:
         raise RuntimeError("no worker today")
 
     path = written(tmp_path, one_step("{kind: noop}"))
     with pytest.raises(RuntimeError, match="no worker today"):
-        asyncio.run(
-            run_playbook(
-                path,
-                {},
-                dialect=Dialect.PYTHON,
-                keep=False,
-                as_json=False,
-                worker_factory=broken,
-                console=Console(file=io.StringIO()),
-            )
+        await run_playbook(
+            path,
+            {},
+            dialect=Dialect.PYTHON,
+            keep=False,
+            as_json=False,
+            worker_factory=broken,
+            console=Console(file=io.StringIO()),
         )
 
 
@@ -182,28 +180,24 @@ class Announced(io.StringIO):
         return super().write(text)
 
 
-def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
+async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
     path = written(tmp_path, one_step("{kind: noop}"))
-
-    async def main() -> None:
-        shown = Announced("Ctrl-C")
-        session = run_playbook(
-            path,
-            {},
-            dialect=Dialect.PYTHON,
-            keep=True,
-            as_json=False,
-            worker_factory=stand_in,
-            console=Console(file=shown, width=200),
-        )
-        task = asyncio.create_task(session)
-        await asyncio.wait_for(shown.was_written.wait(), 10)
-        assert not task.done()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    shown = Announced("Ctrl-C")
+    session = run_playbook(
+        path,
+        {},
+        dialect=Dialect.PYTHON,
+        keep=True,
+        as_json=False,
+        worker_factory=stand_in,
+        console=Console(file=shown, width=200),
+    )
+    task = asyncio.create_task(session)
+    await asyncio.wait_for(shown.was_written.wait(), 10)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_stderr_of_a_failed_command_is_shown_by_its_last_lines() -> None:

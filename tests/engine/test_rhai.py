@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import sys
 import threading
@@ -44,11 +43,11 @@ def context(timeout_s: float | None = 30.0, **variables: Any) -> ToolContext:
     )
 
 
-def run(
+async def run(
     code: str, args: Mapping[str, Any] | None = None, timeout_s: float | None = 30.0, **variables: Any
 ) -> ToolResult:
     config = RhaiConfig(code=code, input=args or {})
-    return asyncio.run(RhaiTool().run(config, context(timeout_s, **variables)))
+    return await RhaiTool().run(config, context(timeout_s, **variables))
 
 
 @pytest.fixture(autouse=True)
@@ -87,21 +86,21 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.rust
-def test_value_of_the_last_expression_is_the_data() -> None:
-    result = run("let x = 40; #{sum: x + 2, half: 0.5, none: (), list: [1, \"a\", 'c', true]}")
+async def test_value_of_the_last_expression_is_the_data() -> None:
+    result = await run("let x = 40; #{sum: x + 2, half: 0.5, none: (), list: [1, \"a\", 'c', true]}")
     assert result.data == {"sum": 42, "half": 0.5, "none": None, "list": [1, "a", "c", True]}
     assert result.status is ToolStatus.SUCCESS
 
 
 @pytest.mark.rust
-def test_arguments_are_a_map_and_variables_and_keep_their_types() -> None:
+async def test_arguments_are_a_map_and_variables_and_keep_their_types() -> None:
     code = "#{n: args.n + n, t: args.t, nested: args.m.k, w: workload.region, v: vars.other, id: execution_id, s: step}"
-    result = run(code, {"n": 5, "t": "x", "m": {"k": [1]}}, other=1.5, workload={"region": "eu"})
+    result = await run(code, {"n": 5, "t": "x", "m": {"k": [1]}}, other=1.5, workload={"region": "eu"})
     assert result.data == {"n": 10, "t": "x", "nested": [1], "w": "eu", "v": 1.5, "id": 7, "s": "s1"}
 
 
 @pytest.mark.rust
-def test_script_of_the_published_playbooks_runs() -> None:
+async def test_script_of_the_published_playbooks_runs() -> None:
     code = """
         // waits for an operation, as the published cluster playbook does
         let tries = 0;
@@ -116,38 +115,36 @@ def test_script_of_the_published_playbooks_runs() -> None:
         if status != "DONE" { throw "not done"; }
         return #{status: status, tries: tries, any: contains_any(status, ["done", "ok"])};
     """
-    result = run(code, {"max_tries": 5})
+    result = await run(code, {"max_tries": 5})
     assert result.data == {"status": "DONE", "tries": 3, "any": True}
     assert result.stdout == "try 1: RUNNING\ntry 2: RUNNING\ntry 3: DONE\n"
 
 
 @pytest.mark.rust
-def test_print_and_log_of_anything_are_the_output() -> None:
-    result = run('print("a"); log(1); info(#{x: 1}); warn([1]); debug("d"); error(())')
+async def test_print_and_log_of_anything_are_the_output() -> None:
+    result = await run('print("a"); log(1); info(#{x: 1}); warn([1]); debug("d"); error(())')
     assert result.stdout is not None
     assert result.stdout.splitlines()[0:2] == ["a", "1"]
     assert '[info] #{"x": 1}' in result.stdout
 
 
 @pytest.mark.rust
-def test_output_is_cut_without_half_of_a_secret() -> None:
-    def act() -> ToolResult:
-        redaction.remember(lambda: ("Zq7-hunterSecret",))
-        return run('let s = "y"; s.pad(65526, "x"); print(s + secret); print("more")', {"secret": "Zq7-hunterSecret"})
-
-    shown = contextvars.copy_context().run(act).stdout
-    assert shown == "y" + "x" * 65525 + "[REDACTED]\n"
+async def test_output_is_cut_without_half_of_a_secret() -> None:
+    redaction.remember(lambda: ("Zq7-hunterSecret",))
+    code = 'let s = "y"; s.pad(65526, "x"); print(s + secret); print("more")'
+    shown = await run(code, {"secret": "Zq7-hunterSecret"})
+    assert shown.stdout == "y" + "x" * 65525 + "[REDACTED]\n"
 
 
 @pytest.mark.rust
-def test_json_goes_both_ways() -> None:
-    assert run('let v = parse_json("{\\"a\\": [1, 2.5, null]}"); to_json(v)').data == '{"a":[1,2.5,null]}'
-    assert run('parse_json("no json")').data is None
+async def test_json_goes_both_ways() -> None:
+    assert (await run('let v = parse_json("{\\"a\\": [1, 2.5, null]}"); to_json(v)')).data == '{"a":[1,2.5,null]}'
+    assert (await run('parse_json("no json")')).data is None
 
 
 @pytest.mark.rust
-def test_http_calls_return_a_map(server: str) -> None:
-    answer = run(f'http_get("{server}/x")').data
+async def test_http_calls_return_a_map(server: str) -> None:
+    answer = (await run(f'http_get("{server}/x")')).data
     assert (answer["status"], answer["status_str"], answer["ok"], answer["error"]) == (200, "200", True, None)
     assert answer["body"] == {"method": "GET", "path": "/x", "auth": None, "body": ""}
     assert json.loads(answer["body_raw"]) == answer["body"]
@@ -165,25 +162,25 @@ def test_http_calls_return_a_map(server: str) -> None:
         ('http_delete_auth("{}/x", "t")', ("DELETE", "Bearer t", "")),
     ],
 )
-def test_http_calls_of_both_dialects(server: str, call: str, seen: tuple[str, str | None, str]) -> None:
-    body = run(call.format(server)).data["body"]
+async def test_http_calls_of_both_dialects(server: str, call: str, seen: tuple[str, str | None, str]) -> None:
+    body = (await run(call.format(server))).data["body"]
     assert (body["method"], body["auth"], body["body"]) == seen
 
 
 @pytest.mark.rust
-def test_http_status_and_transport_errors_are_values(server: str) -> None:
-    assert run(f'let r = http_get("{server}/missing"); [r.status, r.ok]').data == [404, False]
-    assert run(f'http_get("{server}/text").body').data.strip() == "plain text, no JSON"
-    answer = run('http_get("http://127.0.0.1:9/")').data
+async def test_http_status_and_transport_errors_are_values(server: str) -> None:
+    assert (await run(f'let r = http_get("{server}/missing"); [r.status, r.ok]')).data == [404, False]
+    assert (await run(f'http_get("{server}/text").body')).data.strip() == "plain text, no JSON"
+    answer = (await run('http_get("http://127.0.0.1:9/")')).data
     assert (answer["status"], answer["ok"], answer["body"]) == (0, False, None)
     assert answer["error"]
 
 
 @pytest.mark.rust
 @pytest.mark.parametrize("code", ["let x = ;", 'eval("1")', 'import "x" as y;', "fn f( { }"])
-def test_script_that_does_not_parse_is_a_configuration_error(code: str) -> None:
+async def test_script_that_does_not_parse_is_a_configuration_error(code: str) -> None:
     with pytest.raises(ConfigurationError, match="rhai: script does not parse"):
-        run(code)
+        await run(code)
 
 
 @pytest.mark.rust
@@ -197,58 +194,52 @@ def test_script_that_does_not_parse_is_a_configuration_error(code: str) -> None:
         ("let a = [1]; loop { a += a; }", "resource", "too large"),
     ],
 )
-def test_failure_has_a_kind_and_a_text(code: str, kind: str, says: str) -> None:
+async def test_failure_has_a_kind_and_a_text(code: str, kind: str, says: str) -> None:
     with pytest.raises(ToolError) as caught:
-        run(code)
+        await run(code)
     assert caught.value.kind == kind
     assert says in str(caught.value)
 
 
 @pytest.mark.rust
-def test_failure_tells_what_the_script_had_printed() -> None:
+async def test_failure_tells_what_the_script_had_printed() -> None:
     with pytest.raises(ToolError, match=r"why.*it had printed: so far"):
-        run('print("so far"); throw "why"')
+        await run('print("so far"); throw "why"')
 
 
 @pytest.mark.rust
 @pytest.mark.parametrize("code", ["loop { }", "sleep(60)", "loop { try { sleep(60) } catch { } }"])
-def test_timeout_of_the_command_ends_the_script(code: str) -> None:
+async def test_timeout_of_the_command_ends_the_script(code: str) -> None:
     started = time.monotonic()
-    result = run(code, timeout_s=0.2)
+    result = await run(code, timeout_s=0.2)
     assert result.status is ToolStatus.TIMEOUT
     assert time.monotonic() - started < 10
 
 
 @pytest.mark.rust
-def test_cancelled_task_stops_its_script() -> None:
-    async def cancelled() -> float:
-        task = asyncio.create_task(RhaiTool().run(RhaiConfig("loop { }"), context(None)))
-        while not any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return time.monotonic()
-
-    cancelled_at = asyncio.run(cancelled())  # returns when the executor's threads have ended
+async def test_cancelled_task_stops_its_script() -> None:
+    task = asyncio.create_task(RhaiTool().run(RhaiConfig("loop { }"), context(None)))
+    while not any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    cancelled_at = time.monotonic()  # returns when the executor's threads have ended
     assert time.monotonic() - cancelled_at < 10
 
 
 @pytest.mark.rust
-def test_gil_is_free_while_a_script_runs() -> None:
-    async def both() -> int:
-        task = asyncio.create_task(RhaiTool().run(RhaiConfig("sleep_ms(200)"), context()))
-        turns = 0
-        while not task.done():
-            await asyncio.sleep(0)
-            turns += 1
-        await task
-        return turns
-
-    assert asyncio.run(both()) > 50
+async def test_gil_is_free_while_a_script_runs() -> None:
+    task = asyncio.create_task(RhaiTool().run(RhaiConfig("sleep_ms(200)"), context()))
+    turns = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await task
+    assert turns > 50
 
 
-def test_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
     with pytest.raises(ConfigurationError, match="needs the native build of noetl-worker"):
-        run("1")
+        await run("1")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+import loops
 from faults import figures
 
 Measured = Callable[..., None]
 _FOUND: Final[list[figures.Figure]] = []
 WRITE: Final = "NOETL_WORKER_FAULTS_WRITE"
 """Set by `make faults` and `make soak`: a run without a failure writes figures.json and the two pages."""
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """A worker runs inside of some of these tests: they run on the loop that it chooses."""
+    return loops.OF_A_WORKER
 
 
 @pytest.fixture

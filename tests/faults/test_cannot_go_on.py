@@ -8,7 +8,6 @@ import pytest
 
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
-from integration.house import run
 from integration.processes import Gate, WorkerProcess, one_line, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
@@ -33,38 +32,30 @@ async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) ->
     return one_line(worker)
 
 
-def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drains(tmp_path: Path) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
-            worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **SOON)
-            one = await one_that_runs(home, gate)
-            proxy.say(Way.DOWN, b"-ERR 'User Authentication Expired'\r\n")
-            await worker.wait_logged("draining")
-            gate.open()
-            line = await ended_and_replaced(home, worker, one)
-            assert gate.runs == 1
-        assert "cannot go on: NATS closed the connection for good" in line
-        assert "user authentication expired" in line
-        assert "cannot start" not in line
-
-    run(go())
+async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drains(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+        worker = await home.start_process(NATS_URL=f"nats://127.0.0.1:{proxy.port}", **SOON)
+        one = await one_that_runs(home, gate)
+        proxy.say(Way.DOWN, b"-ERR 'User Authentication Expired'\r\n")
+        await worker.wait_logged("draining")
+        gate.open()
+        line = await ended_and_replaced(home, worker, one)
+        assert gate.runs == 1
+    assert "cannot go on: NATS closed the connection for good" in line
+    assert "user authentication expired" in line
+    assert "cannot start" not in line
 
 
 @pytest.mark.parametrize("part", ["_beat_once", "_registration"])
-def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        async with scene(tmp_path) as home:
-            worker = await home.start_process(
-                **SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:Keepalive.{part}")
-            )
-            one = await one_that_runs(home, gate)
-            await worker.wait_logged("draining")
-            gate.open()
-            line = await ended_and_replaced(home, worker, one)
-            assert f"Keepalive.{part} is broken on purpose" in worker.logged("keepalive_died")[0]["error"]
-        assert "cannot go on: the keepalive thread has ended" in line
-        assert "cannot start" not in line
-
-    run(go())
+async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    async with scene(tmp_path) as home:
+        worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:Keepalive.{part}"))
+        one = await one_that_runs(home, gate)
+        await worker.wait_logged("draining")
+        gate.open()
+        line = await ended_and_replaced(home, worker, one)
+        assert f"Keepalive.{part} is broken on purpose" in worker.logged("keepalive_died")[0]["error"]
+    assert "cannot go on: the keepalive thread has ended" in line
+    assert "cannot start" not in line

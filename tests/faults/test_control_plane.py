@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
 from faults.scene import CALLS, Scene, scene, side_by_side
-from integration.house import TERMINAL, run
+from integration.house import TERMINAL
 from integration.processes import Gate, WorkerProcess, until
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
@@ -53,42 +53,36 @@ def answered(home: Scene, issued: list[Any]) -> bool:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("how", ["hangs", "resets"])
-def test_f15_answer_that_never_comes_leaves_one_row(
+async def test_f15_answer_that_never_comes_leaves_one_row(
     dialect: Dialect, how: str, transport: str, tmp_path: Path, measured: Measured
 ) -> None:
     pytest.importorskip(transport)
-
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"NOETL_WORKER_HTTP_TIMEOUT_S": "1", "NOETL_WORKER_HTTP_TRANSPORT": transport}
-        async with behind_proxy(tmp_path, dialect) as (home, proxy):
-            worker = await home.start_process(NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", **variables)
-            command = RawCommand("shell", {"command": gate.command()})
-            issued = await home.plane.create_commands([command] * 4)
-            await until(lambda: gate.runs == 4, "all run")
-            proxy.hold(Way.DOWN) if how == "hangs" else proxy.drop(Way.DOWN)
-            gate.open()
-            await until(lambda: answered(home, issued), "processed, and not answered")
-            if how == "hangs":
-                await until(lambda: len(worker.logged("events_not_accepted")) >= 4, "tried again")
-            proxy.heal()
-            await home.wait_ended(issued, timeout_s=20)
-            await home.assert_books(issued, calls_at_most=1 if dialect is Dialect.PYTHON else None)
-            calls, ends = home.ends(issued, *CALLS), home.ends(issued, *TERMINAL)
-            await home.stop_all()
-            refs = [str(one.command_id) for one in issued]
-            sends = {ref: sends_of(worker, ref) for ref in refs}
-        word = f"{dialect.value}, {transport}"
-        # The Rust plane's batch has no key and makes its own ids: each send that it processed is a row (wire.md 9.3).
-        most = 1 if dialect is Dialect.PYTHON else max(sends.values())
-        over = sum(calls[ref] > sends[ref] for ref in refs)
-        measured(
-            "F15", f"{word}: most call.done rows of a command, the plane {how}", max(calls.values()), "", at_most=most
-        )
-        measured("F15", f"{word}: commands with more rows than sends, the plane {how}", over, "", exactly=0)
-        measured("F15", f"{word}: most terminal rows of a command, the plane {how}", max(ends.values()), "", exactly=1)
-
-    run(go())
+    gate = Gate(tmp_path)
+    variables = {"NOETL_WORKER_HTTP_TIMEOUT_S": "1", "NOETL_WORKER_HTTP_TRANSPORT": transport}
+    async with behind_proxy(tmp_path, dialect) as (home, proxy):
+        worker = await home.start_process(NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", **variables)
+        command = RawCommand("shell", {"command": gate.command()})
+        issued = await home.plane.create_commands([command] * 4)
+        await until(lambda: gate.runs == 4, "all run")
+        proxy.hold(Way.DOWN) if how == "hangs" else proxy.drop(Way.DOWN)
+        gate.open()
+        await until(lambda: answered(home, issued), "processed, and not answered")
+        if how == "hangs":
+            await until(lambda: len(worker.logged("events_not_accepted")) >= 4, "tried again")
+        proxy.heal()
+        await home.wait_ended(issued, timeout_s=20)
+        await home.assert_books(issued, calls_at_most=1 if dialect is Dialect.PYTHON else None)
+        calls, ends = home.ends(issued, *CALLS), home.ends(issued, *TERMINAL)
+        await home.stop_all()
+        refs = [str(one.command_id) for one in issued]
+        sends = {ref: sends_of(worker, ref) for ref in refs}
+    word = f"{dialect.value}, {transport}"
+    # The Rust plane's batch has no key and makes its own ids: each send that it processed is a row (wire.md 9.3).
+    most = 1 if dialect is Dialect.PYTHON else max(sends.values())
+    over = sum(calls[ref] > sends[ref] for ref in refs)
+    measured("F15", f"{word}: most call.done rows of a command, the plane {how}", max(calls.values()), "", at_most=most)
+    measured("F15", f"{word}: commands with more rows than sends, the plane {how}", over, "", exactly=0)
+    measured("F15", f"{word}: most terminal rows of a command, the plane {how}", max(ends.values()), "", exactly=1)
 
 
 def sends_of(worker: WorkerProcess, ref: str) -> int:
@@ -98,110 +92,100 @@ def sends_of(worker: WorkerProcess, ref: str) -> int:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transport: str, measured: Measured) -> None:
+async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transport: str, measured: Measured) -> None:
     """What is called unsent is sent again: a child playbook would be started twice."""
     pytest.importorskip(transport)
+    settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "0.5"})
+    client = open_transport(settings, max_connections=4)
+    told: Counter[type[Exception]] = Counter()
 
-    async def go() -> None:
-        settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "0.5"})
-        client = open_transport(settings, max_connections=4)
-        told: Counter[type[Exception]] = Counter()
+    async def send(port: int) -> None:
+        try:
+            await client.send("POST", f"http://127.0.0.1:{port}/api/execute", {}, b"{}", 0.5)
+        except (MaybeProcessed, NotSent) as error:
+            told[type(error)] += 1
 
-        async def send(port: int) -> None:
-            try:
-                await client.send("POST", f"http://127.0.0.1:{port}/api/execute", {}, b"{}", 0.5)
-            except (MaybeProcessed, NotSent) as error:
-                told[type(error)] += 1
-
-        async with DevControlPlane() as plane, Proxy(int(plane.url.rpartition(":")[2])) as proxy:
-            proxy.hold(Way.DOWN)
-            await asyncio.gather(*(send(proxy.port) for _ in range(SENDS)))
-            arrived, unsent = plane.requests.total(), told[NotSent]
-            port = proxy.port
-        await asyncio.gather(*(send(port) for _ in range(SENDS)))  # nobody listens there any more
-        await client.close()
-        assert arrived == SENDS
-        measured("F15", f"{transport}: sent requests reported as unsent, of {SENDS}", unsent, "", exactly=0)
-        measured(
-            "F15",
-            f"{transport}: unsent requests reported as sent, of {SENDS}",
-            told[MaybeProcessed] - arrived,
-            "",
-            exactly=0,
-        )
-        assert told[NotSent] == SENDS
-
-    run(go())
+    async with DevControlPlane() as plane, Proxy(int(plane.url.rpartition(":")[2])) as proxy:
+        proxy.hold(Way.DOWN)
+        await asyncio.gather(*(send(proxy.port) for _ in range(SENDS)))
+        arrived, unsent = plane.requests.total(), told[NotSent]
+        port = proxy.port
+    await asyncio.gather(*(send(port) for _ in range(SENDS)))  # nobody listens there any more
+    await client.close()
+    assert arrived == SENDS
+    measured("F15", f"{transport}: sent requests reported as unsent, of {SENDS}", unsent, "", exactly=0)
+    measured(
+        "F15",
+        f"{transport}: unsent requests reported as sent, of {SENDS}",
+        told[MaybeProcessed] - arrived,
+        "",
+        exactly=0,
+    )
+    assert told[NotSent] == SENDS
 
 
 # ── F16 ──
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
+async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {
-            "NOETL_WORKER_DRAIN_TIMEOUT_S": "1",
-            "NOETL_WORKER_ACK_WAIT_S": "2",
-            "NOETL_WORKER_CLAIM_LEASE_S": "1",
-            "WORKER_ID": "pod-0",
-        }
-        leases = {"claim_lease_s": 1.0, "claims_cache_ttl_s": 0.3, "heartbeat_stale_s": 1.0, "retry_after_s": 1}
-        async with scene(tmp_path, dialect, plane=leases) as home:
-            first = await home.start_process("first", **variables)
-            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
-            await until(lambda: gate.runs == 4, "all run")
-            async with home.plane.outage():
-                gate.open()
-                await until(lambda: home.outbox_rows() == 4, "all refused, and on disk")
-                first.signal()
-                asked = time.monotonic()
-                code = await first.exit_code()
-                took_s = time.monotonic() - asked
-                unsettled = await home.unsettled()
-                assert first.logged("stopped")[0]["settled"].get("ack:reported") is None
-            await home.start_process("second", **variables)
-            await home.wait_ended(issued, timeout_s=20)
-            await home.assert_books(issued)
-            runs = gate.runs
-            await home.stop_all()
-        assert code in (0, 4)
-        measured("F16", f"{dialect.value}: acked without an accepted set", 4 - unsettled, "", exactly=0)
-        measured("F16", f"{dialect.value}: ended after", took_s, "s", at_most=1 + 5)
-        measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
-
-    run(go())
+    gate = Gate(tmp_path)
+    variables = {
+        "NOETL_WORKER_DRAIN_TIMEOUT_S": "1",
+        "NOETL_WORKER_ACK_WAIT_S": "2",
+        "NOETL_WORKER_CLAIM_LEASE_S": "1",
+        "WORKER_ID": "pod-0",
+    }
+    leases = {"claim_lease_s": 1.0, "claims_cache_ttl_s": 0.3, "heartbeat_stale_s": 1.0, "retry_after_s": 1}
+    async with scene(tmp_path, dialect, plane=leases) as home:
+        first = await home.start_process("first", **variables)
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
+        await until(lambda: gate.runs == 4, "all run")
+        async with home.plane.outage():
+            gate.open()
+            await until(lambda: home.outbox_rows() == 4, "all refused, and on disk")
+            first.signal()
+            asked = time.monotonic()
+            code = await first.exit_code()
+            took_s = time.monotonic() - asked
+            unsettled = await home.unsettled()
+            assert first.logged("stopped")[0]["settled"].get("ack:reported") is None
+        await home.start_process("second", **variables)
+        await home.wait_ended(issued, timeout_s=20)
+        await home.assert_books(issued)
+        runs = gate.runs
+        await home.stop_all()
+    assert code in (0, 4)
+    measured("F16", f"{dialect.value}: acked without an accepted set", 4 - unsettled, "", exactly=0)
+    measured("F16", f"{dialect.value}: ended after", took_s, "s", at_most=1 + 5)
+    measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
+async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_ID": "pod-0"}
-        async with scene(tmp_path, dialect) as home:
-            first = await home.start_process("first", **variables)
-            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
-            await until(lambda: gate.runs == 4, "all run")
-            async with home.plane.outage():
-                gate.open()
-                await until(lambda: home.outbox_rows() == 4, "all refused, and on disk")
-                first.signal(signal.SIGKILL)
-                await first.exit_code()
-            await home.start_process("second", **variables)
-            back = time.monotonic()
-            await home.wait_ended(issued, timeout_s=20)
-            told_s = time.monotonic() - back
-            await home.assert_books(issued)
-            await home.stop_all()
-        measured("F16", f"{dialect.value}: killed: runs of 4 finished commands", gate.runs, "", exactly=4)
-        measured("F16", f"{dialect.value}: killed: reported by the next worker after", told_s, "s", at_most=5)
-
-    run(go())
+    gate = Gate(tmp_path)
+    variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_ID": "pod-0"}
+    async with scene(tmp_path, dialect) as home:
+        first = await home.start_process("first", **variables)
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 4)
+        await until(lambda: gate.runs == 4, "all run")
+        async with home.plane.outage():
+            gate.open()
+            await until(lambda: home.outbox_rows() == 4, "all refused, and on disk")
+            first.signal(signal.SIGKILL)
+            await first.exit_code()
+        await home.start_process("second", **variables)
+        back = time.monotonic()
+        await home.wait_ended(issued, timeout_s=20)
+        told_s = time.monotonic() - back
+        await home.assert_books(issued)
+        await home.stop_all()
+    measured("F16", f"{dialect.value}: killed: runs of 4 finished commands", gate.runs, "", exactly=4)
+    measured("F16", f"{dialect.value}: killed: reported by the next worker after", told_s, "s", at_most=5)
 
 
 # ── F14 ──
@@ -252,20 +236,20 @@ async def busy_plane(
     measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=30)
 
 
-def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
+async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
     def one(status: int) -> Coroutine[Any, Any, None]:
         directory = tmp_path / str(status)
         directory.mkdir()
         return busy_plane(directory, measured, Dialect.PYTHON, status, span_s=9, count=32)
 
-    run(side_by_side(one(503), one(429)))
+    await side_by_side(one(503), one(429))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f14_plane_that_is_busy_for_a_minute(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
-    run(busy_plane(tmp_path, measured, dialect, 503, span_s=60, count=64))
+async def test_f14_plane_that_is_busy_for_a_minute(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
+    await busy_plane(tmp_path, measured, dialect, 503, span_s=60, count=64)
 
 
 # ── F18 ──
@@ -318,7 +302,7 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
         return served, [counts[second] for second in range(int(span_s))]
 
 
-def test_f18_commands_that_always_fail_hold_up_nobody_and_a_busy_plane_is_not_stormed(
+async def test_f18_commands_that_always_fail_hold_up_nobody_and_a_busy_plane_is_not_stormed(
     tmp_path: Path, measured: Measured
 ) -> None:
     def one(status: int) -> Coroutine[Any, Any, Storm]:
@@ -326,7 +310,7 @@ def test_f18_commands_that_always_fail_hold_up_nobody_and_a_busy_plane_is_not_st
         directory.mkdir()
         return nak_storm(directory, status, 8)
 
-    (served, attempts), (_, busy_attempts) = run(side_by_side(one(500), one(503)))
+    (served, attempts), (_, busy_attempts) = await side_by_side(one(500), one(503))
     measured("F18", "others beside 1,000 failing ones: longest time to their end", max(served[3:]), "s", at_most=1)
     measured("F18", "attempts a second at first, each command failing by itself (500)", max(attempts), "/s")
     steady = attempts[6:8]  # whole seconds, after three tries of each by the usual back-off

@@ -15,7 +15,7 @@ import pytest
 
 from faults.conftest import Measured
 from faults.scene import Scene, inside, scene
-from integration.house import TERMINAL, run
+from integration.house import TERMINAL
 from integration.processes import ON_DISK, WorkerProcess, until, worker_process
 from noetl_worker.models import Dialect
 
@@ -129,14 +129,16 @@ async def kill_test(
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("dialect", "extra"), [(Dialect.PYTHON, SHORT_DELAYS), (Dialect.RUST, SHORT_DELAYS)])
-def test_nothing_is_lost_nor_reported_twice_while_workers_are_killed_and_nats_restarts(
+async def test_nothing_is_lost_nor_reported_twice_while_workers_are_killed_and_nats_restarts(
     dialect: Dialect, extra: dict[str, str], tmp_path: Path, measured: Measured
 ) -> None:
-    run(kill_test(tmp_path, dialect, 1_000, measured, restart_every_s=5, **extra))
+    await kill_test(tmp_path, dialect, 1_000, measured, restart_every_s=5, **extra)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_10_000_commands_survive_a_kill_every_two_seconds(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
-    run(kill_test(tmp_path, dialect, 10_000, measured, restart_every_s=30))
+async def test_10_000_commands_survive_a_kill_every_two_seconds(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    await kill_test(tmp_path, dialect, 10_000, measured, restart_every_s=30)

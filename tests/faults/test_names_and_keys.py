@@ -18,7 +18,6 @@ from structlog.testing import capture_logs
 from faults.conftest import Measured
 from faults.proxy import Proxy
 from faults.scene import inside, scene
-from integration.house import run
 from integration.processes import until
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import RawCommand
@@ -28,36 +27,33 @@ from noetl_worker.settings.settings import load_settings
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
-def test_f23_names_that_do_not_resolve_for_a_while(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        broken = tmp_path / "no-names"
-        changes = inside(DNS=str(broken), TASKS=str(tmp_path / "worker.tasks"))
-        # uvloop resolves names in C, where the test cannot reach: the standard loop.
-        variables = {"NOETL_WORKER_LOOP": "asyncio", "NOETL_WORKER_ACK_WAIT_S": "1", **changes}
-        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
-            worker = await home.start_process(NATS_URL=f"nats://localhost:{proxy.port}", **variables)
-            broken.touch()
-            proxy.reset()
+async def test_f23_names_that_do_not_resolve_for_a_while(tmp_path: Path, measured: Measured) -> None:
+    broken = tmp_path / "no-names"
+    changes = inside(DNS=str(broken), TASKS=str(tmp_path / "worker.tasks"))
+    # uvloop resolves names in C, where the test cannot reach: the standard loop.
+    variables = {"NOETL_WORKER_LOOP": "asyncio", "NOETL_WORKER_ACK_WAIT_S": "1", **changes}
+    async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+        worker = await home.start_process(NATS_URL=f"nats://localhost:{proxy.port}", **variables)
+        broken.touch()
+        proxy.reset()
 
-            def refused() -> bool:
-                return any("name resolution" in record["error"] for record in worker.logged("nats_error"))
+        def refused() -> bool:
+            return any("name resolution" in record["error"] for record in worker.logged("nats_error"))
 
-            await until(refused, "a name that does not resolve")
-            broken.unlink()
-            mended = time.monotonic()
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(one.event_id)
-            back_s = time.monotonic() - mended
-            await home.assert_books([one])
-            await home.stop_all()
-        measured("F23", "names resolve again: a command ends after", back_s, "s", at_most=3)
-
-    run(go())
+        await until(refused, "a name that does not resolve")
+        broken.unlink()
+        mended = time.monotonic()
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(one.event_id)
+        back_s = time.monotonic() - mended
+        await home.assert_books([one])
+        await home.stop_all()
+    measured("F23", "names resolve again: a command ends after", back_s, "s", at_most=3)
 
 
-def run_and_collect(main: Coroutine[Any, Any, None]) -> None:
+async def run_and_collect(main: Coroutine[Any, Any, None]) -> None:
     """What an attempt left open is told by the garbage collector: here, and not in whichever test it comes by next."""
-    run(main)
+    await main
     gc.collect()
 
 
@@ -90,7 +86,7 @@ def tls_config(directory: Path) -> str:
     return f'tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key" }}'
 
 
-def test_f23_server_certificate_and_ca_file_are_replaced(tmp_path: Path, measured: Measured) -> None:
+async def test_f23_server_certificate_and_ca_file_are_replaced(tmp_path: Path, measured: Measured) -> None:
     async def go() -> None:
         for name in ("old", "new"):
             make_certificates(tmp_path / name)
@@ -106,7 +102,7 @@ def test_f23_server_certificate_and_ca_file_are_replaced(tmp_path: Path, measure
             await connection.close()
         measured("F23", "certificate and CA file replaced: connected after", back_s, "s", at_most=3)
 
-    run_and_collect(go())
+    await run_and_collect(go())
 
 
 # ── credentials ──
@@ -154,7 +150,7 @@ def make_login(creds: Path) -> str:
     )
 
 
-def test_f23_creds_file_is_replaced(tmp_path: Path, measured: Measured) -> None:
+async def test_f23_creds_file_is_replaced(tmp_path: Path, measured: Measured) -> None:
     async def go() -> None:
         creds, later, port = tmp_path / "worker.creds", tmp_path / "later.creds", free_port()
         old, new = make_login(creds), make_login(later)
@@ -173,4 +169,4 @@ def test_f23_creds_file_is_replaced(tmp_path: Path, measured: Measured) -> None:
             await connection.close()
         measured("F23", "creds file replaced: connected after", back_s, "s", at_most=3)
 
-    run_and_collect(go())
+    await run_and_collect(go())

@@ -15,7 +15,7 @@ import pytest
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
-from integration.house import TERMINAL, run
+from integration.house import TERMINAL
 from integration.processes import ON_DISK, Gate, Probe, WorkerProcess, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import free_port
@@ -58,33 +58,30 @@ async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIter
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
+async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
     number: signal.Signals, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, plane=LOST_PUBLISHES) as home:
-            worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_ACK_WAIT_S="2")
-            issued: list[Issued] = []
-            async with feeding(home, issued, per_s=500):
-                await until(lambda: home.grants.total() > 250, "load")
-                await (home.nats.kill() if number is signal.SIGKILL else home.nats.stop())
-                await home.nats.start()
-                up = time.monotonic()
-                await until(lambda: bool(main_connection(worker, "nats_reconnected")), "connected again", every_s=0.01)
-                connected = time.monotonic()
-                before = len(home.claim_times)
-                await until(lambda: len(home.claim_times) > before, "a delivery", every_s=0.005)
-                delivered = home.claim_times[before]
-                await home.more_grants(250)
-            await home.wait_ended(issued, timeout_s=20)
-            await home.assert_books(issued)
-            await home.stop_all()
-            lost = len(issued) - len(home.ends(issued, *TERMINAL))
-        measured("F6", f"{number.name}: connected again after", connected - up, "s", at_most=2)
-        measured("F6", f"{number.name}: first delivery after that", delivered - connected, "s", at_most=1)
-        measured("F6", f"{number.name}: lost", lost, "", exactly=0)
-
-    run(go())
+    async with scene(tmp_path, plane=LOST_PUBLISHES) as home:
+        worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_ACK_WAIT_S="2")
+        issued: list[Issued] = []
+        async with feeding(home, issued, per_s=500):
+            await until(lambda: home.grants.total() > 250, "load")
+            await (home.nats.kill() if number is signal.SIGKILL else home.nats.stop())
+            await home.nats.start()
+            up = time.monotonic()
+            await until(lambda: bool(main_connection(worker, "nats_reconnected")), "connected again", every_s=0.01)
+            connected = time.monotonic()
+            before = len(home.claim_times)
+            await until(lambda: len(home.claim_times) > before, "a delivery", every_s=0.005)
+            delivered = home.claim_times[before]
+            await home.more_grants(250)
+        await home.wait_ended(issued, timeout_s=20)
+        await home.assert_books(issued)
+        await home.stop_all()
+        lost = len(issued) - len(home.ends(issued, *TERMINAL))
+    measured("F6", f"{number.name}: connected again after", connected - up, "s", at_most=2)
+    measured("F6", f"{number.name}: first delivery after that", delivered - connected, "s", at_most=1)
+    measured("F6", f"{number.name}: lost", lost, "", exactly=0)
 
 
 # ── F7 ──
@@ -131,65 +128,59 @@ async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> N
     measured("F7", "what NATS sent into the hole ends after (ack_wait 2 s)", lost_s, "s", at_most=2 + 1)
 
 
-def test_f07_black_hole_is_found_and_left(tmp_path: Path, measured: Measured) -> None:
-    run(black_hole(tmp_path, measured, ping_s=1))
+async def test_f07_black_hole_is_found_and_left(tmp_path: Path, measured: Measured) -> None:
+    await black_hole(tmp_path, measured, ping_s=1)
 
 
 @pytest.mark.soak
-def test_f07_black_hole_is_found_and_left_with_the_real_ping_interval(tmp_path: Path, measured: Measured) -> None:
-    run(black_hole(tmp_path, measured, ping_s=10))
+async def test_f07_black_hole_is_found_and_left_with_the_real_ping_interval(tmp_path: Path, measured: Measured) -> None:
+    await black_hole(tmp_path, measured, ping_s=10)
 
 
 # ── F11 ──
 
 
-def test_f11_lost_ack_is_repaired_without_a_second_run(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
-            variables = {"NOETL_WORKER_ACK_WAIT_S": "1"}
-            await home.start_process("cut", NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables)
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-            await until(lambda: gate.runs == 1, "the run")
-            whole = await home.start_process("whole", **variables)
-            proxy.drop(Way.UP)
-            gate.open()
-            await home.wait_terminal(one.event_id)
-            await home.wait_settled()  # the other worker was delivered it, asked, and acked
-            assert b"+ACK" in proxy.dropped[Way.UP]
-            proxy.heal()
-            [again] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(again.event_id)
-            await home.assert_books([one, again])
-            await home.stop_all()
-            settled = whole.logged("stopped")[0]["settled"]
-            assert settled.get("ack:already_finished") == 1
-        measured("F11", "runs of the tool", gate.runs, "", exactly=1)
-
-    run(go())
+async def test_f11_lost_ack_is_repaired_without_a_second_run(tmp_path: Path, measured: Measured) -> None:
+    gate = Gate(tmp_path)
+    async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+        variables = {"NOETL_WORKER_ACK_WAIT_S": "1"}
+        await home.start_process("cut", NATS_URL=f"nats://127.0.0.1:{proxy.port}", **variables)
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+        await until(lambda: gate.runs == 1, "the run")
+        whole = await home.start_process("whole", **variables)
+        proxy.drop(Way.UP)
+        gate.open()
+        await home.wait_terminal(one.event_id)
+        await home.wait_settled()  # the other worker was delivered it, asked, and acked
+        assert b"+ACK" in proxy.dropped[Way.UP]
+        proxy.heal()
+        [again] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(again.event_id)
+        await home.assert_books([one, again])
+        await home.stop_all()
+        settled = whole.logged("stopped")[0]["settled"]
+        assert settled.get("ack:already_finished") == 1
+    measured("F11", "runs of the tool", gate.runs, "", exactly=1)
 
 
-def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
-            address = {"NATS_URL": f"nats://127.0.0.1:{proxy.port}", "NOETL_WORKER_ACK_WAIT_S": "1"}
-            worker = await home.start_process(**address)
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-            await until(lambda: gate.runs == 1, "the run")
-            proxy.drop(Way.UP)
-            gate.open()
-            await home.wait_terminal(one.event_id)
-            await until(lambda: b"+ACK" in proxy.dropped[Way.UP], "the ack is lost")
-            proxy.heal()
-            healed = time.monotonic()
-            await home.wait_settled()
-            settled_s = time.monotonic() - healed
-            await home.assert_books([one])
-            await home.stop_all()
-            assert worker.logged("stopped")[0]["settled"].get("ack:already_finished_here", 0) >= 1
-            assert home.asked[one.event_id] == 1
-        measured("F11", "same worker: runs of the tool", gate.runs, "", exactly=1)
-        measured("F11", "same worker: acked after", settled_s, "s", at_most=5)
-
-    run(go())
+async def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path, measured: Measured) -> None:
+    gate = Gate(tmp_path)
+    async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:
+        address = {"NATS_URL": f"nats://127.0.0.1:{proxy.port}", "NOETL_WORKER_ACK_WAIT_S": "1"}
+        worker = await home.start_process(**address)
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+        await until(lambda: gate.runs == 1, "the run")
+        proxy.drop(Way.UP)
+        gate.open()
+        await home.wait_terminal(one.event_id)
+        await until(lambda: b"+ACK" in proxy.dropped[Way.UP], "the ack is lost")
+        proxy.heal()
+        healed = time.monotonic()
+        await home.wait_settled()
+        settled_s = time.monotonic() - healed
+        await home.assert_books([one])
+        await home.stop_all()
+        assert worker.logged("stopped")[0]["settled"].get("ack:already_finished_here", 0) >= 1
+        assert home.asked[one.event_id] == 1
+    measured("F11", "same worker: runs of the tool", gate.runs, "", exactly=1)
+    measured("F11", "same worker: acked after", settled_s, "s", at_most=5)

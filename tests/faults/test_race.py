@@ -16,7 +16,7 @@ from starlette.responses import Response as PlaneResponse
 
 from faults.conftest import Measured
 from faults.scene import Scene, inside, scene
-from integration.house import TERMINAL, run
+from integration.house import TERMINAL
 from integration.processes import until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
@@ -51,17 +51,19 @@ async def race(directory: Path, dialect: Dialect, measured: Measured, count: int
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f27_each_command_of_two_racing_workers_runs_once(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
-    run(race(tmp_path, dialect, measured, 500, within_s=20))
+async def test_f27_each_command_of_two_racing_workers_runs_once(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    await race(tmp_path, dialect, measured, 500, within_s=20)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f27_each_of_10_000_commands_of_two_racing_workers_runs_once(
+async def test_f27_each_of_10_000_commands_of_two_racing_workers_runs_once(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    run(race(tmp_path, dialect, measured, 10_000, within_s=120))
+    await race(tmp_path, dialect, measured, 10_000, within_s=120)
 
 
 HELD = {
@@ -110,25 +112,24 @@ async def refusals_ms(home: Scene, dialect: Dialect) -> tuple[list[Issued], list
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f27_refused_claim_is_given_back_within_2_ms(dialect: Dialect, tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, dialect) as home:
-            await home.start_process(NOETL_WORKER_MAX_ACK_PENDING="20000", **QUICK)
-            rounds, everything = [], []
-            for _ in range(ROUNDS):
-                issued, took_ms = await refusals_ms(home, dialect)
-                everything += issued
-                rounds.append(sorted(took_ms)[int(len(took_ms) * 0.99)])
-                if rounds[-1] <= 1.5:
-                    break
-            await home.wait_ended(everything, timeout_s=20)
-            await home.assert_books(everything)
-            await home.stop_all()
-        measured(
-            "F27", f"{dialect.value}: from a 409 to the answer in NATS, p99 of {REFUSALS}", min(rounds), "ms", at_most=2
-        )
-
-    run(go())
+async def test_f27_refused_claim_is_given_back_within_2_ms(
+    dialect: Dialect, tmp_path: Path, measured: Measured
+) -> None:
+    async with scene(tmp_path, dialect) as home:
+        await home.start_process(NOETL_WORKER_MAX_ACK_PENDING="20000", **QUICK)
+        rounds, everything = [], []
+        for _ in range(ROUNDS):
+            issued, took_ms = await refusals_ms(home, dialect)
+            everything += issued
+            rounds.append(sorted(took_ms)[int(len(took_ms) * 0.99)])
+            if rounds[-1] <= 1.5:
+                break
+        await home.wait_ended(everything, timeout_s=20)
+        await home.assert_books(everything)
+        await home.stop_all()
+    measured(
+        "F27", f"{dialect.value}: from a 409 to the answer in NATS, p99 of {REFUSALS}", min(rounds), "ms", at_most=2
+    )
 
 
 # ── both get 200 ──
@@ -163,34 +164,33 @@ async def books_of_the_race(home: Scene, executions: list[int]) -> int:
 
 
 @pytest.mark.timeout(180)
-def test_command_that_two_workers_are_given_counts_by_its_first_result(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, plane={"claims_cache_ttl_s": -1.0}) as home:
-            give_to_everybody(home)
-            await two_workers(home, WORKER_MAX_CONCURRENT="200")
-            with (tmp_path / "gate").open("w") as gate:  # locked: no command ends before both workers have all of them
-                fcntl.flock(gate, fcntl.LOCK_EX)
-                home.plane.register_playbook(TWO_STEPS.replace("GATE", gate.name))
-                executions = [await home.plane.execute("t/two") for _ in range(200)]
-                await until(lambda: home.grants.total() == 400, "both have every command", timeout_s=60)
-            await home.plane.wait_all_ended(timeout_s=60)
-            twice, again, lost = 0, 0, Counter[str]()
-            for execution_id in executions:
-                assert home.plane.execution(execution_id).status == "COMPLETED"
-                commands = Counter(row.node for row in home.plane.commands(execution_id))
-                assert set(commands) == {"start", "second"}
-                again += commands.total() - 2  # a result that moves the execution once more issues a step once more
-                done = [event for event in home.plane.events(execution_id, "call.done") if event.node == "start"]
-                twice += len(done) == 2
-                lost.update(str(event.worker_id).partition("-")[0] for event in done[1:])
-                taken = str(home.plane.execution(execution_id).variables["start"])
-                assert f"by={done[0].worker_id}." in taken, "not the first result"
-            over = await books_of_the_race(home, executions)
-            await home.stop_all()
-        measured("D", "commands of 200 that both workers ran", twice, "", exactly=200)
-        measured("D", "second results that moved an execution", again, "", exactly=0)
-        measured("D", "commands without an end, or with more than one for each claim", over, "", exactly=0)
-        measured("D", "lost by the first worker", lost["one"], "")
-        measured("D", "lost by the second worker", lost["two"], "")
-
-    run(go())
+async def test_command_that_two_workers_are_given_counts_by_its_first_result(
+    tmp_path: Path, measured: Measured
+) -> None:
+    async with scene(tmp_path, plane={"claims_cache_ttl_s": -1.0}) as home:
+        give_to_everybody(home)
+        await two_workers(home, WORKER_MAX_CONCURRENT="200")
+        with (tmp_path / "gate").open("w") as gate:  # locked: no command ends before both workers have all of them
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            home.plane.register_playbook(TWO_STEPS.replace("GATE", gate.name))
+            executions = [await home.plane.execute("t/two") for _ in range(200)]
+            await until(lambda: home.grants.total() == 400, "both have every command", timeout_s=60)
+        await home.plane.wait_all_ended(timeout_s=60)
+        twice, again, lost = 0, 0, Counter[str]()
+        for execution_id in executions:
+            assert home.plane.execution(execution_id).status == "COMPLETED"
+            commands = Counter(row.node for row in home.plane.commands(execution_id))
+            assert set(commands) == {"start", "second"}
+            again += commands.total() - 2  # a result that moves the execution once more issues a step once more
+            done = [event for event in home.plane.events(execution_id, "call.done") if event.node == "start"]
+            twice += len(done) == 2
+            lost.update(str(event.worker_id).partition("-")[0] for event in done[1:])
+            taken = str(home.plane.execution(execution_id).variables["start"])
+            assert f"by={done[0].worker_id}." in taken, "not the first result"
+        over = await books_of_the_race(home, executions)
+        await home.stop_all()
+    measured("D", "commands of 200 that both workers ran", twice, "", exactly=200)
+    measured("D", "second results that moved an execution", again, "", exactly=0)
+    measured("D", "commands without an end, or with more than one for each claim", over, "", exactly=0)
+    measured("D", "lost by the first worker", lost["one"], "")
+    measured("D", "lost by the second worker", lost["two"], "")

@@ -12,7 +12,6 @@ import pytest
 from faults.conftest import Measured
 from faults.scene import Leftovers, Scene, scene
 from faults.test_nats_outage import feeding
-from integration.house import run
 from integration.processes import WorkerProcess
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
@@ -67,17 +66,17 @@ async def soak(directory: Path, measured: Measured, dialect: Dialect, *, warm_up
 
 
 @pytest.mark.steady
-def test_memory_descriptors_and_tasks_stay_over_10_000_commands(tmp_path: Path, measured: Measured) -> None:
-    run(soak(tmp_path, measured, Dialect.PYTHON, warm_up=2_000, count=10_000))
+async def test_memory_descriptors_and_tasks_stay_over_10_000_commands(tmp_path: Path, measured: Measured) -> None:
+    await soak(tmp_path, measured, Dialect.PYTHON, warm_up=2_000, count=10_000)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_memory_descriptors_and_tasks_stay_over_100_000_commands(
+async def test_memory_descriptors_and_tasks_stay_over_100_000_commands(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    run(soak(tmp_path, measured, dialect, warm_up=WARM_UP, count=100_000))
+    await soak(tmp_path, measured, dialect, warm_up=WARM_UP, count=100_000)
 
 
 # ── F24 ──
@@ -131,11 +130,11 @@ async def steady(directory: Path, measured: Measured, *, span_s: float) -> None:
 
 @pytest.mark.steady
 @pytest.mark.timeout(240)
-def test_f24_steady_load_for_a_minute(tmp_path: Path, measured: Measured) -> None:
-    run(steady(tmp_path, measured, span_s=60))
+async def test_f24_steady_load_for_a_minute(tmp_path: Path, measured: Measured) -> None:
+    await steady(tmp_path, measured, span_s=60)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_f24_steady_load_for_ten_minutes(tmp_path: Path, measured: Measured) -> None:
-    run(steady(tmp_path, measured, span_s=600))
+async def test_f24_steady_load_for_ten_minutes(tmp_path: Path, measured: Measured) -> None:
+    await steady(tmp_path, measured, span_s=600)

@@ -11,7 +11,6 @@ import pytest
 from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
 from faults.scene import Scene, inside, scene
-from integration.house import run
 from integration.processes import SHORT_LEASES, Gate, Probe, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import free_port
@@ -34,52 +33,46 @@ async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None)
     return one
 
 
-def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passed_to_another(
+async def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passed_to_another(
     tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        async with scene(tmp_path, plane=SHORT_LEASES) as home:
-            port = free_port()
-            one = await paused_while_it_runs(home, gate, port)
-            paused, _ = home.processes
-            await until(lambda: gate.runs == 2, "the peer's run", timeout_s=20)
-            gate.open()
-            await home.wait_terminal(one.event_id)
-            paused.signal(signal.SIGCONT)
+    gate = Gate(tmp_path)
+    async with scene(tmp_path, plane=SHORT_LEASES) as home:
+        port = free_port()
+        one = await paused_while_it_runs(home, gate, port)
+        paused, _ = home.processes
+        await until(lambda: gate.runs == 2, "the peer's run", timeout_s=20)
+        gate.open()
+        await home.wait_terminal(one.event_id)
+        paused.signal(signal.SIGCONT)
 
-            async def dropped() -> bool:
-                return "noetl_worker_outcomes_dropped_total 1.0" in await Probe(port).metrics()
+        async def dropped() -> bool:
+            return "noetl_worker_outcomes_dropped_total 1.0" in await Probe(port).metrics()
 
-            await until(dropped, "the outcome dropped")
-            await home.assert_books([one])
-            assert home.terminal_events(one.event_id) == ["command.completed"]
-            calls = home.plane.events_of_command(one.event_id, "call.done", "call.error")
-            await home.stop_all()
-        measured("F12", "python: call.done of a command that two workers ran", len(calls), "", exactly=1)
-
-    run(go())
+        await until(dropped, "the outcome dropped")
+        await home.assert_books([one])
+        assert home.terminal_events(one.event_id) == ["command.completed"]
+        calls = home.plane.events_of_command(one.event_id, "call.done", "call.error")
+        await home.stop_all()
+    measured("F12", "python: call.done of a command that two workers ran", len(calls), "", exactly=1)
 
 
-def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        async with scene(tmp_path, Dialect.RUST) as home:
-            one = await paused_while_it_runs(home, gate)
-            paused, peer = home.processes
-            await until(lambda: bool(peer.logged("message_given_back")), "the peer refused")
-            gate.open()
-            before = home.grants.total()
-            paused.signal(signal.SIGCONT)
-            await home.wait_terminal(one.event_id)
-            await home.assert_books([one])
-            assert home.terminal_events(one.event_id) == ["command.completed"]
-            asked = home.grants.total() - before
-            await home.stop_all()
-        measured("F12", "rust: runs of a command that stayed ours", gate.runs, "", exactly=1)
-        measured("F12", "rust: asked again whose it is", asked, "", exactly=1)
-
-    run(go())
+async def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path: Path, measured: Measured) -> None:
+    gate = Gate(tmp_path)
+    async with scene(tmp_path, Dialect.RUST) as home:
+        one = await paused_while_it_runs(home, gate)
+        paused, peer = home.processes
+        await until(lambda: bool(peer.logged("message_given_back")), "the peer refused")
+        gate.open()
+        before = home.grants.total()
+        paused.signal(signal.SIGCONT)
+        await home.wait_terminal(one.event_id)
+        await home.assert_books([one])
+        assert home.terminal_events(one.event_id) == ["command.completed"]
+        asked = home.grants.total() - before
+        await home.stop_all()
+    measured("F12", "rust: runs of a command that stayed ours", gate.runs, "", exactly=1)
+    measured("F12", "rust: asked again whose it is", asked, "", exactly=1)
 
 
 async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_wait_s: float) -> None:
@@ -115,10 +108,10 @@ async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_w
     measured("F13", f"{word}: deliveries over five ack_waits", deliveries, "", exactly=1)
 
 
-def test_f13_blocked_loop_is_reported_and_costs_no_second_delivery(tmp_path: Path, measured: Measured) -> None:
-    run(blocked(tmp_path, measured, notice_s=2.5, ack_wait_s=1))
+async def test_f13_blocked_loop_is_reported_and_costs_no_second_delivery(tmp_path: Path, measured: Measured) -> None:
+    await blocked(tmp_path, measured, notice_s=2.5, ack_wait_s=1)
 
 
 @pytest.mark.soak
-def test_f13_loop_that_is_blocked_for_10_s(tmp_path: Path, measured: Measured) -> None:
-    run(blocked(tmp_path, measured, notice_s=5, ack_wait_s=2))
+async def test_f13_loop_that_is_blocked_for_10_s(tmp_path: Path, measured: Measured) -> None:
+    await blocked(tmp_path, measured, notice_s=5, ack_wait_s=2)

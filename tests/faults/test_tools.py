@@ -14,7 +14,7 @@ import pytest
 
 from faults.conftest import Measured
 from faults.scene import Scene, children_of, scene
-from integration.house import TERMINAL, run
+from integration.house import TERMINAL
 from integration.processes import until
 from integration.test_pipeline import BAD_NOTIFICATIONS
 from noetl_worker.delivery.envelope import decode_notification
@@ -82,32 +82,29 @@ def test_f17_refusing_a_poisonous_message_costs_no_more_than_a_checksum_of_10_mb
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f17_poison_becomes_dead_letters_and_failed_commands_and_the_worker_goes_on(
+async def test_f17_poison_becomes_dead_letters_and_failed_commands_and_the_worker_goes_on(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, dialect, nats_config="max_payload: 16MB\nmax_pending: 64MB") as home:
-            worker = await home.start_process()
-            deep: Any = 1
-            for _ in range(400):
-                deep = [deep]
-            for data in POISON:
-                await home.publish(data)
-            issued = await home.plane.create_commands(
-                [RawCommand("teleport", {}), RawCommand("noop", {"result": deep}), RawCommand("noop")]
-            )
-            await home.wait_ended(issued, timeout_s=20)
-            await home.assert_books(issued)
-            assert home.terminal_events(issued[0].event_id) == ["command.failed"]
-            assert "teleport" in told(home, issued[0])
-            assert home.terminal_events(issued[2].event_id) == ["command.completed"]
-            letters = await home.dead_letters()
-            assert all(letter["reason"].startswith("not a notification") for letter in letters)
-            assert worker.is_running
-            await home.stop_all()
-        measured("F17", f"{dialect.value}: poison without a dead letter", len(POISON) - len(letters), "", exactly=0)
-
-    run(go())
+    async with scene(tmp_path, dialect, nats_config="max_payload: 16MB\nmax_pending: 64MB") as home:
+        worker = await home.start_process()
+        deep: Any = 1
+        for _ in range(400):
+            deep = [deep]
+        for data in POISON:
+            await home.publish(data)
+        issued = await home.plane.create_commands(
+            [RawCommand("teleport", {}), RawCommand("noop", {"result": deep}), RawCommand("noop")]
+        )
+        await home.wait_ended(issued, timeout_s=20)
+        await home.assert_books(issued)
+        assert home.terminal_events(issued[0].event_id) == ["command.failed"]
+        assert "teleport" in told(home, issued[0])
+        assert home.terminal_events(issued[2].event_id) == ["command.completed"]
+        letters = await home.dead_letters()
+        assert all(letter["reason"].startswith("not a notification") for letter in letters)
+        assert worker.is_running
+        await home.stop_all()
+    measured("F17", f"{dialect.value}: poison without a dead letter", len(POISON) - len(letters), "", exactly=0)
 
 
 # ── F19 ──
@@ -121,28 +118,25 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f19_tool_that_does_not_end_is_killed_at_its_timeout(
+async def test_f19_tool_that_does_not_end_is_killed_at_its_timeout(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, dialect) as home:
-            worker = await home.start_process(**ONE_SLOT)
-            warm = [RawCommand("python", {"code": "result = 1"}), RawCommand("shell", {"command": "true"})]
-            issued = [(await run_one(home, command))[0] for command in warm]
-            before = await home.leftovers(worker)
-            took = {}
-            for name, command in ENDLESS.items():
-                one, took[name] = await run_one(home, command)
-                issued.append(one)
-                assert "time" in told(home, one).lower(), told(home, one)
-            after, _ = await run_one(home, RawCommand("noop"))
-            await home.assert_books([*issued, after])
-            await home.assert_holds_no_more(worker, before)
-            await home.stop_all()
-        for name, took_s in took.items():
-            measured("F19", f"{dialect.value}: {name}, timeout 1 s: reported after", took_s, "s", at_most=1 + 1)
-
-    run(go())
+    async with scene(tmp_path, dialect) as home:
+        worker = await home.start_process(**ONE_SLOT)
+        warm = [RawCommand("python", {"code": "result = 1"}), RawCommand("shell", {"command": "true"})]
+        issued = [(await run_one(home, command))[0] for command in warm]
+        before = await home.leftovers(worker)
+        took = {}
+        for name, command in ENDLESS.items():
+            one, took[name] = await run_one(home, command)
+            issued.append(one)
+            assert "time" in told(home, one).lower(), told(home, one)
+        after, _ = await run_one(home, RawCommand("noop"))
+        await home.assert_books([*issued, after])
+        await home.assert_holds_no_more(worker, before)
+        await home.stop_all()
+    for name, took_s in took.items():
+        measured("F19", f"{dialect.value}: {name}, timeout 1 s: reported after", took_s, "s", at_most=1 + 1)
 
 
 # ── F20 ──
@@ -151,29 +145,26 @@ GRANDCHILDREN = "sleep 1000 & (sleep 1001 & sleep 1002 & wait) & wait"
 FLOOD = "yes 0123456789abcdef | head -c 1000000000"
 
 
-def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: Measured) -> None:
-    async def go() -> None:
-        async with scene(tmp_path) as home:
-            worker = await home.start_process(**ONE_SLOT)
-            warm, _ = await run_one(home, RawCommand("shell", {"command": "true"}))
-            before, (had, most_before) = await home.leftovers(worker), worker.memory_mb()
-            many, _ = await run_one(home, RawCommand("shell", {"command": GRANDCHILDREN, "timeout": 1}))
-            await until(lambda: len(children_of(worker.process.pid)) == before.children, "the group's end")
-            quick, took_s = await run_one(home, RawCommand("shell", {"command": "sleep 1003 & echo started"}))
-            flood, _ = await run_one(home, RawCommand("shell", {"command": FLOOD}), timeout_s=40)
-            keeps, most = worker.memory_mb()
-            closed, _ = await run_one(home, RawCommand("shell", {"command": "exec 0<&-; cat; echo went on"}))
-            assert "went on" in told(home, closed)
-            assert home.terminal_events(flood.event_id) == ["command.completed"]
-            assert "omitted" in told(home, flood) or "truncated" in told(home, flood), told(home, flood)[-500:]
-            await home.assert_books([warm, many, quick, flood, closed])
-            await home.assert_holds_no_more(worker, before)
-            await home.stop_all()
-        measured("F20", "more memory over 1 GB of output", most - most_before, "MB", at_most=32)
-        measured("F20", "memory that is not given back after 1 GB of output", keeps - had, "MB", at_most=8)
-        measured("F20", "a shell that leaves a child behind: reported after", took_s, "s", at_most=3)
-
-    run(go())
+async def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: Measured) -> None:
+    async with scene(tmp_path) as home:
+        worker = await home.start_process(**ONE_SLOT)
+        warm, _ = await run_one(home, RawCommand("shell", {"command": "true"}))
+        before, (had, most_before) = await home.leftovers(worker), worker.memory_mb()
+        many, _ = await run_one(home, RawCommand("shell", {"command": GRANDCHILDREN, "timeout": 1}))
+        await until(lambda: len(children_of(worker.process.pid)) == before.children, "the group's end")
+        quick, took_s = await run_one(home, RawCommand("shell", {"command": "sleep 1003 & echo started"}))
+        flood, _ = await run_one(home, RawCommand("shell", {"command": FLOOD}), timeout_s=40)
+        keeps, most = worker.memory_mb()
+        closed, _ = await run_one(home, RawCommand("shell", {"command": "exec 0<&-; cat; echo went on"}))
+        assert "went on" in told(home, closed)
+        assert home.terminal_events(flood.event_id) == ["command.completed"]
+        assert "omitted" in told(home, flood) or "truncated" in told(home, flood), told(home, flood)[-500:]
+        await home.assert_books([warm, many, quick, flood, closed])
+        await home.assert_holds_no_more(worker, before)
+        await home.stop_all()
+    measured("F20", "more memory over 1 GB of output", most - most_before, "MB", at_most=32)
+    measured("F20", "memory that is not given back after 1 GB of output", keeps - had, "MB", at_most=8)
+    measured("F20", "a shell that leaves a child behind: reported after", took_s, "s", at_most=3)
 
 
 # ── F21 ──
@@ -188,23 +179,20 @@ OOM = {
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_f21_process_without_memory_is_reported_as_such_and_the_worker_goes_on(
+async def test_f21_process_without_memory_is_reported_as_such_and_the_worker_goes_on(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        silent = []
-        async with scene(tmp_path, dialect) as home:
-            await home.start_process(**ONE_SLOT)
-            issued = []
-            for name, command in OOM.items():
-                one, _ = await run_one(home, command)
-                issued.append(one)
-                if "memory" not in told(home, one).lower():
-                    silent.append(name)
-            after, _ = await run_one(home, RawCommand("noop"))
-            await home.assert_books([*issued, after])
-            await home.stop_all()
-        assert silent == []
-        measured("F21", f"{dialect.value}: ends whose event does not name memory", len(silent), "", exactly=0)
-
-    run(go())
+    silent = []
+    async with scene(tmp_path, dialect) as home:
+        await home.start_process(**ONE_SLOT)
+        issued = []
+        for name, command in OOM.items():
+            one, _ = await run_one(home, command)
+            issued.append(one)
+            if "memory" not in told(home, one).lower():
+                silent.append(name)
+        after, _ = await run_one(home, RawCommand("noop"))
+        await home.assert_books([*issued, after])
+        await home.stop_all()
+    assert silent == []
+    measured("F21", f"{dialect.value}: ends whose event does not name memory", len(silent), "", exactly=0)

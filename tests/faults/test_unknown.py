@@ -15,7 +15,6 @@ import pytest
 from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
 from faults.scene import Scene, scene
-from integration.house import run
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
@@ -85,32 +84,29 @@ async def course(home: Scene, unknown: Sequence[int] = ()) -> Course:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
+async def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, dialect, plane={"extra_kinds": KINDS}) as home:
-            worker = await home.start_process(**install_tools(tmp_path, SET=SHORT_DELAYS))
-            await course(home)  # warm
-            before = await home.leftovers(worker)
-            pairs: list[Pair] = []
-            unknown: list[int] = []
-            while len(pairs) < ROUNDS and not any(one.beside.took_s <= one.bound_s for one in pairs):
-                now = range(10_000 * (len(pairs) + 1), 10_000 * (len(pairs) + 1) + UNKNOWN)
-                unknown += now
-                pairs.append(Pair(await course(home), await course(home, now)))
-            best = min(pairs, key=lambda one: one.beside.took_s / one.bound_s)
-            word = dialect.value
-            measured("U", f"{word}: 900 commands alone", best.alone.took_s, "s")
-            measured("U", f"{word}: claims of unknown ones meanwhile", best.extra, "")
-            measured("U", f"{word}: beside 100 unknown", best.beside.took_s, "s", at_most=best.bound_s)
-            measured("U", f"{word}: most asks for one", max(home.asked[one] for one in unknown), "", at_most=6)
-            letters = await home.dead_letters()
-            assert all(letter["reason"].startswith("unknown command") for letter in letters)
-            kept = sorted(json.loads(letter["notification"])["event_id"] for letter in letters)
-            measured("U", f"{word}: unknown without a dead letter", len(unknown) - len(kept), "", exactly=0)
-            assert kept == unknown
-            await home.assert_holds_no_more(worker, before)
-            await home.stop_all()
-
-    run(go())
+    async with scene(tmp_path, dialect, plane={"extra_kinds": KINDS}) as home:
+        worker = await home.start_process(**install_tools(tmp_path, SET=SHORT_DELAYS))
+        await course(home)  # warm
+        before = await home.leftovers(worker)
+        pairs: list[Pair] = []
+        unknown: list[int] = []
+        while len(pairs) < ROUNDS and not any(one.beside.took_s <= one.bound_s for one in pairs):
+            now = range(10_000 * (len(pairs) + 1), 10_000 * (len(pairs) + 1) + UNKNOWN)
+            unknown += now
+            pairs.append(Pair(await course(home), await course(home, now)))
+        best = min(pairs, key=lambda one: one.beside.took_s / one.bound_s)
+        word = dialect.value
+        measured("U", f"{word}: 900 commands alone", best.alone.took_s, "s")
+        measured("U", f"{word}: claims of unknown ones meanwhile", best.extra, "")
+        measured("U", f"{word}: beside 100 unknown", best.beside.took_s, "s", at_most=best.bound_s)
+        measured("U", f"{word}: most asks for one", max(home.asked[one] for one in unknown), "", at_most=6)
+        letters = await home.dead_letters()
+        assert all(letter["reason"].startswith("unknown command") for letter in letters)
+        kept = sorted(json.loads(letter["notification"])["event_id"] for letter in letters)
+        measured("U", f"{word}: unknown without a dead letter", len(unknown) - len(kept), "", exactly=0)
+        assert kept == unknown
+        await home.assert_holds_no_more(worker, before)
+        await home.stop_all()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from faults.scene import Scene, scene
-from integration.house import run
 from integration.processes import INSIDE, SHORT_LEASES, Gate, WorkerProcess, until
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -42,26 +41,23 @@ async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with scene(tmp_path, dialect) as home:
-            slots = {"WORKER_MAX_CONCURRENT": str(EACH)}
-            workers = [
-                await started(home, "before", before=True, WORKER_ID="pod-0", **slots),
-                await started(home, "this", WORKER_ID="pod-1", **slots),
-            ]
-            gate = Gate(tmp_path, "both")
-            issued: list[Any] = await home.plane.create_commands(
-                [RawCommand("shell", {"command": gate.command()})] * (2 * EACH)
-            )
-            await until(lambda: gate.runs == 2 * EACH, "the slots of both are full", timeout_s=60)
-            gate.open()
-            issued += await home.plane.create_commands([home.effect()] * 50)
-            await home.wait_ended(issued, timeout_s=60)
-            await home.assert_books(issued, settle_timeout_s=60)
-            assert [await worker.stop() for worker in workers] == [0, 0]
-
-    run(go())
+async def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Dialect, tmp_path: Path) -> None:
+    async with scene(tmp_path, dialect) as home:
+        slots = {"WORKER_MAX_CONCURRENT": str(EACH)}
+        workers = [
+            await started(home, "before", before=True, WORKER_ID="pod-0", **slots),
+            await started(home, "this", WORKER_ID="pod-1", **slots),
+        ]
+        gate = Gate(tmp_path, "both")
+        issued: list[Any] = await home.plane.create_commands(
+            [RawCommand("shell", {"command": gate.command()})] * (2 * EACH)
+        )
+        await until(lambda: gate.runs == 2 * EACH, "the slots of both are full", timeout_s=60)
+        gate.open()
+        issued += await home.plane.create_commands([home.effect()] * 50)
+        await home.wait_ended(issued, timeout_s=60)
+        await home.assert_books(issued, settle_timeout_s=60)
+        assert [await worker.stop() for worker in workers] == [0, 0]
 
 
 def unreadable(home: Scene) -> list[Path]:
@@ -70,28 +66,25 @@ def unreadable(home: Scene) -> list[Path]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        leases = SHORT_LEASES if dialect is Dialect.PYTHON else {}
-        async with scene(tmp_path, dialect, plane=leases) as home:
-            gate = Gate(tmp_path, "first")
-            first = await started(home, "before", before=True)
-            issued = await killed_with_outcomes(home, first, gate)
+async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialect, tmp_path: Path) -> None:
+    leases = SHORT_LEASES if dialect is Dialect.PYTHON else {}
+    async with scene(tmp_path, dialect, plane=leases) as home:
+        gate = Gate(tmp_path, "first")
+        first = await started(home, "before", before=True)
+        issued = await killed_with_outcomes(home, first, gate)
 
-            second = await started(home, "this")
-            await home.wait_ended(issued, timeout_s=60)
-            assert gate.runs == EACH, "told from the rows of version 1, and not run again"
-            issued += await killed_with_outcomes(home, second, Gate(tmp_path, "second"))
+        second = await started(home, "this")
+        await home.wait_ended(issued, timeout_s=60)
+        assert gate.runs == EACH, "told from the rows of version 1, and not run again"
+        issued += await killed_with_outcomes(home, second, Gate(tmp_path, "second"))
 
-            third = await started(home, "back", before=True)
-            await third.wait_logged("outbox_row_unreadable", timeout_s=30)
-            await home.wait_ended(issued, timeout_s=60)
-            assert await third.stop() == 0
-            assert unreadable(home), "kept, and not lost"
+        third = await started(home, "back", before=True)
+        await third.wait_logged("outbox_row_unreadable", timeout_s=30)
+        await home.wait_ended(issued, timeout_s=60)
+        assert await third.stop() == 0
+        assert unreadable(home), "kept, and not lost"
 
-            await started(home, "again")
-            await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are told", timeout_s=60)
-            await home.assert_books(issued, settle_timeout_s=60)
-            await home.stop_all()
-
-    run(go())
+        await started(home, "again")
+        await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are told", timeout_s=60)
+        await home.assert_books(issued, settle_timeout_s=60)
+        await home.stop_all()

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
-from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker import Worker
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-T = TypeVar("T")
 TERMINAL = ("command.completed", "command.failed")
 CLAIM = "POST /api/commands/{event_id}/claim"
-
-
-def run(main: Coroutine[Any, Any, T], loop: str = "auto") -> T:
-    return event_loop.run(main, loop)
 
 
 def noops(count: int) -> list[RawCommand]:

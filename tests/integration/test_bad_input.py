@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from faults.scene import inside
-from integration.house import house, noops, run
+from integration.house import house, noops
 from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import RawCommand
@@ -34,17 +34,17 @@ from noetl_worker.dev.plane import RawCommand
         ("NOETL_WORKER_ENGINE", "fortran"),
     ],
 )
-def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, value: str, tmp_path: Path) -> None:
-    worker = run(refused_start(tmp_path, **{variable: value}))
+async def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, value: str, tmp_path: Path) -> None:
+    worker = await refused_start(tmp_path, **{variable: value})
     assert worker.process.returncode == 2
     assert variable in one_line(worker)
     assert "s3cr3t" not in worker.text
 
 
-def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path) -> None:
+async def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path) -> None:
     url = f"nats://user:s3cr3t@127.0.0.1:{free_port()}"
     at_once = inside(SET="noetl_worker.jetstream.connection:RETRY_S=0.05")
-    worker = run(refused_start(tmp_path, NATS_URL=url, **at_once))
+    worker = await refused_start(tmp_path, NATS_URL=url, **at_once)
     assert worker.process.returncode == 3
     assert len(worker.logged("nats_unreachable")) == 4
     line = one_line(worker)
@@ -53,32 +53,26 @@ def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path) -> No
     assert "s3cr3t" not in worker.text
 
 
-def test_durable_with_another_filter_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            client = await nats.connect(home.nats.url)
-            config = ConsumerConfig(durable_name="noetl_worker", filter_subject="noetl.commands.gpu")
-            await client.jsm().add_consumer("NOETL_COMMANDS", config)
-            await client.close()
-            worker = await refused_start(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
-            assert worker.process.returncode == 3
-            line = one_line(worker)
-            assert "nats consumer edit NOETL_COMMANDS noetl_worker --filter 'noetl.commands'" in line
-            assert "noetl.commands.gpu" in line
-
-    run(go())
+async def test_durable_with_another_filter_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        client = await nats.connect(home.nats.url)
+        config = ConsumerConfig(durable_name="noetl_worker", filter_subject="noetl.commands.gpu")
+        await client.jsm().add_consumer("NOETL_COMMANDS", config)
+        await client.close()
+        worker = await refused_start(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
+        assert worker.process.returncode == 3
+        line = one_line(worker)
+        assert "nats consumer edit NOETL_COMMANDS noetl_worker --filter 'noetl.commands'" in line
+        assert "noetl.commands.gpu" in line
 
 
-def test_nats_without_jetstream_is_named(tmp_path: Path) -> None:
-    async def go() -> None:
-        account = 'accounts { A { users: [{user: a, password: "b"}] } }'  # no jetstream in this account
-        async with NatsServer(config=account) as server:
-            url = f"nats://a:b@{server.host}:{server.port}"
-            worker = await refused_start(tmp_path, NATS_URL=url)
-            assert worker.process.returncode == 3
-            assert "JetStream" in one_line(worker)
-
-    run(go())
+async def test_nats_without_jetstream_is_named(tmp_path: Path) -> None:
+    account = 'accounts { A { users: [{user: a, password: "b"}] } }'  # no jetstream in this account
+    async with NatsServer(config=account) as server:
+        url = f"nats://a:b@{server.host}:{server.port}"
+        worker = await refused_start(tmp_path, NATS_URL=url)
+        assert worker.process.returncode == 3
+        assert "JetStream" in one_line(worker)
 
 
 # ── the control plane at the start ──
@@ -86,35 +80,29 @@ def test_nats_without_jetstream_is_named(tmp_path: Path) -> None:
 PAGE = "<!DOCTYPE html>\n<html>\n<head><title>Welcome</title></head>\n" + "<p>not a control plane</p>\n" * 50
 
 
-def test_control_plane_that_answers_html_ends_the_start_and_names_the_setting(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            home.plane.fault = lambda _: HTMLResponse(PAGE)
-            worker = await refused_start(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
-            assert worker.process.returncode == 3
-            line = one_line(worker)
-            assert "NOETL_SERVER_URL" in line
-            assert home.plane.url in line
-
-    run(go())
+async def test_control_plane_that_answers_html_ends_the_start_and_names_the_setting(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        home.plane.fault = lambda _: HTMLResponse(PAGE)
+        worker = await refused_start(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
+        assert worker.process.returncode == 3
+        line = one_line(worker)
+        assert "NOETL_SERVER_URL" in line
+        assert home.plane.url in line
 
 
 # ── answers to a claim ──
 
 
-def test_claim_of_10_mb_runs(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
-            big = RawCommand("python", {"code": "result = {'size': len(text)}"}, input={"text": "x" * 10_000_000})
-            issued = await home.plane.create_commands([big, *noops(3)])
-            await home.wait_terminal(*(one.event_id for one in issued))
-            assert home.terminal_events(issued[0].event_id) == ["command.completed"]
-            [done] = home.plane.events_of_command(issued[0].event_id, "call.done")
-            assert "10000000" in str(done.result)
-            assert worker.memory_mb()[1] < 400
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_claim_of_10_mb_runs(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+        big = RawCommand("python", {"code": "result = {'size': len(text)}"}, input={"text": "x" * 10_000_000})
+        issued = await home.plane.create_commands([big, *noops(3)])
+        await home.wait_terminal(*(one.event_id for one in issued))
+        assert home.terminal_events(issued[0].event_id) == ["command.completed"]
+        [done] = home.plane.events_of_command(issued[0].event_id, "call.done")
+        assert "10000000" in str(done.result)
+        assert worker.memory_mb()[1] < 400
+        assert await worker.stop() == 0
 
 
 BODY: dict[str, Any] = {
@@ -143,55 +131,46 @@ BAD_CLAIMS: dict[str, Response] = {
 }
 
 
-def test_claim_answers_that_make_no_sense_become_dead_letters_and_the_worker_goes_on(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
-            issued = await home.plane.create_commands(noops(len(BAD_CLAIMS)), publish=False)
-            answers = {str(one.event_id): bad for one, bad in zip(issued, BAD_CLAIMS.values(), strict=True)}
+async def test_claim_answers_that_make_no_sense_become_dead_letters_and_the_worker_goes_on(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+        issued = await home.plane.create_commands(noops(len(BAD_CLAIMS)), publish=False)
+        answers = {str(one.event_id): bad for one, bad in zip(issued, BAD_CLAIMS.values(), strict=True)}
 
-            def fault(request: Request) -> Response | None:
-                return answers.get(request.path_params.get("event_id", "")) if request.method == "POST" else None
+        def fault(request: Request) -> Response | None:
+            return answers.get(request.path_params.get("event_id", "")) if request.method == "POST" else None
 
-            home.plane.fault = fault
-            for one in issued:
-                await home.plane.publish_again(one.event_id)
-            await home.wait_settled()
-            home.plane.fault = None
-            names = dict(zip(answers, BAD_CLAIMS, strict=True))
-            kept = {names[str(json.loads(letter["notification"])["event_id"])] for letter in await home.dead_letters()}
-            assert set(BAD_CLAIMS) - kept == set()
-            assert all(letter["reason"] for letter in await home.dead_letters())
-            [good] = await home.plane.create_commands(noops(1))
-            await home.wait_terminal(good.event_id)
-            assert await worker.stop() == 0
-
-    run(go())
+        home.plane.fault = fault
+        for one in issued:
+            await home.plane.publish_again(one.event_id)
+        await home.wait_settled()
+        home.plane.fault = None
+        names = dict(zip(answers, BAD_CLAIMS, strict=True))
+        kept = {names[str(json.loads(letter["notification"])["event_id"])] for letter in await home.dead_letters()}
+        assert set(BAD_CLAIMS) - kept == set()
+        assert all(letter["reason"] for letter in await home.dead_letters())
+        [good] = await home.plane.create_commands(noops(1))
+        await home.wait_terminal(good.event_id)
+        assert await worker.stop() == 0
 
 
-def test_action_of_a_wrong_type_is_told_as_failed(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
-            home.plane.fault = lambda request: (
-                JSONResponse({**BODY, "action": 7}) if request.url.path.endswith("/claim") else None
-            )
-            [one] = await home.plane.create_commands(noops(1))
-            await home.wait_terminal(one.event_id)
-            await home.wait_settled()
-            assert home.terminal_events(one.event_id) == ["command.failed"]
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_action_of_a_wrong_type_is_told_as_failed(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+        home.plane.fault = lambda request: (
+            JSONResponse({**BODY, "action": 7}) if request.url.path.endswith("/claim") else None
+        )
+        [one] = await home.plane.create_commands(noops(1))
+        await home.wait_terminal(one.event_id)
+        await home.wait_settled()
+        assert home.terminal_events(one.event_id) == ["command.failed"]
+        assert await worker.stop() == 0
 
 
-def test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
-            [one] = await home.plane.create_commands([RawCommand("teleport", {})])
-            await home.wait_terminal(one.event_id)
-            [failed] = home.plane.events_of_command(one.event_id, "command.failed")
-            told = str(failed.result) + str(failed.error) + str(failed.context)
-            assert "teleport" in told
-            assert "shell" in told
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+        [one] = await home.plane.create_commands([RawCommand("teleport", {})])
+        await home.wait_terminal(one.event_id)
+        [failed] = home.plane.events_of_command(one.event_id, "command.failed")
+        told = str(failed.result) + str(failed.error) + str(failed.context)
+        assert "teleport" in told
+        assert "shell" in told
+        assert await worker.stop() == 0

@@ -18,7 +18,6 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from integration.house import run
 from integration.processes import Ended, command_line, environment, until
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
@@ -289,28 +288,25 @@ def said(directory: Path, event: str) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: int, code: int, tmp_path: Path) -> None:
-    async def go() -> None:
-        with kept(tmp_path) as process:
-            await until(lambda: said(tmp_path, "summary") is not None, "the first run")
-            begin = said(tmp_path, "begin")
-            assert begin is not None
-            url = begin["control_plane"]
-            async with httpx.AsyncClient(trust_env=False) as client:
-                answer = await client.post(f"{url}/api/execute", json={"path": "tests/p", "payload": {"who": "Bob"}})
-                execution_id = answer.json()["execution_id"]
+async def test_keep_serves_execute_until_a_signal_and_leaves_no_process(number: int, code: int, tmp_path: Path) -> None:
+    with kept(tmp_path) as process:
+        await until(lambda: said(tmp_path, "summary") is not None, "the first run")
+        begin = said(tmp_path, "begin")
+        assert begin is not None
+        url = begin["control_plane"]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(f"{url}/api/execute", json={"path": "tests/p", "payload": {"who": "Bob"}})
+            execution_id = answer.json()["execution_id"]
 
-                async def is_over() -> bool:
-                    status = (await client.get(f"{url}/api/executions/{execution_id}/status")).json()
-                    return bool(status.get("completed"))
+            async def is_over() -> bool:
+                status = (await client.get(f"{url}/api/executions/{execution_id}/status")).json()
+                return bool(status.get("completed"))
 
-                await until(is_over, "the execution asked for")
-            process.send_signal(number)
-            assert await asyncio.to_thread(process.wait, 10) == code
-            port = int(begin["nats"].rpartition(":")[2])
-            await until(lambda: is_closed(port), "the end of nats-server")
-
-    run(go())
+            await until(is_over, "the execution asked for")
+        process.send_signal(number)
+        assert await asyncio.to_thread(process.wait, 10) == code
+        port = int(begin["nats"].rpartition(":")[2])
+        await until(lambda: is_closed(port), "the end of nats-server")
 
 
 async def is_closed(port: int) -> bool:

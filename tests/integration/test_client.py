@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from integration.house import run
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import CredentialError, MaybeProcessed, NotSent, ServerRefused
@@ -24,24 +23,21 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def with_plane(dialect: Dialect, transport: str, use: Use, **settings: Any) -> None:
-    async def go() -> None:
-        async with DevControlPlane(PlaneSettings(dialect=dialect, **settings)) as control_plane:
-            variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": transport}
-            chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": "5"})
-            client = ControlPlaneClient(open_transport(chosen), chosen)
-            try:
-                plane = await client.plane("")
-                assert plane.dialect is dialect
-                await use(plane, control_plane)
-            finally:
-                await client.close()
-
-    run(go())
+async def with_plane(dialect: Dialect, transport: str, use: Use, **settings: Any) -> None:
+    async with DevControlPlane(PlaneSettings(dialect=dialect, **settings)) as control_plane:
+        variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": transport}
+        chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": "5"})
+        client = ControlPlaneClient(open_transport(chosen), chosen)
+        try:
+            plane = await client.plane("")
+            assert plane.dialect is dialect
+            await use(plane, control_plane)
+        finally:
+            await client.close()
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, transport: str) -> None:
+async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, transport: str) -> None:
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         big = 2**63 - 1
@@ -50,11 +46,11 @@ def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialect, tra
         assert await plane.get_var(one.execution_id, "n") == big
         assert await plane.get_var(one.execution_id, "missing") is None
 
-    with_plane(dialect, transport, use)
+    await with_plane(dialect, transport, use)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str) -> None:
+async def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str) -> None:
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         [one] = await control_plane.create_commands([RawCommand("shell", {"command": "true"})], publish=False)
         fetched = await plane.fetch_command(one.event_id)
@@ -64,22 +60,22 @@ def test_command_is_fetched_without_claiming_it(dialect: Dialect, transport: str
             await plane.fetch_command(4242)
         assert caught.value.status == 404
 
-    with_plane(dialect, transport, use)
+    await with_plane(dialect, transport, use)
 
 
 @pytest.mark.parametrize("prefix", ["/api", "/api/api"])
-def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, transport: str) -> None:
+async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, transport: str) -> None:
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         data = b'{"id":767527441517510672,"rows":[1,2]}'
         stored = await plane.put_result(one.execution_id, "start", data, source_step="start")
         assert await plane.resolve_result(stored["ref"]) == {"id": 767527441517510672, "rows": [1, 2]}
 
-    with_plane(Dialect.PYTHON, transport, use, result_prefix=prefix)
+    await with_plane(Dialect.PYTHON, transport, use, result_prefix=prefix)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str) -> None:
+async def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str) -> None:
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         body = {"name": "pg demo", "type": "postgres", "data": {"host": "h", "password": "p"}, "tags": []}
         await plane.client.send("POST", f"{plane.url}/api/credentials", body)
@@ -91,11 +87,11 @@ def test_credentials_keychain_and_cancellation(dialect: Dialect, transport: str)
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         assert await plane.is_cancelled(one.execution_id) is False
 
-    with_plane(dialect, transport, use)
+    await with_plane(dialect, transport, use)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport: str) -> None:
+async def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport: str) -> None:
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         assert await plane.heartbeat("w-1") is False
         await plane.register({"name": "w-1", "component_type": "worker_pool", "runtime": "python", "status": "ready"})
@@ -103,10 +99,10 @@ def test_registry_row_is_made_beaten_and_taken_away(dialect: Dialect, transport:
         await plane.deregister("w-1")
         await plane.deregister("never registered")
 
-    with_plane(dialect, transport, use)
+    await with_plane(dialect, transport, use)
 
 
-def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
+async def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         content = "metadata: {name: c, path: t/c}\nworkflow: [{step: start, tool: {kind: noop}}]\n"
         control_plane.register_playbook(content)
@@ -117,34 +113,31 @@ def test_child_playbook_is_started_and_asked_for(transport: str) -> None:
             await plane.execute_playbook({"path": "t/none", "payload": {}})
         assert caught.value.status == 404
 
-    with_plane(Dialect.PYTHON, transport, use)
+    await with_plane(Dialect.PYTHON, transport, use)
 
 
-def test_trouble_before_and_after_the_request_left_is_told_apart(transport: str) -> None:
+async def test_trouble_before_and_after_the_request_left_is_told_apart(transport: str) -> None:
     import asyncio
 
     async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
-    async def go() -> None:
-        server = await asyncio.start_server(drop, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
-        try:
-            with pytest.raises(MaybeProcessed):
-                await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 5)
-            server.close()
-            await server.wait_closed()
-            with pytest.raises(NotSent):
-                await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 5)
-        finally:
-            await wire.close()
-
-    run(go())
+    server = await asyncio.start_server(drop, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+    try:
+        with pytest.raises(MaybeProcessed):
+            await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 5)
+        server.close()
+        await server.wait_closed()
+        with pytest.raises(NotSent):
+            await wire.send("POST", f"http://127.0.0.1:{port}/", {}, b"{}", 5)
+    finally:
+        await wire.close()
 
 
-def test_trickling_answer_ends_at_the_total_deadline(transport: str) -> None:
+async def test_trickling_answer_ends_at_the_total_deadline(transport: str) -> None:
     import asyncio
     import time
 
@@ -159,16 +152,13 @@ def test_trickling_answer_ends_at_the_total_deadline(transport: str) -> None:
         except (ConnectionError, asyncio.CancelledError):
             writer.close()
 
-    async def go() -> None:
-        server = await asyncio.start_server(trickle, "127.0.0.1", 0)
-        wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
-        started = time.monotonic()
-        try:
-            with pytest.raises(MaybeProcessed):
-                await wire.send("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {}, None, 0.5)
-            assert time.monotonic() - started < 3
-        finally:
-            await wire.close()
-            server.close()
-
-    run(go())
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+    started = time.monotonic()
+    try:
+        with pytest.raises(MaybeProcessed):
+            await wire.send("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {}, None, 0.5)
+        assert time.monotonic() - started < 3
+    finally:
+        await wire.close()
+        server.close()

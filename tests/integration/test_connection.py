@@ -23,7 +23,7 @@ def settings(url: str) -> Settings:
     return load_settings({"NATS_URL": url}, dotenv=Path(os.devnull))
 
 
-def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
+async def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
     """nats-py's own PING overtakes it: the answer says nothing of a publish, and a drain ends before its UNSUB."""
     read: list[bytes] = []
 
@@ -35,38 +35,31 @@ def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
                 writer.write(b"PONG\r\n")
         writer.close()
 
-    async def go() -> None:
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-            url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-            connection = await connect(settings(url), "test")
-            del read[:]
-            await connection.client.publish("a", b"")
-            await connection.client.flush()
-            subscription = await connection.client.subscribe("b")
-            await subscription.drain()
-            assert [word for word in read if word] == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
-            await connection.close()
-
-    asyncio.run(go())
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        connection = await connect(settings(url), "test")
+        del read[:]
+        await connection.client.publish("a", b"")
+        await connection.client.flush()
+        subscription = await connection.client.subscribe("b")
+        await subscription.drain()
+        assert [word for word in read if word] == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
+        await connection.close()
 
 
-def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reopened_later() -> None:
+async def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reopened_later() -> None:
     """The keepalive looks at `is_closed`: one refused attempt was its last one, and deliveries went to others."""
-
-    async def go() -> None:
-        async with NatsServer() as server:
-            connection = await connect(settings(server.url), "test")
-            await connection.client.close()
-            await connection.reopen(settings(f"nats://127.0.0.1:{free_port()}"))
-            assert connection.client.is_closed
-            await connection.reopen(settings(server.url))
-            assert connection.is_connected
-            await connection.close()
-
-    asyncio.run(go())
+    async with NatsServer() as server:
+        connection = await connect(settings(server.url), "test")
+        await connection.client.close()
+        await connection.reopen(settings(f"nats://127.0.0.1:{free_port()}"))
+        assert connection.client.is_closed
+        await connection.reopen(settings(server.url))
+        assert connection.is_connected
+        await connection.close()
 
 
-def test_server_that_goes_away_while_the_connection_is_closed_does_not_spoil_the_end() -> None:
+async def test_server_that_goes_away_while_the_connection_is_closed_does_not_spoil_the_end() -> None:
     """What `close` raised replaced how the worker had ended."""
 
     class Gone:
@@ -80,10 +73,10 @@ def test_server_that_goes_away_while_the_connection_is_closed_does_not_spoil_the
 
     connection = Connection("test")
     connection.client = cast(Any, Gone())
-    asyncio.run(connection.close())
+    await connection.close()
 
 
-def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_the_end() -> None:
+async def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_the_end() -> None:
     """Cancelled, nats-py's drain goes on to flush for 10 s, and wait_for waited for that; close has no limit at all."""
 
     class Full:
@@ -98,14 +91,11 @@ def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_the_end(
         async def close(self) -> None:
             await asyncio.Event().wait()
 
-    async def go() -> None:
-        connection = Connection("test")
-        connection.client = cast(Any, Full())
-        closing = asyncio.ensure_future(connection.close())
-        done, _ = await asyncio.wait({closing}, timeout=8)
-        assert done
-
-    asyncio.run(go())
+    connection = Connection("test")
+    connection.client = cast(Any, Full())
+    closing = asyncio.ensure_future(connection.close())
+    done, _ = await asyncio.wait({closing}, timeout=8)
+    assert done
 
 
 # ── logins and certificates ──
@@ -135,43 +125,35 @@ def user_key() -> Any:
     return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
 
 
-def test_nkey_seed_logs_in_as_text_and_from_a_file_and_another_is_refused(tmp_path: Path) -> None:
+async def test_nkey_seed_logs_in_as_text_and_from_a_file_and_another_is_refused(tmp_path: Path) -> None:
     user, other = user_key(), user_key()
     file = tmp_path / "user.nk"
     file.write_text(user.seed.decode() + "\n")
-
-    async def go() -> None:
-        config = f"authorization {{ users: [{{nkey: {user.public_key.decode()}}}] }}"
-        async with NatsServer(config=config) as server:
-            assert await lets_in(server.url, NATS_SEED=user.seed.decode())
-            assert await lets_in(server.url, NATS_SEED_FILE=str(file))
-            assert await lets_in(server.url, NATS_NKEY=str(file))
-            assert not await lets_in(server.url, NATS_SEED=other.seed.decode())
-            assert not await lets_in(server.url)
-
-    asyncio.run(go())
+    config = f"authorization {{ users: [{{nkey: {user.public_key.decode()}}}] }}"
+    async with NatsServer(config=config) as server:
+        assert await lets_in(server.url, NATS_SEED=user.seed.decode())
+        assert await lets_in(server.url, NATS_SEED_FILE=str(file))
+        assert await lets_in(server.url, NATS_NKEY=str(file))
+        assert not await lets_in(server.url, NATS_SEED=other.seed.decode())
+        assert not await lets_in(server.url)
     gc.collect()  # what refused attempts left open is told here
 
 
-def test_jwt_logs_in_with_the_seed_that_it_is_for(tmp_path: Path) -> None:
+async def test_jwt_logs_in_with_the_seed_that_it_is_for(tmp_path: Path) -> None:
     creds, seed_file = tmp_path / "a.creds", tmp_path / "a.nk"
     config = make_login(creds)
     token, seed = (block.strip() for block in re.findall(r"-----\n(.+?)\n------END", creds.read_text()))
     seed_file.write_text(f"{seed}\n")
     (tmp_path / "a.json").write_text(json.dumps({"user_jwt": token, "nkey": str(seed_file)}))
-
-    async def go() -> None:
-        async with NatsServer(config=config) as server:
-            assert await lets_in(server.url, NATS_JWT=token, NATS_SEED=seed)
-            assert await lets_in(server.url, NATS_JWT=token, NATS_NKEY=str(seed_file))
-            assert await lets_in(server.url, NATS_CONTEXT=str(tmp_path / "a.json"))
-            assert not await lets_in(server.url, NATS_JWT=token, NATS_SEED=user_key().seed.decode())
-
-    asyncio.run(go())
+    async with NatsServer(config=config) as server:
+        assert await lets_in(server.url, NATS_JWT=token, NATS_SEED=seed)
+        assert await lets_in(server.url, NATS_JWT=token, NATS_NKEY=str(seed_file))
+        assert await lets_in(server.url, NATS_CONTEXT=str(tmp_path / "a.json"))
+        assert not await lets_in(server.url, NATS_JWT=token, NATS_SEED=user_key().seed.decode())
     gc.collect()
 
 
-def test_nats_has_an_authority_and_a_certificate_of_its_own_beside_the_plane_s() -> None:
+async def test_nats_has_an_authority_and_a_certificate_of_its_own_beside_the_plane_s() -> None:
     tls = (
         f'tls {{ cert_file: "{CERTIFICATES}/valid.pem", key_file: "{CERTIFICATES}/valid.pem", '
         f'ca_file: "{CERTIFICATES}/ca.pem", verify: true }}'
@@ -183,20 +165,16 @@ def test_nats_has_an_authority_and_a_certificate_of_its_own_beside_the_plane_s()
         "NOETL_TLS_CLIENT_CERT": foreign["CERT"],
         "NOETL_TLS_CLIENT_KEY": foreign["KEY"],
     }
-
-    async def go() -> None:
-        async with NatsServer(config=tls) as server:
-            url = server.url.replace("nats://", "tls://")
-            assert await lets_in(url, **plane_s, **{f"NATS_{name}": path for name, path in ours.items()})
-            # Without any of its own, NATS has the plane's.
-            both = {
-                "NOETL_TLS_CA": ours["CA"],
-                "NOETL_TLS_CLIENT_CERT": ours["CERT"],
-                "NOETL_TLS_CLIENT_KEY": ours["KEY"],
-            }
-            assert await lets_in(url, **both)
-            with pytest.raises(JetStreamError, match="CERTIFICATE_VERIFY_FAILED"):
-                await lets_in(url, **plane_s)
-
-    asyncio.run(go())
+    async with NatsServer(config=tls) as server:
+        url = server.url.replace("nats://", "tls://")
+        assert await lets_in(url, **plane_s, **{f"NATS_{name}": path for name, path in ours.items()})
+        # Without any of its own, NATS has the plane's.
+        both = {
+            "NOETL_TLS_CA": ours["CA"],
+            "NOETL_TLS_CLIENT_CERT": ours["CERT"],
+            "NOETL_TLS_CLIENT_KEY": ours["KEY"],
+        }
+        assert await lets_in(url, **both)
+        with pytest.raises(JetStreamError, match="CERTIFICATE_VERIFY_FAILED"):
+            await lets_in(url, **plane_s)
     gc.collect()

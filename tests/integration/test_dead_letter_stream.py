@@ -10,7 +10,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from integration.desk import LETTERS, STREAM, Desk, desk
-from integration.house import run
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import api
 from noetl_worker.jetstream.consumer import ensure_durable
@@ -36,95 +35,81 @@ def of_letters(out: str) -> dict[str, dict[str, Any]]:
     return {one["field"]: one for one in json.loads(out)["dead_letters"]["fields"]}
 
 
-def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_ones_after_apply(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await make_letters(there, discard="old", max_bytes=4096, max_age=7 * 86_400 * 10**9)
-            await there.keep(b"first")
-            with capture_logs() as logs:
-                await ensure_durable(there.connection.client, load_settings({}))
-            [told] = [line for line in logs if line["event"] == "dead_letter_stream_differs"]
-            assert (told["name"], told["field"]) == (DEAD_LETTER_STREAM, "discard")
-            assert (told["server"], told["settings"], told["change"]) == ("old", "new", "in place")
-            assert "noetl-worker nats ensure --apply" in told["advice"]
+async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_ones_after_apply(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as there:
+        await make_letters(there, discard="old", max_bytes=4096, max_age=7 * 86_400 * 10**9)
+        await there.keep(b"first")
+        with capture_logs() as logs:
+            await ensure_durable(there.connection.client, load_settings({}))
+        [told] = [line for line in logs if line["event"] == "dead_letter_stream_differs"]
+        assert (told["name"], told["field"]) == (DEAD_LETTER_STREAM, "discard")
+        assert (told["server"], told["settings"], told["change"]) == ("old", "new", "in place")
+        assert "noetl-worker nats ensure --apply" in told["advice"]
 
-            looked = await there.type("nats", "ensure")
-            assert looked.code == 5
-            assert f"dead letters {DEAD_LETTER_STREAM}: discard is old, wanted new" in looked.out
-            report = of_letters((await there.type("nats", "ensure", "--json")).out)
-            assert {field: (one["is"], one["wanted"], one["agrees"]) for field, one in report.items()} == {
-                "discard": ("old", "new", False),
-                "max_bytes": ("4096", "any", True),
-                "max_age": ("604800 s", "any", True),
-            }
-            assert (await config_of(there))["discard"] == "old"
+        looked = await there.type("nats", "ensure")
+        assert looked.code == 5
+        assert f"dead letters {DEAD_LETTER_STREAM}: discard is old, wanted new" in looked.out
+        report = of_letters((await there.type("nats", "ensure", "--json")).out)
+        assert {field: (one["is"], one["wanted"], one["agrees"]) for field, one in report.items()} == {
+            "discard": ("old", "new", False),
+            "max_bytes": ("4096", "any", True),
+            "max_age": ("604800 s", "any", True),
+        }
+        assert (await config_of(there))["discard"] == "old"
 
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 0, applied.out + applied.err
-            assert f"done: dead letters {DEAD_LETTER_STREAM}: discard old -> new" in applied.out
-            config = await config_of(there)
-            assert (config["discard"], config["max_bytes"], config["max_age"]) == ("new", 4096, 7 * 86_400 * 10**9)
-            with pytest.raises(JetStreamError, match="not stored"):
-                await fill(there)
-            assert (await there.connection.client.jsm().get_msg(DEAD_LETTER_STREAM, 1)).data is not None
-            with capture_logs() as logs:
-                await ensure_durable(there.connection.client, load_settings({}))
-            assert [line for line in logs if line["event"] == "dead_letter_stream_differs"] == []
-
-    run(go())
-
-
-def test_stream_of_somebody_s_own_is_left_to_them(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await make_letters(there, "MINE", "mine.>", discard="old")
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 5
-            assert "left to you, since somebody decided it: nats stream edit MINE --discard new" in applied.out
-            assert (await config_of(there, "MINE"))["discard"] == "old"
-
-    run(go())
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 0, applied.out + applied.err
+        assert f"done: dead letters {DEAD_LETTER_STREAM}: discard old -> new" in applied.out
+        config = await config_of(there)
+        assert (config["discard"], config["max_bytes"], config["max_age"]) == ("new", 4096, 7 * 86_400 * 10**9)
+        with pytest.raises(JetStreamError, match="not stored"):
+            await fill(there)
+        assert (await there.connection.client.jsm().get_msg(DEAD_LETTER_STREAM, 1)).data is not None
+        with capture_logs() as logs:
+            await ensure_durable(there.connection.client, load_settings({}))
+        assert [line for line in logs if line["event"] == "dead_letter_stream_differs"] == []
 
 
-def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_difference(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            assert (await there.type("nats", "ensure", "--apply")).code == 0
-            before = await there.type("nats", "ensure", "--json")
-            assert (before.code, json.loads(before.out)["dead_letters"]) == (0, None)
-            await there.keep()
-            after = await there.type("nats", "ensure", "--json")
-            assert after.code == 0
-            assert {one["agrees"] for one in of_letters(after.out).values()} == {True}
-
-    run(go())
+async def test_stream_of_somebody_s_own_is_left_to_them(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await make_letters(there, "MINE", "mine.>", discard="old")
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 5
+        assert "left to you, since somebody decided it: nats stream edit MINE --discard new" in applied.out
+        assert (await config_of(there, "MINE"))["discard"] == "old"
 
 
-def test_login_that_may_not_look_at_the_letters_starts_all_the_same(
+async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_difference(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        assert (await there.type("nats", "ensure", "--apply")).code == 0
+        before = await there.type("nats", "ensure", "--json")
+        assert (before.code, json.loads(before.out)["dead_letters"]) == (0, None)
+        await there.keep()
+        after = await there.type("nats", "ensure", "--json")
+        assert after.code == 0
+        assert {one["agrees"] for one in of_letters(after.out).values()} == {True}
+
+
+async def test_login_that_may_not_look_at_the_letters_starts_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api, "TIMEOUT_S", 0.3)
     denied = f'permissions: {{ publish: {{ deny: ["$JS.API.STREAM.INFO.{DEAD_LETTER_STREAM}"] }} }}'
     config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
-
-    async def go() -> None:
-        async with desk(tmp_path, config) as there:
-            await make_letters(there, discard="old")
-            with capture_logs() as logs:
-                durable = await ensure_durable(there.connection.client, load_settings({}))
-            assert durable.stream == STREAM
-            [told] = [line for line in logs if line["event"] == "dead_letter_stream_unknown"]
-            assert told["subject"] == LETTERS
-
-    run(go())
+    async with desk(tmp_path, config) as there:
+        await make_letters(there, discard="old")
+        with capture_logs() as logs:
+            durable = await ensure_durable(there.connection.client, load_settings({}))
+        assert durable.stream == STREAM
+        [told] = [line for line in logs if line["event"] == "dead_letter_stream_unknown"]
+        assert told["subject"] == LETTERS
 
 
-def test_letter_of_a_message_that_comes_again_is_kept_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            for _ in range(2):  # stored, and the end of its message was not confirmed
-                await there.keep(b"the same", message_id="noetl_commands-7-1700000000000000000")
-            await there.keep(b"another", message_id="noetl_commands-7-1800000000000000000")
-            assert await there.messages(DEAD_LETTER_STREAM) == 2
-
-    run(go())
+async def test_letter_of_a_message_that_comes_again_is_kept_once(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        for _ in range(2):  # stored, and the end of its message was not confirmed
+            await there.keep(b"the same", message_id="noetl_commands-7-1700000000000000000")
+        await there.keep(b"another", message_id="noetl_commands-7-1800000000000000000")
+        assert await there.messages(DEAD_LETTER_STREAM) == 2

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration.desk import LETTERS, STREAM, desk
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import Ended, command_line, until
 from noetl_worker.delivery.dead_letter import NotRequeued, Requeued, pack, requeue
 from noetl_worker.dev.plane import RawCommand
@@ -40,166 +40,144 @@ async def _has_letters(home: House) -> bool:
     return bool(await home.dead_letters())
 
 
-def test_dead_letter_is_listed_shown_and_put_back_to_work(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house() as home:
-            issued, kept = await refused_command(home)
+async def test_dead_letter_is_listed_shown_and_put_back_to_work(tmp_path: Path) -> None:
+    async with house() as home:
+        issued, kept = await refused_command(home)
 
-            async def type_(*arguments: str) -> Ended:
-                return await asyncio.to_thread(command_line, tmp_path, *arguments, NATS_URL=home.nats.url)
+        async def type_(*arguments: str) -> Ended:
+            return await asyncio.to_thread(command_line, tmp_path, *arguments, NATS_URL=home.nats.url)
 
-            listed = json.loads((await type_("dead-letters", "list", "--json")).out)
-            assert (listed["id"], listed["kind"], listed["deliveries"]) == (1, "claim_refused", 1)
-            assert listed["execution_id"] == str(kept["execution_id"])
-            assert listed["command_id"] == str(kept["command_id"])
-            assert listed["age_s"] < 30
-            shown = await type_("dead-letters", "show", "1")
-            assert shown.code == 0
-            assert "422" in shown.out
-            assert "not now" in shown.out
-            assert f'"event_id": {issued.event_id}' in shown.out
-            assert "s3cr3t-value" not in shown.out + json.dumps(listed)
-            back = await type_("dead-letters", "requeue", "1")
-            assert back.code == 0, back.err
-            assert "noetl.commands" in back.out
-            await home.wait_terminal(issued.event_id)
-            assert home.terminal_events(issued.event_id) == ["command.completed"]
-            assert await home.dead_letters() == []
-            gone = await type_("dead-letters", "requeue", "1")
-            assert gone.code == 5
-            assert "no dead letter 1" in gone.err
-
-    run(go())
+        listed = json.loads((await type_("dead-letters", "list", "--json")).out)
+        assert (listed["id"], listed["kind"], listed["deliveries"]) == (1, "claim_refused", 1)
+        assert listed["execution_id"] == str(kept["execution_id"])
+        assert listed["command_id"] == str(kept["command_id"])
+        assert listed["age_s"] < 30
+        shown = await type_("dead-letters", "show", "1")
+        assert shown.code == 0
+        assert "422" in shown.out
+        assert "not now" in shown.out
+        assert f'"event_id": {issued.event_id}' in shown.out
+        assert "s3cr3t-value" not in shown.out + json.dumps(listed)
+        back = await type_("dead-letters", "requeue", "1")
+        assert back.code == 0, back.err
+        assert "noetl.commands" in back.out
+        await home.wait_terminal(issued.event_id)
+        assert home.terminal_events(issued.event_id) == ["command.completed"]
+        assert await home.dead_letters() == []
+        gone = await type_("dead-letters", "requeue", "1")
+        assert gone.code == 5
+        assert "no dead letter 1" in gone.err
 
 
-def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_is_its_letter_gone(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream()
-            headers = {"traceparent": "00-1", "Nats-Msg-Id": "old", "Nats-Expected-Last-Sequence": "77"}
-            await there.keep(b"\xff\x00{", subject="noetl.commands.shared.7", headers=headers)
-            ended = await there.type("dead-letters", "requeue", "1")
-            assert ended.code == 0, ended.err
-            message = await there.connection.client.jsm().get_msg(STREAM, 1)
-            assert (message.data, message.subject) == (b"\xff\x00{", "noetl.commands.shared.7")
-            assert message.headers is not None
-            assert message.headers["traceparent"] == "00-1"
-            assert "Nats-Expected-Last-Sequence" not in message.headers
-            assert await there.messages(DEAD_LETTER_STREAM) == 0
-
-    run(go())
-
-
-def test_letter_stays_when_the_message_is_not_taken(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.keep()
-            ended = await there.type("dead-letters", "requeue", "1")
-            assert ended.code == 5
-            assert "no stream takes noetl.commands" in ended.err
-            assert await there.messages(DEAD_LETTER_STREAM) == 1
-
-    run(go())
+async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_is_its_letter_gone(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream()
+        headers = {"traceparent": "00-1", "Nats-Msg-Id": "old", "Nats-Expected-Last-Sequence": "77"}
+        await there.keep(b"\xff\x00{", subject="noetl.commands.shared.7", headers=headers)
+        ended = await there.type("dead-letters", "requeue", "1")
+        assert ended.code == 0, ended.err
+        message = await there.connection.client.jsm().get_msg(STREAM, 1)
+        assert (message.data, message.subject) == (b"\xff\x00{", "noetl.commands.shared.7")
+        assert message.headers is not None
+        assert message.headers["traceparent"] == "00-1"
+        assert "Nats-Expected-Last-Sequence" not in message.headers
+        assert await there.messages(DEAD_LETTER_STREAM) == 0
 
 
-def test_requeue_that_is_repeated_publishes_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream()
-            await there.keep(b"one")
-            [kept] = [one async for one in there.store.letters(DEAD_LETTER_STREAM)]
-
-            class Killed(DeadLetterStore):
-                async def remove(self, sequence: int) -> None:
-                    raise JetStreamError("the connection is gone")
-
-            half = await requeue(Killed(there.connection, LETTERS), kept)
-            assert isinstance(half, NotRequeued)
-            assert "still there" in half.why
-            for _ in range(2):  # the operator again, and another one at the same time
-                assert isinstance(await requeue(there.store, kept), Requeued)
-            assert await there.messages() == 1
-            assert await there.messages(DEAD_LETTER_STREAM) == 0
-            # The same number in a stream made anew is another letter.
-            await there.ask(f"STREAM.DELETE.{DEAD_LETTER_STREAM}")
-            store = DeadLetterStore(there.connection, LETTERS)
-            await store.publish(LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"), "two")
-            [other] = [one async for one in store.letters(DEAD_LETTER_STREAM)]
-            assert other.sequence == kept.sequence
-            assert isinstance(await requeue(store, other), Requeued)
-            assert await there.messages() == 2
-
-    run(go())
+async def test_letter_stays_when_the_message_is_not_taken(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.keep()
+        ended = await there.type("dead-letters", "requeue", "1")
+        assert ended.code == 5
+        assert "no stream takes noetl.commands" in ended.err
+        assert await there.messages(DEAD_LETTER_STREAM) == 1
 
 
-def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream()
-            await there.keep(b"first")
-            await there.keep(b"poison", reason="not a notification: json_syntax")
-            await there.keep(b"second")
-            await there.keep(b"x" * 600_000)
-            ended = await there.type("dead-letters", "requeue", "--all", "--reason", "unknown_command")
-            assert ended.code == 5  # one was too long to be kept whole
-            assert "2 requeued, 1 not" in ended.out
-            assert "only the first 4096 of its 600000 bytes" in ended.err
-            client = there.connection.client
-            assert [(await client.jsm().get_msg(STREAM, at)).data for at in (1, 2)] == [b"first", b"second"]
-            left = await there.type("dead-letters", "list", "--json")
-            assert [json.loads(line)["id"] for line in left.out.splitlines()] == [4, 2]
+async def test_requeue_that_is_repeated_publishes_once(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream()
+        await there.keep(b"one")
+        [kept] = [one async for one in there.store.letters(DEAD_LETTER_STREAM)]
 
-    run(go())
+        class Killed(DeadLetterStore):
+            async def remove(self, sequence: int) -> None:
+                raise JetStreamError("the connection is gone")
 
-
-def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_letter(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.ask("STREAM.CREATE.MINE", {"name": "MINE", "subjects": ["noetl.dead_letters", "mine.>"]})
-            for number in range(1, 6):
-                await there.connection.client.jetstream().publish("mine.x", b"x")
-                await there.keep(b"%d" % number, reason=f"unknown command: {number}")
-            await there.store.remove(8)
-            await there.connection.client.jetstream().publish(LETTERS, b"not ours")
-            ended = await there.type("dead-letters", "list", "-n", "3", "--json")
-            assert [json.loads(line)["id"] for line in ended.out.splitlines()] == [11, 10, 6]
-            ended = await there.type("dead-letters", "list")
-            assert "5 of 5 dead letters in MINE" in ended.out
-            assert "not a dead letter of noetl-worker" in ended.out
-            assert (await there.type("dead-letters", "requeue", "11")).code == 5
-            assert "unknown command: 5" in (await there.type("dead-letters", "list", "--reason", "d: 5")).out
-
-    run(go())
+        half = await requeue(Killed(there.connection, LETTERS), kept)
+        assert isinstance(half, NotRequeued)
+        assert "still there" in half.why
+        for _ in range(2):  # the operator again, and another one at the same time
+            assert isinstance(await requeue(there.store, kept), Requeued)
+        assert await there.messages() == 1
+        assert await there.messages(DEAD_LETTER_STREAM) == 0
+        # The same number in a stream made anew is another letter.
+        await there.ask(f"STREAM.DELETE.{DEAD_LETTER_STREAM}")
+        store = DeadLetterStore(there.connection, LETTERS)
+        await store.publish(LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"), "two")
+        [other] = [one async for one in store.letters(DEAD_LETTER_STREAM)]
+        assert other.sequence == kept.sequence
+        assert isinstance(await requeue(store, other), Requeued)
+        assert await there.messages() == 2
 
 
-def test_message_cannot_write_to_the_operator_s_terminal(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.keep(b"\x1b]0;owned\x07{", reason="not a notification: \x1b[2J")
-            for arguments in (("list",), ("show", "1"), ("list", "--json")):
-                ended = await there.type("dead-letters", *arguments)
-                assert ended.code == 0
-                assert not {"\x1b", "\x07"} & set(ended.out)
-                assert "not a notification" in ended.out
+async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream()
+        await there.keep(b"first")
+        await there.keep(b"poison", reason="not a notification: json_syntax")
+        await there.keep(b"second")
+        await there.keep(b"x" * 600_000)
+        ended = await there.type("dead-letters", "requeue", "--all", "--reason", "unknown_command")
+        assert ended.code == 5  # one was too long to be kept whole
+        assert "2 requeued, 1 not" in ended.out
+        assert "only the first 4096 of its 600000 bytes" in ended.err
+        client = there.connection.client
+        assert [(await client.jsm().get_msg(STREAM, at)).data for at in (1, 2)] == [b"first", b"second"]
+        left = await there.type("dead-letters", "list", "--json")
+        assert [json.loads(line)["id"] for line in left.out.splitlines()] == [4, 2]
 
-    run(go())
+
+async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_letter(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.ask("STREAM.CREATE.MINE", {"name": "MINE", "subjects": ["noetl.dead_letters", "mine.>"]})
+        for number in range(1, 6):
+            await there.connection.client.jetstream().publish("mine.x", b"x")
+            await there.keep(b"%d" % number, reason=f"unknown command: {number}")
+        await there.store.remove(8)
+        await there.connection.client.jetstream().publish(LETTERS, b"not ours")
+        ended = await there.type("dead-letters", "list", "-n", "3", "--json")
+        assert [json.loads(line)["id"] for line in ended.out.splitlines()] == [11, 10, 6]
+        ended = await there.type("dead-letters", "list")
+        assert "5 of 5 dead letters in MINE" in ended.out
+        assert "not a dead letter of noetl-worker" in ended.out
+        assert (await there.type("dead-letters", "requeue", "11")).code == 5
+        assert "unknown command: 5" in (await there.type("dead-letters", "list", "--reason", "d: 5")).out
 
 
-def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_there(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            listed = await there.type("dead-letters", "list", "--json")
-            assert (listed.code, listed.out) == (0, "")
-            assert "there is no dead-letter stream" in listed.err
-            assert "NOETL_WORKER_DEAD_LETTER_SUBJECT" in listed.err
-            assert (await there.type("dead-letters", "requeue", "--all")).code == 0
-            assert (await there.type("dead-letters", "show", "1")).code == 5
-            await there.keep()
-            unknown = await there.type("dead-letters", "show", "7")
-            assert unknown.code == 5
-            assert "no dead letter 7 in NOETL_DEAD_LETTERS" in unknown.err
+async def test_message_cannot_write_to_the_operator_s_terminal(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.keep(b"\x1b]0;owned\x07{", reason="not a notification: \x1b[2J")
+        for arguments in (("list",), ("show", "1"), ("list", "--json")):
+            ended = await there.type("dead-letters", *arguments)
+            assert ended.code == 0
+            assert not {"\x1b", "\x07"} & set(ended.out)
+            assert "not a notification" in ended.out
 
-    run(go())
+
+async def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_there(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        listed = await there.type("dead-letters", "list", "--json")
+        assert (listed.code, listed.out) == (0, "")
+        assert "there is no dead-letter stream" in listed.err
+        assert "NOETL_WORKER_DEAD_LETTER_SUBJECT" in listed.err
+        assert (await there.type("dead-letters", "requeue", "--all")).code == 0
+        assert (await there.type("dead-letters", "show", "1")).code == 5
+        await there.keep()
+        unknown = await there.type("dead-letters", "show", "7")
+        assert unknown.code == 5
+        assert "no dead letter 7 in NOETL_DEAD_LETTERS" in unknown.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("one",), ("0",)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.house import house, run
+from integration.house import house
 from integration.test_pipeline import wait_for
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import WorkerBroken
@@ -26,70 +26,57 @@ workflow:
 """
 
 
-def test_batch_that_is_stored_but_never_processed_is_rescued_and_the_playbook_goes_on() -> None:
-    async def go() -> None:
-        async with house() as home:
-            home.plane.register_playbook(TWO_STEPS)
-            home.plane.batches.fault = "ack_timeout"
-            execution_id = await home.plane.execute("t/two")
-            await home.plane.wait_until(lambda: bool(home.plane.events(execution_id, "batch.failed")))
-            home.plane.batches.fault = None
-            assert await home.plane.wait_ended(execution_id) == "COMPLETED"
-            steps = {event.node for event in home.plane.events(execution_id, "command.completed")}
-            assert steps == {"start", "second"}
-
-    run(go())
+async def test_batch_that_is_stored_but_never_processed_is_rescued_and_the_playbook_goes_on() -> None:
+    async with house() as home:
+        home.plane.register_playbook(TWO_STEPS)
+        home.plane.batches.fault = "ack_timeout"
+        execution_id = await home.plane.execute("t/two")
+        await home.plane.wait_until(lambda: bool(home.plane.events(execution_id, "batch.failed")))
+        home.plane.batches.fault = None
+        assert await home.plane.wait_ended(execution_id) == "COMPLETED"
+        steps = {event.node for event in home.plane.events(execution_id, "command.completed")}
+        assert steps == {"start", "second"}
 
 
-def test_batch_that_a_restarted_plane_has_forgotten_is_rescued_and_the_playbook_goes_on(
+async def test_batch_that_a_restarted_plane_has_forgotten_is_rescued_and_the_playbook_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It had answered 202; nothing else ever comes of it (40 of 502 commands; wire.md 9.5)."""
     monkeypatch.setattr(recent_batches, "CHECK_S", 0.2)
-
-    async def go() -> None:
-        async with house() as home:
-            home.plane.register_playbook(TWO_STEPS)
-            home.plane.batches.fault = "restarted"
-            execution_id = await home.plane.execute("t/two")
-            await home.plane.wait_until(lambda: bool(home.plane.events(execution_id, "command.completed")))
-            home.plane.batches.fault = None
-            assert await home.plane.wait_ended(execution_id) == "COMPLETED"
-            steps = [event.node for event in home.plane.events(execution_id, "command.completed")]
-            assert sorted(steps) == ["second", "start"]
-
-    run(go())
+    async with house() as home:
+        home.plane.register_playbook(TWO_STEPS)
+        home.plane.batches.fault = "restarted"
+        execution_id = await home.plane.execute("t/two")
+        await home.plane.wait_until(lambda: bool(home.plane.events(execution_id, "command.completed")))
+        home.plane.batches.fault = None
+        assert await home.plane.wait_ended(execution_id) == "COMPLETED"
+        steps = [event.node for event in home.plane.events(execution_id, "command.completed")]
+        assert sorted(steps) == ["second", "start"]
 
 
-def test_worker_whose_connection_is_closed_for_good_drains_and_says_so() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
-            assert worker._puller is not None
-            await worker._puller._connection.client.close()
-            with pytest.raises(WorkerBroken, match="closed the connection for good"):
-                await home._running.pop(id(worker))
-
-    run(go())
+async def test_worker_whose_connection_is_closed_for_good_drains_and_says_so() -> None:
+    async with house(worker=False) as home:
+        worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
+        assert worker._puller is not None
+        await worker._puller._connection.client.close()
+        with pytest.raises(WorkerBroken, match="closed the connection for good"):
+            await home._running.pop(id(worker))
 
 
-def test_draining_worker_is_never_ready_again() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 2.5"})])
-            await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-            running = home._running.pop(id(worker))
-            worker.request_stop()
-            seen: set[tuple[bool, str]] = set()
-            while not running.done():
-                await asyncio.sleep(0.02)
-                seen.add((worker.health.ready, worker.health.reason))
-            assert await running == 0
-            assert {ready for ready, _ in seen if _ != "pulling"} == {False}
-            assert home.terminal_events(one.event_id) == ["command.completed"]
-
-    run(go())
+async def test_draining_worker_is_never_ready_again() -> None:
+    async with house(worker=False) as home:
+        worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 2.5"})])
+        await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
+        running = home._running.pop(id(worker))
+        worker.request_stop()
+        seen: set[tuple[bool, str]] = set()
+        while not running.done():
+            await asyncio.sleep(0.02)
+            seen.add((worker.health.ready, worker.health.reason))
+        assert await running == 0
+        assert {ready for ready, _ in seen if _ != "pulling"} == {False}
+        assert home.terminal_events(one.event_id) == ["command.completed"]
 
 
 PARENT = """
@@ -107,35 +94,29 @@ workflow:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_playbook_that_waits_for_its_child_holds_no_slot(dialect: Dialect) -> None:
-    async def go() -> None:
-        async with house(dialect, WORKER_MAX_CONCURRENT="1") as home:
-            home.plane.register_playbook(PARENT)
-            home.plane.register_playbook(CHILD)
-            parents = [await home.plane.execute("t/parent") for _ in range(3)]
-            assert [await home.plane.wait_ended(one, timeout_s=20) for one in parents] == ["COMPLETED"] * 3
-
-    run(go())
+async def test_playbook_that_waits_for_its_child_holds_no_slot(dialect: Dialect) -> None:
+    async with house(dialect, WORKER_MAX_CONCURRENT="1") as home:
+        home.plane.register_playbook(PARENT)
+        home.plane.register_playbook(CHILD)
+        parents = [await home.plane.execute("t/parent") for _ in range(3)]
+        assert [await home.plane.wait_ended(one, timeout_s=20) for one in parents] == ["COMPLETED"] * 3
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_deliver(
+async def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_deliver(
     dialect: Dialect, tmp_path: Path
 ) -> None:
-    async def go() -> None:
-        notes = tmp_path / "notes"
-        async with house(dialect, WORKER_MAX_CONCURRENT="4") as home:
-            worker = home.workers[0]
-            assert worker._puller is not None
-            worker._puller._reset()  # as after a reconnect: the server may still hold the pulls of before
-            await wait_for(lambda: bool(worker._puller and worker._puller.outstanding))
-            worker._puller._reset()
-            # The tools say themselves when they run: a command whose outcome waits to be told has left its slot.
-            command = f"echo 1 >> {notes}; sleep 0.2; echo -1 >> {notes}"
-            issued = await home.plane.create_commands([RawCommand("shell", {"command": command})] * 16)
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
-            most = max(itertools.accumulate(int(line) for line in notes.read_text().split()))
-            assert most <= 4
-            assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
-
-    run(go())
+    notes = tmp_path / "notes"
+    async with house(dialect, WORKER_MAX_CONCURRENT="4") as home:
+        worker = home.workers[0]
+        assert worker._puller is not None
+        worker._puller._reset()  # as after a reconnect: the server may still hold the pulls of before
+        await wait_for(lambda: bool(worker._puller and worker._puller.outstanding))
+        worker._puller._reset()
+        # The tools say themselves when they run: a command whose outcome waits to be told has left its slot.
+        command = f"echo 1 >> {notes}; sleep 0.2; echo -1 >> {notes}"
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": command})] * 16)
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
+        most = max(itertools.accumulate(int(line) for line in notes.read_text().split()))
+        assert most <= 4
+        assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)

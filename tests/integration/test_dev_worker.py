@@ -9,21 +9,18 @@ from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.models import Dialect
 
 
-def test_session_that_is_ended_while_its_worker_starts_leaves_nothing_running() -> None:
-    async def go() -> None:
-        async with NatsServer() as server:
-            nobody = f"http://127.0.0.1:{free_port()}"
-            before = asyncio.all_tasks()
+async def test_session_that_is_ended_while_its_worker_starts_leaves_nothing_running() -> None:
+    async with NatsServer() as server:
+        nobody = f"http://127.0.0.1:{free_port()}"
+        before = asyncio.all_tasks()
 
-            async def session() -> None:
-                async with worker_beside(server.url, nobody, Dialect.PYTHON):
-                    raise AssertionError("it is still starting")
+        async def session() -> None:
+            async with worker_beside(server.url, nobody, Dialect.PYTHON):
+                raise AssertionError("it is still starting")
 
-            running = asyncio.ensure_future(session())
-            while not any("Worker.run" in repr(task) for task in asyncio.all_tasks()):
-                await asyncio.sleep(0)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            assert asyncio.all_tasks() - before == set()
-
-    asyncio.run(go())
+        running = asyncio.ensure_future(session())
+        while not any("Worker.run" in repr(task) for task in asyncio.all_tasks()):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert asyncio.all_tasks() - before == set()

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from integration.findings import by_check, not_fine, settings
-from integration.house import house, run
+from integration.house import house
 from integration.processes import command_line
 from noetl_worker import engine
 from noetl_worker.cli import doctor
@@ -28,19 +28,16 @@ from noetl_worker.tools.process import confinement, landlock
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(dialect, WORKER_ID="w") as home:
-            urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-            findings = await examine(settings(tmp_path, **urls))
-            assert not_fine(findings) == ({} if engine.ENGINE == "rust" else {"engine": State.WARNING})
-            found = by_check(findings)
-            assert found["control plane version"].found.startswith(dialect.value)
-            assert "1 ready: w" in found["registered workers"].found
-            assert await home.unsettled() == 0
-            assert await home.dead_letters() == []  # trying the permission keeps no letter
-
-    run(go())
+async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Dialect, tmp_path: Path) -> None:
+    async with house(dialect, WORKER_ID="w") as home:
+        urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
+        findings = await examine(settings(tmp_path, **urls))
+        assert not_fine(findings) == ({} if engine.ENGINE == "rust" else {"engine": State.WARNING})
+        found = by_check(findings)
+        assert found["control plane version"].found.startswith(dialect.value)
+        assert "1 ready: w" in found["registered workers"].found
+        assert await home.unsettled() == 0
+        assert await home.dead_letters() == []  # trying the permission keeps no letter
 
 
 def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:

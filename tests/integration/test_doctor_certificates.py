@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from integration.findings import serving, settings
-from integration.house import run
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats, tls
 
@@ -74,57 +73,45 @@ CHAINS = [
 
 
 @pytest.mark.parametrize(("chain", "trusted", "state", "said"), CHAINS)
-def test_chain_of_the_plane(
+async def test_chain_of_the_plane(
     chain: str, trusted: str, state: State, said: str, certificates: Path, tmp_path: Path
 ) -> None:
-    async def go() -> None:
-        async with tls_server(certificates, chain) as port:
-            ours = settings(
-                tmp_path,
-                NOETL_SERVER_URL=f"https://127.0.0.1:{port}",
-                NOETL_TLS_CA=str(certificates / f"{trusted}.pem"),
-            )
-            [found] = await tls.of_plane(ours)
-            assert (found.state, said in found.found) == (state, True), found
-
-    run(go())
+    async with tls_server(certificates, chain) as port:
+        ours = settings(
+            tmp_path,
+            NOETL_SERVER_URL=f"https://127.0.0.1:{port}",
+            NOETL_TLS_CA=str(certificates / f"{trusted}.pem"),
+        )
+        [found] = await tls.of_plane(ours)
+        assert (found.state, said in found.found) == (state, True), found
 
 
 @pytest.mark.parametrize(("chain", "state"), [("good", State.FINE), ("expired", State.WRONG)])
-def test_chain_of_nats(chain: str, state: State, certificates: Path, tmp_path: Path) -> None:
-    async def go() -> None:
-        config = f'tls {{ cert_file: "{certificates}/{chain}.pem", key_file: "{certificates}/key.pem" }}'
-        async with NatsServer(config=config) as server:
-            url = f"tls://{server.host}:{server.port}"
-            authorities = {"NOETL_TLS_CA": str(certificates / "other.pem"), "NATS_CA": str(certificates / "ca.pem")}
-            ours = settings(tmp_path, NATS_URL=url, **authorities)
-            [found] = await tls.of_nats(ours)
-            assert found.state is state, found
-            [first, *_] = await nats.examine(ours)
-            assert (first.check, first.state) == ("NATS", state)
-
-    run(go())
+async def test_chain_of_nats(chain: str, state: State, certificates: Path, tmp_path: Path) -> None:
+    config = f'tls {{ cert_file: "{certificates}/{chain}.pem", key_file: "{certificates}/key.pem" }}'
+    async with NatsServer(config=config) as server:
+        url = f"tls://{server.host}:{server.port}"
+        authorities = {"NOETL_TLS_CA": str(certificates / "other.pem"), "NATS_CA": str(certificates / "ca.pem")}
+        ours = settings(tmp_path, NATS_URL=url, **authorities)
+        [found] = await tls.of_nats(ours)
+        assert found.state is state, found
+        [first, *_] = await nats.examine(ours)
+        assert (first.check, first.state) == ("NATS", state)
 
 
-def test_server_without_tls_is_wrong_where_tls_is_asked_for_and_nothing_elsewhere(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with NatsServer() as server:
-            assert await tls.of_nats(settings(tmp_path, NATS_URL=server.url)) == []
-            [found] = await tls.of_nats(settings(tmp_path, NATS_URL=f"tls://{server.host}:{server.port}"))
-            assert found.found == "the server offers no TLS"
-
-    run(go())
+async def test_server_without_tls_is_wrong_where_tls_is_asked_for_and_nothing_elsewhere(tmp_path: Path) -> None:
+    async with NatsServer() as server:
+        assert await tls.of_nats(settings(tmp_path, NATS_URL=server.url)) == []
+        [found] = await tls.of_nats(settings(tmp_path, NATS_URL=f"tls://{server.host}:{server.port}"))
+        assert found.found == "the server offers no TLS"
 
 
-def test_client_certificate_that_is_wanted_and_not_given(certificates: Path, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with tls_server(certificates, "good", wants_client=True) as port:
-            url = {"NOETL_SERVER_URL": f"https://127.0.0.1:{port}", "NOETL_TLS_CA": str(certificates / "ca.pem")}
-            [found] = await tls.of_plane(settings(tmp_path, **url))
-            assert found.state is State.WRONG
-            assert "NOETL_TLS_CLIENT_CERT" in found.fix
-
-    run(go())
+async def test_client_certificate_that_is_wanted_and_not_given(certificates: Path, tmp_path: Path) -> None:
+    async with tls_server(certificates, "good", wants_client=True) as port:
+        url = {"NOETL_SERVER_URL": f"https://127.0.0.1:{port}", "NOETL_TLS_CA": str(certificates / "ca.pem")}
+        [found] = await tls.of_plane(settings(tmp_path, **url))
+        assert found.state is State.WRONG
+        assert "NOETL_TLS_CLIENT_CERT" in found.fix
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from integration.desk import DURABLE, STREAM
 from integration.findings import by_check, not_fine, settings
-from integration.house import house, run
+from integration.house import house
 from integration.processes import until
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats
@@ -71,7 +71,7 @@ DENIED = {
 }
 
 
-def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(tmp_path: Path) -> None:
+async def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(tmp_path: Path) -> None:
     cases = [(verb, check, subject) for verb, checks in DENIED.items() for check, subject in checks.items()]
     users = [
         f'{{user: u{number}, password: p, permissions: {{{verb}: {{deny: ["{subject}"]}}}}}}'
@@ -79,169 +79,137 @@ def test_each_permission_that_is_denied_is_found_by_itself_with_the_grant(tmp_pa
     ]
     admin = "{user: admin, password: p}"
     config = f"accounts {{ A {{ jetstream: enabled, users: [{', '.join([admin, *users])}] }} }}\nno_auth_user: admin"
-
-    async def go() -> None:
-        async with NatsServer(config=config) as server:
-            await made(server)
-            for number, (verb, check, subject) in enumerate(cases):
-                url = f"nats://u{number}:p@{server.host}:{server.port}"
-                findings = await nats.examine(settings(tmp_path, NATS_URL=url))
-                found = by_check(findings)[check]
-                expected = State.WARNING if "make" in check or BUCKET in subject else State.WRONG
-                assert found.state is expected, (check, findings)
-                assert found.wanted == f"{verb} to {subject}"
-                assert f'allow: [..., "{subject}"]' in found.fix
-                others = [one.check for one in findings if one.check.startswith("may ") and one.state is not State.FINE]
-                assert others == [check]
-
-    run(go())
+    async with NatsServer(config=config) as server:
+        await made(server)
+        for number, (verb, check, subject) in enumerate(cases):
+            url = f"nats://u{number}:p@{server.host}:{server.port}"
+            findings = await nats.examine(settings(tmp_path, NATS_URL=url))
+            found = by_check(findings)[check]
+            expected = State.WARNING if "make" in check or BUCKET in subject else State.WRONG
+            assert found.state is expected, (check, findings)
+            assert found.wanted == f"{verb} to {subject}"
+            assert f'allow: [..., "{subject}"]' in found.fix
+            others = [one.check for one in findings if one.check.startswith("may ") and one.state is not State.FINE]
+            assert others == [check]
 
 
 @pytest.mark.parametrize("what", ["stream", "durable"])
-def test_login_that_may_not_make_what_is_missing_is_wrong_and_does_not_start(what: str, tmp_path: Path) -> None:
+async def test_login_that_may_not_make_what_is_missing_is_wrong_and_does_not_start(what: str, tmp_path: Path) -> None:
     denied = DENIED["publish"][f"may make the {what}"]
     user = f'{{user: u, password: p, permissions: {{publish: {{deny: ["{denied}"]}}}}}}'
     config = f"accounts {{ A {{ jetstream: enabled, users: [{user}] }} }}"
-
-    async def go() -> None:
-        async with NatsServer(config=config) as server:
-            ours = settings(tmp_path, NATS_URL=f"nats://u:p@{server.host}:{server.port}")
-            found = not_fine(await nats.examine(ours))
-            assert found[f"may make the {what}"] is State.WRONG
-            assert [check for check, state in found.items() if state is State.WRONG] == [f"may make the {what}"]
-            connection = await connect(ours, "test", attempts=5)
-            try:
-                with pytest.raises(JetStreamError, match=f'publish to "{re.escape(denied.lower())}"'):
-                    await ensure_durable(connection.client, ours)
-            finally:
-                await connection.close()
-
-    run(go())
-
-
-def test_trying_the_permissions_leaves_no_note_and_makes_no_bucket(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with NatsServer() as server:
-            await made(server)
-            await nats.examine(settings(tmp_path, NATS_URL=server.url))
-            connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
-            try:
-                assert await ensure_bucket(connection.client)
-                await nats.examine(settings(tmp_path, NATS_URL=server.url))
-                notes = await ask(connection.client, f"STREAM.INFO.KV_{BUCKET}")
-                assert notes["state"]["last_seq"] == 0
-            finally:
-                await connection.close()
-
-    run(go())
-
-
-def test_login_that_is_refused_is_told_as_such(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with NatsServer(config='authorization { user: "a", password: "b" }') as server:
-            [found] = await nats.examine(settings(tmp_path, NATS_URL=server.url))
-            assert found.state is State.WRONG
-            assert "refuses the login" in found.found
-
-    run(go())
-
-
-def test_account_without_jetstream_is_told_as_such(tmp_path: Path) -> None:
-    async def go() -> None:
-        config = 'accounts { A { users: [{user: a, password: "b"}] } }'
-        async with NatsServer(config=config) as server:
-            url = f"nats://a:b@{server.host}:{server.port}"
-            found = by_check(await nats.examine(settings(tmp_path, NATS_URL=url)))
-            assert found["JetStream"].state is State.WRONG
-            assert "not enabled" in found["JetStream"].found
-
-    run(go())
-
-
-def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with NatsServer() as server:
-            missing = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))
-            assert missing["stream"].state is State.WARNING
-            assert missing["durable"].state is State.WARNING
-            assert missing["clock against NATS"].state is State.UNKNOWN
-            await made(
-                server,
-                stream={"max_age": 60 * 10**9},
-                durable={"filter_subjects": None, "filter_subject": "noetl.commands", "ack_wait": 10**9},
-            )
-            findings = await nats.examine(settings(tmp_path, NATS_URL=server.url))
-            assert not_fine(findings) == {
-                "stream: max_age": State.WARNING,
-                "durable: filters": State.WRONG,
-                "durable: ack_wait": State.WARNING,
-            }
-            assert all(one.fix == "noetl-worker nats ensure --apply" for one in findings if one.state is not State.FINE)
-
-    run(go())
-
-
-def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with NatsServer() as server:
-            await made(server)
-            connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
-            apart = load_settings({"NATS_CONSUMER": "apart", "NATS_FILTER_SUBJECT": "noetl.commands.gpu.>"})
-            await ensure_durable(connection.client, load_settings({"NATS_CONSUMER": "worker-pool"}))
-            await ensure_durable(connection.client, apart)
+    async with NatsServer(config=config) as server:
+        ours = settings(tmp_path, NATS_URL=f"nats://u:p@{server.host}:{server.port}")
+        found = not_fine(await nats.examine(ours))
+        assert found[f"may make the {what}"] is State.WRONG
+        assert [check for check, state in found.items() if state is State.WRONG] == [f"may make the {what}"]
+        connection = await connect(ours, "test", attempts=5)
+        try:
+            with pytest.raises(JetStreamError, match=f'publish to "{re.escape(denied.lower())}"'):
+                await ensure_durable(connection.client, ours)
+        finally:
             await connection.close()
-            ours = settings(
-                tmp_path, NATS_URL=server.url, NATS_FILTER_SUBJECT="noetl.commands.cpu.>", NATS_CONSUMER="cpu"
-            )
-            found = by_check(await nats.examine(ours))["stream: other durables"]
-            assert found.state is State.WARNING
-            assert "worker-pool" in found.found
-            assert "apart" not in found.found
 
-    run(go())
+
+async def test_trying_the_permissions_leaves_no_note_and_makes_no_bucket(tmp_path: Path) -> None:
+    async with NatsServer() as server:
+        await made(server)
+        await nats.examine(settings(tmp_path, NATS_URL=server.url))
+        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+        try:
+            assert await ensure_bucket(connection.client)
+            await nats.examine(settings(tmp_path, NATS_URL=server.url))
+            notes = await ask(connection.client, f"STREAM.INFO.KV_{BUCKET}")
+            assert notes["state"]["last_seq"] == 0
+        finally:
+            await connection.close()
+
+
+async def test_login_that_is_refused_is_told_as_such(tmp_path: Path) -> None:
+    async with NatsServer(config='authorization { user: "a", password: "b" }') as server:
+        [found] = await nats.examine(settings(tmp_path, NATS_URL=server.url))
+        assert found.state is State.WRONG
+        assert "refuses the login" in found.found
+
+
+async def test_account_without_jetstream_is_told_as_such(tmp_path: Path) -> None:
+    config = 'accounts { A { users: [{user: a, password: "b"}] } }'
+    async with NatsServer(config=config) as server:
+        url = f"nats://a:b@{server.host}:{server.port}"
+        found = by_check(await nats.examine(settings(tmp_path, NATS_URL=url)))
+        assert found["JetStream"].state is State.WRONG
+        assert "not enabled" in found["JetStream"].found
+
+
+async def test_stream_and_durable_are_compared_field_by_field(tmp_path: Path) -> None:
+    async with NatsServer() as server:
+        missing = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))
+        assert missing["stream"].state is State.WARNING
+        assert missing["durable"].state is State.WARNING
+        assert missing["clock against NATS"].state is State.UNKNOWN
+        await made(
+            server,
+            stream={"max_age": 60 * 10**9},
+            durable={"filter_subjects": None, "filter_subject": "noetl.commands", "ack_wait": 10**9},
+        )
+        findings = await nats.examine(settings(tmp_path, NATS_URL=server.url))
+        assert not_fine(findings) == {
+            "stream: max_age": State.WARNING,
+            "durable: filters": State.WRONG,
+            "durable: ack_wait": State.WARNING,
+        }
+        assert all(one.fix == "noetl-worker nats ensure --apply" for one in findings if one.state is not State.FINE)
+
+
+async def test_another_durable_for_the_same_commands_is_named(tmp_path: Path) -> None:
+    async with NatsServer() as server:
+        await made(server)
+        connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
+        apart = load_settings({"NATS_CONSUMER": "apart", "NATS_FILTER_SUBJECT": "noetl.commands.gpu.>"})
+        await ensure_durable(connection.client, load_settings({"NATS_CONSUMER": "worker-pool"}))
+        await ensure_durable(connection.client, apart)
+        await connection.close()
+        ours = settings(tmp_path, NATS_URL=server.url, NATS_FILTER_SUBJECT="noetl.commands.cpu.>", NATS_CONSUMER="cpu")
+        found = by_check(await nats.examine(ours))["stream: other durables"]
+        assert found.state is State.WARNING
+        assert "worker-pool" in found.found
+        assert "apart" not in found.found
 
 
 @pytest.mark.parametrize(
     ("theirs", "is_ours"), [(["noetl.commands.gpu.>"], False), ([], False), (["noetl.commands"], True)], ids=str
 )
-def test_durable_of_another_pool_is_not_to_be_changed(theirs: list[str], is_ours: bool, tmp_path: Path) -> None:
+async def test_durable_of_another_pool_is_not_to_be_changed(theirs: list[str], is_ours: bool, tmp_path: Path) -> None:
     """One that lacks a filter of ours is ours still, and is mended in place."""
-
-    async def go() -> None:
-        async with NatsServer() as server:
-            await made(server, durable={"filter_subjects": theirs})
-            found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["durable: filters"]
-            assert found.state is State.WRONG
-            assert (found.fix == "noetl-worker nats ensure --apply") is is_ours
-            assert ("NATS_FILTER_SUBJECT" in found.fix and "NATS_CONSUMER" in found.fix) is not is_ours
-            assert ("ensure" in found.fix) is is_ours
-
-    run(go())
+    async with NatsServer() as server:
+        await made(server, durable={"filter_subjects": theirs})
+        found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["durable: filters"]
+        assert found.state is State.WRONG
+        assert (found.fix == "noetl-worker nats ensure --apply") is is_ours
+        assert ("NATS_FILTER_SUBJECT" in found.fix and "NATS_CONSUMER" in found.fix) is not is_ours
+        assert ("ensure" in found.fix) is is_ours
 
 
-def test_pull_request_of_nobody_who_is_registered_is_told(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(Dialect.RUST, worker=False) as home:
-            ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
-            connection = await connect(ours, "test", attempts=5)
-            try:
-                await ensure_durable(connection.client, ours)
-                await asked(connection.client)
-                found = by_check(await nats.examine(ours))["durable: pulled by"]
-                assert found.state is State.WARNING
-                assert "pull requests waiting: 1, " in found.found
-                assert "has 0 workers" in found.found
-                home.plane.fault = lambda request: Response(status_code=500)
-                assert by_check(await nats.examine(ours))["durable: pulled by"].state is State.FINE
-                home.plane.fault = None
-                await home.start_worker(WORKER_MAX_CONCURRENT="1")
-                await until(lambda: beside(connection.client, 1), "the worker pulls too")
-                found = by_check(await nats.examine(ours))["durable: pulled by"]
-                assert (found.state, "has 1 workers" in found.found) == (State.WARNING, True)
-            finally:
-                await connection.close()
-
-    run(go())
+async def test_pull_request_of_nobody_who_is_registered_is_told(tmp_path: Path) -> None:
+    async with house(Dialect.RUST, worker=False) as home:
+        ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url)
+        connection = await connect(ours, "test", attempts=5)
+        try:
+            await ensure_durable(connection.client, ours)
+            await asked(connection.client)
+            found = by_check(await nats.examine(ours))["durable: pulled by"]
+            assert found.state is State.WARNING
+            assert "pull requests waiting: 1, " in found.found
+            assert "has 0 workers" in found.found
+            home.plane.fault = lambda request: Response(status_code=500)
+            assert by_check(await nats.examine(ours))["durable: pulled by"].state is State.FINE
+            home.plane.fault = None
+            await home.start_worker(WORKER_MAX_CONCURRENT="1")
+            await until(lambda: beside(connection.client, 1), "the worker pulls too")
+            found = by_check(await nats.examine(ours))["durable: pulled by"]
+            assert (found.state, "has 1 workers" in found.found) == (State.WARNING, True)
+        finally:
+            await connection.close()
 
 
 async def asked(client: Client) -> None:
@@ -260,16 +228,12 @@ async def beside(client: Client, others: int) -> bool:
 @pytest.mark.parametrize(
     ("off_s", "state", "said"), [(0, State.FINE, ""), (20, State.WARNING, "ahead"), (-300, State.WRONG, "behind")]
 )
-def test_clock_of_nats_is_compared(
+async def test_clock_of_nats_is_compared(
     off_s: float, state: State, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats, "time", SimpleNamespace(time=lambda: time.time() + off_s))
-
-    async def go() -> None:
-        async with NatsServer() as server:
-            await made(server)
-            found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["clock against NATS"]
-            assert found.state is state
-            assert said in found.found
-
-    run(go())
+    async with NatsServer() as server:
+        await made(server)
+        found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["clock against NATS"]
+        assert found.state is state
+        assert said in found.found

@@ -14,46 +14,46 @@ from starlette.responses import JSONResponse, Response
 
 from integration.desk import DURABLE
 from integration.findings import by_check, serving, settings
-from integration.house import house, run
+from integration.house import house
 from noetl_worker.doctor import Finding, State, clock, plane
 
 
-def test_plane_that_has_left_nats_is_wrong_with_the_versions_that_are_served(tmp_path: Path) -> None:
+async def test_plane_that_has_left_nats_is_wrong_with_the_versions_that_are_served(tmp_path: Path) -> None:
     later = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.77.3"}
-    found = plane_findings(tmp_path, lambda request: JSONResponse(later))["control plane version"]
+    found = (await plane_findings(tmp_path, lambda request: JSONResponse(later)))["control plane version"]
     assert found.state is State.WRONG
     assert found.found.startswith("rust 3.77.3")
     assert "Rust control planes up to 3.60.1, and every Python one" in found.wanted
 
 
-def test_plane_that_is_none_is_wrong(tmp_path: Path) -> None:
-    found = plane_findings(tmp_path, lambda request: Response("<html>hello</html>"))
+async def test_plane_that_is_none_is_wrong(tmp_path: Path) -> None:
+    found = await plane_findings(tmp_path, lambda request: Response("<html>hello</html>"))
     assert found["control plane"].state is State.WRONG
     assert "neither the Python nor the Rust control plane" in found["control plane"].found
 
 
-def test_plane_that_refuses_our_token_is_wrong(tmp_path: Path) -> None:
+async def test_plane_that_refuses_our_token_is_wrong(tmp_path: Path) -> None:
     def answer(request: Request) -> Response | None:
         return JSONResponse({}, 401) if request.url.path == "/api/worker/pools" else None
 
-    found = plane_findings(tmp_path, answer)["control plane lets us in"]
+    found = (await plane_findings(tmp_path, answer))["control plane lets us in"]
     assert found.state is State.WRONG
     assert "NOETL_INTERNAL_API_TOKEN" in found.fix
 
 
-def test_another_program_on_our_durable_is_wrong(tmp_path: Path) -> None:
+async def test_another_program_on_our_durable_is_wrong(tmp_path: Path) -> None:
     row = {"name": "worker-94abb616", "status": "ready", "labels": {"nats_consumer": DURABLE}, "runtime": "python"}
 
     def answer(request: Request) -> Response | None:
         return JSONResponse({"items": [row], "count": 1}) if request.url.path == "/api/worker/pools" else None
 
-    found = plane_findings(tmp_path, answer)["registered workers"]
+    found = (await plane_findings(tmp_path, answer))["registered workers"]
     assert found.state is State.WRONG
     assert "worker-94abb616" in found.found
 
 
 @pytest.mark.parametrize(("off_s", "state"), [(0, State.FINE), (20, State.WARNING), (-300, State.WRONG)])
-def test_clock_of_the_plane_is_compared(off_s: float, state: State, tmp_path: Path) -> None:
+async def test_clock_of_the_plane_is_compared(off_s: float, state: State, tmp_path: Path) -> None:
     date = email.utils.formatdate(time.time() + off_s, usegmt=True)
     answer = f'HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 15\r\n\r\n{{"status":"ok"}}'.encode()
 
@@ -61,13 +61,10 @@ def test_clock_of_the_plane_is_compared(off_s: float, state: State, tmp_path: Pa
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(answer)
 
-    async def go() -> None:
-        async with serving(serve) as port:
-            url = f"http://127.0.0.1:{port}"
-            found = by_check(await plane.examine(settings(tmp_path, NOETL_SERVER_URL=url)))
-        assert found["clock against the plane"].state is state
-
-    run(go())
+    async with serving(serve) as port:
+        url = f"http://127.0.0.1:{port}"
+        found = by_check(await plane.examine(settings(tmp_path, NOETL_SERVER_URL=url)))
+    assert found["clock against the plane"].state is state
 
 
 def test_clock_is_judged_by_what_is_surely_off() -> None:
@@ -77,13 +74,9 @@ def test_clock_is_judged_by_what_is_surely_off() -> None:
     assert clock.moment("2026-11-26T20:37:20.123456789Z") == pytest.approx(1795725440.123456)
 
 
-def plane_findings(directory: Path, fault: Any) -> dict[str, Finding]:
+async def plane_findings(directory: Path, fault: Any) -> dict[str, Finding]:
     found: list[Finding] = []
-
-    async def go() -> None:
-        async with house(worker=False) as home:
-            home.plane.fault = fault
-            found.extend(await plane.examine(settings(directory, NOETL_SERVER_URL=home.plane.url)))
-
-    run(go())
+    async with house(worker=False) as home:
+        home.plane.fault = fault
+        found.extend(await plane.examine(settings(directory, NOETL_SERVER_URL=home.plane.url)))
     return by_check(found)

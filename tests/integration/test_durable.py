@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from integration.desk import DURABLE, STREAM, desk
-from integration.house import house, run
+from integration.house import house
 from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
@@ -22,32 +22,29 @@ from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
 from noetl_worker.settings.settings import load_settings
 
 
-def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            client = await nats.connect(home.nats.url)
-            config = {
-                "durable_name": DURABLE,
-                "ack_policy": "explicit",
-                "ack_wait": 7 * 10**9,
-                "max_deliver": 9,
-                "filter_subjects": ["noetl.commands", "noetl.commands.>"],
-            }
-            await ask(
-                client,
-                f"CONSUMER.CREATE.{STREAM}.{DURABLE}",
-                {"stream_name": STREAM, "config": {**config, "name": DURABLE}},
-            )
-            await client.close()
-            async with worker_process(home, tmp_path) as worker:
-                warned = {line["field"]: line for line in worker.logged("durable_differs")}
-                assert set(warned) == {"ack_wait", "max_deliver"}
-                assert (warned["ack_wait"]["server"], warned["ack_wait"]["settings"]) == ("7 s", "30 s")
-                assert all("noetl-worker nats ensure --apply" in line["advice"] for line in warned.values())
-                [one] = await home.plane.create_commands([RawCommand("noop")])
-                await home.wait_terminal(one.event_id)
-
-    run(go())
+async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        client = await nats.connect(home.nats.url)
+        config = {
+            "durable_name": DURABLE,
+            "ack_policy": "explicit",
+            "ack_wait": 7 * 10**9,
+            "max_deliver": 9,
+            "filter_subjects": ["noetl.commands", "noetl.commands.>"],
+        }
+        await ask(
+            client,
+            f"CONSUMER.CREATE.{STREAM}.{DURABLE}",
+            {"stream_name": STREAM, "config": {**config, "name": DURABLE}},
+        )
+        await client.close()
+        async with worker_process(home, tmp_path) as worker:
+            warned = {line["field"]: line for line in worker.logged("durable_differs")}
+            assert set(warned) == {"ack_wait", "max_deliver"}
+            assert (warned["ack_wait"]["server"], warned["ack_wait"]["settings"]) == ("7 s", "30 s")
+            assert all("noetl-worker nats ensure --apply" in line["advice"] for line in warned.values())
+            [one] = await home.plane.create_commands([RawCommand("noop")])
+            await home.wait_terminal(one.event_id)
 
 
 @pytest.mark.parametrize(
@@ -59,116 +56,101 @@ def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_path: 
     ],
     ids=["filter", "no bodies", "short pulls"],
 )
-def test_durable_that_a_worker_must_not_or_cannot_use_refuses_the_start(
+async def test_durable_that_a_worker_must_not_or_cannot_use_refuses_the_start(
     fields: dict[str, Any], field: str, tmp_path: Path
 ) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream()
-            await there.make_durable(**fields)
-            with pytest.raises(JetStreamError, match=field) as caught:
-                await ensure_durable(there.connection.client, load_settings({}))
-            assert "noetl-worker nats ensure --apply" in str(caught.value)
-
-    run(go())
+    async with desk(tmp_path) as there:
+        await there.make_stream()
+        await there.make_durable(**fields)
+        with pytest.raises(JetStreamError, match=field) as caught:
+            await ensure_durable(there.connection.client, load_settings({}))
+        assert "noetl-worker nats ensure --apply" in str(caught.value)
 
 
-def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream()
-            await there.make_durable(deliver_subject="push.here")
-            worker = await refused_start(tmp_path, NATS_URL=there.server.url)
-            assert worker.process.returncode == 3
-            assert "noetl-worker nats ensure --apply" in one_line(worker)
-
-    run(go())
+async def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream()
+        await there.make_durable(deliver_subject="push.here")
+        worker = await refused_start(tmp_path, NATS_URL=there.server.url)
+        assert worker.process.returncode == 3
+        assert "noetl-worker nats ensure --apply" in one_line(worker)
 
 
-def test_durable_deleted_under_a_worker_is_made_again_and_nothing_runs_twice() -> None:
-    async def go() -> None:
-        async with house(WORKER_NATS_LAG_POLL_INTERVAL="1") as home:
-            [before] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(before.event_id)
+async def test_durable_deleted_under_a_worker_is_made_again_and_nothing_runs_twice() -> None:
+    async with house(WORKER_NATS_LAG_POLL_INTERVAL="1") as home:
+        [before] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(before.event_id)
+        await home.wait_settled()
+        client = await nats.connect(home.nats.url)
+        try:
+            await ask(client, f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
+            [after] = await home.plane.create_commands([RawCommand("noop")])
+            await home.wait_terminal(after.event_id)
             await home.wait_settled()
-            client = await nats.connect(home.nats.url)
-            try:
-                await ask(client, f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
-                [after] = await home.plane.create_commands([RawCommand("noop")])
-                await home.wait_terminal(after.event_id)
-                await home.wait_settled()
-                assert home.terminal_events(before.event_id) == ["command.completed"]
-                config = (await ask(client, f"CONSUMER.INFO.{STREAM}.{DURABLE}"))["config"]
-                assert config["filter_subjects"] == ["noetl.commands", "noetl.commands.>"]
-            finally:
-                await client.close()
-
-    run(go())
+            assert home.terminal_events(before.event_id) == ["command.completed"]
+            config = (await ask(client, f"CONSUMER.INFO.{STREAM}.{DURABLE}"))["config"]
+            assert config["filter_subjects"] == ["noetl.commands", "noetl.commands.>"]
+        finally:
+            await client.close()
 
 
-def test_durable_changed_or_deleted_while_it_is_used_is_said_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            settings, client = load_settings({}), there.connection.client
-            durable = await ensure_durable(client, settings)
-            await there.ask(
-                f"CONSUMER.CREATE.{STREAM}.{DURABLE}",
-                {
-                    "stream_name": STREAM,
-                    "action": "update",
-                    "config": {
-                        **comparison.new_durable(settings),
-                        "filter_subjects": ["noetl.commands.gpu", "noetl.commands.cpu"],
-                        "ack_wait": 5 * 10**9,
-                    },
+async def test_durable_changed_or_deleted_while_it_is_used_is_said_once(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        settings, client = load_settings({}), there.connection.client
+        durable = await ensure_durable(client, settings)
+        await there.ask(
+            f"CONSUMER.CREATE.{STREAM}.{DURABLE}",
+            {
+                "stream_name": STREAM,
+                "action": "update",
+                "config": {
+                    **comparison.new_durable(settings),
+                    "filter_subjects": ["noetl.commands.gpu", "noetl.commands.cpu"],
+                    "ack_wait": 5 * 10**9,
                 },
-            )
-            with capture_logs() as logs:
-                seen = await look(client, durable)
-                assert not seen.is_ours(durable)
-                assert seen.durable.ack_wait_s == 5
-                await look(client, durable)
-                assert [(line["event"], line["field"]) for line in logs] == [
-                    ("durable_changed", "filters"),
-                    ("durable_changed", "ack_wait_s"),
-                ]
-                assert "noetl-worker nats ensure --apply" in logs[0]["advice"]
-                await there.ask(f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
-                for _ in range(2):
-                    with pytest.raises(JetStreamError, match="is gone"):
-                        await look(client, durable)
-                assert [line["event"] for line in logs[2:]] == ["durable_gone"]
+            },
+        )
+        with capture_logs() as logs:
+            seen = await look(client, durable)
+            assert not seen.is_ours(durable)
+            assert seen.durable.ack_wait_s == 5
+            await look(client, durable)
+            assert [(line["event"], line["field"]) for line in logs] == [
+                ("durable_changed", "filters"),
+                ("durable_changed", "ack_wait_s"),
+            ]
+            assert "noetl-worker nats ensure --apply" in logs[0]["advice"]
+            await there.ask(f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
+            for _ in range(2):
+                with pytest.raises(JetStreamError, match="is gone"):
+                    await look(client, durable)
+            assert [line["event"] for line in logs[2:]] == ["durable_gone"]
 
-    run(go())
 
-
-def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_over(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            client = there.connection.client
-            await there.make_stream()
-            await there.make_durable(max_ack_pending=2)
-            settings = load_settings({})
-            durable = await ensure_durable(client, settings)
-            for _ in range(3):
-                await client.jetstream().publish("noetl.commands", b"x")
-            subscription = await client.jetstream().pull_subscribe_bind(DURABLE, STREAM)
-            taken = await subscription.fetch(2, timeout=5)
-            gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
-            with capture_logs() as logs:
-                seen = await look(client, durable)
-                await look(client, durable)
-                assert (seen.pending, seen.ack_pending) == (1, 2)
-                assert gauge.value == 1
-                assert MAX_ACK_PENDING.labels(STREAM, DURABLE).value == 2
-                [line] = logs
-                assert (line["event"], line["waiting"]) == ("max_ack_pending_reached", 1)
-                assert "NOETL_WORKER_MAX_ACK_PENDING" in line["advice"]
-                await taken[0].ack_sync()
-                await look(client, durable)
-                assert gauge.value == 0
-
-    run(go())
+async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_over(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        client = there.connection.client
+        await there.make_stream()
+        await there.make_durable(max_ack_pending=2)
+        settings = load_settings({})
+        durable = await ensure_durable(client, settings)
+        for _ in range(3):
+            await client.jetstream().publish("noetl.commands", b"x")
+        subscription = await client.jetstream().pull_subscribe_bind(DURABLE, STREAM)
+        taken = await subscription.fetch(2, timeout=5)
+        gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
+        with capture_logs() as logs:
+            seen = await look(client, durable)
+            await look(client, durable)
+            assert (seen.pending, seen.ack_pending) == (1, 2)
+            assert gauge.value == 1
+            assert MAX_ACK_PENDING.labels(STREAM, DURABLE).value == 2
+            [line] = logs
+            assert (line["event"], line["waiting"]) == ("max_ack_pending_reached", 1)
+            assert "NOETL_WORKER_MAX_ACK_PENDING" in line["advice"]
+            await taken[0].ack_sync()
+            await look(client, durable)
+            assert gauge.value == 0
 
 
 def test_limits_on_pulls_are_compared_with_what_the_puller_asks_for() -> None:

@@ -33,34 +33,30 @@ async def pull_is_open(given: Settings, durable: Durable) -> None:
     await client.close()
 
 
-def test_message_that_is_on_its_way_when_pulling_ends_is_still_delivered() -> None:
+async def test_message_that_is_on_its_way_when_pulling_ends_is_still_delivered() -> None:
     """An idle worker that was stopped dropped it: it came to another one after ack_wait, not at once."""
     delivered: list[Delivery] = []
-
-    async def go() -> None:
-        async with NatsServer() as server:
-            given = settings(server.url)
-            stream = CommandStream(server.url, stream="NOETL_COMMANDS", subject=given.nats_subject)
-            await stream.open()
-            connection = await connect(given, "test")
-            durable = await ensure_durable(connection.client, given)
-            puller = Puller(
-                connection,
-                durable,
-                window=lambda: 4,
-                deliver=delivered.append,
-                ensure=lambda: ensure_durable(connection.client, given),
-            )
-            pulling = asyncio.ensure_future(puller.run())
-            await asyncio.wait_for(pull_is_open(given, durable), WAIT_S)
-            # Our loop stands still meanwhile: the message is in our socket, and nobody has read it.
-            elsewhere = threading.Thread(target=lambda: asyncio.run(publish_and_see_it_delivered(given, durable)))
-            elsewhere.start()
-            elsewhere.join(WAIT_S)
-            pulling.cancel()
-            await asyncio.gather(pulling, return_exceptions=True)
-            await connection.close()
-            await stream.close()
-
-    asyncio.run(go())
+    async with NatsServer() as server:
+        given = settings(server.url)
+        stream = CommandStream(server.url, stream="NOETL_COMMANDS", subject=given.nats_subject)
+        await stream.open()
+        connection = await connect(given, "test")
+        durable = await ensure_durable(connection.client, given)
+        puller = Puller(
+            connection,
+            durable,
+            window=lambda: 4,
+            deliver=delivered.append,
+            ensure=lambda: ensure_durable(connection.client, given),
+        )
+        pulling = asyncio.ensure_future(puller.run())
+        await asyncio.wait_for(pull_is_open(given, durable), WAIT_S)
+        # Our loop stands still meanwhile: the message is in our socket, and nobody has read it.
+        elsewhere = threading.Thread(target=lambda: asyncio.run(publish_and_see_it_delivered(given, durable)))
+        elsewhere.start()
+        elsewhere.join(WAIT_S)
+        pulling.cancel()
+        await asyncio.gather(pulling, return_exceptions=True)
+        await connection.close()
+        await stream.close()
     assert [one.num_delivered for one in delivered] == [1]

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from compat.postgres_server import PostgresServer
 from integration.example_services import Answering, Jobs, McpServer, served
-from integration.house import run
 from integration.processes import command_line
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev.nats_server import NatsServer
@@ -125,8 +124,8 @@ async def played(
     return Played(code, text, [json.loads(line) for line in text.splitlines()])
 
 
-def play(name: str, dialect: Dialect, **given: Any) -> Played:
-    done = run(played(name, dialect, **given))
+async def play(name: str, dialect: Dialect, **given: Any) -> Played:
+    done = await played(name, dialect, **given)
     assert done.code == 0, done.text
     assert isinstance(done, Played)
     return done
@@ -154,42 +153,42 @@ def test_every_tool_kind_has_an_example_that_is_listed() -> None:
 
 
 @both
-def test_noop(dialect: Dialect) -> None:
-    done = play("noop", dialect, workload={"amount": 5})
+async def test_noop(dialect: Dialect) -> None:
+    done = await play("noop", dialect, workload={"amount": 5})
     assert done.steps == ["start", "small"]
     assert done.result == {"verdict": "small", "amount": 5}
 
 
 @both
-def test_shell(dialect: Dialect) -> None:
-    done = play("shell", dialect, workload={"words": "a $(touch /nowhere) b a"})
+async def test_shell(dialect: Dialect) -> None:
+    done = await play("shell", dialect, workload={"words": "a $(touch /nowhere) b a"})
     assert done.result["stdout"] == "the most frequent word: a\n"
 
 
 @both
-def test_python(dialect: Dialect) -> None:
-    done = play("python", dialect)
+async def test_python(dialect: Dialect) -> None:
+    done = await play("python", dialect)
     assert done.of("start") == {"mean": 21.0, "spread": 1.275, "highest": 23.0}
     assert done.result == {"is_steady": True, "mean": 21.0}
 
 
 @both
-def test_rhai(dialect: Dialect) -> None:
+async def test_rhai(dialect: Dialect) -> None:
     pytest.importorskip("noetl_worker._core", reason="needs the Rust engine")
-    done = play("rhai", dialect)
+    done = await play("rhai", dialect)
     assert done.steps == ["start", "dear"]
     assert done.result == {"verdict": "some are dear", "total": 16}
 
 
 @both
-def test_task_sequence(dialect: Dialect, tmp_path: Path) -> None:
-    done = play("task_sequence", dialect, workload={"counter": str(tmp_path / "tries")})
+async def test_task_sequence(dialect: Dialect, tmp_path: Path) -> None:
+    done = await play("task_sequence", dialect, workload={"counter": str(tmp_path / "tries")})
     assert tasks(done.result)["decide"] == {"tries": 3, "doubled": 6}
 
 
 @both
-def test_playbook(dialect: Dialect) -> None:
-    done = play("playbook", dialect)
+async def test_playbook(dialect: Dialect) -> None:
+    done = await play("playbook", dialect)
     assert done.steps == ["start", "after"]
     assert "the most frequent word: " in done.text
     status = done.result["status"]  # on the Rust plane the child's status document
@@ -197,27 +196,27 @@ def test_playbook(dialect: Dialect) -> None:
 
 
 @both
-def test_workbook(dialect: Dialect) -> None:
-    done = play("workbook", dialect)
+async def test_workbook(dialect: Dialect) -> None:
+    done = await play("workbook", dialect)
     assert done.of("start") == {"label": "inside", "fahrenheit": 70.7}
     assert done.result == {"label": "outside", "fahrenheit": 25}
 
 
 @both
-def test_duckdb(dialect: Dialect) -> None:
+async def test_duckdb(dialect: Dialect) -> None:
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
-    done = play("duckdb", dialect)
+    done = await play("duckdb", dialect)
     rows = [{"month": 1, "kinds": 2, "dearest": "pears"}, {"month": 2, "kinds": 1, "dearest": "figs"}]
     assert done.of("start")["rows"] == rows
     assert done.result["stdout"] == "dearest in month 2: figs\n"
 
 
 @both
-def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_path: Path) -> None:
+async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_path: Path) -> None:
     file = tmp_path / "token.json"
     file.write_text(json.dumps({"type": "bearer", "data": {"token": TOKEN}}))
     Shop.asked.clear()
-    done = play("http", dialect, workload={"base": shop}, credentials=(f"shop={file}",))
+    done = await play("http", dialect, workload={"base": shop}, credentials=(f"shop={file}",))
     assert done.result["data"] == {"order": 17, "of": "figs"}
     assert Shop.asked == [
         ("GET", "/demo/items?sort=price", None),
@@ -228,11 +227,11 @@ def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_pat
 
 
 @both
-def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) -> None:
+async def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
     file = tmp_path / "pg.json"
     file.write_text(json.dumps({"type": "postgres", "data": database}))
-    done = play("postgres", dialect, credentials=(f"pg={file}",))
+    done = await play("postgres", dialect, credentials=(f"pg={file}",))
     assert [row["item"] for row in done.of("start")["rows"]] == ["apples", "pears", "it's a plum"]
     assert done.of("total")["rows"] == [{"orders": 2, "total": "7.75"}]
     assert done.result["stdout"] == "worth 7.75\n"
@@ -240,8 +239,8 @@ def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) ->
 
 
 @both
-def test_nats(dialect: Dialect) -> None:
-    done = run(with_buckets(lambda url: played("nats", dialect, {"url": url, "bucket": "demo", "stream": "DEMO"})))
+async def test_nats(dialect: Dialect) -> None:
+    done = await with_buckets(lambda url: played("nats", dialect, {"url": url, "bucket": "demo", "stream": "DEMO"}))
     assert done.code == 0, done.text
     assert done.steps == ["start", "put", "get", "publish", "done"]
     assert done.result["stored"] == {"item": "apples", "count": 2}
@@ -249,8 +248,8 @@ def test_nats(dialect: Dialect) -> None:
 
 
 @both
-def test_subscription(dialect: Dialect) -> None:
-    done = run(with_buckets(lambda url: played("subscription", dialect, {"url": url})))
+async def test_subscription(dialect: Dialect) -> None:
+    done = await with_buckets(lambda url: played("subscription", dialect, {"url": url}))
     assert done.code == 0, done.text
     assert done.of("work") == {"orders": [17]}
     assert (done.result["status"], done.result["requested"], done.result["disposed"]) == ("success", 1, 1)
@@ -258,47 +257,47 @@ def test_subscription(dialect: Dialect) -> None:
 
 @both
 @pytest.mark.parametrize("where", ["store", "file"])
-def test_artifact(dialect: Dialect, where: str, tmp_path: Path) -> None:
+async def test_artifact(dialect: Dialect, where: str, tmp_path: Path) -> None:
     place = str(tmp_path / "report.json") if where == "file" else ""
-    done = play("artifact", dialect, workload={"place": place})
+    done = await play("artifact", dialect, workload={"place": place})
     assert "figs" in json.dumps(done.result)
     assert (not place) or json.loads(Path(place).read_text())["title"] == "Fruit"
 
 
 @both
-def test_result_fetch(dialect: Dialect) -> None:
-    done = play("result_fetch", dialect)
+async def test_result_fetch(dialect: Dialect) -> None:
+    done = await play("result_fetch", dialect)
     assert tasks(done.result)["count"] == {"characters": 2000}
 
 
 @both
-def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
-    done = play("ducklake", dialect, workload={"directory": str(tmp_path)})
+    done = await play("ducklake", dialect, workload={"directory": str(tmp_path)})
     assert done.result["rows"] == [{"version": "now", "total": 13}, {"version": "before", "total": 12}]
     assert (tmp_path / "catalog.ducklake").is_file()
 
 
 @both
-def test_mcp(dialect: Dialect) -> None:
+async def test_mcp(dialect: Dialect) -> None:
     with served(McpServer) as endpoint:
-        done = play("mcp", dialect, workload={"endpoint": endpoint})
+        done = await play("mcp", dialect, workload={"endpoint": endpoint})
     assert [one["name"] for one in done.of("start")["result"]["tools"]] == ["add"]
     assert done.result["stdout"] == "the sum is 3\n"
 
 
 @both
-def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_SECRET_GREETING", PASSWORD)
-    done = play("secrets", dialect)
+    done = await play("secrets", dialect)
     assert tasks(done.result)["use"]["stdout"].split()[:3] == [str(len(PASSWORD) + 1), "it", "is"]
     assert PASSWORD not in done.text
 
 
 @both
-def test_transfer(dialect: Dialect, tmp_path: Path) -> None:
+async def test_transfer(dialect: Dialect, tmp_path: Path) -> None:
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
-    done = play("transfer", dialect, workload={"database": str(tmp_path / "fruits.duckdb")})
+    done = await play("transfer", dialect, workload={"database": str(tmp_path / "fruits.duckdb")})
     [row] = done.result["rows"]
     assert row["fruits"] == 4
     loaded = [line["result"] for line in done.lines if line.get("step") == "load" and line["event"] == "done"]
@@ -319,29 +318,29 @@ def kubernetes(tmp_path: Path) -> Iterator[str]:
 
 
 @both
-def test_container(dialect: Dialect, kubernetes: str) -> None:
-    done = play("container", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
+async def test_container(dialect: Dialect, kubernetes: str) -> None:
+    done = await play("container", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
     assert done.result == {"said": "report of 2026-01-31\n"}
     [container] = Jobs.made[0]["spec"]["template"]["spec"]["containers"]
     assert (container["image"], container["env"]) == ("alpine:3.20", [{"name": "DAY", "value": "2026-01-31"}])
 
 
 @both
-def test_script(dialect: Dialect, kubernetes: str) -> None:
-    done = play("script", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
+async def test_script(dialect: Dialect, kubernetes: str) -> None:
+    done = await play("script", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
     assert done.result == {"job": Jobs.made[0]["metadata"]["name"], "output": "report of 2026-01-31"}
     assert [one["kind"] for one in Jobs.made] == ["Job", "ConfigMap", "Secret"]
 
 
 @both
-def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("duckdb", reason="the stand-in for Snowflake's connector is made of it")
     account = FakeSnowflake()
     account.install(monkeypatch)
     file = tmp_path / "snowflake.json"
     data = {"account": "org-acc", "user": "u", "password": PASSWORD}
     file.write_text(json.dumps({"type": "snowflake", "data": data}))
-    done = play("snowflake", dialect, credentials=(f"snowflake={file}",))
+    done = await play("snowflake", dialect, credentials=(f"snowflake={file}",))
     assert done.result["stdout"] == "1 dear fruit\n"
     assert len(account.connected) == 1
     assert PASSWORD not in done.text
@@ -355,11 +354,11 @@ def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("snowflake", "'snowflake'"),
     ],
 )
-def test_example_for_a_cluster_or_an_account_says_what_it_lacks(
+async def test_example_for_a_cluster_or_an_account_says_what_it_lacks(
     name: str, lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    done = run(played(name, Dialect.RUST))
+    done = await played(name, Dialect.RUST)
     assert done.code == 1
     failed = [line for line in done.lines if line["event"] == "failed"]
     assert len(failed) == 1, done.text

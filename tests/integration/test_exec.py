@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from typer.testing import CliRunner
 
 from integration.example_services import ExampleServices, example_services, lacking
-from integration.house import house, run
+from integration.house import house
 from integration.processes import command_line
 from noetl_worker.cli import app
 from noetl_worker.cli.exec_tool import NoPlane, body_of
@@ -74,20 +74,25 @@ def lasting(value: Any) -> Any:
     return [lasting(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-def test_every_example_of_the_guides_is_reported_as_run_reports_it(
-    dialect: Dialect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+Examples = tuple[Mapping[str, Any], Mapping[str, Any], ExampleServices]
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Examples]:
+    """By kind its guide's example, what templates find, and the services. Not on the loop: all that YAML takes long."""
     monkeypatch.setenv("NOETL_SECRET_PARTNER_KEY", "k3y-of-the-partner")
     kinds = [kind for kind in KINDS if kind not in NEEDS_A_PLANE]
-
     with HttpStub() as stub, example_services(tmp_path, stub, monkeypatch) as services:
         stub.answer("GET /orders", json={"orders": [{"amount": 1}]})
         stub.answer("GET /health", json={"ok": True})
         stub.answer("POST /push", json={"ok": True})
         stub.answer("POST /orders", json={"ok": True})
-        configs = {kind: example(kind, services) for kind in kinds}  # not on the loop: all that YAML takes long
-        run(reported_twice(dialect, configs, variables(stub, services.archive), services))
+        yield {kind: example(kind, services) for kind in kinds}, variables(stub, services.archive), services
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_every_example_of_the_guides_is_reported_as_run_reports_it(dialect: Dialect, examples: Examples) -> None:
+    await reported_twice(dialect, *examples)
 
 
 async def reported_twice(
@@ -148,42 +153,31 @@ async def executed(rehearsing: Rehearsal, kind: str, config: Any, names: Mapping
 
 
 @pytest.mark.parametrize("kind", sorted(NEEDS_A_PLANE))
-def test_tool_that_needs_a_control_plane_fails_and_says_so(kind: str) -> None:
+async def test_tool_that_needs_a_control_plane_fails_and_says_so(kind: str) -> None:
     config = {"path": "a/b", "ref": "noetl://execution/1/result/a/b", "name": "x"}
-
-    async def go() -> None:
-        async with rehearsal() as rehearsing:
-            call = await executed(rehearsing, kind, {NEEDED[kind]: config[NEEDED[kind]]}, {})
-            assert call["name"] == "call.error"
-
-    run(go())
+    async with rehearsal() as rehearsing:
+        call = await executed(rehearsing, kind, {NEEDED[kind]: config[NEEDED[kind]]}, {})
+        assert call["name"] == "call.error"
 
 
-def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> None:
+async def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> None:
     token = "t0ken-7f3a9c1e5b"
     known = {"api": {"name": "api", "type": "bearer", "data": {"token": token}}}
-
-    async def go() -> None:
-        with HttpStub() as stub:
-            stub.answer("GET /who", json={"you": f"Bearer {token}"})
-            async with rehearsal(credentials=known) as rehearsing:
-                call = await executed(rehearsing, "http", {"url": f"{stub.url}/who", "auth": "api"}, {})
-            assert stub.requests[0].headers["authorization"] == f"Bearer {token}"
-            assert call["name"] == "call.done"
-            assert token not in json.dumps(call)
-
-    run(go())
+    with HttpStub() as stub:
+        stub.answer("GET /who", json={"you": f"Bearer {token}"})
+        async with rehearsal(credentials=known) as rehearsing:
+            call = await executed(rehearsing, "http", {"url": f"{stub.url}/who", "auth": "api"}, {})
+        assert stub.requests[0].headers["authorization"] == f"Bearer {token}"
+        assert call["name"] == "call.done"
+        assert token not in json.dumps(call)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_over_the_size_of_an_event_is_fitted_and_not_stored(dialect: Dialect) -> None:
-    async def go() -> None:
-        async with rehearsal(dialect) as rehearsing:
-            call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 40000}"}, {})
-            assert call["payload"]["result"]["reference"]["ref"] == "(not stored: exec)"
-            assert len(json.dumps(call)) < 102_400
-
-    run(go())
+async def test_result_over_the_size_of_an_event_is_fitted_and_not_stored(dialect: Dialect) -> None:
+    async with rehearsal(dialect) as rehearsing:
+        call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 40000}"}, {})
+        assert call["payload"]["result"]["reference"]["ref"] == "(not stored: exec)"
+        assert len(json.dumps(call)) < 102_400
 
 
 def test_command_shows_the_result_and_fails_with_the_tool(tmp_path: Path) -> None:
@@ -257,19 +251,15 @@ GO_ON = {"policy": {"rules": [{"else": {"then": {"do": "continue"}}}]}}
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("kind", RAISING)
-def test_what_a_task_raised_fails_its_list_as_it_fails_the_tool_alone_unless_a_rule_goes_on(
+async def test_what_a_task_raised_fails_its_list_as_it_fails_the_tool_alone_unless_a_rule_goes_on(
     kind: str, dialect: Dialect
 ) -> None:
     """Recorded on the Rust plane: error-sql-sequence, error-sql, error-http-refused; rhai throws (tools.md 6.3)."""
     if kind == "rhai":
         pytest.importorskip("noetl_worker._core")
     task = {"name": "one", **RAISING[kind]}
-
-    async def go() -> None:
-        async with rehearsal(dialect) as rehearsing:
-            alone = await executed(rehearsing, kind, RAISING[kind], {})
-            listed = await executed(rehearsing, "task_sequence", [task], {})
-            handled = await executed(rehearsing, "task_sequence", [{**task, "spec": GO_ON}], {})
-        assert [one["name"] for one in (alone, listed, handled)] == ["call.error", "call.error", "call.done"]
-
-    run(go())
+    async with rehearsal(dialect) as rehearsing:
+        alone = await executed(rehearsing, kind, RAISING[kind], {})
+        listed = await executed(rehearsing, "task_sequence", [task], {})
+        handled = await executed(rehearsing, "task_sequence", [{**task, "spec": GO_ON}], {})
+    assert [one["name"] for one in (alone, listed, handled)] == ["call.error", "call.error", "call.done"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import until, worker_process
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -25,42 +25,36 @@ def is_there(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancelled(dialect: Dialect, tmp_path: Path) -> None:
+async def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancelled(
+    dialect: Dialect, tmp_path: Path
+) -> None:
     started, ended = tmp_path / "started", tmp_path / "ended"
-
-    async def main() -> None:
-        async with house(dialect, WORKER_ID="w", NOETL_WORKER_CANCELLATION_POLL_S="0.1") as home:
-            config = {"command": f"touch {started}; sleep 60; touch {ended}"}
-            [issued] = await home.plane.create_commands([RawCommand("shell", config)])
-            await until(lambda: is_there(started), "the tool runs")
-            await cancel(home, issued.execution_id)
-            await home.wait_terminal(issued.event_id)
-            assert home.terminal_events(issued.event_id) == ["command.failed"]
-            [error] = home.plane.events_of_command(issued.event_id, "call.error")
-            assert "cancelled" in str(error)
-            await until(lambda: home.workers[0].slots.used == 0, "the slot is free")
-            await home.wait_settled()
-        assert not ended.exists()
-
-    run(main())
+    async with house(dialect, WORKER_ID="w", NOETL_WORKER_CANCELLATION_POLL_S="0.1") as home:
+        config = {"command": f"touch {started}; sleep 60; touch {ended}"}
+        [issued] = await home.plane.create_commands([RawCommand("shell", config)])
+        await until(lambda: is_there(started), "the tool runs")
+        await cancel(home, issued.execution_id)
+        await home.wait_terminal(issued.event_id)
+        assert home.terminal_events(issued.event_id) == ["command.failed"]
+        [error] = home.plane.events_of_command(issued.event_id, "call.error")
+        assert "cancelled" in str(error)
+        await until(lambda: home.workers[0].slots.used == 0, "the slot is free")
+        await home.wait_settled()
+    assert not ended.exists()
 
 
-def test_kind_with_a_limit_never_runs_more_and_others_pass(tmp_path: Path) -> None:
+async def test_kind_with_a_limit_never_runs_more_and_others_pass(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     counted = tmp_path / "counted"
     # Each command puts its own file into the directory, writes down how many are there, and takes it out again.
     script = f"touch {inside}/$$; ls {inside} | wc -l >> {counted}; sleep 0.15; rm {inside}/$$"
-
-    async def main() -> None:
-        limits = {"WORKER_MAX_CONCURRENT": "4", "NOETL_WORKER_KIND_LIMITS": "shell=2"}
-        async with house(Dialect.PYTHON, **limits) as home:
-            limited = [RawCommand("shell", {"command": script}) for _ in range(8)]
-            issued = await home.plane.create_commands([*limited, *(RawCommand("noop", {}) for _ in range(8))])
-            await home.wait_terminal(*(one.event_id for one in issued))
-            await home.wait_settled()
-
-    run(main())
+    limits = {"WORKER_MAX_CONCURRENT": "4", "NOETL_WORKER_KIND_LIMITS": "shell=2"}
+    async with house(Dialect.PYTHON, **limits) as home:
+        limited = [RawCommand("shell", {"command": script}) for _ in range(8)]
+        issued = await home.plane.create_commands([*limited, *(RawCommand("noop", {}) for _ in range(8))])
+        await home.wait_terminal(*(one.event_id for one in issued))
+        await home.wait_settled()
     counts = [int(line) for line in counted.read_text().split()]
     assert len(counts) == 8
     assert max(counts) == 2
@@ -82,64 +76,55 @@ workflow:
     [{"NOETL_WORKER_KIND_LIMITS": "playbook=1"}, {"NOETL_WORKER_SLOT_COSTS": "playbook=2"}],
     ids=["limit", "cost"],
 )
-def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(limits: dict[str, str]) -> None:
+async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(limits: dict[str, str]) -> None:
     """Parent, child and grandchild wait for one another; each but the last would need all that there is of its kind."""
     waits = "{{kind: playbook, path: tests/{child}, return_result: true, poll_interval: 0.05, timeout: 20}}"
+    async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", **limits) as home:
+        async with httpx.AsyncClient(base_url=home.plane.url) as client:
+            last = chained("last", "{kind: noop}")
+            middle, first = (
+                chained(name, waits.format(child=child)) for name, child in (("middle", "last"), ("first", "middle"))
+            )
+            for content in (last, middle, first):
+                answer = await client.post("/api/catalog/register", json={"content": content})
+                assert answer.status_code == 200, answer.text
+            started = (await client.post("/api/execute", json={"path": "tests/first"})).json()
+            route = f"/api/executions/{started['execution_id']}/status"
 
-    async def main() -> None:
-        async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", **limits) as home:
-            async with httpx.AsyncClient(base_url=home.plane.url) as client:
-                last = chained("last", "{kind: noop}")
-                middle, first = (
-                    chained(name, waits.format(child=child))
-                    for name, child in (("middle", "last"), ("first", "middle"))
-                )
-                for content in (last, middle, first):
-                    answer = await client.post("/api/catalog/register", json={"content": content})
-                    assert answer.status_code == 200, answer.text
-                started = (await client.post("/api/execute", json={"path": "tests/first"})).json()
-                route = f"/api/executions/{started['execution_id']}/status"
+            async def status() -> dict[str, object]:
+                found: dict[str, object] = (await client.get(route)).json()
+                return found
 
-                async def status() -> dict[str, object]:
-                    found: dict[str, object] = (await client.get(route)).json()
-                    return found
-
-                deadline = asyncio.get_running_loop().time() + 15
-                while not (told := await status()).get("completed"):
-                    assert asyncio.get_running_loop().time() < deadline, told
-                    await asyncio.sleep(0.1)
-                assert not told.get("failed"), told
-                await home.wait_settled()
-            assert home.workers[0].slots.used == 0
-
-    run(main())
+            deadline = asyncio.get_running_loop().time() + 15
+            while not (told := await status()).get("completed"):
+                assert asyncio.get_running_loop().time() < deadline, told
+                await asyncio.sleep(0.1)
+            assert not told.get("failed"), told
+            await home.wait_settled()
+        assert home.workers[0].slots.used == 0
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_once(
+async def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_ran_once(
     dialect: Dialect, tmp_path: Path
 ) -> None:
     ran, started, go = tmp_path / "ran", tmp_path / "started", tmp_path / "go"
     script = f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done; echo x >> {ran}"
-
-    async def main() -> None:
-        async with house(dialect, worker=False) as home:
-            ours = {"WORKER_ID": "stable", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
-            async with worker_process(home, tmp_path, "first", **ours) as first:
-                [issued] = await home.plane.create_commands([RawCommand("shell", {"command": script})])
-                await until(lambda: is_there(started), "the tool runs")
-                await until(lambda: bool(home.plane.events_of_command(issued.event_id, "command.started")), "started")
-                async with home.plane.outage():
-                    go.touch()
-                    await until(lambda: home.outbox_rows() == 1, "the outcome is on disk", timeout_s=20)
-                    first.process.kill()
-                    await first.exit_code()
-            async with worker_process(home, tmp_path, "second", **ours) as second:
-                await home.wait_terminal(issued.event_id)
-                await second.wait_logged("adopted_outcome_reported")
-                await home.wait_settled(timeout_s=30)
-                assert home.terminal_events(issued.event_id) == ["command.completed"]
-                assert home.outbox_rows() == 0
-        assert ran.read_text() == "x\n"
-
-    run(main())
+    async with house(dialect, worker=False) as home:
+        ours = {"WORKER_ID": "stable", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_STARTED_HOLD_MS": "0"}
+        async with worker_process(home, tmp_path, "first", **ours) as first:
+            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": script})])
+            await until(lambda: is_there(started), "the tool runs")
+            await until(lambda: bool(home.plane.events_of_command(issued.event_id, "command.started")), "started")
+            async with home.plane.outage():
+                go.touch()
+                await until(lambda: home.outbox_rows() == 1, "the outcome is on disk", timeout_s=20)
+                first.process.kill()
+                await first.exit_code()
+        async with worker_process(home, tmp_path, "second", **ours) as second:
+            await home.wait_terminal(issued.event_id)
+            await second.wait_logged("adopted_outcome_reported")
+            await home.wait_settled(timeout_s=30)
+            assert home.terminal_events(issued.event_id) == ["command.completed"]
+            assert home.outbox_rows() == 0
+    assert ran.read_text() == "x\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from integration.house import House, noops, run
+from integration.house import House, noops
 from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane
@@ -59,25 +59,19 @@ WITH_ACCOUNTS = {
 
 
 @pytest.mark.parametrize("how", WITH_ACCOUNTS)
-def test_user_and_password_are_taken_and_never_shown(how: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with gated_house(ACCOUNTS, "plane:plane") as (home, address):
-            variables = {name: value.format(address=address) for name, value in WITH_ACCOUNTS[how].items()}
-            await runs_and_keeps_secrets(home, tmp_path, **variables)
-
-    run(go())
+async def test_user_and_password_are_taken_and_never_shown(how: str, tmp_path: Path) -> None:
+    async with gated_house(ACCOUNTS, "plane:plane") as (home, address):
+        variables = {name: value.format(address=address) for name, value in WITH_ACCOUNTS[how].items()}
+        await runs_and_keeps_secrets(home, tmp_path, **variables)
 
 
 @pytest.mark.parametrize("url", ["nats://{address}", f"nats://{TOKEN}@{{address}}"], ids=["NATS_TOKEN", "URL"])
-def test_token_is_taken_and_never_shown(url: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with gated_house(f'authorization {{ token: "{TOKEN}" }}', TOKEN) as (home, address):
-            variables = {"NATS_URL": url.format(address=address)}
-            if TOKEN not in url:
-                variables["NATS_TOKEN"] = TOKEN
-            await runs_and_keeps_secrets(home, tmp_path, **variables)
-
-    run(go())
+async def test_token_is_taken_and_never_shown(url: str, tmp_path: Path) -> None:
+    async with gated_house(f'authorization {{ token: "{TOKEN}" }}', TOKEN) as (home, address):
+        variables = {"NATS_URL": url.format(address=address)}
+        if TOKEN not in url:
+            variables["NATS_TOKEN"] = TOKEN
+        await runs_and_keeps_secrets(home, tmp_path, **variables)
 
 
 async def runs_and_keeps_secrets(home: House, directory: Path, **variables: str) -> None:
@@ -110,14 +104,11 @@ REFUSED_LOGINS = {
 
 
 @pytest.mark.parametrize("how", REFUSED_LOGINS)
-def test_login_that_nats_refuses_ends_the_start_with_exit_3(how: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with NatsServer(config=ACCOUNTS) as server:
-            worker = await refused_start(tmp_path, NATS_URL=server.url, **REFUSED_LOGINS[how])
-            assert worker.process.returncode == 3
-            line = one_line(worker)
-            assert "NATS_USER" in line
-            assert server.url in line
-            assert "wr0ng-one" not in worker.text
-
-    run(go())
+async def test_login_that_nats_refuses_ends_the_start_with_exit_3(how: str, tmp_path: Path) -> None:
+    async with NatsServer(config=ACCOUNTS) as server:
+        worker = await refused_start(tmp_path, NATS_URL=server.url, **REFUSED_LOGINS[how])
+        assert worker.process.returncode == 3
+        line = one_line(worker)
+        assert "NATS_USER" in line
+        assert server.url in line
+        assert "wr0ng-one" not in worker.text

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from integration.house import house, run
+from integration.house import house
 from integration.processes import Probe, WorkerProcess, until, worker_process
 from integration.scraped_names import expressions, unknown_in
 from noetl_worker.dev.plane import RawCommand
@@ -87,8 +87,10 @@ async def worked(dialect: Dialect, directory: Path) -> Scrapes:
 
 
 @pytest.fixture(scope="module", params=Dialect, ids=lambda one: one.value)
-def scrapes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scrapes:
-    return run(worked(request.param, tmp_path_factory.mktemp("worker")))
+async def scrapes(
+    anyio_backend: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Scrapes:
+    return await worked(request.param, tmp_path_factory.mktemp("worker"))
 
 
 def test_every_series_is_there_at_zero_and_none_appears_with_what_is_done(scrapes: Scrapes) -> None:

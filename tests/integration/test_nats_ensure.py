@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from integration.desk import DURABLE, STREAM, desk
-from integration.house import run
 from integration.processes import Ended
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.consumer import ensure_durable
@@ -23,120 +22,104 @@ def differing(ended: Ended) -> dict[str, list[str]]:
     }
 
 
-def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_then(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            looked = await there.type("nats", "ensure")
-            assert looked.code == 5
-            assert looked.err == ""
-            assert f"stream {STREAM} is missing" in looked.out
-            assert f"durable {DURABLE} is missing" in looked.out
-            assert "noetl-worker nats ensure --apply" in looked.out
-            assert (await there.ask("STREAM.NAMES")).get("streams") in (None, [])
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 0, applied.out + applied.err
-            assert f"done: durable {DURABLE} made" in applied.out
-            assert "done: bucket NOETL_COMMAND_STARTS made" in applied.out
-            again = await there.type("nats", "ensure", "--json")
-            assert again.code == 0
-            assert differing(again) == {"stream": [], "durable": []}
-            worker_durable = await ensure_durable(there.connection.client, load_settings({}))
-            assert worker_durable.filters == ("noetl.commands", "noetl.commands.>")
-
-    run(go())
+async def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_then(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        looked = await there.type("nats", "ensure")
+        assert looked.code == 5
+        assert looked.err == ""
+        assert f"stream {STREAM} is missing" in looked.out
+        assert f"durable {DURABLE} is missing" in looked.out
+        assert "noetl-worker nats ensure --apply" in looked.out
+        assert (await there.ask("STREAM.NAMES")).get("streams") in (None, [])
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 0, applied.out + applied.err
+        assert f"done: durable {DURABLE} made" in applied.out
+        assert "done: bucket NOETL_COMMAND_STARTS made" in applied.out
+        again = await there.type("nats", "ensure", "--json")
+        assert again.code == 0
+        assert differing(again) == {"stream": [], "durable": []}
+        worker_durable = await ensure_durable(there.connection.client, load_settings({}))
+        assert worker_durable.filters == ("noetl.commands", "noetl.commands.>")
 
 
-def test_ensure_makes_the_durable_with_the_filters_of_its_pools_and_refuses_another_pool_s(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            applied = await there.type("nats", "ensure", "--apply", NOETL_WORKER_POOL_SEGMENTS="legacy,shared")
-            assert applied.code == 0, applied.out + applied.err
-            assert (await there.durable())["config"]["filter_subjects"] == ["noetl.commands", "noetl.commands.shared.>"]
-            with pytest.raises(JetStreamError, match=r"the settings want noetl\.commands\.gpu\.>"):
-                await ensure_durable(there.connection.client, load_settings({"NOETL_WORKER_POOL_SEGMENTS": "gpu"}))
-
-    run(go())
-
-
-def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_durable(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream(subjects=["noetl.commands", "noetl.commands.gpu"], max_age=60 * 10**9)
-            await there.make_durable(
-                filter_subjects=None,
-                filter_subject="noetl.commands",
-                ack_wait=300 * 10**9,
-                max_ack_pending=64,
-                max_deliver=1000,
-                backoff=[10**9],
-                inactive_threshold=3600 * 10**9,
-                max_expires=10**9,
-                max_batch=1,
-                headers_only=True,
-                priority_policy="overflow",
-                priority_groups=["a"],
-                max_bytes=4096,
-                metadata={"team": "data"},
-            )
-            before = await there.durable()
-            assert differing(await there.type("nats", "ensure", "--json")) == {
-                "stream": ["subjects", "max_age"],
-                "durable": [
-                    *("filters", "ack_wait", "max_ack_pending", "max_deliver", "backoff", "inactive_threshold"),
-                    *("max_expires", "max_batch", "headers_only", "priority_policy"),
-                ],
-            }
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 0, applied.out + applied.err
-            assert "done: durable noetl_worker: ack_wait 1 s -> 30 s" in applied.out
-            after = await there.durable()
-            assert after["created"] == before["created"]
-            assert (after["config"]["max_bytes"], after["config"]["metadata"]["team"]) == (4096, "data")
-            assert after["config"]["ack_wait"] == 30 * 10**9
-            subjects = (await there.ask(f"STREAM.INFO.{STREAM}"))["config"]["subjects"]
-            assert sorted(subjects) == ["noetl.commands", "noetl.commands.>"]
-
-    run(go())
+async def test_ensure_makes_the_durable_with_the_filters_of_its_pools_and_refuses_another_pool_s(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as there:
+        applied = await there.type("nats", "ensure", "--apply", NOETL_WORKER_POOL_SEGMENTS="legacy,shared")
+        assert applied.code == 0, applied.out + applied.err
+        assert (await there.durable())["config"]["filter_subjects"] == ["noetl.commands", "noetl.commands.shared.>"]
+        with pytest.raises(JetStreamError, match=r"the settings want noetl\.commands\.gpu\.>"):
+            await ensure_durable(there.connection.client, load_settings({"NOETL_WORKER_POOL_SEGMENTS": "gpu"}))
 
 
-def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream(retention="interest")
-            await there.make_durable(deliver_subject="push.here", ack_policy="none", ack_wait=None)
-            await there.connection.client.jetstream().publish("noetl.commands", b"x")
-            before = await there.durable()
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 5
-            assert f"nats consumer rm {STREAM} {DURABLE}" in applied.out
-            assert f"nats stream edit {STREAM} --retention limits" in applied.out
-            assert "messages waiting: 1, in flight: 0" in applied.out
-            after = await there.durable()
-            assert (after["created"], after["config"]["deliver_subject"]) == (before["created"], "push.here")
+async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_durable(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream(subjects=["noetl.commands", "noetl.commands.gpu"], max_age=60 * 10**9)
+        await there.make_durable(
+            filter_subjects=None,
+            filter_subject="noetl.commands",
+            ack_wait=300 * 10**9,
+            max_ack_pending=64,
+            max_deliver=1000,
+            backoff=[10**9],
+            inactive_threshold=3600 * 10**9,
+            max_expires=10**9,
+            max_batch=1,
+            headers_only=True,
+            priority_policy="overflow",
+            priority_groups=["a"],
+            max_bytes=4096,
+            metadata={"team": "data"},
+        )
+        before = await there.durable()
+        assert differing(await there.type("nats", "ensure", "--json")) == {
+            "stream": ["subjects", "max_age"],
+            "durable": [
+                *("filters", "ack_wait", "max_ack_pending", "max_deliver", "backoff", "inactive_threshold"),
+                *("max_expires", "max_batch", "headers_only", "priority_policy"),
+            ],
+        }
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 0, applied.out + applied.err
+        assert "done: durable noetl_worker: ack_wait 1 s -> 30 s" in applied.out
+        after = await there.durable()
+        assert after["created"] == before["created"]
+        assert (after["config"]["max_bytes"], after["config"]["metadata"]["team"]) == (4096, "data")
+        assert after["config"]["ack_wait"] == 30 * 10**9
+        subjects = (await there.ask(f"STREAM.INFO.{STREAM}"))["config"]["subjects"]
+        assert sorted(subjects) == ["noetl.commands", "noetl.commands.>"]
 
-    run(go())
+
+async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream(retention="interest")
+        await there.make_durable(deliver_subject="push.here", ack_policy="none", ack_wait=None)
+        await there.connection.client.jetstream().publish("noetl.commands", b"x")
+        before = await there.durable()
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 5
+        assert f"nats consumer rm {STREAM} {DURABLE}" in applied.out
+        assert f"nats stream edit {STREAM} --retention limits" in applied.out
+        assert "messages waiting: 1, in flight: 0" in applied.out
+        after = await there.durable()
+        assert (after["created"], after["config"]["deliver_subject"]) == (before["created"], "push.here")
 
 
-def test_paused_durable_is_left_to_whoever_paused_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream()
-            await there.make_durable(ack_wait=30 * 10**9, pause_until="2999-01-01T00:00:00Z")
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 5
-            assert f"nats consumer resume {STREAM} {DURABLE}" in applied.out
-            assert (await there.durable())["paused"] is True
-
-    run(go())
+async def test_paused_durable_is_left_to_whoever_paused_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream()
+        await there.make_durable(ack_wait=30 * 10**9, pause_until="2999-01-01T00:00:00Z")
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 5
+        assert f"nats consumer resume {STREAM} {DURABLE}" in applied.out
+        assert (await there.durable())["paused"] is True
 
 
-def test_change_that_jetstream_refuses_is_told_in_its_words(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with desk(tmp_path) as there:
-            await there.make_stream(subjects=["noetl.commands"])
-            await there.ask("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["noetl.commands.gpu"]})
-            applied = await there.type("nats", "ensure", "--apply")
-            assert applied.code == 3
-            assert "subjects overlap with an existing stream" in applied.err
-
-    run(go())
+async def test_change_that_jetstream_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    async with desk(tmp_path) as there:
+        await there.make_stream(subjects=["noetl.commands"])
+        await there.ask("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["noetl.commands.gpu"]})
+        applied = await there.type("nats", "ensure", "--apply")
+        assert applied.code == 3
+        assert "subjects overlap with an existing stream" in applied.err

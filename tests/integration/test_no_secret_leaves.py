@@ -119,29 +119,25 @@ def test_no_planted_secret_leaves_the_process(dialect: Dialect, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("place", sorted(PLACES))
-def test_each_place_alone(place: str, tmp_path: Path) -> None:
+async def test_each_place_alone(place: str, tmp_path: Path) -> None:
     """So that a place which stops being one is noticed: the mark has to be where the secret was."""
 
     # The Python plane is not sent the output streams of a tool that succeeded.
     dialect = Dialect.RUST if place.startswith("std") else Dialect.PYTHON
-
-    async def go() -> None:
-        stage = Stage(dialect, tmp_path)
-        try:
-            secret = 'Zq8\\k"é/+ x=9'
-            source = "inline" if place == "unknown_field" else "credential:password"
-            _, log = await stage.play(Plan(secret, source, (place,)), "json")
-            everything = b"".join(blob for _, blob in stage.left()).decode("utf-8", "replace") + log
-            assert stage.tool.received == [secret]
-            assert "[REDACTED]" in everything
-            assert not any(form in everything for form in forms_of(secret))
-        finally:
-            await stage.close()
-
-    asyncio.run(go())
+    stage = Stage(dialect, tmp_path)
+    try:
+        secret = 'Zq8\\k"é/+ x=9'
+        source = "inline" if place == "unknown_field" else "credential:password"
+        _, log = await stage.play(Plan(secret, source, (place,)), "json")
+        everything = b"".join(blob for _, blob in stage.left()).decode("utf-8", "replace") + log
+        assert stage.tool.received == [secret]
+        assert "[REDACTED]" in everything
+        assert not any(form in everything for form in forms_of(secret))
+    finally:
+        await stage.close()
 
 
-def test_stage_would_notice_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stage_would_notice_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same plan with a worker that knows no secrets: found in requests, log, view and letter."""
     monkeypatch.setattr("noetl_worker.secrets.known.KnownSecrets.add", lambda self, text: None)
 
@@ -156,4 +152,4 @@ def test_stage_would_notice_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         finally:
             await stage.close()
 
-    assert {line.partition(":")[0] for line in asyncio.run(go())} >= {"request", "log", "view"}
+    assert {line.partition(":")[0] for line in await go()} >= {"request", "log", "view"}

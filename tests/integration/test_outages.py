@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from integration.house import CLAIM, House, house, noops, run
+from integration.house import CLAIM, House, house, noops
 from integration.processes import ON_DISK, SHORT_LEASES, Gate, Probe, starting_process, until, worker_process
 from integration.test_pipeline import mixed
 from noetl_worker.dev.nats_server import free_port
@@ -21,27 +21,24 @@ from noetl_worker.models import Dialect
 BEAT = "POST /api/worker/pool/heartbeat"
 
 
-def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            port = free_port()
-            [one] = await home.plane.create_commands(noops(1))
-            await home.plane.stop()
-            bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
-            async with starting_process(home, tmp_path, **bind) as worker:
-                warning = await worker.wait_logged("control_plane_unreachable")
-                assert warning["level"] == "warning"
-                await until(lambda: any("NOETL_SERVER_URL" in str(record) for record in unreachable(worker)), "advice")
-                probe = Probe(port)
-                assert (await probe.get("/livez")).status_code == 200
-                assert await probe.why_not_ready() is not None
-                await home.plane.start()
-                await worker.wait_logged("pulling")
-                await until(probe.is_ready, "ready")
-                await home.wait_terminal(one.event_id)
-                assert await worker.stop() == 0
-
-    run(go())
+async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        port = free_port()
+        [one] = await home.plane.create_commands(noops(1))
+        await home.plane.stop()
+        bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+        async with starting_process(home, tmp_path, **bind) as worker:
+            warning = await worker.wait_logged("control_plane_unreachable")
+            assert warning["level"] == "warning"
+            await until(lambda: any("NOETL_SERVER_URL" in str(record) for record in unreachable(worker)), "advice")
+            probe = Probe(port)
+            assert (await probe.get("/livez")).status_code == 200
+            assert await probe.why_not_ready() is not None
+            await home.plane.start()
+            await worker.wait_logged("pulling")
+            await until(probe.is_ready, "ready")
+            await home.wait_terminal(one.event_id)
+            assert await worker.stop() == 0
 
 
 def unreachable(worker: Any) -> list[dict[str, Any]]:
@@ -63,74 +60,64 @@ async def all_end_once(home: House, event_ids: list[int], *, timeout_s: float = 
 
 @pytest.mark.heavy_on_loop(reason=COUNTS)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_control_plane_that_dies_and_comes_back_loses_nothing(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:
-            slow = [RawCommand("shell", {"command": "sleep 0.7"}) for _ in range(4)]
-            issued = await home.plane.create_commands([*slow, *(mixed(number) for number in range(100))])
-            await home.plane.wait_until(lambda: len(ended(home, issued)) >= 5)
-            async with home.plane.outage():
-                await until(lambda: "events_not_accepted" in worker.text, "events that are held back")
-            await all_end_once(home, [one.event_id for one in issued])
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_control_plane_that_dies_and_comes_back_loses_nothing(dialect: Dialect, tmp_path: Path) -> None:
+    async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:
+        slow = [RawCommand("shell", {"command": "sleep 0.7"}) for _ in range(4)]
+        issued = await home.plane.create_commands([*slow, *(mixed(number) for number in range(100))])
+        await home.plane.wait_until(lambda: len(ended(home, issued)) >= 5)
+        async with home.plane.outage():
+            await until(lambda: "events_not_accepted" in worker.text, "events that are held back")
+        await all_end_once(home, [one.event_id for one in issued])
+        assert await worker.stop() == 0
 
 
-def test_stop_while_the_control_plane_is_away_loses_nothing(tmp_path: Path) -> None:
+async def test_stop_while_the_control_plane_is_away_loses_nothing(tmp_path: Path) -> None:
     """The outcome is known and cannot be told: the message goes back, and the command ends once elsewhere."""
-
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
-        async with house(worker=False, plane=SHORT_LEASES) as home:
-            async with worker_process(home, tmp_path, "first", **variables) as first:
-                [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
-                await home.plane.wait_until(lambda: started(home, one.event_id))
-                async with home.plane.outage():
-                    gate.open()
-                    await first.wait_logged("events_not_accepted")
-                    first.signal()
-                    asked = time.monotonic()
-                    assert await first.exit_code() == 4
-                    assert time.monotonic() - asked < 1 + 5
-                assert home.terminal_events(one.event_id) == []
-                assert await home.unsettled() == 1
-            async with worker_process(home, tmp_path, "second", **variables) as second:
-                await home.wait_terminal(one.event_id)
-                assert await second.stop() == 0
-            assert len(home.terminal_events(one.event_id)) == 1
-
-    run(go())
+    gate = Gate(tmp_path)
+    variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
+    async with house(worker=False, plane=SHORT_LEASES) as home:
+        async with worker_process(home, tmp_path, "first", **variables) as first:
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+            await home.plane.wait_until(lambda: started(home, one.event_id))
+            async with home.plane.outage():
+                gate.open()
+                await first.wait_logged("events_not_accepted")
+                first.signal()
+                asked = time.monotonic()
+                assert await first.exit_code() == 4
+                assert time.monotonic() - asked < 1 + 5
+            assert home.terminal_events(one.event_id) == []
+            assert await home.unsettled() == 1
+        async with worker_process(home, tmp_path, "second", **variables) as second:
+            await home.wait_terminal(one.event_id)
+            assert await second.stop() == 0
+        assert len(home.terminal_events(one.event_id)) == 1
 
 
 def started(home: House, event_id: int) -> bool:
     return bool(home.plane.events_of_command(event_id, "command.started"))
 
 
-def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: Path) -> None:
-    async def go() -> None:
-        variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-            reached, over = asyncio.Event(), asyncio.Event()
+async def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: Path) -> None:
+    variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+        reached, over = asyncio.Event(), asyncio.Event()
 
-            async def hang(request: Request) -> Response:
-                if request.url.path.endswith("/claim"):  # a heartbeat may be the first to hang
-                    reached.set()
-                await over.wait()
-                return Response(status_code=503)
+        async def hang(request: Request) -> Response:
+            if request.url.path.endswith("/claim"):  # a heartbeat may be the first to hang
+                reached.set()
+            await over.wait()
+            return Response(status_code=503)
 
-            home.plane.fault = hang
-            await home.plane.create_commands(noops(3))
-            await asyncio.wait_for(reached.wait(), 10)
-            worker.signal()
-            asked = time.monotonic()
-            assert await worker.exit_code() == 4
-            assert time.monotonic() - asked < 1 + 5
-            assert await home.unsettled() == 3
-            over.set()
-
-    run(go())
+        home.plane.fault = hang
+        await home.plane.create_commands(noops(3))
+        await asyncio.wait_for(reached.wait(), 10)
+        worker.signal()
+        asked = time.monotonic()
+        assert await worker.exit_code() == 4
+        assert time.monotonic() - asked < 1 + 5
+        assert await home.unsettled() == 3
+        over.set()
 
 
 def ended(home: House, issued: Any) -> list[int]:
@@ -139,54 +126,48 @@ def ended(home: House, issued: Any) -> list[int]:
 
 @pytest.mark.heavy_on_loop(reason=COUNTS)
 @pytest.mark.parametrize("how", ["restart", "crash"])
-def test_nats_that_goes_away_amid_200_commands_loses_nothing(how: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_MAX_CONCURRENT": "8"}
-        disk = {**ON_DISK, "reaper_interval_s": 1.0, "pending_retry_s": 2.0}  # a crash may lose what was just published
-        async with (
-            house(worker=False, plane=disk) as home,
-            worker_process(home, tmp_path, **variables) as worker,
-        ):
-            issued = await home.plane.create_commands([mixed(number) for number in range(200)])
-            await home.plane.wait_until(lambda: len(ended(home, issued)) >= 40)
-            await (home.nats.kill() if how == "crash" else home.nats.stop())
-            await home.nats.start()
-            await all_end_once(home, [one.event_id for one in issued])
-            assert worker.logged("nats_reconnected")
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_nats_that_goes_away_amid_200_commands_loses_nothing(how: str, tmp_path: Path) -> None:
+    variables = {"NOETL_WORKER_ACK_WAIT_S": "2", "WORKER_MAX_CONCURRENT": "8"}
+    disk = {**ON_DISK, "reaper_interval_s": 1.0, "pending_retry_s": 2.0}  # a crash may lose what was just published
+    async with (
+        house(worker=False, plane=disk) as home,
+        worker_process(home, tmp_path, **variables) as worker,
+    ):
+        issued = await home.plane.create_commands([mixed(number) for number in range(200)])
+        await home.plane.wait_until(lambda: len(ended(home, issued)) >= 40)
+        await (home.nats.kill() if how == "crash" else home.nats.stop())
+        await home.nats.start()
+        await all_end_once(home, [one.event_id for one in issued])
+        assert worker.logged("nats_reconnected")
+        assert await worker.stop() == 0
 
 
-def test_refused_credentials_stop_the_pull_and_let_in_again_it_goes_on(tmp_path: Path) -> None:
-    async def go() -> None:
-        port = free_port()
-        variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-            probe = Probe(port)
-            await until(probe.is_ready, "ready")
-            home.plane.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
-            [refused] = await home.plane.create_commands(noops(1))
+async def test_refused_credentials_stop_the_pull_and_let_in_again_it_goes_on(tmp_path: Path) -> None:
+    port = free_port()
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+        probe = Probe(port)
+        await until(probe.is_ready, "ready")
+        home.plane.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
+        [refused] = await home.plane.create_commands(noops(1))
 
-            async def cut_off() -> bool:
-                return "credentials" in (await probe.why_not_ready() or "")
+        async def cut_off() -> bool:
+            return "credentials" in (await probe.why_not_ready() or "")
 
-            await until(cut_off, "not ready when refused")
-            claims = home.plane.requests[CLAIM]
-            later = await home.plane.create_commands(noops(20))
-            await until(lambda: home.plane.requests[BEAT] >= 2, "asked whether it is let in")
-            assert home.plane.requests[CLAIM] <= claims + 16  # what an open pull still brought; then no more
-            assert await probe.why_not_ready() is not None
-            [line] = worker.logged("auth_refused")
-            assert "NOETL_INTERNAL_API_TOKEN" in str(line)
+        await until(cut_off, "not ready when refused")
+        claims = home.plane.requests[CLAIM]
+        later = await home.plane.create_commands(noops(20))
+        await until(lambda: home.plane.requests[BEAT] >= 2, "asked whether it is let in")
+        assert home.plane.requests[CLAIM] <= claims + 16  # what an open pull still brought; then no more
+        assert await probe.why_not_ready() is not None
+        [line] = worker.logged("auth_refused")
+        assert "NOETL_INTERNAL_API_TOKEN" in str(line)
 
-            home.plane.fault = None
-            await until(probe.is_ready, "ready again")
-            await home.plane.publish_again(refused.event_id)  # its own message waits for 30 s
-            fresh = await home.plane.create_commands(noops(5))
-            await home.wait_terminal(refused.event_id, *(one.event_id for one in fresh))
-            assert all(len(home.terminal_events(one.event_id)) <= 1 for one in (refused, *later, *fresh))
-            assert await home.unsettled() >= 1  # given back, not lost
-            assert await worker.stop() == 0
-
-    run(go())
+        home.plane.fault = None
+        await until(probe.is_ready, "ready again")
+        await home.plane.publish_again(refused.event_id)  # its own message waits for 30 s
+        fresh = await home.plane.create_commands(noops(5))
+        await home.wait_terminal(refused.event_id, *(one.event_id for one in fresh))
+        assert all(len(home.terminal_events(one.event_id)) <= 1 for one in (refused, *later, *fresh))
+        assert await home.unsettled() >= 1  # given back, not lost
+        assert await worker.stop() == 0

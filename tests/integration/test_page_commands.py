@@ -21,11 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.page_commands import NOT_RUN, ROOT, Line, commands_of, files_of, pages, shows
 from integration.processes import environment, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.process import event_loop
 
 pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
 FILES = {"step.yaml": "{code: 'result = 1'}"}
@@ -160,7 +161,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
                 started.set_exception(error)
             raise
 
-    thread = threading.Thread(target=run, args=(go(),))
+    thread = threading.Thread(target=event_loop.run, args=(go(),))
     thread.start()
     try:
         yield started.result(timeout=100)
@@ -182,13 +183,13 @@ def desk(names: dict[str, str], tmp_path: Path) -> Desk:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk) -> None:
+async def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = [line for line in commands_of(text) if line.why_not is None and not is_lacking(line)]
     desk.set_out(text)
     for line in lines:
         if line.stays:
-            run(desk.run_worker(line))
+            await desk.run_worker(line)
         else:
             desk.type(line)
 

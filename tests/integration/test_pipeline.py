@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from integration.house import CLAIM, House, house, run
+import loops
+from integration.house import CLAIM, House, house
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -56,24 +57,21 @@ FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
-    async def go() -> None:
-        async with house(dialect, WORKER_MAX_CONCURRENT="32") as home:
-            issued = await home.plane.create_commands([mixed(n) for n in range(500)])
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=90)
-            await home.wait_settled()
-            for number, one in enumerate(issued):
-                await asyncio.sleep(0)  # each looks through thousands of events
-                events = home.terminal_events(one.event_id)
-                fails = number % 10 in FAILS[dialect]
-                assert events == ["command.failed" if fails else "command.completed"], (number, events)
-            assert await home.dead_letters() == []
-            assert len(await variables(home, issued[0].execution_id)) == 50
-            worker = home.workers[0]
-            assert sum(worker.settled.values()) == 500
-            assert worker.settled == {"ack:reported": 500}
-
-    run(go())
+async def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
+    async with house(dialect, WORKER_MAX_CONCURRENT="32") as home:
+        issued = await home.plane.create_commands([mixed(n) for n in range(500)])
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=90)
+        await home.wait_settled()
+        for number, one in enumerate(issued):
+            await asyncio.sleep(0)  # each looks through thousands of events
+            events = home.terminal_events(one.event_id)
+            fails = number % 10 in FAILS[dialect]
+            assert events == ["command.failed" if fails else "command.completed"], (number, events)
+        assert await home.dead_letters() == []
+        assert len(await variables(home, issued[0].execution_id)) == 50
+        worker = home.workers[0]
+        assert sum(worker.settled.values()) == 500
+        assert worker.settled == {"ack:reported": 500}
 
 
 async def variables(home: House, execution_id: int) -> Any:
@@ -84,38 +82,32 @@ async def variables(home: House, execution_id: int) -> Any:
     return answer["variables"] if isinstance(answer, dict) else answer
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+@pytest.mark.parametrize("anyio_backend", loops.BOTH)
 @pytest.mark.parametrize(("dialect", "most"), [(Dialect.PYTHON, 2), (Dialect.RUST, 3)])
-def test_fast_command_costs_at_most_three_requests(dialect: Dialect, most: int, loop: str) -> None:
-    async def go() -> None:
-        # A hold that no noop outlives: this counts requests, not the speed of the machine.
-        async with house(dialect, NOETL_WORKER_STARTED_HOLD_MS="5000") as home:
-            before = Counter(home.plane.requests)
-            issued = await home.plane.create_commands([RawCommand("noop") for _ in range(200)])
-            await home.wait_terminal(*(one.event_id for one in issued))
-            counted = home.plane.requests - before
-            spent = sum(count for route, count in counted.items() if "/commands/" in route or "/events" in route)
-            assert spent == 200 * most
-            assert counted[CLAIM] == 200
-
-    run(go(), loop)
+async def test_fast_command_costs_at_most_three_requests(dialect: Dialect, most: int) -> None:
+    # A hold that no noop outlives: this counts requests, not the speed of the machine.
+    async with house(dialect, NOETL_WORKER_STARTED_HOLD_MS="5000") as home:
+        before = Counter(home.plane.requests)
+        issued = await home.plane.create_commands([RawCommand("noop") for _ in range(200)])
+        await home.wait_terminal(*(one.event_id for one in issued))
+        counted = home.plane.requests - before
+        spent = sum(count for route, count in counted.items() if "/commands/" in route or "/events" in route)
+        assert spent == 200 * most
+        assert counted[CLAIM] == 200
 
 
-def test_slow_command_reports_its_start_while_it_runs() -> None:
-    async def go() -> None:
-        async with house() as home:
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"})])
-            await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-            assert home.terminal_events(one.event_id) == []
-            await home.wait_terminal(one.event_id)
-            names = [event.event_type for event in home.plane.events_of_command(one.event_id)]
-            assert names.count("command.started") == 1
-
-    run(go())
+async def test_slow_command_reports_its_start_while_it_runs() -> None:
+    async with house() as home:
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"})])
+        await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
+        assert home.terminal_events(one.event_id) == []
+        await home.wait_terminal(one.event_id)
+        names = [event.event_type for event in home.plane.events_of_command(one.event_id)]
+        assert names.count("command.started") == 1
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_worker_claims_within_a_second_of_its_start(dialect: Dialect) -> None:
+async def test_worker_claims_within_a_second_of_its_start(dialect: Dialect) -> None:
     async def go() -> float:
         async with house(dialect, worker=False) as home:
             [one] = await home.plane.create_commands([RawCommand("noop")])
@@ -124,35 +116,28 @@ def test_worker_claims_within_a_second_of_its_start(dialect: Dialect) -> None:
             await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
             return time.monotonic() - started
 
-    assert min(run(go()) for _ in range(3)) < 1.0
+    assert min([await go() for _ in range(3)]) < 1.0
 
 
-def test_blocked_loop_causes_no_second_delivery_and_no_second_run() -> None:
+async def test_blocked_loop_causes_no_second_delivery_and_no_second_run() -> None:
     """The keepalive has its own thread and connection: the main loop may stand still for longer than ack_wait."""
-
-    async def go() -> None:
-        async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.3"})])
-            await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-            time.sleep(2)  # noqa: ASYNC251 - blocks the loop on purpose: plane and worker both
-            await home.wait_terminal(one.event_id)
-            await home.wait_settled()
-            assert len(home.terminal_events(one.event_id)) == 1
-            assert home.workers[0].settled == {"ack:reported": 1}
-            assert home.plane.requests[CLAIM] == 1
-
-    run(go())
+    async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.3"})])
+        await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
+        time.sleep(2)  # noqa: ASYNC251 - blocks the loop on purpose: plane and worker both
+        await home.wait_terminal(one.event_id)
+        await home.wait_settled()
+        assert len(home.terminal_events(one.event_id)) == 1
+        assert home.workers[0].settled == {"ack:reported": 1}
+        assert home.plane.requests[CLAIM] == 1
 
 
-def test_long_command_is_kept_ours_over_many_ack_waits() -> None:
-    async def go() -> None:
-        async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 4"})])
-            await home.wait_terminal(one.event_id)
-            await home.wait_settled()
-            assert home.plane.requests[CLAIM] == 1
-
-    run(go())
+async def test_long_command_is_kept_ours_over_many_ack_waits() -> None:
+    async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 4"})])
+        await home.wait_terminal(one.event_id)
+        await home.wait_settled()
+        assert home.plane.requests[CLAIM] == 1
 
 
 BAD_NOTIFICATIONS = [
@@ -170,20 +155,17 @@ BAD_NOTIFICATIONS = [
 ]
 
 
-def test_bytes_that_are_no_notification_become_dead_letters_and_the_worker_goes_on() -> None:
-    async def go() -> None:
-        async with house() as home:
-            for data in BAD_NOTIFICATIONS:
-                await home.publish(data)
-            issued = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(issued[0].event_id)
-            await home.wait_settled()
-            letters = await home.dead_letters()
-            assert len(letters) == len(BAD_NOTIFICATIONS)
-            assert all(letter["reason"].startswith("not a notification") for letter in letters)
-            assert home.plane.requests[CLAIM] == 1
-
-    run(go())
+async def test_bytes_that_are_no_notification_become_dead_letters_and_the_worker_goes_on() -> None:
+    async with house() as home:
+        for data in BAD_NOTIFICATIONS:
+            await home.publish(data)
+        issued = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(issued[0].event_id)
+        await home.wait_settled()
+        letters = await home.dead_letters()
+        assert len(letters) == len(BAD_NOTIFICATIONS)
+        assert all(letter["reason"].startswith("not a notification") for letter in letters)
+        assert home.plane.requests[CLAIM] == 1
 
 
 @pytest.fixture
@@ -193,101 +175,85 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_delays")
-def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dead_letter() -> None:
-    async def go() -> None:
-        async with house() as home:
-            body = {
-                "execution_id": 1,
-                "event_id": 4242,
-                "command_id": 4241,
-                "step": "start",
-                "server_url": home.plane.url,
-            }
-            await home.publish(json.dumps(body).encode())
-            await home.wait_settled(timeout_s=50)
-            assert home.plane.requests[CLAIM] == 6
-            [letter] = await home.dead_letters()
-            assert letter["reason"].startswith("unknown command")
-            assert json.loads(letter["notification"]) == body
-
-    run(go())
+async def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dead_letter() -> None:
+    async with house() as home:
+        body = {
+            "execution_id": 1,
+            "event_id": 4242,
+            "command_id": 4241,
+            "step": "start",
+            "server_url": home.plane.url,
+        }
+        await home.publish(json.dumps(body).encode())
+        await home.wait_settled(timeout_s=50)
+        assert home.plane.requests[CLAIM] == 6
+        [letter] = await home.dead_letters()
+        assert letter["reason"].startswith("unknown command")
+        assert json.loads(letter["notification"]) == body
 
 
 @pytest.mark.usefixtures("short_delays")
-def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_ends_as_a_dead_letter(
+async def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_ends_as_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(acknowledge, "MAX_SERVER_ERROR_AGE_S", 0.0)  # it is old enough, after its sixth delivery
-
-    async def go() -> None:
-        async with house(Dialect.RUST, NATS_FILTER_SUBJECT="noetl.commands.gpu.>") as home:
-            [foreign] = await home.plane.create_commands([RawCommand("noop")])  # to noetl.commands.shared.<execution>
-            body = {
-                "execution_id": foreign.execution_id,
-                "event_id": foreign.event_id,
-                "command_id": home.plane.command(foreign.event_id).command_ref,
-                "step": "start",
-                "server_url": home.plane.url,
-                "execution_pool": "shared",
-            }
-            await home.publish(json.dumps(body).encode(), "noetl.commands.gpu.7")
-            await home.wait_settled(timeout_s=50)
-            assert home.plane.requests[CLAIM] == 0
-            assert home.terminal_events(foreign.event_id) == []
-            [letter] = await home.dead_letters()
-            assert (letter["kind"], letter["num_delivered"]) == ("pool_not_served", 6)
-            assert letter["reason"] == "another pool's command: it is for pool 'shared', this worker's: gpu"
-            assert (letter["step"], json.loads(letter["notification"])) == ("start", body)
-
-    run(go())
+    async with house(Dialect.RUST, NATS_FILTER_SUBJECT="noetl.commands.gpu.>") as home:
+        [foreign] = await home.plane.create_commands([RawCommand("noop")])  # to noetl.commands.shared.<execution>
+        body = {
+            "execution_id": foreign.execution_id,
+            "event_id": foreign.event_id,
+            "command_id": home.plane.command(foreign.event_id).command_ref,
+            "step": "start",
+            "server_url": home.plane.url,
+            "execution_pool": "shared",
+        }
+        await home.publish(json.dumps(body).encode(), "noetl.commands.gpu.7")
+        await home.wait_settled(timeout_s=50)
+        assert home.plane.requests[CLAIM] == 0
+        assert home.terminal_events(foreign.event_id) == []
+        [letter] = await home.dead_letters()
+        assert (letter["kind"], letter["num_delivered"]) == ("pool_not_served", 6)
+        assert letter["reason"] == "another pool's command: it is for pool 'shared', this worker's: gpu"
+        assert (letter["step"], json.loads(letter["notification"])) == ("start", body)
 
 
 @pytest.mark.usefixtures("short_delays")
 @pytest.mark.parametrize("as_text", [False, True], ids=["same id", "id as text"])
-def test_command_published_twice_runs_once(as_text: bool) -> None:
-    async def go() -> None:
-        async with house() as home:
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.5"})])
-            await home.plane.publish_again(one.event_id, as_text=as_text)
-            await home.wait_terminal(one.event_id)
-            await home.wait_settled(timeout_s=30)
-            assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
-            assert home.plane.requests[CLAIM] == 1
-
-    run(go())
+async def test_command_published_twice_runs_once(as_text: bool) -> None:
+    async with house() as home:
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.5"})])
+        await home.plane.publish_again(one.event_id, as_text=as_text)
+        await home.wait_terminal(one.event_id)
+        await home.wait_settled(timeout_s=30)
+        assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
+        assert home.plane.requests[CLAIM] == 1
 
 
-def test_finished_command_that_comes_again_to_a_new_worker_is_acked_without_running() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            first = await home.start_worker()
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(one.event_id)
-            await home.stop_worker(first)
-            second = await home.start_worker()
-            await home.plane.publish_again(one.event_id)
-            await home.wait_settled()
-            assert second.settled == {"ack:already_finished": 1}
-            assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
-
-    run(go())
+async def test_finished_command_that_comes_again_to_a_new_worker_is_acked_without_running() -> None:
+    async with house(worker=False) as home:
+        first = await home.start_worker()
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(one.event_id)
+        await home.stop_worker(first)
+        second = await home.start_worker()
+        await home.plane.publish_again(one.event_id)
+        await home.wait_settled()
+        assert second.settled == {"ack:already_finished": 1}
+        assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
 
 
-def test_claim_held_by_another_is_given_back_and_not_acked() -> None:
-    async def go() -> None:
-        import httpx
+async def test_claim_held_by_another_is_given_back_and_not_acked() -> None:
+    import httpx
 
-        async with house(worker=False, plane={"retry_after_s": 1}) as home:
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            async with httpx.AsyncClient() as client:
-                claim = f"{home.plane.url}/api/commands/{one.event_id}/claim"
-                assert (await client.post(claim, json={"worker_id": "somebody"})).status_code == 200
-            worker = await home.start_worker()
-            await wait_for(lambda: worker.settled.get("nak:held_by_other", 0) >= 1)
-            assert await home.unsettled() == 1
-            assert home.terminal_events(one.event_id) == []
-
-    run(go())
+    async with house(worker=False, plane={"retry_after_s": 1}) as home:
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        async with httpx.AsyncClient() as client:
+            claim = f"{home.plane.url}/api/commands/{one.event_id}/claim"
+            assert (await client.post(claim, json={"worker_id": "somebody"})).status_code == 200
+        worker = await home.start_worker()
+        await wait_for(lambda: worker.settled.get("nak:held_by_other", 0) >= 1)
+        assert await home.unsettled() == 1
+        assert home.terminal_events(one.event_id) == []
 
 
 async def wait_for(predicate: Any, timeout_s: float = 10.0) -> None:
@@ -298,23 +264,20 @@ async def wait_for(predicate: Any, timeout_s: float = 10.0) -> None:
     await asyncio.wait_for(poll(), timeout_s)
 
 
-def test_stop_gives_back_what_is_not_claimed_and_finishes_what_runs() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            worker = await home.start_worker(WORKER_MAX_CONCURRENT="2")
-            issued = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"}) for _ in range(6)])
-            await home.plane.wait_until(lambda: sum(bool(row.worker_id) for row in rows(home, issued)) == 2)
-            assert await home.stop_worker(worker) == 0
-            done = [one for one in issued if home.terminal_events(one.event_id)]
-            assert len(done) == 2
-            assert "POST /api/worker/pool/deregister" in home.plane.requests or any(
-                "deregister" in route for route in home.plane.requests
-            )
-            await home.start_worker(WORKER_MAX_CONCURRENT="8")
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=20)
-            assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
-
-    run(go())
+async def test_stop_gives_back_what_is_not_claimed_and_finishes_what_runs() -> None:
+    async with house(worker=False) as home:
+        worker = await home.start_worker(WORKER_MAX_CONCURRENT="2")
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"}) for _ in range(6)])
+        await home.plane.wait_until(lambda: sum(bool(row.worker_id) for row in rows(home, issued)) == 2)
+        assert await home.stop_worker(worker) == 0
+        done = [one for one in issued if home.terminal_events(one.event_id)]
+        assert len(done) == 2
+        assert "POST /api/worker/pool/deregister" in home.plane.requests or any(
+            "deregister" in route for route in home.plane.requests
+        )
+        await home.start_worker(WORKER_MAX_CONCURRENT="8")
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=20)
+        assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
 
 
 def rows(home: House, issued: Any) -> list[Any]:
@@ -322,29 +285,23 @@ def rows(home: House, issued: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_that_outlives_the_drain_is_interrupted_and_not_failed(dialect: Dialect) -> None:
-    async def go() -> None:
-        async with house(dialect, worker=False) as home:
-            worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3", WORKER_ID="stable")
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 30"})])
-            await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-            started = time.monotonic()
-            assert await home.stop_worker(worker) == 4
-            assert time.monotonic() - started < 5
-            assert home.terminal_events(one.event_id) == []
-            assert worker.settled == {"nak:interrupted": 1}
-
-    run(go())
+async def test_command_that_outlives_the_drain_is_interrupted_and_not_failed(dialect: Dialect) -> None:
+    async with house(dialect, worker=False) as home:
+        worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3", WORKER_ID="stable")
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 30"})])
+        await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
+        started = time.monotonic()
+        assert await home.stop_worker(worker) == 4
+        assert time.monotonic() - started < 5
+        assert home.terminal_events(one.event_id) == []
+        assert worker.settled == {"nak:interrupted": 1}
 
 
-def test_interrupted_command_is_told_as_failed_where_nobody_could_take_it_up_again() -> None:
-    async def go() -> None:
-        async with house(Dialect.RUST, worker=False) as home:
-            worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3")
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 30"})])
-            await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-            assert await home.stop_worker(worker) == 4
-            [failed] = home.plane.events_of_command(one.event_id, "command.failed")
-            assert "interrupted" in str(failed.result) + str(failed.context) + str(failed.error)
-
-    run(go())
+async def test_interrupted_command_is_told_as_failed_where_nobody_could_take_it_up_again() -> None:
+    async with house(Dialect.RUST, worker=False) as home:
+        worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3")
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 30"})])
+        await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
+        assert await home.stop_worker(worker) == 4
+        [failed] = home.plane.events_of_command(one.event_id, "command.failed")
+        assert "interrupted" in str(failed.result) + str(failed.context) + str(failed.error)

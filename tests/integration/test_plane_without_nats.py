@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import one_line, refused_start, until
 from noetl_worker.models import Dialect
 from noetl_worker.plane import plane_watch
@@ -25,30 +25,26 @@ def become_later(home: House) -> None:
 
 
 @pytest.mark.parametrize("setting", ["auto", "rust"])
-def test_start_is_refused_with_the_versions_that_are_served(setting: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(Dialect.RUST, worker=False) as home:
-            become_later(home)
-            addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-            worker = await refused_start(tmp_path, **addresses, NOETL_CONTROL_PLANE=setting, WORKER_ID="w")
-            assert worker.process.returncode == 3
-            line = one_line(worker)
-            assert "Rust control plane 3.60.2, which no longer sends commands over NATS" in line
-            assert "Served are Rust control planes up to 3.60.1, and every Python one" in line
-
-    run(go())
+async def test_start_is_refused_with_the_versions_that_are_served(setting: str, tmp_path: Path) -> None:
+    async with house(Dialect.RUST, worker=False) as home:
+        become_later(home)
+        addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
+        worker = await refused_start(tmp_path, **addresses, NOETL_CONTROL_PLANE=setting, WORKER_ID="w")
+        assert worker.process.returncode == 3
+        line = one_line(worker)
+        assert "Rust control plane 3.60.2, which no longer sends commands over NATS" in line
+        assert "Served are Rust control planes up to 3.60.1, and every Python one" in line
 
 
-def test_plane_that_is_replaced_by_a_later_one_makes_the_worker_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def go() -> None:
-        monkeypatch.setattr(plane_watch, "ASKED_EVERY_S", 0.0)
-        async with house(Dialect.RUST, WORKER_ID="w", WORKER_NATS_LAG_POLL_INTERVAL="1") as home:
-            health = home.workers[0].health
-            assert health.ready
-            become_later(home)
-            await until(lambda: not health.ready, "not ready", timeout_s=30)
-            assert "no longer sends commands over NATS" in health.reason
-            home.plane.fault = None  # the release is rolled back
-            await until(lambda: health.ready, "ready again", timeout_s=30)
-
-    run(go())
+async def test_plane_that_is_replaced_by_a_later_one_makes_the_worker_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plane_watch, "ASKED_EVERY_S", 0.0)
+    async with house(Dialect.RUST, WORKER_ID="w", WORKER_NATS_LAG_POLL_INTERVAL="1") as home:
+        health = home.workers[0].health
+        assert health.ready
+        become_later(home)
+        await until(lambda: not health.ready, "not ready", timeout_s=30)
+        assert "no longer sends commands over NATS" in health.reason
+        home.plane.fault = None  # the release is rolled back
+        await until(lambda: health.ready, "ready again", timeout_s=30)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.house import house, run
+from integration.house import house
 from integration.processes import (
     ON_DISK,
     SEVEN_METRICS,
@@ -37,7 +37,7 @@ MOST_STARTS = 6.0
 """From its start to its first claim a worker may take as long as so many interpreters that only import nats-py."""
 
 
-def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: Path) -> None:
+async def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: Path) -> None:
     async def claimed_s(number: int) -> float:
         async with house(worker=False) as home:
             [one] = await home.plane.create_commands([RawCommand("noop")])
@@ -50,28 +50,23 @@ def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: Path) -
         subprocess.run([sys.executable, "-c", "import nats"], check=True)
         return time.monotonic() - started_at
 
-    pairs = [(run(claimed_s(number)), imported_s()) for number in range(4)]  # side by side: load slows both
+    pairs = [(await claimed_s(number), imported_s()) for number in range(4)]  # side by side: load slows both
     print("process start to first claim, and an interpreter with nats-py:", pairs)
     assert min(claim for claim, _ in pairs) < MOST_STARTS * min(bare for _, bare in pairs)
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:
-            before, _ = worker.memory_mb()
-            issued = await home.plane.create_commands([mixed(number) for number in range(500)])
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
-            after, most = worker.memory_mb()
-            print(
-                f"{dialect.value}: {before:.1f} MB at the start, {after:.1f} MB after 500 commands, most {most:.1f} MB"
-            )
-            assert most < 100
-            assert await worker.stop() == 0
-            assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
-
-    run(go())
+async def test_worker_stays_under_100_mb_over_500_mixed_commands(dialect: Dialect, tmp_path: Path) -> None:
+    async with house(dialect, worker=False) as home, worker_process(home, tmp_path) as worker:
+        before, _ = worker.memory_mb()
+        issued = await home.plane.create_commands([mixed(number) for number in range(500)])
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
+        after, most = worker.memory_mb()
+        print(f"{dialect.value}: {before:.1f} MB at the start, {after:.1f} MB after 500 commands, most {most:.1f} MB")
+        assert most < 100
+        assert await worker.stop() == 0
+        assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
 
 
 LOOPS = [pytest.param("asyncio"), pytest.param("uvloop")]
@@ -80,27 +75,23 @@ TRANSPORTS = ["httpx", "on_loop"]
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_100_mixed_commands_end_on_each_loop_and_transport(loop: str, transport: str, tmp_path: Path) -> None:
+async def test_100_mixed_commands_end_on_each_loop_and_transport(loop: str, transport: str, tmp_path: Path) -> None:
     pytest.importorskip(loop)
-
-    async def go() -> None:
-        variables = {"NOETL_WORKER_LOOP": loop, "NOETL_WORKER_HTTP_TRANSPORT": transport}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
-            issued = await home.plane.create_commands([mixed(number) for number in range(100)])
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
-            await home.wait_settled()
-            assert await worker.stop() == 0
-            assert worker.logged("pulling")[0]["http"] == transport
-            for one in issued:
-                assert len(home.terminal_events(one.event_id)) == 1
-
-    run(go())
+    variables = {"NOETL_WORKER_LOOP": loop, "NOETL_WORKER_HTTP_TRANSPORT": transport}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
+        issued = await home.plane.create_commands([mixed(number) for number in range(100)])
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
+        await home.wait_settled()
+        assert await worker.stop() == 0
+        assert worker.logged("pulling")[0]["http"] == transport
+        for one in issued:
+            assert len(home.terminal_events(one.event_id)) == 1
 
 
-def test_loop_that_is_asked_for_and_not_installed_stops_the_start(tmp_path: Path) -> None:
+async def test_loop_that_is_asked_for_and_not_installed_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError")
     path = {"PYTHONPATH": os.pathsep.join((str(tmp_path), SOURCE))}
-    worker = run(refused_start(tmp_path, **path, NOETL_WORKER_LOOP="uvloop"))
+    worker = await refused_start(tmp_path, **path, NOETL_WORKER_LOOP="uvloop")
     assert worker.process.returncode == 2
     assert "NOETL_WORKER_LOOP" in one_line(worker)
 
@@ -108,31 +99,25 @@ def test_loop_that_is_asked_for_and_not_installed_stops_the_start(tmp_path: Path
 # ── signals at its start (the others: tests/faults/test_signals.py) ──
 
 
-def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        variables = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "WORKER_METRICS_BIND": ""}
-        worker = WorkerProcess(tmp_path, "worker", variables, ["run"])
-        try:
-            await worker.wait_logged("nats_unreachable")
-            worker.signal()
-            assert await worker.exit_code(timeout_s=2) == 0
-        finally:
-            worker.end()
-
-    run(go())
+async def test_signal_while_it_waits_for_nats_ends_it(tmp_path: Path) -> None:
+    variables = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "WORKER_METRICS_BIND": ""}
+    worker = WorkerProcess(tmp_path, "worker", variables, ["run"])
+    try:
+        await worker.wait_logged("nats_unreachable")
+        worker.signal()
+        assert await worker.exit_code(timeout_s=2) == 0
+    finally:
+        worker.end()
 
 
-def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with (
-            house(worker=False) as home,
-            starting_process(home, tmp_path, NOETL_SERVER_URL=f"http://127.0.0.1:{free_port()}") as worker,
-        ):
-            await worker.wait_logged("control_plane_unreachable")
-            worker.signal()
-            assert await worker.exit_code(timeout_s=5) == 0
-
-    run(go())
+async def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Path) -> None:
+    async with (
+        house(worker=False) as home,
+        starting_process(home, tmp_path, NOETL_SERVER_URL=f"http://127.0.0.1:{free_port()}") as worker,
+    ):
+        await worker.wait_logged("control_plane_unreachable")
+        worker.signal()
+        assert await worker.exit_code(timeout_s=5) == 0
 
 
 # ── probes and metrics ──
@@ -154,63 +139,54 @@ def is_zero_and_there(metric: str, found: dict[str, float]) -> bool:
     return bool(ours) and not any(ours.values())
 
 
-def test_probes_and_the_seven_upstream_metrics_from_the_start(tmp_path: Path) -> None:
-    async def go() -> None:
-        bind = {"WORKER_METRICS_BIND": "127.0.0.1:0"}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
-            probe = Probe(int(worker.logged("probes_listening")[0]["port"]))
-            await until(probe.is_ready, "ready")
-            for path in ("/healthz", "/livez", "/readyz", "/metrics"):
-                assert (await probe.get(path)).status_code == 200, path
-            assert (await probe.get("/nowhere")).status_code == 404
-            found = samples(await probe.metrics())
-            assert [metric for metric in SEVEN_METRICS if not is_zero_and_there(metric, found)] == []
-            assert found["noetl_worker_ready"] == 1
+async def test_probes_and_the_seven_upstream_metrics_from_the_start(tmp_path: Path) -> None:
+    bind = {"WORKER_METRICS_BIND": "127.0.0.1:0"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **bind) as worker:
+        probe = Probe(int(worker.logged("probes_listening")[0]["port"]))
+        await until(probe.is_ready, "ready")
+        for path in ("/healthz", "/livez", "/readyz", "/metrics"):
+            assert (await probe.get(path)).status_code == 200, path
+        assert (await probe.get("/nowhere")).status_code == 404
+        found = samples(await probe.metrics())
+        assert [metric for metric in SEVEN_METRICS if not is_zero_and_there(metric, found)] == []
+        assert found["noetl_worker_ready"] == 1
 
-            issued = await home.plane.create_commands([mixed(number) for number in range(20)])
-            await home.wait_terminal(*(one.event_id for one in issued))
-            await home.wait_settled()
-            found = samples(await probe.metrics())
-            assert found['noetl_worker_pulls_total{outcome="claimed"}'] == 20
-            assert found["noetl_worker_pull_duration_seconds_count"] == 20
-            assert found['noetl_worker_dispatch_duration_seconds_count{tool_kind="shell"}'] == 4
-            assert not any("execution_id" in name for name in found)
-
-    run(go())
+        issued = await home.plane.create_commands([mixed(number) for number in range(20)])
+        await home.wait_terminal(*(one.event_id for one in issued))
+        await home.wait_settled()
+        found = samples(await probe.metrics())
+        assert found['noetl_worker_pulls_total{outcome="claimed"}'] == 20
+        assert found["noetl_worker_pull_duration_seconds_count"] == 20
+        assert found['noetl_worker_dispatch_duration_seconds_count{tool_kind="shell"}'] == 4
+        assert not any("execution_id" in name for name in found)
 
 
-def test_readiness_follows_nats(tmp_path: Path) -> None:
-    async def go() -> None:
-        variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
-        async with (
-            house(worker=False, plane=ON_DISK) as home,
-            worker_process(home, tmp_path, **variables) as worker,
-        ):
-            probe = Probe(int(variables["WORKER_METRICS_BIND"].rpartition(":")[2]))
-            await until(probe.is_ready, "ready")
-            await home.nats.stop()
+async def test_readiness_follows_nats(tmp_path: Path) -> None:
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    async with (
+        house(worker=False, plane=ON_DISK) as home,
+        worker_process(home, tmp_path, **variables) as worker,
+    ):
+        probe = Probe(int(variables["WORKER_METRICS_BIND"].rpartition(":")[2]))
+        await until(probe.is_ready, "ready")
+        await home.nats.stop()
 
-            async def cut_off() -> bool:
-                return await probe.why_not_ready() == "NATS is not connected"
+        async def cut_off() -> bool:
+            return await probe.why_not_ready() == "NATS is not connected"
 
-            await until(cut_off, "not ready without NATS")
-            assert (await probe.get("/livez")).status_code == 200  # a restart would not help
-            await home.nats.start()
-            await until(probe.is_ready, "ready again")
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(one.event_id)
-            assert await worker.stop() == 0
-
-    run(go())
+        await until(cut_off, "not ready without NATS")
+        assert (await probe.get("/livez")).status_code == 200  # a restart would not help
+        await home.nats.start()
+        await until(probe.is_ready, "ready again")
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(one.event_id)
+        assert await worker.stop() == 0
 
 
-def test_probe_port_that_is_taken_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:
-    async def go() -> None:
-        variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}"}
-        async with house(worker=False) as home, worker_process(home, tmp_path, **variables):
-            addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-            second = await refused_start(tmp_path, **addresses, **variables)
-            assert second.process.returncode == 2
-            assert "WORKER_METRICS_BIND" in one_line(second)
-
-    run(go())
+async def test_probe_port_that_is_taken_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:
+    variables = {"WORKER_METRICS_BIND": f"127.0.0.1:{free_port()}"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **variables):
+        addresses = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
+        second = await refused_start(tmp_path, **addresses, **variables)
+        assert second.process.returncode == 2
+        assert "WORKER_METRICS_BIND" in one_line(second)

@@ -15,7 +15,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from integration.house import house, run
+from integration.house import house
 from integration.processes import Gate, Probe, WorkerProcess, starting_process, until
 from noetl_worker.backoff import delay_s
 from noetl_worker.dev.nats_server import free_port
@@ -47,144 +47,129 @@ def value(text: str, name: str) -> float:
     return float(line.split()[1])
 
 
-def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_and_drain_together(tmp_path: Path) -> None:
-    async def go() -> None:
-        port, gate = free_port(), Gate(tmp_path)
-        variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
-        async with (
-            house(Dialect.RUST, worker=False) as home,
-            starting_process(
-                home, tmp_path, WORKER_ID="w", WORKER_MAX_CONCURRENT="1", NOETL_WORKER_DRAIN_TIMEOUT_S="60", **variables
-            ) as worker,
-        ):
-            await pulling(worker, 2)
-            assert {line["worker_id"] for line in worker.logged("pulling")} == {"w-1", "w-2"}
-            probe = Probe(port)
-            await until(probe.is_ready, "both are ready", timeout_s=START_S)
-            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
-            await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_and_drain_together(
+    tmp_path: Path,
+) -> None:
+    port, gate = free_port(), Gate(tmp_path)
+    variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+    async with (
+        house(Dialect.RUST, worker=False) as home,
+        starting_process(
+            home, tmp_path, WORKER_ID="w", WORKER_MAX_CONCURRENT="1", NOETL_WORKER_DRAIN_TIMEOUT_S="60", **variables
+        ) as worker,
+    ):
+        await pulling(worker, 2)
+        assert {line["worker_id"] for line in worker.logged("pulling")} == {"w-1", "w-2"}
+        probe = Probe(port)
+        await until(probe.is_ready, "both are ready", timeout_s=START_S)
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
+        await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
 
-            async def both_are_counted() -> bool:  # gauges are read twice a second
-                return value(await probe.metrics(), "noetl_worker_concurrent_dispatches") == 2
+        async def both_are_counted() -> bool:  # gauges are read twice a second
+            return value(await probe.metrics(), "noetl_worker_concurrent_dispatches") == 2
 
-            await until(both_are_counted, "both commands are counted", timeout_s=START_S)
-            metrics = await probe.metrics()
-            assert value(metrics, "noetl_worker_slots") == 2
-            assert value(metrics, "noetl_worker_ready") == 1
-            assert value(metrics, "noetl_worker_processes") == 2
-            inflight = (await probe.get("/debug/inflight")).json()
-            assert [len(one["commands"]) for one in inflight["processes"]] == [1, 1]
-            workers = children(worker.process.pid)
-            worker.signal()
-            gate.open()
-            assert await worker.exit_code(timeout_s=START_S) == 0
-            assert all(home.terminal_events(one.event_id) == ["command.completed"] for one in issued)
-            assert all(is_gone(pid) for pid in workers)
-
-    run(go())
-
-
-def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path: Path) -> None:
-    async def go() -> None:
-        port = free_port()
-        variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
-        async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
-            await pulling(worker, 2)
-            first, second = children(worker.process.pid)
-            os.kill(first, signal.SIGKILL)
-            await until(lambda: bool(worker.logged("process_died")), "the death is told", timeout_s=START_S)
-            [died] = worker.logged("process_died")
-            assert died["exit_code"] == -signal.SIGKILL
-            assert "out of memory" in died["advice"]
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(one.event_id)
-            await pulling(worker, 3)
-            await until(Probe(port).is_ready, "both are ready", timeout_s=START_S)
-            assert second in children(worker.process.pid)
-            assert value(await Probe(port).metrics(), "noetl_worker_process_restarts_total") == 1
-            worker.signal()
-            assert await worker.exit_code(timeout_s=START_S) == 0
-
-    run(go())
+        await until(both_are_counted, "both commands are counted", timeout_s=START_S)
+        metrics = await probe.metrics()
+        assert value(metrics, "noetl_worker_slots") == 2
+        assert value(metrics, "noetl_worker_ready") == 1
+        assert value(metrics, "noetl_worker_processes") == 2
+        inflight = (await probe.get("/debug/inflight")).json()
+        assert [len(one["commands"]) for one in inflight["processes"]] == [1, 1]
+        workers = children(worker.process.pid)
+        worker.signal()
+        gate.open()
+        assert await worker.exit_code(timeout_s=START_S) == 0
+        assert all(home.terminal_events(one.event_id) == ["command.completed"] for one in issued)
+        assert all(is_gone(pid) for pid in workers)
 
 
-def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    async def go() -> None:
-        two = {"NOETL_WORKER_PROCESSES": "2"}
-        async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
-            await pulling(worker, 2)
-            workers = children(worker.process.pid)
-            worker.process.kill()
-            await until(lambda: all(map(is_gone, workers)), "no worker is left", timeout_s=START_S)
+async def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path: Path) -> None:
+    port = free_port()
+    variables = {"NOETL_WORKER_PROCESSES": "2", "WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+    async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
+        await pulling(worker, 2)
+        first, second = children(worker.process.pid)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: bool(worker.logged("process_died")), "the death is told", timeout_s=START_S)
+        [died] = worker.logged("process_died")
+        assert died["exit_code"] == -signal.SIGKILL
+        assert "out of memory" in died["advice"]
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(one.event_id)
+        await pulling(worker, 3)
+        await until(Probe(port).is_ready, "both are ready", timeout_s=START_S)
+        assert second in children(worker.process.pid)
+        assert value(await Probe(port).metrics(), "noetl_worker_process_restarts_total") == 1
+        worker.signal()
+        assert await worker.exit_code(timeout_s=START_S) == 0
 
-    run(go())
+
+async def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    two = {"NOETL_WORKER_PROCESSES": "2"}
+    async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
+        await pulling(worker, 2)
+        workers = children(worker.process.pid)
+        worker.process.kill()
+        await until(lambda: all(map(is_gone, workers)), "no worker is left", timeout_s=START_S)
 
 
-def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
+async def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
     later = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.60.2"}
 
     def health(request: Request) -> Response | None:
         return JSONResponse(later) if request.url.path == "/api/health" else None
 
-    async def go() -> None:
-        async with house(Dialect.RUST, worker=False) as home:
-            home.plane.fault = health
-            async with starting_process(home, tmp_path, WORKER_ID="w", NOETL_WORKER_PROCESSES="2") as worker:
-                assert await worker.exit_code(timeout_s=START_S) == 3
-            assert worker.logged("process_died") == []
-
-    run(go())
+    async with house(Dialect.RUST, worker=False) as home:
+        home.plane.fault = health
+        async with starting_process(home, tmp_path, WORKER_ID="w", NOETL_WORKER_PROCESSES="2") as worker:
+            assert await worker.exit_code(timeout_s=START_S) == 3
+        assert worker.logged("process_died") == []
 
 
-def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Path) -> None:
-    async def go() -> None:
-        gate, two = Gate(tmp_path), {"NOETL_WORKER_PROCESSES": "2", "WORKER_MAX_CONCURRENT": "1"}
-        async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
-            await pulling(worker, 2)
-            issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
-            await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
-            async with home.plane.outage():
-                gate.open()
-                await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk", timeout_s=START_S)
-                assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=START_S)
-            worker.signal()
-            assert await worker.exit_code(timeout_s=START_S) == 0
-
-    run(go())
+async def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Path) -> None:
+    gate, two = Gate(tmp_path), {"NOETL_WORKER_PROCESSES": "2", "WORKER_MAX_CONCURRENT": "1"}
+    async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
+        await pulling(worker, 2)
+        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
+        await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+        async with home.plane.outage():
+            gate.open()
+            await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk", timeout_s=START_S)
+            assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=START_S)
+        worker.signal()
+        assert await worker.exit_code(timeout_s=START_S) == 0
 
 
 @pytest.mark.parametrize(("signals", "code"), [(2, 4), (3, 130)])
-def test_second_signal_cancels_all_and_the_third_ends_them_at_once(signals: int, code: int, tmp_path: Path) -> None:
+async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
+    signals: int, code: int, tmp_path: Path
+) -> None:
     """The tools ignore SIGTERM: they are still there when the third one comes."""
-
-    async def go() -> None:
-        gate = Gate(tmp_path)
-        variables = {
-            "NOETL_WORKER_PROCESSES": "2",
-            "WORKER_MAX_CONCURRENT": "1",
-            "NOETL_WORKER_DRAIN_TIMEOUT_S": "60",
-        }
-        async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
-            await pulling(worker, 2)
-            stubborn = RawCommand("shell", {"command": gate.command(before="trap '' TERM;")})
-            issued = await home.plane.create_commands([stubborn] * 2)
-            try:
-                await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
-                workers = children(worker.process.pid)
-                for event in ("draining", "cancelling")[:signals]:
-                    worker.signal()
-                    await until(lambda event=event: len(worker.logged(event)) == 2, event, timeout_s=START_S)
-                if signals == 3:
-                    worker.signal()
-                assert await worker.exit_code(timeout_s=START_S) == code
-                assert worker.logged("stopped")[-1]["codes"] == [code, code]
-                assert all(is_gone(pid) for pid in workers)
-                assert not any(home.terminal_events(one.event_id) for one in issued)
-            finally:
-                gate.open()  # ends the tools that are left
-
-    run(go())
+    gate = Gate(tmp_path)
+    variables = {
+        "NOETL_WORKER_PROCESSES": "2",
+        "WORKER_MAX_CONCURRENT": "1",
+        "NOETL_WORKER_DRAIN_TIMEOUT_S": "60",
+    }
+    async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
+        await pulling(worker, 2)
+        stubborn = RawCommand("shell", {"command": gate.command(before="trap '' TERM;")})
+        issued = await home.plane.create_commands([stubborn] * 2)
+        try:
+            await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+            workers = children(worker.process.pid)
+            for event in ("draining", "cancelling")[:signals]:
+                worker.signal()
+                await until(lambda event=event: len(worker.logged(event)) == 2, event, timeout_s=START_S)
+            if signals == 3:
+                worker.signal()
+            assert await worker.exit_code(timeout_s=START_S) == code
+            assert worker.logged("stopped")[-1]["codes"] == [code, code]
+            assert all(is_gone(pid) for pid in workers)
+            assert not any(home.terminal_events(one.event_id) for one in issued)
+        finally:
+            gate.open()  # ends the tools that are left
 
 
 class Deaths:
@@ -210,18 +195,18 @@ class Deaths:
             self.supervisor.request_stop()
         return 0.0
 
-    def logged(self) -> list[dict[str, Any]]:
+    async def logged(self) -> list[dict[str, Any]]:
         """Run it to its last life; what was logged of the deaths."""
         with structlog.testing.capture_logs() as lines:
-            run(self.supervisor.run())
+            await self.supervisor.run()
         return [dict(line) for line in lines if line["event"].startswith("process_")]
 
 
-def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
+async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaths = Deaths(tmp_path, "exit 7", [1.0] * 8 + [60.0, 59.0, 1.0], monkeypatch)
-    lines = deaths.logged()
+    lines = await deaths.logged()
     assert deaths.waits_s == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1, 2]
     assert [line["deaths"] for line in lines] == [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3]
     keeps = [(line["event"] == "process_keeps_dying", line["log_level"]) for line in lines]
@@ -230,9 +215,9 @@ def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
     assert "its own lines above say why" in lines[2]["advice"]
 
 
-def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no lines of its own about its end."""
-    lines = Deaths(tmp_path, "kill -9 $$", [1.0] * 3, monkeypatch).logged()
+    lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3, monkeypatch).logged()
     assert [line["event"] for line in lines] == ["process_died", "process_died", "process_keeps_dying"]
     assert all("out of memory" in line["advice"] and "own lines" not in line["advice"] for line in lines)
 

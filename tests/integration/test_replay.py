@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import Ended, command_line
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -29,76 +29,64 @@ def ended(home: House, directory: Path, *arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_runs_here_and_every_request_is_shown_and_none_sent(dialect: Dialect, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(dialect, worker=False) as home:
-            asked: Counter[str] = Counter()
-            sent: list[Any] = []
+async def test_command_runs_here_and_every_request_is_shown_and_none_sent(dialect: Dialect, tmp_path: Path) -> None:
+    async with house(dialect, worker=False) as home:
+        asked: Counter[str] = Counter()
+        sent: list[Any] = []
 
-            async def listen(request: Request) -> None:
-                asked[request.method] += 1
-                if request.url.path.startswith("/api/events"):
-                    sent.append(json.loads(await request.body()))
+        async def listen(request: Request) -> None:
+            asked[request.method] += 1
+            if request.url.path.startswith("/api/events"):
+                sent.append(json.loads(await request.body()))
 
-            home.plane.fault = listen
-            [one] = await home.plane.create_commands([ECHO])
-            done: Ended = await ended(home, tmp_path, str(one.event_id), "--json")
-            assert done.code == 0, done.err
-            assert set(asked) == {"GET"}
-            lines = [json.loads(line) for line in done.out.splitlines()]
-            assert {line["method"] for line in lines} == {"POST"}
-            assert "ada\\n" in done.out
-            # The worker's own requests for the same command have the same events.
-            await home.start_worker(WORKER_ID="w", **ONE_BATCH)
-            await home.wait_terminal(one.event_id)
-            shown = [names(line["body"]) for line in lines]
-            assert shown == [names(body) for body in sent]
-
-    run(go())
+        home.plane.fault = listen
+        [one] = await home.plane.create_commands([ECHO])
+        done: Ended = await ended(home, tmp_path, str(one.event_id), "--json")
+        assert done.code == 0, done.err
+        assert set(asked) == {"GET"}
+        lines = [json.loads(line) for line in done.out.splitlines()]
+        assert {line["method"] for line in lines} == {"POST"}
+        assert "ada\\n" in done.out
+        # The worker's own requests for the same command have the same events.
+        await home.start_worker(WORKER_ID="w", **ONE_BATCH)
+        await home.wait_terminal(one.event_id)
+        shown = [names(line["body"]) for line in lines]
+        assert shown == [names(body) for body in sent]
 
 
 def names(body: dict[str, Any]) -> list[str]:
     return [event["name"] for event in body["events"]] if "events" in body else [body["event_type"]]
 
 
-def test_dry_shows_the_rendered_config_and_runs_nothing(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            file = tmp_path / "ran"
-            config = {"command": "touch {{ file }}", "env": {"API_TOKEN": "abc-secret-123"}}
-            [one] = await home.plane.create_commands([RawCommand("shell", config, render_context={"file": str(file)})])
-            done: Ended = await ended(home, tmp_path, str(one.event_id), "--dry")
-            assert done.code == 0, done.err
-            shown = json.loads(done.out)
-            assert shown["command"] == f"touch {file}"
-            assert "abc-secret-123" not in done.out
-            assert not file.exists()
-
-    run(go())
+async def test_dry_shows_the_rendered_config_and_runs_nothing(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        file = tmp_path / "ran"
+        config = {"command": "touch {{ file }}", "env": {"API_TOKEN": "abc-secret-123"}}
+        [one] = await home.plane.create_commands([RawCommand("shell", config, render_context={"file": str(file)})])
+        done: Ended = await ended(home, tmp_path, str(one.event_id), "--dry")
+        assert done.code == 0, done.err
+        shown = json.loads(done.out)
+        assert shown["command"] == f"touch {file}"
+        assert "abc-secret-123" not in done.out
+        assert not file.exists()
 
 
-def test_config_that_is_wrong_is_told_as_the_worker_would(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            [one] = await home.plane.create_commands([RawCommand("shell", {})])
-            dry: Ended = await ended(home, tmp_path, str(one.event_id), "--dry")
-            assert (dry.code, dry.out) == (1, "")
-            assert "field 'command'" in dry.err
-            whole: Ended = await ended(home, tmp_path, str(one.event_id))
-            assert whole.code == 1
-            assert "call.error" in whole.out
-
-    run(go())
+async def test_config_that_is_wrong_is_told_as_the_worker_would(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        [one] = await home.plane.create_commands([RawCommand("shell", {})])
+        dry: Ended = await ended(home, tmp_path, str(one.event_id), "--dry")
+        assert (dry.code, dry.out) == (1, "")
+        assert "field 'command'" in dry.err
+        whole: Ended = await ended(home, tmp_path, str(one.event_id))
+        assert whole.code == 1
+        assert "call.error" in whole.out
 
 
-def test_command_and_plane_that_are_not_there_are_told_apart(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(Dialect.RUST, worker=False) as home:
-            unknown: Ended = await ended(home, tmp_path, "4242")
-            assert (unknown.code, unknown.out, len(unknown.err_lines)) == (5, "", 1)
-            assert "knows no command of the event 4242" in unknown.err
-            nowhere = {"NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
-            away = await asyncio.to_thread(command_line, tmp_path, "replay", "4242", **nowhere)
-            assert (away.code, away.out) == (3, "")
-
-    run(go())
+async def test_command_and_plane_that_are_not_there_are_told_apart(tmp_path: Path) -> None:
+    async with house(Dialect.RUST, worker=False) as home:
+        unknown: Ended = await ended(home, tmp_path, "4242")
+        assert (unknown.code, unknown.out, len(unknown.err_lines)) == (5, "", 1)
+        assert "knows no command of the event 4242" in unknown.err
+        nowhere = {"NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
+        away = await asyncio.to_thread(command_line, tmp_path, "replay", "4242", **nowhere)
+        assert (away.code, away.out) == (3, "")

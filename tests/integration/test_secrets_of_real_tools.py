@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.house import House, house, run
+from integration.house import House, house
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from tools.http_server import ToolServer
@@ -68,31 +68,27 @@ async def everything(home: House, execution_id: int) -> str:
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_no_tool_tells_the_plane_a_secret(dialect: Dialect, server: ToolServer, capfd: Any) -> None:
+async def test_no_tool_tells_the_plane_a_secret(dialect: Dialect, server: ToolServer, capfd: Any) -> None:
     pytest.importorskip("duckdb")
-
-    async def go() -> None:
-        async with house(dialect) as home:
-            home.plane.credentials.write({"name": "svc", "type": "bearer", "data": {"token": TOKEN}})
-            home.plane.keychain.write(9, "svc", {"token_data": {"token": TOKEN}})
-            home.plane.keychain.write(9, "db", {"token_data": {"password": PASSWORD, "user": "me"}})
-            issued = await home.plane.create_commands(commands(server))
-            await home.wait_terminal(*(one.event_id for one in issued), timeout_s=60)
-            told = await everything(home, issued[0].execution_id)
-            for secret in (PASSWORD, TOKEN):
-                at = told.find(secret)
-                assert at < 0, told[max(0, at - 300) : at + 100]
-                assert json.dumps(secret)[1:-1] not in told
-            assert told.count("[REDACTED]") >= 20
-            for problem in ("'nowhere'", "'tokn' does not exist"):
-                assert problem in told.replace('\\\\"', '"')
-            # The tools had them: this is no test of tools that saw nothing.
-            sent = [one.headers.get("authorization") for one in server.requests if one.path == "/echo"]
-            assert sent == [f"Bearer {TOKEN}"] * 3
-            pure = [one.headers["x-pure"] for one in server.requests if "x-pure" in one.headers]
-            assert pure == [TOKEN] * 2
-
-    run(go())
+    async with house(dialect) as home:
+        home.plane.credentials.write({"name": "svc", "type": "bearer", "data": {"token": TOKEN}})
+        home.plane.keychain.write(9, "svc", {"token_data": {"token": TOKEN}})
+        home.plane.keychain.write(9, "db", {"token_data": {"password": PASSWORD, "user": "me"}})
+        issued = await home.plane.create_commands(commands(server))
+        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=60)
+        told = await everything(home, issued[0].execution_id)
+        for secret in (PASSWORD, TOKEN):
+            at = told.find(secret)
+            assert at < 0, told[max(0, at - 300) : at + 100]
+            assert json.dumps(secret)[1:-1] not in told
+        assert told.count("[REDACTED]") >= 20
+        for problem in ("'nowhere'", "'tokn' does not exist"):
+            assert problem in told.replace('\\\\"', '"')
+        # The tools had them: this is no test of tools that saw nothing.
+        sent = [one.headers.get("authorization") for one in server.requests if one.path == "/echo"]
+        assert sent == [f"Bearer {TOKEN}"] * 3
+        pure = [one.headers["x-pure"] for one in server.requests if "x-pure" in one.headers]
+        assert pure == [TOKEN] * 2
     shown = capfd.readouterr()
     assert TOKEN not in shown.out + shown.err
     assert PASSWORD not in shown.out + shown.err

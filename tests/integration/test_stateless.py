@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from integration.house import House, house, run
+from integration.house import House, house
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.live_view import reported
 from noetl_worker.dev.plane import RawCommand
@@ -191,30 +191,26 @@ def check_python(who: str, result: Any, seen: list[Any]) -> None:
 
 
 @pytest.mark.timeout(90)
-def test_two_executions_side_by_side_find_nothing_of_each_other(
+async def test_two_executions_side_by_side_find_nothing_of_each_other(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("duckdb")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-
-    async def go() -> None:
-        async with house(WORKER_MAX_CONCURRENT="16") as home:
-            home.plane.fault = token_of_execution
-            before = worker_state()
-            seen: list[Any] = []
-            for round_ in range(2):  # the second one would find what the first has left in the worker
-                for who, (execution_id, results) in (await together(home, server, round_)).items():
-                    check_python(who, results["python"], seen)
-                    lines = results["shell"]["stdout"].splitlines()
-                    assert lines == ["env=", "here=", "temporary=", f"after=left-{who} left-{who}.tmp "], lines
-                    assert results["duckdb"]["rows"] == [
-                        {"found": [f"left_{who}", f"left_macro_{who}", f"left_temporary_{who}", f"left_variable_{who}"]}
-                    ]
-                    body = results["http"]["data"]
-                    assert (body["who"], body["cookie"]) == (who, None)
-                    asked = [one for one in server.requests if one.param("who") == who and "http" in one.param("kind")]
-                    assert asked[-1].headers["authorization"] == f"Bearer for-{execution_id}"
-            assert worker_state() == before
-
-    run(go())
+    async with house(WORKER_MAX_CONCURRENT="16") as home:
+        home.plane.fault = token_of_execution
+        before = worker_state()
+        seen: list[Any] = []
+        for round_ in range(2):  # the second one would find what the first has left in the worker
+            for who, (execution_id, results) in (await together(home, server, round_)).items():
+                check_python(who, results["python"], seen)
+                lines = results["shell"]["stdout"].splitlines()
+                assert lines == ["env=", "here=", "temporary=", f"after=left-{who} left-{who}.tmp "], lines
+                assert results["duckdb"]["rows"] == [
+                    {"found": [f"left_{who}", f"left_macro_{who}", f"left_temporary_{who}", f"left_variable_{who}"]}
+                ]
+                body = results["http"]["data"]
+                assert (body["who"], body["cookie"]) == (who, None)
+                asked = [one for one in server.requests if one.param("who") == who and "http" in one.param("kind")]
+                assert asked[-1].headers["authorization"] == f"Bearer for-{execution_id}"
+        assert worker_state() == before

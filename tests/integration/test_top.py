@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from starlette.applications import Starlette
 
-from integration.house import house, run
+from integration.house import house
 from integration.processes import Ended, Gate, Probe, command_line, starting_process, until
 from noetl_worker.cli.views.top import duration, view_of
 from noetl_worker.delivery.in_flight_view import InFlightView
@@ -45,97 +45,83 @@ async def asked(app: Starlette, host: str, **headers: str) -> httpx.Response:
         ("127.0.0.1", "right", {}, 200),
     ],
 )
-def test_inflight_is_for_this_machine_and_for_who_has_the_token(
+async def test_inflight_is_for_this_machine_and_for_who_has_the_token(
     host: str, token: str, headers: dict[str, str], status: int
 ) -> None:
-    async def go() -> None:
-        health = Health(in_flight=lambda: {"commands": []})
-        answer = await asked(probe_app(health, debug_token=token), host, **headers)
-        assert answer.status_code == status
-        assert ("commands" in answer.json()) is (status == 200)
-
-    run(go())
+    health = Health(in_flight=lambda: {"commands": []})
+    answer = await asked(probe_app(health, debug_token=token), host, **headers)
+    assert answer.status_code == status
+    assert ("commands" in answer.json()) is (status == 200)
 
 
-def test_step_that_is_named_like_a_token_is_not_in_the_answer() -> None:
+async def test_step_that_is_named_like_a_token_is_not_in_the_answer() -> None:
     """The name of a step is a playbook's text, as what it writes into a log line is."""
     token = "ghp_" + "a1B2c3D4e5F6" * 3
-
-    async def go() -> None:
-        progress = Progress()
-        progress.notification = Envelope(1, 2, "1:c:2", token, "", None, None)
-        view = InFlightView({"task": progress}, {"worker_id": "w-1"})
-        answer = await asked(probe_app(Health(in_flight=view), debug_token=""), "127.0.0.1")
-        [command] = answer.json()["commands"]
-        assert (command["command_id"], token in answer.text) == ("1:c:2", False)
-
-    run(go())
+    progress = Progress()
+    progress.notification = Envelope(1, 2, "1:c:2", token, "", None, None)
+    view = InFlightView({"task": progress}, {"worker_id": "w-1"})
+    answer = await asked(probe_app(Health(in_flight=view), debug_token=""), "127.0.0.1")
+    [command] = answer.json()["commands"]
+    assert (command["command_id"], token in answer.text) == ("1:c:2", False)
 
 
-def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Path) -> None:
-    async def go() -> None:
-        port, gate = free_port(), Gate(tmp_path)
-        address = f"127.0.0.1:{port}"
-        async with (
-            house(worker=False) as home,
-            starting_process(
-                home, tmp_path, WORKER_METRICS_BIND=address, WORKER_ID="w-1", WORKER_MAX_CONCURRENT="3"
-            ) as worker,
-        ):
-            await worker.wait_logged("pulling", timeout_s=40)
-            [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}, step="slow")])
-            await until(lambda: gate.runs == 1, "the tool runs", timeout_s=40)
-            look = (await Probe(port).get("/debug/inflight")).json()
-            [command] = look["commands"]
-            assert (command["command_id"], command["step"]) == (str(one.command_id), "slow")
-            assert (command["kind"], command["phase"], command["deliveries"]) == ("shell", "running", 1)
-            assert command["seconds"] > 0
-            assert look["worker"]["worker_id"].startswith("w-1")
-            assert look["slots"]["size"] == 3
-            shown = await asyncio.to_thread(command_line, tmp_path, "top", address, "--once")
-            assert (shown.code, shown.err) == (0, "")
-            assert str(one.command_id) in shown.out
-            told = await asyncio.to_thread(command_line, tmp_path, "top", "--json", WORKER_METRICS_BIND=address)
-            assert json.loads(told.out)["address"] == address
-            gate.open()
-            await home.wait_terminal(one.event_id, timeout_s=40)
-            await until(lambda: nothing_runs(port), "nothing runs", timeout_s=40)
-
-    run(go())
+async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Path) -> None:
+    port, gate = free_port(), Gate(tmp_path)
+    address = f"127.0.0.1:{port}"
+    async with (
+        house(worker=False) as home,
+        starting_process(
+            home, tmp_path, WORKER_METRICS_BIND=address, WORKER_ID="w-1", WORKER_MAX_CONCURRENT="3"
+        ) as worker,
+    ):
+        await worker.wait_logged("pulling", timeout_s=40)
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}, step="slow")])
+        await until(lambda: gate.runs == 1, "the tool runs", timeout_s=40)
+        look = (await Probe(port).get("/debug/inflight")).json()
+        [command] = look["commands"]
+        assert (command["command_id"], command["step"]) == (str(one.command_id), "slow")
+        assert (command["kind"], command["phase"], command["deliveries"]) == ("shell", "running", 1)
+        assert command["seconds"] > 0
+        assert look["worker"]["worker_id"].startswith("w-1")
+        assert look["slots"]["size"] == 3
+        shown = await asyncio.to_thread(command_line, tmp_path, "top", address, "--once")
+        assert (shown.code, shown.err) == (0, "")
+        assert str(one.command_id) in shown.out
+        told = await asyncio.to_thread(command_line, tmp_path, "top", "--json", WORKER_METRICS_BIND=address)
+        assert json.loads(told.out)["address"] == address
+        gate.open()
+        await home.wait_terminal(one.event_id, timeout_s=40)
+        await until(lambda: nothing_runs(port), "nothing runs", timeout_s=40)
 
 
-def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Path) -> None:
+async def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Path) -> None:
     """By what each announces beside the outbox; one that was killed and has left its file there is not shown."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    async with house(worker=False) as home, AsyncExitStack() as stack:
 
-    async def go() -> None:
-        addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        async with house(worker=False) as home, AsyncExitStack() as stack:
+        def top() -> Ended:
+            variables = {"WORKER_METRICS_BIND": "", "NOETL_WORKER_OUTBOX_DIR": home.outbox.name}
+            return command_line(tmp_path, "top", "--json", **variables)
 
-            def top() -> Ended:
-                variables = {"WORKER_METRICS_BIND": "", "NOETL_WORKER_OUTBOX_DIR": home.outbox.name}
-                return command_line(tmp_path, "top", "--json", **variables)
+        def found(ended: Ended) -> set[str]:
+            return {json.loads(line)["address"] for line in ended.out.splitlines()}
 
-            def found(ended: Ended) -> set[str]:
-                return {json.loads(line)["address"] for line in ended.out.splitlines()}
-
-            workers = []
-            for number, address in enumerate(addresses):
-                bind = address.replace("127.0.0.1", "0.0.0.0" if number else "127.0.0.1")
-                starting = starting_process(home, tmp_path, f"worker-{number}", WORKER_METRICS_BIND=bind)
-                workers.append(await stack.enter_async_context(starting))
-            for worker in workers:
-                await worker.wait_logged("pulling", timeout_s=40)
-            assert found(await asyncio.to_thread(top)) == set(addresses)
-            workers[0].signal(signal.SIGKILL)
-            await workers[0].exit_code()
-            assert found(await asyncio.to_thread(top)) == {addresses[1]}
-            assert await workers[1].stop() == 0
-            assert [path.name for path in Path(home.outbox.name).glob("*.probes")] == [f"{addresses[0]}.probes"]
-            nobody = await asyncio.to_thread(top)
-            assert nobody.code == 3
-            assert f"no worker answers ({addresses[0]})" in nobody.out
-
-    run(go())
+        workers = []
+        for number, address in enumerate(addresses):
+            bind = address.replace("127.0.0.1", "0.0.0.0" if number else "127.0.0.1")
+            starting = starting_process(home, tmp_path, f"worker-{number}", WORKER_METRICS_BIND=bind)
+            workers.append(await stack.enter_async_context(starting))
+        for worker in workers:
+            await worker.wait_logged("pulling", timeout_s=40)
+        assert found(await asyncio.to_thread(top)) == set(addresses)
+        workers[0].signal(signal.SIGKILL)
+        await workers[0].exit_code()
+        assert found(await asyncio.to_thread(top)) == {addresses[1]}
+        assert await workers[1].stop() == 0
+        assert [path.name for path in Path(home.outbox.name).glob("*.probes")] == [f"{addresses[0]}.probes"]
+        nobody = await asyncio.to_thread(top)
+        assert nobody.code == 3
+        assert f"no worker answers ({addresses[0]})" in nobody.out
 
 
 async def nothing_runs(port: int) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import structlog
 from starlette.requests import Request
 
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import worker_process
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.plane import RawCommand
@@ -116,39 +116,36 @@ class PlaneRequests:
 
 @pytest.mark.parametrize("carried", ["header", "body"])
 @pytest.mark.parametrize("dialect", Dialect)
-def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, carried: str) -> None:
-    async def go() -> None:
-        async with house(dialect, worker=False) as home:
-            traced, requests = Traced(home), PlaneRequests(home)
-            await traced.start()
-            await traced.one(RawCommand("noop", {"task": "n"}), **{carried: PARENT})  # type: ignore[arg-type]
-            await home.close()
-            spans = traced.named()
-            assert requests.spans("claim") == {f"{header_of(spans['claim'])}01"}
-            assert requests.spans("events") == {f"{header_of(spans['events'])}01"}
-            assert set(spans) == {"process noetl.commands", "claim", "tool noop", "cases", "events", "ack"}
-            process = spans.pop("process noetl.commands")
-            assert ids(process) == (TRACE_ID, "b7ad6b7169203331")
-            assert process.kind is SpanKind.CONSUMER
-            assert {ids(span) for span in spans.values()} == {(TRACE_ID, span_id(process))}
-            wanted = {
-                "messaging.system": "nats",
-                "messaging.operation.name": "process",
-                "messaging.operation.type": "process",
-                "messaging.destination.name": "noetl.commands",
-                "messaging.consumer.group.name": "noetl_worker",
-                "noetl.outcome": "reported",
-                "noetl.settlement": "ack",
-                "noetl.step": "start",
-            }
-            attributes = dict(process.attributes or {})
-            assert {name: attributes.get(name) for name in wanted} == wanted
-            assert attributes["messaging.message.id"]
-            assert dict(spans["tool noop"].attributes or {})["noetl.tool_kind"] == "noop"
-            ack = dict(spans["ack"].attributes or {})
-            assert (ack["messaging.operation.name"], ack["messaging.operation.type"]) == ("ack", "settle")
-
-    run(go())
+async def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, carried: str) -> None:
+    async with house(dialect, worker=False) as home:
+        traced, requests = Traced(home), PlaneRequests(home)
+        await traced.start()
+        await traced.one(RawCommand("noop", {"task": "n"}), **{carried: PARENT})  # type: ignore[arg-type]
+        await home.close()
+        spans = traced.named()
+        assert requests.spans("claim") == {f"{header_of(spans['claim'])}01"}
+        assert requests.spans("events") == {f"{header_of(spans['events'])}01"}
+        assert set(spans) == {"process noetl.commands", "claim", "tool noop", "cases", "events", "ack"}
+        process = spans.pop("process noetl.commands")
+        assert ids(process) == (TRACE_ID, "b7ad6b7169203331")
+        assert process.kind is SpanKind.CONSUMER
+        assert {ids(span) for span in spans.values()} == {(TRACE_ID, span_id(process))}
+        wanted = {
+            "messaging.system": "nats",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "noetl.commands",
+            "messaging.consumer.group.name": "noetl_worker",
+            "noetl.outcome": "reported",
+            "noetl.settlement": "ack",
+            "noetl.step": "start",
+        }
+        attributes = dict(process.attributes or {})
+        assert {name: attributes.get(name) for name in wanted} == wanted
+        assert attributes["messaging.message.id"]
+        assert dict(spans["tool noop"].attributes or {})["noetl.tool_kind"] == "noop"
+        ack = dict(spans["ack"].attributes or {})
+        assert (ack["messaging.operation.name"], ack["messaging.operation.type"]) == ("ack", "settle")
 
 
 class _Span:
@@ -157,22 +154,17 @@ class _Span:
 
 
 @pytest.mark.parametrize("transport", ["auto", "httpx"])
-def test_requests_to_the_plane_carry_the_trace_of_their_command(transport: str) -> None:
-    async def go() -> None:
-        below = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
-        traced, token = TracedTransport(below), CURRENT.set(_Span())
-        with HttpStub() as stub:
-            stub.answer("POST /api/commands/1/claim", json={})
-            await traced.send(
-                "POST", stub.url + "/api/commands/1/claim", {"content-type": "application/json"}, b"{}", 5
-            )
-            CURRENT.reset(token)
-            await traced.send("POST", stub.url + "/api/commands/1/claim", {}, b"{}", 5)
-            await traced.close()
-            assert [request.headers.get("traceparent") for request in stub.requests] == [PARENT, None]
-            assert stub.requests[0].headers["content-type"] == "application/json"
-
-    run(go())
+async def test_requests_to_the_plane_carry_the_trace_of_their_command(transport: str) -> None:
+    below = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport}))
+    traced, token = TracedTransport(below), CURRENT.set(_Span())
+    with HttpStub() as stub:
+        stub.answer("POST /api/commands/1/claim", json={})
+        await traced.send("POST", stub.url + "/api/commands/1/claim", {"content-type": "application/json"}, b"{}", 5)
+        CURRENT.reset(token)
+        await traced.send("POST", stub.url + "/api/commands/1/claim", {}, b"{}", 5)
+        await traced.close()
+        assert [request.headers.get("traceparent") for request in stub.requests] == [PARENT, None]
+        assert stub.requests[0].headers["content-type"] == "application/json"
 
 
 def test_line_of_a_command_has_the_ids_of_its_trace() -> None:
@@ -182,49 +174,41 @@ def test_line_of_a_command_has_the_ids_of_its_trace() -> None:
     assert (line["trace_id"], line["span_id"]) == _Span.ids
 
 
-def test_trace_goes_on_into_tools() -> None:
+async def test_trace_goes_on_into_tools() -> None:
     code = "import os\nresult = os.environ.get('TRACEPARENT')"
-
-    async def go() -> None:
-        with HttpStub() as stub:
-            stub.answer("GET /", json={})
-            async with house(Dialect.PYTHON, worker=False) as home:
-                traced = Traced(home)
-                await traced.start()
-                results = Results(home)
-                await traced.one(RawCommand("http", {"url": stub.url + "/"}))
-                await traced.one(RawCommand("python", {"code": code}))
-                await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}))
-                await home.close()
-                (request,) = stub.requests
-                spans = traced.named()
-        tools = {name: span for name, span in spans.items() if name.startswith("tool")}
-        assert request.headers["traceparent"].startswith(header_of(tools["tool http"]))
-        for kind in ("python", "shell"):
-            assert header_of(tools[f"tool {kind}"]) in results.text
-
-    run(go())
-
-
-def test_command_that_is_traced_is_seen_in_flight_with_its_ids() -> None:
-    """A trace stands in the place of the progress that `top` and `why` read."""
-    seen: list[dict[str, Any]] = []
-
-    async def go() -> None:
+    with HttpStub() as stub:
+        stub.answer("GET /", json={})
         async with house(Dialect.PYTHON, worker=False) as home:
             traced = Traced(home)
             await traced.start()
-            view = home.workers[0].health.in_flight
-            home.plane.log.listen(lambda event: seen.extend(view()["commands"]))
-            await traced.one(RawCommand("noop"))
+            results = Results(home)
+            await traced.one(RawCommand("http", {"url": stub.url + "/"}))
+            await traced.one(RawCommand("python", {"code": code}))
+            await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}))
             await home.close()
-        phases = {one["phase"]: one for one in seen}
-        assert phases["reporting"]["kind"] == "noop"
-        assert phases["reporting"]["step"] == "start"
-        assert phases["reporting"]["deliveries"] == 1
-        assert int(phases["reporting"]["command_id"])
+            (request,) = stub.requests
+            spans = traced.named()
+    tools = {name: span for name, span in spans.items() if name.startswith("tool")}
+    assert request.headers["traceparent"].startswith(header_of(tools["tool http"]))
+    for kind in ("python", "shell"):
+        assert header_of(tools[f"tool {kind}"]) in results.text
 
-    run(go())
+
+async def test_command_that_is_traced_is_seen_in_flight_with_its_ids() -> None:
+    """A trace stands in the place of the progress that `top` and `why` read."""
+    seen: list[dict[str, Any]] = []
+    async with house(Dialect.PYTHON, worker=False) as home:
+        traced = Traced(home)
+        await traced.start()
+        view = home.workers[0].health.in_flight
+        home.plane.log.listen(lambda event: seen.extend(view()["commands"]))
+        await traced.one(RawCommand("noop"))
+        await home.close()
+    phases = {one["phase"]: one for one in seen}
+    assert phases["reporting"]["kind"] == "noop"
+    assert phases["reporting"]["step"] == "start"
+    assert phases["reporting"]["deliveries"] == 1
+    assert int(phases["reporting"]["command_id"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,53 +234,43 @@ class Leaves:
         return ToolResult.success(dict(context.trace_headers()))
 
 
-def test_what_a_command_leaves_running_is_in_no_trace_once_it_has_ended() -> None:
+async def test_what_a_command_leaves_running_is_in_no_trace_once_it_has_ended() -> None:
     """A task that it began (the timer of a pool) has its context for as long as it lives."""
     left: list[contextvars.Context] = []
-
-    async def go() -> None:
-        async with house(Dialect.PYTHON, worker=False) as home:
-            traced = Traced(home)
-            await traced.start()
-            home.workers[0].registry.register(Leaves(left))
-            await traced.one(RawCommand("leaves", {}))
-            await home.close()
-        (context,) = left
-        assert context[CURRENT] is not None
-        assert context.run(trace_headers) == {}
-        assert context.run(add_trace_ids, None, "info", {"event": "x"}) == {"event": "x"}
-
-    run(go())
+    async with house(Dialect.PYTHON, worker=False) as home:
+        traced = Traced(home)
+        await traced.start()
+        home.workers[0].registry.register(Leaves(left))
+        await traced.one(RawCommand("leaves", {}))
+        await home.close()
+    (context,) = left
+    assert context[CURRENT] is not None
+    assert context.run(trace_headers) == {}
+    assert context.run(add_trace_ids, None, "info", {"event": "x"}) == {"event": "x"}
 
 
-def test_failed_tool_is_an_error_of_its_span_with_its_kind_alone() -> None:
-    async def go() -> None:
-        async with house(Dialect.PYTHON, worker=False) as home:
-            traced = Traced(home)
-            await traced.start()
-            await traced.one(RawCommand("shell", {"command": "echo secret-text >&2; exit 3"}))
-            await home.close()
-            for name in ("tool shell", "process noetl.commands"):
-                span = traced.named()[name]
-                assert span.status.status_code is StatusCode.ERROR
-                assert dict(span.attributes or {})["error.type"] == span.status.description
-                assert "secret-text" not in span.to_json()
-
-    run(go())
+async def test_failed_tool_is_an_error_of_its_span_with_its_kind_alone() -> None:
+    async with house(Dialect.PYTHON, worker=False) as home:
+        traced = Traced(home)
+        await traced.start()
+        await traced.one(RawCommand("shell", {"command": "echo secret-text >&2; exit 3"}))
+        await home.close()
+        for name in ("tool shell", "process noetl.commands"):
+            span = traced.named()[name]
+            assert span.status.status_code is StatusCode.ERROR
+            assert dict(span.attributes or {})["error.type"] == span.status.description
+            assert "secret-text" not in span.to_json()
 
 
-def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> None:
-    async def go() -> None:
-        async with house(Dialect.PYTHON, worker=False) as home:
-            traced = Traced(home, ParentBased(ALWAYS_OFF))
-            await traced.start()
-            results = Results(home)
-            await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}), header=PARENT[:-1] + "0")
-            await home.close()
-            assert traced.named() == {}
-            assert f"00-{TRACE_ID}-" in results.text
-
-    run(go())
+async def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> None:
+    async with house(Dialect.PYTHON, worker=False) as home:
+        traced = Traced(home, ParentBased(ALWAYS_OFF))
+        await traced.start()
+        results = Results(home)
+        await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}), header=PARENT[:-1] + "0")
+        await home.close()
+        assert traced.named() == {}
+        assert f"00-{TRACE_ID}-" in results.text
 
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -309,26 +283,22 @@ def test_package_that_is_missing_is_named(module: str, monkeypatch: pytest.Monke
         provider_of({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, worker_id="w")
 
 
-def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp_path: Path) -> None:
+async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp_path: Path) -> None:
     """The ids of a failed command's line are those of a span that the collector gets, at the latest at the end."""
     pytest.importorskip(EXPORTER, reason="the extra otel is not installed")
-
-    async def go() -> None:
-        with HttpStub() as collector:
-            collector.answer("POST /v1/traces")
-            otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-            async with house(worker=False) as home, worker_process(home, tmp_path, **otel) as worker:
-                [one] = await home.plane.create_commands([RawCommand("shell", {"command": "exit 3"})])
-                await home.wait_terminal(one.event_id)
-                assert await worker.stop() == 0
-            [export] = collector.requests
-        assert (export.method, export.path) == ("POST", "/v1/traces")
-        sent = gzip.decompress(export.body) if export.headers.get("content-encoding") == "gzip" else export.body
-        [line] = worker.logged("command_failed")
-        assert bytes.fromhex(line["trace_id"]) in sent
-        assert bytes.fromhex(line["span_id"]) in sent
-
-    run(go())
+    with HttpStub() as collector:
+        collector.answer("POST /v1/traces")
+        otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
+        async with house(worker=False) as home, worker_process(home, tmp_path, **otel) as worker:
+            [one] = await home.plane.create_commands([RawCommand("shell", {"command": "exit 3"})])
+            await home.wait_terminal(one.event_id)
+            assert await worker.stop() == 0
+        [export] = collector.requests
+    assert (export.method, export.path) == ("POST", "/v1/traces")
+    sent = gzip.decompress(export.body) if export.headers.get("content-encoding") == "gzip" else export.body
+    [line] = worker.logged("command_failed")
+    assert bytes.fromhex(line["trace_id"]) in sent
+    assert bytes.fromhex(line["span_id"]) in sent
 
 
 def test_no_trace_and_no_import_without_an_endpoint() -> None:

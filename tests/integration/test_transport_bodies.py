@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from integration.house import run
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect
 from noetl_worker.plane.client import ControlPlaneClient, Plane
@@ -35,7 +34,7 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def against(
+async def against(
     handler: Handler, transport: str, use: Callable[[Transport, str], Awaitable[None]], **variables: str
 ) -> None:
     answering: set[asyncio.Task[None] | None] = set()
@@ -46,17 +45,14 @@ def against(
             await handler(reader, writer)
         writer.close()
 
-    async def go() -> None:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, **variables}))
-            try:
-                await use(wire, url)
-            finally:
-                await wire.close()
-            await asyncio.wait([task for task in answering if task is not None], timeout=5)  # it hears of the end
-
-    run(go())
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        wire = open_transport(load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, **variables}))
+        try:
+            await use(wire, url)
+        finally:
+            await wire.close()
+        await asyncio.wait([task for task in answering if task is not None], timeout=5)  # it hears of the end
 
 
 def chunks(count: int, size: int, sent: list[int]) -> Handler:
@@ -73,19 +69,19 @@ def chunks(count: int, size: int, sent: list[int]) -> Handler:
     return answer
 
 
-def test_chunked_answer_without_an_end_is_refused_and_not_read_on(transport: str) -> None:
+async def test_chunked_answer_without_an_end_is_refused_and_not_read_on(transport: str) -> None:
     sent = [0]
 
     async def use(wire: Transport, url: str) -> None:
         with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
             await wire.send("GET", url, {}, None, 30)
 
-    against(chunks(100_000, 256 * 1024, sent), transport, use)
+    await against(chunks(100_000, 256 * 1024, sent), transport, use)
     assert MAX_BODY_BYTES <= sent[0] < 2 * MAX_BODY_BYTES  # the part that went over the limit may not count as sent
 
 
 @pytest.mark.parametrize("over", [0, 1])
-def test_chunked_answer_may_be_as_large_as_the_limit(
+async def test_chunked_answer_may_be_as_large_as_the_limit(
     transport: str, over: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = {"httpx": transport_httpx, "on_loop": on_loop}[transport]
@@ -99,11 +95,11 @@ def test_chunked_answer_may_be_as_large_as_the_limit(
         else:
             answers.append(await wire.send("GET", url, {}, None, 5))
 
-    against(chunks(4, 1000, [0]), transport, use)
+    await against(chunks(4, 1000, [0]), transport, use)
     assert [len(answer.body) for answer in answers] == ([] if over else [4000])
 
 
-def test_declared_length_over_the_limit_is_refused_before_it_is_read(transport: str) -> None:
+async def test_declared_length_over_the_limit_is_refused_before_it_is_read(transport: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 500_000)
@@ -114,7 +110,7 @@ def test_declared_length_over_the_limit_is_refused_before_it_is_read(transport: 
         with pytest.raises(MaybeProcessed, match="larger than"):
             await wire.send("GET", url, {}, None, 5)
 
-    against(answer, transport, use)
+    await against(answer, transport, use)
 
 
 def store(received: list[tuple[bytes, Any, int]]) -> Handler:
@@ -138,7 +134,7 @@ def store(received: list[tuple[bytes, Any, int]]) -> Handler:
     return answer
 
 
-def put(transport: str, data: bytes, received: list[Any]) -> int:
+async def put(transport: str, data: bytes, received: list[Any]) -> int:
     """Store one result; the most memory Python took for it."""
     peaks: list[int] = []
 
@@ -153,28 +149,28 @@ def put(transport: str, data: bytes, received: list[Any]) -> int:
             tracemalloc.stop()
         assert answer["ref"] == STORED["ref"]
 
-    against(store(received), transport, use)
+    await against(store(received), transport, use)
     return peaks[0]
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024 - 2, 1024 * 1024 + 1, 3_000_000])
-def test_result_arrives_whole_with_its_length_declared(transport: str, size: int) -> None:
+async def test_result_arrives_whole_with_its_length_declared(transport: str, size: int) -> None:
     received: list[Any] = []
-    put(transport, json.dumps("x" * size).encode(), received)
+    await put(transport, json.dumps("x" * size).encode(), received)
     [(head, body, _)] = received
     assert body == {"name": "start", "scope": "execution", "source_step": "start", "data": "x" * size}
     assert b"chunked" not in head.lower()
     assert b"application/json" in head.lower()
 
 
-def test_large_result_is_sent_without_a_copy_of_it(transport: str) -> None:
+async def test_large_result_is_sent_without_a_copy_of_it(transport: str) -> None:
     received: list[Any] = []
     data = b'"' + b"x" * 30_000_000 + b'"'
-    assert put(transport, data, received) < 5_000_000
+    assert await put(transport, data, received) < 5_000_000
     assert received[0][2] > len(data)
 
 
-def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect(transport: str) -> None:
+async def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect(transport: str) -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
         await reader.read()
@@ -184,10 +180,10 @@ def test_answer_that_does_not_come_in_time_is_not_told_as_a_failed_connect(trans
             await wire.send("POST", f"{url}/api/events", {}, b"{}", 0.2)
         assert "connect" not in str(told.value).lower()
 
-    against(never, transport, use)
+    await against(never, transport, use)
 
 
-def test_request_without_a_limit_outlasts_the_timeout_of_the_others(transport: str) -> None:
+async def test_request_without_a_limit_outlasts_the_timeout_of_the_others(transport: str) -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.5)
@@ -197,11 +193,11 @@ def test_request_without_a_limit_outlasts_the_timeout_of_the_others(transport: s
     async def use(wire: Transport, url: str) -> None:
         assert (await wire.send("POST", f"{url}/api/events", {}, b"", None)).body == b"{}"
 
-    against(slow, transport, use, NOETL_WORKER_HTTP_TIMEOUT_S="0.1")
+    await against(slow, transport, use, NOETL_WORKER_HTTP_TIMEOUT_S="0.1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at its own sockets in /proc")
-def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(transport: str) -> None:
+async def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(transport: str) -> None:
     """Nothing else would end a request without a limit: TCP asks the peer's machine."""
     asked: list[tuple[int, ...]] = []
 
@@ -223,5 +219,5 @@ def test_connection_to_a_machine_that_has_vanished_comes_to_an_end(transport: st
     async def use(wire: Transport, url: str) -> None:
         await wire.send("POST", url, {}, b"", None)
 
-    against(answer, transport, use)
+    await against(answer, transport, use)
     assert asked == [(1, PROBE_S, PROBE_S, PROBES)]

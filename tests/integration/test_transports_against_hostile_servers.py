@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from integration.house import run
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport import on_loop
@@ -123,7 +122,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_transport_reads_the_same(case: Case, name: str) -> None:
+async def test_every_transport_reads_the_same(case: Case, name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         for part in case.parts:
@@ -131,22 +130,19 @@ def test_every_transport_reads_the_same(case: Case, name: str) -> None:
             await writer.drain()
             await asyncio.sleep(0)
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            if case.status is None:
-                with pytest.raises(MaybeProcessed):
-                    await post(wire, url)
-                return
-            answer = await post(wire, url)
-            assert (answer.status, answer.body) == (case.status, case.body)
-            if case.name == "whole":
-                assert answer.headers["retry-after"] == "7"
-                assert answer.headers.get("content-type") == "application/json"
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        if case.status is None:
+            with pytest.raises(MaybeProcessed):
+                await post(wire, url)
+            return
+        answer = await post(wire, url)
+        assert (answer.status, answer.body) == (case.status, case.body)
+        if case.name == "whole":
+            assert answer.headers["retry-after"] == "7"
+            assert answer.headers.get("content-type") == "application/json"
 
 
-def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> None:
+async def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> None:
     if name == "httpx":
         pytest.skip("httpx gives it to the next request")
 
@@ -157,31 +153,25 @@ def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
             await writer.drain()
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            for number in range(3):
-                answer = await wire.send("GET", f"{url}/{number}", {}, None, 5)
-                assert answer.body == f"/{number}".encode()
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        for number in range(3):
+            answer = await wire.send("GET", f"{url}/{number}", {}, None, 5)
+            assert answer.body == f"/{number}".encode()
 
 
 @pytest.mark.parametrize("part", [b"", OK[:10], OK[:-1], CHUNKED])
-def test_answer_that_does_not_end_is_given_up_at_the_deadline(part: bytes, name: str) -> None:
+async def test_answer_that_does_not_end_is_given_up_at_the_deadline(part: bytes, name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         writer.write(part)
         await asyncio.Event().wait()
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            with pytest.raises(MaybeProcessed):
-                await post(wire, url, timeout_s=0.2)
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        with pytest.raises(MaybeProcessed):
+            await post(wire, url, timeout_s=0.2)
 
 
-def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> None:
+async def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         writer.write(CHUNKED)
@@ -190,15 +180,12 @@ def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> None:
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            with pytest.raises(MaybeProcessed):
-                await post(wire, url, timeout_s=0.2)
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        with pytest.raises(MaybeProcessed):
+            await post(wire, url, timeout_s=0.2)
 
 
-def test_connection_that_the_server_has_closed_is_not_used_again(name: str) -> None:
+async def test_connection_that_the_server_has_closed_is_not_used_again(name: str) -> None:
     closed = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -209,18 +196,15 @@ def test_connection_that_the_server_has_closed_is_not_used_again(name: str) -> N
         await writer.wait_closed()
         closed.set()
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            for _ in range(3):
-                closed.clear()
-                assert (await post(wire, url)).status == 200
-                await closed.wait()
-                await asyncio.sleep(0)  # the loop reads the end
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        for _ in range(3):
+            closed.clear()
+            assert (await post(wire, url)).status == 200
+            await closed.wait()
+            await asyncio.sleep(0)  # the loop reads the end
 
 
-def test_kept_connection_serves_many_requests(name: str) -> None:
+async def test_kept_connection_serves_many_requests(name: str) -> None:
     connections = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -230,16 +214,13 @@ def test_kept_connection_serves_many_requests(name: str) -> None:
             await head_of(reader)
             writer.write(OK)
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            for _ in range(20):
-                assert (await post(wire, url)).status == 200
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        for _ in range(20):
+            assert (await post(wire, url)).status == 200
     assert connections == 1
 
 
-def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_comes(name: str) -> None:
+async def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_comes(name: str) -> None:
     free = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -248,20 +229,17 @@ def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_
             await free.wait()
             writer.write(OK)
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            holding = [asyncio.ensure_future(post(wire, url)) for _ in range(2)]
-            await asyncio.sleep(0.05)
-            with pytest.raises((NotSent, MaybeProcessed)):
-                await post(wire, url, timeout_s=0.1)
-            waiting = asyncio.ensure_future(post(wire, url))
-            free.set()
-            assert [one.status for one in await asyncio.gather(*holding, waiting)] == [200] * 3
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        holding = [asyncio.ensure_future(post(wire, url)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises((NotSent, MaybeProcessed)):
+            await post(wire, url, timeout_s=0.1)
+        waiting = asyncio.ensure_future(post(wire, url))
+        free.set()
+        assert [one.status for one in await asyncio.gather(*holding, waiting)] == [200] * 3
 
 
-def test_cancelled_request_leaves_a_transport_that_works(name: str) -> None:
+async def test_cancelled_request_leaves_a_transport_that_works(name: str) -> None:
     arrived, answers = asyncio.Event(), [False, True, True]
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -273,52 +251,43 @@ def test_cancelled_request_leaves_a_transport_that_works(name: str) -> None:
             else:
                 await asyncio.Event().wait()
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            asking = asyncio.ensure_future(post(wire, url))
-            await arrived.wait()
-            asking.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-            assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        asking = asyncio.ensure_future(post(wire, url))
+        await arrived.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
 
 
-def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
+async def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         await reader.read(1_000_000)
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            try:
-                answer = await wire.send("PUT", f"{url}/r", {}, (b"x" * 40_000_000,), 5)
-            except MaybeProcessed:
-                return  # the connection broke under the body before the answer was seen
-            assert answer.status == 413
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        try:
+            answer = await wire.send("PUT", f"{url}/r", {}, (b"x" * 40_000_000,), 5)
+        except MaybeProcessed:
+            return  # the connection broke under the body before the answer was seen
+        assert answer.status == 413
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:1/x", "http://name.invalid/x", "https://127.0.0.1:1/x", "ftp://h/x", "nonsense"]
 )
-def test_what_cannot_be_reached_is_unsent(url: str, name: str) -> None:
-    async def go() -> None:
-        async with transport(name) as wire:
-            with pytest.raises(NotSent):
-                await wire.send("POST", url, {}, b"{}", 5)
-
-    run(go())
+async def test_what_cannot_be_reached_is_unsent(url: str, name: str) -> None:
+    async with transport(name) as wire:
+        with pytest.raises(NotSent):
+            await wire.send("POST", url, {}, b"{}", 5)
 
 
 @pytest.mark.parametrize(
     ("path", "headers"), [("/a b", {}), ("/a\r\nx: y", {}), ("/x", {"x": "1\r\ny: 2"}), ("/x", {"x\r\ny": "2"})]
 )
-def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, str], name: str) -> None:
+async def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, str], name: str) -> None:
     heads: list[bytes] = []
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -332,7 +301,7 @@ def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, str], 
             except (NotSent, MaybeProcessed):
                 return
 
-    run(go())
+    await go()
     assert all(b"\r\ny: 2" not in head and b"\r\nx: y" not in head for head in heads)
 
 
@@ -349,16 +318,13 @@ async def always_ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         await writer.drain()
 
 
-def test_certificate_of_the_named_authority_is_trusted_and_no_other(name: str) -> None:
-    async def go() -> None:
-        async with serving(always_ok, tls()) as url:
-            async with transport(name, NOETL_TLS_CA=str(PEM)) as wire:
-                assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
-            async with transport(name) as wire:
-                with pytest.raises(NotSent, match=r"(?i)certificate"):
-                    await post(wire, url)
-
-    run(go())
+async def test_certificate_of_the_named_authority_is_trusted_and_no_other(name: str) -> None:
+    async with serving(always_ok, tls()) as url:
+        async with transport(name, NOETL_TLS_CA=str(PEM)) as wire:
+            assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
+        async with transport(name) as wire:
+            with pytest.raises(NotSent, match=r"(?i)certificate"):
+                await post(wire, url)
 
 
 CERTIFICATES = Path(__file__).with_name("certificates")
@@ -382,58 +348,46 @@ def named(*, client: str = "") -> dict[str, str]:
 @pytest.mark.parametrize(
     ("certificate", "refused"), [("valid", None), ("expired", "expired"), ("foreign", "unable to get local issuer")]
 )
-def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
+async def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
     certificate: str, refused: str | None, name: str
 ) -> None:
-    async def go() -> None:
-        async with serving(always_ok, of(certificate)) as url, transport(name, **named()) as wire:
-            if refused is None:
-                assert (await post(wire, url)).status == 200
-                return
-            with pytest.raises(NotSent, match=rf"(?i)certificate.*{refused}"):
-                await post(wire, url)
-
-    run(go())
+    async with serving(always_ok, of(certificate)) as url, transport(name, **named()) as wire:
+        if refused is None:
+            assert (await post(wire, url)).status == 200
+            return
+        with pytest.raises(NotSent, match=rf"(?i)certificate.*{refused}"):
+            await post(wire, url)
 
 
 @pytest.mark.parametrize("client", ["valid", "", "expired", "foreign"])
-def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other(client: str, name: str) -> None:
-    async def go() -> None:
-        context = of("valid", clients_of="ca")
-        async with serving(always_ok, context) as url, transport(name, **named(client=client)) as wire:
-            if client == "valid":
-                assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
-                return
-            # With TLS 1.3 the server looks at it after the client's handshake: the request may have been written.
-            with pytest.raises((NotSent, MaybeProcessed)):
-                await post(wire, url)
-
-    run(go())
+async def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other(client: str, name: str) -> None:
+    context = of("valid", clients_of="ca")
+    async with serving(always_ok, context) as url, transport(name, **named(client=client)) as wire:
+        if client == "valid":
+            assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
+            return
+        # With TLS 1.3 the server looks at it after the client's handshake: the request may have been written.
+        with pytest.raises((NotSent, MaybeProcessed)):
+            await post(wire, url)
 
 
-def test_https_to_a_server_without_tls_is_unsent(name: str) -> None:
+async def test_https_to_a_server_without_tls_is_unsent(name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            with pytest.raises(NotSent):
-                await post(wire, url.replace("http://", "https://"))
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        with pytest.raises(NotSent):
+            await post(wire, url.replace("http://", "https://"))
 
 
-def test_name_and_password_of_an_address_are_sent_as_basic_credentials(name: str) -> None:
+async def test_name_and_password_of_an_address_are_sent_as_basic_credentials(name: str) -> None:
     heads: list[bytes] = []
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await head_of(reader)).lower())
         writer.write(OK)
 
-    async def go() -> None:
-        async with serving(script) as url, transport(name) as wire:
-            assert (await post(wire, url.replace("http://", "http://me:p%40ss@"))).status == 200
-
-    run(go())
+    async with serving(script) as url, transport(name) as wire:
+        assert (await post(wire, url.replace("http://", "http://me:p%40ss@"))).status == 200
     assert b"authorization: basic bwu6cebzcw==\r\n" in heads[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import command_line
 from noetl_worker.delivery.dead_letter import pack
 from noetl_worker.dev.nats_server import free_port
@@ -48,136 +48,114 @@ def texts(story: Story, source: str) -> str:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dialect) -> None:
-    async def go() -> None:
-        async with house(dialect, WORKER_ID="w-1") as home:
-            good, bad = await home.plane.create_commands(
-                [RawCommand("noop"), RawCommand("python", {"code": "raise ValueError('not today')"})]
-            )
-            await home.wait_terminal(good.event_id, bad.event_id)
-            await home.wait_settled()
-            story = await asked(home, good.command_id)
-            assert story.verdict.startswith("it completed, by w-1")
-            assert "command.claimed" in texts(story, "plane")
-            assert "acknowledged" in texts(story, "NATS")
-            assert story.unknown == []
-            failed = await asked(home, bad.command_id)
-            ended = "it failed, by w-1" if dialect is Dialect.PYTHON else "it completed with status error, by w-1"
-            assert failed.verdict.startswith(ended)
-            assert "not today" in texts(failed, "plane")
-            assert "not today" not in texts(story, "plane")
-
-    run(go())
+async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dialect) -> None:
+    async with house(dialect, WORKER_ID="w-1") as home:
+        good, bad = await home.plane.create_commands(
+            [RawCommand("noop"), RawCommand("python", {"code": "raise ValueError('not today')"})]
+        )
+        await home.wait_terminal(good.event_id, bad.event_id)
+        await home.wait_settled()
+        story = await asked(home, good.command_id)
+        assert story.verdict.startswith("it completed, by w-1")
+        assert "command.claimed" in texts(story, "plane")
+        assert "acknowledged" in texts(story, "NATS")
+        assert story.unknown == []
+        failed = await asked(home, bad.command_id)
+        ended = "it failed, by w-1" if dialect is Dialect.PYTHON else "it completed with status error, by w-1"
+        assert failed.verdict.startswith(ended)
+        assert "not today" in texts(failed, "plane")
+        assert "not today" not in texts(story, "plane")
 
 
-def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            assert "there is no durable noetl_worker" in (await asked(home, one.command_id)).verdict
-            connection = await connect(settings(home), "test", attempts=5)
-            await ensure_durable(connection.client, settings(home))
-            await connection.close()
-            assert "waits in the stream" in (await asked(home, one.command_id)).verdict
-            other = await asked(home, one.command_id, most=1)
-            assert other.is_known
-            [two] = await home.plane.create_commands([RawCommand("noop")])
-            missed = await asked(home, one.command_id, most=1, execution_id=one.execution_id)
-            assert "1 older ones were not looked through" in texts(missed, "NATS")
-            assert two.command_id != one.command_id
-
-    run(go())
+async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
+    async with house(worker=False) as home:
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        assert "there is no durable noetl_worker" in (await asked(home, one.command_id)).verdict
+        connection = await connect(settings(home), "test", attempts=5)
+        await ensure_durable(connection.client, settings(home))
+        await connection.close()
+        assert "waits in the stream" in (await asked(home, one.command_id)).verdict
+        other = await asked(home, one.command_id, most=1)
+        assert other.is_known
+        [two] = await home.plane.create_commands([RawCommand("noop")])
+        missed = await asked(home, one.command_id, most=1, execution_id=one.execution_id)
+        assert "1 older ones were not looked through" in texts(missed, "NATS")
+        assert two.command_id != one.command_id
 
 
-def test_dead_letter_is_told_with_its_number_and_reason() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            connection = await connect(settings(home), "test", attempts=5)
-            body = {
-                "execution_id": 1,
-                "event_id": 3,
-                "command_id": "1:load:3",
-                "step": "load",
-                "server_url": "http://s",
-            }
-            kept = pack(
-                json.dumps(body).encode(),
-                None,
-                reason="unknown command: 404",
-                worker_id="w-2",
-                subject="noetl.commands",
-                stream_sequence=1,
-                num_delivered=6,
-            )
-            await DeadLetterStore(connection, LETTERS).publish(LETTERS, kept, "one")
-            await connection.close()
-            story = await asked(home, "1:load:3")
-            assert story.verdict.startswith("it was set aside as dead letter 1: noetl-worker dead-letters show 1")
-            assert "unknown command: 404 (6 deliveries, kept by w-2)" in texts(story, "NATS")
-            assert any("execution 1" in text for text in story.unknown)  # the plane does not know it
-
-    run(go())
+async def test_dead_letter_is_told_with_its_number_and_reason() -> None:
+    async with house(worker=False) as home:
+        connection = await connect(settings(home), "test", attempts=5)
+        body = {
+            "execution_id": 1,
+            "event_id": 3,
+            "command_id": "1:load:3",
+            "step": "load",
+            "server_url": "http://s",
+        }
+        kept = pack(
+            json.dumps(body).encode(),
+            None,
+            reason="unknown command: 404",
+            worker_id="w-2",
+            subject="noetl.commands",
+            stream_sequence=1,
+            num_delivered=6,
+        )
+        await DeadLetterStore(connection, LETTERS).publish(LETTERS, kept, "one")
+        await connection.close()
+        story = await asked(home, "1:load:3")
+        assert story.verdict.startswith("it was set aside as dead letter 1: noetl-worker dead-letters show 1")
+        assert "unknown command: 404 (6 deliveries, kept by w-2)" in texts(story, "NATS")
+        assert any("execution 1" in text for text in story.unknown)  # the plane does not know it
 
 
-def test_outcome_in_the_outbox_is_told_with_who_sends_it() -> None:
-    async def go() -> None:
-        async with house(worker=False) as home:
-            outbox = Outbox("always", Path(home.outbox.name), max_rows=9, max_bytes=10**6)
-            report = Report(status="success", context=None)
-            outbox.keep(EventSet(7, 42, "42:load:7", "load", "w", home.plane.url, Dialect.RUST, report))
-            assert "of a worker that runs" in texts(await asked(home, "42:load:7"), "machine")
-            outbox.close()
-            story = await asked(home, "42:load:7")
-            assert "of a dead process: the next worker here sends it" in texts(story, "machine")
-            assert story.verdict.startswith("it ran, and its outcome waits in the outbox")
-
-    run(go())
+async def test_outcome_in_the_outbox_is_told_with_who_sends_it() -> None:
+    async with house(worker=False) as home:
+        outbox = Outbox("always", Path(home.outbox.name), max_rows=9, max_bytes=10**6)
+        report = Report(status="success", context=None)
+        outbox.keep(EventSet(7, 42, "42:load:7", "load", "w", home.plane.url, Dialect.RUST, report))
+        assert "of a worker that runs" in texts(await asked(home, "42:load:7"), "machine")
+        outbox.close()
+        story = await asked(home, "42:load:7")
+        assert "of a dead process: the next worker here sends it" in texts(story, "machine")
+        assert story.verdict.startswith("it ran, and its outcome waits in the outbox")
 
 
-def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_it_was_delivered() -> None:
+async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_it_was_delivered() -> None:
     one = {"command_id": "42:load:7", "execution_id": "42", "event_id": "7", "step": "load", "phase": "running"}
     look = {"worker": {"worker_id": "w-9"}, "commands": [{**one, "seconds": 3.5, "deliveries": 2}]}
-
-    async def go() -> None:
-        with HttpStub() as stub:
-            stub.answer("GET /debug/inflight", json=look)
-            async with house(worker=False) as home:
-                bind = stub.url.removeprefix("http://")
-                story = await asked(home, "42:load:7", WORKER_METRICS_BIND=bind)
-                assert story.verdict == "a worker of this machine has it: running"
-                assert "w-9" in texts(story, "machine")
-                assert "for 3.5 s, delivery 2" in texts(story, "machine")
-                other = await asked(home, "42:load:8", WORKER_METRICS_BIND=bind)
-                assert not other.is_known
-
-    run(go())
-
-
-def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -> None:
-    async def go() -> None:
-        async with house(WORKER_ID="w-1") as home:
-            [one] = await home.plane.create_commands([RawCommand("noop")])
-            await home.wait_terminal(one.event_id)
-            nowhere = f"nats://127.0.0.1:{free_port()}"
-            without = await asked(home, one.command_id, NATS_URL=nowhere)
-            assert not without.is_known
-            assert any("no NATS" in text for text in without.unknown)
-            assert any("--execution" in text for text in without.unknown)
-            story = await asked(home, one.command_id, NATS_URL=nowhere, execution_id=one.execution_id)
-            assert story.verdict.startswith("it completed")
-
-    run(go())
-
-
-def test_command_line_ends_with_5_where_nothing_is_known(tmp_path: Path) -> None:
-    async def go() -> None:
+    with HttpStub() as stub:
+        stub.answer("GET /debug/inflight", json=look)
         async with house(worker=False) as home:
-            urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-            ended = await asyncio.to_thread(command_line, tmp_path, "why", "1:none:2", "--json", **urls)
-            assert (ended.code, ended.err) == (5, "")
-            assert json.loads(ended.out)["is_known"] is False
+            bind = stub.url.removeprefix("http://")
+            story = await asked(home, "42:load:7", WORKER_METRICS_BIND=bind)
+            assert story.verdict == "a worker of this machine has it: running"
+            assert "w-9" in texts(story, "machine")
+            assert "for 3.5 s, delivery 2" in texts(story, "machine")
+            other = await asked(home, "42:load:8", WORKER_METRICS_BIND=bind)
+            assert not other.is_known
 
-    run(go())
+
+async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -> None:
+    async with house(WORKER_ID="w-1") as home:
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        await home.wait_terminal(one.event_id)
+        nowhere = f"nats://127.0.0.1:{free_port()}"
+        without = await asked(home, one.command_id, NATS_URL=nowhere)
+        assert not without.is_known
+        assert any("no NATS" in text for text in without.unknown)
+        assert any("--execution" in text for text in without.unknown)
+        story = await asked(home, one.command_id, NATS_URL=nowhere, execution_id=one.execution_id)
+        assert story.verdict.startswith("it completed")
+
+
+async def test_command_line_ends_with_5_where_nothing_is_known(tmp_path: Path) -> None:
+    async with house(worker=False) as home:
+        urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
+        ended = await asyncio.to_thread(command_line, tmp_path, "why", "1:none:2", "--json", **urls)
+        assert (ended.code, ended.err) == (5, "")
+        assert json.loads(ended.out)["is_known"] is False
 
 
 def test_id_that_is_empty_is_refused(tmp_path: Path) -> None:

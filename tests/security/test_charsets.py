@@ -47,21 +47,21 @@ async def run(kind: str, tool: Any, **config: Any) -> Any:
 @pytest.mark.parametrize(
     "charset", ["punycode", "idna", "utf-7", "unicode_escape", "raw_unicode_escape", "rot13", "hex"]
 )
-def test_charset_off_the_list_is_utf8_with_a_note(charset: str) -> None:
+async def test_charset_off_the_list_is_utf8_with_a_note(charset: str) -> None:
     body = b'"\\u00e9-\xc3\xa9-+AGE-"\xff'
     transport = answering(body, content_type=f"text/plain; charset={charset}")
-    data = asyncio.run(run("http", HttpTool(transport), url="http://a.test/", response_type="text"))
+    data = await run("http", HttpTool(transport), url="http://a.test/", response_type="text")
     assert data["body"] == '"\\u00e9-é-+AGE-"\ufffd'
     assert data["notes"][0] == f"body: the charset {charset!r} is not one that is read here, read as UTF-8"
 
 
-def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
+async def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
     before = len(encodings._cache)  # type: ignore[attr-defined]
     names = [f"made-up-{number}" for number in range(50)]
     assert [codec_of(name) for name in names] == [None] * 50
     for name in names:
         transport = answering(b"a", content_type=f"text/plain; charset={name}")
-        asyncio.run(run("http", HttpTool(transport), url="http://a.test/", response_type="text"))
+        await run("http", HttpTool(transport), url="http://a.test/", response_type="text")
     assert len(encodings._cache) == before  # type: ignore[attr-defined]
 
 
@@ -107,17 +107,17 @@ def seen_threads(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> lis
     return threads
 
 
-def test_large_answer_is_decoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_answer_is_decoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = seen_threads(monkeypatch, http_call, "answer_result")
     for size in (10, LARGE):
         transport = answering(b"a" * size, content_type="text/plain; charset=windows-1252")
-        data = asyncio.run(run("http", HttpTool(transport), url="http://a.test/"))
+        data = await run("http", HttpTool(transport), url="http://a.test/")
         assert len(data["body"]) == size
     assert threads == [True, False]
 
 
 @pytest.mark.parametrize("as_stream", [False, True])
-def test_large_mcp_answer_is_parsed_off_the_loop(monkeypatch: pytest.MonkeyPatch, as_stream: bool) -> None:
+async def test_large_mcp_answer_is_parsed_off_the_loop(monkeypatch: pytest.MonkeyPatch, as_stream: bool) -> None:
     plain = seen_threads(monkeypatch, mcp_session, "_plain_answer")
     events = seen_threads(monkeypatch, mcp_session, "_message")
 
@@ -134,20 +134,20 @@ def test_large_mcp_answer_is_parsed_off_the_loop(monkeypatch: pytest.MonkeyPatch
         return httpx.Response(200, headers={"content-type": "application/json"}, content=text)
 
     tool = McpTool(httpx.MockTransport(answer))
-    asyncio.run(run("mcp", tool, endpoint="http://a.test/mcp", method="tools/list"))
+    await run("mcp", tool, endpoint="http://a.test/mcp", method="tools/list")
     assert plain == ([True] if as_stream else [True, False])  # what initialize answers is small
     assert events == ([False] if as_stream else [])
 
 
-def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = seen_threads(monkeypatch, artifact, "_decoded")
     for body in (b"a", b"a" * LARGE, gzip.compress(b"a" * LARGE)):
-        data = asyncio.run(run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x"))
+        data = await run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x")
         assert data["sha256"] == hashlib.sha256(body).hexdigest()
     assert threads == [True, False, False]
 
 
-def test_packed_answer_is_unpacked_in_steps_between_which_others_run() -> None:
+async def test_packed_answer_is_unpacked_in_steps_between_which_others_run() -> None:
     async def turns_during(work: Awaitable[Any]) -> tuple[Any, int]:
         turns = 0
 
@@ -168,6 +168,6 @@ def test_packed_answer_is_unpacked_in_steps_between_which_others_run() -> None:
 
     whole = b"a" * (32 << 20)
     for compressor in (zlib.compressobj(wbits=31), zlib.compressobj(wbits=-15)):
-        (_, turns), size = asyncio.run(body(compressor.compress(whole) + compressor.flush()))
+        (_, turns), size = await body(compressor.compress(whole) + compressor.flush())
         assert size == len(whole)
         assert turns >= 32

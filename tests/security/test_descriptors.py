@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from integration.house import house, run
+from integration.house import house
 from integration.processes import Probe, environment, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -59,60 +59,50 @@ async def closed_by_server(reader: asyncio.StreamReader) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /livez HTTP/1.1\r\nX: "], ids=["nothing", "a byte", "a half"])
 @pytest.mark.parametrize("after", [0, 1], ids=["at once", "after an answer"])
-def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_that_asks_for_nothing_is_closed(
+    sent: bytes, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Connections to the probe port that never ask, or ask by a byte now and then."""
     monkeypatch.setattr(probe_connections, "ANSWERED_WITHIN_S", 0.05)
-
-    async def go() -> None:
-        async with probe_port() as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            for _ in range(after):
-                assert await answered(reader, writer)
-            writer.write(sent)
-            await closed_by_server(reader)
-            writer.close()
-
-    run(go())
-
-
-def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_connections, "ANSWERED_WITHIN_S", 600.0)  # nothing is closed for its age here
-
-    async def go() -> None:
-        async with probe_port() as port:
-            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 10)]
-            await asyncio.gather(*(closed_by_server(reader) for reader, _ in silent[:10]))
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with probe_port() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(after):
             assert await answered(reader, writer)
-            assert await answered(reader, writer)  # and so is its next question
-            await closed_by_server(silent[10][0])
-            for _, one in [*silent, (reader, writer)]:
-                one.close()
-
-    run(go())
+        writer.write(sent)
+        await closed_by_server(reader)
+        writer.close()
 
 
-def test_idle_connections_to_the_probe_port_fail_no_command(tmp_path: Path) -> None:
+async def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_connections, "ANSWERED_WITHIN_S", 600.0)  # nothing is closed for its age here
+    async with probe_port() as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 10)]
+        await asyncio.gather(*(closed_by_server(reader) for reader, _ in silent[:10]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await answered(reader, writer)
+        assert await answered(reader, writer)  # and so is its next question
+        await closed_by_server(silent[10][0])
+        for _, one in [*silent, (reader, writer)]:
+            one.close()
+
+
+async def test_idle_connections_to_the_probe_port_fail_no_command(tmp_path: Path) -> None:
     """300 idle connections, until tools find no descriptor."""
-
-    async def go() -> None:
-        port = free_port()
-        async with (
-            house(worker=False) as home,
-            worker_process(home, tmp_path, WORKER_METRICS_BIND=f"127.0.0.1:{port}") as worker,
-        ):
-            resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (250, 250))
-            with ExitStack() as idle:
-                for _ in range(300):
-                    idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
-                issued = await home.plane.create_commands([RawCommand("shell", {"command": "true"})] * 20)
-                await home.wait_terminal(*(one.event_id for one in issued))
-                assert (await Probe(port).get("/livez")).status_code == 200
-            ends = [home.terminal_events(one.event_id) for one in issued]
-            assert ends == [["command.completed"]] * 20
-            assert await worker.stop() == 0
-
-    run(go())
+    port = free_port()
+    async with (
+        house(worker=False) as home,
+        worker_process(home, tmp_path, WORKER_METRICS_BIND=f"127.0.0.1:{port}") as worker,
+    ):
+        resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (250, 250))
+        with ExitStack() as idle:
+            for _ in range(300):
+                idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            issued = await home.plane.create_commands([RawCommand("shell", {"command": "true"})] * 20)
+            await home.wait_terminal(*(one.event_id for one in issued))
+            assert (await Probe(port).get("/livez")).status_code == 200
+        ends = [home.terminal_events(one.event_id) for one in issued]
+        assert ends == [["command.completed"]] * 20
+        assert await worker.stop() == 0
 
 
 # ── the limit of open files ──
@@ -131,16 +121,13 @@ def test_soft_limit_of_open_files_is_raised_to_the_hard_one(soft: int, hard: int
     assert done.stdout.split() == ["512", "512", "512"], done.stderr
 
 
-def test_worker_raises_its_limit_at_its_start(tmp_path: Path) -> None:
-    async def go() -> None:
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(400, before[1]), before[1]))
-        try:
-            async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
-                soft, hard = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
-                assert soft == hard == before[1]
-                assert await worker.stop() == 0
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-    run(go())
+async def test_worker_raises_its_limit_at_its_start(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(400, before[1]), before[1]))
+    try:
+        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+            soft, hard = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
+            assert soft == hard == before[1]
+            assert await worker.stop() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -14,7 +14,7 @@ import pytest
 from noetl_worker.errors import SettingsError, ToolError
 from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.testing import run_tool
+from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.http import egress, egress_backend
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
@@ -227,7 +227,7 @@ def test_allowed_address_of_several_is_used_and_one_that_does_not_answer_holds_u
     assert len(server.requests) == 1
 
 
-def test_first_address_that_hangs_is_overtaken_by_the_next() -> None:
+async def test_first_address_that_hangs_is_overtaken_by_the_next() -> None:
     class Connection:
         async def aclose(self) -> None:
             raise AssertionError("the one that is used is not closed")
@@ -242,7 +242,7 @@ def test_first_address_that_hangs_is_overtaken_by_the_next() -> None:
         finally:
             ended.append(address)
 
-    found = asyncio.run(egress_backend._first(connected, ["127.0.0.9", "127.0.0.1"]))
+    found = await egress_backend._first(connected, ["127.0.0.9", "127.0.0.1"])
     assert isinstance(found, Connection)
     assert ended == ["127.0.0.9"]
 
@@ -268,7 +268,7 @@ def test_own_proxy_of_the_worker_is_not_checked_but_an_address_behind_it_is(
     assert len(server.requests) == 1
 
 
-def test_worker_still_asks_the_metadata_service_for_its_own_identity(
+async def test_worker_still_asks_the_metadata_service_for_its_own_identity(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     egress.deny(["loopback"])
@@ -277,16 +277,12 @@ def test_worker_still_asks_the_metadata_service_for_its_own_identity(
     monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("HOME", "/nowhere")
-
-    async def body() -> str:
-        clients = Clients()
-        token = await Tokens(clients).google({})
-        await clients.aclose()
-        return token
-
-    assert asyncio.run(body()) == "own"
+    clients = Clients()
+    token = await Tokens(clients).google({})
+    await clients.aclose()
+    assert token == "own"
     with pytest.raises(ToolError, match="does not connect to 127"):
-        run_tool("http", {"url": server.url("/echo")})
+        await arun_tool("http", {"url": server.url("/echo")})
 
 
 # ── rhai, whose requests are Rust's ─────────────────────────────────────────────────────────────

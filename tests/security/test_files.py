@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from contextlib import suppress
@@ -43,19 +42,15 @@ def query(sql: str, **config: Any) -> Any:
     return run_tool("duckdb", {"query": sql, **config}).data
 
 
-def confined(sql: str, **config: Any) -> Any:
+async def confined(sql: str, **config: Any) -> Any:
     """As `query`, in a worker with NOETL_WORKER_ISOLATION=basic."""
     pytest.importorskip("duckdb")
-
-    async def go() -> Any:
-        registry = Registry(plugins=False, confinement=Confinement("basic"))
-        try:
-            result = await registry.run_tool("duckdb", {"query": sql, **config}, tool_context(registry=registry))
-        finally:
-            await registry.aclose()
-        return result.data
-
-    return asyncio.run(go())
+    registry = Registry(plugins=False, confinement=Confinement("basic"))
+    try:
+        result = await registry.run_tool("duckdb", {"query": sql, **config}, tool_context(registry=registry))
+    finally:
+        await registry.aclose()
+    return result.data
 
 
 def read_by_each_kind(file: str) -> list[str]:
@@ -141,32 +136,34 @@ def test_parameters_and_databases_are_looked_at_too() -> None:
         "SELECT * FROM read_csv_auto('/s' || 'ys/kernel/notes')",
     ],
 )
-def test_sql_cannot_reach_the_kernel_s_files_by_another_name(sql: str, tmp_path: Path) -> None:
+async def test_sql_cannot_reach_the_kernel_s_files_by_another_name(sql: str, tmp_path: Path) -> None:
     """SQL puts the name of `/proc/self/environ` together, or finds it through a link."""
     (tmp_path / "link").symlink_to("/proc/self/environ")
     (tmp_path / "directory").symlink_to("/proc")
     (tmp_path / "up").symlink_to("/tmp")
     text = sql.format(there=tmp_path, pid=os.getpid())
     with pytest.raises(ToolError, match=r"Permission denied|No files found|not a file for playbooks"):
-        confined(text)
+        await confined(text)
 
 
 @pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
-def test_pattern_finds_no_file_of_the_kernel(tmp_path: Path) -> None:
+async def test_pattern_finds_no_file_of_the_kernel(tmp_path: Path) -> None:
     """`glob` over all processes."""
     (tmp_path / "directory").symlink_to("/proc")
-    assert confined("SELECT * FROM glob('/pr' || 'oc/*/environ')")["rows"] == []
-    assert confined(f"SELECT * FROM glob('{tmp_path}/dir*/*/environ')")["rows"] == []
+    assert (await confined("SELECT * FROM glob('/pr' || 'oc/*/environ')"))["rows"] == []
+    assert (await confined(f"SELECT * FROM glob('{tmp_path}/dir*/*/environ')"))["rows"] == []
 
 
-def test_confined_duckdb_works_with_files_as_before(tmp_path: Path) -> None:
+async def test_confined_duckdb_works_with_files_as_before(tmp_path: Path) -> None:
     """(no attack) Files, databases, links to them and moves between directories; and the worker reads /proc itself."""
     file, database = tmp_path / "a.parquet", tmp_path / "a.duckdb"
     (tmp_path / "link.parquet").symlink_to(file)
-    confined(f"COPY (SELECT range AS x FROM range(100000)) TO '{file}'")
-    confined(f"CREATE TABLE t AS SELECT * FROM '{tmp_path}/link.parquet'; CHECKPOINT", database=str(database))
-    assert confined("SELECT count(*) AS n FROM t", database=str(database), read_only=True)["rows"] == [{"n": 100000}]
-    assert confined("SELECT current_setting('threads') AS n")["rows"][0]["n"] >= 1
+    await confined(f"COPY (SELECT range AS x FROM range(100000)) TO '{file}'")
+    await confined(f"CREATE TABLE t AS SELECT * FROM '{tmp_path}/link.parquet'; CHECKPOINT", database=str(database))
+    assert (await confined("SELECT count(*) AS n FROM t", database=str(database), read_only=True))["rows"] == [
+        {"n": 100000}
+    ]
+    assert (await confined("SELECT current_setting('threads') AS n"))["rows"][0]["n"] >= 1
     assert Path("/proc/self/environ").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import JSONResponse
 from structlog.testing import capture_logs
 
-from integration.house import CLAIM, House, house, run
+from integration.house import CLAIM, House, house
 from integration.processes import until, worker_process
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
@@ -39,15 +39,11 @@ FORGED = (
 NOOP = RawCommand("noop", {})
 
 
-def ran(dialect: Dialect, url: str, **variables: str) -> tuple[Outcome | None, ScriptedTransport]:
+async def ran(dialect: Dialect, url: str, **variables: str) -> tuple[Outcome | None, ScriptedTransport]:
     """A notification that names `url`, worked on by a worker whose plane is URL."""
-
-    async def go() -> tuple[Outcome | None, ScriptedTransport]:
-        transport = ScriptedTransport(script_for(dialect, {}, "noop"))
-        whole = execution(transport, dialect, Beats(), **variables)
-        return await whole.run(delivery(dialect, server_url=url)), transport
-
-    return asyncio.run(go())
+    transport = ScriptedTransport(script_for(dialect, {}, "noop"))
+    whole = execution(transport, dialect, Beats(), **variables)
+    return await whole.run(delivery(dialect, server_url=url)), transport
 
 
 def contacted(transport: ScriptedTransport) -> set[str]:
@@ -60,51 +56,48 @@ def contacted(transport: ScriptedTransport) -> set[str]:
 
 @pytest.mark.parametrize("url", FORGED)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_of_a_server_that_no_setting_names_is_claimed_at_the_configured_one(dialect: Dialect, url: str) -> None:
+async def test_command_of_a_server_that_no_setting_names_is_claimed_at_the_configured_one(
+    dialect: Dialect, url: str
+) -> None:
     """A notification names a server of its own, or one that looks like the configured one."""
-    outcome, transport = ran(dialect, url)
+    outcome, transport = await ran(dialect, url)
     assert contacted(transport) == {""}
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
 
 
 @pytest.mark.parametrize("url", ["http://second.test", "http://second.test/", " http://second.test/api/ "])
-def test_trusted_server_is_asked_itself_and_gets_the_token(url: str) -> None:
+async def test_trusted_server_is_asked_itself_and_gets_the_token(url: str) -> None:
     variables = {"NOETL_WORKER_TRUSTED_SERVERS": "http://second.test/api", "NOETL_INTERNAL_API_TOKEN": "t0ken"}
-    _, transport = ran(Dialect.PYTHON, url, **variables)
+    _, transport = await ran(Dialect.PYTHON, url, **variables)
     assert contacted(transport) == {"http://second.test"}
     assert all("authorization" in headers for *_, headers in transport.sent)
 
 
 @pytest.mark.parametrize("url", FORGED)
 @pytest.mark.parametrize("dialect", Dialect)
-def test_followed_stranger_never_gets_the_token(dialect: Dialect, url: str) -> None:
+async def test_followed_stranger_never_gets_the_token(dialect: Dialect, url: str) -> None:
     """A server that is followed (NOETL_WORKER_FOLLOW_SERVERS=any) waits for the worker's bearer token."""
     variables = {"NOETL_WORKER_FOLLOW_SERVERS": "any", "NOETL_INTERNAL_API_TOKEN": "t0ken"}
-    _, transport = ran(dialect, url, **variables)
+    _, transport = await ran(dialect, url, **variables)
     own = url.startswith(f"{URL}/")  # a path of the configured server is claimed there: the token goes where it says
     assert contacted(transport) == {"" if own else url.removeprefix(URL)}
     assert {"authorization" in headers for *_, headers in transport.sent} == {own}
 
 
-def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_name(tmp_path: Path) -> None:
+async def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_name(tmp_path: Path) -> None:
     """A row of an outbox names a stranger's server."""
     report = Report(status="success", context=None)
     dead = emitter(tmp_path)
     dead.outbox.keep(EventSet(7, 1, "c-7", "start", "dead", "http://evil.test", Dialect.PYTHON, report))
     dead.outbox.close()
-
-    async def go() -> ScriptedTransport:
-        transport, ours = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop")), emitter(tmp_path)
-        adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        await adoption.stop()
-        ours.outbox.close()
-        return transport
-
-    transport = asyncio.run(go())
+    transport, ours = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop")), emitter(tmp_path)
+    adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
+    adoption.look()
+    while not ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    await adoption.stop()
+    ours.outbox.close()
     assert contacted(transport) == {""}
     assert transport.bodies("/api/events/batch")
 
@@ -162,103 +155,85 @@ async def two_planes(dialect: Dialect = Dialect.PYTHON) -> AsyncIterator[tuple[H
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_shell_command_of_a_stranger_does_not_run(dialect: Dialect, tmp_path: Path) -> None:
+async def test_shell_command_of_a_stranger_does_not_run(dialect: Dialect, tmp_path: Path) -> None:
     """Whoever may publish to NATS has a shell command run here."""
     trace = tmp_path / "ran"
-
-    async def go() -> None:
-        async with two_planes(dialect) as (home, stranger):
-            await home.start_worker()
-            await stranger.create_commands([RawCommand("shell", {"command": f"touch {trace}"})])
-            await until(lambda: home.plane.requests[CLAIM] >= 1, "asked for at the configured plane")
-            [ours] = await home.plane.create_commands([NOOP])
-            await home.wait_terminal(ours.event_id)
-            assert stranger.requests.total() == 0
-
-    run(go())
+    async with two_planes(dialect) as (home, stranger):
+        await home.start_worker()
+        await stranger.create_commands([RawCommand("shell", {"command": f"touch {trace}"})])
+        await until(lambda: home.plane.requests[CLAIM] >= 1, "asked for at the configured plane")
+        [ours] = await home.plane.create_commands([NOOP])
+        await home.wait_terminal(ours.event_id)
+        assert stranger.requests.total() == 0
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("setting", ["NOETL_WORKER_FOLLOW_SERVERS", "NOETL_WORKER_TRUSTED_SERVERS"])
-def test_settings_that_let_another_server_in(setting: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with two_planes() as (home, other):
-            value = "any" if setting.endswith("FOLLOW_SERVERS") else other.url
-            async with worker_process(home, tmp_path, **{setting: value}) as worker:
-                [issued] = await other.create_commands([NOOP])
-                await until(lambda: bool(other.events_of_command(issued.event_id, "command.completed")), "told there")
-                warned = worker.logged("all_servers_followed")
-                assert [line["level"] for line in warned] == (["warning"] if value == "any" else [])
-                assert await worker.stop() == 0
-
-    run(go())
+async def test_settings_that_let_another_server_in(setting: str, tmp_path: Path) -> None:
+    async with two_planes() as (home, other):
+        value = "any" if setting.endswith("FOLLOW_SERVERS") else other.url
+        async with worker_process(home, tmp_path, **{setting: value}) as worker:
+            [issued] = await other.create_commands([NOOP])
+            await until(lambda: bool(other.events_of_command(issued.event_id, "command.completed")), "told there")
+            warned = worker.logged("all_servers_followed")
+            assert [line["level"] for line in warned] == (["warning"] if value == "any" else [])
+            assert await worker.stop() == 0
 
 
 # ── credentials that another server refuses ──
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dialect: Dialect) -> None:
+async def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dialect: Dialect) -> None:
     """A trusted server answers 401 to fifteen commands, and all others wait."""
-
-    async def go() -> None:
-        async with two_planes(dialect) as (home, other):
-            worker = await home.start_worker(NOETL_WORKER_TRUSTED_SERVERS=other.url)
-            other.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
-            refused = await other.create_commands([NOOP])
-            await until(lambda: worker.settled.get("nak:auth_refused") == 1, "given back")
-            asked = other.requests.total()
-            with capture_logs() as logs:
-                refused += await other.create_commands([NOOP] * 14)
-                await until(lambda: worker.settled.get("nak:auth_refused") == 15, "given back")
-                assert other.requests.total() == asked  # it is paused: asked for none of them
-                issued = await home.plane.create_commands([NOOP] * 20)
-                await home.wait_terminal(*(one.event_id for one in issued))
-                assert worker.health.ready
-            assert not [line for line in logs if line["event"] == "auth_refused"]
-
-    run(go())
+    async with two_planes(dialect) as (home, other):
+        worker = await home.start_worker(NOETL_WORKER_TRUSTED_SERVERS=other.url)
+        other.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
+        refused = await other.create_commands([NOOP])
+        await until(lambda: worker.settled.get("nak:auth_refused") == 1, "given back")
+        asked = other.requests.total()
+        with capture_logs() as logs:
+            refused += await other.create_commands([NOOP] * 14)
+            await until(lambda: worker.settled.get("nak:auth_refused") == 15, "given back")
+            assert other.requests.total() == asked  # it is paused: asked for none of them
+            issued = await home.plane.create_commands([NOOP] * 20)
+            await home.wait_terminal(*(one.event_id for one in issued))
+            assert worker.health.ready
+        assert not [line for line in logs if line["event"] == "auth_refused"]
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("where", ["its claim", "its events"])
-def test_refusal_is_reported_to_the_plane_it_came_from(where: str, dialect: Dialect) -> None:
+async def test_refusal_is_reported_to_the_plane_it_came_from(where: str, dialect: Dialect) -> None:
     """The configured plane stops the pulling; another one is paused by itself, and only until its time is over."""
 
-    def paused_by(url: str) -> tuple[list[str], float]:
+    async def paused_by(url: str) -> tuple[list[str], float]:
         stopped: list[str] = []
+        usual, refusals = script_for(dialect, {}, "noop"), iter([answer(403, {"detail": "no"})])
 
-        async def go() -> float:
-            usual, refusals = script_for(dialect, {}, "noop"), iter([answer(403, {"detail": "no"})])
+        def refused_once(method: str, path: str, body: Any) -> Any:
+            if path.endswith("/claim") is (where == "its claim"):
+                return next(refusals, usual(method, path, body))
+            return usual(method, path, body)
 
-            def refused_once(method: str, path: str, body: Any) -> Any:
-                if path.endswith("/claim") is (where == "its claim"):
-                    return next(refusals, usual(method, path, body))
-                return usual(method, path, body)
-
-            transport = ScriptedTransport(refused_once)
-            whole = execution(transport, dialect, Beats(), NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
-            whole.client.on_auth_refused = lambda: stopped.append(url)
-            await whole.run(delivery(dialect, server_url=url))
-            return whole.client.servers.pause_left_s(url)
-
-        left_s = asyncio.run(go())
+        transport = ScriptedTransport(refused_once)
+        whole = execution(transport, dialect, Beats(), NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
+        whole.client.on_auth_refused = lambda: stopped.append(url)
+        await whole.run(delivery(dialect, server_url=url))
+        left_s = whole.client.servers.pause_left_s(url)
         return stopped, left_s
 
-    assert paused_by(URL) == ([URL], 0.0)
-    stopped, left_s = paused_by("http://second.test")
+    assert await paused_by(URL) == ([URL], 0.0)
+    stopped, left_s = await paused_by("http://second.test")
     assert (stopped, 0 < left_s <= 30) == ([], True)
 
 
-def test_paused_server_is_asked_again_when_its_time_is_over() -> None:
-    async def go() -> None:
-        trusted = settings(NOETL_CONTROL_PLANE="python", NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
-        client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(200, {})), trusted)
-        client.auth_refused("http://second.test")
-        with pytest.raises(AuthRefused):
-            await client.plane("http://second.test")
-        assert (await client.plane("")).url == URL
-        client.servers.paused.clear()
-        assert (await client.plane("http://second.test")).url == "http://second.test"
-
-    asyncio.run(go())
+async def test_paused_server_is_asked_again_when_its_time_is_over() -> None:
+    trusted = settings(NOETL_CONTROL_PLANE="python", NOETL_WORKER_TRUSTED_SERVERS="http://second.test")
+    client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(200, {})), trusted)
+    client.auth_refused("http://second.test")
+    with pytest.raises(AuthRefused):
+        await client.plane("http://second.test")
+    assert (await client.plane("")).url == URL
+    client.servers.paused.clear()
+    assert (await client.plane("http://second.test")).url == "http://second.test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -69,10 +70,9 @@ def box(directory: Path) -> Outbox:
 
 def left_behind(directory: Path, one: EventSet | None = None) -> Path:
     """A row of a dead process; the file that it is in."""
-    dead = box(directory)
+    dead, before = box(directory), set(directory.glob("*.sqlite3"))
     assert dead.keep(one or event_set())
-    assert dead._own is not None
-    path = dead._own.path
+    (path,) = set(directory.glob("*.sqlite3")) - before
     dead.close()
     return path
 
@@ -267,17 +267,18 @@ def test_row_of_another_directory_is_not_sent(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_need_a_key_first_have_the_same(tmp_path: Path) -> None:
-    one, other = box(tmp_path), box(tmp_path)
-    assert one.keep(event_set())
-    assert other._own_key() == one._own_key()
+    both = box(tmp_path), box(tmp_path)
+    assert all(one.keep(dataclasses.replace(event_set(), event_id=number)) for number, one in enumerate(both))
     assert [path.name for path in tmp_path.glob("*.key*")] == ["outbox.key"]
-    one.close()
+    for one in both:
+        one.close()
+    assert len(loaded(tmp_path)) == 2
 
 
 # ── a rescue, which no claim stands in front of ──
 
 
-def told(directory: Path, state: object) -> list[str]:
+async def told(directory: Path, state: object) -> list[str]:
     """What is asked and sent for a row that says its batch 41 was never processed; its claim is over."""
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -290,31 +291,27 @@ def told(directory: Path, state: object) -> list[str]:
     rescue = event_set()
     rescue.rescue("41")
     left_behind(directory, rescue)
-
-    async def go() -> list[str]:
-        transport, ours = ScriptedTransport(script), emitter(directory)
-        adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, InFlight())
-        adoption.look()
-        while not ours.outbox.is_empty:
-            await asyncio.sleep(0)
-        await adoption.stop()
-        ours.outbox.close()
-        return [path for _, path, _, _ in transport.sent]
-
-    return asyncio.run(go())
+    transport, ours = ScriptedTransport(script), emitter(directory)
+    adoption = Adoption(ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python")), ours, InFlight())
+    adoption.look()
+    while not ours.outbox.is_empty:
+        await asyncio.sleep(0)
+    await adoption.stop()
+    ours.outbox.close()
+    return [path for _, path, _, _ in transport.sent]
 
 
 STATE, CLAIM, EVENTS = "/api/events/batch/41/status", "/api/commands/7/claim", "/api/events/batch"
 
 
-def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path) -> None:
-    assert told(tmp_path, "failed") == [STATE, EVENTS]
+async def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path) -> None:
+    assert await told(tmp_path, "failed") == [STATE, EVENTS]
 
 
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted", answer(404, {"detail": "not found"})])
-def test_rescue_on_disk_that_the_plane_does_not_confirm_asks_its_claim(state: object, tmp_path: Path) -> None:
+async def test_rescue_on_disk_that_the_plane_does_not_confirm_asks_its_claim(state: object, tmp_path: Path) -> None:
     """A row says that it may be sent without asking whose its command is."""
-    assert told(tmp_path, state) == [STATE, CLAIM]
+    assert await told(tmp_path, state) == [STATE, CLAIM]
 
 
 def test_row_never_says_that_the_plane_confirmed_it() -> None:

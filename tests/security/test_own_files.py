@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -67,46 +66,42 @@ def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")
 
 
-def data_of(settings: Settings, kind: str, config: dict[str, Any]) -> Any:
+async def data_of(settings: Settings, kind: str, config: dict[str, Any]) -> Any:
     """Of a command of a worker with these settings."""
-
-    async def go() -> Any:
-        registry = tool_rules.registry_of(settings)
-        try:
-            return (await registry.run_tool(kind, config, tool_context(registry=registry))).data
-        finally:
-            await registry.aclose()
-
-    return asyncio.run(go())
+    registry = tool_rules.registry_of(settings)
+    try:
+        return (await registry.run_tool(kind, config, tool_context(registry=registry))).data
+    finally:
+        await registry.aclose()
 
 
-def query(settings: Settings, sql: str) -> Any:
+async def query(settings: Settings, sql: str) -> Any:
     pytest.importorskip("duckdb")
-    return data_of(settings, "duckdb", {"query": sql})["rows"]
+    return (await data_of(settings, "duckdb", {"query": sql}))["rows"]
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
+async def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
     """An artifact, a file of a request or a certificate that is the worker's own key, or a file with its password."""
-    data_of(settings, "noop", {})
+    await data_of(settings, "noop", {})
     assert all("not a file for playbooks" in said for said in read_by_each_kind(str(place / "worker" / name)))
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: Path, name: str) -> None:
+async def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: Path, name: str) -> None:
     """The same in SQL, as it is written."""
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-        query(settings, f"SELECT * FROM read_blob('{place}/worker/{name}')")
+        await query(settings, f"SELECT * FROM read_blob('{place}/worker/{name}')")
 
 
 @needs_landlock
 @pytest.mark.parametrize("name", OWN)
-def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
+async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
     settings: Settings, place: Path, name: str
 ) -> None:
     """SQL puts the name of one together."""
     with pytest.raises(ToolError, match="Permission denied"):
-        query(settings, f"SELECT * FROM read_blob('{place}/wor' || 'ker/{name}')")
+        await query(settings, f"SELECT * FROM read_blob('{place}/wor' || 'ker/{name}')")
 
 
 @needs_landlock
@@ -123,24 +118,24 @@ def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
         "COPY (SELECT 1 AS x) TO '/dev/full'",
     ],
 )
-def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
+async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
     """Through a link, a file that the worker has open, or the disk as it is."""
     key = place / "worker" / "outbox" / "outbox.key"
     with key.open("rb") as opened, pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
-        query(settings, sql.format(place=place, opened=opened.fileno()))
+        await query(settings, sql.format(place=place, opened=opened.fileno()))
 
 
 @needs_landlock
-def test_pattern_finds_no_own_file(settings: Settings, place: Path) -> None:
+async def test_pattern_finds_no_own_file(settings: Settings, place: Path) -> None:
     """`glob` over what is beside the data."""
-    assert query(settings, f"SELECT * FROM glob('{place}/wor' || 'ker/*')") == []
-    assert query(settings, f"SELECT * FROM glob('{place}/data/li' || 'nk/*')") == []
-    assert query(settings, "SELECT * FROM glob('/de' || 'v/*')") == []
+    assert await query(settings, f"SELECT * FROM glob('{place}/wor' || 'ker/*')") == []
+    assert await query(settings, f"SELECT * FROM glob('{place}/data/li' || 'nk/*')") == []
+    assert await query(settings, "SELECT * FROM glob('/de' || 'v/*')") == []
 
 
 @needs_landlock
 @pytest.mark.parametrize("kind", ["ducklake", "transfer"])
-def test_other_kinds_that_have_a_duckdb_reach_none_either(
+async def test_other_kinds_that_have_a_duckdb_reach_none_either(
     settings: Settings, place: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The SQL of a lake, or of a transfer's source."""
@@ -156,35 +151,35 @@ def test_other_kinds_that_have_a_duckdb_reach_none_either(
     if kind == "ducklake":
         monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
     with pytest.raises(ToolError, match="Permission denied"):
-        data_of(settings, kind, config)
+        await data_of(settings, kind, config)
 
 
 @needs_landlock
-def test_link_to_a_descriptor_is_refused_as_it_is_written(settings: Settings) -> None:
+async def test_link_to_a_descriptor_is_refused_as_it_is_written(settings: Settings) -> None:
     """A file that has no name any more, or never had one, is open in the worker."""
     file = os.memfd_create("credential", 0)
     try:
         for name in (f"/proc/self/fd/{file}", f"/dev/fd/{file}"):
             with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-                query(settings, f"SELECT * FROM read_blob('{name}')")
+                await query(settings, f"SELECT * FROM read_blob('{name}')")
     finally:
         os.close(file)
 
 
 @needs_landlock
-def test_files_beside_the_own_ones_are_read_and_written_as_before(settings: Settings, place: Path) -> None:
+async def test_files_beside_the_own_ones_are_read_and_written_as_before(settings: Settings, place: Path) -> None:
     """(no attack) What is made later directly above an own file is out of reach, and the page says so."""
-    assert query(settings, f"SELECT * FROM '{place}/data/*.csv'") == [{"x": 1}]
-    query(settings, f"COPY (SELECT 2 AS x) TO '{place}/data/new.csv'")
-    assert query(settings, f"SELECT * FROM '{place}/data/new.csv'") == [{"x": 2}]
-    assert query(settings, f"SELECT * FROM read_text('{place}/worker/public')") != []
+    assert await query(settings, f"SELECT * FROM '{place}/data/*.csv'") == [{"x": 1}]
+    await query(settings, f"COPY (SELECT 2 AS x) TO '{place}/data/new.csv'")
+    assert await query(settings, f"SELECT * FROM '{place}/data/new.csv'") == [{"x": 2}]
+    assert await query(settings, f"SELECT * FROM read_text('{place}/worker/public')") != []
     (place / "later.csv").write_text("x\n3\n")
     with pytest.raises(ToolError, match="Permission denied"):
-        query(settings, f"SELECT * FROM '{place}/later.csv'")
+        await query(settings, f"SELECT * FROM '{place}/later.csv'")
 
 
 @pytest.mark.parametrize(("version", "is_enough"), [(0, False), (1, False), (2, True), (3, True), (7, True)])
-def test_kernel_without_landlock_is_named_at_the_start(
+async def test_kernel_without_landlock_is_named_at_the_start(
     settings: Settings, place: Path, version: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(no attack) 0: before 5.13, or not permitted; 1: before 5.19. There SQL is looked at as it is written."""
@@ -195,9 +190,9 @@ def test_kernel_without_landlock_is_named_at_the_start(
     lacking = [line["not_on_this_system"] for line in lines if line["event"] == "isolation_incomplete"]
     assert lacking == ([] if is_enough else [["/proc, /sys and the worker's own files hidden from DuckDB"]])
     if not is_enough:
-        assert query(settings, f"SELECT * FROM '{place}/data/a.csv'") == [{"x": 1}]
+        assert await query(settings, f"SELECT * FROM '{place}/data/a.csv'") == [{"x": 1}]
         with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-            query(settings, f"SELECT * FROM read_blob('{place}/worker/creds')")
+            await query(settings, f"SELECT * FROM read_blob('{place}/worker/creds')")
 
 
 def reached(settings: Settings) -> list[list[str]]:

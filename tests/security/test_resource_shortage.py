@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import errno
 import os
@@ -19,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 import noetl_worker
-from integration.house import house, run
+from integration.house import house
 from integration.processes import WorkerProcess, worker_process
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
@@ -59,7 +58,7 @@ def without_descriptors(worker: WorkerProcess) -> Callable[[], None]:
     return without(worker, resource.RLIMIT_NOFILE, 3)
 
 
-def given_back_once(
+async def given_back_once(
     command: RawCommand,
     before: RawCommand,
     short: Callable[[WorkerProcess], Callable[[], None]],
@@ -67,32 +66,28 @@ def given_back_once(
     place: Path,
 ) -> None:
     """A command that is issued while the worker is short of something runs when it no longer is."""
-
-    async def go() -> None:
-        async with (
-            house(dialect, worker=False) as home,
-            worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000") as worker,
-        ):
-            [warm] = await home.plane.create_commands([before])
-            await home.wait_terminal(warm.event_id)
-            again = short(worker)
-            [issued] = await home.plane.create_commands([command])
-            told = await worker.wait_logged("resource_shortage")
-            again()
-            assert told["given_back"] is True
-            await home.wait_terminal(issued.event_id)
-            assert home.terminal_events(issued.event_id) == ["command.completed"]
-            assert home.plane.events_of_command(issued.event_id, "call.error") == []
-            assert await worker.stop() == 0
-
-    run(go())
+    async with (
+        house(dialect, worker=False) as home,
+        worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000") as worker,
+    ):
+        [warm] = await home.plane.create_commands([before])
+        await home.wait_terminal(warm.event_id)
+        again = short(worker)
+        [issued] = await home.plane.create_commands([command])
+        told = await worker.wait_logged("resource_shortage")
+        again()
+        assert told["given_back"] is True
+        await home.wait_terminal(issued.event_id)
+        assert home.terminal_events(issued.event_id) == ["command.completed"]
+        assert home.plane.events_of_command(issued.event_id, "call.error") == []
+        assert await worker.stop() == 0
 
 
 @pytest.mark.parametrize(
     ("dialect", "is_warm"), [(Dialect.PYTHON, True), (Dialect.PYTHON, False), (Dialect.RUST, True)]
 )
 @pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
-def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(
+async def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(
     kind: str, dialect: Dialect, is_warm: bool, tmp_path: Path
 ) -> None:
     """The descriptors are used up: a warm kind finds none when it starts something, another when it is loaded."""
@@ -110,14 +105,14 @@ def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(
         RawCommand("python", {"code": "result = 1"}) if kind == "python" else RawCommand("shell", {"command": ":"})
     )
     before = harmless if is_warm else RawCommand("noop", {})
-    given_back_once(command, before, without_descriptors, dialect, tmp_path)
+    await given_back_once(command, before, without_descriptors, dialect, tmp_path)
     assert effects.read_text() == "x"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="no count of processes binds root")
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("kind", ["shell", "python", "duckdb"])
-def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_once(
+async def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_once(
     kind: str, dialect: Dialect, tmp_path: Path
 ) -> None:
     """The user's count of processes and threads is used up."""
@@ -131,43 +126,37 @@ def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_on
         "duckdb": {"query": f"COPY (SELECT 'x') TO '{effects}' (HEADER false)"},
     }[kind]
     short = partial(without, what=resource.RLIMIT_NPROC, least=0)
-    given_back_once(RawCommand(kind, config), RawCommand("noop", {}), short, dialect, tmp_path)
+    await given_back_once(RawCommand(kind, config), RawCommand("noop", {}), short, dialect, tmp_path)
     assert effects.read_text().strip() == "x"
 
 
-def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
-            get = {"url": f"{home.plane.url}/api/health"}
-            [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
-            await home.wait_terminal(warm.event_id)
-            again = without_descriptors(worker)
-            [issued] = await home.plane.create_commands([RawCommand("http", get)])
-            assert (await worker.wait_logged("resource_shortage"))["given_back"] is True
-            again()
-            await home.wait_terminal(issued.event_id)
-            assert home.terminal_events(issued.event_id) == ["command.completed"]
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+        get = {"url": f"{home.plane.url}/api/health"}
+        [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
+        await home.wait_terminal(warm.event_id)
+        again = without_descriptors(worker)
+        [issued] = await home.plane.create_commands([RawCommand("http", get)])
+        assert (await worker.wait_logged("resource_shortage"))["given_back"] is True
+        again()
+        await home.wait_terminal(issued.event_id)
+        assert home.terminal_events(issued.event_id) == ["command.completed"]
+        assert await worker.stop() == 0
 
 
-def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with house(Dialect.RUST, worker=False) as home, worker_process(home, tmp_path) as worker:
-            [warm] = await home.plane.create_commands([RawCommand("noop", {})])
-            await home.wait_terminal(warm.event_id)
-            again = without_descriptors(worker)
-            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
-            await home.wait_terminal(issued.event_id)
-            again()
-            assert home.terminal_events(issued.event_id) == ["command.failed"]
-            [error] = home.plane.events_of_command(issued.event_id, "call.error")
-            assert "'error_kind': 'resource'" in repr(error)
-            assert [line["given_back"] for line in worker.logged("resource_shortage")] == [False]
-            assert await worker.stop() == 0
-
-    run(go())
+async def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) -> None:
+    async with house(Dialect.RUST, worker=False) as home, worker_process(home, tmp_path) as worker:
+        [warm] = await home.plane.create_commands([RawCommand("noop", {})])
+        await home.wait_terminal(warm.event_id)
+        again = without_descriptors(worker)
+        [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
+        await home.wait_terminal(issued.event_id)
+        again()
+        assert home.terminal_events(issued.event_id) == ["command.failed"]
+        [error] = home.plane.events_of_command(issued.event_id, "call.error")
+        assert "'error_kind': 'resource'" in repr(error)
+        assert [line["given_back"] for line in worker.logged("resource_shortage")] == [False]
+        assert await worker.stop() == 0
 
 
 # ── a refused fork, as another user: root is bound by no count of processes ──
@@ -236,22 +225,19 @@ class Old(Delivery):
         return acknowledge.MAX_SERVER_ERROR_AGE_S + 1
 
 
-def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[Outcome | None, ScriptedTransport, Gate]:
-    async def go() -> tuple[Outcome | None, ScriptedTransport, Gate]:
-        transport = ScriptedTransport(script_for(dialect, {}, "short"))
-        # Once its start is known to the Python plane it cannot be given back: not after 25 ms on a busy machine.
-        whole = execution(transport, dialect, Beats(), **{"NOETL_WORKER_STARTED_HOLD_MS": "10000", **variables})
-        machine = Gate(8)
-        workplace = dataclasses.replace(whole.workplace, registry=Registry([Short()], plugins=False), machine=machine)
-        whole = dataclasses.replace(whole, workplace=workplace)
-        return await whole.run(message), transport, machine
-
-    return asyncio.run(go())
+async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[Outcome | None, ScriptedTransport, Gate]:
+    transport = ScriptedTransport(script_for(dialect, {}, "short"))
+    # Once its start is known to the Python plane it cannot be given back: not after 25 ms on a busy machine.
+    whole = execution(transport, dialect, Beats(), **{"NOETL_WORKER_STARTED_HOLD_MS": "10000", **variables})
+    machine = Gate(8)
+    workplace = dataclasses.replace(whole.workplace, registry=Registry([Short()], plugins=False), machine=machine)
+    whole = dataclasses.replace(whole, workplace=workplace)
+    return await whole.run(message), transport, machine
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
-    outcome, transport, machine = short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
+async def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
+    outcome, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
     assert outcome is not None
     assert (outcome.settlement, outcome.reason) == (Settlement.NAK, "short_of_resources")
     assert outcome.delay_s > 0
@@ -261,7 +247,9 @@ def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(dialect: Di
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("why", ["old", "started", "nobody could take it up"])
-def test_command_that_cannot_be_given_back_is_reported_as_failed_of_kind_resource(dialect: Dialect, why: str) -> None:
+async def test_command_that_cannot_be_given_back_is_reported_as_failed_of_kind_resource(
+    dialect: Dialect, why: str
+) -> None:
     if (why, dialect) in (("started", Dialect.RUST), ("nobody could take it up", Dialect.PYTHON)):
         ended = acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=why == "started")
         assert ended is not None  # on the other plane that is no reason
@@ -273,7 +261,7 @@ def test_command_that_cannot_be_given_back_is_reported_as_failed_of_kind_resourc
     if why == "started":
         assert acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=True) is None
         return
-    outcome, transport, _ = short_run(dialect, message, **variables)
+    outcome, transport, _ = await short_run(dialect, message, **variables)
     assert outcome is not None
     assert outcome.settlement is Settlement.ACK
     sent = repr(transport.sent)
@@ -293,11 +281,11 @@ def failing(number: int) -> Any:
 
 
 @pytest.mark.parametrize("number", [*NOTHING_LEFT, errno.ENOENT])
-def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process.subprocess, "Popen", failing(number))
     before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(ToolError) as caught:
-        asyncio.run(process.run_process(["true"], env={}))
+        await process.run_process(["true"], env={})
     assert isinstance(caught.value, ResourceShortage) is (number in NOTHING_LEFT)
     assert set(Path("/proc/self/fd").iterdir()) <= before
 
@@ -313,19 +301,16 @@ def second_fails(monkeypatch: pytest.MonkeyPatch, tool: ShellTool) -> None:
     monkeypatch.setattr(tool._runner, "run_program", run_program)
 
 
-def test_shortage_after_an_effect_is_a_failure_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def go() -> tuple[ToolError, ToolResult]:
-        tool = ShellTool()
-        registry = Registry([tool], plugins=False)
-        context = tool_context(registry=registry)
-        second_fails(monkeypatch, tool)
-        with pytest.raises(ToolError) as of_list:
-            await registry.run_tool("shell", {"command": ["true", "true"]}, context)
-        second_fails(monkeypatch, tool)
-        tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
-        return of_list.value, await registry.run_tool("task_sequence", tasks, context)
-
-    of_list, of_sequence = run(go())
+async def test_shortage_after_an_effect_is_a_failure_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = ShellTool()
+    registry = Registry([tool], plugins=False)
+    context = tool_context(registry=registry)
+    second_fails(monkeypatch, tool)
+    with pytest.raises(ToolError) as of_list:
+        await registry.run_tool("shell", {"command": ["true", "true"]}, context)
+    second_fails(monkeypatch, tool)
+    tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
+    of_list, of_sequence = of_list.value, await registry.run_tool("task_sequence", tasks, context)
     assert (type(of_list), of_list.kind) == (ToolError, "resource")
     assert of_sequence.error is not None
     assert of_sequence.error.kind == "resource"

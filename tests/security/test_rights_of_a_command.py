@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -17,7 +16,7 @@ from noetl_worker.command.tool_rules import log_what_is_not_confined
 from noetl_worker.models import Dialect
 from noetl_worker.plane.registration import Registration
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.process import confinement
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
@@ -119,28 +118,24 @@ SHARE = Confinement("basic", duckdb_bytes=100 << 20)
 LIMIT = "select current_setting('memory_limit') as m"
 
 
-def limit_of_duckdb(*before: str, **config: str) -> object:
+async def limit_of_duckdb(*before: str, **config: str) -> object:
     """The limit that a query sees, after other statements."""
     pytest.importorskip("duckdb")
     registry = Registry(plugins=False, confinement=SHARE)
-
-    async def body() -> object:
-        query = {"query": [*before, LIMIT], **config}
-        result = await registry.run_tool("duckdb", query, tool_context(registry=registry))
-        await registry.aclose()
-        assert isinstance(result.data, dict)
-        return result.data["rows"][0]["m"]
-
-    return asyncio.run(body())
+    query = {"query": [*before, LIMIT], **config}
+    result = await registry.run_tool("duckdb", query, tool_context(registry=registry))
+    await registry.aclose()
+    assert isinstance(result.data, dict)
+    return result.data["rows"][0]["m"]
 
 
-def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen `duckdb` commands at once, each of which may have 80 % of the machine, have the worker killed."""
-    assert limit_of_duckdb() == "100.0 MiB"
-    assert limit_of_duckdb(memory_limit="50MiB") == "50.0 MiB"
+    assert await limit_of_duckdb() == "100.0 MiB"
+    assert await limit_of_duckdb(memory_limit="50MiB") == "50.0 MiB"
     monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
-    assert limit_of_duckdb() == "200.0 MiB"
-    assert limit_of_duckdb(memory_limit="150MiB") == "150.0 MiB"
+    assert await limit_of_duckdb() == "200.0 MiB"
+    assert await limit_of_duckdb(memory_limit="150MiB") == "150.0 MiB"
 
 
 @pytest.mark.parametrize(
@@ -153,21 +148,21 @@ def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
         "SET VARIABLE more = '9GiB'; SET memory_limit = getvariable('more')",
     ],
 )
-def test_sql_does_not_take_more_memory_than_its_share(statement: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_sql_does_not_take_more_memory_than_its_share(statement: str, caplog: pytest.LogCaptureFixture) -> None:
     """SQL sets another memory limit for the DuckDB that runs inside of the worker."""
     with caplog.at_level(logging.WARNING):
-        assert limit_of_duckdb(statement) == "100.0 MiB"
+        assert await limit_of_duckdb(statement) == "100.0 MiB"
     assert "above the 100.0 MiB that a command may have here" in caplog.text
 
 
-def test_step_does_not_take_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_step_does_not_take_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step asks for a memory limit above what the worker gives."""
-    assert limit_of_duckdb(memory_limit="300MiB") == "100.0 MiB"
+    assert await limit_of_duckdb(memory_limit="300MiB") == "100.0 MiB"
     monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
-    assert limit_of_duckdb(memory_limit="300MiB") == "200.0 MiB"
+    assert await limit_of_duckdb(memory_limit="300MiB") == "200.0 MiB"
 
 
-def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
+async def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
     """A transfer has a DuckDB at each of its ends."""
     pytest.importorskip("duckdb")
     registry = Registry(plugins=False, confinement=SHARE)
@@ -175,14 +170,10 @@ def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
         "source": {"type": "duckdb", "query": f"SET memory_limit = '9GiB'; {LIMIT}"},
         "target": {"type": "duckdb", "database": str(tmp_path / "t.db"), "table": "t"},
     }
-
-    async def body() -> None:
-        await registry.run_tool("transfer", config, tool_context(registry=registry))
-        await registry.aclose()
-
-    asyncio.run(body())
+    await registry.run_tool("transfer", config, tool_context(registry=registry))
+    await registry.aclose()
     read = {"query": "select m from t", "database": str(tmp_path / "t.db")}
-    assert run_tool("duckdb", read).data["rows"] == [{"m": "50.0 MiB"}]
+    assert (await arun_tool("duckdb", read)).data["rows"] == [{"m": "50.0 MiB"}]
 
 
 def test_share_of_duckdb_is_by_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 import noetl_worker
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import until
-from noetl_worker.process import sealed_environment
+from noetl_worker.process import event_loop, sealed_environment
 
 from .commands import LIBRARIES, USERS, interpreter_of, run_as, under
 
@@ -120,7 +120,7 @@ def attacked(user: str, level: str) -> dict[str, Any]:
             }
 
     with TemporaryFile() as log:
-        return run(scenario(log))
+        return event_loop.run(scenario(log))
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -206,7 +206,7 @@ def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     with TemporaryFile() as log:
-        secrets, text = run(scenario(log), loop)
+        secrets, text = event_loop.run(scenario(log), loop)
     assert secrets == 0
     assert f"again-{loop}" in text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import resource
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from integration.house import run
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.artifact import files as artifact_files
@@ -84,7 +82,7 @@ def without_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_kind_that_finds_no_descriptor_has_its_command_given_back(
+async def test_kind_that_finds_no_descriptor_has_its_command_given_back(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The descriptors are used up by others; before, this was the command's final failure."""
@@ -97,19 +95,15 @@ def test_kind_that_finds_no_descriptor_has_its_command_given_back(
     config = placed(config, directory=tmp_path)
     (tmp_path / "file.json").write_text("{}")
     (tmp_path / "rows.csv").write_text("a\n1\n")
-
-    async def go() -> None:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        try:
-            with suppress(ToolError):  # nobody is there; from now on what it needs is loaded
-                await registry.run_tool(kind, config, context)
-            with without_descriptors(), pytest.raises(ResourceShortage):
-                await registry.run_tool(kind, config, context)
-        finally:
-            await registry.aclose()
-
-    run(go())
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    try:
+        with suppress(ToolError):  # nobody is there; from now on what it needs is loaded
+            await registry.run_tool(kind, config, context)
+        with without_descriptors(), pytest.raises(ResourceShortage):
+            await registry.run_tool(kind, config, context)
+    finally:
+        await registry.aclose()
     assert (tmp_path / "file.json").read_text() in ("{}", '{"a":1}')
     assert not list(tmp_path.glob(".*.part"))
 
@@ -131,7 +125,7 @@ def test_words_of_a_library_in_c_are_known(number: int) -> None:
     assert not is_shortage_text(os.strerror(errno.ECONNREFUSED))
 
 
-def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) A Postgres without descriptors says so in the same words: no reason to run fewer slots here."""
     psycopg = pytest.importorskip("psycopg")
 
@@ -142,7 +136,7 @@ def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
     with pytest.raises(ToolError) as caught:
-        asyncio.run(postgres_pool.connect("host=x"))
+        await postgres_pool.connect("host=x")
     assert not isinstance(caught.value, ResourceShortage)
 
 
@@ -169,7 +163,7 @@ THREADED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", THREADED)
-def test_kind_that_is_refused_a_thread_has_its_command_given_back(
+async def test_kind_that_is_refused_a_thread_has_its_command_given_back(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's processes and threads are used up by others."""
@@ -178,21 +172,17 @@ def test_kind_that_is_refused_a_thread_has_its_command_given_back(
     account.install(monkeypatch)
     (tmp_path / "rows.csv").write_text("a\n1\n")
     kind, config = THREADED[name]
-
-    async def go() -> None:
-        registry = Registry(plugins=False)
-        context = tool_context(registry=registry)
-        try:
-            await registry.run_tool("noop", {}, context)
-            with monkeypatch.context() as short:
-                short.setattr("threading.Thread.start", refused)
-                with pytest.raises(ResourceShortage):
-                    await registry.run_tool(kind, placed(config, directory=tmp_path), context)
-            await registry.run_tool("duckdb", {"query": "SELECT 1"}, context)  # which takes what is in a queue
-        finally:
-            await registry.aclose()
-
-    run(go())
+    registry = Registry(plugins=False)
+    context = tool_context(registry=registry)
+    try:
+        await registry.run_tool("noop", {}, context)
+        with monkeypatch.context() as short:
+            short.setattr("threading.Thread.start", refused)
+            with pytest.raises(ResourceShortage):
+                await registry.run_tool(kind, placed(config, directory=tmp_path), context)
+        await registry.run_tool("duckdb", {"query": "SELECT 1"}, context)  # which takes what is in a queue
+    finally:
+        await registry.aclose()
     assert account.connected == []
     assert not (tmp_path / "t.duckdb").exists()
     assert not (tmp_path / "meta.ducklake").exists()
@@ -213,24 +203,20 @@ def test_call_that_was_refused_a_thread_never_runs() -> None:
         started(executor, lambda: None)
 
 
-def test_snowflake_that_finds_no_descriptor_has_its_command_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_snowflake_that_finds_no_descriptor_has_its_command_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) The connector tries until the time is up, or says that it could not connect, and not why."""
     pytest.importorskip("duckdb")
     account = FakeSnowflake()
     account.install(monkeypatch)
     account.refuse = OperationalError("250001: Could not connect to Snowflake backend after 2 attempt(s)")
     kind, config = THREADED["snowflake"]
-
-    async def go() -> list[type[BaseException]]:
-        registry, seen = Registry(plugins=False), []
-        context = tool_context(registry=registry)
-        try:
-            for around in (nullcontext, without_descriptors):
-                with pytest.raises(ToolError) as caught, around():
-                    await registry.run_tool(kind, config, context)
-                seen.append(caught.type)
-        finally:
-            await registry.aclose()
-        return seen
-
-    assert run(go()) == [ToolError, ResourceShortage]
+    registry, seen = Registry(plugins=False), []
+    context = tool_context(registry=registry)
+    try:
+        for around in (nullcontext, without_descriptors):
+            with pytest.raises(ToolError) as caught, around():
+                await registry.run_tool(kind, config, context)
+            seen.append(caught.type)
+    finally:
+        await registry.aclose()
+    assert seen == [ToolError, ResourceShortage]

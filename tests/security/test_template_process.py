@@ -47,58 +47,45 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     return Commands()
 
 
-def test_command_that_stops_the_template_process_fails_and_the_next_one_runs(commands: Commands) -> None:
-    async def body() -> tuple[int, int]:
-        first = await commands.template()
-        with pytest.raises(ToolError, match="did not answer and was replaced") as caught:
-            await commands.run(STOPS_ITS_PARENT)
-        assert (caught.value.kind, caught.value.retryable) == ("process", True)
-        second = await commands.template()
-        await commands.registry.aclose()
-        return first, second
-
-    first, second = asyncio.run(body())
+async def test_command_that_stops_the_template_process_fails_and_the_next_one_runs(commands: Commands) -> None:
+    first = await commands.template()
+    with pytest.raises(ToolError, match="did not answer and was replaced") as caught:
+        await commands.run(STOPS_ITS_PARENT)
+    assert (caught.value.kind, caught.value.retryable) == ("process", True)
+    second = await commands.template()
+    await commands.registry.aclose()
     assert first != second
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
 
 
-def test_commands_that_had_not_started_run_in_the_next_template_process(commands: Commands) -> None:
-    async def body() -> list[object]:
-        os.kill(await commands.template(), signal.SIGSTOP)
-        results = await asyncio.gather(*(commands.run(f"result = {number}") for number in range(5)))
-        await commands.registry.aclose()
-        return [result.data for result in results]
-
-    assert asyncio.run(body()) == [0, 1, 2, 3, 4]
+async def test_commands_that_had_not_started_run_in_the_next_template_process(commands: Commands) -> None:
+    os.kill(await commands.template(), signal.SIGSTOP)
+    results = await asyncio.gather(*(commands.run(f"result = {number}") for number in range(5)))
+    await commands.registry.aclose()
+    assert [result.data for result in results] == [0, 1, 2, 3, 4]
 
 
-def test_cancelled_command_does_not_wait_for_a_stopped_template_process(commands: Commands) -> None:
-    async def body() -> None:
-        os.kill(await commands.template(), signal.SIGSTOP)
-        waiting = asyncio.ensure_future(commands.run("result = 1"))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        await commands.registry.aclose()
-
-    asyncio.run(body())
+async def test_cancelled_command_does_not_wait_for_a_stopped_template_process(commands: Commands) -> None:
+    os.kill(await commands.template(), signal.SIGSTOP)
+    waiting = asyncio.ensure_future(commands.run("result = 1"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await commands.registry.aclose()
 
 
-def test_worker_that_was_held_up_itself_keeps_its_template_process(commands: Commands) -> None:
-    async def body() -> bool:
-        first = await commands.template()
-        os.kill(first, signal.SIGSTOP)  # as when the whole container is frozen
-        waiting = asyncio.ensure_future(commands.run("import os\nresult = os.getppid()"))
-        await asyncio.sleep(0)
-        time.sleep(1.2)  # noqa: ASYNC251 - the loop is to be held up
-        os.kill(first, signal.SIGCONT)
-        second = (await waiting).data
-        await commands.registry.aclose()
-        return first == second
-
-    assert asyncio.run(body())
+async def test_worker_that_was_held_up_itself_keeps_its_template_process(commands: Commands) -> None:
+    first = await commands.template()
+    os.kill(first, signal.SIGSTOP)  # as when the whole container is frozen
+    waiting = asyncio.ensure_future(commands.run("import os\nresult = os.getppid()"))
+    await asyncio.sleep(0)
+    time.sleep(1.2)  # noqa: ASYNC251 - the loop is to be held up
+    os.kill(first, signal.SIGCONT)
+    second = (await waiting).data
+    await commands.registry.aclose()
+    assert first == second
 
 
 STOPS_WHAT_IS_ABOVE = """
@@ -110,24 +97,20 @@ result = 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
-def test_command_under_isolation_stops_its_own_supervisor_alone(commands: Commands) -> None:
+async def test_command_under_isolation_stops_its_own_supervisor_alone(commands: Commands) -> None:
     """A command stops its parent: with isolation that is a process of its own, and nobody else's command fails."""
-
-    async def body() -> list[object]:
-        commands.confine()
-        code = "import time\ntime.sleep(1.5)\nresult = 'there'"
-        both = await asyncio.gather(commands.run(STOPS_ITS_PARENT), commands.run(code), return_exceptions=True)
-        await commands.registry.aclose()
-        return both
-
-    stopped, other = asyncio.run(body())
+    commands.confine()
+    code = "import time\ntime.sleep(1.5)\nresult = 'there'"
+    both = await asyncio.gather(commands.run(STOPS_ITS_PARENT), commands.run(code), return_exceptions=True)
+    await commands.registry.aclose()
+    stopped, other = both
     assert isinstance(stopped, ToolError)
     assert isinstance(other, ToolResult)
     assert other.data == "there"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
-def test_command_under_isolation_stops_the_process_that_supervisors_come_from(commands: Commands) -> None:
+async def test_command_under_isolation_stops_the_process_that_supervisors_come_from(commands: Commands) -> None:
     """A command stops its parent's parent: the next commands get another one."""
 
     async def body() -> list[ToolResult]:
@@ -137,4 +120,4 @@ def test_command_under_isolation_stops_the_process_that_supervisors_come_from(co
         await commands.registry.aclose()
         return list(results)
 
-    assert [result.data for result in asyncio.run(body())] == [2, 2, 2]
+    assert [result.data for result in await body()] == [2, 2, 2]

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 from faults.scene import inside
-from integration.house import House, house, run
+from integration.house import House, house
 from integration.processes import SHORT_LEASES, starting_process
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer
@@ -69,11 +69,11 @@ async def killed_until_told(dialect: Dialect, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
+async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
     """`kill -9 $PPID` ends worker after worker, and with each the commands that run beside it."""
-    run(killed_until_told(dialect, tmp_path))
+    await killed_until_told(dialect, tmp_path)
 
 
 # ── what is said to the bucket ──
@@ -124,78 +124,64 @@ async def delivered_twice(home: House, command: RawCommand) -> Issued:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_command_that_is_delivered_once_sends_nothing_to_the_bucket(dialect: Dialect) -> None:
-    async def go() -> None:
-        async with house(dialect) as home, overheard(home.nats.url) as said:
-            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
-            await home.wait_terminal(issued.event_id)
-            await home.wait_settled()
-            if dialect is Dialect.RUST:  # on the other one a refused claim takes seconds
-                await delivered_twice(home, RawCommand("noop", {}))  # nor one of a kind that can end no process
-            assert said == []
-
-    run(go())
+async def test_command_that_is_delivered_once_sends_nothing_to_the_bucket(dialect: Dialect) -> None:
+    async with house(dialect) as home, overheard(home.nats.url) as said:
+        [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
+        await home.wait_terminal(issued.event_id)
+        await home.wait_settled()
+        if dialect is Dialect.RUST:  # on the other one a refused claim takes seconds
+            await delivered_twice(home, RawCommand("noop", {}))  # nor one of a kind that can end no process
+        assert said == []
 
 
 @pytest.mark.parametrize("command", ["true", "false"])
-def test_note_is_taken_away_at_the_end_of_its_command(command: str) -> None:
-    async def go() -> None:
-        async with house(Dialect.RUST) as home, overheard(home.nats.url) as said:
-            await delivered_twice(home, RawCommand("shell", {"command": command}))
-            [[note]] = notes_in(said)
-            assert set(note) == {"worker", "at"}
-            client = await nats.connect(home.nats.url)
-            bucket = await client.jetstream().key_value(BUCKET)
-            with pytest.raises(nats.js.errors.NoKeysError):
-                await bucket.keys()
-            await client.close()
-
-    run(go())
+async def test_note_is_taken_away_at_the_end_of_its_command(command: str) -> None:
+    async with house(Dialect.RUST) as home, overheard(home.nats.url) as said:
+        await delivered_twice(home, RawCommand("shell", {"command": command}))
+        [[note]] = notes_in(said)
+        assert set(note) == {"worker", "at"}
+        client = await nats.connect(home.nats.url)
+        bucket = await client.jetstream().key_value(BUCKET)
+        with pytest.raises(nats.js.errors.NoKeysError):
+            await bucket.keys()
+        await client.close()
 
 
-def test_worker_without_permission_warns_once_with_the_line_to_add_and_runs_the_command() -> None:
+async def test_worker_without_permission_warns_once_with_the_line_to_add_and_runs_the_command() -> None:
     denied = f'permissions: {{ publish: {{ deny: ["$KV.{BUCKET}.>", "$JS.API.STREAM.MSG.GET.KV_{BUCKET}"] }} }}'
     config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
-
-    async def go() -> None:
-        async with (
-            NatsServer(config=config) as server,
-            DevControlPlane(PlaneSettings(dialect=Dialect.RUST), nats_url=server.url) as plane,
-        ):
-            home = House(server, plane)
-            try:
-                with capture_logs() as logs:
-                    await home.start_worker()
-                    for _ in range(2):
-                        issued = await delivered_twice(home, RawCommand("shell", {"command": "true"}))
-                        assert home.terminal_events(issued.event_id) == ["command.completed"]
-                [told] = [line for line in logs if line["event"] == "start_not_recorded"]
-                assert f"$KV.{BUCKET}.>" in told["advice"]
-            finally:
-                await home.close()
-
-    run(go())
+    async with (
+        NatsServer(config=config) as server,
+        DevControlPlane(PlaneSettings(dialect=Dialect.RUST), nats_url=server.url) as plane,
+    ):
+        home = House(server, plane)
+        try:
+            with capture_logs() as logs:
+                await home.start_worker()
+                for _ in range(2):
+                    issued = await delivered_twice(home, RawCommand("shell", {"command": "true"}))
+                    assert home.terminal_events(issued.event_id) == ["command.completed"]
+            [told] = [line for line in logs if line["event"] == "start_not_recorded"]
+            assert f"$KV.{BUCKET}.>" in told["advice"]
+        finally:
+            await home.close()
 
 
-def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> None:
+async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> None:
     """The plane publishes a dead worker's command again: as often as it ends a worker, its message is a new one."""
-
-    async def go() -> None:
-        async with house(worker=False) as home, overheard(home.nats.url) as said:
-            [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
-            client = await nats.connect(home.nats.url)
-            await client.jsm().purge_stream("NOETL_COMMANDS")
-            await client.close()
-            row = home.plane.log.command(issued.event_id)
-            assert row is not None
-            home.plane.dispatcher.requeue(row, as_text=True)
-            await home.plane.dispatcher.flush()
-            await home.start_worker()
-            await home.wait_terminal(issued.event_id)
-            await home.wait_settled()
-            assert len(notes_in(said)) == 1
-
-    run(go())
+    async with house(worker=False) as home, overheard(home.nats.url) as said:
+        [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
+        client = await nats.connect(home.nats.url)
+        await client.jsm().purge_stream("NOETL_COMMANDS")
+        await client.close()
+        row = home.plane.log.command(issued.event_id)
+        assert row is not None
+        home.plane.dispatcher.requeue(row, as_text=True)
+        await home.plane.dispatcher.flush()
+        await home.start_worker()
+        await home.wait_terminal(issued.event_id)
+        await home.wait_settled()
+        assert len(notes_in(said)) == 1
 
 
 def test_each_built_in_kind_says_whether_it_can_end_the_worker() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from noetl_worker.dev.nats_server import free_port
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool
@@ -247,15 +248,8 @@ async def call_server(handler: Handler, config: dict[str, Any]) -> ToolResult:
 
 
 def test_refused_connection_is_a_retryable_failure() -> None:
-    async def unused_port() -> int:
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-        port = int(server.sockets[0].getsockname()[1])
-        server.close()
-        await server.wait_closed()
-        return port
-
     with pytest.raises(ToolError) as caught:
-        run_tool("http", {"url": f"http://127.0.0.1:{asyncio.run(unused_port())}/"})
+        run_tool("http", {"url": f"http://127.0.0.1:{free_port()}/"})
     assert (caught.value.kind, caught.value.retryable, caught.value.code) == ("connection", True, "ConnectError")
 
 

@@ -209,12 +209,12 @@ async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_i
 
 async def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
     tool = PostgresTool()
-    tool.pools._limits = (2, 0.2, 0.5)
+    tool.pools = postgres_pool.Pools(max_size=2, max_idle_s=0.2, max_age_s=0.5)
     async with worker(server, tool) as run:
         first = await backend(run)
         assert await backend(run) == first
         deadline = time.monotonic() + 10
-        while tool.pools._pools and time.monotonic() < deadline:
+        while tool.pools.open_connections() and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         assert tool.pools.open_connections() == 0
         gone = f"select count(*) from pg_stat_activity where pid = {first}"

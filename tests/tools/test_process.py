@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+import loops
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.process import process
 
-from . import loops
 from .processes import open_descriptors, started, until_gone
 
 

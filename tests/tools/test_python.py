@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import loops
 import noetl_worker
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
@@ -21,7 +22,6 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
-from . import loops
 from .processes import children_of, linux_only, members_of, open_descriptors, started, until_gone
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+import loops
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
 from noetl_worker.tools.registry import Registry
 
-from . import loops
 from .processes import PeakMemory, children_of, linux_only
 
 
