@@ -1,0 +1,123 @@
+"""How far the tests reach into the package, read from their syntax trees: these numbers only fall."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+TESTS: Final = Path(__file__).parents[1]
+PACKAGE: Final = TESTS.parent / "python/noetl_worker"
+LOOKED_AT: Final = (
+    *(ast.Attribute, ast.Call, ast.ClassDef, ast.AsyncFunctionDef, ast.FunctionDef),
+    *(ast.Import, ast.ImportFrom, ast.Name),
+)
+Nodes = Sequence[ast.AST]
+
+PRIVATE_NAMES: Final = 148
+REPLACED_ATTRIBUTES: Final = 164
+OWN_RUNNERS: Final = {
+    "integration/test_end_of_pulling.py": "a thread has a loop of its own while the test's stands still",
+    "integration/test_no_secret_leaves.py": "Hypothesis plays its plans on one stage",
+    "integration/test_page_commands.py": "a plane serves in a thread while bash runs",
+    "security/test_secrets_of_the_worker.py": "a result that many tests look at; the loop is a parameter",
+    "tools/test_nats_connections.py": "a tool is used on two loops, one after the other",
+    "tools/test_postgres_pool.py": "a tool is used on two loops, one after the other",
+    "tools/test_python_limits.py": "the tests of the file share a tool with its processes, and so its loop",
+    "unit/test_loop_guard.py": "the guard is looked at from outside of the loop",
+}
+"""Test files that run a loop themselves. All others have `async def test_...`, and anyio's plug-in runs them."""
+
+
+def nodes_of(path: Path) -> Nodes:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, LOOKED_AT)]
+
+
+@cache
+def files() -> tuple[tuple[str, Nodes], ...]:
+    return tuple((path.relative_to(TESTS).as_posix(), nodes_of(path)) for path in TESTS.rglob("*.py"))
+
+
+def defined(nodes: Nodes) -> Iterator[str]:
+    """Names that a file gives to functions, classes, variables and attributes."""
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            yield node.attr
+
+
+def imported(nodes: Nodes) -> dict[str, str]:
+    """By the name that a file uses: the module that it is from."""
+    found: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            found.update({alias.asname or alias.name: node.module or "" for alias in node.names})
+        elif isinstance(node, ast.Import):
+            found.update({alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names})
+    return found
+
+
+def may_be_ours(node: ast.expr, origin: dict[str, str]) -> bool:
+    """Not so what is imported from elsewhere, and what a class of the tests has of itself."""
+    text = ast.unparse(node)
+    root = origin.get(text.partition(".")[0], "noetl_worker")
+    return root.startswith("noetl_worker") and text not in ("self", "cls")
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(nodes: Nodes, of_package: frozenset[str]) -> Iterator[int]:
+    """Lines at which a file uses a private name of the package."""
+    foreign, origin = of_package - set(defined(nodes)), imported(nodes)
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("noetl_worker"):
+            yield from (node.lineno for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Attribute) and node.attr in foreign and may_be_ours(node.value, origin):
+            yield node.lineno
+
+
+def replaced_attributes(nodes: Nodes) -> Iterator[int]:
+    """Lines at which a file replaces an attribute of the package, or of an object of it."""
+    origin = imported(nodes)
+    for node in nodes:
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        if node.func.attr not in ("setattr", "delattr"):
+            continue
+        target = node.args[0]
+        named = str(target.value) if isinstance(target, ast.Constant) else None
+        if may_be_ours(target, origin) if named is None else named.startswith("noetl_worker"):
+            yield node.lineno
+
+
+def runs_a_loop(nodes: Nodes) -> bool:
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    return any(
+        node.attr == "run_until_complete"
+        or (node.attr in ("run", "Runner") and ast.unparse(node.value) in ("asyncio", "anyio", "uvloop", "event_loop"))
+        for node in attributes
+    )
+
+
+def test_tests_use_no_more_private_names() -> None:
+    written = (defined(nodes_of(path)) for path in PACKAGE.rglob("*.py"))
+    of_package = frozenset(name for names in written for name in names if is_private(name))
+    found = [f"{name}:{line}" for name, nodes in files() for line in private_names(nodes, of_package)]
+    assert len(found) <= PRIVATE_NAMES, found
+
+
+def test_tests_replace_no_more_attributes() -> None:
+    found = [f"{name}:{line}" for name, nodes in files() for line in replaced_attributes(nodes)]
+    assert len(found) <= REPLACED_ATTRIBUTES, found
+
+
+def test_async_tests_are_run_by_the_plug_in() -> None:
+    found = {name for name, nodes in files() if Path(name).name.startswith("test_") and runs_a_loop(nodes)}
+    assert found == set(OWN_RUNNERS)
