@@ -27,6 +27,12 @@ PEM = Path(__file__).parents[1] / "tools" / "loopback.pem"
 Resolve = Callable[[Mapping[str, Sequence[str]]], list[str]]
 
 
+def needs_its_package(kind: str, config: Mapping[str, Any]) -> None:
+    needs_duckdb(kind)
+    if "s3://" in str(config):
+        pytest.importorskip("botocore", reason="the aws extra is not in this install")
+
+
 @pytest.fixture
 def server() -> Iterator[ToolServer]:
     with ToolServer() as running:
@@ -156,7 +162,7 @@ def test_each_kind_is_tested_here_or_opens_no_connection_by_url() -> None:
 def test_no_tool_connects_to_the_metadata_service(
     resolve: Resolve, kind: str, config: dict[str, Any], host: str
 ) -> None:
-    needs_duckdb(kind)
+    needs_its_package(kind, config)
     there = ["169.254.169.254"]
     resolve({"metadata.test": there, "2852039166": there, "0xa9fea9fe": there})
     with pytest.raises(
@@ -175,7 +181,7 @@ def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number
     """A server that is allowed answers with the address of the metadata service."""
     egress.deny(["127.0.0.2"])
     kind, config = CALLS[number]
-    needs_duckdb(kind)
+    needs_its_package(kind, config)
     for path in ("", "/bucket/x.py", JOBS):
         server.routes[f"/away{path}"] = lambda seen: Answer(
             302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"}
@@ -198,7 +204,7 @@ def test_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_used
     server: ToolServer, resolve: Resolve, kind: str, config: dict[str, Any]
 ) -> None:
     """A name that is an allowed address when it is checked, and another one when it is connected to."""
-    needs_duckdb(kind)
+    needs_its_package(kind, config)
     asked = resolve({"rebinding.test": ["127.0.0.1"], "elsewhere.test": ["127.0.0.1"]})
     server.routes[f"/echo{JOBS}"] = lambda seen: Answer(404, b"")
     told_by(kind, placed(config, server.url("/echo", host="rebinding.test")))
