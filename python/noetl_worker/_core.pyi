@@ -61,7 +61,7 @@ def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] | None =
     """Replace known secrets, credentials by their shape, and the value of `password=...`."""
 
 def find_marks(data: bytes) -> int:
-    """The sum of the marks of a JSON text: 1 templates, 2 references, 4 secrets. Cost: a nanosecond a byte."""
+    """The sum of the marks of a JSON text: 1 templates, 2 references, 4 secrets. Cost: 2.4 nanoseconds a byte."""
 
 def _panic(text: str) -> None:
     """Panic with this text; raises EnginePanic. For the tests."""

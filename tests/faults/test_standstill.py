@@ -71,7 +71,7 @@ async def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path:
         assert home.terminal_events(one.event_id) == ["command.completed"]
         asked = home.grants.total() - before
         await home.stop_all()
-    measured("F12", "rust: runs of a command that stayed ours", gate.runs, "", exactly=1)
+    measured("F12", "rust: runs of a command whose claim this worker kept", gate.runs, "", exactly=1)
     measured("F12", "rust: asked again whose it is", asked, "", exactly=1)
 
 

@@ -85,6 +85,6 @@ async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialec
         assert unreadable(home), "kept, and not lost"
 
         await started(home, "again")
-        await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are told", timeout_s=60)
+        await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are reported", timeout_s=60)
         await home.assert_books(issued, settle_timeout_s=60)
         await home.stop_all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from noetl_worker import engine
+from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 from noetl_worker.errors import MaybeProcessed, TransportError
 from noetl_worker.marks import Marks
 from noetl_worker.models import (
@@ -30,7 +31,9 @@ __all__ = ["claim_command", "marks_of", "read_claim"]
 
 LOST_ANSWER_TRIES: Final = 3
 _NEEDED: Final = ("execution_id", "node_name", "action")
-_MARKS: Final = tuple(Marks(bool(found & 1), bool(found & 2), bool(found & 4)) for found in range(8))
+_MARKS: Final = tuple(
+    Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
+)
 """By their sum, as the engine gives it."""
 
 

@@ -11,13 +11,31 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from noetl_worker.models import CaseAction, Envelope, FitRules, FittedResult, JsonValue, SkippedCase
 
-__all__ = ["MAX_DEPTH", "MAX_INTEGER_DIGITS", "CaseMatch", "CaseTable", "Engine", "NeedsTemplate", "Side"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_INTEGER_DIGITS",
+    "REFERENCES",
+    "SECRETS",
+    "TEMPLATES",
+    "CaseMatch",
+    "CaseTable",
+    "Engine",
+    "NeedsTemplate",
+    "Side",
+]
 
 MAX_DEPTH: Final = 512
 """Nested arrays and objects a document may have; one more is DocumentError `json_depth`."""
 
 MAX_INTEGER_DIGITS: Final = 4_300
 """Digits of one integer; CPython's own default limit, taken over by the Rust engine (`json_number`)."""
+
+TEMPLATES: Final = 1
+"""A mark: `{{`, `{%` or `{#` in a text."""
+REFERENCES: Final = 2
+"""A mark: a field in the result store, or a keychain entry."""
+SECRETS: Final = 4
+"""A mark: a key that names a secret, or an address, which may have a password in it."""
 
 Side = Literal["left", "right"]
 
@@ -118,8 +136,8 @@ class Engine(Protocol):
         """
 
     def find_marks(self, data: bytes) -> int:
-        """What a JSON text may have in it: 1 for templates, 2 for references, 4 for secrets; their sum.
+        """What a JSON text may have in it: the sum of TEMPLATES, REFERENCES and SECRETS.
 
         What is not in the sum is certainly not in the text, nor in JSON inside of its texts. An escaped ASCII
-        character could hide anything: then it is 7. The bytes need not be JSON.
+        character could hide anything: then it is all of them. The bytes need not be JSON.
         """

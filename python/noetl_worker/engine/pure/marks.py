@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "REFERENCES", "SECRETS", "TEMPLATES", "find_marks"]
+from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 
-TEMPLATES: Final = 1
-"""`{{`, `{%` or `{#` in a text."""
-REFERENCES: Final = 2
-"""A field in the result store, or a keychain entry."""
-SECRETS: Final = 4
-"""A key that names a secret (`redact.py`), or an address, which may have a password in it."""
-ALL: Final = TEMPLATES | REFERENCES | SECRETS
+__all__ = ["find_marks"]
 
 _ESCAPED: Final = b"\\u00"
 """How JSON may write any ASCII character, `{` and `p` too."""
@@ -26,7 +20,7 @@ def find_marks(data: bytes) -> int:
     """The sum of the marks; see `protocol.Engine.find_marks`."""
     lower = data.lower()
     if _ESCAPED in lower:
-        return ALL
+        return TEMPLATES | REFERENCES | SECRETS
     templates = TEMPLATES if b"{{" in lower or b"{%" in lower or b"{#" in lower else 0
     references = REFERENCES if b"_ref" in lower else 0
     return templates | references | (SECRETS if _names_secrets(lower) else 0)

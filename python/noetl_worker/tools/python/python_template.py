@@ -53,7 +53,7 @@ VALUES = runpy.run_path(os.path.join(HERE, "python_values.py"))  # noqa: PTH118
 CODE = runpy.run_path(os.path.join(HERE, "python_code.py"))  # noqa: PTH118
 FILE_NAME = CODE["FILE_NAME"]
 set_handler = inspect.unwrap(signal.signal)
-"""Without its conversions to enums, which touch 50 pages of memory more in every child."""
+"""Without its conversions to enums: each page of memory that a child writes to is copied for it."""
 PROGRAM = runpy.run_path(os.path.join(PROCESS, "program.py"))  # noqa: PTH118
 CONFINEMENT = runpy.run_path(os.path.join(PROCESS, "confinement.py"))  # noqa: PTH118
 
@@ -282,7 +282,7 @@ def receive(channel: int) -> bytes:
 
 
 def receive_exactly(channel: int, size: int) -> bytes:
-    """From the descriptor itself: a socket object costs each child 58 pages of memory."""
+    """From the descriptor itself: what a socket object touches would be copied for each child."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(channel, min(size - len(data), 1 << 20))
