@@ -175,8 +175,9 @@ def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return [
         "## With traces",
         "",
-        f"No-op commands, {rows[0]['scenario']['slots']} slots. Traces that are on, with every command sampled out, "
-        f"take **{_number(on - off)} µs** of CPU more a command: {_number(on)} for {_number(off)}.",
+        f"No-op commands, {rows[0]['scenario']['slots']} slots. A command took **{_number(on)} µs** of CPU with traces on "
+        f"and every command sampled out, and {_number(off)} µs without traces. The difference is not much more than what "
+        "two runs differ by; the calls are counted exactly (`make bench`).",
         "",
     ]
 
