@@ -175,9 +175,10 @@ def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return [
         "## With traces",
         "",
-        f"No-op commands, {rows[0]['scenario']['slots']} slots. A command took **{_number(on)} µs** of CPU with traces on "
-        f"and every command sampled out, and {_number(off)} µs without traces. The difference is not much more than what "
-        "two runs differ by; the calls are counted exactly (`make bench`).",
+        f"No-op commands, {rows[0]['scenario']['slots']} slots. A command took "
+        f"**{_number(on)} µs** of CPU with traces on, every command sampled out, "
+        f"and {_number(off)} µs without. Two runs of the same differ by as much; what is "
+        "held by a gate is the count of calls.",
         "",
     ]
 
