@@ -8,8 +8,8 @@ the events are.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from noetl_worker import engine, json_text
@@ -30,6 +30,7 @@ from noetl_worker.models import (
     ToolStatus,
 )
 from noetl_worker.plane.dialects import RULES
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 
 __all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
@@ -154,7 +155,7 @@ async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
     packed = json_text.dumps(body)
     try:
         if len(packed) > _THREAD_BYTES:
-            return await asyncio.to_thread(engine.fit_result, packed, rules)
+            return await finished_off_loop(partial(engine.fit_result, packed, rules))
         return engine.fit_result(packed, rules)
     except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
         return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)

@@ -376,7 +376,7 @@ class OnLoopTransport:
             connection = await server.connection(now + connect_s)
         except TimeoutError as error:
             raise NotSent(f"{method} {url}: no connection in {connect_s:g} s") from error
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        except (OSError, ValueError, RuntimeError) as error:  # an SSLError is an OSError; no thread to look up a name
             raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
         try:
             if body is None or type(body) is bytes:

@@ -50,7 +50,7 @@ class HttpxTransport:
             raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
             raise MaybeProcessed(f"{method} {url}: no complete answer in {timeout_s} s") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # no thread to look up a name
             raise MaybeProcessed(f"{method} {url}: {type(error).__name__}: {error}") from error
 
     async def _send(

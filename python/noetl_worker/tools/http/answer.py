@@ -20,6 +20,7 @@ import httpx
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads_exact
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http.charsets import codec_of, decoded
@@ -33,7 +34,7 @@ _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 _LONGEST_SECRET: Final = 16_384
 _BOM: Final = b"\xef\xbb\xbf"
 _LARGE: Final = 1 << 18
-"""Decoding and parsing so much takes about a millisecond; more is done in a thread."""
+"""Decoding and parsing so much takes about a millisecond; more is done in a thread, where there is one."""
 _UNPACKED_AT_ONCE: Final = 1 << 20
 
 
@@ -134,7 +135,7 @@ class _Unpacking:
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
     """What `work` gives; in a thread when the `size` bytes it works on would hold up the loop."""
-    return work() if size <= _LARGE else await asyncio.to_thread(work)
+    return work() if size <= _LARGE else await finished_off_loop(work)
 
 
 def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:

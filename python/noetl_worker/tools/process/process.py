@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,6 +31,7 @@ import anyio
 
 from noetl_worker.errors import ToolError
 from noetl_worker.json_text import dumps
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
 from noetl_worker.tools.process.shortage import before_any_effect, pipes
 from noetl_worker.tools.process.watchdog import watchdog
@@ -117,10 +119,7 @@ async def scratch_directory() -> AsyncIterator[str]:
         yield path
     finally:
         if not _remove_empty(path):  # the usual case needs no thread
-            try:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
-            except RuntimeError:  # no thread to be had: what the command did is done all the same
-                shutil.rmtree(path, ignore_errors=True)
+            await asyncio.shield(finished_off_loop(partial(shutil.rmtree, path, ignore_errors=True)))
 
 
 def _remove_empty(path: str) -> bool:

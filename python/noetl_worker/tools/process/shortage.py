@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.process.threads import submitted
 
 __all__ = [
     "before_any_effect",
@@ -87,29 +88,14 @@ def started(executor: Executor, call: Callable[[], T]) -> Future[T]:
     """As `executor.submit`.
 
     Raises:
-        ResourceShortage: no thread is to be had, and the call never runs. After a refused thread `submit` alone leaves
-            the call in its queue, from where a thread that is there already takes it later on.
+        ResourceShortage: no thread is to be had, and the call never runs.
     """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = call()
-        except BaseException as error:  # whatever it is, it is for whoever waits
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
     try:
-        executor.submit(run)
+        return submitted(executor.submit, call)
     except RuntimeError as error:
         if not is_shortage(error):
             raise
-        if future.cancel():
-            raise ResourceShortage(f"no thread to be had: {error}") from error
-    return future
+        raise ResourceShortage(f"no thread to be had: {error}") from error
 
 
 def pipes(count: int) -> list[tuple[int, int]]:

@@ -1,0 +1,160 @@
+"""Door 6: what a tool has done is reported, also where no thread is left to work on its result."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from noetl_worker.models import Dialect
+
+from .commands import LIBRARIES, USERS, interpreter_of, under
+
+pytestmark = pytest.mark.skipif(USERS == ("root",), reason="no count of processes binds root")
+
+REQUESTS = {"http": 1, "mcp": 2, "artifact": 1}
+
+_WORKER = """
+import asyncio, json, resource
+from functools import partial
+from pathlib import Path
+from noetl_worker.errors import TransportError
+from noetl_worker.models import CaseDecision, Command, Dialect, FitRules, ToolResult
+from noetl_worker.outcome import results
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.process.process import scratch_directory
+from noetl_worker.tools.registry import Registry
+from noetl_worker.transport.on_loop import OnLoopTransport
+from noetl_worker.transport.over_httpx import HttpxTransport
+
+PAD = "a" * (2 << 20)
+COMMAND = dict(
+    execution_id=1, event_id=2, command_id="1:s:2", step="s", kind="noop", config={}, input={}, variables={},
+    cases=(), meta={}, server_url="http://plane.test",
+)
+
+class Server:
+    '''Counts requests, and answers each with two megabytes.'''
+
+    def __init__(self):
+        self.requests = 0
+
+    async def answer(self, reader, writer):
+        head = await reader.readuntil(b"\\r\\n\\r\\n")
+        length = [line.split(b":")[1] for line in head.split(b"\\r\\n") if line.lower().startswith(b"content-length")]
+        sent = await reader.readexactly(int(length[0])) if length else b""
+        self.requests += b"notifications/" not in sent
+        body = json.dumps({"jsonrpc": "2.0", "id": json.loads(sent or "{}").get("id"), "result": {"pad": PAD}})
+        head = f"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: {len(body)}\\r\\n"
+        writer.write((head + "Connection: close\\r\\n\\r\\n" + body).encode())
+        await writer.drain()
+        writer.close()
+
+def configs(url):
+    return {
+        "http": {"method": "POST", "url": url, "body": {"a": 1}},
+        "mcp": {"endpoint": url, "method": "tools/list"},
+        "artifact": {"action": "get", "uri": url},
+    }
+
+async def of_kind(kind):
+    server, registry = Server(), Registry(plugins=False)
+    listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        result = await registry.run_tool(
+            kind, configs(f"http://127.0.0.1:{port}/")[kind], tool_context(registry=registry)
+        )
+        said = result.status.value
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    finally:
+        listening.close()
+        await registry.aclose()
+    return {"said": said, "requests": server.requests}
+
+async def of_report(dialect):
+    report = await results.report(
+        Command(**COMMAND, dialect=Dialect(dialect)), ToolResult.success({"pad": PAD}), CaseDecision(), FitRules()
+    )
+    return {"said": report.status}
+
+async def of_scratch():
+    async with scratch_directory() as place:
+        Path(place, "file").write_text("x")
+    return {"said": "there" if Path(place).exists() else "gone"}
+
+async def of_transport(name):
+    transport = {"on_loop": OnLoopTransport, "httpx": HttpxTransport}[name](load_settings({}))
+    try:
+        await transport.send("GET", "http://localhost:9/", {}, None, 5.0)
+    except TransportError as error:
+        return {"said": f"{type(error).__name__}: {error}"}
+    finally:
+        await transport.close()
+
+WORK = {
+    **{kind: partial(of_kind, kind) for kind in ("http", "mcp", "artifact")},
+    **{f"report to {dialect.value}": partial(of_report, dialect) for dialect in Dialect},
+    **{name: partial(of_transport, name) for name in ("on_loop", "httpx")},
+    "scratch": of_scratch,
+}
+
+async def under(limit, work):
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit if limit is not None else before[0], before[1]))
+    try:
+        return await work()
+    except Exception as error:
+        return {"said": f"{type(error).__name__}: {error}"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, before)
+
+before = {name: asyncio.run(under(None, work)) for name, work in WORK.items()}  # all that it needs is loaded
+print(json.dumps({"before": before, "under": {name: asyncio.run(under(0, work)) for name, work in WORK.items()}}))
+"""
+
+
+@functools.cache
+def found() -> dict[str, Any]:
+    """What came of each without a thread, each on a loop of its own, which has none yet."""
+    done = subprocess.run(
+        under(USERS[-1], [interpreter_of(USERS[-1]) or sys.executable, "-c", _WORKER]),
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes: dict[str, Any] = json.loads(done.stdout)
+    return outcomes
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_large_answer_to_a_request_that_was_sent_is_read(kind: str) -> None:
+    """An answer is too large to be read on the loop, and the user's processes and threads are used up by others."""
+    assert found()["under"][kind] == {"said": "success", "requests": REQUESTS[kind]}
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_large_result_is_reported(dialect: Dialect) -> None:
+    """The same, with the result of any kind."""
+    assert found()["under"][f"report to {dialect.value}"] == {"said": "success"}
+
+
+def test_scratch_directory_is_removed() -> None:
+    """(no attack) What the command did is done all the same."""
+    assert found()["under"]["scratch"] == {"said": "gone"}
+
+
+@pytest.mark.parametrize(("transport", "error"), [("on_loop", "NotSent"), ("httpx", "MaybeProcessed")])
+def test_event_is_sent_again_where_the_name_of_the_plane_cannot_be_looked_up(transport: str, error: str) -> None:
+    """Outcomes are reported over a new connection while no thread is left: each was dropped."""
+    said = found()["under"][transport]["said"]
+    assert (said.partition(":")[0], said.endswith("can't start new thread")) == (error, True)
