@@ -20,6 +20,7 @@ from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
 from noetl_worker.outcome import emitter
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.outcome.recent_batches import RecentBatches
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.snowflake import Snowflake
 
@@ -127,6 +128,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
     "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
     "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send_without_limit", _within_the_limit),
+    "accepted_batches_are_not_remembered": lambda: mock.patch.object(RecentBatches, "accepted", _take_no_note),
     "a_passing_trouble_fails_the_command": lambda: mock.patch.object(emitter, "verdict", _fail_at_once),
 }
 

@@ -98,6 +98,10 @@ class Faults:
     def _claims_leak(self, _: Fault) -> Callable[[], None]:
         return self._flag(self._python_plane(), "leaks_claims")
 
+    def _plane_forgets(self, fault: Fault) -> Callable[[], None]:
+        self._python_plane().queue_up()
+        return lambda: self._python_plane().restart(round(fault.size))
+
     def _python_plane(self) -> PythonPlane:
         assert isinstance(self._world.plane, PythonPlane)
         return self._world.plane

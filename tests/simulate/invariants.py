@@ -218,7 +218,7 @@ class Witness:
             return
         if not command.endings:
             if self._is_lost_by_plane(command, lives):
-                self._trace.note("world", f"{command.step} is lost: its teller died between ack_timeout and rescue")
+                self._trace.note("world", f"{command.step} is lost: its teller died before the rescue")
             else:
                 self.violate(
                     f"{command.step} has no end that is acted on: {command.status}, {len(command.sets)} stored"
@@ -254,8 +254,8 @@ class Witness:
             self.violate(f"{command.cut_off[0].name} hangs up on the plane, which works on what follows {command.step}")
 
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
-        """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4).
-        Only the worker that was told so can mend it, and it is gone."""
+        """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4; a
+        restart, 9.5). Only the worker that sent it can mend it, and it is gone."""
         if not command.sets or self._plane.dialect is not Dialect.PYTHON:
             return False
         tellers = {one.worker_id for one in command.sets}

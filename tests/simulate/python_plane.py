@@ -1,8 +1,8 @@
-"""The Python control plane: leases, batches with a key, an engine behind a queue (wire.md 3.2, 3.5, 9.4)."""
+"""The Python control plane: leases, batches with a key, an engine behind a queue (wire.md 3.2, 3.5, 9.4, 9.5)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
@@ -21,8 +21,18 @@ _ENDS: Final = {"command.completed": "COMPLETED", "command.failed": "FAILED"}
 @dataclass(slots=True)
 class _Batch:
     request_id: str
+    execution_id: str
     event_ids: list[int]
     state: str
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A batch in the queue of the engine, which will act on this end."""
+
+    batch: _Batch
+    command: Command
+    end: TerminalSet
 
 
 class PythonPlane(Plane):
@@ -34,6 +44,9 @@ class PythonPlane(Plane):
         self._cache: dict[int, tuple[str, float]] = {}
         self._batches: dict[str, _Batch] = {}
         self._by_request: dict[str, _Batch] = {}
+        """Forgotten at a restart; the batches themselves are events, and are not."""
+        self._queue: list[_Waiting] | None = None
+        """None: each batch is worked off at once."""
         self.loses_batches = False
         """Fault: batches are stored and never acted on (503 ack_timeout)."""
         self.leaks_claims = False
@@ -91,11 +104,10 @@ class PythonPlane(Plane):
             return answer(500, {"detail": {"code": "enqueue_error", "message": "no such execution"}})
         if command.is_refused:
             return answer(422, {"detail": [{"msg": "refused for good"}]})
-        batch = _Batch(
-            str(self.new_id()), [self.new_id() for _ in items], "failed" if self.loses_batches else "accepted"
-        )
+        state = "failed" if self.loses_batches else "completed" if self._queue is None else "accepted"
+        batch = _Batch(str(self.new_id()), body["execution_id"], [self.new_id() for _ in items], state)
         self._batches[key or batch.request_id] = self._by_request[batch.request_id] = batch
-        self._store(command, items, body["worker_id"], key or batch.request_id)
+        self._store(command, batch, items, body["worker_id"], key or batch.request_id)
         if self.loses_batches:
             detail = {"code": "ack_timeout", "request_id": batch.request_id}
             return answer(503, {"detail": detail}, retry_after="1")
@@ -116,7 +128,7 @@ class PythonPlane(Plane):
             },
         )
 
-    def _store(self, command: Command, items: list[dict[str, Any]], worker_id: str, key: str) -> None:
+    def _store(self, command: Command, batch: _Batch, items: list[dict[str, Any]], worker_id: str, key: str) -> None:
         """The rows at once, then the engine on the last actionable one; the first end of a command counts."""
         names = [item["name"] for item in items]
         acted = [item for item in items if item["actionable"] and not item["name"].startswith("command.")]
@@ -130,7 +142,41 @@ class PythonPlane(Plane):
             word = words[-1] if words else str(items[-1]["payload"].get("status"))
             if not command.is_terminal:
                 command.status = word
-            self.keep(command, TerminalSet(worker_id, word, self.clock.now, key, is_acted_on))
+            end = TerminalSet(worker_id, word, self.clock.now, key, is_acted_on and self._queue is None)
+            self.keep(command, end)
+            if is_acted_on and self._queue is not None:
+                self._queue.append(_Waiting(batch, command, end))
+        elif self._queue is not None:
+            batch.state = "completed"  # nothing follows from it
+
+    # ── the engine's queue ──
+
+    def queue_up(self) -> None:
+        """Fault: the engine stands still, and what is accepted waits."""
+        self._queue = [] if self._queue is None else self._queue
+
+    def restart(self, worked_off: int) -> None:
+        """Some of what waits is worked off yet; what is left is forgotten, with the states of all batches."""
+        waiting, self._queue = self._queue or [], None
+        for one in waiting[:worked_off]:
+            one.batch.state = "completed"
+            one.command.sets[one.command.sets.index(one.end)] = replace(one.end, is_acted_on=True)
+        self.trace.note("plane", f"restarts: {len(waiting[worked_off:])} of {len(waiting)} batches are forgotten")
+        self._by_request.clear()
+
+    def _batch_events(self, execution_id: str, event_type: str) -> Response:
+        """Rows of the event log, the newest first: which batches were accepted, begun and worked off."""
+        has = {
+            "batch.accepted": lambda _: True,
+            "batch.processing": lambda batch: batch.state == "completed",
+            "batch.completed": lambda batch: batch.state == "completed",
+        }[event_type]
+        of_execution = [one for one in self._batches.values() if one.execution_id == execution_id and has(one)]
+        events = [
+            {"event_id": one.event_ids[0], "result": {"context": {"request_id": one.request_id}}}
+            for one in reversed(of_execution)
+        ]
+        return answer(200, {"events": events, "pagination": {"page": 1, "has_next": False}})
 
     # ── the rest ──
 
@@ -140,8 +186,13 @@ class PythonPlane(Plane):
         if path.startswith("/api/result/resolve?"):
             return answer(200, "where")
         if path.startswith("/api/events/batch/"):
-            batch = self._by_request.get(path.split("/")[4])
-            return answer(200, {"state": batch.state}) if batch else answer(404, {"detail": "batch not found"})
+            request_id = path.split("/")[4]
+            batch = self._by_request.get(request_id)
+            if batch is None:
+                return answer(404, {"detail": f"Batch request not found: {request_id}"})
+            return answer(200, {"state": batch.state})
+        if path.startswith("/api/executions/") and "/events?event_type=batch." in path:
+            return self._batch_events(path.split("/")[3], path.partition("event_type=")[2].partition("&")[0])
         if path.endswith("/cancellation-check"):
             return answer(200, {"cancelled": False})
         return super().other(method, path)

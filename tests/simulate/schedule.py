@@ -76,7 +76,9 @@ FAULTS: Final[Mapping[str, _Kind]] = {
     "pause": _Kind(3, (5, 200), may_expire=True),
     "block": _Kind(2, (5, 60), may_expire=True),
     "clock_jump": _Kind(4, (0, 0), (-3700, 3700)),
+    "plane_forgets": _Kind(0, (2, 40), (0, 6), only=Dialect.PYTHON, is_global=True),
 }
+"""A weight of 0: drawn by itself, so that it changes nothing else of a seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,9 @@ def make_schedule(seed: int, dialect: Dialect) -> Schedule:
         for _ in range(chance.randint(4, 24))
     ]
     faults = [draw_fault(chance, dialect, workers) for _ in range(chance.choice((0, 1, 2, 3, 4, 6, 8, 10)))]
+    forgets = random.Random(f"{seed}:{dialect.value}:forgets")
+    if dialect is Dialect.PYTHON and forgets.random() < 0.3:
+        faults.append(_drawn("plane_forgets", forgets, "*", forgets.uniform(0, FAULTS_END_S)))
     return Schedule(
         seed,
         dialect,
@@ -144,6 +149,10 @@ def draw_fault(chance: random.Random, dialect: Dialect, workers: tuple[str, ...]
     target = "*" if kind.is_global else chance.choice(workers)
     if name.startswith("http_") and chance.random() < 0.3:
         target = "*"
-    return Fault(
-        round(when, 3), name, target, round(chance.uniform(*kind.lasts_s), 3), round(chance.uniform(*kind.size), 3)
-    )
+    return _drawn(name, chance, target, when)
+
+
+def _drawn(name: str, chance: random.Random, target: str, at: float) -> Fault:
+    kind = FAULTS[name]
+    lasts_s, size = round(chance.uniform(*kind.lasts_s), 3), round(chance.uniform(*kind.size), 3)
+    return Fault(round(at, 3), name, target, lasts_s, size)
