@@ -219,7 +219,8 @@ async def test_sequence_results_by_name_and_its_ctx_are_there_afterwards(dialect
     assert given_to(claimed, "after") == [{"made": 5, "byname": 5}]
 
 
-async def test_error_arc_runs_and_knows_the_error_and_the_end_is_failed() -> None:
+async def test_error_arc_runs_without_the_error_in_its_input_and_the_end_is_failed() -> None:
+    """Recorded: arcs-on-error."""
     start = {
         "step": "start",
         "tool": python("raise ValueError('planned')"),
@@ -231,7 +232,7 @@ async def test_error_arc_runs_and_knows_the_error_and_the_end_is_failed() -> Non
     rescue = {"step": "rescue", "tool": python("result = {'why': why}", why="{{ output.error }}")}
     execution, claimed = await ran(Dialect.PYTHON, playbook(start, rescue, {"step": "good", "tool": NOOP}))
     assert (execution.status, steps_of(claimed)) == ("FAILED", ["start", "rescue"])
-    assert execution.last_result == {"why": "planned"}
+    assert execution.last_result == {"why": None}
 
 
 async def test_raised_error_ends_the_execution_on_the_rust_plane() -> None:

@@ -13,7 +13,6 @@ differs-from-upstream:
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
 | single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, the execution never ends | it ends |
 | a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED once all are back |
-| `output.error` in an arc or an `input` behind `call.error` (Python) | null | the error text |
 | `cases` of a step or tool | rendered with everything else, or dropped | reach the worker as written |
 | simultaneous claims (Python) | two workers may both get 200 | one does |
 | claim lock held by somebody else | happens by itself | only by `claims.hold(event_id)` |

@@ -165,7 +165,7 @@ class PythonForm:
         return f"{step.name}:task_sequence" if step.is_sequence else step.name
 
     def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
-        step, scope = command.step, command.scope
+        step, scope = command.step, {**command.scope, "output": _output(command)}
         given = render_fields(dict(step.input), scope, Dialect.PYTHON)
         if command.trigger is None:
             given = {**given, **execution.payload}
@@ -175,7 +175,7 @@ class PythonForm:
             "spec": {"next_mode": step.mode},
             "input": given,
             "tool_config": _tool_config(step, scope),
-            "render_context": {**scope, "output": _output(command)},
+            "render_context": scope,
         }
         if step.cases:
             context["cases"] = list(step.cases)
@@ -212,7 +212,10 @@ class PythonForm:
 
 
 def _output(command: StepCommand) -> Mapping[str, JsonValue]:
-    """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*)."""
+    """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*).
+
+    Another one that names `output` in its input gets that of nothing (recorded: arcs-on-error).
+    """
     before = command.trigger.step if command.trigger is not None else None
     return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)
 
