@@ -9,6 +9,8 @@ PURE_STAMP := $(PURE_VENV)/.stamp
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find build_backend rust -name target -prune -o -type f -print 2>/dev/null)
 OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
+# The suite starts hundreds of workers and child processes: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together. Not the faults: they measure how long something takes, and have the machine alone.
 JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist loadfile
