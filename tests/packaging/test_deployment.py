@@ -88,6 +88,18 @@ def test_durable_takes_what_all_pods_hold_together(values: dict[str, Any], wante
         assert variable["value"] == wanted
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(268435456, "268435456"), (1704067200000, "1704067200000"), (0.5, "0.5"), (True, "true"), ("1e6", "1e6")],
+)
+def test_setting_has_the_text_that_the_values_have(value: Any, wanted: str) -> None:
+    """Helm reads a number of a file as a float, whose own text is 2.68435456e+08."""
+    documents = rendered({"settings": {"NOETL_WORKER_OUTBOX_MAX_BYTES": value}})
+    for container in containers(documents):
+        (found,) = (v["value"] for v in container["env"] if v["name"] == "NOETL_WORKER_OUTBOX_MAX_BYTES")
+        assert found == wanted
+
+
 def test_durable_is_made_before_what_scales_on_it() -> None:
     job = one(rendered({}), "Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"

@@ -64,7 +64,10 @@ seccompProfile: { type: RuntimeDefault }
   "NOETL_WORKER_LOG_FORMAT" "json") -}}
 {{- if .Values.nats.filterSubject }}{{- $_ := set $settings "NATS_FILTER_SUBJECT" .Values.nats.filterSubject }}{{- end }}
 {{- range $name := keys $settings | sortAlpha }}
-- { name: {{ $name }}, value: {{ get $settings $name | toString | quote }} }
+{{- $value := get $settings $name }}
+{{- /* Helm reads each number of a file as a float, and would write a large one as 1e+06. */}}
+{{- if kindIs "float64" $value }}{{ if eq $value (floor $value) }}{{ $value = printf "%.0f" $value }}{{ end }}{{ end }}
+- { name: {{ $name }}, value: {{ $value | toString | quote }} }
 {{- end }}
 {{- with .Values.env }}
 {{ toYaml . }}
