@@ -10,6 +10,7 @@ stop of the worker looks at the phase (phases.py).
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from noetl_worker.command.claim import claim_command
@@ -79,9 +80,10 @@ class Execution:
             claim = AuthRefusedClaim(str(error))
         except ControlPlaneError as error:
             claim = RetryLater(str(error))
-        metrics.claim_ended(claim, delivery.received_at)
-        if plane is not None and isinstance(claim, Claimed):
-            plane.retry_pace.given()
+        now = time.monotonic()
+        metrics.claim_ended(claim, now - delivery.received_at)
+        if plane is not None and type(claim) is Claimed:
+            plane.retry_pace.given_at = now
             command = ClaimedCommand(claim, notification, plane, delivery, self.workplace, progress, worker_id)
             return await command.run()
         if plane is not None and isinstance(claim, AuthRefusedClaim):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from noetl_worker.marks import ALL, Marks
 from noetl_worker.settlement import Outcome, OutcomeKind, Settlement
@@ -116,7 +116,8 @@ class Command:
 # ── what a claim can come to (claim.py has the table) ───────────────────────────────────────────
 
 
-class Claimed(NamedTuple):
+@dataclass(slots=True)  # not frozen, as ToolResult
+class Claimed:
     """Ours. `body` is the plane's answer."""
 
     body: Mapping[str, JsonValue]
@@ -341,7 +342,12 @@ class SecretTexts:
         return self.words + self.message_words
 
 
-class FitRules(NamedTuple):
+_ENVELOPE_BYTES: Final = 512
+"""Room for what an event puts around the fitted result: the wrapper object and the command id."""
+
+
+@dataclass(slots=True)  # not frozen, as ToolResult
+class FitRules:
     """How a result is fitted to an event (engine call `fit_result`)."""
 
     max_bytes: int = 102_400
@@ -357,12 +363,12 @@ class FitRules(NamedTuple):
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int) -> FitRules:
-        return cls(max_bytes, secrets=known.anywhere, secret_words=known.words, message_words=known.message_words)
-
-    def within(self, max_bytes: int) -> FitRules:
-        """The same under another budget."""
-        return FitRules(
-            max_bytes, self.preview_bytes, self.preview_depth, self.secrets, self.secret_words, self.message_words
+        """`max_bytes`: of the result in its event, with what is put around it."""
+        return cls(
+            max_bytes - _ENVELOPE_BYTES,
+            secrets=known.anywhere,
+            secret_words=known.words,
+            message_words=known.message_words,
         )
 
 
@@ -375,9 +381,6 @@ class FittedResult(NamedTuple):
     redactions: int
     preview: bytes | None
     """A bounded summary, only when `size` is over the budget."""
-
-    def fits(self, rules: FitRules) -> bool:
-        return self.size <= rules.max_bytes
 
 
 # ── what is reported to the plane ───────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
@@ -108,7 +109,7 @@ class Worker:
         self._puller: Puller | None = None
         self._auth_refused = False
         self._logs_debug = debug_is_on()
-        self.settled: dict[str, int] = {}
+        self.settled: Counter[str] = Counter()
         """How many notifications ended in which way: for the summary line and for tests."""
 
     # ── stopping ──
@@ -182,7 +183,7 @@ class Worker:
             if connection is not None:
                 await connection.close()
             pulse.cancel()
-            log.info("stopped", settled=self.settled)
+            log.info("stopped", settled=dict(self.settled))
 
     def _make_puller(self, connection: Connection, durable: Durable, execution: Execution) -> Puller:
         store = DeadLetterStore(connection, self.settings.dead_letter_subject)
@@ -334,7 +335,7 @@ class Worker:
             self._log_outcome(delivery, outcome)
         ended = await settle(delivery, outcome)
         if ended is not None:
-            self.settled[ended] = self.settled.get(ended, 0) + 1
+            self.settled[ended] += 1
 
     @staticmethod
     def _log_outcome(delivery: Delivery, outcome: Outcome) -> None:

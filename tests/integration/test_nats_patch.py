@@ -77,7 +77,7 @@ def test_dependency_is_pinned_to_the_versions_that_were_tested() -> None:
     assert version("nats-py").rpartition(".")[0] in TESTED
 
 
-def test_private_names_of_the_client_are_the_four_that_the_page_lists() -> None:
+def test_private_names_of_the_client_are_those_that_the_page_lists() -> None:
     package = Path(noetl_worker.__file__).parent
     files = [*sorted((package / "jetstream").glob("*.py")), package / "delivery/keepalive.py"]
     used = {name for file in files for name in private_names(file)}

@@ -29,7 +29,7 @@ __all__ = ["BUGS", "with_bug"]
 
 async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:
     asyncio.ensure_future(_report(command, report))  # noqa: RUF006 - losing it is the bug
-    return acknowledge.reported()
+    return acknowledge.REPORTED
 
 
 _report: Final = ClaimedCommand._report

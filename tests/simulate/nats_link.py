@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -25,7 +25,6 @@ from simulate.trace import Trace
 __all__ = ["NatsNetwork", "SimClient", "factory"]
 
 CONNECT_TIMEOUT_S: Final = 3.0
-Callback = Callable[..., Coroutine[Any, Any, None]]
 
 
 @dataclass(eq=False)
@@ -156,10 +155,10 @@ class NatsNetwork:
 
 
 class _Subscription:
-    def __init__(self, client: SimClient, subject: str, callback: Callback) -> None:
+    def __init__(self, client: SimClient, subject: str, receiver: Callable[[Msg], None]) -> None:
         self.client = client
         self.subject = subject
-        self.callback = callback
+        self.receiver = receiver
 
     async def unsubscribe(self) -> None:
         self.client.end_interest(self)
@@ -245,9 +244,9 @@ class SimClient:
         self._counter += 1
         return f"{self._inbox}.i{self._counter}"
 
-    async def subscribe(self, subject: str, *, cb: Callback, **_: Any) -> _Subscription:
+    async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> _Subscription:
         self._check_open()
-        subscription = _Subscription(self, subject, cb)
+        subscription = _Subscription(self, subject, receiver)
         self._subscriptions.append(subscription)
         if self._session is not None:
             self._session.up(self._session.interest.append, subject)
@@ -342,7 +341,7 @@ class SimClient:
 
     async def _handed(self, subscription: _Subscription, message: Msg) -> None:
         self._network.on_received(message.reply)
-        await subscription.callback(message)
+        subscription.receiver(message)
 
 
 def factory(network: NatsNetwork) -> Callable[[], SimClient]:

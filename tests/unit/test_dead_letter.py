@@ -70,13 +70,13 @@ async def test_poison_that_cannot_be_kept_is_not_terminated_but_given_back() -> 
 
 
 async def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> None:
-    assert await settle(acknowledge.reported(), Delivery(gone=True)) == (None, [])
+    assert await settle(acknowledge.REPORTED, Delivery(gone=True)) == (None, [])
 
 
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        (acknowledge.reported(), "ack"),
+        (acknowledge.REPORTED, "ack"),
         (Outcome(OutcomeKind.BUSY, delay_s=1.5), "nak 1.5"),
         (acknowledge.given_back(), "nak 0"),
     ],

@@ -42,7 +42,7 @@ async def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pyt
         async def publish(_subject: str, _body: bytes, reply: str) -> None:
             sent.append(reply)
 
-        async def subscribe(*_: Any, **__: Any) -> Any:
+        async def receive(*_: Any, **__: Any) -> Any:
             return SimpleNamespace(unsubscribe=nothing)
 
         async def nothing() -> None: ...
@@ -51,7 +51,7 @@ async def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pyt
             await asyncio.Event().wait()
             raise AssertionError
 
-        client = SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, subscribe=subscribe, is_closed=False)
+        client = SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, receive=receive, is_closed=False)
         client.is_connected = True
         connection.client = cast(Any, client)
         durable = Durable("S", "D", 30.0, 1000, ())

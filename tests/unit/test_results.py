@@ -18,6 +18,7 @@ from noetl_worker.models import (
     Fail,
     FitRules,
     Report,
+    SecretTexts,
     SetVar,
     SkippedCase,
     ToolResult,
@@ -26,7 +27,7 @@ from noetl_worker.outcome import results
 from noetl_worker.plane.python import _plain_values as plain_values
 from unit.planes import command
 
-RULES = FitRules()
+RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
 
 
 async def told(

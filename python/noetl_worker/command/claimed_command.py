@@ -158,7 +158,16 @@ class ClaimedCommand:
                 self._claim.body, self._notification, self._plane, bare=command, marks=self._claim.marks
             )
             self._progress.command = command
-            dispatch = self._dispatch(command)
+            at = self._workplace
+            dispatch = Dispatch(
+                at.registry,
+                command,
+                self._plane,
+                worker_id=self._worker_id,
+                limits=at.limits,
+                slots=at.slots,
+                warned=at.warned,
+            )
             result = await self._run_tool(command, dispatch)
             self._workplace.machine.answered(None)
             if result.error is not None:
@@ -257,19 +266,7 @@ class ClaimedCommand:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))
         self._workplace.in_flight.finish(self._events.command.command_id)
-        return acknowledge.reported()
-
-    def _dispatch(self, command: Command) -> Dispatch:
-        at = self._workplace
-        return Dispatch(
-            at.registry,
-            command,
-            self._plane,
-            worker_id=self._worker_id,
-            limits=at.limits,
-            slots=at.slots,
-            warned=at.warned,
-        )
+        return acknowledge.REPORTED
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.secrets if dispatch is not None else SecretTexts()

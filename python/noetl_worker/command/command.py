@@ -150,7 +150,7 @@ async def _config(value: JsonValue, plane: Plane) -> dict[str, Any]:
             text = f"the command's tool_config is {type(config).__name__}, expected an object or a list"
             raise ConfigurationError(text)
     # Null place holders of the Python plane (`spec`, `output`) say nothing.
-    return {key: item for key, item in config.items() if item is not None}
+    return {key: config[key] for key in config if config[key] is not None}
 
 
 async def _step_input(context: Mapping[str, JsonValue], plane: Plane) -> dict[str, Any]:
@@ -185,7 +185,8 @@ def _names(variables: dict[str, Any], of_step: Mapping[str, Any], rules: Dialect
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
     names = variables
-    for name, value in variables.items():
+    for name in variables:
+        value = variables[name]
         if type(value) is dict and "context" in value and name not in _PLANES_OWN:
             names = dict(variables) if names is variables else names
             names[name] = _with_full_result(value)
@@ -249,13 +250,15 @@ def _with_full_result(value: JsonValue) -> JsonValue:
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
     """`cases` of the context, else of the tool's config (as the recorded playbooks write them); or `case` there."""
-    found = [place[name] for place in (context, config) for name in _CASES if name in place]
-    for name in _CASES if found else ():
-        config.pop(name, None)
-    for given in found:
-        if given is not None:
-            return given if isinstance(given, list) else []
-    return []
+    found: JsonValue = None
+    for name in _CASES:
+        if name in context and found is None:
+            found = context[name]
+    for name in _CASES:
+        if name in config:
+            own = config.pop(name)
+            found = own if found is None else found
+    return found if isinstance(found, list) else []
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:

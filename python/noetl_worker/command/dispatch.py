@@ -135,7 +135,8 @@ class Dispatch:
         context.timeout_s = prepared.timeout_s
         if marks.secrets:
             known.add_inline(prepared.config)
-        self._warn(prepared)
+        if prepared.warnings:
+            self._warn(prepared)
         return prepared
 
     async def _with_input(
@@ -232,12 +233,12 @@ class Dispatch:
             metrics.TOOLS.labels(kind, ended_by(error)).observe(time.monotonic() - started)
             raise
         took_s = time.monotonic() - started
-        metrics.TOOLS.labels(kind, result.status).observe(took_s)
+        metrics.TOOLS.series[kind, result.status].observe(took_s)
         if result.status is not ToolStatus.SUCCESS:
             self._forget_if_refused(result)
         if result.duration_ms is None:
             result = result.lasting(int(took_s * 1000))
-        return self._in_plane_form(result, result.data) if isinstance(result.data, SequenceData) else result
+        return self._in_plane_form(result, result.data) if type(result.data) is SequenceData else result
 
     def _scope_of(self, prepared: PreparedTool) -> Scope:
         poll_s, execution_id = self._limits.cancellation_poll_s, self._command.execution_id

@@ -127,7 +127,7 @@ async def give_back(events: CommandEvents, identity: Identity, ownership: Claime
         failure = Report(status="error", context={"status": "error", "error": text}, error=text)
         try:
             await events.finish(failure, ownership)
-            return acknowledge.reported()
+            return acknowledge.REPORTED
         except ControlPlaneError as error:
             log.error("interruption_not_reported", command_id=events.command.command_id, error=repr(error))
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

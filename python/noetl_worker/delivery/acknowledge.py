@@ -34,6 +34,7 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.settlement import SETTLEMENT, assert_never
 
 __all__ = [
+    "REPORTED",
     "after_claim",
     "duplicate",
     "foreign_pool",
@@ -44,12 +45,12 @@ __all__ = [
     "no_free_slot",
     "not_a_notification",
     "outcome_refused",
-    "reported",
     "short_of_resources",
 ]
 
 AUTH_DELAY_S: Final = 30.0
-_REPORTED: Final = Outcome(OutcomeKind.REPORTED)
+REPORTED: Final = Outcome(OutcomeKind.REPORTED)
+"""The terminal events are accepted."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """A message that has met server errors only is set aside before the stream forgets it after an hour (wire.md 1.3)."""
@@ -151,11 +152,6 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Outcom
     if _is_old(num_delivered, message_age_s):
         return Outcome(OutcomeKind.POOL_NOT_SERVED, cause)
     return Outcome(OutcomeKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
-
-
-def reported() -> Outcome:
-    """The terminal events are accepted."""
-    return _REPORTED
 
 
 def not_a_notification(cause: str) -> Outcome:

@@ -34,16 +34,16 @@ class Seen(Enum):
 class InFlight:
     """Commands of this process by their ids, which come as a number and as text for the same command (T-2)."""
 
-    def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] = lambda: time.monotonic()) -> None:
+    def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:
         """`remember_s`: an ack may be lost, and its message come again after ack_wait: two of them. A duplicate that is
         older costs one claim (409)."""
         self._remember_s = remember_s
-        self._clock = clock
+        self._clock = clock or time.monotonic  # looked up here: a simulation replaces it
         self._active: dict[CommandId, list[int]] = {}
         """Stream sequences of the deliveries that are worked on; an adopted outcome can be beside one."""
         self._finished: set[CommandId] = set()
         self._finished_before: set[CommandId] = set()
-        self._turned_at = clock()
+        self._turned_at = self._clock()
 
     def __len__(self) -> int:
         return len(self._active)

@@ -98,8 +98,10 @@ class Keepalive:
 
     def is_expired(self, reply: str) -> bool:
         """No sign of life for longer than ack_wait: the server has given the message to somebody else."""
-        beat = self._beats.get(reply)
-        return beat is not None and (beat.expired or time.monotonic() - beat.last_sent > self._ack_wait_s)
+        if reply not in self._beats:
+            return False
+        beat = self._beats[reply]
+        return beat.expired or time.monotonic() - beat.last_sent > self._ack_wait_s
 
     def is_alive(self) -> bool:
         """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""

@@ -29,20 +29,17 @@ class RetryPace:
 
     def __init__(self, *, draw: Callable[[], float] = random.random) -> None:
         self._draw = draw
-        self._given_at = float("-inf")
+        self.given_at = float("-inf")
+        """When the plane gave a command last (monotonic)."""
         self._last_turn = float("-inf")
-
-    def given(self) -> None:
-        """The plane gave a command."""
-        self._given_at = time.monotonic()
 
     def after(self, claim: ClaimOutcome, num_delivered: int) -> float:
         """Take note of a claim's outcome; how many seconds its message has to wait at least (mostly 0)."""
         now = time.monotonic()
         if isinstance(claim, Claimed):
-            self.given()
+            self.given_at = now
             return 0.0
-        is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self._given_at < HEALTHY_S
+        is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self.given_at < HEALTHY_S
         if not is_its_own or num_delivered < FROM_DELIVERY:
             return 0.0
         turn = max(now, self._last_turn) + 1 / RATE_PER_S

@@ -40,22 +40,23 @@ class Delivery:
         "subject",
     )
 
-    def __init__(self, client: Client, message: Msg, *, wall_offset_s: float | None = None) -> None:
-        """`wall_offset_s`: wall clock less monotonic clock, taken once; None takes it now."""
+    def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
+        """`received_at`: monotonic; `wall_offset_s`: wall clock less monotonic clock."""
         self._client = client
-        self._wall_offset_s = time.time() - time.monotonic() if wall_offset_s is None else wall_offset_s
+        self._wall_offset_s = wall_offset_s
         self.data: bytes = message.data
         self.headers: Mapping[str, str] | None = message.headers
         self.subject: str = message.subject
         self.reply: str = message.reply
-        self.received_at = time.monotonic()
+        self.received_at = received_at
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
 
     @classmethod
     def of_nobody(cls) -> Delivery:
         """The first delivery of a message that no stream has, for a command that is run without one."""
         reply = f"$JS.ACK.nobody.nobody.1.1.1.{time.time_ns()}.0"
-        return cls(Client(), Msg(_client=Client(), reply=reply))
+        now = time.monotonic()
+        return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
         """Seconds since it was stored in the stream. A jump of our wall clock must not make it old: then one server

@@ -172,10 +172,7 @@ class Puller:
             log.warning("pulls_not_withdrawn", error=describe(error))
 
     async def _subscribe(self) -> Subscription:
-        # No pending limit: the window already bounds what can arrive, and a "slow consumer" drops messages.
-        return await self._connection.client.subscribe(
-            f"{self._inbox}.*", cb=self._received, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        return await self._connection.client.receive(f"{self._inbox}.*", self._received)
 
     async def _sleep(self) -> None:
         # Not asyncio.wait_for: before 3.12 it swallows a cancellation that meets the wake-up, and the drain then
@@ -223,27 +220,28 @@ class Puller:
         self._heard = time.monotonic()
         self._wake.set()
 
-    async def _received(self, message: Msg) -> None:
+    def _received(self, message: Msg) -> None:
         self._heard = time.monotonic()
         status = message.headers.get("Status") if message.headers else None
         if status is None:
             self._count()
             self._mendings = 0
             try:
-                self._deliver(Delivery(self._connection.client, message, wall_offset_s=self._wall_offset_s))
-            except JetStreamError as error:
-                log.warning("message_unreadable", subject=message.subject, error=str(error))
+                client, offset_s = self._connection.client, self._wall_offset_s
+                self._deliver(Delivery(client, message, self._heard, wall_offset_s=offset_s))
+            except Exception as error:  # one that goes on from here ends the connection
+                is_ours = not isinstance(error, JetStreamError)
+                log.warning("message_unreadable", subject=message.subject, error=str(error), exc_info=is_ours)
         elif status != "100":
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
         """One message is here. It shows its stream subject, not the pull it answers: count it to the oldest."""
-        oldest = next(iter(self._pulls), None)
-        if oldest is None:
+        for oldest in self._pulls:
+            self._pulls[oldest] -= 1
+            if self._pulls[oldest] <= 0:
+                del self._pulls[oldest]
             return
-        self._pulls[oldest] -= 1
-        if self._pulls[oldest] <= 0:
-            del self._pulls[oldest]
 
     def _pull_ended(self, reply: str, status: str, text: str) -> None:
         if self._pulls.pop(reply, None) is None:

@@ -58,6 +58,15 @@ class Times:
 SeriesT = TypeVar("SeriesT", Count, Level, Times)
 
 
+class _ByLabels(dict[tuple[str, ...], SeriesT]):
+    def __init__(self, made: Callable[[], SeriesT]) -> None:
+        self._made: Callable[[], SeriesT] = made
+
+    def __missing__(self, values: tuple[str, ...]) -> SeriesT:
+        made = self[values] = self._made()
+        return made
+
+
 class Family(Collector, Generic[SeriesT]):
     """The series of one name: one without labels, or one for each combination of label values that was used."""
 
@@ -65,15 +74,12 @@ class Family(Collector, Generic[SeriesT]):
         self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT], registry: CollectorRegistry
     ) -> None:
         self._name, self._text, self._labels = name, text, labels
-        self._made: Callable[[], SeriesT] = made
-        self._children: dict[tuple[str, ...], SeriesT] = {}
+        self.series: Final[_ByLabels[SeriesT]] = _ByLabels(made)
+        """By label values. Each appears, at zero, the first time it is asked for."""
         registry.register(self)
 
     def labels(self, *values: str) -> SeriesT:
-        """The series of these label values; it appears, at zero, the first time it is asked for."""
-        if values not in self._children:
-            self._children[values] = self._made()
-        return self._children[values]
+        return self.series[values]
 
     @property
     def own(self) -> SeriesT:
@@ -85,7 +91,7 @@ class Family(Collector, Generic[SeriesT]):
         return self.collect()
 
     def _rows(self) -> list[tuple[tuple[str, ...], SeriesT]]:
-        return sorted(self._children.items())  # a copy: the scrape comes from another thread
+        return sorted(self.series.items())  # a copy: the scrape comes from another thread
 
 
 class Counter(Family[Count]):

@@ -111,8 +111,8 @@ class Ownership(Protocol):
 class _Course:
     """How the sending of one set goes."""
 
-    confirmed_at: float
-    """Monotonic time at which the command was known to be ours."""
+    known_until: float
+    """Monotonic time until which the command is known to be ours."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
     """How it leaves its slot; None: it has none, and no delivery is answered when the set is accepted."""
     left: AbstractContextManager[None] | None = None
@@ -146,11 +146,6 @@ class _Course:
         """A request was accepted; the next one begins anew."""
         self.tries = 0
         self.doubt.settle()
-
-    @property
-    def known_s(self) -> float:
-        """For how long the command will still be known to be ours."""
-        return self.confirmed_at + LATE_S - time.monotonic()
 
 
 class Emitter:
@@ -193,12 +188,14 @@ class Emitter:
                 await self._turn(key)
             self._sending[key] = []
             is_in_doubt = is_second or ownership.in_doubt()
-            course = _Course(-math.inf if is_in_doubt else time.monotonic(), outside)
+            course = _Course(-math.inf if is_in_doubt else time.monotonic() + LATE_S, outside)
             try:
                 await self._deliver(plane, event_set, ownership, course)
             finally:
                 course.come_back()
-                self._let_next(key)
+                for place in self._sending.pop(key):  # who waits goes on
+                    if not place.done():
+                        place.set_result(None)
         except (asyncio.CancelledError, Interrupted):
             self.outbox.keep(event_set)
             raise
@@ -210,11 +207,6 @@ class Emitter:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sending[key].append(place)
         await place
-
-    def _let_next(self, key: str) -> None:
-        for place in self._sending.pop(key):
-            if not place.done():
-                place.set_result(None)
 
     def _not_reported(self, plane: Plane, event_set: EventSet, lost: ClaimLost) -> None:
         """The plane says that the command is another's, or over."""
@@ -238,11 +230,11 @@ class Emitter:
             self.outbox.keep(event_set)
         try:
             while event_set.is_open:
-                since, name = time.perf_counter(), event_set.last_event
+                since, name = time.monotonic(), event_set.last_event
                 try:
-                    await self._send(plane, event_set, ownership, course)
+                    await self._send(plane, event_set, ownership, course, since)
                 finally:
-                    metrics.EVENT_EMIT_DURATION.labels(name).observe(time.perf_counter() - since)
+                    metrics.EMITTED[name].observe(time.monotonic() - since)
                 if course.tries:
                     course.settle()
                 if event_set.is_open:
@@ -255,8 +247,9 @@ class Emitter:
             raise
 
     def _arm(self, event_set: EventSet) -> None:
-        """Give the next event its id: after the ids that the plane has answered so far, and before it is kept."""
+        """Give the next event its id: above the ids that the plane has told so far, and before it is kept."""
         if event_set.is_open and event_set.has_own_id and not event_set.own_id:
+            self.ids.observe(event_set.event_id)
             event_set.own_id = self.ids.next_id()
 
     async def _send(
@@ -265,18 +258,18 @@ class Emitter:
         event_set: EventSet,
         ownership: Ownership,
         course: _Course,
+        now: float,
     ) -> None:
         while True:
             upload = event_set.report.upload
             gate = plane.gate if upload is None else plane.store_gate
-            known_s = course.known_s
+            known_s = course.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
-            if course.is_inside and (is_late or not gate.has_room()):  # it would wait there in memory alone
+            if (is_late or not gate.has_room()) and course.is_inside:  # it would wait there in memory alone
                 self._set_aside(event_set, course)
             if is_late:
                 await ownership.confirm()
-                course.confirmed_at = time.monotonic()
-                known_s = course.known_s
+                course.known_until, known_s = time.monotonic() + LATE_S, LATE_S
             # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
@@ -284,10 +277,7 @@ class Emitter:
             else:
                 answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
             if how is Verdict.ACCEPTED and answer is not None:
-                body = answer.json()
-                if upload is None and event_set.rules.forgets_batches:
-                    self.on_accepted(plane, event_set, body)
-                event_set.accepted(body)
+                event_set.accepted(answer.json() if upload is not None else None)
                 return
             course.count(how)
             # A store that is away is waited for: only what it says of the result itself may cost the result.
@@ -315,8 +305,9 @@ class Emitter:
             if self.stopping.is_grace_over:  # it had its last try
                 raise Interrupted
             await self.stopping.sleep(delay_s)
+            now = time.monotonic()
             if ownership.in_doubt():  # somebody else may have ended it while we waited
-                course.confirmed_at = -math.inf
+                course.known_until = -math.inf
 
     def _set_aside(self, event_set: EventSet, course: _Course) -> None:
         """What has to wait belongs on disk, and needs no slot there."""
@@ -377,7 +368,11 @@ class Emitter:
             log.warning("batch_rescued", **event_set.who())
             event_set.rescue(_batch_of(answer))
             return answer, Verdict.PASSING, "its events are stored, and were never processed: step.exit is sent again"
-        return answer, how, "" if how is Verdict.ACCEPTED else str(refusal(part.path, answer))
+        if how is not Verdict.ACCEPTED:
+            return answer, how, str(refusal(part.path, answer))
+        if event_set.rules.forgets_batches:
+            self.on_accepted(plane, event_set, body)
+        return answer, how, ""
 
     @staticmethod
     def _not_stored(event_set: EventSet, reason: str) -> None:

@@ -57,7 +57,6 @@ class CommandEvents:
         """Whether the start has still to be reported."""
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
-        emitter.ids.observe(command.event_id)
 
     def start(self) -> None:
         """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""

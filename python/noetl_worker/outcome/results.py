@@ -35,8 +35,6 @@ from noetl_worker.secrets import redaction
 
 __all__ = ["fit_result", "fit_text", "refused_report", "report", "report_failure"]
 
-_ENVELOPE_BYTES: Final = 512
-"""Room for what the event puts around the fitted result: the wrapper object and the command id."""
 _THREAD_BYTES: Final = 256 * 1024
 """Above this a result is fitted beside the loop: the pure engine takes 0.3 s a megabyte."""
 _MAX_ERROR_CHARS: Final = 8_000
@@ -105,10 +103,9 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
 
 async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
     """A case's own status and data, redacted. Data over the budget has no place but the event: it fails the command."""
-    inner = rules.within(rules.max_bytes - _ENVELOPE_BYTES)
-    fitted = await _fit(action.data, inner)
-    if not fitted.fits(inner):
-        size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {inner.max_bytes}"
+    fitted = await _fit(action.data, rules)
+    if fitted.size > rules.max_bytes:
+        size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {rules.max_bytes}"
         return replace(report, error=f"{size}: name less there; the result of the step is kept", error_kind="resource")
     return replace(report, exit=Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(fitted.body)))
 
@@ -131,9 +128,8 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
     dialect = RULES[command.dialect]
     body = dialect.result_body(result)
-    inner = rules.within(rules.max_bytes - _ENVELOPE_BYTES)
-    fitted = await _fit(body, inner)
-    if fitted.fits(inner):
+    fitted = await _fit(body, rules)
+    if fitted.size <= rules.max_bytes:
         return dialect.inline(command, result, fitted, body)
     return dialect.by_reference(command, result, fitted)
 

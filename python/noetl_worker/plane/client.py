@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -241,8 +242,7 @@ class Plane:
 
     def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
         """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
-        url = f"{self.url}/api/commands/{event_id}/claim"
-        body = json_text.dumps({"worker_id": worker_id})
+        url, body = f"{self.url}/api/commands/{event_id}/claim", _claim_body(worker_id)
         return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=CLAIM_PATIENCE_S)
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
@@ -467,6 +467,11 @@ def refusal(what: str, answer: Response) -> ServerRefused:
             f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
     return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer))
+
+
+@lru_cache(maxsize=8)
+def _claim_body(worker_id: str) -> bytes:
+    return json_text.dumps({"worker_id": worker_id})
 
 
 def _expect_json(what: str, answer: Response) -> JsonValue:

@@ -140,7 +140,7 @@ class PythonRules:
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         is_as_sent = not fitted.redactions and _is_json(body)
         context = _plain_values(body if is_as_sent else json_text.loads_exact(fitted.body))
-        return Report(status=result.status.value, context=context, response=json_text.embed(fitted.body))
+        return Report(status=result.status, context=context, response=json_text.embed(fitted.body))
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = preview_of(fitted)

@@ -230,7 +230,7 @@ class Registry:
         """
         tool = self.get(kind)
         key = None if has_secrets or hasattr(tool, "check") else self._plain.key(kind, raw_config)
-        checked = self._plain.find(key) if key is not None else None
+        checked = self._plain.get(key) if key is not None else None
         if checked is None:
             checked = self._checked(kind, tool, raw_config, context)
             if key is not None:

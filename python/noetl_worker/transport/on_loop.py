@@ -86,8 +86,7 @@ class _Connection(asyncio.Protocol):
     """One connection: at most one request at a time."""
 
     def __init__(self, server: _Server) -> None:
-        self._server = server
-        self._loop = asyncio.get_running_loop()
+        self._server, self._loop = server, server.loop
         self._parser = _Parser(self)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
@@ -110,17 +109,15 @@ class _Connection(asyncio.Protocol):
         return fresh and self._is_open and self._transport is not None and not self._transport.is_closing()
 
     def ask(self, head: bytes, body: bytes, deadline: float) -> asyncio.Future[Response]:
-        """Write a request; the future is the answer, or `_Broken`."""
+        """Write a request; the future is the answer, or `_Broken`. `body`: what is not written with the head."""
         assert self._transport is not None
         self._answer = answer = self._loop.create_future()
         self._deadline = deadline
         # One timer for many requests: it is put off when it rings too early.
         if self._timer is None or self._timer.when() > deadline:
             self._set_timer(deadline)
-        if len(body) <= _LONGEST_WRITE:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
+        self._transport.write(head)
+        if body:
             self._transport.write(body)
         return answer
 
@@ -251,9 +248,8 @@ class _Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if answer is None:
             raise ValueError("a second answer")
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
         if not answer.done():
-            answer.set_result(Response(status, Headers(pairs), body))
+            answer.set_result(Response(status, Headers(pairs), b"".join(parts)))
         self._idle_since = self._loop.time()
         if not self._parser.should_keep_alive():
             self._is_open = False
@@ -279,6 +275,7 @@ class _Server:
         self._host, self._is_tls = parts.hostname, parts.scheme == "https"
         self._port = parts.port or (443 if self._is_tls else 80)
         self._tls, self._most = tls, most
+        self.loop: Final = asyncio.get_running_loop()
         self.head: Final = (
             f" HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\nuser-agent: {USER_AGENT}\r\n"
             "accept-encoding: identity\r\n"
@@ -306,13 +303,12 @@ class _Server:
         return await self._turn(deadline)
 
     async def _opened(self, deadline: float) -> _Connection:
-        loop = asyncio.get_running_loop()
         self._opening += 1
         connection: _Connection | None = None
         try:
-            with anyio.fail_after(deadline - loop.time()):
+            with anyio.fail_after(deadline - self.loop.time()):
                 context: ssl.SSLContext | None = self._tls.context() if self._is_tls else None
-                _, connection = await loop.create_connection(
+                _, connection = await self.loop.create_connection(
                     lambda: _Connection(self), self._host, self._port, ssl=context
                 )
             self._open.add(connection)
@@ -323,11 +319,10 @@ class _Server:
                 event_loop.give(self._waiting, None)
 
     async def _turn(self, deadline: float) -> _Connection:
-        loop = asyncio.get_running_loop()
-        place: asyncio.Future[_Connection | None] = loop.create_future()
+        place: asyncio.Future[_Connection | None] = self.loop.create_future()
         self._waiting.append(place)
         try:
-            with anyio.fail_after(deadline - loop.time()):
+            with anyio.fail_after(deadline - self.loop.time()):
                 given = await place
         except BaseException:
             if place.done() and not place.cancelled() and (late := place.result()) is not None:
@@ -368,35 +363,33 @@ class OnLoopTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
         """See `Transport.send`."""
-        now = asyncio.get_running_loop().time()
-        connect_s, deadline = (CONNECT_S, now + _NO_LIMIT_S) if timeout_s is None else (timeout_s, now + timeout_s)
+        connect_s = CONNECT_S if timeout_s is None else timeout_s
         try:
-            server, path = self._split(url)
-            head = _head(method, path, server, headers, body)
+            at = url.find("/", 8)  # behind http:// or https://
+            origin, path = (url, "/") if at < 0 else (url[:at], url[at:])
+            if origin not in self._servers:
+                self._servers[origin] = _Server(origin, self._tls, self._most)
+            server = self._servers[origin]
+            now = server.loop.time()
+            head, later = _head(method, path, server, headers, body)
             connection = await server.connection(now + connect_s)
         except TimeoutError as error:
             raise NotSent(f"{method} {url}: no connection in {connect_s:g} s") from error
         except (OSError, ValueError, RuntimeError) as error:  # an SSLError is an OSError; no thread to look up a name
             raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
+        deadline = now + (_NO_LIMIT_S if timeout_s is None else timeout_s)
         try:
-            if body is None or type(body) is bytes:
-                return await connection.ask(head, body or b"", deadline)
-            assert isinstance(body, tuple)
+            if type(later) is bytes:
+                return await connection.ask(head, later, deadline)
+            assert isinstance(later, tuple)
             answer = connection.ask(head, b"", deadline)
-            await connection.send_parts(body)
+            await connection.send_parts(later)
             return await answer
         except _Broken as error:
             within = "" if timeout_s is None else f" (within {timeout_s:g} s)"
             raise MaybeProcessed(f"{method} {url}: {error}{within}") from error
         finally:
             connection.done()
-
-    def _split(self, url: str) -> tuple[_Server, str]:
-        at = url.find("/", 8)  # behind http:// or https://
-        origin, path = (url, "/") if at < 0 else (url[:at], url[at:])
-        if origin not in self._servers:
-            self._servers[origin] = _Server(origin, self._tls, self._most)
-        return self._servers[origin], path
 
     async def close(self) -> None:
         for server in self._servers.values():
@@ -411,8 +404,9 @@ def _basic(name: str | None, password: str | None) -> str:
     return f"authorization: Basic {base64.b64encode(pair).decode()}\r\n"
 
 
-def _head(method: str, path: str, server: _Server, headers: Mapping[str, str], body: Body | None) -> bytes:
-    """The bytes before the body. ValueError for what would be more than one header, or no path."""
+def _head(method: str, path: str, server: _Server, headers: Mapping[str, str], body: Body | None) -> tuple[bytes, Body]:
+    """The bytes of the first write, and what is written behind them. ValueError for what would be more than one header,
+    or no path."""
     if _UNSAFE.search(path):
         raise ValueError(f"the path {path!r} has characters that belong percent-encoded")
     own = ""
@@ -423,7 +417,10 @@ def _head(method: str, path: str, server: _Server, headers: Mapping[str, str], b
         own += f"{line}\r\n"
     if server.authorization and "authorization" not in headers:
         own += server.authorization
+    size = 0 if body is None else size_of(body) if type(body) is tuple else len(body)
     if body is not None or method != "GET":
-        size = size_of(body) if type(body) is tuple else len(body or b"")
         own += f"content-length: {size}\r\n"
-    return f"{method} {path}{server.head}{own}\r\n".encode("latin-1")
+    head = f"{method} {path}{server.head}{own}\r\n".encode("latin-1")
+    if type(body) is bytes and size <= _LONGEST_WRITE:
+        return head + body, b""
+    return head, body or b""

@@ -23,13 +23,11 @@ class Checked(NamedTuple):
     timeout_s: float | None
 
 
-class PlainConfigs:
+class PlainConfigs(dict[tuple[str, bytes], Checked]):
     """The last checked configs by kind and text. Not for configs with secrets: they must not outlive their command."""
 
-    def __init__(self) -> None:
-        self._checked: dict[tuple[str, bytes], Checked] = {}
-
-    def key(self, kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:
+    @staticmethod
+    def key(kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:
         """Where a config is kept; None for one that is not: it has a template, is long, or is no JSON."""
         try:
             text = json_text.dumps(raw)
@@ -37,10 +35,7 @@ class PlainConfigs:
             return None
         return None if len(text) > _LONGEST or b"{{" in text or b"{%" in text else (kind, text)
 
-    def find(self, key: tuple[str, bytes]) -> Checked | None:
-        return self._checked.get(key)
-
     def keep(self, key: tuple[str, bytes], checked: Checked) -> None:
-        if len(self._checked) >= _MOST:
-            del self._checked[next(iter(self._checked))]  # the oldest: what is in use comes back at once
-        self._checked[key] = checked
+        if len(self) >= _MOST:
+            del self[next(iter(self))]  # the oldest: what is in use comes back at once
+        self[key] = checked
