@@ -21,6 +21,7 @@ from noetl_worker.settings.settings import SETTINGS
 ROOT = Path(__file__).parents[2]
 BUILD = yaml.safe_load((ROOT / "deploy/cloudbuild.yaml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
+OPERATE = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
 
 
 def joined(text: str) -> list[str]:
@@ -41,6 +42,11 @@ def final_stage() -> Iterator[tuple[str, str]]:
 def only(instruction: str) -> str:
     (words,) = (words for name, words in final_stage() if name == instruction)
     return words
+
+
+def only_argument(name: str) -> str:
+    (value,) = (words.partition("=")[2] for kind, words in final_stage() if kind == "ARG" and words.startswith(name))
+    return value
 
 
 def script(step: str) -> list[list[str]]:
@@ -124,6 +130,20 @@ def test_image_has_the_wheel_that_is_built_from_the_sdist() -> None:
     (installed,) = (words for name, words in final_stage() if name == "RUN" and "pip install" in words)
     assert installed.startswith("--mount=type=bind,from=build,source=/dist,target=/dist pip install ")
     assert '"$(echo /dist/*.whl)[${EXTRAS}]"' in installed
+
+
+def test_image_has_the_packages_of_what_a_variable_alone_switches_on() -> None:
+    """Without them a worker with OTEL_EXPORTER_OTLP_ENDPOINT or NATS_CREDS refuses its start."""
+    extras = set(only_argument("EXTRAS").split(","))
+    assert {"otel", "nkeys"} <= extras
+    (line,) = re.findall(r"It has the extras (.*?); `--build-arg EXTRAS=", OPERATE, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", line)) == extras
+
+
+def test_chart_hands_on_what_the_page_on_traces_sets() -> None:
+    (name, value) = re.findall(r"`--set settings\.(\w+)=([^`]+)`", OPERATE.partition("\n## Traces\n")[2])[0]
+    worker = one(rendered({"settings": {name: value}}), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": value} in worker["env"]
 
 
 # ── Cloud Build ──
