@@ -124,6 +124,25 @@ def test_value_that_does_not_fit_is_refused_by_its_name(values: dict[str, Any], 
         rendered(values)
 
 
+def test_job_runs_where_the_pods_may() -> None:
+    """On a cluster whose nodes are all tainted the install would wait for it in vain."""
+    place = {
+        "nodeSelector": {"pool": "workers"},
+        "tolerations": [{"key": "workers", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+    }
+    documents = rendered(place)
+    for kind in ("StatefulSet", "Job"):
+        pod = one(documents, kind)["spec"]["template"]["spec"]
+        assert {name: pod.get(name) for name in place} == place, kind
+
+
+def test_every_group_of_values_says_what_it_is() -> None:
+    groups = (CHART / "values.yaml").read_text(encoding="utf-8").strip().split("\n\n")
+    assert [group for group in groups if not re.search(r"(^| )# ", group, re.M)] == []
+
+
 def test_chart_image_and_package_have_one_version() -> None:
     version = cast(Any, re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M))[1]
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version

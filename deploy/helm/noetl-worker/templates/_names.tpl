@@ -37,6 +37,15 @@ fsGroupChangePolicy: OnRootMismatch
 seccompProfile: { type: RuntimeDefault }
 {{- end }}
 
+{{- /* Where the pods run, and the job that goes before them. */ -}}
+{{- define "noetl-worker.place" -}}
+{{- range $name := list "imagePullSecrets" "priorityClassName" "nodeSelector" "tolerations" "affinity" }}
+{{- with get $.Values $name }}
+{{ dict $name . | toYaml }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* What the worker and the job that makes the durable both read. */ -}}
 {{- define "noetl-worker.env" -}}
 {{- $own := dict
