@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "priorityClassName": "high",
         "podAnnotations": {"a": "b"},
         "podLabels": {"team": "data"},
+        "volumes": [{"name": "tls", "secret": {"secretName": "noetl-worker-tls"}}],
+        "volumeMounts": [{"name": "tls", "mountPath": "/etc/noetl-worker", "readOnly": True}],
         "serviceAccount": {"annotations": {"iam.gke.io/gcp-service-account": "worker"}, "mountToken": True},
     },
     "deployment without KEDA": {"kind": "Deployment", "keda": {"enabled": False}, "replicas": 3},

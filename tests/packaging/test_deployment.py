@@ -138,6 +138,19 @@ def test_job_runs_where_the_pods_may() -> None:
         assert {name: pod.get(name) for name in place} == place, kind
 
 
+def test_files_that_settings_name_reach_the_pods_and_the_job() -> None:
+    """A plane or a NATS with an authority of its own, a .creds file: settings that are paths."""
+    volume = {"name": "tls", "secret": {"secretName": "noetl-worker-tls"}}
+    mount = {"name": "tls", "mountPath": "/etc/noetl-worker", "readOnly": True}
+    settings = {"NOETL_TLS_CA": "/etc/noetl-worker/ca.pem"}
+    documents = rendered({"volumes": [volume], "volumeMounts": [mount], "settings": settings})
+    for kind in ("StatefulSet", "Job"):
+        pod = one(documents, kind)["spec"]["template"]["spec"]
+        assert volume in pod["volumes"]
+        assert mount in pod["containers"][0]["volumeMounts"]
+        assert {"name": "NOETL_TLS_CA", "value": settings["NOETL_TLS_CA"]} in pod["containers"][0]["env"]
+
+
 def test_every_group_of_values_says_what_it_is() -> None:
     groups = (CHART / "values.yaml").read_text(encoding="utf-8").strip().split("\n\n")
     assert [group for group in groups if not re.search(r"(^| )# ", group, re.M)] == []
