@@ -25,13 +25,16 @@ VALUES: dict[str, Any] = {
     "samedict": {f"k{number}": f"v{number}" for number in range(200_000)},
     "middict": {f"k{number}": f"v{number}" for number in range(90_000)},
     "nest": NEST,
+    "alike": [number * (2**61 - 1) for number in range(20_000)],
+    "digits": 9**4000,
     "million": 999_999,
     "half": 0.5,
     "l": [1, 2, 3],
 }
-"""`same` and `samedict` are equal to `words` and `bigdict`, and other objects: Python compares what is in them."""
+"""`same` and `samedict` are equal to `words` and `bigdict`, and other objects: Python compares what is in them. All of
+`alike` have the same hash, and `digits` has so many that Python takes long to write them."""
 
-LARGE = ("text", "ints", "words", "rows", "bigdict", "middict", "nest")
+LARGE = ("text", "ints", "words", "rows", "bigdict", "middict", "nest", "alike")
 
 FILTERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("map", "select", "reject"), ("('center', million)", "('string')", "('lower')")),

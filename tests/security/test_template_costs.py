@@ -50,6 +50,19 @@ ATTACKS = (
         "text.encode(text)",
     ),
     *(
+        "dict(alike | batch(2))",
+        "[text[:4000000]] | urlize",
+        "[text[:6000000]] | title",
+        "([digits] * 30000) | string",
+        "([digits] * 30000) | tojson",
+        "([digits] * 30000) | join(',')",
+        "([digits] * 10000) | replace('1', '2')",
+        "([digits] * 30000) | map('string') | list",
+        "[[digits, []]] * 50000",
+        "{'a': [digits] * 90000}",
+        "'x' ~ [digits] * 10000",
+        "[{'a': digits}] * 90000 | tojson",
+        "('%s' * 10000) | format(*([digits] * 10000))",
         "('x' * 9000000 ~ '\\U0001f600')",
         "text.upper().lower().title()",
         "text.rfind('b' + 'a' * 9000)",
@@ -61,6 +74,40 @@ ATTACKS = (
 )
 
 
+ALTERNATELY = "{% for i in range(200) %}{{ loop.changed(words if i % 2 else same) }}{% endfor %}"
+TEN_TIMES = "{{{{ {0} }}}}" * 10
+
+
+def doubled(first: str, after: str, last: str) -> str:
+    """A text that is made ten times as long again and again, each time as a whole."""
+    made = "".join(after.replace("NEXT", f"n{number + 1}").replace("LAST", f"n{number}") for number in range(3))
+    return first + made + last
+
+
+TEXTS = (
+    doubled(
+        "{% set n0 %}{{ text }}{% endset %}",
+        f"{{% set NEXT %}}{TEN_TIMES.format('LAST')}{{% endset %}}",
+        "{{ n3 | length }}",
+    ),
+    doubled(
+        "{% macro n0() %}{{ text }}{% endmacro %}",
+        f"{{% macro NEXT() %}}{TEN_TIMES.format('LAST()')}{{% endmacro %}}",
+        "{{ n3() | length }}",
+    ),
+    f"{{% macro m() %}}{TEN_TIMES.format('caller()')}{{% endmacro %}}{{% call m() %}}{{{{ text }}}}{{% endcall %}}",
+    "{% set n %}{% for i in range(99) %}{{ text }}{% endfor %}{% endset %}{{ n | length }}",
+    "{% block b %}{{ text }}{% endblock %}{% set n %}" + TEN_TIMES.format("self.b()") + "{% endset %}{{ n }}",
+    "{% filter upper %}{% for i in range(99) %}{{ text }}{% endfor %}{% endfilter %}",
+    *(f"{{% for i in ints %}}{one}{{% endfor %}}" for one in ("{{ digits }}", "{% set x = digits ~ 'a' %}")),
+    *(
+        f"{{% for i in ints %}}{{% set x = {one} %}}{{% endfor %}}"
+        for one in ("('9' * 4000) | int", "digits | round(-9)")
+    ),
+    *(ALTERNATELY, "{{ l }}" * 50_000, "{% if l %}a{% endif %}" * 20_000, "{{ [" + "l," * 50_000 + "] }}"),
+    *("{{ {" + ",".join(f"'k{number}': 1" for number in range(50_000)) + "} }}", "\n" * 2_000_000 + "{{ l }}"),
+)
+"""Whole templates: what is made by their blocks, and what it takes to compile them."""
 CALLS = calls()
 GROUPS = {
     kind: [one for name, given in CALLS.items() if kind in name for one in given] for kind in ("filter ", "test ", ".")
@@ -69,6 +116,7 @@ GROUPS["others"] = [
     *(one for name, given in CALLS.items() if not any(kind in name for kind in GROUPS) for one in given),
     *ATTACKS,
 ]
+GROUPS["whole templates"] = list(TEXTS)
 
 
 def is_other_method(kind: type, name: str) -> bool:
@@ -87,7 +135,7 @@ def rounds(count: int) -> float:
 def outcome(expression: str) -> str:
     """What comes of a rendering: `value`, `refused` or the text of another error."""
     try:
-        template.render(["{{ " + expression + " }}"], VALUES)
+        template.render([expression if expression in TEXTS else "{{ " + expression + " }}"], VALUES)
     except TemplateError as error:
         return "refused" if REFUSED.search(str(error)) else str(error)
     return "value"
@@ -208,6 +256,8 @@ def test_one_budget_is_for_all_of_a_rendering(text: str) -> None:
         template.render([text], VALUES)
     with pytest.raises(TemplateError, match=OVER):
         template.render(["{% for i in range(9999) %}{% endfor %}"] * 1000, {})
+    with pytest.raises(TemplateError, match=OVER):
+        template.render([f"{{{{ a{number} }}}}" for number in range(5_000)], {})
 
 
 def test_ordinary_work_on_large_data_is_within_the_budget() -> None:

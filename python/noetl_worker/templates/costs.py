@@ -14,6 +14,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.utils import pass_context
 
+from noetl_worker.templates.filters import new_object
 from noetl_worker.templates.limits import CALL_NODES, PRINTED, Budget, budget_of, charge_format, joined_size, text_size
 
 __all__ = ["FILTER_COSTS", "LAZY", "METHOD_COSTS", "TEST_COSTS", "Cost", "Format", "charge_call", "charged"]
@@ -24,7 +25,7 @@ _PIECE: Final = 60
 """Bytes of a short text, and of its place in a list."""
 _MAX_DIGITS: Final = 400
 _LAZY_NODES: Final = 12
-_CALL_NODES: Final = 10
+_CALL_NODES: Final = 14
 """Of a filter or test, whatever it does."""
 
 
@@ -46,10 +47,13 @@ def charge_call(context: Context, function: Any, arguments: tuple[Any, ...], nam
         budget.charge_round(CALL_NODES)
         return
     budget.charge(1 + len(arguments) + len(named))
+    if getattr(function, "__func__", None) is LoopContext.changed:
+        budget.charge_value(arguments, 12)
+        return
     if isinstance(function, Format):
         charge_format(budget, function.text, (*arguments, *named.values()))
         return
-    if function is dict:
+    if function is new_object:
         budget.charge_value(arguments)
         return
     if function is str.maketrans:
@@ -121,9 +125,16 @@ def _text(times: int = 1, per_sign: int = 0) -> Cost:
         if isinstance(value, str):
             budget.charge(per_sign * len(value))
         elif per_sign:
-            budget.charge_value(value, 10 * per_sign)
+            budget.charge(per_sign * len(str(value)))
 
     return cost
+
+
+def _number(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+    """Python reads digits in quadratic time, and no more than 4,300."""
+    _printed(budget, value, 2)
+    if isinstance(value, str):
+        budget.charge(len(value) // 4)
 
 
 def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -323,7 +334,7 @@ def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **named: A
     precision = named.get("precision", precision)
     if isinstance(precision, int) and abs(precision) > _MAX_DIGITS:
         raise SecurityError(f"round: a precision of over {_MAX_DIGITS}")
-    budget.charge(1)
+    budget.charge_printed(value)
 
 
 def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -> None:
@@ -367,7 +378,8 @@ LAZY: Final = _lazily
 
 FILTER_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("abs", "attr", "d", "default", "first", "get", "random", "count", "len", "length"), _free),
-    **dict.fromkeys(("string", "safe", "bool", "int", "float", "filesizeformat", "truncate"), _text(2)),
+    **dict.fromkeys(("string", "safe", "bool", "filesizeformat", "truncate"), _text(2)),
+    **dict.fromkeys(("int", "float"), _number),
     **dict.fromkeys(("upper", "lower"), _case),
     "capitalize": _case_by_place,
     **dict.fromkeys(("title", "wordcount"), _WORDS),

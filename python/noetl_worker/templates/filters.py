@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from jinja2 import Environment
+from jinja2.exceptions import SecurityError
 from jinja2.filters import make_attrgetter
 from jinja2.runtime import Undefined
 from jinja2.utils import pass_environment
@@ -21,8 +22,9 @@ from markupsafe import escape as markup_escape
 from noetl_worker.json_text import plain
 from noetl_worker.models import JsonValue
 
-__all__ = ["FILTERS", "JSON_SCALARS", "to_text", "truthy"]
+__all__ = ["FILTERS", "JSON_SCALARS", "new_object", "to_text", "truthy"]
 
+_LONGEST_HASH: Final = 60
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 
 
@@ -186,6 +188,43 @@ def _list(value: Any) -> list[Any]:
     return list(value)
 
 
+@pass_environment
+def _unique(
+    environment: Environment, value: Any, case_sensitive: bool = False, attribute: str | None = None
+) -> Iterator[Any]:
+    key_of, seen = make_attrgetter(environment, attribute, postprocess=None if case_sensitive else _lower), set()
+    for item in value:
+        key = key_of(item)
+        if _has_chosen_hash(key):
+            key = (int, hex(key))
+        if key not in seen:
+            seen.add(key)
+            yield item
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _has_chosen_hash(key: Any) -> bool:
+    """Whole numbers of over 60 bits can be chosen so that all have the same hash: each is compared with each."""
+    return type(key) is int and key.bit_length() > _LONGEST_HASH
+
+
+def new_object(pairs: Any = (), /, **named: Any) -> dict[Any, Any]:
+    """`dict(...)`."""
+    made = dict(pairs if isinstance(pairs, Mapping) else _checked(pairs))
+    made.update(named)
+    return made
+
+
+def _checked(pairs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    for key, value in pairs:
+        if _has_chosen_hash(key):
+            raise SecurityError(f"dict: a key of over {_LONGEST_HASH} bits; make it a text")
+        yield key, value
+
+
 def _escape(value: Any) -> str:
     """HTML-escaped plain text: Jinja's Markup would escape whatever is added to it later."""
     return str(markup_escape(to_text(value)))
@@ -219,6 +258,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "get": _get,
     "format": _format,
     "list": _list,
+    "unique": _unique,
     "safe": to_text,
     "escape": _escape,
     "e": _escape,

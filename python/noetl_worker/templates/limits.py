@@ -20,11 +20,13 @@ from jinja2.utils import pass_context
 
 __all__ = [
     "COUNTED",
+    "LONG_BITS",
     "Budget",
     "budget_of",
     "charge_format",
     "charge_operation",
     "charge_slice",
+    "charge_source",
     "count_loops",
     "counted",
     "joined_size",
@@ -51,8 +53,14 @@ ROUND_NODES: Final = 8
 """What a round of a loop costs beside half a node for each part of what is in the loop."""
 CALL_NODES: Final = 40
 """What a call of a macro, or of a loop by itself, costs."""
+COMPILED_NODES: Final = 1_000
+"""What it costs to compile a template, beside its tokens; one that is kept compiled costs nothing."""
+_TOKEN_NODES: Final = 150
+"""Some 25 us, most of it in Python's own compiler, which takes 4 kB of memory for it."""
 COUNTED: Final = "_counted"
 """The filter that `count_loops` puts around what a loop goes over; no playbook can name it (see `Environment`)."""
+LONG_BITS: Final = 64
+"""A number of more costs what its digits take: Python writes them in quadratic time."""
 _POINTER: Final = 8
 _ENTRY: Final = 100
 """Bytes of a key and its value in a dict, about."""
@@ -109,6 +117,7 @@ class Budget:
                 if _FLAT.issuperset(map(type, item)) and _FLAT.issuperset(map(type, item.values())):
                     if size:
                         self.charge(size=size * _texts_size((*item, *item.values()), is_texts_only=False))
+                        self.charge_numbers(item.values(), size)
                     continue
                 self._inner(item.keys(), weight, size, waiting)
                 self._inner(item.values(), weight, size, waiting)
@@ -117,6 +126,15 @@ class Budget:
                 self._inner(item, weight, size, waiting)
             else:
                 self.charge(1)
+                if kind is int:
+                    self.charge_numbers((item,), size)
+
+    def charge_numbers(self, items: Collection[Any], size: int = 1) -> None:
+        """The long ones among them, when they become text."""
+        numbers = [item for item in items if type(item) is int]
+        if max(map(int.bit_length, numbers), default=0) > LONG_BITS:
+            bits = [number.bit_length() for number in numbers]
+            self.charge(sum(one * one for one in bits) >> 16, size * (sum(bits) // 3))
 
     def charge_printed(self, value: Any, times: int = 1) -> None:
         """A value that becomes text, `times` times: what is in a list or an object is gone through and written."""
@@ -127,6 +145,8 @@ class Budget:
 
     def _inner(self, items: Collection[Any], weight: int, size: int, waiting: list[Any]) -> None:
         kinds = set(map(type, items))
+        if size and int in kinds and kinds <= _FLAT:
+            self.charge_numbers(items, size)
         if kinds <= _ATOMS:
             return
         if kinds <= _FLAT:
@@ -158,6 +178,14 @@ def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
     """Of all texts in it. Without Python code for each where all are ASCII: to charge must cost less than the work."""
     texts = items if is_texts_only else [item for item in items if type(item) is str]
     return sum(map(len, texts)) if all(map(str.isascii, texts)) else sum(map(text_size, texts))
+
+
+def charge_source(budget: Budget, source: str, tokens: Iterable[tuple[int, str, str]]) -> None:
+    """What it takes to compile a template, whose tokens are looked at one by one."""
+    budget.charge(COMPILED_NODES + 2 * source.count("\n"), text_size(source))
+    for _, kind, _ in tokens:
+        if kind != "whitespace":
+            budget.charge(_TOKEN_NODES)
 
 
 def count_loops(tree: nodes.Template) -> None:

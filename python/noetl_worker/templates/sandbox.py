@@ -16,7 +16,7 @@ from jinja2.utils import missing, pass_context
 from noetl_worker.errors import CredentialError
 from noetl_worker.templates import limits as template_limits
 from noetl_worker.templates.costs import FILTER_COSTS, TEST_COSTS, Format, charge_call, charged
-from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, to_text, truthy
+from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, new_object, to_text, truthy
 from noetl_worker.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
 
 __all__ = [
@@ -123,6 +123,11 @@ class Scope(Context):
         inner.__dict__["budget"] = self.budget
         return inner
 
+    def concat(self, pieces: list[str]) -> str:
+        """What a `set` block, a macro or a call block gives: charged before the text is made."""
+        self.budget.charge(len(pieces), joined_size(pieces))
+        return "".join(pieces)
+
     def resolve_or_missing(self, key: str) -> Any:
         if key in self.vars:
             return self.vars[key]
@@ -180,6 +185,10 @@ class _Generator(CodeGenerator):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
 
+    def write_commons(self) -> None:
+        super().write_commons()
+        self.writeline("concat = context.concat")
+
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.concat_text(context, (")
         for part in node.nodes:
@@ -225,6 +234,7 @@ class Environment(ImmutableSandboxedEnvironment):
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: charged(tests[name], cost) for name, cost in TEST_COSTS.items()}
         del self.globals["lipsum"]
+        self.globals["dict"] = new_object
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`value.name` without a call: the key of an object. `{{ workload.items }}` is data, not a method."""
@@ -303,7 +313,10 @@ class Environment(ImmutableSandboxedEnvironment):
 @pass_context
 def _printed(context: Context, value: Any) -> str:
     """`to_text`, charged."""
-    if not isinstance(value, (str, int, float, type(None))):
+    if isinstance(value, int):
+        if value.bit_length() > template_limits.LONG_BITS:
+            budget_of(context).charge_numbers((value,))
+    elif not isinstance(value, (str, float, type(None))):
         budget_of(context).charge_printed(value)
     return to_text(value)
 

@@ -17,19 +17,18 @@ turns the string "42" into a number (tools.md 3.2).
 from __future__ import annotations
 
 import re
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.environment import Template
-from jinja2.runtime import Undefined
+from jinja2.runtime import Context, Undefined
 
 from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models import JsonValue
 from noetl_worker.secrets.redaction import excerpt
-from noetl_worker.templates.limits import CONTAINER_NODES, Budget, text_size
+from noetl_worker.templates.limits import CONTAINER_NODES, LONG_BITS, Budget, charge_source, text_size
 from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, Scope, WithFallback, truthy
 
 __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
@@ -133,7 +132,10 @@ def _space_at(text: str, start: int) -> int:
 def _render_text(
     source: str, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    compiled = _cached(source, strict) if len(source) <= _LONGEST_CACHED else _compile(source, strict)
+    compiled = _KEPT[strict].get(source)
+    if compiled is None:
+        budget = budget or Budget()
+        compiled = _compiled(source, strict, budget)
     if compiled.path is not None:
         found = _walk(compiled.path, variables)
         if found is not _MISSING:
@@ -167,7 +169,8 @@ class _Compiled:
 
     def run(self, variables: Mapping[str, JsonValue], undefined: JsonValue, budget: Budget) -> JsonValue:
         template = self.template
-        context = Scope(template.environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
+        blocks = template.blocks and {name: _charged(block, budget) for name, block in template.blocks.items()}
+        context = Scope(template.environment, variables, template.name, blocks)  # type: ignore[arg-type]
         context.budget = budget
         if not self.is_expression:
             return _joined(template.root_render_func(context), budget)
@@ -188,9 +191,31 @@ def _joined(pieces: Iterable[str], budget: Budget) -> str:
     return "".join(texts)
 
 
-def _compile(source: str, strict: bool) -> _Compiled:
+def _charged(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
+    """A block, which can be called as often as one likes (`self.name()`)."""
+
+    def charging(context: Context) -> Iterator[str]:
+        for piece in block(context):
+            budget.charge(1, text_size(piece))
+            yield piece
+
+    return charging
+
+
+def _compiled(source: str, strict: bool, budget: Budget) -> _Compiled:
+    """A template that is not kept compiled yet; the one that was made first makes room for it."""
+    compiled, kept = _compile(source, strict, budget), _KEPT[strict]
+    if len(source) <= _LONGEST_CACHED:
+        if len(kept) >= _CACHED_TEMPLATES:
+            del kept[next(iter(kept))]
+        kept[source] = compiled
+    return compiled
+
+
+def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
     environment = STRICT if strict else LENIENT
     try:
+        charge_source(budget, source, environment.lex(source))
         tree = environment.parse(source)
         expression = _only_expression(tree)
         if isinstance(expression, nodes.Filter) and expression.name == "tojson":
@@ -205,7 +230,8 @@ def _compile(source: str, strict: bool) -> _Compiled:
     return _Compiled(template, expression is not None, _path(expression))
 
 
-_cached = lru_cache(maxsize=_CACHED_TEMPLATES)(_compile)
+_KEPT: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
+"""By whether they are strict: the templates that are compiled."""
 
 
 def _only_expression(tree: nodes.Template) -> nodes.Expr | None:
@@ -247,6 +273,8 @@ def _native(value: Any, budget: Budget) -> JsonValue:
     if kind in _SCALARS:
         if kind is str:
             budget.charge(1, len(value))
+        elif kind is int and value.bit_length() > LONG_BITS:
+            budget.charge_numbers((value,))
         return value
     if kind is list or kind is dict:
         return _native_container(value, budget)
@@ -280,10 +308,12 @@ def _native_container(value: Any, budget: Budget) -> JsonValue:
     return {str(key): _native(item, budget) for key, item in value.items()}
 
 
-def _is_flat(items: Iterable[Any], budget: Budget) -> bool:
+def _is_flat(items: Collection[Any], budget: Budget) -> bool:
     kinds = set(map(type, items))
     if not kinds <= _SCALARS:
         return False
+    if int in kinds:
+        budget.charge_numbers(items)
     if kinds == {str}:
         budget.charge(size=sum(map(len, items)))
     elif str in kinds:
