@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -76,7 +77,8 @@ def stage(module: str) -> str | None:
     return STAGES[found] if found is not None else None
 
 
-def imports(path: Path, *, at_run_time: bool = False) -> set[str]:
+@cache
+def imports(path: Path, *, at_run_time: bool = False) -> frozenset[str]:
     """What a file imports; with `at_run_time` without what it imports for its annotations alone."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
@@ -89,7 +91,7 @@ def imports(path: Path, *, at_run_time: bool = False) -> set[str]:
             found.update([f"{node.module}.{alias.name}" for alias in node.names] if is_room else [node.module])
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-    return found
+    return frozenset(found)
 
 
 def own(path: Path) -> str:

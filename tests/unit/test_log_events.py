@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import noetl_worker
@@ -16,7 +17,8 @@ ONE_WORD = {"cancelling", "deregistered", "draining", "outcome", "pulling", "reg
 NOT_WORDS = {"told", "tells", "whole", "ended", "looked", "noted"}
 
 
-def names() -> set[str]:
+@cache
+def names() -> frozenset[str]:
     """The first argument of each call of the package's logs."""
     calls = (
         node
@@ -29,7 +31,7 @@ def names() -> set[str]:
     )
     first = [call.args[0] for call in calls if ast.unparse(call.func).startswith("log.")]
     found = {str(name.value) for name in first if isinstance(name, ast.Constant)}
-    return {name for name in found if re.fullmatch(r"[a-z_]+", name)}  # the development plane's are sentences
+    return frozenset(name for name in found if re.fullmatch(r"[a-z_]+", name))  # the development plane's are sentences
 
 
 def test_names_are_a_noun_and_what_became_of_it() -> None:
