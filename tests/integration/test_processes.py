@@ -215,6 +215,14 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
     assert "its own lines above say why" in lines[2]["advice"]
 
 
+async def test_worker_takes_no_module_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command may have left one there, before its worker is started again."""
+    lines = await Deaths(tmp_path, 'test "$PYTHONSAFEPATH" = 1 && exit 7; exit 8', [1.0], monkeypatch).logged()
+    assert [line["exit_code"] for line in lines] == [7]
+
+
 async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no lines of its own about its end."""
     lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3, monkeypatch).logged()

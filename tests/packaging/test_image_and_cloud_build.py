@@ -116,11 +116,20 @@ def test_image_runs_as_the_charts_user_who_owns_the_outbox_and_is_not_root() -> 
 
 def test_image_keeps_its_outbox_where_the_chart_mounts_a_volume() -> None:
     variables = dict(word.split("=", 1) for word in only("ENV").split())
-    assert set(variables) == {"PYTHONDONTWRITEBYTECODE", "NOETL_WORKER_OUTBOX_DIR"}
     worker = one(rendered({}), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     (set_by_chart,) = (v["value"] for v in worker["env"] if v["name"] == "NOETL_WORKER_OUTBOX_DIR")
     assert variables["NOETL_WORKER_OUTBOX_DIR"] == set_by_chart
     assert any(set_by_chart.startswith(mount["mountPath"]) for mount in worker["volumeMounts"])
+
+
+def test_image_starts_nothing_that_a_command_can_have_left() -> None:
+    """A command writes to /tmp. There a worker that starts again would find its `.env`, and its interpreter modules."""
+    variables = dict(word.split("=", 1) for word in only("ENV").split())
+    assert only("WORKDIR") == "/"
+    assert {name: variables.get(name) for name in ("PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
 
 
 def test_image_has_the_wheel_that_is_built_from_the_sdist() -> None:

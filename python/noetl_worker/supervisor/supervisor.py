@@ -140,6 +140,7 @@ class Supervisor:
     async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
         variables = {**os.environ, **self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
+        variables["PYTHONSAFEPATH"] = "1"  # a json.py in the working directory is no module of a worker's (Python 3.11)
         if self._settings.worker_id:
             variables["WORKER_ID"] = f"{self._settings.worker_id}-{worker.number}"
         descriptors: tuple[int, ...] = ()
