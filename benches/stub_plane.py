@@ -117,6 +117,8 @@ class Plane:
             return 200, b'{"status":"ok","name":"w","runtime":"python","runtime_id":"1"}'
         if path == b"/api/pool/status":
             return 200, _STATUS
+        if path.startswith(b"/api/events/batch/"):
+            return 200, b'{"state":"completed"}'
         return 200, b'{"status":"ok"}' if path.endswith(b"/health") else b"{}"
 
     def _claim(self, event_id: bytes, body: bytes) -> tuple[int, bytes]:

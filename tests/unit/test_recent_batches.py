@@ -12,9 +12,8 @@ from structlog.testing import capture_logs
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition, Report
 from noetl_worker.observability import metrics
-from noetl_worker.outcome import recent_batches
 from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.outcome.recent_batches import RecentBatches
+from noetl_worker.outcome.recent_batches import MAX_BYTES, RecentBatches
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
 
@@ -65,12 +64,18 @@ class Restarted:
 
 
 async def checked(
-    said: Restarted, *, commands: int = 1, was_away: bool = True, checks: int = 1, loop: LoopPosition | None = None
+    said: Restarted,
+    *,
+    commands: int = 1,
+    was_away: bool = True,
+    checks: int = 1,
+    loop: LoopPosition | None = None,
+    most_bytes: int = MAX_BYTES,
 ) -> ScriptedTransport:
     """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
     at, transport = plane(said)
     telling = emitter()
-    recent = RecentBatches(telling)
+    recent = RecentBatches(telling, most_bytes=most_bytes)
     for _ in range(commands):
         events = CommandEvents(command(loop=loop), at, "w-1", telling, hold_s=5.0)
         events.start()
@@ -196,11 +201,10 @@ async def test_plane_that_is_still_away_is_asked_again_later() -> None:
     assert said.sent_again(1) == [["step.exit"]]
 
 
-async def test_what_is_kept_of_recent_batches_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
     at, _ = plane(Restarted())
-    monkeypatch.setattr(recent_batches, "_MAX_BYTES", 20_000)
     telling = emitter()
-    recent = RecentBatches(telling)
+    recent = RecentBatches(telling, most_bytes=20_000)
     for _ in range(9):
         events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
         await events.finish(OK, Ours())
@@ -230,12 +234,47 @@ async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
     assert asked_for == ["/api/events/batch"]
 
 
-async def test_batches_that_are_too_many_to_remember_are_counted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_batches, "_MAX_BYTES", 1)
+async def test_batches_that_are_too_many_to_remember_are_counted_and_said_once() -> None:
     before = metrics.BATCHES_NOT_WATCHED.own.value
     with capture_logs() as logs:
-        await checked(Restarted(), commands=3, was_away=False)
+        await checked(Restarted(), commands=3, was_away=False, most_bytes=1)
     [told] = [line for line in logs if line["event"] == "batches_not_watched"]
     assert told["batch"] == str(FIRST)
     assert "noetl_worker_batches_not_watched_total" in told["advice"]
     assert metrics.BATCHES_NOT_WATCHED.own.value - before == 3
+
+
+async def told_many(said: Any, commands: int) -> tuple[ScriptedTransport, float]:
+    """The ends of some commands, each of which is more than may wait for the next check; what was not watched."""
+    before = metrics.BATCHES_NOT_WATCHED.own.value
+    at, transport = plane(said)
+    telling = emitter()
+    recent = RecentBatches(telling, most_bytes=4 * 5_000, many_bytes=1)
+    for _ in range(commands):
+        await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+        for _ in range(20):  # the check has its answers at once
+            await asyncio.sleep(0)
+    await recent.stop()
+    return transport, metrics.BATCHES_NOT_WATCHED.own.value - before
+
+
+async def test_plane_that_keeps_up_is_asked_when_batches_are_many_and_all_of_them_are_watched() -> None:
+    said = Restarted(states={str(FIRST + 10 * number): "completed" for number in range(9)})
+    transport, not_watched = await told_many(said, 9)
+    assert not_watched == 0
+    assert asked(transport) == [], "of its executions nothing was read"
+    assert said.sent_again(9) == []
+
+
+async def test_plane_that_lags_behind_is_asked_for_the_one_in_the_middle() -> None:
+    lag = 2
+
+    def states(method: str, path: str, body: Any) -> Answer:
+        said.states = {
+            str(FIRST + 10 * at): "completed" if at < len(said.batches) - lag else "accepted" for at in range(12)
+        }
+        return said(method, path, body)
+
+    said = Restarted()
+    _, not_watched = await told_many(states, 12)
+    assert not_watched == 0

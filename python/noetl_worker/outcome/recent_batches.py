@@ -1,16 +1,18 @@
 """Batches that the Python plane has answered 202 and has not worked off yet, as far as this worker knows.
 
 It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands (wire.md 9.5). So the
-last ones are kept until the plane says what became of them. It is asked rarely, and thoroughly once a request had no
-answer or it does not know a batch of ours any more. What it knows nothing of is sent again; what it has stored and
-never worked off is rescued, but for a command of a loop. A worker that dies meanwhile has forgotten them as well.
+last ones are kept until the plane says what became of them. It is asked when they are many, rarely else, and thoroughly
+once a request had no answer or it does not know a batch of ours any more. What it knows nothing of is sent again; what
+it has stored and never worked off is rescued, but for a command of a loop. A worker that dies meanwhile has forgotten
+them as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -31,18 +33,23 @@ CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
 _BYTES_BESIDE: Final = 4096
 """Of a batch, what its objects take beside its text, about."""
-_MAX_BYTES: Final = 8 * 1024 * 1024
+MAX_BYTES: Final = 8 * 1024 * 1024
 """Some 1,500 usual batches; in a plane 1,024 wait at most (wire.md 3.5)."""
+MANY_BYTES: Final = 2 * 1024 * 1024
+"""Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
 _PAGE: Final = 200
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
-    "more is reported in 15 s than can be remembered; if the control plane is restarted now, look for executions that "
-    "stay RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
+    "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
+    "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
 )
 log = structlog.get_logger("noetl_worker.events")
 
 
-@dataclass(slots=True)
+_OVER: Final = ("completed", "failed")
+
+
+@dataclass(slots=True, eq=False)
 class _Accepted:
     """One batch, and what it was made of."""
 
@@ -64,13 +71,20 @@ class _Accepted:
 
 
 class RecentBatches:
-    """One for the worker: what its emitter has had accepted."""
+    """One for the worker: what its emitter has had accepted.
 
-    def __init__(self, emitter: Emitter) -> None:
+    Args:
+        most_bytes: what is remembered at most.
+        many_bytes: so much since the last check, and the plane is asked at once.
+    """
+
+    def __init__(self, emitter: Emitter, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
         self._emitter = emitter
+        self._most_bytes, self._many_bytes = most_bytes, many_bytes
         emitter.on_accepted = self.accepted
         self._recent: deque[_Accepted] = deque()
         self._bytes = 0
+        self._ask_above: float = many_bytes
         self._has_logged_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,17 +96,19 @@ class RecentBatches:
             return
         self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, plane.gate.silences))
         self._bytes += event_set.size + _BYTES_BESIDE
-        while self._bytes > _MAX_BYTES:
+        while self._bytes > self._most_bytes:
             self._forget(self._recent.popleft())
         if self._timer is None:
             self._arm()
+        if self._bytes > self._ask_above:
+            self._begin()
 
     def _forget(self, oldest: _Accepted) -> None:
         self._bytes -= oldest.event_set.size + _BYTES_BESIDE
         metrics.BATCHES_NOT_WATCHED.inc()
         if not self._has_logged_full:  # once a check: there may be thousands
             self._has_logged_full = True
-            log.warning("batches_not_watched", **oldest.who(), limit_bytes=_MAX_BYTES, advice=_FULL_ADVICE)
+            log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
     async def stop(self) -> None:
         """What is being sent again is in the outbox by then, if the plane has not taken it."""
@@ -104,10 +120,14 @@ class RecentBatches:
     # ── what became of them ─────────────────────────────────────────────────────────────────────
 
     def _arm(self) -> None:
+        self._ask_above = self._bytes + self._many_bytes
         if self._recent:
             self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._begin)
 
     def _begin(self) -> None:
+        self._ask_above = math.inf  # until this check is over
+        if self._timer is not None:
+            self._timer.cancel()
         self._run(self._check())
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
@@ -116,12 +136,9 @@ class RecentBatches:
         task.add_done_callback(self._tasks.discard)
 
     async def _check(self) -> None:
-        by_plane: dict[Plane, list[_Accepted]] = defaultdict(list)
-        for accepted in self._recent:
-            by_plane[accepted.plane].append(accepted)
         try:
-            for plane, batches in by_plane.items():
-                await self._ask(plane, batches)
+            for plane in dict.fromkeys([accepted.plane for accepted in self._recent]):
+                await self._ask(plane, [accepted for accepted in self._recent if accepted.plane is plane])
         finally:
             self._timer = None
             self._has_logged_full = False
@@ -135,21 +152,24 @@ class RecentBatches:
                 return  # asked again at the next check
             settled = batches
             log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
-        gone = {id(accepted) for accepted in settled}
-        self._keep(accepted for accepted in self._recent if id(accepted) not in gone)
+        gone = set(settled)
+        self._keep([accepted for accepted in self._recent if accepted not in gone])
 
-    def _keep(self, batches: Iterable[_Accepted]) -> None:
+    def _keep(self, batches: Collection[_Accepted]) -> None:
         self._recent = deque(batches)
-        self._bytes = sum(accepted.event_set.size + _BYTES_BESIDE for accepted in self._recent)
+        self._bytes = sum([accepted.event_set.size for accepted in batches]) + len(batches) * _BYTES_BESIDE
 
     async def _settled(self, plane: Plane, batches: Sequence[_Accepted]) -> Sequence[_Accepted]:
         """Those that need not be asked about again. It works them off one after another, so of a plane that was there
-        all the time the first and the last say everything."""
+        all the time the first and the last say everything; if it is not so far, the one in the middle."""
         silences = plane.gate.silences
-        if all(accepted.silences == silences for accepted in batches):
+        if {accepted.silences for accepted in batches} == {silences}:
             states = [await _state(accepted) for accepted in (batches[0], batches[-1])]
+            if states[-1] in _OVER and None not in states:
+                return batches
             if None not in states:
-                return batches if states[-1] in ("completed", "failed") else ()
+                older = batches[: len(batches) // 2]
+                return older if older and await _state(older[-1]) in _OVER else ()
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         settled: list[_Accepted] = []
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -166,7 +186,7 @@ class RecentBatches:
         if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
             return True
         if (state := await _state(accepted)) is not None:
-            return state in ("completed", "failed")
+            return state in _OVER
         has_begun = await events.has("batch.processing", accepted.batch)
         is_stored = await events.has("batch.accepted", accepted.batch)
         if has_begun or None in (has_ended, has_begun, is_stored):
