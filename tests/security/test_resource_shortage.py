@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 import noetl_worker
+from faults.scene import inside
 from integration.house import house
 from integration.processes import WorkerProcess, worker_process
 from noetl_worker.delivery import acknowledge
@@ -33,6 +34,8 @@ from unit.planes import ScriptedTransport
 from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
+SOON = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=0.1")
+"""In a worker of these tests: what is given back comes again after a tenth of a second, not after one or two."""
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -68,7 +71,7 @@ async def given_back_once(
     """A command that is issued while the worker is short of something runs when it no longer is."""
     async with (
         house(dialect, worker=False) as home,
-        worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000") as worker,
+        worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000", **SOON) as worker,
     ):
         [warm] = await home.plane.create_commands([before])
         await home.wait_terminal(warm.event_id)
@@ -131,7 +134,7 @@ async def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_r
 
 
 async def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
-    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+    async with house(worker=False) as home, worker_process(home, tmp_path, **SOON) as worker:
         get = {"url": f"{home.plane.url}/api/health"}
         [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
         await home.wait_terminal(warm.event_id)
