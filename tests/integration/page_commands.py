@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NOT_RUN", "ROOT", "Line", "commands_of", "files_of", "pages", "shows"]
+__all__ = ["NOT_RUN", "ROOT", "Line", "commands_of", "files_of", "fresh_clone", "pages", "shows"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOT_RUN: Final = {
@@ -86,6 +88,16 @@ def _session(lines: list[str], first: int) -> Iterator[Line]:
 def files_of(page: str) -> dict[str, str]:
     """What the page says to save: {name: content}."""
     return dict(_SAVED.findall(page))
+
+
+def fresh_clone(into: Path) -> None:
+    """This repository as it is committed; of a source without one (an sdist) the examples, which pages name."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        shutil.copytree(ROOT / "examples", into / "examples")
+        return
+    command = ["git", "clone", "-q", str(ROOT), str(into)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def shows(shown: str, output: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.page_commands import ROOT, commands_of
+from integration.page_commands import ROOT, commands_of, fresh_clone
 from integration.processes import environment
 
 SCRIPT = Path(sys.executable).with_name("noetl-worker")
@@ -19,10 +19,7 @@ OF_MAKE = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "DEMO_VENV", "VE
 
 def clone(into: Path) -> None:
     """This repository as it is committed, with this interpreter's environment as its `.venv`: nothing is fetched."""
-    done = subprocess.run(
-        ["git", "clone", "-q", str(ROOT), str(into)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    fresh_clone(into)
     (into / ".venv").mkdir()
     (into / ".venv/bin").symlink_to(SCRIPT.parent, target_is_directory=True)
     (into / ".venv/.stamp").touch()  # after every file of the clone: what make goes by

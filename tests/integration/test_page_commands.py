@@ -1,4 +1,4 @@
-"""Every command of README, CONTRIBUTING and docs/ is run, in the page's order, by bash in an empty directory.
+"""Every command of README, CONTRIBUTING and docs/ is run, in the page's order, by bash in a fresh clone.
 
 There is a NATS server, a control plane, a worker at work and a dead letter; a page's addresses and ids stand for these.
 """
@@ -9,7 +9,6 @@ import asyncio
 import importlib.util
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from integration.house import House, house
-from integration.page_commands import NOT_RUN, ROOT, Line, commands_of, files_of, pages, shows
+from integration.page_commands import NOT_RUN, ROOT, Line, commands_of, files_of, fresh_clone, pages, shows
 from integration.processes import environment, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -39,18 +38,18 @@ SHIM = '#!/bin/sh\necho $$ > "$PAGE_PID"\nexec "{python}" -m noetl_worker "$@"\n
 
 @dataclass
 class Desk:
-    """An empty directory with a `noetl-worker` on the path, and what a page's names stand for."""
+    """A fresh clone with a `noetl-worker` on the path, and what a page's names stand for."""
 
     directory: Path
     stands_for: Mapping[str, str]
     variables: dict[str, str] = field(default_factory=dict)
 
     def set_out(self, page: str) -> None:
+        fresh_clone(self.directory)
         (self.directory / "bin").mkdir()
         shim = self.directory / "bin" / "noetl-worker"
         shim.write_text(SHIM.format(python=sys.executable), encoding="utf-8")
         shim.chmod(0o755)
-        shutil.copytree(ROOT / "examples", self.directory / "examples")
         for name, content in {**FILES, **files_of(page)}.items():
             (self.directory / name).write_text(content, encoding="utf-8")
         path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
