@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import jsonschema
@@ -77,13 +78,20 @@ def validator(tool: Any, *, strict: bool = False) -> jsonschema.Draft202012Valid
     return jsonschema.Draft202012Validator(schema)
 
 
-EVERY = validator(EveryTypeTool())
+@cache
+def every() -> jsonschema.Draft202012Validator:
+    return validator(EveryTypeTool())
+
+
+@cache
+def of_kind(kind: str) -> jsonschema.Draft202012Validator:
+    return validator(REGISTRY.get(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_schema_of_every_kind_is_valid_and_names_its_fields(kind: str) -> None:
     tool = REGISTRY.get(kind)
-    schema = validator(tool).schema
+    schema = of_kind(kind).schema
     described = describe_kind(tool)
     assert schema["properties"]["kind"]["enum"] == [kind, *tool.aliases]
     assert schema["description"] == described.text
@@ -110,32 +118,30 @@ def test_recorded_commands_validate() -> None:
 
 
 def _check(configs: Any) -> set[str]:
-    validators: dict[str, jsonschema.Draft202012Validator] = {}
     wrong, checked = [], set()
     for where, kind, config in configs:
         try:
             tool = REGISTRY.get(kind)
         except ConfigurationError:
             continue
-        if kind not in validators:
-            validators[kind] = validator(tool)
-        wrong += [f"{where}: {kind}: {error.message}" for error in validators[kind].iter_errors(config)]
+        wrong += [f"{where}: {kind}: {error.message}" for error in of_kind(tool.kind).iter_errors(config)]
         checked.add(tool.kind)
     assert wrong == []
     return checked
 
 
-SEQUENCE = validator(REGISTRY.get("task_sequence"))
-PLAYBOOK = jsonschema.Draft202012Validator(playbook_schema(map(REGISTRY.get, KINDS)))
+@cache
+def playbooks() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(playbook_schema(map(REGISTRY.get, KINDS)))
 
 
 def test_whole_playbooks_validate() -> None:
-    jsonschema.Draft202012Validator.check_schema(PLAYBOOK.schema)
+    jsonschema.Draft202012Validator.check_schema(playbooks().schema)
     wrong = []
     for path in tool_configs.PLAYBOOKS:
         if path.name not in tool_configs.MEANT_TO_BE_BROKEN | tool_configs.NO_PLAYBOOKS:
             playbook = yaml.safe_load(path.read_text(encoding="utf-8"))
-            wrong += [f"{path.name}: {error.json_path}: {error.message}" for error in PLAYBOOK.iter_errors(playbook)]
+            wrong += [f"{path.name}: {error.json_path}: {error.message}" for error in playbooks().iter_errors(playbook)]
     assert wrong == []
 
 
@@ -157,7 +163,7 @@ def test_whole_playbooks_validate() -> None:
 )
 def test_playbook_with_a_broken_tool_does_not_validate(tool: Any) -> None:
     playbook = {"workflow": [{"step": "start", "tool": {"kind": "noop"}}, {"step": "x", "tool": tool}]}
-    found = [error.json_path for error in PLAYBOOK.iter_errors(playbook)]
+    found = [error.json_path for error in playbooks().iter_errors(playbook)]
     assert found
     assert [path for path in found if not path.startswith("$.workflow[1].tool")] == []
 
@@ -206,20 +212,20 @@ def prepare(config: dict[str, Any], *, strict: bool = False) -> None:
 @pytest.mark.parametrize("config", ACCEPTED, ids=str)
 def test_what_the_registry_takes_validates(config: dict[str, Any]) -> None:
     prepare(config)
-    assert [error.message for error in EVERY.iter_errors(config)] == []
+    assert [error.message for error in every().iter_errors(config)] == []
 
 
 @pytest.mark.parametrize("config", REFUSED, ids=str)
 def test_what_the_registry_refuses_does_not_validate(config: dict[str, Any]) -> None:
     with pytest.raises(ToolError):
         prepare(config)
-    assert not EVERY.is_valid(config)
+    assert not every().is_valid(config)
 
 
 def test_unknown_fields_validate_unless_strict_as_in_the_registry() -> None:
     config = {"query": "q", "qeury": "q"}
     prepare(config)
-    assert EVERY.is_valid(config)
+    assert every().is_valid(config)
     with pytest.raises(ConfigurationError):
         prepare(config, strict=True)
     assert not validator(EveryTypeTool(), strict=True).is_valid(config)
@@ -288,8 +294,10 @@ def test_kind_is_described_by_its_first_sentence_and_types_in_words() -> None:
     ids=str,
 )
 def test_rules_of_a_task_validate(rule: dict[str, Any]) -> None:
-    assert SEQUENCE.is_valid({"tasks": [{"kind": "noop", "spec": {"policy": {"rules": [rule]}}}]})
-    assert SEQUENCE.is_valid({"tool_config": [{"label": {"kind": "noop", "spec": {"policy": {"rules": [rule]}}}}]})
+    assert of_kind("task_sequence").is_valid({"tasks": [{"kind": "noop", "spec": {"policy": {"rules": [rule]}}}]})
+    assert of_kind("task_sequence").is_valid(
+        {"tool_config": [{"label": {"kind": "noop", "spec": {"policy": {"rules": [rule]}}}}]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,4 +318,4 @@ def test_rules_of_a_task_validate(rule: dict[str, Any]) -> None:
 def test_broken_sequences_validate_neither_here_nor_there(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         REGISTRY.prepare("task_sequence", config, tool_context())
-    assert not SEQUENCE.is_valid(config)
+    assert not of_kind("task_sequence").is_valid(config)
