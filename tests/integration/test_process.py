@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -37,20 +38,28 @@ MOST_STARTS = 6.0
 """From its start to its first claim a worker may take as long as so many interpreters that only import nats-py."""
 
 
+def kept_waiting_s(pid: int) -> float:
+    """How long its main thread could run and had no core: what else runs on the machine makes that long."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+
+
+def imported_s() -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import nats"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_first_command_is_claimed_soon_after_the_process_start(tmp_path: Path) -> None:
     async def claimed_s(number: int) -> float:
         async with house(worker=False) as home:
             [one] = await home.plane.create_commands([RawCommand("noop")])
             async with starting_process(home, tmp_path, f"worker{number}") as worker:
                 await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-                return time.monotonic() - worker.started_at
+                return time.monotonic() - worker.started_at - kept_waiting_s(worker.process.pid)
 
-    def imported_s() -> float:
-        started_at = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import nats"], check=True)
-        return time.monotonic() - started_at
-
-    pairs = [(await claimed_s(number), imported_s()) for number in range(4)]  # side by side: load slows both
+    pairs = [(await claimed_s(number), imported_s()) for number in range(4)]  # side by side: a slow core slows both
     print("process start to first claim, and an interpreter with nats-py:", pairs)
     assert min(claim for claim, _ in pairs) < MOST_STARTS * min(bare for _, bare in pairs)
 
