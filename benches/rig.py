@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import noetl_worker
 from load import Load
 from measured_process import cpu_s
 from noetl_worker.dev.nats_server import NatsServer
@@ -154,6 +156,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def rig(nats_config: str = "") -> AsyncIterator[Rig]:
+    compileall.compile_dir(Path(noetl_worker.__file__).parent, quiet=1)  # as pip does: a start compiles nothing
     with tempfile.TemporaryDirectory(prefix="noetl-bench-", ignore_cleanup_errors=True) as directory:
         async with NatsServer(config=nats_config) as server:
             stub = await asyncio.create_subprocess_exec(
