@@ -32,7 +32,7 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -260,6 +260,29 @@ async def test_failed_tool_is_an_error_of_its_span_with_its_kind_alone() -> None
             assert span.status.status_code is StatusCode.ERROR
             assert dict(span.attributes or {})["error.type"] == span.status.description
             assert "secret-text" not in span.to_json()
+
+
+class CountedSampler(Sampler):
+    """Records nothing, and counts the spans that are made: the SDK asks it for each."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def should_sample(self, parent_context: Any, trace_id: int, name: str, *more: Any, **named: Any) -> SamplingResult:
+        self.asked.append(name)
+        return ALWAYS_OFF.should_sample(parent_context, trace_id, name)
+
+    def get_description(self) -> str:
+        return "counted"
+
+
+async def test_command_that_is_sampled_out_has_one_span_and_none_below_it() -> None:
+    async with house(Dialect.PYTHON, worker=False) as home:
+        traced = Traced(home, sampler := CountedSampler())
+        await traced.start()
+        await traced.one(RawCommand("noop"), header=PARENT)
+        await home.close()
+        assert sampler.asked == ["process noetl.commands"]
 
 
 async def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on() -> None:
