@@ -87,6 +87,14 @@ def test_make_targets_are_there(file: Path) -> None:
     assert called <= targets
 
 
+def test_what_make_test_leaves_out_is_run_every_night() -> None:
+    nightly = ROOT / ".github/workflows/nightly.yml"
+    called = {name for step in steps(nightly) for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
+    assert called == {"compat", "upgrade-test", "image-test", "soak", "simulate"}
+    checkout = jobs(nightly)["upgrade"]["steps"][0]
+    assert checkout["with"]["fetch-depth"] == 0  # the version before is a commit
+
+
 def test_compiler_is_one_version_everywhere() -> None:
     versions = {read(file)["env"]["RUST"] for file in FILES}
     assert len(versions) == 1
