@@ -19,8 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from integration.processes import Ended, command_line, environment, until
-from noetl_worker import __version__
-from noetl_worker.cli import app
+from noetl_worker import __version__, cli
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
 
@@ -42,7 +41,7 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 
 def typed(*arguments: str) -> Ended:
     """The same within this process: for what is refused before anything is started."""
-    ended = CliRunner().invoke(app, arguments)
+    ended = CliRunner().invoke(cli.app_for(arguments), arguments)
     return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from integration.desk import LETTERS, STREAM, desk
 from integration.house import House, house
 from integration.processes import Ended, command_line, until
-from noetl_worker.cli import app
+from noetl_worker.cli import app_for
 from noetl_worker.delivery.dead_letter import NotRequeued, Requeued, pack, requeue
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
@@ -184,6 +184,6 @@ async def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_the
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("one",), ("0",)])
 def test_requeue_that_says_too_little_or_too_much_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    ended = CliRunner().invoke(app, ["dead-letters", "requeue", *arguments])
+    ended = CliRunner().invoke(app_for(), ["dead-letters", "requeue", *arguments])
     assert ended.exit_code == 2
     assert "Usage" in ended.stderr

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from integration.example_services import ExampleServices, example_services, lacking
 from integration.house import house
 from integration.processes import command_line
-from noetl_worker.cli import app
+from noetl_worker.cli import app_for
 from noetl_worker.cli.exec_tool import NoPlane, body_of
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -203,14 +203,14 @@ def test_command_shows_the_result_and_fails_with_the_tool(tmp_path: Path) -> Non
     ],
 )
 def test_argument_that_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...], said: str) -> None:
-    ended = CliRunner().invoke(app, ["exec", "noop", *arguments])
+    ended = CliRunner().invoke(app_for(), ["exec", "noop", *arguments])
     assert (ended.exit_code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
     assert said in ended.stderr
 
 
 def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools() -> None:
     for command in ("exec", "tools"):
-        ended = CliRunner().invoke(app, [command, "nosuch"])
+        ended = CliRunner().invoke(app_for(), [command, "nosuch"])
         assert (ended.exit_code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
         assert "Tool not found: nosuch" in ended.stderr
 

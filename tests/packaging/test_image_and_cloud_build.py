@@ -14,7 +14,7 @@ import yaml
 from typer.main import get_command
 
 from chart import CHART, one, rendered
-from noetl_worker.cli import app
+from noetl_worker.cli import app_for
 from noetl_worker.observability.probes import Health, probe_app
 from noetl_worker.settings.settings import SETTINGS
 
@@ -84,7 +84,7 @@ def test_image_runs_the_packages_script_under_a_reaper() -> None:
     assert any("apt-get install" in words and "tini" in words.split() for name, words in final_stage() if name == "RUN")
     (command,) = json.loads(only("CMD"))
     assert command == "run"
-    assert command in get_command(app).commands  # type: ignore[attr-defined]
+    assert command in get_command(app_for()).commands  # type: ignore[attr-defined]
 
 
 def test_image_asks_itself_for_what_the_worker_serves() -> None:

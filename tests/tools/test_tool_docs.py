@@ -17,7 +17,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from noetl_worker.cli import app
+from noetl_worker.cli import app_for
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.docs.description import describe_kind
 from noetl_worker.tools.docs.guide import guide_of, parse_guide
@@ -36,7 +36,7 @@ NOT_A_TOOLS = {"registry", "contract", "fields", "deadline", "policy", "descript
 
 
 def command(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["tools", *arguments])
+    return CliRunner().invoke(app_for(), ["tools", *arguments])
 
 
 # ── docs/tools.md ───────────────────────────────────────────────────────────────────────────────

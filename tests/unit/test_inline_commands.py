@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from noetl_worker.cli import app
+from noetl_worker.cli import app_for
 from noetl_worker.settings.settings import SETTINGS
 
 ROOT = Path(__file__, "../../..").resolve()
@@ -45,7 +45,7 @@ def wrong_in(span: str) -> str | None:
 
 
 def unknown_word(words: list[str]) -> str | None:
-    command: Any = get_command(app)
+    command: Any = get_command(app_for())
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     if hasattr(command, "commands") and words and not words[0].startswith("-"):

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
 from noetl_worker import __version__
-from noetl_worker.cli import (
-    completion,
-    config,
-    dead_letters,
-    dev,
-    doctor,
-    exec_tool,
-    nats,
-    replay,
-    run,
-    tools,
-    top,
-    why,
-)
 from noetl_worker.errors import EngineUnavailable, SettingsError
 
-__all__ = ["app", "main"]
+__all__ = ["app_for", "main"]
 
-app = typer.Typer(
-    name="noetl-worker",
-    help="Pulls NoETL commands from JetStream, runs one tool for each, reports what happened.",
-    no_args_is_help=False,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+EXIT_SETTINGS: Final = 2
+_COMMANDS: Final = {
+    "run": ("run:run", "Run the worker; so without a command."),
+    "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
+    "exec": ("exec_tool:exec_", "Run one tool once, without a server."),
+    "tools": ("tools:tools", "The tool kinds of this installation, and what each takes."),
+    "config": ("config:config", "The settings as the worker reads them."),
+    "doctor": ("doctor:doctor", "What would keep a worker with these settings from working."),
+    "top": ("top:top", "A live view of running workers."),
+    "why": ("why:why", "What became of a command."),
+    "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
+    "completion": ("completion:completion", "The completion script of a shell."),
+}
+"""Name -> its module and function, and its line in the list of commands."""
+_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
+"""Name -> the module with its commands."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -44,7 +40,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _default(
     context: typer.Context,
     version: Annotated[
@@ -52,28 +47,43 @@ def _default(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        context.invoke(run.run)
+        from noetl_worker.cli.run import run
+
+        context.invoke(run)
 
 
-app.command("run", short_help="Run the worker; so without a command.")(run.run)
-app.command("dev", short_help="Run a playbook on this machine with nothing else running.")(dev.dev)
-app.command("exec", short_help="Run one tool once, without a server.")(exec_tool.exec_)
-app.command("tools", short_help="The tool kinds of this installation, and what each takes.")(tools.tools)
-app.command("config", short_help="The settings as the worker reads them.")(config.config)
-app.command("doctor", short_help="What would keep a worker with these settings from working.")(doctor.doctor)
-app.command("top", short_help="A live view of running workers.")(top.top)
-app.command("why", short_help="What became of a command.")(why.why)
-app.command("replay", short_help="Run a command of the control plane here, and report nothing to it.")(replay.replay)
-app.command("completion", short_help="The completion script of a shell.")(completion.completion)
-app.add_typer(nats.app, name="nats")
-app.add_typer(dead_letters.app, name="dead-letters")
+def app_for(words: Sequence[str] = ()) -> typer.Typer:
+    """What is typed, for these words: of a command that they begin with it alone, since all of them take long to load.
+
+    Without one (`--help`, a word that is no command) every command.
+    """
+    app = typer.Typer(
+        name="noetl-worker",
+        help="Pulls NoETL commands from JetStream, runs one tool for each, reports what happened.",
+        no_args_is_help=False,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_default)
+    names = {*words[:1]} & {*_COMMANDS, *_GROUPS} or {*_COMMANDS, *_GROUPS}
+    for name, (place, text) in _COMMANDS.items():
+        if name in names:
+            module, _, function = place.partition(":")
+            app.command(name, short_help=text)(getattr(import_module(f"{__name__}.{module}"), function))
+    for name, module in _GROUPS.items():
+        if name in names:
+            app.add_typer(import_module(f"{__name__}.{module}").app, name=name)
+    return app
 
 
 def main() -> None:
     """The console script."""
-    completion.answer_the_shell()
+    from noetl_worker.cli.completion import PROGRAM, answer_the_shell
+
+    answer_the_shell()
     try:
-        app(prog_name=completion.PROGRAM)
+        app_for(sys.argv[1:])(prog_name=PROGRAM)
     except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
         typer.echo(f"noetl-worker: {error}", err=True)
-        sys.exit(nats.EXIT_SETTINGS)
+        sys.exit(EXIT_SETTINGS)
