@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -424,3 +425,28 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
     assert outcome is not None
     assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
     ours.outbox.close()
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("config", [{}, {"result": {"of": "{{ step }}"}}], ids=["plain", "with a template"])
+async def test_command_that_is_over_leaves_nothing_to_the_collector(
+    dialect: Dialect, config: Mapping[str, Any]
+) -> None:
+    """A circle keeps the claim, the result and the task of its command until the collector comes by."""
+    made = execution(ScriptedTransport(script_for(dialect, config, "noop")), dialect, Beats())
+    whole = replace(made, workplace=replace(made.workplace, in_flight=InFlight(0)))
+
+    async def run() -> None:
+        task, _ = begun(whole, delivery(dialect))
+        outcome = await task
+        assert outcome is not None
+        assert outcome.settlement is Settlement.ACK
+
+    await run()  # what is made once
+    gc.collect()
+    gc.disable()
+    try:
+        await run()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -101,7 +101,7 @@ class ClaimedCommand:
             plane,
             notification.event_id,
             self._worker_id,
-            is_expired=self._may_be_anothers,
+            is_expired=partial(_may_be_anothers, plane, delivery, workplace.keepalive),
             lease_s=ours.claim_lease_s,
         )
         self._events = CommandEvents(
@@ -113,15 +113,6 @@ class ClaimedCommand:
             outside=workplace.slots.waiting,
         )
         progress.is_issuing = self._events.is_issuing
-
-    def _may_be_anothers(self) -> bool:
-        """Whether the claim has to be asked again before the outcome is reported.
-
-        Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before
-        us may be on its way from an outbox (seen: two ends).
-        """
-        is_again = self._plane.rules.lets_same_name_in and self._delivery.num_delivered > 1
-        return is_again or self._workplace.keepalive.is_expired(self._delivery.reply)
 
     def _is_again(self) -> bool:
         """Whether it may have been started before: delivered again, or published again by the Python plane, whose
@@ -271,3 +262,14 @@ class ClaimedCommand:
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.secrets if dispatch is not None else SecretTexts()
         return FitRules.of(known, max_bytes=self._workplace.settings.result_max_bytes)
+
+
+def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: Keepalive) -> bool:
+    """Whether the claim has to be asked again before the outcome is reported.
+
+    Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before us may
+    be on its way from an outbox (seen: two ends). No method: a command that holds one of its own is a circle, which
+    waits for the collector with all that it has.
+    """
+    is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
+    return is_again or keepalive.is_expired(delivery.reply)
