@@ -15,6 +15,7 @@ from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.stopping import Level, Stopping
 from noetl_worker.transport.transport import Body, Response
 
 URL = "http://plane.test"
@@ -64,10 +65,23 @@ def plane(script: Script, dialect: Dialect = Dialect.PYTHON) -> tuple[Plane, Scr
     return Plane(ControlPlaneClient(transport, settings()), URL, dialect), transport
 
 
+class Hurried(Stopping):
+    """Of a worker that tries again at once; how long it would have waited is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float, *, until: Level = Level.GRACE_OVER) -> bool:
+        self.waits.append(seconds)
+        return await super().sleep(min(seconds, 0.001), until=until)
+
+
 def emitter(directory: Path | None = None, when: str = "on_failure") -> Emitter:
     """With an outbox in `directory`; without one, nothing is kept."""
     where = directory or Path("no outbox")
-    return Emitter(Snowflake(1), Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000))
+    outbox = Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000)
+    return Emitter(Snowflake(1), outbox, Hurried())
 
 
 def rows_on_disk(directory: Path) -> int:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from noetl_worker.models import Dialect, Report
+from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Ours, Script, ScriptedTransport, answer, command, emitter, plane
@@ -26,11 +27,12 @@ async def tell(
     dialect: Dialect = Dialect.PYTHON,
     hold_s: float = 5.0,
     wait_for_started: bool = False,
+    teller: Emitter | None = None,
     **changes: Any,
 ) -> ScriptedTransport:
     at, transport = plane(script, dialect)
     one = command(dialect, **changes)
-    told = CommandEvents(one, at, "w-1", emitter(), hold_s=hold_s)
+    told = CommandEvents(one, at, "w-1", teller or emitter(), hold_s=hold_s)
     told.start()
     if wait_for_started:
         while not transport.sent:

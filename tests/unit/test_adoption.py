@@ -27,11 +27,6 @@ def _closed() -> Iterator[None]:
         OPEN.pop().close()
 
 
-@pytest.fixture(autouse=True)
-def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
-
-
 async def adopt(
     directory: Path, script: Any, in_flight: InFlight | None = None, teller: Emitter | None = None
 ) -> tuple[ScriptedTransport, InFlight]:

@@ -31,11 +31,6 @@ def _closed() -> Iterator[None]:
         OPEN.pop().close()
 
 
-@pytest.fixture(autouse=True)
-def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
-
-
 async def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **kwargs: Any) -> ScriptedTransport:
     at, transport = plane(script, dialect)
     told = CommandEvents(command(dialect), at, "w-1", ours, hold_s=5.0, **kwargs)

@@ -11,7 +11,6 @@ import pytest
 from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
 from noetl_worker.outcome import results
-from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane import gate
@@ -24,7 +23,6 @@ FAILED = Report(status="error", context={"error": "boom"}, response={"error": "b
 
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
     monkeypatch.setattr(gate, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(gate, "MAX_PAUSE_S", 0.001)
 

@@ -280,7 +280,6 @@ def seen_by_the_watch(ours: Emitter, monkeypatch: pytest.MonkeyPatch) -> list[in
 
 
 async def test_end_that_was_cut_off_and_stored_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.0))
     transport, ours = Held(), emitter()
     seen = seen_by_the_watch(ours, monkeypatch)
     _, _, telling = told_by(transport, ours)

@@ -14,19 +14,16 @@ from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefuse
 from noetl_worker.models import AlreadyFinished, CaseDecision, Dialect, FitRules, LoopPosition, ToolResult
 from noetl_worker.outcome import emitter as emitter_module
 from noetl_worker.outcome import results
-from noetl_worker.outcome.emitter import Emitter, Verdict, verdict
+from noetl_worker.outcome.emitter import Verdict, verdict
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane import gate, patience
 from noetl_worker.transport.transport import Response
-from unit.planes import Ours, answer, command, emitter, plane
+from unit.planes import Hurried, Ours, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell
-
-RETRY_DELAY_S = Emitter._delay_s
 
 
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
     monkeypatch.setattr(gate, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(gate, "MAX_PAUSE_S", 0.001)
 
@@ -147,8 +144,12 @@ async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypat
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
-def test_wait_that_a_plane_asks_for_is_bounded() -> None:
-    assert RETRY_DELAY_S(1, answer(503, {}, retry_after="3600")) < 60
+async def test_wait_that_a_plane_asks_for_is_bounded() -> None:
+    busy, ours = [answer(503, {}, retry_after="3600")], emitter()
+    transport = await tell(OK, lambda *a: busy.pop() if busy else accept(*a), teller=ours)
+    assert len(transport.sent) == 2
+    assert isinstance(ours.stopping, Hurried)
+    assert 1 < max(ours.stopping.waits) < 60
 
 
 async def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,11 +37,6 @@ WHERE = "/api/result/resolve"
 Script = Callable[[str, str, Any], Any]
 
 
-@pytest.fixture(autouse=True)
-def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Emitter, "_delay_s", staticmethod(lambda tries, answer: 0.001))
-
-
 def store_then_accept(*first: Any) -> Script:
     """The result store gives these answers, then a reference; events are accepted."""
     left = list(first)
