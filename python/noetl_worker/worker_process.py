@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -34,6 +35,7 @@ EXIT_BROKEN: Final = 6
 _M_MMAP_THRESHOLD: Final = -3
 """Of malloc.h."""
 _LARGE_BYTES: Final = 1024 * 1024
+_EXIT_FUNCTIONS_S: Final = 2.0
 
 
 def run_process(flags: Mapping[str, str | None]) -> int:
@@ -71,9 +73,13 @@ def _leave(code: int) -> NoReturn:
     """End the process here; the worker has put away all that it had.
 
     The ways out of the loop and the interpreter wait for the threads of tools that could not be stopped, and may meet a
-    native thread of the HTTP client: a drained worker ended by an abort (seen once, "PyGILState_Release").
+    native thread of the HTTP client: a drained worker ended by an abort (seen once, "PyGILState_Release"). So do the
+    exit functions of libraries: DuckDB's waits for its statements.
     """
-    atexit._run_exitfuncs()
+    exiting = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    with suppress(RuntimeError):  # no thread to be had
+        exiting.start()
+        exiting.join(_EXIT_FUNCTIONS_S)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or never there
             stream.flush()

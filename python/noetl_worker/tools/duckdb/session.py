@@ -55,7 +55,9 @@ EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
 """Variable: where extensions are looked for and installed; absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 """Variable: URL or directory that extensions are installed from, for a mirror; absent: extensions.duckdb.org."""
-_THREADS: Final = 32
+_THREADS: Final = 4_096
+"""How many commands run at once is said by the worker's slots. What is beyond them is lost: a thread that opens a named
+pipe which nobody else has open hears no interrupt."""
 _INTERRUPT_AGAIN_S: Final = 0.05
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)

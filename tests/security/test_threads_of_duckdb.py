@@ -1,0 +1,59 @@
+"""Door 6: SQL that takes the threads of DuckDB in this worker and never gives them back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.house import house
+from integration.processes import worker_process
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.registry import Registry
+
+THREADS = 32
+"""As many as DuckDB had in one worker, and was then out of."""
+
+
+@pytest.mark.timeout(60)
+async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(tmp_path: Path) -> None:
+    """A named pipe that nobody writes to: opening it never ends, and no interrupt is heard there."""
+    pytest.importorskip("duckdb")
+    pipe, registry = tmp_path / "pipe", Registry(plugins=False)
+    os.mkfifo(pipe)
+
+    async def query(sql: str) -> Any:
+        return await registry.run_tool("duckdb", {"query": sql}, tool_context(registry=registry))
+
+    waiting = [asyncio.ensure_future(query(f"SELECT * FROM read_text('{pipe}')")) for _ in range(THREADS)]
+    try:
+        while sum(thread.name.startswith("duckdb_") for thread in threading.enumerate()) < THREADS:
+            await asyncio.sleep(0)
+        result = await asyncio.wait_for(query("SELECT 1 AS one"), 20)
+        assert result.data["rows"] == [{"one": 1}]
+    finally:
+        while not all(one.done() for one in waiting):
+            with suppress(OSError):  # nobody is at its other end at this moment
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            await asyncio.wait(waiting, timeout=0.05)
+        await registry.aclose()
+
+
+@pytest.mark.timeout(60)
+async def test_worker_whose_sql_waits_for_a_pipe_ends_when_it_is_stopped(tmp_path: Path) -> None:
+    """The same: DuckDB's own exit function waits for its statements, and the worker for that."""
+    pytest.importorskip("duckdb")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+        query = {"query": f"SELECT * FROM read_text('{pipe}')", "timeout": 1}
+        [issued] = await home.plane.create_commands([RawCommand("duckdb", query)])
+        await home.wait_terminal(issued.event_id, timeout_s=30)
+        assert home.terminal_events(issued.event_id) == ["command.failed"]
+        assert await worker.stop() == 0
