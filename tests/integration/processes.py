@@ -268,7 +268,7 @@ def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
     with out.open("wb") as out_file, err.open("wb") as err_file:
         done = subprocess.run(
             [sys.executable, "-m", "noetl_worker", *arguments],
-            env=environment(COLUMNS="100", **variables),
+            env=environment(**{"COLUMNS": "100", **variables}),
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=out_file,

@@ -59,6 +59,16 @@ def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     assert " descriptors " not in shown.out
 
 
+@pytest.mark.parametrize(("columns", "most"), [("", 120), ("90", 90)])
+def test_table_in_a_pipe_fits_a_terminal(columns: str, most: int, tmp_path: Path) -> None:
+    """The chart's notes say `kubectl exec`, whose output is no terminal and is read on one."""
+    nowhere = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
+    ended = command_line(tmp_path, "doctor", COLUMNS=columns, **nowhere)
+    table = ended.out.partition("WRONG  NATS: ")[0]
+    assert "outbox directory" in table
+    assert max(map(len, table.splitlines())) <= most
+
+
 def test_setting_that_is_wrong_is_exit_2(tmp_path: Path) -> None:
     ended = command_line(tmp_path, "doctor", "--ack-wait-s", "soon")
     assert (ended.code, ended.out) == (2, "")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
     from noetl_worker.tools.registry import Registry
 
 __all__ = ["tools"]
-
-PLAIN_WIDTH: Final = 120
-"""Of a table in a file or a pipe, where nothing says how wide it may be."""
 
 
 def tools(
@@ -121,7 +116,6 @@ def _print_kind(tool: Tool[Any]) -> None:
 
 
 def _show(table: Table) -> None:
-    console = Console()  # a terminal's width; COLUMNS, if it is set, before that
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
-        console = Console(width=PLAIN_WIDTH)
-    console.print(table, crop=False)
+    from noetl_worker.cli.views.comparison import operator_console
+
+    operator_console().print(table, crop=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,16 +18,17 @@ from noetl_worker.settings.settings import Settings
 
 __all__ = ["ComparisonView", "operator_console"]
 
-PLAIN_WIDTH: Final = 160
-"""Into a file or a pod's log there is no terminal's width to keep to."""
+PLAIN_WIDTH: Final = 120
+"""Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
 WIDE: Final = 120
 """From this width on a row has room for what its field matters for."""
 
 
 def operator_console() -> Console:
-    """Standard output; without colours and wide where it is no terminal."""
+    """Standard output; without colours where it is no terminal, and as wide as COLUMNS says."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
+    return console if has_width else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 @dataclass(frozen=True)
