@@ -184,6 +184,6 @@ async def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_the
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--reason", "x"), ("one",), ("0",)])
 def test_requeue_that_says_too_little_or_too_much_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    ended = CliRunner().invoke(app_for(), ["dead-letters", "requeue", *arguments])
+    ended = CliRunner().invoke(app_for(["dead-letters"]), ["dead-letters", "requeue", *arguments])
     assert ended.exit_code == 2
     assert "Usage" in ended.stderr

@@ -203,14 +203,14 @@ def test_command_shows_the_result_and_fails_with_the_tool(tmp_path: Path) -> Non
     ],
 )
 def test_argument_that_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...], said: str) -> None:
-    ended = CliRunner().invoke(app_for(), ["exec", "noop", *arguments])
+    ended = CliRunner().invoke(app_for(["exec"]), ["exec", "noop", *arguments])
     assert (ended.exit_code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
     assert said in ended.stderr
 
 
 def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools() -> None:
     for command in ("exec", "tools"):
-        ended = CliRunner().invoke(app_for(), [command, "nosuch"])
+        ended = CliRunner().invoke(app_for([command]), [command, "nosuch"])
         assert (ended.exit_code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
         assert "Tool not found: nosuch" in ended.stderr
 

@@ -37,7 +37,7 @@ async def test_nats_without_jetstream_is_named_by_the_operator_commands(tmp_path
     "command", [("nats", "ensure"), *(("dead-letters", one) for one in ("list", "show", "requeue"))]
 )
 def test_help_says_what_the_exit_codes_mean(command: tuple[str, ...]) -> None:
-    ended = CliRunner().invoke(app_for(), [*command, "--help"])
+    ended = CliRunner().invoke(app_for(command), [*command, "--help"])
     assert ended.exit_code == 0
     assert "Exit codes: 0" in ended.stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ READS_OF_OTHERS = (19, 21, 38, 39)
 """CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF."""
 
 
+@cache
 def status_of(user: str, level: str, kind: str) -> dict[str, str]:
     if kind == "shell":
         text = run_one(user, level, "shell", {"command": "sh -c 'cat /proc/self/status'"})["stdout"]

@@ -36,7 +36,7 @@ NOT_A_TOOLS = {"registry", "contract", "fields", "deadline", "policy", "descript
 
 
 def command(*arguments: str) -> Any:
-    return CliRunner().invoke(app_for(), ["tools", *arguments])
+    return CliRunner().invoke(app_for(["tools"]), ["tools", *arguments])
 
 
 # ── docs/tools.md ───────────────────────────────────────────────────────────────────────────────
@@ -64,8 +64,12 @@ def test_guide_has_a_result_and_an_example_that_validates(kind: str) -> None:
 
 
 def _errors(kind: str, config: dict[str, Any]) -> list[str]:
-    schema = jsonschema.Draft202012Validator(json_schema(REGISTRY.get(kind), strict=True))
-    return [error.message for error in schema.iter_errors(config)]
+    return [error.message for error in strict_schema(kind).iter_errors(config)]
+
+
+@functools.cache
+def strict_schema(kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json_schema(REGISTRY.get(kind), strict=True))
 
 
 @pytest.mark.parametrize("arguments", [(), ("http",)], ids=["list", "kind"])
