@@ -18,6 +18,12 @@ from noetl_worker.tools.python.python_auth import aws_variables
 __all__ = ["Place", "place_of", "signed_headers"]
 
 _NEEDED: Final = "an s3:// address needs botocore: pip install 'noetl-worker[aws]'"
+_PROGRAM: Final = (
+    "an AWS profile names a program that gives its keys (credential_process): it would run with the worker's own "
+    "environment, and commands can write into the worker's home. Give the keys in the credential or in AWS_* "
+    "variables, or name files that commands cannot write in AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE"
+)
+_FILES: Final = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 _DEFAULT_REGION: Final = "us-east-1"
 
 
@@ -59,7 +65,7 @@ async def signed_headers(place: Place) -> dict[str, str]:
     the machine.
 
     Raises:
-        ConfigurationError: botocore is not installed.
+        ConfigurationError: botocore is not installed, or would run a program that a command may have put there.
     """
     return await asyncio.to_thread(_sign, place)
 
@@ -75,7 +81,11 @@ def _sign(place: Place) -> dict[str, str]:
     if place.access_key and place.secret_key:
         keys = credentials.Credentials(place.access_key, place.secret_key, place.session_token)
     else:
-        keys = session.Session().get_credentials()
+        own = session.Session()
+        is_named = all(os.environ.get(name) for name in _FILES)
+        if not is_named and any("credential_process" in profile for profile in own.full_config["profiles"].values()):
+            raise ConfigurationError(_PROGRAM)
+        keys = own.get_credentials()
         if keys is None:
             return {}
     get = request.AWSRequest("GET", place.url)
