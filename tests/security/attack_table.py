@@ -33,6 +33,7 @@ ALONE = {
     "test_fork_bomb_ends_at_the_limit_and_the_next_command_runs": "root",  # who else may make a cgroup?
     "test_commands_are_in_one_cgroup_of_their_worker": "root",
     "test_root_can_do_all_of_it_without_isolation": "root",
+    "test_whole_outbox_of_another_user_is_not_taken_over_by_root": "root",
     "test_refused_fork_is_a_shortage": "nobody",  # no count of processes binds root
     "test_kind_is_given_back_where_the_user_has_no_process_left": "nobody",
     "test_large_answer_to_a_request_that_was_sent_is_read": "nobody",

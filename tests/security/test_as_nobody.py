@@ -28,6 +28,8 @@ pytestmark = [
 BY_ROOT = {
     "test_row_that_another_user_put_there_is_not_taken_over",
     "test_file_of_another_user_in_a_directory_of_ones_own_is_not_taken_over",
+    "test_whole_outbox_of_another_user_is_not_taken_over_by_root",
+    "test_link_of_another_user_to_a_directory_of_the_workers_is_not_followed",
     "test_row_of_the_same_user_is_taken_over",
     "test_refused_fork_is_a_shortage",
 }

@@ -55,6 +55,15 @@ rows = ours.adopt()
 print("adopted", len(rows), "loaded", sum(ours.load(row.key) is not None for row in rows))
 ours.close()
 """
+LEAVE = """
+import sys
+from pathlib import Path
+from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outbox.rows import read_row
+ours = Outbox("on_failure", Path(sys.argv[1]), max_rows=100, max_bytes=1_000_000)
+print("kept", ours.keep(read_row(sys.argv[2].encode())))
+ours.close()
+"""
 is_root = os.geteuid() == 0 and shutil.which("setpriv") is not None
 needs_users = pytest.mark.skipif(not is_root, reason="two users are needed: run as root, with setpriv")
 
@@ -151,6 +160,30 @@ def test_file_of_another_user_in_a_directory_of_ones_own_is_not_taken_over(worke
     for path in directory.iterdir():
         path.chmod(0o666)
     assert "adopted 0 loaded 0" in run_as(worker, ADOPT, str(directory))
+
+
+@needs_users
+def test_whole_outbox_of_another_user_is_not_taken_over_by_root(shared: Path) -> None:
+    """Another user makes the directory, its key and rows that are signed with it: root could read all of them."""
+    directory = shared / "outbox"
+    assert "kept True" in run_as(STRANGER, LEAVE, str(directory), event_set().packed()[0].decode())
+    assert "adopted 1 loaded 1" in run_as(STRANGER, ADOPT, str(directory))
+    assert "adopted 0 loaded 0" in run_as(0, ADOPT, str(directory))
+
+
+@needs_users
+@pytest.mark.parametrize("worker", [0, NOBODY], ids=["root", "nobody"])
+def test_link_of_another_user_to_a_directory_of_the_workers_is_not_followed(worker: int, shared: Path) -> None:
+    """Another user makes a link in the outbox's place, which leads to a directory of the worker's own."""
+    own, link = shared / "own", shared / "outbox"
+    left_behind(own)
+    for path in (own, *own.iterdir()):
+        os.chown(path, worker, worker)
+    link.symlink_to(own)
+    os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
+    said = run_as(worker, ADOPT, str(link))
+    assert "adopted 0 loaded 0" in said
+    assert "is no directory: move it away" in said
 
 
 @needs_users

@@ -240,6 +240,23 @@ place.unlink()
     assert set(got.values()) == {"PermissionError"}
 
 
+ABOVE = """
+def above(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("PPid"))
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("generations", [1, 2])
+def test_command_cannot_read_or_trace_the_processes_above_it(generations: int, user: str) -> None:
+    """The process above a command, and the one that all commands come from, have the credentials of the next ones."""
+    steps = "pid = os.getpid()\n" + "pid = above(pid)\n" * generations
+    code = f"import os\n{ABOVE}\n{steps}\n{READS_THE_WORKER}"
+    got = run_as(user, "basic", [("python", {"code": code})])[0]["data"]
+    assert set(got.values()) == {"PermissionError"}
+
+
 @pytest.mark.parametrize(
     ("name", "stays"),
     [
