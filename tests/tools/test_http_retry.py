@@ -223,6 +223,7 @@ def test_retry_after_is_waited_for(server: ToolServer) -> None:
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
         ("soon", None),
         ("-5", None),
+        ("²", None),
     ],
 )
 def test_retry_after_as_a_number_and_as_a_date(value: str, seconds: float | None) -> None:

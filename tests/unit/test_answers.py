@@ -75,8 +75,8 @@ async def test_plane_whose_kind_is_asked_for_may_be_in_trouble_for_a_while(statu
 
 
 def test_retry_after_is_a_floor_within_bounds() -> None:
-    told: list[Any] = ["7", "9000", "soon", "-1", "1.5", ""]
-    assert [retry_after_s(answer(503, {}, retry_after=one)) for one in told] == [7.0, 3600.0, None, None, None, None]
+    told: list[Any] = ["7", "9000", "soon", "-1", "1.5", "", "²"]
+    assert [retry_after_s(answer(503, {}, retry_after=one)) for one in told] == [7.0, 3600.0, *[None] * 5]
     assert [floor_s(one) for one in (None, 0.0, 7.0, 3600.0)] == [0.0, 0.0, 7.0, MAX_RETRY_AFTER_S]
 
 

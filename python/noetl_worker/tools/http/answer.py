@@ -252,7 +252,7 @@ def retry_after_s(data: Any) -> float | None:
     value = headers.get("retry-after") if isinstance(headers, Mapping) else None
     if not isinstance(value, str):
         return None
-    if value.strip().isdigit():
+    if value.strip().isdecimal():  # not `²`, which is a digit and no number
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
