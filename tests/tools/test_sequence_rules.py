@@ -162,7 +162,8 @@ def test_success_that_is_retried_ends_too() -> None:
     result = go([{"name": "a", "kind": "stub", "say": "not yet", "spec": poll}], stub=stub)
     assert len(stub.calls) == 4
     assert result.error is not None
-    assert result.error.message.endswith("exceeded retry attempts (4))")
+    assert result.error.message == "task 'a' exceeded retry attempts (4)"
+    assert result.exit_code is None  # its own: no rule has made a failure of it
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ class Progress:
     executions: dict[str, int] = field(default_factory=dict)
     """How often a task has run since it last succeeded."""
     error: ToolFailure | None = None
+    exit_code: int | None = None
     last: ToolResult | None = None
     previous: JsonValue = None
     steps: int = 0
@@ -338,8 +339,11 @@ class Progress:
         else:
             await asyncio.sleep(delay)
             return
-        error = result.error or ToolFailure(text, kind="policy")
-        self.stop("failed", dataclasses.replace(error, message=f"{error.message} ({text})"))
+        if result.error is not None:
+            error = dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
+        else:
+            error = ToolFailure(text, kind="policy")
+        self.stop("failed", error, exit_code=result.exit_code)  # seen live: no rule has made a failure of it
 
     async def jump(self, action: policy.Action) -> None:
         if action.to in _PREVIOUS:
@@ -350,8 +354,9 @@ class Progress:
 
     # ── its end ─────────────────────────────────────────────────────────────────────────────────
 
-    def stop(self, end: str, error: ToolFailure | None) -> None:
-        self.end, self.error = end, error
+    def stop(self, end: str, error: ToolFailure | None, *, exit_code: int | None = 1) -> None:
+        """`exit_code`: of a list that fails although its last task succeeded."""
+        self.end, self.error, self.exit_code = end, error, exit_code
 
     def result(self) -> ToolResult:
         last = self.last or ToolResult.success()
@@ -363,7 +368,7 @@ class Progress:
             return ToolResult(status=timed_out.status, data=self.data(timed_out.error), error=timed_out.error, **output)
         if self.error is not None:
             if last.status is ToolStatus.SUCCESS:
-                output["exit_code"] = 1
+                output["exit_code"] = self.exit_code
             return ToolResult(status=ToolStatus.ERROR, data=self.data(self.error), error=self.error, **output)
         return ToolResult.success(self.data(None), **output)
 
