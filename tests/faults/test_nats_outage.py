@@ -40,9 +40,10 @@ async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIter
     async def feed() -> None:
         started, sent = time.monotonic(), 0
         while not stop.is_set():
-            due = int((time.monotonic() - started) * per_s) - sent
+            by_now = int((time.monotonic() - started) * per_s)
+            due = min(by_now - sent, per_s)  # a flush of the plane's that the server never answered is no flood later
             issued.extend(await home.plane.create_commands([RawCommand("noop")] * due) if due else [])
-            sent += due
+            sent = by_now
             await asyncio.sleep(0.02)
 
     task = asyncio.ensure_future(feed())
