@@ -126,7 +126,8 @@ def test_image_starts_nothing_that_a_command_can_have_left() -> None:
     """A command writes to /tmp. There a worker that starts again would find its `.env`, and its interpreter modules."""
     variables = dict(word.split("=", 1) for word in only("ENV").split())
     assert only("WORKDIR") == "/"
-    assert {name: variables.get(name) for name in ("PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
+    assert {name: variables.get(name) for name in ("HOME", "PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
+        "HOME": "/tmp",  # else that of a user without an entry is the working directory, which is read-only
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",
     }
