@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compat.event_shapes import shape_differences
 from compat.postgres_server import PostgresServer
@@ -59,7 +60,7 @@ class Pair:
     async def _once(self, name: str, content: str, below: str, quiet_s: float) -> Both:
         runs = (self._observe(side, name, content, below, quiet_s) for side in self._sides)
         theirs, ours = await asyncio.gather(*runs)
-        lines = differences(theirs, ours, self._server)
+        lines = differences(theirs, in_their_order(theirs, ours), self._server)
         if not any(_is_of_the_way(line) for line in lines):
             lines += shape_differences(theirs.get("shapes", {}), ours.get("shapes", {}))
         return Both(name, theirs, ours, lines)
@@ -91,6 +92,18 @@ class Pair:
         for side in self._sides:
             for content in contents:
                 await side.register(content)
+
+
+def in_their_order(theirs: Any, ours: Any) -> Any:
+    """`ours`, where printed objects with the keys of theirs have them in their order: that is the plane's, and another
+    one in every run."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        return {key: in_their_order(theirs.get(key), value) for key, value in ours.items()}
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        return [in_their_order(one, other) for one, other in zip(theirs, ours, strict=True)]
+    if isinstance(theirs, str) and isinstance(ours, str) and theirs[:1] == ours[:1] == "{":
+        return theirs if sorted(theirs) == sorted(ours) else ours
+    return ours
 
 
 def _is_of_the_way(line: str) -> bool:

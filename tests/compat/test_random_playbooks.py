@@ -12,7 +12,7 @@ import yaml
 pytest.importorskip("psycopg")
 pytest.importorskip("hypothesis")
 from compat.event_shapes import shape_differences
-from compat.live_pair import Both
+from compat.live_pair import Both, in_their_order
 from compat.live_table import LiveTable, live_names, live_section, results
 from compat.random_pairs import Explorer, signature
 from compat.random_playbooks import Playbook
@@ -98,3 +98,9 @@ def test_what_the_plane_refuses_is_not_counted_as_equal() -> None:
 def test_every_reason_in_the_last_results_is_a_known_one() -> None:
     *rows, _ = results()
     assert {why for row in rows for why in row["why"]} <= LiveTable.load().reasons.keys()
+
+
+def test_printed_object_with_its_keys_in_another_order_is_the_same_and_another_value_is_not() -> None:
+    theirs = {"a": '{"x": 1, "y": null}', "b": ['{"x": 1}'], "c": "ab"}
+    ours = {"a": '{"y": null, "x": 1}', "b": ['{"x": 2}'], "c": "ba"}
+    assert in_their_order(theirs, ours) == {"a": theirs["a"], "b": ours["b"], "c": "ba"}
