@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from integration.processes import Ended, command_line, environment, until
-from noetl_worker import __version__, cli
+from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
 
@@ -37,12 +37,6 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in text.splitlines()]
     assert all(isinstance(one, dict) for one in found)
     return found
-
-
-def typed(*arguments: str) -> Ended:
-    """The same within this process: for what is refused before anything is started."""
-    ended = CliRunner().invoke(cli.app_for(arguments), arguments)
-    return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
 
 def complaint(ended: Ended) -> str:
@@ -235,7 +229,7 @@ def test_file_that_is_no_playbook_is_named_in_one_line(text: str | None, said: s
     file = tmp_path / "broken.yaml"
     if text is not None:
         file.write_text(text)
-    ended = typed("dev", str(file))
+    ended = command_line(tmp_path, "dev", str(file))
     assert ended.code == 2
     line = complaint(ended)
     assert str(file) in line
@@ -244,7 +238,7 @@ def test_file_that_is_no_playbook_is_named_in_one_line(text: str | None, said: s
 
 @pytest.mark.parametrize("given", ["who=Ada", "workload.=1", "workload.who", "workload.who.first=Ada"])
 def test_override_that_cannot_be_set_is_named(given: str, tmp_path: Path) -> None:
-    ended = typed("dev", playbook(tmp_path, ECHO), "--set", given)
+    ended = command_line(tmp_path, "dev", playbook(tmp_path, ECHO), "--set", given)
     assert ended.code == 2
     assert "--set" in complaint(ended)
 

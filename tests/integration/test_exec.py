@@ -215,11 +215,11 @@ def test_argument_that_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...
     assert said in ended.stderr
 
 
-def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools() -> None:
+def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools(tmp_path: Path) -> None:
     for command in ("exec", "tools"):
-        ended = CliRunner().invoke(app_for([command]), [command, "nosuch"])
-        assert (ended.exit_code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
-        assert "Tool not found: nosuch" in ended.stderr
+        ended = command_line(tmp_path, command, "nosuch")
+        assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
+        assert "Tool not found: nosuch" in ended.err
 
 
 @pytest.mark.parametrize(
