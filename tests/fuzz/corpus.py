@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def _packed(value: Any) -> Any:
         except UnicodeDecodeError:
             return {"base64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, FitRules):
-        return {"rules": value._asdict()}
+        return {"rules": dataclasses.asdict(value)}
     if isinstance(value, (list, tuple)):
         return [_packed(one) for one in value]
     return value

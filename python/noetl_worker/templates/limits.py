@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 import time
+from array import array
 from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, Sized, ValuesView
+from contextlib import suppress
 from typing import Any, Final
 
 from jinja2 import nodes
@@ -129,11 +131,15 @@ class Budget:
                 if kind is int:
                     self.charge_numbers((item,), size)
 
-    def charge_numbers(self, items: Collection[Any], size: int = 1) -> None:
-        """The long ones among them, when they become text."""
-        numbers = [item for item in items if type(item) is int]
-        if max(map(int.bit_length, numbers), default=0) > LONG_BITS:
-            bits = [number.bit_length() for number in numbers]
+    def charge_numbers(self, items: Collection[Any], size: int = 1, *, are_all: bool = False) -> None:
+        """The long ones among them, when they become text; `are_all`: nothing else is among them."""
+        self.charge(len(items) // (4 if are_all else 2))
+        numbers = items if are_all else [item for item in items if type(item) is int]
+        with suppress(OverflowError):
+            array("q", numbers)  # the quickest way to see that all are short
+            return
+        bits = [number.bit_length() for number in numbers]
+        if max(bits) > LONG_BITS:
             self.charge(sum(one * one for one in bits) >> 16, size * (sum(bits) // 3))
 
     def charge_printed(self, value: Any, times: int = 1) -> None:
@@ -146,7 +152,7 @@ class Budget:
     def _inner(self, items: Collection[Any], weight: int, size: int, waiting: list[Any]) -> None:
         kinds = set(map(type, items))
         if size and int in kinds and kinds <= _FLAT:
-            self.charge_numbers(items, size)
+            self.charge_numbers(items, size, are_all=kinds == {int})
         if kinds <= _ATOMS:
             return
         if kinds <= _FLAT:

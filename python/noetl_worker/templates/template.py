@@ -313,7 +313,7 @@ def _is_flat(items: Collection[Any], budget: Budget) -> bool:
     if not kinds <= _SCALARS:
         return False
     if int in kinds:
-        budget.charge_numbers(items)
+        budget.charge_numbers(items, are_all=kinds == {int})
     if kinds == {str}:
         budget.charge(size=sum(map(len, items)))
     elif str in kinds:
@@ -332,7 +332,8 @@ def _fail(source: str, error: Exception, template: Template | None) -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
-    text = excerpt(str(error) or type(error).__name__, _REASON).rstrip(".")
+    said = error.message if isinstance(error, TemplateSyntaxError) else str(error)  # without its line: `_fail` has it
+    text = excerpt(said or type(error).__name__, _REASON).rstrip(".")
     if isinstance(error, TemplateSyntaxError):
         return f"{text}. Text that only looks like a template goes between {{% raw %}} and {{% endraw %}}"
     if "is undefined" in text or "has no attribute" in text:
