@@ -339,11 +339,9 @@ class Progress:
         else:
             await asyncio.sleep(delay)
             return
-        if result.error is not None:
-            error = dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
-        else:
-            error = ToolFailure(text, kind="policy")
-        self.stop("failed", error, exit_code=result.exit_code)  # seen live: no rule has made a failure of it
+        error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
+        # Seen live: a success keeps its exit code, for no rule has made a failure of it.
+        self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=result.exit_code)
 
     async def jump(self, action: policy.Action) -> None:
         if action.to in _PREVIOUS:
