@@ -155,7 +155,8 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         f"`run --processes`, no-op commands, {scenario['slots']} slots each, an answer after "
         f"{_number(scenario['delay_ms'])} ms. Two do **{faster:.2f} x** the commands of one, at {dearer:.2f} x the CPU "
-        "for each; RSS counts what they share twice.",
+        "for each; RSS counts what they share twice. The load, NATS and the plane are behind them in priority, as they "
+        "would be on machines of their own.",
         "",
         *_table(
             ["processes", "commands/s", "CPU, µs", "RSS, MB"],
@@ -177,8 +178,8 @@ def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
         "",
         f"No-op commands, {rows[0]['scenario']['slots']} slots. A command took "
         f"**{_number(on)} µs** of CPU with traces on, every command sampled out, "
-        f"and {_number(off)} µs without. Two runs of the same differ by as much; what is "
-        "held by a gate is the count of calls.",
+        f"and {_number(off)} µs without: the least of {rows[0]['scenario']['rounds']} runs in turns. What is held by "
+        "a gate is the count of calls.",
         "",
     ]
 

@@ -29,6 +29,8 @@ PLUG_INS: Final = {"clock": "clock:ClockTool", "slow_noop": "slow_noop:SlowNoopT
 _OWN_VARIABLES: Final = ("NOETL_", "WORKER_", "NATS_")
 _KEPT_VARIABLES: Final = ("NOETL_WORKER_ENGINE",)
 _END_S: Final = 20.0
+_BEHIND: Final = 10
+"""Niceness."""
 
 
 class Side:
@@ -56,11 +58,18 @@ class Side:
 
 
 class Rig:
-    def __init__(self, nats_url: str, stub_url: str, directory: Path, nats_pid: int) -> None:
+    def __init__(self, nats_url: str, stub_url: str, directory: Path, nats_pid: int, stub_pid: int) -> None:
         self.nats_pid: Final = nats_pid
+        self.stub_pid: Final = stub_pid
         self.nats_url: Final = nats_url
         self.stub_url: Final = stub_url
         self.directory: Final = directory
+
+    def give_way(self) -> None:
+        """From now on what is not measured (NATS, the plane, the load in this process) waits for what is: on few cores
+        they would interrupt each other, the more the more workers there are. For the rest of this process's life."""
+        for pid in (self.nats_pid, self.stub_pid, os.getpid()):
+            os.setpriority(os.PRIO_PROCESS, pid, _BEHIND)
 
     @asynccontextmanager
     async def worker(
@@ -165,6 +174,6 @@ async def rig(nats_config: str = "") -> AsyncIterator[Rig]:
             assert stub.stdout is not None
             try:
                 port = int(await stub.stdout.readline())
-                yield Rig(server.url, f"http://127.0.0.1:{port}", Path(directory), server.pid or 0)
+                yield Rig(server.url, f"http://127.0.0.1:{port}", Path(directory), server.pid or 0, stub.pid)
             finally:
                 await _end(stub)

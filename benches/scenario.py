@@ -69,14 +69,17 @@ class Scenario:
         return config
 
 
-async def in_turns(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
+async def in_turns(scenarios: Sequence[Scenario], *, give_way: bool = False) -> list[dict[str, Any]]:
     """Of several workers, each with a NATS and a plane of its own: their rounds take turns, so that a ratio of two of
-    them is not that of a quiet minute to a busy one. No yardstick."""
+    them is not that of a quiet minute to a busy one. No yardstick. `give_way`: see Rig.give_way."""
     async with AsyncExitStack() as stack:
-        sides = []
+        sides, rigs = [], []
         for scenario in scenarios:
             here = await stack.enter_async_context(rig())
             sides.append(await stack.enter_async_context(here.worker(scenario.slots, **scenario.variables)))
+            rigs.append(here)
+        for here in rigs if give_way else ():
+            here.give_way()
         loads = [
             (side, scenario.answers(scenario.kind), scenario) for side, scenario in zip(sides, scenarios, strict=True)
         ]

@@ -1,7 +1,7 @@
 """Counts inside of a process what it does: put this directory on its PYTHONPATH. Nothing of the worker knows it.
 
 BENCH_COUNT_FILE   where the counts go, as JSON: SIGUSR1 begins, SIGUSR2 writes
-BENCH_COUNT        calls: Python and builtin calls of the main thread, and tasks, on any loop
+BENCH_COUNT        calls: Python and builtin calls of the main thread, on any loop
                    loop: tasks, futures and callbacks; on a loop of asyncio only, uvloop makes its own in C
 """
 
@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-COUNTED: dict[str, int] = {"tasks": 0}
+COUNTED: dict[str, int] = {}
 MAIN = threading.main_thread().ident
 FUTURE: Any = asyncio.Future
 
@@ -59,9 +59,9 @@ def _main(kind: str, file: Path) -> None:
         asyncio.Future = asyncio.futures.Future = CountedFuture  # type: ignore[misc]
 
     def begin(*_: object) -> None:
-        loop: Any = asyncio.get_running_loop()
-        _count_tasks(loop)
         if kind == "loop":
+            loop: Any = asyncio.get_running_loop()
+            _count_tasks(loop)
             loop._ready = CountedQueue(loop._ready)
             COUNTED.update(futures=0, callbacks=0)
         else:
