@@ -295,15 +295,14 @@ class Worker:
 
     def _deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
         """A message is here: work on it, or give it back when we are stopping or full."""
-        progress = Progress()
         if self.stopping.level >= Level.DRAIN or self.slots.free() <= 0:
+            progress = Progress()
             is_full = self.stopping.level < Level.DRAIN
             outcome = acknowledge.no_free_slot() if is_full else acknowledge.given_back()
             progress.enter(Phase.SETTLING)
             task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
         else:
-            if self.progress_of is not None:
-                progress = self.progress_of(delivery)
+            progress = Progress() if self.progress_of is None else self.progress_of(delivery)
             execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
             task = asyncio.get_running_loop().create_task(self._handle(delivery, execution, settle, progress))
         self._tasks[task] = progress

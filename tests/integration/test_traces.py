@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import gc
 import gzip
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import nats
@@ -23,6 +26,7 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.observability.tracing import CURRENT, TracedTransport, add_trace_ids, provider_of, trace_headers
+from noetl_worker.phases import Phase, Progress
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
 from noetl_worker.tools.contract import ToolContext
@@ -32,8 +36,10 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
+
+from noetl_worker.command.trace import DeliveryTraces
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
@@ -294,6 +300,33 @@ async def test_command_that_is_sampled_out_has_no_spans_and_carries_its_trace_on
         await home.close()
         assert traced.named() == {}
         assert f"00-{TRACE_ID}-" in results.text
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, ALWAYS_ON], ids=["sampled out", "recorded"])
+async def test_traced_command_that_is_over_leaves_nothing_to_the_collector(sampler: Sampler) -> None:
+    """The context of its task has the trace, so the trace must not keep the task."""
+    message: Any = SimpleNamespace(headers=None, subject="s", message_id="m", data=b"", num_delivered=1)
+    traces = DeliveryTraces(TracerProvider(sampler=sampler, shutdown_on_exit=False), load_settings({}), "client")
+
+    async def handled(progress: Progress) -> None:
+        for phase in Phase:
+            progress.enter(phase)
+
+    async def run() -> None:
+        progress = traces.of(message)
+        progress.task = task = asyncio.ensure_future(handled(progress))
+        await task
+
+    await run()  # what is made once
+    await asyncio.sleep(0)
+    gc.collect()
+    gc.disable()
+    try:
+        await run()
+        await asyncio.sleep(0)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry.trace import (
     Span,
+    SpanContext,
     SpanKind,
     Status,
     StatusCode,
@@ -184,6 +185,7 @@ class CommandTrace(Progress):
     def _end(self, _task: asyncio.Task[Any]) -> None:
         """JetStream has its answer. What the command has left running (a pool's timer) is in no trace from now on."""
         self._end_stage()
+        self._task = None  # its context has this trace: each would keep the other for the collector
         span, self._process, outcome = self._process, None, self.outcome
         if span is None:
             return
@@ -203,9 +205,7 @@ class CommandTrace(Progress):
         """Written once for each span: a command that is not recorded has one span for all of its requests."""
         span = self._stage or self._process
         if span is not self._written_of:
-            self._written_of, self._written = span, {}
-            if span is not None:
-                _W3C.inject(self._written, set_span_in_context(span))
+            self._written_of, self._written = span, _written(span.get_span_context()) if span is not None else {}
         return self._written
 
     @property
@@ -213,6 +213,16 @@ class CommandTrace(Progress):
         span = self._stage or self._process
         at = span.get_span_context() if span is not None else None
         return (format_trace_id(at.trace_id), format_span_id(at.span_id)) if at is not None else None
+
+
+def _written(at: SpanContext) -> dict[str, str]:
+    """As the SDK's propagator writes it, which looks for the span first: of an invalid one nothing."""
+    if not at.is_valid:
+        return {}
+    headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
+    if at.trace_state:
+        headers["tracestate"] = at.trace_state.to_header()
+    return headers
 
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:

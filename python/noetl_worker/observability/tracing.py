@@ -7,7 +7,7 @@ here: requests to the control plane, tools, log lines. Without tracing none of t
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Coroutine, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -76,10 +76,10 @@ class TracedTransport:
         self.name = below.name
         self._below = below
 
-    async def send(
+    def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
-    ) -> Response:
-        return await self._below.send(method, url, {**headers, **trace_headers()}, body, timeout_s)
+    ) -> Coroutine[Any, Any, Response]:
+        return self._below.send(method, url, {**headers, **trace_headers()}, body, timeout_s)
 
     async def close(self) -> None:
         await self._below.close()
