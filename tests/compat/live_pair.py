@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from compat.values_run import AT_ONCE, Observed
 TRIES = 2
 """Only what differs this often in a row counts."""
 HANGING = "hanging"
+_WORDS = re.compile(r"[\w.+-]+|\S")
 Run = Callable[[], Awaitable["Both"]]
 Unexplained = Callable[[Sequence[str]], Sequence[str]]
 """Of differences those for which no reason is known."""
@@ -102,7 +104,7 @@ def in_their_order(theirs: Any, ours: Any) -> Any:
     if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
         return [in_their_order(one, other) for one, other in zip(theirs, ours, strict=True)]
     if isinstance(theirs, str) and isinstance(ours, str) and theirs[:1] == ours[:1] == "{":
-        return theirs if sorted(theirs) == sorted(ours) else ours
+        return theirs if sorted(_WORDS.findall(theirs)) == sorted(_WORDS.findall(ours)) else ours
     return ours
 
 

@@ -19,7 +19,10 @@ def test_what_is_written_is_shown_and_what_is_not_as_expected_is_marked(
     plane_results.write_results("3.54.0", [good, {**good, "playbook": "b", "ours": "RUNNING"}])
     lines = list(plane_section(tmp_path / "plane.json"))
     assert "3.54.0. As expected: 1 of 2." in lines
-    assert lines[-2:] == ["| a | FAILED | COMPLETED | COMPLETED |", "| b | FAILED | COMPLETED | **RUNNING** |"]
+    assert lines[-2:] == [
+        "| a | FAILED | COMPLETED | COMPLETED | works-here |",
+        "| b | FAILED | COMPLETED | **RUNNING** | open |",
+    ]
 
 
 def test_before_the_first_run_it_says_so(tmp_path: Path) -> None:
