@@ -47,8 +47,13 @@ async def test_print_does_not_touch_the_result() -> None:
     assert (result.data, result.stdout, result.stderr) == (1, "log line\n", "err\n")
 
 
-async def test_without_result_the_output_is_the_data() -> None:
-    assert (await python("print('hi')")).data == {"stdout": "hi\n", "stderr": ""}
+async def test_without_result_the_output_is_the_data_and_the_python_plane_is_told_so() -> None:
+    """Recorded: py-print, py-none."""
+    output = {"stdout": "hi\n", "stderr": ""}
+    assert (await python("print('hi')", dialect=Dialect.RUST)).data == output
+    told = {"status": "success", "message": "Code executed without explicit result variable"}
+    assert (await python("print('hi')", dialect=Dialect.PYTHON)).data == {**told, **output}
+    assert (await python("print('hi')\nresult = None", dialect=Dialect.PYTHON)).data == output
 
 
 async def test_main_gets_its_parameters_by_name() -> None:

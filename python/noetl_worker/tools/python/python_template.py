@@ -303,7 +303,10 @@ def finish_threads() -> None:
 
 
 def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """(answer, exit status) of the user's code. The answer has `result`, or `error`, or neither."""
+    """(answer, exit status) of the user's code. The answer has `result`, or `error`, or `leaves_none`.
+
+    `leaves_none`: whether its `result` is None.
+    """
     try:
         prepare_process(request)
         scope = make_scope(request)
@@ -315,7 +318,7 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
             if status:
                 return answer, status
             found, value = CODE["result_of"](request["code"], scope, given)
-        return ({"result": VALUES["plain"](value)} if found else {}), 0
+        return ({"result": VALUES["plain"](value)} if found else {"leaves_none": "result" in scope}), 0
     except SystemExit as stop:
         return exited(stop)
     except BaseException as error:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
@@ -26,6 +26,8 @@ __all__ = ["PythonConfig", "PythonTool"]
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
+_NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
+"""What the Python plane's own worker gives for code that leaves none."""
 _NO_ANSWER: Final = (
     "Python code ended with code 0 but without a result that can be read: its process was ended from inside "
     "(os._exit), or something else wrote to its socket; let the code run to its end, or use sys.exit(0)"
@@ -42,7 +44,8 @@ class PythonConfig:
 
     Result: the value, which is what a top-level `return` gives, else the global `result`, else what `main()` (also
     `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it) returns; with none of
-    them `{stdout, stderr}`. On the Python plane `main()` comes before `result`, unless the code calls it by itself.
+    them `{stdout, stderr}`, and on the Python plane `status` (`success`) and a `message` too. There `main()` comes
+    before `result`, unless the code calls it by itself.
     What JSON cannot say becomes: NaN, infinities and NaT null; Decimal, UUID and ints beyond 64 bits text; dates
     ISO 8601, those of numpy in their own unit; bytes base64; sets sorted lists; numpy and pandas numbers and lists
     (a frame: its rows); dataclasses objects; keys text as in `json.dumps`; anything else its `str()`. `stdout`,
@@ -139,7 +142,9 @@ class PythonTool:
                 )
             except AnswerTooLong as error:
                 raise ToolError(f"the result of the Python code is {error}", kind="python") from error
-        return _result(run, timeout_s, config, out_of_memory=kills is not None and process.oom_kills() != kills)
+        return _result(
+            run, timeout_s, config, context.form, out_of_memory=kills is not None and process.oom_kills() != kills
+        )
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
@@ -207,7 +212,9 @@ def _python_path(env: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": inherited} if inherited and "PYTHONPATH" not in env else {}
 
 
-def _result(run: PythonRun, timeout_s: float | None, config: PythonConfig, *, out_of_memory: bool) -> ToolResult:
+def _result(
+    run: PythonRun, timeout_s: float | None, config: PythonConfig, form: ToolForm, *, out_of_memory: bool
+) -> ToolResult:
     output: dict[str, Any] = {
         "stdout": run.stdout,
         "stderr": run.stderr,
@@ -225,7 +232,8 @@ def _result(run: PythonRun, timeout_s: float | None, config: PythonConfig, *, ou
         return ToolResult(status=timed_out.status, data=data, error=timed_out.error, **output)
     error = _failure(run, config, out_of_memory)
     if error is None:
-        return ToolResult.success(data, **output)
+        says_it = form.says_no_result and not answer.get("leaves_none")
+        return ToolResult.success({**_NO_RESULT, **data} if says_it else data, **output)
     return ToolResult(status=ToolStatus.ERROR, data=data, error=error, **output)
 
 
