@@ -117,7 +117,7 @@ class Worker:
     def request_stop(self) -> None:
         """Ask for the next level: drain, cancel, exit."""
         self._stops_asked += 1
-        log.info("stop_requested", level=self._stops_asked, in_flight=len(self._tasks))
+        log.info("stop_requested", signals=self._stops_asked, in_flight=len(self._tasks))
         self.stopping.reach(Level.DRAIN if self._stops_asked == 1 else Level.HARD)
         if self._stops_asked >= 3:
             os._exit(EXIT_AT_ONCE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -18,9 +20,9 @@ NOT_WORDS = {"told", "tells", "whole", "ended", "looked", "noted"}
 
 
 @cache
-def names() -> frozenset[str]:
-    """The first argument of each call of the package's logs."""
-    calls = (
+def calls() -> list[ast.Call]:
+    """Of the package's logs."""
+    found = (
         node
         for file in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
@@ -29,7 +31,13 @@ def names() -> frozenset[str]:
         and node.func.attr in LEVELS
         and node.args
     )
-    first = [call.args[0] for call in calls if ast.unparse(call.func).startswith("log.")]
+    return [call for call in found if ast.unparse(call.func).startswith("log.")]
+
+
+@cache
+def names() -> frozenset[str]:
+    """The first argument of each call."""
+    first = [call.args[0] for call in calls()]
     found = {str(name.value) for name in first if isinstance(name, ast.Constant)}
     return frozenset(name for name in found if re.fullmatch(r"[a-z_]+", name))  # the development plane's are sentences
 
@@ -46,3 +54,33 @@ def test_changelog_has_the_old_names_and_the_new_ones() -> None:
     assert rows
     assert {new for _, new in rows} <= names()
     assert {old for old, _ in rows} & names() == set()
+
+
+def test_no_field_has_the_name_of_one_that_each_line_has() -> None:
+    """It would be overwritten."""
+    fields = {keyword.arg for call in calls() for keyword in call.keywords}
+    assert fields & {"event", "exception", "level", "timestamp"} == set()
+
+
+WRITES_LINES = """
+import io, logging, sys
+import structlog
+from noetl_worker.observability.logging import configure_logging
+
+class Stream(io.StringIO):
+    def write(self, text):
+        print(repr(text))
+        return len(text)
+
+sys.stderr = Stream()
+configure_logging("info", "json")
+structlog.get_logger("noetl_worker").info("line_written", number=1)
+logging.getLogger("library").warning("of a library")
+"""
+
+
+def test_line_is_one_write_whatever_python_buffers() -> None:
+    """Processes share stderr: a line in two writes has that of another one in it."""
+    ran = subprocess.run([sys.executable, "-c", WRITES_LINES], capture_output=True, text=True, check=True, timeout=30)
+    written = [ast.literal_eval(line) for line in ran.stdout.splitlines()]
+    assert [text.endswith("\n") for text in written] == [True, True]

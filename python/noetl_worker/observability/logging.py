@@ -98,7 +98,8 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line is one write, its end too: print() makes two where Python is unbuffered, and processes share stderr.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # A warning of Python's (the engine's fallback, a dependency's) is one log line too, without a source path.

@@ -78,7 +78,7 @@ class Supervisor:
         """Pass the signal on: the first drains, the second cancels, the third ends at once."""
         self._stops += 1
         self._stopping.set()
-        log.info("stop_requested", level=self._stops, processes=self._running())
+        log.info("stop_requested", signals=self._stops, processes=self._running())
         for worker in self.workers:
             self._signal(worker)
 
