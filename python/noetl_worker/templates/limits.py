@@ -22,7 +22,6 @@ from jinja2.utils import pass_context
 
 __all__ = [
     "COUNTED",
-    "LONG_BITS",
     "Budget",
     "budget_of",
     "charge_format",
@@ -61,7 +60,7 @@ _TOKEN_NODES: Final = 150
 """Some 25 us, most of it in Python's own compiler, which takes 4 kB of memory for it."""
 COUNTED: Final = "_counted"
 """The filter that `count_loops` puts around what a loop goes over; no playbook can name it (see `Environment`)."""
-LONG_BITS: Final = 64
+_LONG_BITS: Final = 64
 """A number of more costs what its digits take: Python writes them in quadratic time."""
 _POINTER: Final = 8
 _ENTRY: Final = 100
@@ -129,7 +128,12 @@ class Budget:
             else:
                 self.charge(1)
                 if kind is int:
-                    self.charge_numbers((item,), size)
+                    self.charge_number(item, size)
+
+    def charge_number(self, number: int, size: int = 1) -> None:
+        """A long one, when it becomes text."""
+        if (bits := number.bit_length()) > _LONG_BITS:
+            self.charge(bits * bits >> 16, size * (bits // 3))
 
     def charge_numbers(self, items: Collection[Any], size: int = 1, *, are_all: bool = False) -> None:
         """The long ones among them, when they become text; `are_all`: nothing else is among them."""
@@ -139,7 +143,7 @@ class Budget:
             array("q", numbers)  # the quickest way to see that all are short
             return
         bits = [number.bit_length() for number in numbers]
-        if max(bits) > LONG_BITS:
+        if max(bits) > _LONG_BITS:
             self.charge(sum(one * one for one in bits) >> 16, size * (sum(bits) // 3))
 
     def charge_printed(self, value: Any, times: int = 1) -> None:

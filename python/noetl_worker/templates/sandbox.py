@@ -314,8 +314,7 @@ class Environment(ImmutableSandboxedEnvironment):
 def _printed(context: Context, value: Any) -> str:
     """`to_text`, charged."""
     if isinstance(value, int):
-        if value.bit_length() > template_limits.LONG_BITS:
-            budget_of(context).charge_numbers((value,))
+        budget_of(context).charge_number(value)
     elif not isinstance(value, (str, float, type(None))):
         budget_of(context).charge_printed(value)
     return to_text(value)

@@ -28,7 +28,7 @@ from jinja2.runtime import Context, Undefined
 from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models import JsonValue
 from noetl_worker.secrets.redaction import excerpt
-from noetl_worker.templates.limits import CONTAINER_NODES, LONG_BITS, Budget, charge_source, text_size
+from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
 from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, Scope, WithFallback, truthy
 
 __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
@@ -273,8 +273,8 @@ def _native(value: Any, budget: Budget) -> JsonValue:
     if kind in _SCALARS:
         if kind is str:
             budget.charge(1, len(value))
-        elif kind is int and value.bit_length() > LONG_BITS:
-            budget.charge_numbers((value,))
+        elif kind is int:
+            budget.charge_number(value)
         return value
     if kind is list or kind is dict:
         return _native_container(value, budget)
