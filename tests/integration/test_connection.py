@@ -47,6 +47,23 @@ async def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
         await connection.close()
 
 
+@pytest.mark.parametrize("end", ["drain", "unsubscribe"])
+async def test_receiver_gets_what_is_published_until_its_subscription_ends_and_is_kept_no_longer(end: str) -> None:
+    """Each pause of the pull loop ends one subscription, and begins another."""
+    async with NatsServer() as server:
+        connection = await connect(settings(server.url), "test")
+        client, got = connection.client, asyncio.Queue[bytes]()
+        for number in (b"1", b"2"):
+            subscription = await client.receive("a", lambda message: got.put_nowait(message.data))
+            await client.publish("a", number)
+            assert await asyncio.wait_for(got.get(), 5) == number
+            await getattr(subscription, end)()
+        await client.publish("a", b"3")
+        await client.flush()
+        assert (got.empty(), client.receivers) == (True, {})
+        await connection.close()
+
+
 async def test_connection_that_could_not_be_reopened_is_closed_still_and_is_reopened_later() -> None:
     """The keepalive looks at `is_closed`: one refused attempt was its last one, and deliveries went to others."""
     async with NatsServer() as server:

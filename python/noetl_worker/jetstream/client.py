@@ -35,6 +35,10 @@ class Client(LibraryClient):
         self.receivers[subscription._id] = receiver
         return subscription
 
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        super()._remove_sub(sid, max_msgs)
+        self.receivers.pop(sid, None)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if sid in self.receivers:
             read = await self._process_headers(headers) if headers else None
