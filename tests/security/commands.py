@@ -94,18 +94,23 @@ def run_as(
         "together": together,
         "credentials": credentials or {},
     }
+    outcomes: list[dict[str, Any]] = printed_under(user, _WORKER, given=given)
+    return outcomes
+
+
+def printed_under(user: str, program: str, *arguments: str, given: Any = None, timeout_s: float = 50.0) -> Any:
+    """What a program in Python prints as JSON, under this user; `given` is its standard input, as JSON."""
     done = subprocess.run(
-        under(user, [interpreter_of(user) or sys.executable, "-c", _WORKER]),
+        under(user, [interpreter_of(user) or sys.executable, "-c", program, *arguments]),
         input=json.dumps(given),
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr
-    outcomes: list[dict[str, Any]] = json.loads(done.stdout)
-    return outcomes
+    return json.loads(done.stdout)
 
 
 def run_one(user: str, level: str, kind: str, config: dict[str, Any], **limits: int) -> dict[str, Any]:

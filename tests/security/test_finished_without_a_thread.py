@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from noetl_worker.models import Dialect
 
-from .commands import LIBRARIES, USERS, interpreter_of, under
+from .commands import USERS, printed_under
 
 pytestmark = pytest.mark.skipif(USERS == ("root",), reason="no count of processes binds root")
 
@@ -123,16 +120,7 @@ print(json.dumps({"before": before, "under": {name: asyncio.run(under(0, work)) 
 @functools.cache
 def found() -> dict[str, Any]:
     """What came of each without a thread, each on a loop of its own, which has none yet."""
-    done = subprocess.run(
-        under(USERS[-1], [interpreter_of(USERS[-1]) or sys.executable, "-c", _WORKER]),
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stderr
-    outcomes: dict[str, Any] = json.loads(done.stdout)
+    outcomes: dict[str, Any] = printed_under(USERS[-1], _WORKER)
     return outcomes
 
 

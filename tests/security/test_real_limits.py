@@ -7,8 +7,6 @@ are shown by calls that raise them (test_resource_shortage.py).
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import pytest
 from noetl_worker.errors import ResourceShortage
 from noetl_worker.tools.process.shortage import before_any_effect
 
-from .commands import LIBRARIES, USERS, interpreter_of, under
+from .commands import USERS, printed_under
 
 BY_NAME = "localhost:9"
 """Nobody is there; a name is looked up in a thread."""
@@ -120,17 +118,7 @@ directory.cleanup()
 
 @functools.cache
 def outcomes_under(user: str, limit: str) -> dict[str, Any]:
-    done = subprocess.run(
-        under(user, [interpreter_of(user) or sys.executable, "-c", _WORKER, limit]),
-        input=json.dumps(KINDS),
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = printed_under(user, _WORKER, limit, given=KINDS, timeout_s=100)
     return found
 
 

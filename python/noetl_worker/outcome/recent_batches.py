@@ -38,15 +38,14 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
 _PAGE: Final = 200
+_OVER: Final = ("completed", "failed")
+"""States of a batch that the plane has worked off."""
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
     "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
 )
 log = structlog.get_logger("noetl_worker.events")
-
-
-_OVER: Final = ("completed", "failed")
 
 
 @dataclass(slots=True, eq=False)

@@ -139,7 +139,7 @@ class ToolForm:
     main_first: bool
     """Whether a function `main` counts before a variable `result` (kind python)."""
     says_no_result: bool
-    """Whether code that leaves no result (kind python) is told with a status and a message."""
+    """Whether code that leaves no result (kind python) is reported with a status and a message."""
     has_return_code: bool
     """Whether a shell's exit code is `returncode`, with all commands and their time beside it."""
     sql_has_message: bool
