@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import nats
@@ -14,7 +16,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response as PlaneResponse
 
-from faults.conftest import Measured
+from faults.conftest import WRITE, Measured
 from faults.scene import Scene, inside, scene
 from integration.house import TERMINAL
 from integration.processes import until
@@ -72,64 +74,73 @@ HELD = {
 }
 
 
-REFUSALS, ROUNDS = 300, 5
+PAIRS, ROUNDS = 300, 5
 """The best of so many rounds: a machine that does something else meanwhile spoils one, a slow path spoils all."""
+ALONE = bool(os.environ.get(WRITE))
+"""`make faults`: this run has a machine to itself, so that milliseconds mean something."""
 
 
-async def refusals_ms(home: Scene, dialect: Dialect) -> tuple[list[Issued], list[float]]:
-    """(commands, ms from the plane's 409 to the answer that NATS gets) of commands that are published one by one."""
-    refused_at, took_ms = 0.0, []
+async def given_back_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issued], list[float], list[float]]:
+    """(commands, ms to a refused claim's NAK, ms to a granted command's ACK) from the claim's arrival, in turn."""
+    asked_at, took_ms, refuse = 0.0, 0.0, False
     answered = asyncio.Event()
 
     def held(request: Request) -> PlaneResponse | None:
-        nonlocal refused_at
+        nonlocal asked_at
         if not request.url.path.endswith("/claim"):
             return None
-        refused_at = time.monotonic()
+        asked_at = time.monotonic()
+        if not refuse:
+            return None
         return PlaneResponse(HELD[dialect], 409, {"Retry-After": "2", "Content-Type": "application/json"})
 
     async def note(message: Any) -> None:
-        took_ms.append((time.monotonic() - refused_at) * 1000)
-        assert message.data.startswith(b"-NAK"), message.data
+        nonlocal took_ms
+        took_ms = (time.monotonic() - asked_at) * 1000
+        assert message.data.startswith(b"-NAK" if refuse else b"+ACK"), message.data
         answered.set()
 
     home.plane.fault = held
-    issued = await home.plane.create_commands([RawCommand("noop") for _ in range(REFUSALS)], publish=False)
+    issued = await home.plane.create_commands([RawCommand("noop") for _ in range(2 * PAIRS)], publish=False)
+    found: dict[bool, list[float]] = {True: [], False: []}
     client = await nats.connect(home.nats.url)
     try:
         heard = await client.subscribe("$JS.ACK.*.*.1.>", cb=note)  # first deliveries, not those that come back
         await client.flush()
-        for one in issued:
+        for number, one in enumerate(issued):
+            refuse = number % 2 == 0
             answered.clear()
             home.plane.dispatcher.requeue(home.plane.command(one.event_id), as_text=False)
             await home.plane.dispatcher.flush()
             await asyncio.wait_for(answered.wait(), 5)
+            found[refuse].append(took_ms)
         await heard.unsubscribe()
     finally:
         await client.close()
         home.plane.fault = None
-    return issued, took_ms
+    return issued, found[True], found[False]
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-async def test_f27_refused_claim_is_given_back_within_2_ms(
+async def test_f27_refused_claim_is_given_back_sooner_than_a_granted_one_is_done_with(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
     async with scene(tmp_path, dialect) as home:
         await home.start_process(NOETL_WORKER_MAX_ACK_PENDING="20000", **QUICK)
-        rounds, everything = [], []
+        p99_ms, ratios, everything = [], [], []
         for _ in range(ROUNDS):
-            issued, took_ms = await refusals_ms(home, dialect)
+            issued, back_ms, done_ms = await given_back_and_done_ms(home, dialect)
             everything += issued
-            rounds.append(sorted(took_ms)[int(len(took_ms) * 0.99)])
-            if rounds[-1] <= 1.5:
+            p99_ms.append(sorted(back_ms)[int(len(back_ms) * 0.99)])
+            ratios.append(median(back_ms) / median(done_ms))
+            if p99_ms[-1] <= 1.5 or not ALONE:
                 break
         await home.wait_ended(everything, timeout_s=20)
         await home.assert_books(everything)
         await home.stop_all()
-    measured(
-        "F27", f"{dialect.value}: from a 409 to the answer in NATS, p99 of {REFUSALS}", min(rounds), "ms", at_most=2
-    )
+    word = dialect.value
+    measured("F27", f"{word}: a refused claim to its NAK, a granted one to its ACK", min(ratios), "x", at_most=1)
+    measured("F27", f"{word}: from a 409 to its NAK, p99 of {PAIRS}", min(p99_ms), "ms", at_most=2 if ALONE else None)
 
 
 # ── both get 200 ──
