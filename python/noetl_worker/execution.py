@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from noetl_worker.command.claim import claim_command
 from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
@@ -25,6 +26,9 @@ from noetl_worker.observability import metrics
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 
+if TYPE_CHECKING:
+    from noetl_worker.command.trace import DeliveryTraces
+
 __all__ = ["Execution"]
 
 
@@ -36,6 +40,8 @@ class Execution:
     workplace: Workplace
     pools: Pools | None = None
     """None: commands of any pool run here."""
+    traces: DeliveryTraces | None = None
+    """None: nothing is traced."""
 
     async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
         """Take one delivery to its outcome; None when another delivery of the same message will answer.
@@ -48,8 +54,12 @@ class Execution:
         try:
             notification = envelope.decode_notification(delivery.data)
         except NotificationError as error:
+            if self.traces is not None:
+                self.traces.begin(progress, delivery, None)
             return acknowledge.not_a_notification(str(error))
         progress.notification = notification
+        if self.traces is not None:
+            self.traces.begin(progress, delivery, notification)
         if self.pools is not None and (cause := self.pools.refusal(notification.pool, delivery.subject)) is not None:
             outcome = acknowledge.foreign_pool(cause, delivery.num_delivered, delivery.age_s())
             return acknowledge.named(outcome, notification, acks=self.workplace.logs_acks)

@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from noetl_worker import stopping
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Command, Envelope, Outcome
 
-__all__ = ["Phase", "Progress"]
+__all__ = ["Phase", "Progress", "Stages"]
 
 _LOOK_AGAIN_S = 0.5
 
@@ -37,6 +37,12 @@ class Phase(enum.Enum):
     DECIDING = enum.auto()
     REPORTING = enum.auto()
     SETTLING = enum.auto()
+
+
+class Stages(Protocol):
+    """What is shown of the phases while they pass: the spans of a trace."""
+
+    def enter(self, phase: Phase) -> None: ...
 
 
 def _nothing() -> None:
@@ -62,6 +68,7 @@ class Progress:
         "notification",
         "outcome",
         "phase",
+        "stages",
         "task",
     )
 
@@ -82,6 +89,8 @@ class Progress:
         """Once it is claimed and read."""
         self.failure: str | None = None
         """The kind of what it failed with."""
+        self.stages: Stages | None = None
+        """Of a delivery whose trace is recorded."""
         self.outcome: Outcome | None = None
         """What JetStream is answered with; None as well when another delivery of the message answers."""
 
@@ -89,6 +98,8 @@ class Progress:
         self.phase = phase
         if self.is_stopping:
             self._act()
+        if self.stages is not None:
+            self.stages.enter(phase)
 
     def stop(self) -> None:
         """The grace is over."""

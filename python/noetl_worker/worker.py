@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import nats
 import structlog
@@ -59,6 +59,9 @@ from noetl_worker.stopping import Level, Stopping
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.opening import open_transport
 
+if TYPE_CHECKING:
+    from noetl_worker.command.trace import DeliveryTraces
+
 __all__ = ["EXIT_CANCELLED", "EXIT_OK", "Worker"]
 
 EXIT_OK: Final = 0
@@ -79,8 +82,8 @@ class Worker:
     def __init__(self, settings: Settings, *, registry: Registry | None = None) -> None:
         engine.require(settings.engine)
         self.settings = settings
-        self.progress_of: Callable[[Delivery], Progress] | None = None
-        """Makes the progress of a delivery that is traced (`command.trace`); set it before `run`."""
+        self.traces: DeliveryTraces | None = None
+        """Set it before `run`; None: nothing is traced."""
         self.identity = Identity(settings)
         self.health = Health()
         self.in_flight = InFlight(2 * settings.ack_wait_s)
@@ -142,7 +145,7 @@ class Worker:
         # An end that the plane issues commands in holds its connection outside of its slot.
         connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
         transport = open_transport(settings, max_connections=connections)
-        client = ControlPlaneClient(transport if self.progress_of is None else TracedTransport(transport), settings)
+        client = ControlPlaneClient(transport if self.traces is None else TracedTransport(transport), settings)
         self.slots.ceiling = lambda: math.ceil(
             settings.max_concurrent * min(client.servers.open_share(), self._machine.open_share())
         )
@@ -302,7 +305,7 @@ class Worker:
             progress.enter(Phase.SETTLING)
             task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
         else:
-            progress = Progress() if self.progress_of is None else self.progress_of(delivery)
+            progress = Progress()
             execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
             task = asyncio.get_running_loop().create_task(self._handle(delivery, execution, settle, progress))
         self._tasks[task] = progress
@@ -494,4 +497,4 @@ class Worker:
             starts=starts,
             logs_acks=self._logs_debug,
         )
-        return Execution(client, workplace, Pools.of(self.settings))
+        return Execution(client, workplace, Pools.of(self.settings), self.traces)

@@ -137,7 +137,7 @@ async def _work(settings: Settings) -> NoReturn:
     if provider is not None:
         from noetl_worker.command.trace import DeliveryTraces
 
-        worker.progress_of = DeliveryTraces(provider, settings, worker.identity.unique).of
+        worker.traces = DeliveryTraces(provider, settings, worker.identity.unique)
     worker.handle_signals()
     _calm_the_collector()
     try:

@@ -52,7 +52,7 @@ class House:
         if tracer_provider is not None:
             from noetl_worker.command.trace import DeliveryTraces
 
-            worker.progress_of = DeliveryTraces(tracer_provider, worker.settings, worker.identity.unique).of
+            worker.traces = DeliveryTraces(tracer_provider, worker.settings, worker.identity.unique)
         running = asyncio.ensure_future(worker.run())
         ready = asyncio.ensure_future(worker.ready.wait())
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)

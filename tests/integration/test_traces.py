@@ -309,11 +309,12 @@ async def test_traced_command_that_is_over_leaves_nothing_to_the_collector(sampl
     traces = DeliveryTraces(TracerProvider(sampler=sampler, shutdown_on_exit=False), load_settings({}), "client")
 
     async def handled(progress: Progress) -> None:
+        traces.begin(progress, message, None)
         for phase in Phase:
             progress.enter(phase)
 
     async def run() -> None:
-        progress = traces.of(message)
+        progress = Progress()
         progress.task = task = asyncio.ensure_future(handled(progress))
         await task
 

@@ -1,14 +1,13 @@
 """The trace of one delivery: a `process` span, and below it `claim`, `tool KIND`, `cases`, `events` and `ack`.
 
-It is the command's progress as well, so what is traced is what the stop of a worker looks at: each phase that has a
-name here is a span. Names and attributes are those of OpenTelemetry's messaging conventions; the trace goes on from the
-notification's `traceparent` (a header, or in the `trace` of the body).
+What is traced is what the stop of a worker looks at: each phase of its progress that has a name here is a span. Names
+and attributes are those of OpenTelemetry's messaging conventions; the trace goes on from the notification's
+`traceparent` (a header, or in the `trace` of the body).
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     StatusCode,
+    Tracer,
     TracerProvider,
     format_span_id,
     format_trace_id,
@@ -36,10 +36,11 @@ from noetl_worker.settlement import OutcomeKind
 if TYPE_CHECKING:
     from noetl_worker.jetstream.delivery import Delivery
 
-__all__ = ["CommandTrace", "DeliveryTraces"]
+__all__ = ["DeliveryTraces"]
 
 _W3C: Final = TraceContextTextMapPropagator()
 _NO_PARENT: Final = otel_context.Context()
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 _SPANS: Final = {
     Phase.CLAIMING: "claim",
     Phase.RUNNING: "tool",
@@ -55,6 +56,7 @@ class DeliveryTraces:
 
     def __init__(self, provider: TracerProvider, settings: Settings, client_id: str) -> None:
         self._tracer = provider.get_tracer("noetl_worker", __version__)
+        self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
             "messaging.destination.template": settings.nats_subject,  # spans are named after it: subjects are many
@@ -63,71 +65,18 @@ class DeliveryTraces:
             "messaging.client.id": client_id,
         }
 
-    def of(self, delivery: Delivery) -> CommandTrace:
-        return CommandTrace(self._tracer, delivery, self._common)
+    def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
+        """In the command's own task: what runs in it, and in the task of its tool, belongs to this trace.
 
-
-class CommandTrace(Progress):
-    """The progress of a traced delivery."""
-
-    __slots__ = (
-        "_common",
-        "_delivery",
-        "_is_of_tool",
-        "_is_recorded",
-        "_notification",
-        "_process",
-        "_received_ns",
-        "_stage",
-        "_task",
-        "_tracer",
-        "_written",
-        "_written_of",
-    )
-
-    def __init__(self, tracer: Any, delivery: Delivery, common: Mapping[str, str]) -> None:
-        self._tracer, self._delivery, self._common = tracer, delivery, common
-        self._received_ns = time.time_ns()
-        self._process: Span | None = None
-        self._stage: Span | None = None
-        self._written_of: Span | None = None
-        self._written: dict[str, str] = {}
-        self._is_recorded = False
-        self._is_of_tool = False
-        self._notification: Envelope | None = None
-        self._task: asyncio.Task[Any] | None = None
-        super().__init__()
-
-    # ── where the command is ──
-
-    def enter(self, phase: Phase) -> None:
-        super().enter(phase)
-        if self._process is None:
-            self._begin(None)
-        if self._is_recorded:
-            self._next_stage(phase)
-
-    @property
-    def notification(self) -> Envelope | None:
-        return self._notification
-
-    @notification.setter
-    def notification(self, notification: Envelope | None) -> None:
-        self._notification = notification
-        if notification is not None and self._process is None:
-            self._begin(notification)
-
-    def _begin(self, notification: Envelope | None) -> Span:
-        """In the command's own task: what runs in it, and in the task of its tool, belongs to this trace."""
-        delivery = self._delivery
-        carrier = _carrier(delivery.headers, notification)
-        parent = _W3C.extract(carrier) if carrier else _NO_PARENT
-        destination = self._common["messaging.destination.template"]
-        span: Span = self._tracer.start_span(
-            f"process {destination}", parent, SpanKind.CONSUMER, start_time=self._received_ns
-        )
-        self._is_recorded = span.is_recording()
-        if self._is_recorded:
+        Args:
+            notification: None where it cannot be read.
+        """
+        parent = _NO_PARENT
+        if delivery.headers or (notification is not None and notification.trace):
+            parent = _W3C.extract(_carrier(delivery.headers, notification))
+        span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
+        traced: _Recorded | _Unrecorded
+        if span.is_recording():
             span.set_attributes(
                 {
                     **self._common,
@@ -143,21 +92,57 @@ class CommandTrace(Progress):
                 span.set_attribute("messaging.message.conversation_id", str(notification.execution_id))
                 span.set_attribute("noetl.command_id", str(notification.command_id))
                 span.set_attribute("noetl.step", notification.step)
-        self._process = span
-        CURRENT.set(self)
-        otel_context.attach(set_span_in_context(span))
-        return span
+            progress.stages = traced = _Recorded(self._tracer, span, progress, self._common)
+        else:
+            traced = _Unrecorded(span.get_span_context())
+        CURRENT.set(traced)
+        otel_context.attach(set_span_in_context(span, parent))
+        task = progress.task or asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(traced.end)
 
-    def _next_stage(self, phase: Phase) -> None:
+
+class _Unrecorded:
+    """A trace that is sampled out: one span, which nothing is written to, for all that the command asks."""
+
+    __slots__ = ("_at", "headers")
+
+    def __init__(self, at: SpanContext) -> None:
+        self._at: SpanContext | None = at
+        self.headers: Mapping[str, str] = _written(at)
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        return _ids(self._at)
+
+    def end(self, _task: asyncio.Task[Any]) -> None:
+        self._at, self.headers = None, _NO_HEADERS
+
+
+class _Recorded:
+    """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
+
+    __slots__ = ("_common", "_is_of_tool", "_process", "_progress", "_stage", "_tracer")
+
+    def __init__(self, tracer: Tracer, process: Span, progress: Progress, common: Mapping[str, str]) -> None:
+        self._tracer, self._common = tracer, common
+        self._process: Span | None = process
+        self._progress: Progress | None = progress
+        self._stage: Span | None = None
+        self._is_of_tool = False
+
+    def enter(self, phase: Phase) -> None:
         self._end_stage()
         name = _SPANS.get(phase)
-        if name is None or self._process is None:
+        if name is None or self._process is None or self._progress is None:
             return
-        parent, attributes, kind = set_span_in_context(self._process), {}, SpanKind.INTERNAL
+        parent, kind = set_span_in_context(self._process), SpanKind.INTERNAL
+        attributes: dict[str, str | int] = {}
+        command = self._progress.command
         self._is_of_tool = phase is Phase.RUNNING
-        if phase is Phase.RUNNING and self.command is not None:
-            name = f"tool {self.command.kind}"
-            attributes = {"noetl.tool_kind": self.command.kind, "noetl.attempt": self.command.attempt}
+        if phase is Phase.RUNNING and command is not None:
+            name = f"tool {command.kind}"
+            attributes = {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
         elif phase is Phase.SETTLING:
             kind = SpanKind.CLIENT
             attributes = {**self._common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
@@ -167,52 +152,43 @@ class CommandTrace(Progress):
     def _end_stage(self) -> None:
         stage, self._stage = self._stage, None
         if stage is not None:
-            if self.failure is not None and self._is_of_tool:
-                stage.set_attribute("error.type", self.failure)
-                stage.set_status(Status(StatusCode.ERROR, self.failure))
+            failure = self._progress.failure if self._progress is not None else None
+            if failure is not None and self._is_of_tool:
+                stage.set_attribute("error.type", failure)
+                stage.set_status(Status(StatusCode.ERROR, failure))
             stage.end()
 
-    @property
-    def task(self) -> asyncio.Task[Any] | None:
-        return self._task
-
-    @task.setter
-    def task(self, task: asyncio.Task[Any] | None) -> None:
-        self._task = task
-        if task is not None:
-            task.add_done_callback(self._end)
-
-    def _end(self, _task: asyncio.Task[Any]) -> None:
+    def end(self, _task: asyncio.Task[Any]) -> None:
         """JetStream has its answer. What the command has left running (a pool's timer) is in no trace from now on."""
         self._end_stage()
-        self._task = None  # its context has this trace: each would keep the other for the collector
-        span, self._process, outcome = self._process, None, self.outcome
-        if span is None:
+        span, self._process = self._process, None
+        progress, self._progress = self._progress, None  # its task has this trace: each would keep the other
+        if span is None or progress is None:
             return
-        if outcome is not None and span.is_recording():
-            span.set_attribute("noetl.outcome", outcome.kind.value)
-            span.set_attribute("noetl.settlement", outcome.settlement.value)
-            error = self.failure if outcome.kind in _FINE else outcome.kind.value
+        progress.stages = None
+        if progress.outcome is not None:
+            kind = progress.outcome.kind
+            span.set_attribute("noetl.outcome", kind.value)
+            span.set_attribute("noetl.settlement", progress.outcome.settlement.value)
+            error = progress.failure if kind in _FINE else kind.value
             if error is not None:
                 span.set_attribute("error.type", error)
                 span.set_status(Status(StatusCode.ERROR, error))
         span.end()
 
-    # ── what carries it on ──
-
     @property
     def headers(self) -> Mapping[str, str]:
-        """Written once for each span: a command that is not recorded has one span for all of its requests."""
         span = self._stage or self._process
-        if span is not self._written_of:
-            self._written_of, self._written = span, _written(span.get_span_context()) if span is not None else {}
-        return self._written
+        return _written(span.get_span_context()) if span is not None else _NO_HEADERS
 
     @property
     def ids(self) -> tuple[str, str] | None:
         span = self._stage or self._process
-        at = span.get_span_context() if span is not None else None
-        return (format_trace_id(at.trace_id), format_span_id(at.span_id)) if at is not None else None
+        return _ids(span.get_span_context()) if span is not None else None
+
+
+def _ids(at: SpanContext | None) -> tuple[str, str] | None:
+    return (format_trace_id(at.trace_id), format_span_id(at.span_id)) if at is not None else None
 
 
 def _written(at: SpanContext) -> dict[str, str]:
