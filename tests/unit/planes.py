@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noetl_worker.models import Command, Dialect, Envelope
 from noetl_worker.outbox.outbox import Outbox
@@ -20,7 +21,16 @@ from noetl_worker.transport.transport import Body, Response
 
 URL = "http://plane.test"
 Answer = Response | Exception
-Script = Callable[[str, str, Any], Answer]
+
+
+class After(NamedTuple):
+    """An answer that takes its time."""
+
+    seconds: float
+    answer: Answer
+
+
+Script = Callable[[str, str, Any], Answer | After]
 
 
 def answer(status: int, body: Any = None, **headers: str) -> Response:
@@ -45,6 +55,9 @@ class ScriptedTransport:
         value = None if whole is None else json.loads(whole)
         self.sent.append((method, path, value, dict(headers)))
         said = self.script(method, path, value)
+        if isinstance(said, After):
+            await asyncio.sleep(said.seconds)
+            said = said.answer
         if isinstance(said, Exception):
             raise said
         return said

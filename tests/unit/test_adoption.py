@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import virtual_time
 from noetl_worker.command import handover
 from noetl_worker.delivery.in_flight import InFlight, Seen
 from noetl_worker.models import Report, Upload
@@ -18,6 +19,8 @@ from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
 from unit.planes import ScriptedTransport, answer, emitter, settings
+
+anyio_backend = virtual_time.anyio_backend
 
 
 @pytest.fixture(autouse=True)
@@ -88,10 +91,7 @@ async def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Pa
     assert list(tmp_path.glob("*.sqlite3")) == []
 
 
-async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handover.backoff, "delay_s", lambda *_, **__: 0.0)
+async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(tmp_path: Path) -> None:
     left_behind(tmp_path)
     told: list[str] = []
     await adopt(tmp_path, claim_then(answer(404, {"detail": "Command not found"}), told))

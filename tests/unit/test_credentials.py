@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+import virtual_time
 from noetl_worker.errors import CredentialError, NotSent
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.plane.client import ControlPlaneClient, Plane
@@ -16,6 +17,8 @@ from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates import template
 from unit.planes import URL, Script, ScriptedTransport, answer, command, plane, settings
+
+anyio_backend = virtual_time.anyio_backend
 
 RECORD = {"id": "1", "name": "pg", "type": "postgres", "data": {"db_host": "h", "db_password": "s3cr3t-value"}}
 TOKEN = {"status": "success", "token_data": {"token": "tok-12345"}, "expires_at": None, "ttl_seconds": 3600}
@@ -36,13 +39,6 @@ async def failing(
     with pytest.raises(CredentialError) as caught:
         await use(script, each, **changes)
     return caught.value
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def sleep(_: float) -> None: ...
-
-    monkeypatch.setattr("noetl_worker.plane.patience.asyncio.sleep", sleep)
 
 
 def credential(one: CommandCredentials) -> Awaitable[Any]:

@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 import pytest
 import structlog
 
+import virtual_time
 from noetl_worker.command.dispatch import Dispatch, Limits
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
+from noetl_worker.stopping import TOOL_S
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kinds.requirements import class_at
 from noetl_worker.tools.registry import Registry
@@ -58,11 +60,7 @@ async def dispatched(config: dict[str, Any], limits: Limits, script: Any) -> tup
     return tool, await dispatch.run(await dispatch.prepare())
 
 
-@pytest.fixture(autouse=True)
-def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.stopping.TOOL_S", 0.05)
-
-
+@virtual_time.PASSES
 async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled() -> None:
     asked: list[str] = []
 
@@ -76,7 +74,7 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
 
     at, _ = plane(script)
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
     dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     started = time.monotonic()
     with pytest.raises(CommandCancelled) as caught:
@@ -85,7 +83,7 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
     assert tool.stopped == "cancelled"
     assert len(asked) == 3
     assert asked[0] == f"/api/executions/{command().execution_id}/cancellation-check"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started == pytest.approx(15)
 
 
 @pytest.mark.parametrize(("dialect", "known"), [(Dialect.RUST, 7), (Dialect.PYTHON, "7")])
@@ -117,7 +115,7 @@ async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered
 
     transport.send = never  # type: ignore[method-assign]
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0.01)
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
     dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     assert (await asyncio.wait_for(dispatch.run(await dispatch.prepare()), 5)).data == "done"
 
@@ -135,8 +133,9 @@ async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
+@virtual_time.PASSES
 async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
-    limits = Limits(default_s=60, hard_s=0.05, cancellation_poll_s=0)
+    limits = Limits(default_s=60, hard_s=30, cancellation_poll_s=0)
     tool, result = await dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
 
@@ -181,15 +180,16 @@ async def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_sett
     assert "nowhere" in result.error.message
 
 
+@virtual_time.PASSES
 async def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_on() -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
-    slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 0.05, "spec": {"policy": policy}}
+    slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 20, "spec": {"policy": policy}}
     started = time.monotonic()
     tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], Limits(30, 30, 0))
-    assert time.monotonic() - started < 5
-    assert (tool.stopped, tool.allowed_s) == ("timeout", 0.05)
+    assert time.monotonic() - started == pytest.approx(20 + TOOL_S)
+    assert (tool.stopped, tool.allowed_s) == ("timeout", 20)
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
-    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 0.05}], Limits(30, 30, 0))
+    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], Limits(30, 30, 0))
     assert result.error is not None
     assert result.error.kind == "timeout"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+import virtual_time
 from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect, Report
-from noetl_worker.outcome import emitter as emitter_module
-from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.outcome.emitter import LATE_S, Emitter
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.gate import DOWN_AFTER
@@ -22,6 +22,8 @@ from unit.outboxes import OPEN, box, event_set, left, taken
 from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
+
+anyio_backend = virtual_time.anyio_backend
 
 
 @pytest.fixture(autouse=True)
@@ -134,10 +136,7 @@ async def test_set_that_the_plane_refuses_for_good_leaves_the_disk(tmp_path: Pat
     ours.outbox.close()
 
 
-async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(emitter_module, "LATE_S", 0.02)
+async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(tmp_path: Path) -> None:
     at, transport = plane(lambda *_: answer(503, {}))
     ours = emitter(tmp_path)
 
@@ -228,11 +227,8 @@ async def test_stop_while_the_start_is_under_way_leaves_the_outcome_on_disk(tmp_
     assert b'"call.done"' in left.body()
 
 
-async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(tmp_path: Path) -> None:
     """The gate may be closed for minutes: what was ours at the last look may be another worker's by then."""
-    monkeypatch.setattr(emitter_module, "LATE_S", 0.05)
     said: list[str] = []
 
     class Asked(Ours):
@@ -244,7 +240,12 @@ async def test_set_that_waited_at_the_gate_asks_whose_its_command_is(
         return answer(202, {"event_ids": [5]})
 
     at, _ = plane(script)
-    at.gate.refused(time.monotonic(), retry_after_s=0.3)
+
+    def refused() -> None:
+        at.gate.refused(time.monotonic(), retry_after_s=LATE_S)
+
+    refused()
+    asyncio.get_running_loop().call_later(LATE_S - 1.0, refused)
     told = CommandEvents(command(), at, "w-1", emitter(), hold_s=5.0)
     await told.finish(OK, Asked())
     assert said[-2:] == ["asked", "sent"]

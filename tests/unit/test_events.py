@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+import virtual_time
 from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
 from noetl_worker.outcome import results
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.plane import gate
 from noetl_worker.transport.transport import Response
 from unit.planes import URL, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell
@@ -21,10 +21,7 @@ from unit.reports import OK, accept, names, tell
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
 
 
-@pytest.fixture(autouse=True)
-def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(gate, "MAX_PAUSE_S", 0.001)
+anyio_backend = virtual_time.anyio_backend
 
 
 # ── the Python plane ──
@@ -178,11 +175,10 @@ def test_result_is_written_into_its_event_as_it_was_serialised(
     assert bytes_of_it in row, "and into its row"
 
 
-@pytest.mark.parametrize("at", [1795735035.0802085, *(1795735034 + step * 2.0**-22 for step in range(40))])
-async def test_events_that_travel_one_after_the_other_have_growing_times(
-    monkeypatch: pytest.MonkeyPatch, at: float
-) -> None:
-    monkeypatch.setattr("noetl_worker.outcome.event_set.time.time", lambda: at)
+@pytest.mark.parametrize("after_s", [0.0802085, *(step * 2.0**-22 for step in range(40))])
+async def test_events_that_travel_one_after_the_other_have_growing_times(after_s: float) -> None:
+    """Also those of one moment, wherever it lies between two microseconds."""
+    await asyncio.sleep(after_s)
     transport = await tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
     done, completed = transport.bodies("/api/events")
     assert done["created_at"] < completed["created_at"]

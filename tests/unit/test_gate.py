@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
+import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.gate import DOWN_AFTER, Gate
 from unit.planes import URL, ScriptedTransport, answer, settings
+
+anyio_backend = virtual_time.anyio_backend
 
 
 class Clock:
@@ -137,17 +139,20 @@ def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedT
 
 
 @pytest.mark.parametrize("trouble", [answer(503, {}), answer(429, {}), NotSent("refused")], ids=["503", "429", "down"])
-async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(
-    trouble: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("noetl_worker.plane.client.CLAIM_PATIENCE_S", 0.0)
+async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any) -> None:
     at, transport = plane_with(lambda *_: trouble)
-    for _ in range(DOWN_AFTER):
-        with suppress(NotSent):
+
+    async def was_sent() -> bool:
+        try:
             await at.claim(7, "w")
-    with pytest.raises(NotSent, match="refuses more or is down"):
-        await at.claim(7, "w")
-    assert len(transport.sent) == DOWN_AFTER
+        except NotSent as error:
+            return "refuses more or is down" not in str(error)
+        return True
+
+    sent = [await was_sent() for _ in range(3 * DOWN_AFTER)]
+    assert sent[:DOWN_AFTER] == [True] * DOWN_AFTER
+    assert False in sent, "its pauses grow over the time that a claim waits"
+    assert len(transport.sent) == sent.count(True)
     assert at.client.servers.open_share() < 0.2
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker import stopping
+import virtual_time
 from noetl_worker.command.claimed_command import Workplace
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import NotSent
@@ -30,6 +30,8 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Response
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, settings
+
+anyio_backend = virtual_time.anyio_backend
 
 COMMAND_ID = {Dialect.PYTHON: ENVELOPE.command_id, Dialect.RUST: "7:start:9"}
 
@@ -134,18 +136,12 @@ async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: 
     await transport.reached.wait()
     grace_over(whole, progress)
     # A plane that issues commands in this request is cut off by the hard stop alone.
-    asyncio.get_running_loop().call_later(0.05 if let_go else 1.0, transport.go.set if let_go else progress.cut)
+    asyncio.get_running_loop().call_later(1.0 if let_go else 600.0, transport.go.set if let_go else progress.cut)
     try:
         return await task, transport
     finally:
         transport.go.set()
         await whole.workplace.registry.aclose()
-
-
-@pytest.fixture(autouse=True)
-def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "CLAIM_S", 0.3)
-    monkeypatch.setattr(stopping, "REPORT_S", 0.3)
 
 
 @pytest.mark.parametrize("let_go", [True, False], ids=["answer comes", "answer never comes"])

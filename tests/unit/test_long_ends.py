@@ -6,18 +6,16 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker import phases, stopping
+import virtual_time
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect, Report, Settlement
 from noetl_worker.observability import metrics
-from noetl_worker.outcome import emitter as emitter_module
-from noetl_worker.outcome import execution_watch
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.outcome.events import CommandEvents
@@ -40,6 +38,7 @@ RECORDED = {
     )
     if row["case"].endswith("-execution")
 }
+anyio_backend = virtual_time.anyio_backend
 STUCK = RECORDED["clock-behind-execution"]
 """RUNNING for ever: its command has ended, and none followed."""
 
@@ -84,30 +83,25 @@ def told_by(
 
 
 @pytest.mark.parametrize("report", [OK, FAILED], ids=["completed", "failed"])
-async def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts_for_nothing(
-    report: Report, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-
-    monkeypatch.setattr("noetl_worker.plane.client.time.monotonic", lambda: now[0])
+async def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts_for_nothing(report: Report) -> None:
     transport = Held()
     at, _, telling = told_by(transport, emitter(), report)
     await transport.reached.wait()
     assert transport.limits.pop("/api/events/batch", None) == settings().http_timeout_s
     assert list(transport.limits.values())[-1] is None
-    assert at.gate._inside == 0
+    assert at.gate.inside == 0
     full = at.gate.limit()
-    now[0] += 500.0
+    await asyncio.sleep(500.0)
     transport.go.set()
     await telling
-    assert (at.gate.limit(), at.gate._usual_s < 1.0) == (full, True)
+    assert at.gate.limit() == full
+    for took_s in (0.1, 20.0):
+        at.gate.answered(took_s)
+    assert at.gate.limit() < full, "twenty seconds are still far more than usual"
 
 
 @pytest.mark.parametrize("is_on_disk", [True, False])
-async def test_slow_end_leaves_its_slot_on_disk_or_not(
-    is_on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(emitter_module, "SLOW_END_S", 0.0)
+async def test_slow_end_leaves_its_slot_on_disk_or_not(is_on_disk: bool, tmp_path: Path) -> None:
     slots, ours, transport, freed = Slots(1), emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
     slots.take()
     slots.on_free = freed.set
@@ -124,13 +118,6 @@ async def test_slow_end_leaves_its_slot_on_disk_or_not(
 # ── a stop ──
 
 
-@pytest.fixture
-def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "REPORT_S", 0.01)
-    monkeypatch.setattr(phases, "_LOOK_AGAIN_S", 0.01)
-
-
-@pytest.mark.usefixtures("_short_grace")
 @pytest.mark.parametrize("worker_id", ["stable", ""], ids=["with WORKER_ID", "without"])
 @pytest.mark.parametrize("is_hard", [False, True], ids=["drain", "hard stop"])
 async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_id: str) -> None:
@@ -139,7 +126,7 @@ async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_i
     running, progress = begun(whole, delivery(Dialect.RUST))
     await transport.reached.wait()
     grace_over(whole, progress)
-    done, _ = await asyncio.wait({running}, timeout=0.1)  # ten times the grace
+    done, _ = await asyncio.wait({running}, timeout=600)
     assert not done
     assert list(whole.workplace.emitter.issuing.values()) == [True]
     if is_hard:
@@ -155,7 +142,6 @@ async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_i
     assert ends == 1, "it is not told twice"
 
 
-@pytest.mark.usefixtures("_short_grace")
 async def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> None:
     transport = Held(script_for(Dialect.RUST, {}, "noop"))
     claim = Gated(transport.script, 1)
@@ -166,7 +152,7 @@ async def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> No
     whole.client.transport = transport
     claim.go.set()
     await transport.reached.wait()
-    done, _ = await asyncio.wait({giving}, timeout=0.1)
+    done, _ = await asyncio.wait({giving}, timeout=600)
     assert not done
     transport.go.set()
     await whole.workplace.registry.aclose()
@@ -215,14 +201,12 @@ class Draining:
     ids=["it is answered", "second signal", "the keepalive has ended"],
 )
 async def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited_for(
-    end: Callable[[Draining], None], code: int, monkeypatch: pytest.MonkeyPatch
+    end: Callable[[Draining], None], code: int
 ) -> None:
-    monkeypatch.setattr("noetl_worker.worker.CANCEL_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("noetl_worker.worker.PULSE_S", 0.01)
     one = Draining()
     one.worker.request_stop()
     draining = asyncio.ensure_future(one.drain())
-    done, _ = await asyncio.wait({draining}, timeout=0.2)
+    done, _ = await asyncio.wait({draining}, timeout=600)
     assert not done
     end(one)
     assert await draining == code
@@ -231,9 +215,8 @@ async def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited
 # ── what was cut off is looked after ──
 
 
-async def looked_at(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], float]:
+async def looked_at(answers: list[Any]) -> tuple[list[Any], float]:
     """The log lines of a watch that sees these answers, one a minute, and what it counts."""
-    monkeypatch.setattr(execution_watch, "STANDING_STILL_S", 0.0)
     before = counted("executions_standing_still")
     at, _ = plane(lambda *_: answers.pop(0), Dialect.RUST)
 
@@ -242,58 +225,50 @@ async def looked_at(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> tupl
         event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "who": lambda _: {"step": "start"}})()
         watch.look_at(at, event_set)
         watch.look_at(at, event_set)  # one line an execution
-        while watch._watched:
-            await asyncio.sleep(0)
+        await asyncio.sleep(600)
     return lines, counted("executions_standing_still") - before
 
 
-async def test_execution_without_a_next_command_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, count = await looked_at([answer(503, {}), answer(200, STUCK), answer(200, STUCK)], monkeypatch)
+async def test_execution_without_a_next_command_is_said_once() -> None:
+    lines, count = await looked_at([answer(503, {}), answer(200, STUCK), answer(200, STUCK)])
     assert [line["event"] for line in lines] == ["execution_stands_still"]
     assert count == 1
 
 
 @pytest.mark.parametrize("name", ["batch-execution", "fail-execution", "no-meta-execution"])
-async def test_execution_that_has_ended_is_not_said_to_stand_still(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await looked_at([answer(200, RECORDED[name])], monkeypatch) == ([], 0)
+async def test_execution_that_has_ended_is_not_said_to_stand_still(name: str) -> None:
+    assert await looked_at([answer(200, RECORDED[name])]) == ([], 0)
 
 
-async def test_execution_that_goes_on_between_two_looks_is_not_said_to_stand_still(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_execution_that_goes_on_between_two_looks_is_not_said_to_stand_still() -> None:
     issued = {"event_id": 9, "event_type": "command.issued", "node_name": "next", "result": None}
     later = {**STUCK, "events": [*STUCK["events"], issued]}
     ended = {**later, "status": "COMPLETED"}
-    assert await looked_at([answer(200, one) for one in (STUCK, later, later, later, ended)], monkeypatch) == ([], 0)
+    assert await looked_at([answer(200, one) for one in (STUCK, later, later, later, ended)]) == ([], 0)
 
 
-async def test_execution_that_the_plane_does_not_show_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, count = await looked_at([answer(404, {"error": "no route"})], monkeypatch)
+async def test_execution_that_the_plane_does_not_show_is_said_so() -> None:
+    lines, count = await looked_at([answer(404, {"error": "no route"})])
     assert [line["event"] for line in lines] == ["execution_check_failed"]
     assert count == 0
 
 
-def seen_by_the_watch(ours: Emitter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    seen: list[int] = []
-    monkeypatch.setattr(ours.watch, "look_at", lambda _, event_set: seen.append(event_set.execution_id))
-    return seen
+LOOK: Final = f"/api/executions/{ENVELOPE.execution_id}"
 
 
-async def test_end_that_was_cut_off_and_stored_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport, ours = Held(), emitter()
-    seen = seen_by_the_watch(ours, monkeypatch)
-    _, _, telling = told_by(transport, ours)
+async def test_end_that_was_cut_off_and_stored_is_looked_after() -> None:
+    transport = Held()
+    _, _, telling = told_by(transport, emitter())
     transport.says = MaybeProcessed("connection reset")
     transport.go.set()
     await transport.reached.wait()
     transport.says = answer(500, {"error": "duplicate key value violates unique constraint"})
     await telling
-    assert seen == [ENVELOPE.execution_id]
+    await asyncio.sleep(1)
+    assert transport.sent[-1][:2] == ("GET", LOOK)
 
 
-async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(tmp_path: Path) -> None:
     held, ours = Held(), emitter(tmp_path)
     _, _, telling = told_by(held, ours)
     await held.reached.wait()
@@ -304,13 +279,10 @@ async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(
     dropped = counted("outcomes_dropped")
     transport = ScriptedTransport(lambda *_: answer(409, {"error": "Command already reached terminal state"}))
     ours = emitter(tmp_path)
-    seen = seen_by_the_watch(ours, monkeypatch)
     adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
     adoption.look()
-    while adoption._tasks:
-        await asyncio.sleep(0)
+    await asyncio.sleep(600)
     ours.outbox.close()
-    assert seen == [ENVELOPE.execution_id]
-    assert [path for _, path, _, _ in transport.sent] == [f"/api/commands/{ENVELOPE.event_id}/claim"]
+    assert [path for _, path, _, _ in transport.sent] == [f"/api/commands/{ENVELOPE.event_id}/claim", LOOK]
     assert counted("outcomes_dropped") == dropped, "it was told"
     assert rows_on_disk(tmp_path) == 0

@@ -6,12 +6,12 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
-from noetl_worker.jetstream import puller as puller_module
+import virtual_time
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.puller import Puller
+
+anyio_backend = virtual_time.anyio_backend
 
 
 async def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the_loop() -> None:
@@ -32,9 +32,8 @@ async def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the
     assert puller.outstanding == 0
 
 
-async def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_durable_that_nobody_answers_for_holds_up_no_pull() -> None:
     """A cluster that elects a leader forgets what it is asked: waited for to its end, the question outlasted it."""
-    monkeypatch.setattr(puller_module, "_CHECK_S", 0.01)
 
     async def go() -> None:
         connection, sent = Connection("test"), []
@@ -61,7 +60,7 @@ async def test_durable_that_nobody_answers_for_holds_up_no_pull(monkeypatch: pyt
             await asyncio.sleep(0)
         puller._pull_ended(sent[0], "503", "")
         while len(sent) == 1:
-            await asyncio.sleep(0)
+            await asyncio.sleep(1)
         client.is_connected = False  # else the end drains
         running.cancel()
         await asyncio.wait({running})

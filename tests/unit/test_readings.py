@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+import virtual_time
 from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.observability import metrics
-from noetl_worker.observability import readings as readings_module
 from noetl_worker.observability.readings import PULSE_S, Readings
-from noetl_worker.outbox import outbox as outbox_module
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.gate import DOWN_AFTER
 from noetl_worker.plane.registration import Registration
@@ -22,15 +21,13 @@ from noetl_worker.slots import Slots
 from unit.outboxes import event_set
 from unit.planes import answer, plane, settings
 
+anyio_backend = virtual_time.anyio_backend
+
 
 class Parts:
-    """What a worker has, and a clock."""
+    """What a worker has."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-        self.now = 1000.0
-        clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(outbox_module, "time", clock)
-        monkeypatch.setattr(readings_module, "time", clock)
+    def __init__(self, directory: Path, **variables: str) -> None:
         self.slots = Slots(4, limits={"postgres": 1})
         self.outbox = Outbox("always", directory, max_rows=10, max_bytes=10_000)
         self.servers = Servers(settings(**variables))
@@ -38,9 +35,9 @@ class Parts:
 
 
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
+async def parts(tmp_path: Path) -> Parts:
     named = {"NOETL_SERVER_URL": "http://u:s3cr3t@a:1", "NOETL_WORKER_TRUSTED_SERVERS": "http://b:2"}
-    return Parts(tmp_path, monkeypatch, **named)
+    return Parts(tmp_path, **named)
 
 
 async def test_slots_in_use_and_what_waits_outside_of_them(parts: Parts) -> None:
@@ -63,7 +60,7 @@ async def test_slots_in_use_and_what_waits_outside_of_them(parts: Parts) -> None
     assert (metrics.PARKED_FOR_KIND.value, metrics.PARKED_ELSEWHERE.value) == (0, 0)
 
 
-def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(parts: Parts) -> None:
+async def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(parts: Parts) -> None:
     stranger = parts.servers.at("http://miller:1")
     parts.readings.take()
     assert metrics.GATE_LIMIT.labels("http://a:1", "commands").value == parts.servers.full
@@ -82,13 +79,13 @@ def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(parts: Par
     assert "s3cr3t" not in text
 
 
-def test_age_of_the_oldest_outcome_on_disk_grows_until_it_is_told(parts: Parts) -> None:
+async def test_age_of_the_oldest_outcome_on_disk_grows_until_it_is_told(parts: Parts) -> None:
     first, second = event_set(1), event_set(2)
     parts.outbox.keep(first)
-    parts.now += 50
+    await asyncio.sleep(50)
     parts.outbox.keep(second)
     parts.outbox.keep(first)  # again, after one of its requests was accepted
-    parts.now += 10
+    await asyncio.sleep(10)
     parts.readings.take()
     assert metrics.OUTBOX_OLDEST.own.value == 60
     parts.outbox.drop(first)
@@ -100,12 +97,12 @@ def test_age_of_the_oldest_outcome_on_disk_grows_until_it_is_told(parts: Parts) 
     parts.outbox.close()
 
 
-def test_loop_that_turns_late_is_in_the_delays(parts: Parts) -> None:
+async def test_loop_that_turns_late_is_in_the_delays(parts: Parts) -> None:
     parts.readings.take()
     before, count = metrics.LOOP_DELAY.own.sum, sum(metrics.LOOP_DELAY.own.counts)
-    parts.now += PULSE_S + 3.0
+    await asyncio.sleep(PULSE_S + 3.0)
     parts.readings.take()
-    parts.now += PULSE_S
+    await asyncio.sleep(PULSE_S)
     parts.readings.take()
     assert metrics.LOOP_DELAY.own.sum == pytest.approx(before + 3.0)
     assert sum(metrics.LOOP_DELAY.own.counts) == count + 2

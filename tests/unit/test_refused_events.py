@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+import virtual_time
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.models import AlreadyFinished, CaseDecision, Dialect, FitRules, LoopPosition, ToolResult
-from noetl_worker.outcome import emitter as emitter_module
 from noetl_worker.outcome import results
-from noetl_worker.outcome.emitter import Verdict, verdict
+from noetl_worker.outcome.emitter import LATE_S, Verdict, verdict
 from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.plane import gate, patience
+from noetl_worker.plane import patience
 from noetl_worker.transport.transport import Response
-from unit.planes import Hurried, Ours, answer, command, emitter, plane
+from unit.planes import After, Hurried, Ours, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell
 
-
-@pytest.fixture(autouse=True)
-def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(gate, "MAX_PAUSE_S", 0.001)
+anyio_backend = virtual_time.anyio_backend
 
 
 @pytest.mark.parametrize(
@@ -99,25 +95,23 @@ async def test_set_that_can_never_be_accepted_is_refused_at_once(status: int) ->
     assert (caught.value.status, len(at_once)) == (status, 1)
 
 
-async def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, tries = [0.0], []
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
+async def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long() -> None:
+    async def tries(each_s: float) -> list[float]:
+        """When it is sent to a plane that takes so long to answer."""
+        sent: list[float] = []
 
-    def script(*_: Any) -> Response:
-        tries.append(now[0])
-        now[0] += 2.0
-        return answer(500, {"detail": "payload.result includes unsupported keys: data"})
+        def script(*_: Any) -> After:
+            sent.append(time.monotonic())
+            return After(each_s, answer(500, {"detail": "payload.result includes unsupported keys: data"}))
 
-    with pytest.raises(ServerRefused):
-        await tell(OK, script)
-    assert len(tries) > patience.DOUBTFUL_TRIES
-    assert tries[-1] - tries[0] == pytest.approx(patience.DOUBT_S, abs=2.0)
+        with pytest.raises(ServerRefused):
+            await tell(OK, script)
+        return sent
 
-    now[0], tries[:] = 0.0, []
-    monkeypatch.setattr(patience, "DOUBT_S", 0.0)
-    with pytest.raises(ServerRefused):
-        await tell(OK, script)
-    assert len(tries) == patience.DOUBTFUL_TRIES
+    many = await tries(2.0)
+    assert len(many) > patience.DOUBTFUL_TRIES
+    assert many[-1] - many[0] == pytest.approx(patience.DOUBT_S, abs=2.0)
+    assert len(await tries(patience.DOUBT_S)) == patience.DOUBTFUL_TRIES
 
 
 async def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instead() -> None:
@@ -126,10 +120,8 @@ async def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
-async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt() -> None:
     """One 500, minutes without an answer, then 500 while the plane starts: nothing of that refuses the outcome."""
-    now = [0.0]
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
     starting = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 1)
     left = [*starting, *[NotSent("refused")] * 10, answer(500, {"detail": "internal"})]
 
@@ -137,8 +129,7 @@ async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt(monkeypat
         if not left:
             return accept(*request)
         said = left.pop()
-        now[0] += 30.0 if isinstance(said, NotSent) else 1.0
-        return said
+        return After(30.0 if isinstance(said, NotSent) else 1.0, said)
 
     transport = await tell(OK, script)
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
@@ -152,19 +143,16 @@ async def test_wait_that_a_plane_asks_for_is_bounded() -> None:
     assert 1 < max(ours.stopping.waits) < 60
 
 
-async def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out() -> None:
     """The plane says that it is busy: that it was broken before is no refusal of the set."""
-    now = [0.0]
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
     doubtful = [answer(500, {"detail": "internal"})] * patience.DOUBTFUL_TRIES
     left = [answer(503, {})] * 20 + doubtful
 
-    def script(*request: Any) -> Response:
+    def script(*request: Any) -> Response | After:
         if not left:
             return accept(*request)
         said = left.pop()
-        now[0] += 0.0 if said.status == 500 else patience.DOUBT_S  # the doubt is old enough by the first 503
-        return said
+        return said if said.status == 500 else After(patience.DOUBT_S, said)  # the doubt is old enough by then
 
     transport = await tell(OK, script)
     assert left == []
@@ -248,23 +236,20 @@ async def test_batch_is_rescued_only_once_the_plane_has_confirmed_that_it_was_no
     assert order == ["command.completed", "asked", "command.completed", "asked", "step.exit"]
 
 
-async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(tmp_path: Path) -> None:
     """The plane calls the command finished because of our own rows: nobody else can end it (found by the simulator)."""
-    monkeypatch.setattr(emitter_module, "LATE_S", -1.0)
     one, asked = command(), []
 
     class Finished(Ours):
         async def confirm(self) -> None:
             asked.append(True)
-            if len(asked) > 1:
-                raise ClaimLost(AlreadyFinished("already_terminal"))
+            raise ClaimLost(AlreadyFinished("already_terminal"))
 
     busy, batches = [answer(503, {"detail": {"code": "pool_saturated"}})] * 3, _Batches(answers_get_lost=False)
 
-    def script(method: str, path: str, body: Any) -> Response | Exception:
-        return busy.pop() if batches.left == 0 and busy and method == "POST" else batches(method, path, body)
+    def script(method: str, path: str, body: Any) -> Response | Exception | After:
+        is_busy = batches.left == 0 and busy and method == "POST"
+        return After(LATE_S + 1.0, busy.pop()) if is_busy else batches(method, path, body)
 
     at, transport = plane(script)
     teller = emitter(tmp_path)
@@ -272,7 +257,7 @@ async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(
     await told.finish(OK, Finished())
     teller.outbox.close()
     assert names(transport.bodies("/api/events/batch")[-1]) == ["step.exit"]
-    assert (busy, asked) == ([], [True])
+    assert (busy, asked) == ([], [])
 
 
 def test_500_that_wraps_a_passing_503_is_passing() -> None:

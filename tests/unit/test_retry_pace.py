@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
-from noetl_worker.delivery import acknowledge, retry_pace
+import virtual_time
+from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
 from noetl_worker.models import Claimed, HeldByOther, NotFound, RetryLater
 
 BROKEN = RetryLater("500", is_server_error=True)
 GIVEN = Claimed({})
+anyio_backend = virtual_time.anyio_backend
 
 
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    at = [1000.0]
-    monkeypatch.setattr(retry_pace, "time", SimpleNamespace(monotonic=lambda: at[0]))
-    return at
-
-
-def test_commands_that_fail_while_others_are_given_share_five_tries_a_second(now: list[float]) -> None:
+async def test_commands_that_fail_while_others_are_given_share_five_tries_a_second() -> None:
     pace = RetryPace()
     pace.after(GIVEN, 1)
     waits = [pace.after(BROKEN, FROM_DELIVERY) for _ in range(1000)]
@@ -33,7 +28,7 @@ def test_commands_that_fail_while_others_are_given_share_five_tries_a_second(now
     assert max(waits) == pytest.approx(200.0)
 
 
-def test_wait_is_bounded(now: list[float]) -> None:
+async def test_wait_is_bounded() -> None:
     pace = RetryPace()
     pace.after(GIVEN, 1)
     waits = [pace.after(BROKEN, FROM_DELIVERY) for _ in range(5000)]
@@ -42,33 +37,33 @@ def test_wait_is_bounded(now: list[float]) -> None:
     assert max(beyond.values()) < 3 * sum(beyond.values()) / len(beyond), "those that are too many come spread"
 
 
-def test_plane_that_gives_nothing_to_anybody_is_asked_again_as_before(now: list[float]) -> None:
+async def test_plane_that_gives_nothing_to_anybody_is_asked_again_as_before() -> None:
     pace = RetryPace()
     pace.after(GIVEN, 1)
-    now[0] += HEALTHY_S
+    await asyncio.sleep(HEALTHY_S)
     assert pace.after(BROKEN, 20) == 0.0
 
 
 @pytest.mark.parametrize("delivery", range(1, FROM_DELIVERY))
-def test_first_tries_follow_the_usual_back_off(delivery: int, now: list[float]) -> None:
+async def test_first_tries_follow_the_usual_back_off(delivery: int) -> None:
     pace = RetryPace()
     pace.after(GIVEN, 1)
     assert pace.after(BROKEN, delivery) == 0.0
 
 
 @pytest.mark.parametrize("claim", [HeldByOther("held", None), NotFound("404"), RetryLater("busy")])
-def test_other_outcomes_have_waits_of_their_own(claim: HeldByOther | NotFound | RetryLater, now: list[float]) -> None:
+async def test_other_outcomes_have_waits_of_their_own(claim: HeldByOther | NotFound | RetryLater) -> None:
     pace = RetryPace()
     pace.after(GIVEN, 1)
     assert pace.after(claim, 20) == 0.0
 
 
-def test_pause_between_failures_is_not_saved_up(now: list[float]) -> None:
+async def test_pause_between_failures_is_not_saved_up() -> None:
     pace = RetryPace()
     for _ in range(2):
         pace.after(GIVEN, 1)
         assert pace.after(BROKEN, FROM_DELIVERY) == pytest.approx(1 / RATE_PER_S)
-        now[0] += 60.0
+        await asyncio.sleep(60.0)
 
 
 def test_message_waits_for_the_later_of_its_turn_and_its_back_off() -> None:

@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import loops
+import virtual_time
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ControlPlaneError, DocumentError, MaybeProcessed, NotSent
 from noetl_worker.models import CaseDecision, Dialect, Exit, Fail, FitRules, ToolResult
@@ -28,7 +29,9 @@ from noetl_worker.plane import patience
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.stored_results import LONGEST_UNBROKEN, has_unbroken_text
 from noetl_worker.slots import Slots
-from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
+from unit.planes import URL, After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
+
+anyio_backend = virtual_time.anyio_backend
 
 ROWS = {"rows": [{"i": i, "text": "ü" * 100} for i in range(2000)], "count": 2000}
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
@@ -122,6 +125,7 @@ def uncut(value: Any) -> Any:
     return value
 
 
+@pytest.mark.parametrize("anyio_backend", [loops.STANDARD], ids=["python's process"])
 @pytest.mark.parametrize("exchange", RECORDED, ids=lambda exchange: exchange["name"])
 @pytest.mark.parametrize("refusals", [(), (answer(413, {"detail": "too large"}),)], ids=["stored", "not stored"])
 async def test_large_task_sequence_tells_the_python_plane_its_tasks_and_what_they_set(
@@ -259,15 +263,12 @@ async def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-async def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
+async def test_broken_store_is_asked_for_so_long(dialect: Dialect) -> None:
     inner = store_then_accept(*[answer(500, {"detail": "store"})] * 100)
     most_s = patience.DOUBT_S if dialect is Dialect.PYTHON else patience.STORE_DOUBT_S
 
     def script(method: str, path: str, body: Any) -> Any:
-        now[0] += most_s / 15
-        return inner(method, path, body)
+        return After(most_s / 15, inner(method, path, body))
 
     transport = await tell(script, dialect)
     tries = [method for method, *_ in transport.sent].count("PUT")
@@ -279,21 +280,16 @@ async def test_broken_store_is_asked_for_so_long(dialect: Dialect, monkeypatch: 
 
 
 @pytest.mark.parametrize(("status", "times"), [(500, 7), (503, 1)])
-async def test_outage_of_the_store_turns_no_result_into_anything_else(
-    tmp_path: Path, status: int, times: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_outage_of_the_store_turns_no_result_into_anything_else(tmp_path: Path, status: int, times: int) -> None:
     """Minutes of it: the outcome waits on disk, out of its slot, and is told by reference."""
-    now = [0.0]
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
     ours, slots, seen = emitter(tmp_path), Slots(1), set()
     slots.take()
     inner = store_then_accept(*[answer(status, {"detail": "store"}, retry_after="0")] * times)
 
     def script(method: str, path: str, body: Any) -> Any:
-        now[0] += 100.0
         if method == "PUT":
             seen.add((rows_on_disk(tmp_path), slots.free()))
-        return inner(method, path, body)
+        return After(100.0, inner(method, path, body))
 
     transport = await tell(script, Dialect.RUST, ours, outside=slots.waiting)
     assert seen == {(0, 0), (1, 1)}, "the first try, and then all the others"
@@ -381,15 +377,15 @@ async def results_of(dialect: Dialect = Dialect.PYTHON) -> Any:
 
 
 async def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
-    at, _ = plane(lambda *_: answer(200, {}), dialect)
-    told = CommandEvents(command(dialect), at, "w-1", emitter(), hold_s=5.0)
     kept: list[EventSet] = []
 
-    async def deliver(plane: Any, event_set: EventSet, *rest: Any) -> None:
-        kept.append(event_set)
+    class Keeps(Emitter):
+        async def deliver(self, plane: Any, event_set: EventSet, *rest: Any) -> None:
+            kept.append(event_set)
 
-    told._emitter.deliver = deliver  # type: ignore[method-assign]
-    await told.finish(report, Ours())
+    at, _ = plane(lambda *_: answer(200, {}), dialect)
+    usual = emitter()
+    await CommandEvents(command(dialect), at, "w-1", Keeps(usual.ids, usual.outbox), hold_s=5.0).finish(report, Ours())
     return kept[0]
 
 
