@@ -13,6 +13,10 @@ from .cluster import FakeCluster
 CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
 
 
+def tool_on(cluster: FakeCluster) -> ContainerTool:
+    return ContainerTool(cluster, first_poll_s=0.001)
+
+
 def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
     whole = {"image": "busybox", "auth": "k8s", **(config or {})}
-    return run_tool(ContainerTool(cluster), whole, credentials=CREDENTIALS, **context)
+    return run_tool(tool_on(cluster), whole, credentials=CREDENTIALS, **context)

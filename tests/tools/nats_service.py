@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import nats
@@ -16,6 +16,7 @@ from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, tool_context
+from noetl_worker.tools.nats.connections import Address, Connections
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -73,9 +74,13 @@ class Session:
 
     def __init__(self, server: NatsServer, connection: Any) -> None:
         self.server, self.connection = server, connection
-        self.tool = NatsTool()
-        self.registry = Registry([self.tool], plugins=False)
+        self.connections = Connections()
+        self.registry = Registry([NatsTool(self.connections)], plugins=False)
         self.logger = RecordedLogger()
+
+    def leased(self) -> AbstractAsyncContextManager[Any]:
+        """The tool's connection as the user who may do everything."""
+        return self.connections.lease(Address((self.server.url,), "all", "p@ss/word"))
 
     async def call(self, operation: str, **config: Any) -> Any:
         """The data of one call, as the user who may do everything."""

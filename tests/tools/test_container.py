@@ -15,19 +15,16 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, arun_tool, run_tool
 from noetl_worker.tools.contract import Stop
-from noetl_worker.tools.kubernetes import container
 from noetl_worker.tools.kubernetes.container import ContainerTool
 
 from .cluster import JOBS, FakeCluster, condition, refusal, terminated
-from .containers import CREDENTIALS, call
+from .containers import CREDENTIALS, call, tool_on
 
 NAME = "noetl-container-step-42-"
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FIRST_POLL_S", 0.001)
-    monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
+def no_cluster_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
 
@@ -148,7 +145,7 @@ async def test_a_stop_deletes_the_job_but_a_shutdown_leaves_it_for_the_next_work
     cluster = FakeCluster({"active": 1})
     stop = Stop()
     config = {"image": "busybox", "auth": "k8s"}
-    running = asyncio.ensure_future(arun_tool(ContainerTool(cluster), config, credentials=CREDENTIALS, stop=stop))
+    running = asyncio.ensure_future(arun_tool(tool_on(cluster), config, credentials=CREDENTIALS, stop=stop))
     while len(cluster.requests) < 3 and not running.done():
         await asyncio.sleep(0)
     stop.set(reason)

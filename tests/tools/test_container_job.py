@@ -9,7 +9,6 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import run_tool, tool_context
-from noetl_worker.tools.kubernetes import container
 from noetl_worker.tools.kubernetes.container import ContainerTool
 from noetl_worker.tools.registry import Registry
 
@@ -18,9 +17,7 @@ from .containers import call
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FIRST_POLL_S", 0.001)
-    monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
+def no_cluster_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
 

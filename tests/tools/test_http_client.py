@@ -31,11 +31,10 @@ async def test_closing_all_connections_does_not_fail_the_command_that_has_one() 
         await clients.aclose()
 
 
-async def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.http.client._MAX_IDLE_CLIENTS", 1)
+async def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open() -> None:
     unused, ours, others = (ClientOptions(proxy=f"http://127.0.0.1:{port}") for port in (1, 2, 3))
     transport = SlowToClose()
-    clients = Clients(transport)
+    clients = Clients(transport, max_idle=1)
     async with clients.lease(unused):
         pass
 
@@ -56,11 +55,9 @@ async def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """httpcore keeps one that was made and never spoken on: it is neither idle nor used, for ever."""
-    monkeypatch.setattr("noetl_worker.tools.http.client._LIMITS", httpx.Limits(max_connections=2))
-    monkeypatch.setattr("noetl_worker.tools.http.client._MAX_CANCELLED", 2)
 
     async def scenario(url: str) -> None:
-        clients = Clients()
+        clients = Clients(limits=httpx.Limits(max_connections=2), max_cancelled=2)
 
         async def command() -> int:
             async with clients.lease() as client:
@@ -87,11 +84,8 @@ async def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_th
         await scenario(server.url("/"))
 
 
-async def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("noetl_worker.tools.http.client._MAX_CANCELLED", 1)
-    clients = Clients()
+async def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it() -> None:
+    clients = Clients(max_cancelled=1)
     async with clients.lease() as first:
         with pytest.raises(asyncio.CancelledError):
             async with clients.lease() as same:

@@ -10,12 +10,10 @@ import pytest
 
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.contract import Stop
-from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.kubernetes import container
-from noetl_worker.tools.kubernetes.container import ContainerTool
 from noetl_worker.tools.kubernetes.script import ScriptTool
 
 from .cluster import FakeCluster
+from .containers import tool_on
 
 CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
 CONFIGS = {"container": {"image": "busybox"}, "script": {"script": {"content": "print('hi')"}}}
@@ -46,17 +44,7 @@ class HangingCluster(FakeCluster):
 
 
 def tool_of(kind: str, cluster: FakeCluster) -> Any:
-    if kind == "container":
-        return ContainerTool(cluster)
-    made = ScriptTool(poll_s=0.001)
-    made._clients = Clients(cluster)
-    return made
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FIRST_POLL_S", 0.001)
-    monkeypatch.setattr(container, "LONGEST_POLL_S", 0.001)
+    return tool_on(cluster) if kind == "container" else ScriptTool(cluster, poll_s=0.001)
 
 
 async def stopped(

@@ -12,7 +12,6 @@ import pytest
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.artifact import payload
 from noetl_worker.tools.nats import failures as nats_failures
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
@@ -281,18 +280,17 @@ async def test_object_of_bytes_is_asked_for_as_base64(server: NatsServer) -> Non
     await with_session(server, body)
 
 
-async def test_an_object_above_the_limit_is_not_read(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.nats.key_value.MAX_RESULT_BYTES", 10)
-    assert payload.MAX_RESULT_BYTES == 16 * 1024 * 1024
+async def test_an_object_above_the_limit_is_not_read(server: NatsServer) -> None:
+    most = 16 * 1024 * 1024
 
     async def body(session: Session) -> None:
         bucket = await session.store()
-        too_large = await session.refused("object_put", bucket=bucket, object="o", data="x" * 11)
-        assert str(too_large) == "the data of object 'o' has 11 bytes; one call carries at most 10"
+        too_large = await session.refused("object_put", bucket=bucket, object="o", data="x" * (most + 1))
+        assert str(too_large) == f"the data of object 'o' has {most + 1} bytes; one call carries at most {most}"
         store = await session.connection.jetstream().object_store(bucket)
-        await store.put("o", b"x" * 11)
+        await store.put("o", b"x" * (most + 1))
         too_large = await session.refused("object_get", bucket=bucket, object="o")
-        assert str(too_large) == "object 'o' has 11 bytes; one call carries at most 10"
+        assert str(too_large) == f"object 'o' has {most + 1} bytes; one call carries at most {most}"
 
     await with_session(server, body)
 

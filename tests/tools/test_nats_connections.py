@@ -19,7 +19,7 @@ from noetl_worker.tools.nats.connections import Address, Connections
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
-from .nats_service import Session, credentials, running, with_session
+from .nats_service import Session, client, credentials, running, with_session
 
 
 @pytest.fixture(scope="module")
@@ -30,40 +30,43 @@ def server() -> Iterator[NatsServer]:
 # ── connections and credentials ─────────────────────────────────────────────────────────────────
 
 
+async def number_of_next(session: Session) -> int:
+    """What the server calls the connection that is made now: it counts them."""
+    async with client(session.server) as connection:
+        return int(connection.client_id)
+
+
 async def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
     """tools.md 8, trap 28: a connection per call churned the server."""
 
     async def body(session: Session) -> None:
         bucket = await session.bucket()
-        before = session.connection.stats["reconnects"]
+        first = await number_of_next(session)
         calls = [session.call("kv_put", bucket=bucket, key=f"k{number}", value=number) for number in range(20)]
         await asyncio.gather(*calls)
-        assert len(session.tool._connections._entries) == 1
+        assert await number_of_next(session) == first + 2, "one for all of them, and that of the question"
         await session.refused("kv_get", auth="nats_narrow", bucket="none", key="k", timeout=1.5)
-        assert len(session.tool._connections._entries) == 2
-        assert session.connection.stats["reconnects"] == before
+        assert await number_of_next(session) == first + 4
 
     await with_session(server, body)
 
 
-async def test_the_surplus_of_unused_connections_is_closed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.tools.nats.connections.MAX_IDLE", 1)
-
-    async def body(session: Session) -> None:
-        bucket = await session.bucket()
-        for url in (session.server.url, f"{session.server.url}/", f"nats://localhost:{session.server.port}"):
-            await session.call("kv_keys", bucket=bucket, url=url)
-        left = list(session.tool._connections._entries)
-        assert [address.servers for address in left] == [(f"nats://localhost:{session.server.port}",)]
-
-    await with_session(server, body)
+async def test_the_surplus_of_unused_connections_is_closed(server: NatsServer) -> None:
+    connections = Connections(max_idle=1)
+    made = []
+    for url in (server.url, f"{server.url}/", f"nats://localhost:{server.port}"):
+        async with connections.lease(Address((url,), "all", "p@ss/word")) as connection:
+            made.append(connection)
+    assert [connection.is_closed for connection in made] == [True, True, False]
+    await connections.aclose()
+    assert made[-1].is_closed
 
 
 async def test_aclose_closes_the_connections(server: NatsServer) -> None:
     async def body(session: Session) -> None:
         await session.call("publish", subject="s", data="x")
-        (entry,) = session.tool._connections._entries.values()
-        connection = entry.client
+        async with session.leased() as connection:
+            assert not connection.is_closed
         await session.registry.aclose()
         assert connection.is_closed
         await session.call("publish", subject="s", data="x")  # and a later call makes a new one
@@ -72,26 +75,30 @@ async def test_aclose_closes_the_connections(server: NatsServer) -> None:
 
 
 def test_a_tool_on_a_second_event_loop_opens_a_connection_of_its_own() -> None:
-    tool = NatsTool()
-    registry = Registry([tool], plugins=False)
+    connections = Connections()
+    registry = Registry([NatsTool(connections)], plugins=False)
 
     async def publish(url: str) -> Any:
         config = {"operation": "publish", "subject": "s", "data": "x", "url": url}
         return (await registry.run_tool("nats", config, tool_context())).status
+
+    async def leased(url: str) -> Any:
+        async with connections.lease(Address((url,))) as connection:
+            return connection
 
     first = asyncio.new_event_loop()
     server = NatsServer()
     try:
         first.run_until_complete(server.start())
         assert first.run_until_complete(publish(server.url)) is ToolStatus.SUCCESS
-        (entry,) = tool._connections._entries.values()
+        connection = first.run_until_complete(leased(server.url))
 
         async def second() -> None:
             assert await publish(server.url) is ToolStatus.SUCCESS
             await registry.aclose()
 
         asyncio.run(second())
-        first.run_until_complete(entry.client.close())
+        first.run_until_complete(connection.close())
     finally:
         first.run_until_complete(server.close())
         first.close()
@@ -281,10 +288,12 @@ async def test_a_permission_that_an_earlier_command_lacked_is_not_told_of_a_time
         await session.connection.subscribe("open.deaf")
         await session.connection.flush()
         await session.result("publish", auth="nats_narrow", subject="open.b", data=1)
-        (entry,) = session.tool._connections._entries.values()
-        await entry.client.publish("shut.subject", b"")
-        await entry.client.flush()
-        assert len(entry.refusals) == 1
+        narrow = Address((session.server.url,), "narrow", "narrow-word")
+        async with session.connections.lease(narrow) as connection:
+            for subject in ("shut.a", "shut.b"):
+                await connection.publish(subject, b"")
+            await connection.flush()
+        assert "shut.a" in str(session.connections.refusal(narrow, "shut.a")), "and the other one is there still"
         late = await session.refused("request", auth="nats_narrow", subject="open.deaf", timeout_ms=200)
         assert (late.kind, late.code) == ("timeout", "TimeoutError")
 
@@ -302,8 +311,8 @@ async def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
     async def body(session: Session) -> None:
         bucket = await session.bucket()
         await session.call("kv_put", bucket=bucket, key="a", value=1)
-        (entry,) = session.tool._connections._entries.values()
-        before = set(entry.client._subs)
+        async with session.leased() as connection:
+            before = set(connection._subs)
         asked, go_on = asyncio.Event(), asyncio.Event()
         consumer_info = JetStreamContext.PushSubscription.consumer_info
 
@@ -319,17 +328,16 @@ async def test_a_watch_cancelled_while_it_is_opened_leaves_no_subscription(
         asyncio.get_running_loop().call_later(0.05, go_on.set)
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert set(entry.client._subs) == before
+        assert set(connection._subs) == before
 
     await with_session(server, body)
 
 
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_cancellation_that_meets_the_closing_of_the_surplus_leaves_no_socket_open(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch, steps: int
+    server: NatsServer, steps: int
 ) -> None:
-    monkeypatch.setattr("noetl_worker.tools.nats.connections.MAX_IDLE", 0)
-    connections, ready, over = Connections(), asyncio.Event(), asyncio.Event()
+    connections, ready, over = Connections(max_idle=0), asyncio.Event(), asyncio.Event()
     clients: list[Any] = []
 
     async def operation() -> None:

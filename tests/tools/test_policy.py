@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+import virtual_time
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.plane.dialects import RULES
+from noetl_worker.testing import arun_tool
+from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.policy import outcome_of
-from tools.sequence_stub import ON_ERROR, StubTool, go, rules
+from noetl_worker.tools.registry import Registry
+from tools.sequence_stub import ON_ERROR, StubConfig, StubTool, go, rules
 
 
 @pytest.mark.parametrize("verb", ["continue", "break", "fail", "jump", "retry"])
@@ -98,16 +104,27 @@ def test_delay_and_attempts_may_be_text_and_attempts_below_one_are_one() -> None
     assert len(stub.calls) == 1
 
 
-def test_each_retry_waits_as_the_backoff_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
+@virtual_time.PASSES
+@pytest.mark.parametrize(
+    ("then", "waits"),
+    [
+        ({"backoff": "exponential", "delay": 2}, [2, 4]),
+        ({"delay": 2}, [2, 2]),
+        ({"backoff": "linear"}, [1, 2]),
+        ({"backoff": "none"}, [0, 0]),
+    ],
+)
+async def test_each_retry_waits_as_the_backoff_says(then: dict[str, Any], waits: list[float]) -> None:
+    tried: list[float] = []
 
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
+    class Timed(StubTool):
+        async def run(self, config: StubConfig, context: ToolContext) -> ToolResult:
+            tried.append(time.monotonic())
+            return await super().run(config, context)
 
-    monkeypatch.setattr("noetl_worker.tools.task_sequence.asyncio.sleep", sleep)
-    for then in ({"backoff": "exponential", "delay": 2}, {"delay": 2}, {"backoff": "linear"}, {"backoff": "none"}):
-        go([{"kind": "stub", "fail": True, "spec": rules({"when": True, "then": {"do": "retry", **then}})}])
-    assert waited == [2, 4, 2, 2, 1, 2, 0, 0]
+    failing = {"kind": "stub", "fail": True, "spec": rules({"when": True, "then": {"do": "retry", **then}})}
+    await arun_tool("task_sequence", [failing], registry=Registry([Timed()], plugins=False))
+    assert [later - before for before, later in pairwise(tried)] == waits
 
 
 def test_output_error_has_the_status_code_on_the_python_plane() -> None:

@@ -26,10 +26,6 @@ from noetl_worker.tools.http import egress, egress_backend
 __all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
 
 MAX_REDIRECTS: Final = 10
-_MAX_IDLE_CLIENTS: Final = 16
-_MAX_CANCELLED: Final = 50
-"""Cancelled commands of one client, before another one takes its place: httpcore may keep a connection of each for ever
-(it was made, and nothing was sent on it), and a pool of 200 of them answers nobody."""
 _LIMITS: Final = httpx.Limits(max_connections=200, max_keepalive_connections=50)
 _HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
 """Only what `answer.py` unpacks within its limit: the other codings would be unpacked without one."""
@@ -59,14 +55,27 @@ class _Shared:
 
 
 class Clients:
-    """One httpx client per set of options, closed when idle and more than 16 are open.
+    """One httpx client per set of options, closed when idle and more than `max_idle` are open.
 
     Args:
         transport: instead of the network, for tests.
+        limits: of each client's pool.
+        max_cancelled: cancelled commands of one client, before another one takes its place: httpcore may keep a
+            connection of each for ever (it was made, and nothing was sent on it), and a full pool answers nobody.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        limits: httpx.Limits = _LIMITS,
+        max_idle: int = 16,
+        max_cancelled: int = 50,
+    ) -> None:
         self._transport = transport
+        self._limits = limits
+        self._max_idle = max_idle
+        self._max_cancelled = max_cancelled
         self._open: OrderedDict[ClientOptions, _Shared] = OrderedDict()
 
     @asynccontextmanager
@@ -74,14 +83,14 @@ class Clients:
         """The client for these options; ConfigurationError for a file or proxy that cannot be used."""
         shared = self._open.get(options)
         if shared is None:
-            shared = self._open[options] = _Shared(_new_client(options, self._transport))
+            shared = self._open[options] = _Shared(_new_client(options, self._transport, self._limits))
         self._open.move_to_end(options)
         shared.users += 1
         try:
             yield shared.client
         except asyncio.CancelledError:
             shared.cancelled += 1
-            if shared.cancelled >= _MAX_CANCELLED and self._open.get(options) is shared:
+            if shared.cancelled >= self._max_cancelled and self._open.get(options) is shared:
                 del self._open[options]
             raise
         finally:
@@ -92,7 +101,7 @@ class Clients:
 
     async def _close_surplus(self) -> None:
         idle = [options for options, shared in self._open.items() if not shared.users]
-        over = idle[: max(0, len(self._open) - _MAX_IDLE_CLIENTS)]
+        over = idle[: max(0, len(self._open) - self._max_idle)]
         surplus = [self._open.pop(options).client for options in over]  # all at once: another command could take one
         for client in surplus:
             await client.aclose()
@@ -120,13 +129,15 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
     return ConfigurationError(f"http: 'proxy' {_without_password(proxy)!r} cannot be used: {error}")
 
 
-def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+def _new_client(
+    options: ClientOptions, transport: httpx.AsyncBaseTransport | None, limits: httpx.Limits
+) -> httpx.AsyncClient:
     own = options.ca_file or options.client_cert or not options.verify
     verify = _tls_context(options) if own else _public_tls_context()
     try:
         client = httpx.AsyncClient(
             verify=verify,
-            limits=_LIMITS,
+            limits=limits,
             timeout=None,  # one deadline over the exchange instead: a trickling body has to end too
             transport=transport,
             proxy=options.proxy,

@@ -166,10 +166,15 @@ class ContainerTool:
     can_end_worker: ClassVar[bool] = False
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport | None = None, *, service_account: Path = SERVICE_ACCOUNT
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        service_account: Path = SERVICE_ACCOUNT,
+        first_poll_s: float = FIRST_POLL_S,
     ) -> None:
         self._clients = Clients(transport)
         self._service_account = service_account
+        self._first_poll_s = first_poll_s
 
     async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
         with before_any_effect("no room to fetch the credential"):
@@ -196,7 +201,7 @@ class ContainerTool:
         watch = _Watch(cluster, name, context)
         try:
             with context.waiting():
-                state, reason, message = await asyncio.wait_for(watch.end(), timeout_s)
+                state, reason, message = await asyncio.wait_for(watch.end(self._first_poll_s), timeout_s)
             logs = await _logs(cluster, watch.pod, config.max_log_bytes, context)
         except (asyncio.TimeoutError, TimeoutError):
             try:
@@ -231,9 +236,9 @@ class _Watch:
         self._cluster, self._name, self._context = cluster, name, context
         self.pod = PodState()
 
-    async def end(self) -> tuple[str, str | None, str | None]:
+    async def end(self, first_poll_s: float) -> tuple[str, str | None, str | None]:
         """(succeeded | failed, reason, message)."""
-        pause_s = FIRST_POLL_S
+        pause_s = first_poll_s
         while True:
             try:
                 job = await self._cluster.job(self._name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import anyio
+import httpx
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
@@ -80,8 +81,14 @@ class ScriptTool:
     can_end_worker: ClassVar[bool] = False
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
 
-    def __init__(self, *, service_account: Path = SERVICE_ACCOUNT, poll_s: float = POLL_S) -> None:
-        self._clients = Clients()
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        service_account: Path = SERVICE_ACCOUNT,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._clients = Clients(transport)
         self._sources = Sources()
         self._service_account = service_account
         self._poll_s = poll_s

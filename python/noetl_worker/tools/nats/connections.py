@@ -28,8 +28,6 @@ __all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
 CONNECT_TIMEOUT_S: Final = 5.0
 _RESETS: Final = 3
 """Connections that are reset while they are made, before that is believed."""
-MAX_IDLE: Final = 16
-"""Connections kept open while nobody uses them; the one that was used longest ago goes first."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "url": ("url", "nats_url", "servers", "nats_servers"),
     "user": ("user", "username", "nats_user", "nats_username"),
@@ -167,9 +165,14 @@ class _Entry:
 
 
 class Connections:
-    """The connections of one tool."""
+    """The connections of one tool.
 
-    def __init__(self) -> None:
+    Args:
+        max_idle: kept open while nobody uses them; the one that was used longest ago goes first.
+    """
+
+    def __init__(self, max_idle: int = 16) -> None:
+        self._max_idle = max_idle
         self._entries: dict[Address, _Entry] = {}
         self._closed = False
 
@@ -266,7 +269,7 @@ class Connections:
 
     async def _close_surplus(self) -> None:
         unused = [address for address, entry in self._entries.items() if entry.users == 0]
-        for address in unused[: max(0, len(unused) - MAX_IDLE)]:
+        for address in unused[: max(0, len(unused) - self._max_idle)]:
             # The library never takes up again a closing that was cancelled: the socket would stay open.
             await ended(asyncio.ensure_future(_close(self._entries.pop(address))))
 

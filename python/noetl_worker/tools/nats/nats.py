@@ -218,8 +218,8 @@ class NatsTool:
     can_end_worker: ClassVar[bool] = False
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 
-    def __init__(self) -> None:
-        self._connections = Connections()
+    def __init__(self, connections: Connections | None = None) -> None:
+        self._connections = connections or Connections()
 
     def ignored(self, config: NatsConfig) -> list[str]:
         """What the registry reports beside unknown fields: fields of other operations."""
