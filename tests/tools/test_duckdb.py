@@ -16,9 +16,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.duckdb import secrets as duckdb_secrets
-from noetl_worker.tools.duckdb import session as duckdb_session
-from noetl_worker.tools.duckdb.session import Opened, Opening, Stepwise
-from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.duckdb.session import Opening, Threads, Work
 
 from .databases import Postgres, duckdb_extensions
 
@@ -257,20 +255,15 @@ def test_memory_limit_of_the_worker_names_its_variable(monkeypatch: pytest.Monke
         query("select 1")
 
 
-async def test_command_that_waits_for_a_thread_times_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duckdb_session, "_THREADS", 1)
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    busy = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, context))
+async def test_command_that_waits_for_a_thread_times_out_without_one() -> None:
+    threads, over = Threads(most=1), threading.Event()
+    busy = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), lambda *_: over.wait(20)), None))
     await asyncio.sleep(0)
-    began = time.monotonic()
-    result = await registry.run_tool("duckdb", {"query": "select 1", "timeout": 0.2}, context)
-    assert result.status is ToolStatus.TIMEOUT
-    assert time.monotonic() - began < 5
-    busy.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await busy
-    await registry.aclose()
+    with pytest.raises(asyncio.TimeoutError):
+        await threads.run(Work(Opening("duckdb"), lambda *_: None), 0.2)
+    over.set()
+    assert await busy
+    threads.close()
 
 
 def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -358,53 +351,20 @@ def test_timeout_interrupts_the_query() -> None:
 
 
 async def test_cancelled_call_interrupts_the_query() -> None:
-    registry = Registry(plugins=False)
-    call = asyncio.ensure_future(registry.run_tool("duckdb", {"query": ENDLESS}, tool_context(registry=registry)))
-    while not call.done() and not registry._tools:
-        await asyncio.sleep(0)
+    threads, begun = Threads(), threading.Event()
+
+    def body(_: Any, connection: Any, work: Work[None]) -> None:
+        begun.set()
+        connection.execute(ENDLESS)
+
+    call = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), body), None))
+    await asyncio.to_thread(begun.wait, 20)
     began = time.monotonic()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await registry.aclose()
+    threads.close()
     assert (time.monotonic() - began) < 10
-
-
-def test_an_interrupt_that_meets_the_end_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB answers one on a closed connection with an exception, which then stood for the result."""
-
-    def close_and_interrupt(ready: Opened) -> None:
-        close(ready)
-        work.interrupt()
-
-    close = Opened.close
-    monkeypatch.setattr(Opened, "close", close_and_interrupt)
-    work = duckdb_session.Work(Opening("duckdb"), lambda _duckdb, _connection, _work: 1)
-    assert work.run() == 1
-
-
-async def test_steps_cancelled_while_they_are_closed_end_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed, cancelled = threading.Event(), threading.Event()
-
-    def close_and_wait(ready: Opened) -> None:
-        close(ready)
-        closed.set()
-        cancelled.wait(10)
-
-    close = Opened.close
-    monkeypatch.setattr(Opened, "close", close_and_wait)
-
-    async def steps() -> None:
-        async with Stepwise(Opening("transfer")) as opened:
-            await opened.do(lambda connection: connection.execute("select 1"))
-
-    call = asyncio.ensure_future(steps())
-    await asyncio.to_thread(closed.wait, 10)
-    call.cancel()
-    await asyncio.wait({call}, timeout=0.1)
-    cancelled.set()
-    with pytest.raises(asyncio.CancelledError):
-        await call
 
 
 async def test_many_at_once() -> None:

@@ -4,48 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.tools.duckdb import duckdb
-from noetl_worker.tools.duckdb import session as duckdb_session
 from noetl_worker.tools.duckdb.duckdb import run_opened
-from noetl_worker.tools.duckdb.session import Opened, Opening, Stepwise, Threads, Work
+from noetl_worker.tools.duckdb.files import turn
+from noetl_worker.tools.duckdb.session import Opening, Stepwise, Threads, Work
 
 pytest.importorskip("duckdb")
 
 
-class Closing:
-    """`Opened.close`: counted in `closed`; it waits for `go_on`, and fails with `failure`."""
+class Watched:
+    """DuckDB, whose opening and closing wait until they may go on."""
 
     def __init__(self) -> None:
-        self.begun, self.go_on = threading.Event(), threading.Event()
-        self.go_on.set()
+        self.opening, self.may_open = threading.Event(), threading.Event()
+        self.closing, self.may_close = threading.Event(), threading.Event()
+        self.let_go()
         self.closed = 0
         self.failure: ToolError | None = None
+        """What a closing ends with."""
+        self.after_closing: Callable[[], None] = lambda: None
+
+    def let_go(self) -> None:
+        self.may_open.set()
+        self.may_close.set()
+
+
+class Connection:
+    """A connection of DuckDB that is closed as `watched` says."""
+
+    def __init__(self, connection: Any, watched: Watched) -> None:
+        self._connection, self._watched = connection, watched
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def close(self) -> None:
+        self._watched.closing.set()
+        self._watched.may_close.wait(20)
+        self._connection.close()
+        self._watched.closed += 1
+        self._watched.after_closing()
+        if self._watched.failure is not None:
+            raise self._watched.failure
 
 
 @pytest.fixture
-def closing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Closing]:
-    watched = Closing()
-    close = Opened.close
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    import duckdb
 
-    def close_watched(ready: Opened) -> None:
-        watched.begun.set()
-        watched.go_on.wait(20)
-        close(ready)
-        watched.closed += 1
-        if watched.failure is not None:
-            raise watched.failure
+    watched, connect = Watched(), duckdb.connect
 
-    monkeypatch.setattr(Opened, "close", close_watched)
+    def connected(*arguments: Any) -> Any:
+        watched.opening.set()
+        watched.may_open.wait(20)
+        return Connection(connect(*arguments), watched)
+
+    monkeypatch.setattr(duckdb, "connect", connected)
     yield watched
-    watched.go_on.set()
+    watched.let_go()
 
 
 async def cancelled(call: asyncio.Future[None]) -> None:
@@ -53,59 +75,75 @@ async def cancelled(call: asyncio.Future[None]) -> None:
         await call
 
 
-async def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(closing: Closing) -> None:
+async def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(watched: Watched) -> None:
     """Of a file that is read, our lock would stay for as long as the worker."""
-    busy = threading.Event()
-    opened: list[Stepwise] = []
+    busy, at_its_end, before = threading.Event(), asyncio.Event(), []
 
     async def steps() -> None:
         async with Stepwise(Opening("transfer")) as ready:
-            opened.append(ready)
-            ready._thread.submit(busy.wait, 20)
+            before.append(asyncio.ensure_future(ready.do(lambda _: busy.wait(20))))
+            await asyncio.sleep(0)
+            at_its_end.set()
 
     call = asyncio.ensure_future(steps())
-    while not opened or opened[0]._opened is not None:
-        await asyncio.sleep(0)
+    await at_its_end.wait()
     call.cancel()
     await asyncio.sleep(0)
+    assert watched.closed == 0
     busy.set()
     await cancelled(call)
-    assert closing.closed == 1
+    assert await before[0]
+    assert watched.closed == 1
 
 
 async def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cancellation_goes_on(
-    closing: Closing, monkeypatch: pytest.MonkeyPatch
+    watched: Watched,
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    open_really = duckdb_session.opened
-
-    def open_slowly(*arguments: object) -> Opened:
-        begun.set()
-        go_on.wait(20)
-        return open_really(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(duckdb_session, "opened", open_slowly)
-    closing.go_on.clear()
+    watched.may_open.clear()
+    watched.may_close.clear()
 
     async def steps() -> None:
         async with Stepwise(Opening("transfer")):
             raise AssertionError("it was cancelled before")
 
     call = asyncio.ensure_future(steps())
-    await asyncio.to_thread(begun.wait, 20)
+    await asyncio.to_thread(watched.opening.wait, 20)
     call.cancel()
     await asyncio.sleep(0)
-    go_on.set()
-    await asyncio.to_thread(closing.begun.wait, 20)
+    watched.may_open.set()
+    await asyncio.to_thread(watched.closing.wait, 20)
     await asyncio.wait({call}, timeout=0.1)
     assert not call.done()
-    closing.go_on.set()
+    watched.may_close.set()
     await cancelled(call)
-    assert closing.closed == 1
+    assert watched.closed == 1
 
 
-async def test_failure_of_the_closing_does_not_stand_for_a_cancellation(closing: Closing) -> None:
-    closing.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
+async def test_steps_cancelled_while_they_are_closed_end_as_cancelled(watched: Watched) -> None:
+    watched.may_close.clear()
+
+    async def steps() -> None:
+        async with Stepwise(Opening("transfer")) as ready:
+            await ready.do(lambda connection: connection.execute("select 1"))
+
+    call = asyncio.ensure_future(steps())
+    await asyncio.to_thread(watched.closing.wait, 20)
+    call.cancel()
+    await asyncio.wait({call}, timeout=0.1)
+    watched.may_close.set()
+    await cancelled(call)
+
+
+def test_an_interrupt_that_meets_the_end_does_nothing(watched: Watched) -> None:
+    """DuckDB answers one on a closed connection with an exception, which then stood for the result."""
+    work = Work(Opening("duckdb"), lambda *_: 1)
+    watched.after_closing = work.interrupt
+    assert work.run() == 1
+    assert watched.closed == 1
+
+
+async def test_failure_of_the_closing_does_not_stand_for_a_cancellation(watched: Watched) -> None:
+    watched.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
     started = asyncio.Event()
 
     async def steps() -> None:
@@ -117,11 +155,11 @@ async def test_failure_of_the_closing_does_not_stand_for_a_cancellation(closing:
     await started.wait()
     call.cancel()
     await cancelled(call)
-    assert closing.closed == 1
+    assert watched.closed == 1
 
 
-async def test_failure_of_the_closing_is_told_when_nothing_else_failed(closing: Closing) -> None:
-    closing.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
+async def test_failure_of_the_closing_is_told_when_nothing_else_failed(watched: Watched) -> None:
+    watched.failure = ToolError("another process opened it", kind="db_lock", retryable=True)
 
     with pytest.raises(ToolError, match="another process"):
         async with Stepwise(Opening("transfer")) as ready:
@@ -152,25 +190,21 @@ async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(tim
     threads.close()
 
 
-async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("steps", range(6))
+async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(tmp_path: Path, steps: int) -> None:
     """asyncio.wait_for loses it, up to Python 3.11: the statements ran to their end."""
-    ran: list[bool] = []
 
-    @asynccontextmanager
-    async def then_cancelled(*_: object, **__: object) -> AsyncIterator[None]:
-        asyncio.get_running_loop().call_soon(lambda: calls[0].cancel())
-        yield
-
-    def body(_duckdb: object, _connection: object, work: Work[dict[str, Any]]) -> dict[str, Any]:
-        ran.append(work._stopped.wait(5))
+    def body(_: object, connection: Any, work: Work[dict[str, Any]]) -> dict[str, Any]:
+        connection.execute("select count(*) from range(100000000000) a where sin(a.range) > 0.5")
         return {}
 
-    monkeypatch.setattr(duckdb, "turn", then_cancelled)
-    calls: list[asyncio.Future[Any]] = []
-    threads, opening = Threads(), Opening("duckdb", str(tmp_path / "a.duckdb"))
-    calls.append(asyncio.ensure_future(run_opened(threads, opening, body, 60.0)))
-    await cancelled(calls[0])
+    file = str(tmp_path / "a.duckdb")
+    threads = Threads()
+    async with turn(file, read_only=False):
+        call = asyncio.ensure_future(run_opened(threads, Opening("duckdb", file), body, 60.0))
+        await asyncio.sleep(0)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    call.cancel()
+    await cancelled(call)
     threads.close()
-    assert False not in ran

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import subprocess
 import sys
 import threading
@@ -14,7 +15,6 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.duckdb import readers as duckdb_readers
 from noetl_worker.tools.duckdb import session as duckdb_session
 from noetl_worker.tools.registry import Registry
 
@@ -100,7 +100,7 @@ async def test_reader_says_that_the_file_was_written_meanwhile(tmp_path: Path, m
         raise BlockingIOError
 
     with monkeypatch.context() as patch:
-        patch.setattr(duckdb_readers.fcntl, "lockf", taken)
+        patch.setattr(fcntl, "lockf", taken)
         second.close()
     with pytest.raises(ToolError, match=r"another process opened .* for writing while it was read") as caught:
         first.close()

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.outbox import file as outbox_file
 from noetl_worker.outbox import outbox as outbox_module
+from noetl_worker.outbox.directory import signing_key
 from noetl_worker.outbox.file import OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.outcome.event_set import EventSet
@@ -104,29 +105,51 @@ def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
     ours.close()
 
 
-def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path) -> None:
+class Database(sqlite3.Connection):
+    """SQLite's own, which a test reaches into as a disk does: with a limit, and with a failure of every statement."""
+
+    fails = False
+
+    def execute(self, *arguments: Any) -> Any:
+        if self.fails:
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(*arguments)
+
+
+@pytest.fixture
+def databases(monkeypatch: pytest.MonkeyPatch) -> list[Database]:
+    """Those that are opened, in their order."""
+    connect, opened = sqlite3.connect, []
+
+    def connected(path: Path) -> Database:
+        opened.append(connect(path, factory=Database))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    return opened
+
+
+def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path, databases: list[Database]) -> None:
     ours = box(tmp_path)
     assert ours.keep(event_set(1))
-    assert ours._own is not None
-    ours._own._database.execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
+    databases[0].execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
     large = event_set(2)
     large.report.response = "x" * 100_000
-    assert not ours.keep(large)
-    assert isinstance(ours._trouble, str)
-    assert "full" in ours._trouble
-    ours._own._database.execute("PRAGMA max_page_count=1000000")
-    assert ours.keep(large), "and it works again when there is room"
-    assert ours._trouble is None
+    with capture_logs() as lines:
+        assert not ours.keep(large)
+        databases[0].execute("PRAGMA max_page_count=1000000")
+        assert ours.keep(large), "and it works again when there is room"
+    assert [line["event"] for line in lines] == ["outbox_not_writable", "outbox_writable"]
+    assert "full" in lines[0]["error"]
 
 
 def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dead = box(tmp_path)
-    dead.keep(event_set(7))
-    assert dead._own is not None
-    dead._own.put(Row("x", "c-8", URL, 16, b'{"not": "a set"}'))
-    dead.close()
+    dead = OutboxFile.made(tmp_path, signing_key(tmp_path))
+    dead.put(Row(event_set(7).key, "c-7", URL, 16, event_set(7).packed()[0]))
+    dead.put(Row("x", "c-8", URL, 16, b'{"not": "a set"}'))
+    dead.close(is_empty=False)
     ours = box(tmp_path)
     [one] = taken(ours)
     assert one.event_id == 7
@@ -206,17 +229,13 @@ def test_row_that_is_told_by_our_own_run_meanwhile_is_no_longer_there(tmp_path: 
     assert left(tmp_path) == []
 
 
-def test_row_that_cannot_be_read_just_now_is_taken_over_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_that_cannot_be_read_just_now_is_taken_over_again(tmp_path: Path, databases: list[Database]) -> None:
     left_behind(tmp_path)
     ours = box(tmp_path)
     [row] = ours.adopt()
-
-    def fails(file: OutboxFile, key: str) -> Any:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(OutboxFile, "get", fails)
-        assert ours.load(row.key) is None
+    databases[-1].fails = True
+    assert ours.load(row.key) is None
+    databases[-1].fails = False
     assert [one.event_id for one in taken(ours)] == [7]
 
 
@@ -228,20 +247,19 @@ def test_disk_without_room_for_a_file_is_left_as_it_was(tmp_path: Path, monkeypa
         made(path).close()
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(outbox_file.sqlite3, "connect", without_room)
+    monkeypatch.setattr(sqlite3, "connect", without_room)
     ours = box(tmp_path)
     assert [ours.keep(event_set(number)) for number in range(3)] == [False] * 3
     assert left(tmp_path) == []
 
 
-def test_files_that_are_taken_over_at_a_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_MOST_FILES", 2)
-    for number in range(5):
+def test_files_that_are_taken_over_at_a_time_are_bounded(tmp_path: Path) -> None:
+    for number in range(70):
         left_behind(tmp_path, event_set(number))
     ours, told = box(tmp_path), 0
     while rows := taken(ours):
-        assert len(rows) <= 2
+        assert len(rows) <= 32
         for one in rows:
             ours.drop(one)
             told += 1
-    assert told == 5
+    assert told == 70

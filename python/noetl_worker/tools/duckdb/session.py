@@ -55,9 +55,6 @@ EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
 """Variable: where extensions are looked for and installed; absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 """Variable: URL or directory that extensions are installed from, for a mirror; absent: extensions.duckdb.org."""
-_THREADS: Final = 4_096
-"""How many commands run at once is said by the worker's slots. What is beyond them is lost: a thread that opens a named
-pipe which nobody else has open hears no interrupt."""
 _INTERRUPT_AGAIN_S: Final = 0.05
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
@@ -277,9 +274,15 @@ class Stepwise:
 
 
 class Threads:
-    """The threads of a tool. They are not the event loop's default ones: a long query would hold up name lookups."""
+    """The threads of a tool. They are not the event loop's default ones: a long query would hold up name lookups.
 
-    def __init__(self) -> None:
+    Args:
+        most: how many commands run at once is said by the worker's slots. What is beyond them is lost: a thread that
+            opens a named pipe which nobody else has open hears no interrupt.
+    """
+
+    def __init__(self, most: int = 4_096) -> None:
+        self._most = most
         self._threads: ThreadPoolExecutor | None = None
 
     async def run(self, work: Work[T], timeout_s: float | None) -> T:
@@ -303,7 +306,7 @@ class Threads:
     @property
     def executor(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="duckdb")
+            self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="duckdb")
         return self._threads
 
     def close(self) -> None:
