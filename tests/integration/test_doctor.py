@@ -14,15 +14,13 @@ from integration.findings import by_check, not_fine, settings
 from integration.house import house
 from integration.processes import command_line
 from noetl_worker import engine
-from noetl_worker.cli import doctor
-from noetl_worker.cli.views import comparison
+from noetl_worker.cli.views.findings import print_findings
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.doctor import Finding, State, examine, machine, outbox
 from noetl_worker.models import Dialect, Report
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.tools.process import confinement, landlock
 
 # ── all of it ──
 
@@ -122,47 +120,41 @@ def test_disk_without_the_room_that_the_outbox_may_take(tmp_path: Path) -> None:
     assert outbox.disk(settings(tmp_path)).state is State.FINE
 
 
-def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 30)
-    monkeypatch.setattr(machine, "raise_open_files_limit", lambda: 1024)
+def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> None:
     few, many = settings(tmp_path, WORKER_MAX_CONCURRENT="4"), settings(tmp_path, WORKER_MAX_CONCURRENT="400")
-    assert machine.memory(few).state is State.FINE
-    assert machine.descriptors(few).state is State.FINE
-    assert machine.memory(many).fix.startswith("WORKER_MAX_CONCURRENT=14,")
-    assert machine.descriptors(many).state is State.WRONG
+    assert machine.memory(few, 1 << 30).state is State.FINE
+    assert machine.descriptors(few, 1024).state is State.FINE
+    assert machine.memory(many, 1 << 30).fix.startswith("WORKER_MAX_CONCURRENT=14,")
+    assert machine.descriptors(many, 1024).state is State.WRONG
     hungry = settings(tmp_path, WORKER_MAX_CONCURRENT="4", NOETL_WORKER_PROCESS_MEMORY_MB="512")
-    assert machine.memory(hungry).wanted.startswith("2148 MiB")
+    assert machine.memory(hungry, 1 << 30).wanted.startswith("2148 MiB")
 
 
-def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off")).state is State.WARNING
-    with monkeypatch.context() as old_kernel:
-        old_kernel.setattr(landlock, "is_there", lambda: False)
-        found = machine.isolation(settings(tmp_path))
-        assert (found.state, "hidden from DuckDB" in found.found) == (State.WARNING, True)
-    monkeypatch.setattr(confinement, "missing", lambda: ["processes that leave their session"])
-    assert "processes that leave their session" in machine.isolation(settings(tmp_path)).found
+def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path) -> None:
+    assert machine.isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off"), []).state is State.WARNING
+    partial = machine.isolation(settings(tmp_path), ["processes that leave their session"])
+    assert partial.state is State.WARNING
+    assert "processes that leave their session" in partial.found
+    assert machine.isolation(settings(tmp_path), []).state is State.FINE
 
 
 def test_python_engine_says_why_it_is_not_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "ENGINE", "python")
     monkeypatch.setenv(engine.VARIABLE, "python")
-    assert machine.engine_in_use().found == "python, because NOETL_WORKER_ENGINE=python"
+    assert machine.engine_in_use("python").found == "python, because NOETL_WORKER_ENGINE=python"
     monkeypatch.setenv(engine.VARIABLE, "auto")
     monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
-    assert "cannot be imported" in machine.engine_in_use().found
+    assert "cannot be imported" in machine.engine_in_use("python").found
 
 
 @pytest.mark.parametrize("width", [80, 120, 150])
-def test_no_subject_is_broken_inside_of_its_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_subject_is_broken_inside_of_its_words(width: int) -> None:
     out, subject = io.StringIO(), "$JS.API.STREAM.CREATE.KV_NOETL_COMMAND_STARTS"
-    monkeypatch.setattr(comparison, "operator_console", lambda: Console(file=out, width=width))
     refused = "refused, so it is to be made by an operator (noetl-worker nats ensure --apply)"
     findings = [
         Finding("may make the bucket of these notes", State.WARNING, refused, f"publish to {subject}", "a fix"),
         Finding("NATS", State.FINE, "nats://localhost:4222, version 2.15.1", "a server that takes this login"),
     ]
-    doctor._print(findings, brief=False)
+    print_findings(findings, brief=False, console=Console(file=out, width=width))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert any(subject in line for line in lines)

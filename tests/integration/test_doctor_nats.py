@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,12 +227,10 @@ async def beside(client: Client, others: int) -> bool:
 @pytest.mark.parametrize(
     ("off_s", "state", "said"), [(0, State.FINE, ""), (20, State.WARNING, "ahead"), (-300, State.WRONG, "behind")]
 )
-async def test_clock_of_nats_is_compared(
-    off_s: float, state: State, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nats, "time", SimpleNamespace(time=lambda: time.time() + off_s))
+async def test_clock_of_nats_is_compared(off_s: float, state: State, said: str, tmp_path: Path) -> None:
     async with NatsServer() as server:
         await made(server)
-        found = by_check(await nats.examine(settings(tmp_path, NATS_URL=server.url)))["clock against NATS"]
+        ours = settings(tmp_path, NATS_URL=server.url)
+        found = by_check(await nats.examine(ours, lambda: time.time() + off_s))["clock against NATS"]
         assert found.state is state
         assert said in found.found

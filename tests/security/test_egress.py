@@ -40,8 +40,10 @@ def server() -> Iterator[ToolServer]:
 
 
 @pytest.fixture(autouse=True)
-def kept_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(egress, "_denied", Networks.of(items_of(DEFAULT_DENIED)))
+def kept_rules() -> Iterator[None]:
+    egress.deny(items_of(DEFAULT_DENIED))
+    yield
+    egress.deny(items_of(DEFAULT_DENIED))
 
 
 @pytest.fixture

@@ -58,12 +58,12 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(file_roots, "_own", ())
+def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     monkeypatch.setattr(tool_rules, "_IDENTITIES", (str(place / "worker" / "service-token"),))
     variables = {variable: str(place / "worker" / name) for variable, name in FILES.items()}
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", variables.pop("GOOGLE_APPLICATION_CREDENTIALS"))
-    return load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")
+    yield load_settings({"NOETL_SECRET_A_HOSTS": "h", **variables}, dotenv=place / "worker" / ".env")
+    file_roots.keep_own(())
 
 
 async def data_of(settings: Settings, kind: str, config: dict[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from noetl_worker.tools.process import confinement
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
 from noetl_worker.worker import Worker
+from unit.planes import answer, plane
 
 from .commands import USERS, run_one
 
@@ -102,18 +103,18 @@ def test_descriptors_and_memory_of_a_process_have_a_limit(user: str) -> None:
 def test_settings_reach_the_processes_of_commands() -> None:
     """(no attack) NOETL_WORKER_ISOLATION and its limits are the worker's settings."""
     worker = Worker(load_settings({"NOETL_WORKER_PROCESS_FILE_MB": "3", "NOETL_WORKER_PROCESS_MEMORY_MB": "0"}))
-    given = worker.registry._confinement
+    given = worker.registry.confinement
     assert (given.level, given.file_bytes, given.memory_bytes) == ("basic", 3 << 20, 0)
-    machine = Worker(load_settings({})).registry._confinement.memory_bytes
+    machine = Worker(load_settings({})).registry.confinement.memory_bytes
     assert 0 < machine <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_registration_names_the_level() -> None:
+async def test_registration_names_the_level() -> None:
     """(no attack) Who looks at the registry sees which workers isolate their commands."""
     settings = load_settings({"NOETL_WORKER_ISOLATION": "off"})
-    row = Registration(None, settings, "w", version="1", engine="pure")  # type: ignore[arg-type]
-    assert isinstance(row._body["labels"], dict)
-    assert row._body["labels"]["isolation"] == "off"
+    at, transport = plane(lambda *_: answer(200, {"status": "ok"}))
+    await Registration(at, settings, "w", version="1", engine="pure").register()
+    assert transport.sent[0][2]["labels"]["isolation"] == "off"
 
 
 SHARE = Confinement("basic", duckdb_bytes=100 << 20)
@@ -183,7 +184,7 @@ def test_share_of_duckdb_is_by_how_many_run_at_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tool_rules, "memory_bytes", lambda: 100 << 30)
 
     def share(**variables: str) -> int:
-        return Worker(load_settings(variables)).registry._confinement.duckdb_bytes >> 30
+        return Worker(load_settings(variables)).registry.confinement.duckdb_bytes >> 30
 
     alone = {"NOETL_WORKER_KINDS_DENY": "ducklake,transfer"}
     assert share() == 80 // 16

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,16 +13,19 @@ import pytest
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.errors import ConfigurationError, SettingsError, ToolError
 from noetl_worker.models import ToolResult
+from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import MemoryControlPlane, run_tool
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.registry import Registry
+from plug_ins import install
 
 
 @pytest.fixture(autouse=True)
-def kept_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(egress, "_denied", egress._denied)
+def kept_rules() -> Iterator[None]:
+    yield
+    egress.deny(items_of(DEFAULT_DENIED))
 
 
 def registry(**variables: str) -> Registry:
@@ -52,13 +55,9 @@ class ByAlias(Stolen):
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def install(tool: type) -> None:
-        point = importlib.metadata.EntryPoint("fast-http", "somewhere:Tool", "noetl_worker.tools")
-        monkeypatch.setattr("noetl_worker.tools.registry.entry_points", lambda group: [point])
-        monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: tool)
-
-    return install
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda tool: install(tmp_path, "fast-http", f"{__name__}:{tool.__name__}")
 
 
 def test_plugin_does_not_become_a_built_in_kind_by_itself(installed: Any, caplog: pytest.LogCaptureFixture) -> None:

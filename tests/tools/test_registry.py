@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -19,6 +19,7 @@ from noetl_worker.tools.deadline import effective_timeout
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.kinds.built_in import ALIASES
 from noetl_worker.tools.registry import PreparedTool, Registry
+from plug_ins import install
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,16 +346,14 @@ class NotATool:
     pass
 
 
-def entry_point(name: str, attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = importlib.metadata.EntryPoint(name, f"{__name__}:{attribute}", "noetl_worker.tools")
-    monkeypatch.setattr(
-        "noetl_worker.tools.registry.entry_points", lambda group: [point] if group == "noetl_worker.tools" else []
-    )
-    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: globals()[attribute])
+@pytest.fixture
+def on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
 
 
-def test_plugin_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry_point("echo", "EchoTool", monkeypatch)
+def test_plugin_is_found_by_its_entry_point(on_the_path: Path) -> None:
+    install(on_the_path, "echo", f"{__name__}:EchoTool")
     registry = Registry()
     assert isinstance(registry.get("echo"), EchoTool)
     assert "echo" in registry.kinds()
@@ -362,21 +361,20 @@ def test_plugin_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_broken_plugin_is_one_warning_and_an_error_for_its_kind_only(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    on_the_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry_point("bad", "NotATool", monkeypatch)
+    install(on_the_path, "bad", f"{__name__}:NotATool")
     with caplog.at_level(logging.WARNING):
         registry = Registry()
     assert len(caplog.records) == 1
-    assert "tool 'bad' of an unknown distribution does not load" in caplog.text
-    with pytest.raises(ConfigurationError, match=r"'bad' of an unknown distribution does not load: .*has no `kind`"):
+    assert "tool 'bad' of some-tools 1.0 does not load" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"'bad' of some-tools 1\.0 does not load: .*has no `kind`"):
         registry.get("bad")
     assert registry.get("noop").kind == "noop"
 
 
-def test_plugin_whose_import_fails_does_not_stop_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = importlib.metadata.EntryPoint("gone", "no_such_module_anywhere:Tool", "noetl_worker.tools")
-    monkeypatch.setattr("noetl_worker.tools.registry.entry_points", lambda group: [point])
+def test_plugin_whose_import_fails_does_not_stop_the_worker(on_the_path: Path) -> None:
+    install(on_the_path, "gone", "no_such_module_anywhere:Tool")
     (broken,) = Registry().broken
     assert "ModuleNotFoundError: No module named 'no_such_module_anywhere'" in str(broken)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -172,8 +173,9 @@ def test_list_has_every_kind_with_what_it_does(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_to_be_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "_is_there", lambda module: module != "duckdb")
-    monkeypatch.setattr(requirements, "_has_native", lambda _feature: False)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == "duckdb" else find_spec(module))
+    monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
     told = {line.split()[1]: line for line in command().stdout.splitlines() if line.startswith("│") and line[2] != " "}
     assert "noetl-worker[duckdb]" in told["duckdb"]
     assert "the native build" in told["rhai"]

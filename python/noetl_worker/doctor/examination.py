@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from noetl_worker.doctor import machine, nats, outbox, plane, tls
 from noetl_worker.doctor.finding import Finding
+from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
+from noetl_worker.tools.process.machine import memory_bytes
 
 __all__ = ["examine"]
 
@@ -16,9 +18,9 @@ async def examine(settings: Settings) -> list[Finding]:
     """Every finding; raises nothing for what it finds."""
     here = [
         machine.engine_in_use(),
-        machine.isolation(settings),
-        machine.descriptors(settings),
-        machine.memory(settings),
+        machine.isolation(settings, machine.lacking()),
+        machine.descriptors(settings, raise_open_files_limit()),
+        machine.memory(settings, memory_bytes()),
         outbox.directory(settings),
         outbox.contents(settings),
         outbox.disk(settings),

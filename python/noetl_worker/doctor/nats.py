@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.doctor import clock, permissions, plane
@@ -34,7 +34,7 @@ _OTHER_POOL: Final = (
 """To change it (nats ensure) would take another pool's commands away from it."""
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def examine(settings: Settings, now: Callable[[], float] = time.time) -> list[Finding]:
     where = ", ".join(settings.nats_servers)
     try:
         connection = await connect(settings, "noetl-worker doctor", attempts=1)
@@ -44,14 +44,14 @@ async def examine(settings: Settings) -> list[Finding]:
         return [wrong("NATS", f"{where}: {error}", _REACHED, "NATS_CA, NATS_CERT and NATS_KEY: PEM files")]
     try:
         reached = fine("NATS", f"{where}, version {server_version(connection)}", _REACHED)
-        return [reached, *await _behind(connection, settings)]
+        return [reached, *await _behind(connection, settings, now)]
     except JetStreamError as error:
         return [reached, wrong("JetStream", str(error), "JetStream for this account", "see what is found")]
     finally:
         await connection.close()
 
 
-async def _behind(connection: Connection, settings: Settings) -> list[Finding]:
+async def _behind(connection: Connection, settings: Settings, now: Callable[[], float]) -> list[Finding]:
     client, subject = connection.client, settings.nats_subject
     stream = settings.nats_stream
     if not stream and not any(finding.state is State.WRONG for finding in await permissions.first_tried(connection)):
@@ -67,7 +67,7 @@ async def _behind(connection: Connection, settings: Settings) -> list[Finding]:
         *_durable(found, settings),
         *_letters(found, settings),
         *await _others(connection, found, settings),
-        await _clock(connection, found),
+        await _clock(connection, found, now),
     ]
 
 
@@ -176,13 +176,13 @@ def _shown(consumer: Mapping[str, Any]) -> str:
     return f"{consumer.get('name')} ({consumer.get('num_waiting', 0)} pull requests wait)"
 
 
-async def _clock(connection: Connection, found: Found) -> Finding:
+async def _clock(connection: Connection, found: Found, now: Callable[[], float]) -> Finding:
     check = "clock against NATS"
     if found.stream_info is None:
         return unknown(check, "the time is in what a server says of a stream, and there is none yet", clock.WANTED)
-    before = time.time()
+    before = now()
     timestamp = (await ask(connection.client, f"STREAM.INFO.{found.stream}")).get("ts")
-    after = time.time()
+    after = now()
     if not isinstance(timestamp, str):
         return unknown(check, "this server does not report its time (before 2.10)", clock.WANTED)
     return clock.skew(check, clock.moment(timestamp), (before + after) / 2, (after - before) / 2)

@@ -148,7 +148,7 @@ class Registry:
         confinement: Confinement = UNCONFINED,
         may_override: Collection[str] = (),
     ) -> None:
-        self._confinement = confinement
+        self.confinement = confinement
         self._may_override = frozenset(may_override)
         self._rules = KindRules()
         self.broken: list[BrokenPlugin] = []
@@ -329,7 +329,7 @@ class Registry:
             guess = fields.nearest(kind, known) or "."
             raise UnknownTool(f"Tool not found: {kind}{guess} Known kinds: {', '.join(known)}")
         made = requirements.class_at(target)
-        options: Mapping[str, Any] = {"confinement": self._confinement} if getattr(made, "is_confined", False) else {}
+        options: Mapping[str, Any] = {"confinement": self.confinement} if getattr(made, "is_confined", False) else {}
         tool: Tool[Any] = made(**options)
         self._tools[kind] = tool
         return tool

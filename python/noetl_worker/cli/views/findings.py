@@ -1,0 +1,69 @@
+"""What `noetl-worker doctor` has found, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from noetl_worker.cli.views.comparison import operator_console
+from noetl_worker.doctor import Finding
+
+__all__ = ["print_findings"]
+
+_TABLE_WIDTH: Final = 150
+"""From this width on a column has room for the longest subject."""
+_MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}
+"""State of a finding -> its mark, and in which colour."""
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(
+        Column("", no_wrap=True),
+        Column("check", overflow="fold", ratio=2),
+        Column("found", overflow="fold", ratio=3),
+        Column("wanted", overflow="fold", ratio=3),
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        expand=True,
+    )
+    for finding in findings:
+        mark, style = _MARKS[finding.state.value]
+        table.add_row(*(Text(cell, style=style) for cell in (mark, finding.check, finding.found, finding.wanted)))
+    return table
+
+
+def _narrow_table(findings: Sequence[Finding]) -> Table:
+    """Below each other: side by side a subject would be broken inside of its words, and could not be copied."""
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        mark, style = _MARKS[finding.state.value]
+        if finding.state.value == "fine":
+            table.add_row(mark, Text(f"{finding.check}: {finding.found}"))
+            continue
+        for head, text in ((mark, finding.check), ("", f"found: {finding.found}"), ("", f"wanted: {finding.wanted}")):
+            table.add_row(Text(head, style=style), Text(text, style=style))
+    return table
+
+
+def print_findings(findings: Sequence[Finding], *, brief: bool, console: Console | None = None) -> None:
+    """A table, and below it what to do about each thing that is not fine."""
+    console = console or operator_console()
+    shown = [finding for finding in findings if not brief or finding.state.value != "fine"]
+    if shown:
+        console.print(_table(shown) if console.width >= _TABLE_WIDTH else _narrow_table(shown))
+    for finding in findings:
+        mark, style = _MARKS[finding.state.value]
+        if finding.fix and finding.state.value != "fine":
+            console.print()
+            console.print(Text(f"{mark}  {finding.check}: {finding.fix}", style=style), soft_wrap=True)
+    counts = {state: sum(finding.state.value == state for finding in findings) for state in _MARKS}
+    console.print()
+    console.print(
+        f"{counts['fine']} fine, {counts['warning']} warnings, {counts['wrong']} wrong, {counts['unknown']} not known",
+        markup=False,
+    )
