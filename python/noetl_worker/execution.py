@@ -94,7 +94,7 @@ class Execution:
         metrics.claim_ended(claim, now - delivery.received_at)
         if plane is not None and type(claim) is Claimed:
             plane.retry_pace.given_at = now
-            command = ClaimedCommand(claim, notification, plane, delivery, self.workplace, progress, worker_id)
+            command = ClaimedCommand(claim, notification, plane, delivery, self.workplace, progress, worker_id, now)
             return await command.run()
         if plane is not None and isinstance(claim, AuthRefusedClaim):
             self.client.auth_refused(plane.url)

@@ -162,7 +162,9 @@ class Rehearsal:
             time.monotonic(),
         )
         worker_id = self._workplace.identity.name_for(plane.dialect)
-        command = ClaimedCommand(claim, envelope, plane, Delivery.of_nobody(), self._workplace, progress, worker_id)
+        command = ClaimedCommand(
+            claim, envelope, plane, Delivery.of_nobody(), self._workplace, progress, worker_id, since
+        )
         outcome = await command.run()
         withheld = tuple(self._transport.withheld[before:])
         events = tuple(

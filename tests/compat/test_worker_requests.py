@@ -226,7 +226,7 @@ async def test_call_to_the_rust_plane_has_the_recorded_keys() -> None:
 
 
 class NeverExpires:
-    def is_expired(self, reply: str) -> bool:
+    def is_expired(self, reply: str, now: float) -> bool:
         return False
 
 

@@ -314,7 +314,7 @@ class Message:
 
 
 class Alive:
-    def is_expired(self, reply: str) -> bool:
+    def is_expired(self, reply: str, now: float) -> bool:
         return False
 
 

@@ -110,7 +110,7 @@ def rows_on_disk(directory: Path) -> int:
 class Ours:
     """The command is ours, without a doubt."""
 
-    def in_doubt(self) -> bool:
+    def in_doubt(self, now: float) -> bool:
         return False
 
     async def confirm(self) -> None:

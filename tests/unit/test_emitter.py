@@ -169,7 +169,7 @@ async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(
     slots.take()
 
     class Doubtful:
-        def in_doubt(self) -> bool:
+        def in_doubt(self, now: float) -> bool:
             return True
 
         async def confirm(self) -> None:
@@ -259,7 +259,7 @@ async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_o
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def in_doubt(self) -> bool:
+        def in_doubt(self, now: float) -> bool:
             return False
 
         async def confirm(self) -> None:

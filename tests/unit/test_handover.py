@@ -40,7 +40,7 @@ COMMAND_ID = {Dialect.PYTHON: ENVELOPE.command_id, Dialect.RUST: "7:start:9"}
 class Beats:
     expired: bool = False
 
-    def is_expired(self, reply: str) -> bool:
+    def is_expired(self, reply: str, now: float) -> bool:
         return self.expired
 
 

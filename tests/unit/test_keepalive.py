@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,9 +25,9 @@ def test_two_deliveries_with_one_reply_subject_are_kept_until_the_second_is_sett
     keepalive.track(REPLY, 0.0)
     keepalive.track(REPLY, 1.0)
     keepalive.untrack(REPLY)
-    assert keepalive.is_expired(REPLY)  # it is still known
+    assert keepalive.is_expired(REPLY, time.monotonic())  # it is still known
     keepalive.untrack(REPLY)
-    assert not keepalive.is_expired(REPLY)
+    assert not keepalive.is_expired(REPLY, time.monotonic())
 
 
 @pytest.mark.parametrize("part", ["_beat_until_stopped", "_registry"])

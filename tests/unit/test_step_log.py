@@ -138,7 +138,7 @@ def test_cause_that_says_what_was_said_is_said_once(text: str, cause: Exception,
 @pytest.mark.parametrize("claim", [HeldByOther("w-2 has it", None), AlreadyFinished("it is over")])
 async def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
     class Lost:
-        def in_doubt(self) -> bool:
+        def in_doubt(self, now: float) -> bool:
             return True
 
         async def confirm(self) -> None:

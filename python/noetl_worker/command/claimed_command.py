@@ -92,8 +92,9 @@ class ClaimedCommand:
         workplace: Workplace,
         progress: Progress,
         worker_id: str,
+        claimed_at: float,
     ) -> None:
-        """`worker_id`: the name that it was claimed with."""
+        """`worker_id`: the name that it was claimed with; `claimed_at`: monotonic."""
         ours, self._plane, self._workplace, self._progress = workplace.settings, plane, workplace, progress
         self._claim, self._notification, self._delivery = claim, notification, delivery
         self._worker_id = worker_id
@@ -101,6 +102,7 @@ class ClaimedCommand:
             plane,
             notification.event_id,
             self._worker_id,
+            claimed_at=claimed_at,
             is_expired=partial(_may_be_anothers, plane, delivery, workplace.keepalive),
             lease_s=ours.claim_lease_s,
         )
@@ -264,7 +266,7 @@ class ClaimedCommand:
         return FitRules.of(known, max_bytes=self._workplace.settings.result_max_bytes)
 
 
-def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: Keepalive) -> bool:
+def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: Keepalive, now: float) -> bool:
     """Whether the claim has to be asked again before the outcome is reported.
 
     Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before us may
@@ -272,4 +274,4 @@ def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: Keepalive) -> 
     waits for the collector with all that it has.
     """
     is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
-    return is_again or keepalive.is_expired(delivery.reply)
+    return is_again or keepalive.is_expired(delivery.reply, now)

@@ -45,22 +45,30 @@ class ClaimedOnce:
     """Whether a command that this process has claimed is still ours (emitter.Ownership).
 
     Args:
-        is_expired: the delivery was without in_progress for longer than ack_wait.
+        claimed_at: monotonic.
+        is_expired: whether at this time the delivery was without in_progress for longer than ack_wait.
         lease_s: how long a claim is the holder's, whatever became of it.
     """
 
     def __init__(
-        self, plane: Plane, event_id: int, worker_id: str, *, is_expired: Callable[[], bool], lease_s: float
+        self,
+        plane: Plane,
+        event_id: int,
+        worker_id: str,
+        *,
+        claimed_at: float,
+        is_expired: Callable[[float], bool],
+        lease_s: float,
     ) -> None:
         self._plane = plane
         self._event_id = event_id
         self._worker_id = worker_id
         self._is_expired = is_expired
         self.lease_s = lease_s
-        self.claimed_at: Final = time.monotonic()
+        self.claimed_at: Final = claimed_at
 
-    def in_doubt(self) -> bool:
-        return time.monotonic() - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired()
+    def in_doubt(self, now: float) -> bool:
+        return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)
 
     @property
     def age_s(self) -> float:

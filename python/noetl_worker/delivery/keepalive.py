@@ -96,12 +96,12 @@ class Keepalive:
         if beat.deliveries == 0:
             del self._beats[reply]
 
-    def is_expired(self, reply: str) -> bool:
+    def is_expired(self, reply: str, now: float) -> bool:
         """No sign of life for longer than ack_wait: the server has given the message to somebody else."""
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
-        return beat.expired or time.monotonic() - beat.last_sent > self._ack_wait_s
+        return beat.expired or now - beat.last_sent > self._ack_wait_s
 
     def is_alive(self) -> bool:
         """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""

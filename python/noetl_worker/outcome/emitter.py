@@ -98,7 +98,7 @@ def _batch_of(answer: Response) -> str:
 class Ownership(Protocol):
     """Whether a command whose outcome is late is still ours."""
 
-    def in_doubt(self) -> bool:
+    def in_doubt(self, now: float) -> bool:
         """The delivery or the claim may have passed to another worker."""
         ...
 
@@ -187,8 +187,9 @@ class Emitter:
             while key in self._sending:
                 await self._turn(key)
             self._sending[key] = []
-            is_in_doubt = is_second or ownership.in_doubt()
-            course = _Course(-math.inf if is_in_doubt else time.monotonic() + LATE_S, outside)
+            now = time.monotonic()
+            is_in_doubt = is_second or ownership.in_doubt(now)
+            course = _Course(-math.inf if is_in_doubt else now + LATE_S, outside)
             try:
                 await self._deliver(plane, event_set, ownership, course)
             finally:
@@ -306,7 +307,7 @@ class Emitter:
                 raise Interrupted
             await self.stopping.sleep(delay_s)
             now = time.monotonic()
-            if ownership.in_doubt():  # somebody else may have ended it while we waited
+            if ownership.in_doubt(now):  # somebody else may have ended it while we waited
                 course.known_until = -math.inf
 
     def _set_aside(self, event_set: EventSet, course: _Course) -> None:

@@ -103,9 +103,9 @@ class _Connection(asyncio.Protocol):
 
     # ── the request ──
 
-    def is_usable(self) -> bool:
+    def is_usable(self, now: float) -> bool:
         """Whether a request may be written: nothing was closed or received, and the server has not got tired of it."""
-        fresh = self._loop.time() - self._idle_since < MAX_IDLE_S
+        fresh = now - self._idle_since < MAX_IDLE_S
         return fresh and self._is_open and self._transport is not None and not self._transport.is_closing()
 
     def ask(self, head: bytes, body: bytes, deadline: float) -> asyncio.Future[Response]:
@@ -287,7 +287,7 @@ class _Server:
         self._opening = 0
         self._waiting: deque[asyncio.Future[_Connection | None]] = deque()
 
-    async def connection(self, deadline: float) -> _Connection:
+    async def connection(self, deadline: float, now: float) -> _Connection:
         """One to write to: the one used last, or a new one.
 
         Raises:
@@ -295,7 +295,7 @@ class _Server:
         """
         while self._idle:  # the last one first: the others grow old and go
             connection = self._idle.pop()
-            if connection.is_usable():
+            if connection.is_usable(now):
                 return connection
             connection.close("idle for too long")
         if len(self._open) + self._opening < self._most:
@@ -331,9 +331,10 @@ class _Server:
         finally:
             if place in self._waiting:
                 self._waiting.remove(place)
-        if given is not None and given.is_usable():
+        now = self.loop.time()
+        if given is not None and given.is_usable(now):
             return given
-        return await self.connection(deadline)
+        return await self.connection(deadline, now)
 
     def release(self, connection: _Connection) -> None:
         if not self._waiting or not event_loop.give(self._waiting, connection):
@@ -372,7 +373,7 @@ class OnLoopTransport:
             server = self._servers[origin]
             now = server.loop.time()
             head, later = _head(method, path, server, headers, body)
-            connection = await server.connection(now + connect_s)
+            connection = await server.connection(now + connect_s, now)
         except TimeoutError as error:
             raise NotSent(f"{method} {url}: no connection in {connect_s:g} s") from error
         except (OSError, ValueError, RuntimeError) as error:  # an SSLError is an OSError; no thread to look up a name
