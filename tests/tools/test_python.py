@@ -151,7 +151,7 @@ async def test_exception_is_a_failure_with_the_users_lines() -> None:
     assert result.exit_code == 1
     assert result.stderr is not None
     assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
-    assert "python_template" not in result.stderr
+    assert "python_command" not in result.stderr
     assert "raise ValueError('boom')" in result.stderr
 
 

@@ -266,7 +266,7 @@ outer()
     for line in ("return 1 / n", "inner(0)", 'raise RuntimeError("outer failed") from error', "outer()"):
         assert line in (result.stderr or "")
     assert "ZeroDivisionError: division by zero" in (result.stderr or "")
-    assert "python_template" not in (result.stderr or "")
+    assert "python_command" not in (result.stderr or "")
 
 
 def test_exception_that_cannot_tell_itself_is_still_told(worker: Worker) -> None:

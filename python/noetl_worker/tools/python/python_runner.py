@@ -30,7 +30,8 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import Interpreter, arguments
-from noetl_worker.tools.python.python_template import ANSWER, LENGTH, REQUEST
+from noetl_worker.tools.python.python_exchange import LENGTH
+from noetl_worker.tools.python.python_template import ANSWER, REQUEST
 
 __all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "PythonRun", "PythonRunner"]
 

@@ -1,0 +1,306 @@
+"""What runs in the process of a command: its Python code, from the request to the answer.
+
+Read by path into the template process (`python_template.py`), which forks it: the standard library only, since user
+code must not find the worker's own modules loaded. Each page of memory that a child writes to is copied for it, and
+those copies are most of what a warm command costs: see `rehearse`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import builtins
+import datetime
+import faulthandler
+import importlib
+import inspect
+import json
+import linecache
+import logging
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+import types
+import uuid
+from typing import Any, NoReturn
+
+HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
+PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
+VALUES = runpy.run_path(os.path.join(HERE, "python_values.py"))  # noqa: PTH118
+EXCHANGE = runpy.run_path(os.path.join(HERE, "python_exchange.py"))  # noqa: PTH118
+CODE = runpy.run_path(os.path.join(HERE, "python_code.py"))  # noqa: PTH118
+CONFINEMENT = runpy.run_path(os.path.join(PROCESS, "confinement.py"))  # noqa: PTH118
+FILE_NAME = CODE["FILE_NAME"]
+plain, compile_source, result_of = VALUES["plain"], CODE["compile_source"], CODE["result_of"]
+calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
+send, receive = EXCHANGE["send"], EXCHANGE["receive"]
+SIGTERM, SIGINT, BY_DEFAULT = int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIG_DFL)
+ENDING = (SIGTERM, int(signal.SIGHUP), int(signal.SIGCHLD))
+dup2, close, set_inheritable, getpid = os.dup2, os.close, os.set_inheritable, os.getpid
+INTERRUPT, register_traceback = signal.default_int_handler, faulthandler.register
+set_handler = importlib.import_module("_signal").signal
+"""Without the conversions to enums of `signal.signal`."""
+ROUNDS = 12
+"""The interpreter adapts code that has run some eight times."""
+REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
+EMPTY_REQUEST: dict[str, Any] = {
+    **dict.fromkeys(("code", "execution_id", "step"), ""),
+    **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
+    "env": {"PATH": os.defpath},
+    "cwd": "/",
+    "main_first": False,
+    "memory_mb": None,
+}
+LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
+AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
+"""What the standard library has to do at an exit: nothing, while there is no more than this."""
+
+
+def rehearse() -> None:
+    """What each child does, done before the first: the interpreter adapts code to what it meets, and a child that finds
+    it adapted touches half of the pages. Nothing of a command is in it, and nothing of it is left for one."""
+    paths, arguments, module = list(sys.path), sys.argv, sys.modules["__main__"]
+    for text in REHEARSED * ROUNDS:
+        mine, channel = socket.socketpair()
+        data = json.dumps({**EMPTY_REQUEST, "code": text}).encode()
+        mine.sendall(EXCHANGE["LENGTH"].pack(len(data)) + data)
+        carry_out(take([channel.detach(), os.dup(1), os.dup(2)]))
+        mine.close()
+        flush()
+        faulthandler.unregister(SIGTERM)
+    os.environ.clear()
+    linecache.cache.clear()
+    sys.path[:], sys.argv, sys.modules["__main__"] = paths, arguments, module
+
+
+def become_child(descriptors: list[int]) -> int:
+    """A session of its own, output in the pipes, default signals; the socket of the command."""
+    os.setsid()
+    return take(descriptors)
+
+
+def take(descriptors: list[int]) -> int:
+    for number in ENDING:
+        set_handler(number, BY_DEFAULT)
+    set_handler(SIGINT, INTERRUPT)
+    register_traceback(SIGTERM, 2, True, True)  # all threads, and then it ends: a timeout shows where the code was
+    channel, out, err = descriptors
+    dup2(out, 1)
+    dup2(err, 2)
+    close(out)
+    close(err)
+    set_inheritable(channel, False)  # a program the user starts must not keep the answer open
+    return channel
+
+
+def set_streams() -> None:
+    """Fresh stream objects, flushed at each line: what was printed before a kill is not lost."""
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, "__" + name + "__", stream)
+
+
+def run_command(channel: int) -> NoReturn:
+    """Read the request, run it, send the answer, end the process. Never returns."""
+    status = 1
+    try:
+        status = carry_out(channel)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        flush()
+        os._exit(status)
+
+
+def carry_out(channel: int) -> int:
+    """The exit status, when the answer has been sent."""
+    process = getpid()
+    answer, status = execute(receive(channel))
+    finish_threads()
+    if getpid() == process:  # not a child that the code forked and that ran on to the end
+        send(channel, answer)
+    close(channel)
+    return status
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105 - contextlib would be more memory to copy
+            stream.flush()
+        except (OSError, ValueError):  # the reader is gone
+            pass
+
+
+def finish_threads() -> None:
+    for thread in threading.enumerate() if _thread._count() else ():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(1.0)
+            if thread.is_alive():  # for whoever wonders at a timeout
+                sys.stderr.write(f"[the code has ended, its thread {thread.name!r} has not]\n")
+                thread.join()
+    if (atexit._ncallbacks(), LOG_HANDLERS) != AT_EXIT:
+        atexit._run_exitfuncs()
+
+
+def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """(answer, exit status) of the user's code. The answer has `result`, or `error`, or `leaves_none`.
+
+    `leaves_none`: whether its `result` is None.
+    """
+    try:
+        prepare_process(request)
+        scope = make_scope(request)
+        given = as_given(request)
+        try:
+            found, value = run_code(request["code"], scope, request, given)
+        except SystemExit as stop:
+            answer, status = exited(stop)
+            if status:
+                return answer, status
+            found, value = result_of(request["code"], scope, given)
+        return ({"result": plain(value)} if found else {"leaves_none": "result" in scope}), 0
+    except SystemExit as stop:
+        return exited(stop)
+    except BaseException as error:
+        return failed(error), 1
+
+
+def prepare_process(request: dict[str, Any]) -> None:
+    os.chdir(request["cwd"])
+    for name, value in request["env"].items():
+        os.environ[name] = value
+    files = []
+    for name, text in request["secret_files"].items():
+        files.append(CONFINEMENT["memory_file"](text))
+        os.environ[name] = f"/proc/self/fd/{files[-1]}"
+    request["auth_fds"] = tuple(files)
+    python_path = request["env"].get("PYTHONPATH", "")
+    sys.path[:0] = [request["cwd"], *request.get("sys_path", ()), *filter(None, python_path.split(os.pathsep))]
+    sys.argv = [FILE_NAME]
+    if request.get("memory_mb"):
+        CONFINEMENT["limit_memory"](request["memory_mb"] << 20)
+
+
+def make_scope(request: dict[str, Any]) -> dict[str, Any]:
+    """The globals of the user's code: a fresh `__main__`."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    scope = module.__dict__
+    scope["__builtins__"] = builtins
+    given, variables = request["input"], request["variables"]
+    scope.update(json=json, os=os, uuid=uuid, datetime=datetime, **VALUES["LEGACY"])
+    scope.update(execution_id=request["execution_id"], step=request["step"], auth=request.get("auth", {}))
+    scope.update(auth_fds=request["auth_fds"])
+    scope.update(args=given, input_data=given, variables=variables)
+    scope["context"] = {**variables, "input": given, "execution_id": request["execution_id"], "step": request["step"]}
+    scope.update({name: value for name, value in given.items() if name.isidentifier() and not name.startswith("__")})
+    for alias, (name, *attribute) in request["libs"].items():
+        scope[alias] = imported(name, *attribute)
+    return scope
+
+
+def imported(name: str, attribute: str = "") -> Any:
+    module = importlib.import_module(name)
+    if not attribute:
+        return module
+    return getattr(module, attribute, None) or importlib.import_module(f"{name}.{attribute}")
+
+
+def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
+    """(whether there is a value, the value): a top-level return, else `result`, else what `main()` returns.
+
+    With `main_first` (the Python plane) `main()` comes before `result`, unless the text calls it by itself.
+    """
+    linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(True), FILE_NAME)
+    calls = calls_of_main(source)
+    if "guard" in calls:
+        scope["__name__"] = "noetl_step"  # the guard is passed over, else main() would run twice
+    code, returns = compile_source(source)
+    exec(code, scope)
+    if returns:
+        value = scope["__noetl_body__"]()
+        if value is not None:
+            return True, value
+    main = scope.get("main")
+    is_first = request["main_first"] and callable(main) and "top" not in calls
+    value = call_main(main, scope, request) if is_first else None
+    if value is not None:
+        return True, value
+    found, value = result_of(source, scope, given)
+    if found or is_first:
+        return True, value if found else None
+    if callable(main):
+        return True, call_main(main, scope, request)
+    return False, None
+
+
+def call_main(main: Any, scope: dict[str, Any], request: dict[str, Any]) -> Any:
+    """`main(...)` with parameters by name: from the input, then from what is injected, then from the variables."""
+    given = request["input"]
+    known = {**request["variables"], **{name: scope[name] for name in INJECTED}, **given}
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    parameters = inspect.signature(main).parameters.values()
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.name not in known:
+            if parameter.default is parameter.empty:
+                raise TypeError(f"main() needs {parameter.name!r}: neither the input nor the variables have it")
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(known[parameter.name])
+        else:
+            named[parameter.name] = known[parameter.name]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        taken = {parameter.name for parameter in parameters}
+        named.update({name: value for name, value in given.items() if name not in taken})
+    value = main(*positional, **named)
+    return asyncio.run(as_coroutine(value)) if inspect.isawaitable(value) else value
+
+
+INJECTED = ("args", "input_data", "variables", "context", "execution_id", "step")
+
+
+async def as_coroutine(awaitable: Any) -> Any:
+    return await awaitable
+
+
+# ── outcomes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
+    """sys.exit(): no code or 0 is a success without a value, a text goes to stderr with code 1."""
+    if stop.code is None or stop.code == 0:
+        return {}, 0
+    if not isinstance(stop.code, int):
+        sys.stderr.write(f"{stop.code}\n")
+        return {"error": {"type": "SystemExit", "message": f"SystemExit: {stop.code}"}}, 1
+    code = stop.code & 0xFF
+    return {"error": {"type": "SystemExit", "message": f"Python code exited with code {code}"}}, code
+
+
+def failed(error: BaseException) -> dict[str, Any]:
+    """Type and message for the worker; the traceback, from the user's first line on, to stderr."""
+    report = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
+    sys.stderr.write("".join(report.format()))
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # its __str__ is the user's code too
+        text = "(its text cannot be had)"
+    return {"error": {"type": name, "message": f"{name}: {text}" if text else name}}
+
+
+def users_part(frames: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback without this file's frames above the user's; none of them when it never got there."""
+    current = frames
+    while current is not None and current.tb_frame.f_code.co_filename != FILE_NAME:
+        current = current.tb_next
+    return current

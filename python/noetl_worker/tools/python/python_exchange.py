@@ -1,0 +1,43 @@
+"""Request and answer of a command, by its socket: 8 bytes of length and one JSON object in, one JSON object out.
+
+Read by path into the template process, as `python_template.py` is: the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any
+
+LENGTH = struct.Struct("!Q")
+decode = json.JSONDecoder().raw_decode
+"""Of a text that begins with its value, as the worker writes it: without what `json.loads` looks at before."""
+encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def receive(channel: int) -> Any:
+    """Raises EOFError: the worker has closed its end."""
+    (length,) = LENGTH.unpack(receive_exactly(channel, LENGTH.size))
+    return decode(receive_exactly(channel, length).decode())[0]
+
+
+def receive_exactly(channel: int, size: int) -> bytes:
+    """From the descriptor itself: what a socket object touches would be copied for each child."""
+    data = os.read(channel, min(size, 1 << 20))
+    if len(data) == size:
+        return data
+    parts = bytearray(data)
+    while len(parts) < size:
+        if not data:
+            raise EOFError("the worker closed the socket of the command")
+        data = os.read(channel, min(size - len(parts), 1 << 20))
+        parts += data
+    return bytes(parts)
+
+
+def send(channel: int, answer: dict[str, Any]) -> None:
+    data = encode(answer).encode()
+    sent = os.write(channel, data)
+    while sent < len(data):
+        sent += os.write(channel, memoryview(data)[sent:])
