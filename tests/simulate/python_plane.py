@@ -24,6 +24,8 @@ class _Batch:
     execution_id: str
     event_ids: list[int]
     state: str
+    items: list[dict[str, Any]]
+    worker_id: str
 
 
 @dataclass(slots=True)
@@ -105,7 +107,9 @@ class PythonPlane(Plane):
         if command.is_refused:
             return answer(422, {"detail": [{"msg": "refused for good"}]})
         state = "failed" if self.loses_batches else "completed" if self._queue is None else "accepted"
-        batch = _Batch(str(self.new_id()), body["execution_id"], [self.new_id() for _ in items], state)
+        batch = _Batch(
+            str(self.new_id()), body["execution_id"], [self.new_id() for _ in items], state, items, body["worker_id"]
+        )
         self._batches[key or batch.request_id] = self._by_request[batch.request_id] = batch
         self._store(command, batch, items, body["worker_id"], key or batch.request_id)
         if self.loses_batches:
@@ -164,18 +168,21 @@ class PythonPlane(Plane):
         self.trace.note("plane", f"restarts: {len(waiting[worked_off:])} of {len(waiting)} batches are forgotten")
         self._by_request.clear()
 
-    def _batch_events(self, execution_id: str, event_type: str) -> Response:
-        """Rows of the event log, the newest first: which batches were accepted, begun and worked off."""
-        has = {
-            "batch.accepted": lambda _: True,
-            "batch.processing": lambda batch: batch.state == "completed",
-            "batch.completed": lambda batch: batch.state == "completed",
-        }[event_type]
-        of_execution = [one for one in self._batches.values() if one.execution_id == execution_id and has(one)]
-        events = [
-            {"event_id": one.event_ids[0], "result": {"context": {"request_id": one.request_id}}}
-            for one in reversed(of_execution)
-        ]
+    def _events_of(self, execution_id: str, event_type: str) -> Response:
+        """Rows of the event log, the newest first: which batches were accepted, begun and worked off, and what they
+        had in them."""
+        stored = [one for one in reversed(self._batches.values()) if one.execution_id == execution_id]
+        if event_type.startswith("batch."):
+            shown = [one for one in stored if event_type == "batch.accepted" or one.state == "completed"]
+            rows = [(one.event_ids[0], {"request_id": one.request_id, "event_ids": one.event_ids}) for one in shown]
+        else:
+            rows = [
+                (event_id, {"command_id": item["payload"].get("command_id"), "worker_id": one.worker_id})
+                for one in stored
+                for event_id, item in zip(one.event_ids, one.items, strict=True)
+                if item["name"] == event_type
+            ]
+        events = [{"event_id": event_id, "result": {"context": context}} for event_id, context in rows]
         return answer(200, {"events": events, "pagination": {"page": 1, "has_next": False}})
 
     # ── the rest ──
@@ -191,8 +198,8 @@ class PythonPlane(Plane):
             if batch is None:
                 return answer(404, {"detail": f"Batch request not found: {request_id}"})
             return answer(200, {"state": batch.state})
-        if path.startswith("/api/executions/") and "/events?event_type=batch." in path:
-            return self._batch_events(path.split("/")[3], path.partition("event_type=")[2].partition("&")[0])
+        if path.startswith("/api/executions/") and "/events?event_type=" in path:
+            return self._events_of(path.split("/")[3], path.partition("event_type=")[2].partition("&")[0])
         if path.endswith("/cancellation-check"):
             return answer(200, {"cancelled": False})
         return super().other(method, path)

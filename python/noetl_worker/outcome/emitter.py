@@ -13,21 +13,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
 from noetl_worker import backoff
-from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, ServerRefused, TransportError
 from noetl_worker.models import AlreadyFinished, JsonValue, Upload
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.outbox import Outbox
+from noetl_worker.outcome.batch_events import BatchEvents
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.outcome.execution_watch import ExecutionWatch
 from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, is_passing
+from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, is_passing, until_it_passes
 from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
@@ -269,7 +271,9 @@ class Emitter:
             if (is_late or not gate.has_room()) and course.is_inside:  # it would wait there in memory alone
                 self._set_aside(event_set, course)
             if is_late:
-                await ownership.confirm()
+                await self._confirm(plane, event_set, ownership)
+                if not event_set.is_open:
+                    return
                 course.known_until, known_s = time.monotonic() + LATE_S, LATE_S
             # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
             patience_s = None if event_set.is_rescue else known_s
@@ -309,6 +313,39 @@ class Emitter:
             now = time.monotonic()
             if ownership.in_doubt(now):  # somebody else may have ended it while we waited
                 course.known_until = -math.inf
+
+    async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
+        """Ask whose the command is. Where it is over by our own events, whose answer was lost, nothing is left to be
+        sent, or a rescue (Python plane). Raises ClaimLost where it is not ours."""
+        try:
+            await ownership.confirm()
+        except ClaimLost as lost:
+            may_be_ours = event_set.was_tried and event_set.rules.forgets_batches
+            if not may_be_ours or not isinstance(lost.claim, AlreadyFinished):
+                raise
+            events = BatchEvents(plane, event_set.execution_id)
+            batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, event_set))
+            if batch is None:
+                raise
+            log.info("outcome_already_stored", **event_set.who(), batch=batch)
+            await self._look_after(plane, event_set, batch)
+
+    async def _look_after(self, plane: Plane, event_set: EventSet, batch: str) -> None:
+        """A batch that is stored, and may never be processed."""
+        try:
+            state = await until_it_passes("the state of a batch", partial(plane.batch_state, batch))
+        except ServerRefused as error:  # it may have forgotten it since: that is found out with the other recent ones
+            log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+            state = ""
+        if state != "failed":
+            self.on_accepted(plane, event_set, {"request_id": batch})
+        elif event_set.can_be_rescued:
+            log.warning("batch_rescued", **event_set.who())
+            event_set.rescue(batch)
+            return
+        else:
+            log.error("batch_not_rescued", **event_set.who(), advice=LOOP_ADVICE)
+        event_set.accepted(None)
 
     def _set_aside(self, event_set: EventSet, course: _Course) -> None:
         """What has to wait belongs on disk, and needs no slot there."""

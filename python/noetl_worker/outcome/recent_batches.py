@@ -21,6 +21,7 @@ import structlog
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ServerRefused
 from noetl_worker.observability import metrics
+from noetl_worker.outcome.batch_events import BatchEvents
 from noetl_worker.outcome.emitter import LOOP_ADVICE, Emitter
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import Plane
@@ -37,7 +38,6 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 """Some 1,500 usual batches; in a plane 1,024 wait at most (wire.md 3.5)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
-_PAGE: Final = 200
 _OVER: Final = ("completed", "failed")
 """States of a batch that the plane has worked off."""
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
@@ -175,13 +175,13 @@ class RecentBatches:
         for accepted in batches:
             by_execution[accepted.event_set.execution_id].append(accepted)
         for execution_id, of_execution in by_execution.items():
-            events = _Events(plane, execution_id)
+            events = BatchEvents(plane, execution_id)
             settled += [accepted for accepted in of_execution if await self._is_settled(accepted, events)]
         for accepted in batches:
             accepted.silences = silences
         return settled
 
-    async def _is_settled(self, accepted: _Accepted, events: _Events) -> bool:
+    async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
         if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
             return True
         if (state := await _state(accepted)) is not None:
@@ -224,28 +224,6 @@ class RecentBatches:
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
 _UNKNOWN: Final = "the execution has more events than the control plane shows at once"
-
-
-class _Events:
-    """The newest batch events of one execution: each type is asked for once, when it is first needed."""
-
-    def __init__(self, plane: Plane, execution_id: int) -> None:
-        self._plane, self._execution_id = plane, execution_id
-        self._known: dict[str, Mapping[str, Any]] = {}
-
-    async def has(self, event_type: str, batch: str) -> bool | None:
-        """Whether there is one for this batch; None: the answer does not go back so far."""
-        answer = self._known.get(event_type)
-        if answer is None:
-            answer = self._known[event_type] = await self._plane.execution_detail(
-                self._execution_id, f"/events?event_type={event_type}&page_size={_PAGE}"
-            )
-        events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
-        if any(((event.get("result") or {}).get("context") or {}).get("request_id") == batch for event in events):
-            return True
-        has_more = (answer.get("pagination") or {}).get("has_next") is True
-        # A batch's id is below those of its events.
-        return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
 
 async def _state(accepted: _Accepted) -> str | None:

@@ -1,0 +1,54 @@
+"""What the event log of one execution says of the batches that the Python plane has stored (recorded)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.plane.client import Plane
+
+__all__ = ["BatchEvents"]
+
+_PAGE: Final = 200
+
+
+class BatchEvents:
+    """The newest events of one execution: each type is asked for once, when it is first needed."""
+
+    def __init__(self, plane: Plane, execution_id: int) -> None:
+        self._plane, self._execution_id = plane, execution_id
+        self._known: dict[str, Mapping[str, Any]] = {}
+
+    async def has(self, event_type: str, batch: str) -> bool | None:
+        """Whether there is one for this batch; None: the answer does not go back so far."""
+        events, has_more = await self._newest(event_type)
+        if any(_context(event).get("request_id") == batch for event in events):
+            return True
+        # A batch's id is below those of its events.
+        return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
+
+    async def batch_of(self, event_set: EventSet) -> str | None:
+        """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
+        ends, _ = await self._newest(event_set.part.last)
+        claim = {"command_id": str(event_set.command_id), "worker_id": event_set.worker_id}
+        for end in ends:
+            if {name: str(_context(end).get(name)) for name in claim} == claim:
+                batches, _ = await self._newest("batch.accepted")
+                holders = [one for one in map(_context, batches) if end["event_id"] in (one.get("event_ids") or ())]
+                return str(holders[0].get("request_id")) if holders else None
+        return None
+
+    async def _newest(self, event_type: str) -> tuple[list[Mapping[str, Any]], bool]:
+        """Events of a type, the newest first, and whether there are more."""
+        answer = self._known.get(event_type)
+        if answer is None:
+            answer = self._known[event_type] = await self._plane.execution_detail(
+                self._execution_id, f"/events?event_type={event_type}&page_size={_PAGE}"
+            )
+        events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
+        return events, (answer.get("pagination") or {}).get("has_next") is True
+
+
+def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (event.get("result") or {}).get("context") or {}

@@ -1,0 +1,117 @@
+"""Events that the Python plane has stored and whose answers were lost: the claim says that the command is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
+from noetl_worker.models import AlreadyFinished, LoopPosition, Report
+from noetl_worker.outcome.events import CommandEvents
+from unit.planes import Answer, answer, command, emitter, plane
+
+OK = Report(status="success", context={"ok": True}, response={"ok": True})
+EXECUTION = f"/api/executions/{command().execution_id}"
+BATCH, END = 767527445728591916, 767527445728591920
+"""Of the recorded batch (tool-python): its id, and that of its last event."""
+
+
+@dataclass
+class Restarting:
+    """A plane that stores a batch while its answer is lost, and then says that the command is over."""
+
+    ended_by: str = "w-1"
+    state: str | None = "failed"
+    """Of the batch; None: it is not known any more."""
+    error: Exception = field(default_factory=lambda: MaybeProcessed("connection reset"))
+    batches: list[list[str]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, method: str, path: str, body: Any) -> Answer:
+        if path == "/api/events/batch":
+            self.batches.append([event["name"] for event in body["events"]])
+            if len(self.batches) == 1:
+                return self.error
+            return answer(202, {"status": "accepted", "request_id": str(BATCH + 100)})
+        self.asked.append(path.removeprefix(EXECUTION))
+        if path == f"/api/events/batch/{BATCH}/status":
+            return answer(404, {"detail": "Batch request not found"}) if self.state is None else self._says(self.state)
+        if "event_type=batch.accepted" in path:
+            context = {"event_ids": [END - 2, END - 1, END], "request_id": str(BATCH), "commands_generated": 0}
+            return self._row(BATCH + 1, context)
+        assert "event_type=command.completed" in path
+        return self._row(END, {"worker_id": self.ended_by, "command_id": command().command_id})
+
+    @staticmethod
+    def _says(state: str) -> Answer:
+        return answer(200, {"state": state})
+
+    @staticmethod
+    def _row(event_id: int, context: dict[str, Any]) -> Answer:
+        events = [{"event_id": event_id, "result": {"status": "COMPLETED", "context": context}}]
+        return answer(200, {"events": events, "pagination": {"page": 1, "has_next": False}})
+
+
+class Over:
+    """Ours at first; later the claim's answer is that the command is over."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def in_doubt(self, now: float) -> bool:
+        self._looks += 1
+        return self._looks > 1
+
+    async def confirm(self) -> None:
+        raise ClaimLost(AlreadyFinished("claim: 409 already_terminal"))
+
+
+async def report(said: Restarting, loop: LoopPosition | None = None) -> list[Any]:
+    """Report one end; gives the batches that are remembered as accepted."""
+    at, _ = plane(said)
+    ours, remembered = emitter(), []
+    ours.on_accepted = lambda _plane, _set, body: remembered.append(body.get("request_id"))
+    await CommandEvents(command(loop=loop), at, "w-1", ours, hold_s=5.0).finish(OK, Over())
+    return remembered
+
+
+ENDS = ["call.done", "step.exit", "command.completed"]
+
+
+async def test_stored_batch_that_is_never_processed_is_rescued() -> None:
+    said = Restarting()
+    assert await report(said) == [str(BATCH + 100)]
+    assert said.batches == [ENDS, ["step.exit"]]
+
+
+@pytest.mark.parametrize("state", ["accepted", "processing", "completed", None])
+async def test_stored_batch_that_may_be_processed_is_remembered_and_not_sent_again(state: str | None) -> None:
+    """One that the plane has forgotten is looked into with the other recent ones (test_recent_batches.py)."""
+    said = Restarting(state=state)
+    assert await report(said) == [str(BATCH)]
+    assert said.batches == [ENDS]
+
+
+async def test_end_of_another_worker_is_not_ours() -> None:
+    said = Restarting(ended_by="w-2")
+    with pytest.raises(ClaimLost):
+        await report(said)
+    assert said.batches == [ENDS]
+
+
+async def test_end_that_never_left_is_not_looked_for() -> None:
+    said = Restarting(error=NotSent("refused"))
+    with pytest.raises(ClaimLost):
+        await report(said)
+    assert said.asked == []
+
+
+async def test_item_of_a_loop_whose_batch_is_never_processed_is_not_rescued_and_that_is_said() -> None:
+    said = Restarting()
+    with capture_logs() as lines:
+        await report(said, LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7"))
+    assert said.batches == [ENDS]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["batch_not_rescued"]
