@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,15 +16,13 @@ from starlette.responses import JSONResponse, Response
 
 from integration.house import house
 from integration.processes import Gate, Probe, WorkerProcess, starting_process, until
-from noetl_worker.backoff import delay_s
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.supervisor import supervisor as supervisor_module
-from noetl_worker.supervisor.supervisor import Supervisor
+from noetl_worker.supervisor.supervisor import Supervisor, start_delay_s
 
 START_S = 40.0
 
@@ -175,22 +172,23 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
 class Deaths:
     """A supervisor whose worker ends at once, each time; its clock and its waits are the test's."""
 
-    def __init__(self, directory: Path, ends: str, lives_s: Sequence[float], patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, directory: Path, ends: str, lives_s: Sequence[float]) -> None:
         program = directory / "ends"
         program.write_text(f"#!/bin/sh\n{ends}\n")
         program.chmod(0o700)
-        self.supervisor = Supervisor(load_settings({"WORKER_METRICS_BIND": "", "NOETL_WORKER_PROCESSES": "1"}), {})
         self.waits_s: list[float] = []
-        self._lives_s, self._now = (
-            list(lives_s),
-            itertools.accumulate(itertools.chain.from_iterable((0.0, life_s) for life_s in lives_s)),
+        self._lives_s = list(lives_s)
+        now = itertools.accumulate(itertools.chain.from_iterable((0.0, life_s) for life_s in lives_s))
+        self.supervisor = Supervisor(
+            load_settings({"WORKER_METRICS_BIND": "", "NOETL_WORKER_PROCESSES": "1"}),
+            {},
+            worker=[str(program)],
+            clock=lambda: next(now),
+            delay_s=self._delay_s,
         )
-        patch.setattr(supervisor_module, "sys", SimpleNamespace(executable=str(program)))
-        patch.setattr(supervisor_module, "time", SimpleNamespace(monotonic=lambda: next(self._now)))
-        patch.setattr(supervisor_module.backoff, "delay_s", self._delay_s)
 
-    def _delay_s(self, *given: float, jitter: float) -> float:
-        self.waits_s.append(delay_s(*given, jitter=jitter, draw=lambda: 1.0))
+    def _delay_s(self, deaths: int) -> float:
+        self.waits_s.append(start_delay_s(deaths, draw=lambda: 1.0))
         if len(self.waits_s) == len(self._lives_s):
             self.supervisor.request_stop()
         return 0.0
@@ -202,10 +200,8 @@ class Deaths:
         return [dict(line) for line in lines if line["event"].startswith("process_")]
 
 
-async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deaths = Deaths(tmp_path, "exit 7", [1.0] * 8 + [60.0, 59.0, 1.0], monkeypatch)
+async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(tmp_path: Path) -> None:
+    deaths = Deaths(tmp_path, "exit 7", [1.0] * 8 + [60.0, 59.0, 1.0])
     lines = await deaths.logged()
     assert deaths.waits_s == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1, 2]
     assert [line["deaths"] for line in lines] == [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3]
@@ -215,17 +211,15 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(
     assert "its own lines above say why" in lines[2]["advice"]
 
 
-async def test_worker_takes_no_module_from_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_worker_takes_no_module_from_the_working_directory(tmp_path: Path) -> None:
     """A command may have left one there, before its worker is started again."""
-    lines = await Deaths(tmp_path, 'test "$PYTHONSAFEPATH" = 1 && exit 7; exit 8', [1.0], monkeypatch).logged()
+    lines = await Deaths(tmp_path, 'test "$PYTHONSAFEPATH" = 1 && exit 7; exit 8', [1.0]).logged()
     assert [line["exit_code"] for line in lines] == [7]
 
 
-async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path) -> None:
     """It has no lines of its own about its end."""
-    lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3, monkeypatch).logged()
+    lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3).logged()
     assert [line["event"] for line in lines] == ["process_died", "process_died", "process_keeps_dying"]
     assert all("out of memory" in line["advice"] and "own lines" not in line["advice"] for line in lines)
 

@@ -18,7 +18,6 @@ from integration.house import house
 from integration.processes import Probe, environment, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.observability import probe_connections
 from noetl_worker.observability.probe_connections import MAX_CONNECTIONS, ProbeConnection
 from noetl_worker.observability.probes import Health, probe_app
 
@@ -28,8 +27,9 @@ HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def probe_port() -> AsyncIterator[int]:
-    config = uvicorn.Config(probe_app(Health()), http=ProbeConnection, log_level="error", lifespan="off")
+async def probe_port(answered_within_s: float) -> AsyncIterator[int]:
+    made = type("Connection", (ProbeConnection,), {"answered_within_s": answered_within_s})
+    config = uvicorn.Config(probe_app(Health()), http=made, log_level="error", lifespan="off")
     server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
@@ -59,12 +59,9 @@ async def closed_by_server(reader: asyncio.StreamReader) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /livez HTTP/1.1\r\nX: "], ids=["nothing", "a byte", "a half"])
 @pytest.mark.parametrize("after", [0, 1], ids=["at once", "after an answer"])
-async def test_connection_that_asks_for_nothing_is_closed(
-    sent: bytes, after: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: int) -> None:
     """Connections to the probe port that never ask, or ask by a byte now and then."""
-    monkeypatch.setattr(probe_connections, "ANSWERED_WITHIN_S", 0.05)
-    async with probe_port() as port:
+    async with probe_port(0.05) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(after):
             assert await answered(reader, writer)
@@ -73,9 +70,8 @@ async def test_connection_that_asks_for_nothing_is_closed(
         writer.close()
 
 
-async def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_connections, "ANSWERED_WITHIN_S", 600.0)  # nothing is closed for its age here
-    async with probe_port() as port:
+async def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard() -> None:
+    async with probe_port(600.0) as port:  # nothing is closed for its age here
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 10)]
         await asyncio.gather(*(closed_by_server(reader) for reader, _ in silent[:10]))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -28,6 +28,7 @@ from noetl_worker.models import Dialect, Outcome, Settlement, ToolResult
 from noetl_worker.plane.gate import Gate
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process import process
+from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.shell import ShellTool
 from unit.planes import ScriptedTransport
@@ -285,7 +286,7 @@ def failing(number: int) -> Any:
 
 @pytest.mark.parametrize("number", [*NOTHING_LEFT, errno.ENOENT])
 async def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process.subprocess, "Popen", failing(number))
+    monkeypatch.setattr(subprocess, "Popen", failing(number))
     before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(ToolError) as caught:
         await process.run_process(["true"], env={})
@@ -293,25 +294,22 @@ async def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.M
     assert set(Path("/proc/self/fd").iterdir()) <= before
 
 
-def second_fails(monkeypatch: pytest.MonkeyPatch, tool: ShellTool) -> None:
-    usual, calls = tool._runner.run_program, count(1)
+class EverySecondFails(PythonRunner):
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls = count(1)
 
-    async def run_program(*arguments: Any, **named: Any) -> process.Finished:
-        if next(calls) == 2:
+    async def run_program(self, *arguments: Any, **named: Any) -> process.Finished:
+        if next(self._calls) % 2 == 0:
             raise ResourceShortage("no room")
-        return await usual(*arguments, **named)
-
-    monkeypatch.setattr(tool._runner, "run_program", run_program)
+        return await super().run_program(*arguments, **named)
 
 
-async def test_shortage_after_an_effect_is_a_failure_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = ShellTool()
-    registry = Registry([tool], plugins=False)
+async def test_shortage_after_an_effect_is_a_failure_of_the_command() -> None:
+    registry = Registry([ShellTool(EverySecondFails())], plugins=False)
     context = tool_context(registry=registry)
-    second_fails(monkeypatch, tool)
     with pytest.raises(ToolError) as of_list:
         await registry.run_tool("shell", {"command": ["true", "true"]}, context)
-    second_fails(monkeypatch, tool)
     tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
     of_list, of_sequence = of_list.value, await registry.run_tool("task_sequence", tasks, context)
     assert (type(of_list), of_list.kind) == (ToolError, "resource")

@@ -13,8 +13,8 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.process.confinement import Confinement
-from noetl_worker.tools.python import python_runner
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
@@ -24,13 +24,9 @@ STOPS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nre
 class Commands:
     """Python commands of one worker, on a loop of its own."""
 
-    def __init__(self) -> None:
-        self.tool = PythonTool()
-        self.registry = Registry([self.tool], plugins=False)
-
-    def confine(self) -> None:
-        self.tool = PythonTool(confinement=Confinement("basic"))
-        self.registry = Registry([self.tool], plugins=False)
+    def __init__(self, confinement: Confinement = UNCONFINED) -> None:
+        runner = PythonRunner(confinement=confinement, answer_s=0.5)
+        self.registry = Registry([PythonTool(runner, confinement=confinement)], plugins=False)
 
     async def run(self, code: str) -> ToolResult:
         return await self.registry.run_tool("python", {"code": code}, tool_context(registry=self.registry))
@@ -42,8 +38,7 @@ class Commands:
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
-    monkeypatch.setattr(python_runner, "_ANSWER_S", 0.5)
+def commands() -> Commands:
     return Commands()
 
 
@@ -97,9 +92,9 @@ result = 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
-async def test_command_under_isolation_stops_its_own_supervisor_alone(commands: Commands) -> None:
+async def test_command_under_isolation_stops_its_own_supervisor_alone() -> None:
     """A command stops its parent: with isolation that is a process of its own, and nobody else's command fails."""
-    commands.confine()
+    commands = Commands(Confinement("basic"))
     code = "import time\ntime.sleep(1.5)\nresult = 'there'"
     both = await asyncio.gather(commands.run(STOPS_ITS_PARENT), commands.run(code), return_exceptions=True)
     await commands.registry.aclose()
@@ -110,11 +105,11 @@ async def test_command_under_isolation_stops_its_own_supervisor_alone(commands: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
-async def test_command_under_isolation_stops_the_process_that_supervisors_come_from(commands: Commands) -> None:
+async def test_command_under_isolation_stops_the_process_that_supervisors_come_from() -> None:
     """A command stops its parent's parent: the next commands get another one."""
 
     async def body() -> list[ToolResult]:
-        commands.confine()
+        commands = Commands(Confinement("basic"))
         assert (await commands.run(STOPS_WHAT_IS_ABOVE)).data == 1
         results = await asyncio.gather(*(commands.run("result = 2") for _ in range(3)))
         await commands.registry.aclose()

@@ -132,12 +132,14 @@ async def test_a_cancelled_consume_gives_its_messages_back(server: NatsServer, m
 
     async def nak_and_wait(message: Msg) -> None:
         await nak(message)
-        await message._client.flush()
+        await connections[0].flush()
 
-    nak = Msg.nak
+    nak, connections = Msg.nak, []
     monkeypatch.setattr(Msg, "nak", nak_and_wait)
 
     async def body(session: Session) -> None:
+        async with session.leased() as connection:
+            connections.append(connection)
         stream, _, consumer = await session.stream(b"a")
         running = asyncio.ensure_future(session.call("js_consume", stream=stream, consumer=consumer, timeout_ms=5000))
         context = session.connection.jetstream()

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 import noetl_worker
-from noetl_worker.tools.process import watchdog as process_watchdog
 from noetl_worker.tools.process.watchdog import Watchdog
 
-from .processes import members_of, started, until_gone
+from .processes import linux_only, members_of, started, until_gone
 
 
 async def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
@@ -48,6 +47,16 @@ asyncio.run(process.run_process(["sh", "-c", {command!r}], env=process.base_envi
     assert await until_gone(group) == []
 
 
+def descriptors() -> set[int]:
+    return {int(entry.name) for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
+
+
+def children() -> set[int]:
+    """Of this process, whichever thread started them."""
+    lists = (task / "children" for task in Path("/proc/self/task").iterdir())
+    return {int(pid) for one in lists for pid in one.read_text().split()}
+
+
 def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "60"], start_new_session=True)
 
@@ -65,13 +74,15 @@ def test_guarded_group_dies_with_the_pipe_and_a_released_one_does_not() -> None:
     released.wait()
 
 
-def test_watchdog_whose_pipe_has_a_copy_somewhere_is_ended_and_its_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@linux_only
+def test_watchdog_whose_pipe_has_a_copy_somewhere_is_ended_and_its_groups_too() -> None:
     """The end of the worker waited for a pipe that never ended."""
-    monkeypatch.setattr(process_watchdog, "_END_S", 0.05)
-    watchdog = Watchdog()
+    watchdog = Watchdog(end_s=0.05)
     program = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    before = descriptors()
     watchdog.guard(program.pid)
-    copy = os.dup(watchdog._pipe)
+    (pipe,) = descriptors() - before
+    copy = os.dup(pipe)
     try:
         watchdog.close()
         assert program.wait(5) == -signal.SIGKILL
@@ -80,13 +91,14 @@ def test_watchdog_whose_pipe_has_a_copy_somewhere_is_ended_and_its_groups_too(mo
         program.kill()
 
 
+@linux_only
 def test_watchdog_that_died_is_started_again_and_knows_everything() -> None:
     first, second = sleeper(), sleeper()
-    watchdog = Watchdog()
+    watchdog, before = Watchdog(), children()
     watchdog.guard(first.pid)
-    assert watchdog._process is not None
-    watchdog._process.kill()
-    watchdog._process.wait()
+    (process,) = children() - before
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # it has ended, and is the watchdog's to reap
     watchdog.guard(second.pid)
     watchdog.close()
     assert (first.wait(10), second.wait(10)) == (-signal.SIGKILL, -signal.SIGKILL)

@@ -116,10 +116,11 @@ def test_memory_limit_of_one_command_is_not_the_next_ones(worker: Worker) -> Non
     assert worker.python("result = len(bytearray(200 << 20))").data == 200 << 20
 
 
-def test_kernels_kill_for_memory_is_told_as_such(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = iter([3, 4])
-    monkeypatch.setattr(process, "oom_kills", lambda: next(counts))
-    result = worker.python("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+def test_kernels_kill_for_memory_is_told_as_such(tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 3\n")
+    code = f"import os, signal\nopen({str(events)!r}, 'w').write('oom_kill 4')\nos.kill(os.getpid(), signal.SIGKILL)"
+    result = run_tool(PythonTool(memory_events=events), {"code": code})
     assert result.error is not None
     assert (result.error.message, result.error.code) == ("Python code was killed: out of memory", "out_of_memory")
 
@@ -156,12 +157,9 @@ def test_output_that_is_not_utf8_is_replaced_and_noted(worker: Worker) -> None:
     }
 
 
-def test_result_over_the_limit_says_so(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    from noetl_worker.tools.python import python_runner
-
-    monkeypatch.setattr(python_runner, "MAX_ANSWER_BYTES", 1 << 20)
-    with pytest.raises(ToolError, match="the result of the Python code is over 1 MiB"):
-        worker.python("result = 'x' * (2 << 20)")
+def test_result_over_the_limit_says_so(worker: Worker) -> None:
+    with pytest.raises(ToolError, match="the result of the Python code is over 64 MiB"):
+        worker.python("result = 'x' * (64 << 20)")
     assert worker.python("result = 1").data == 1
 
 

@@ -15,6 +15,7 @@ from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
 from noetl_worker.tools.registry import Registry
+from noetl_worker.tools.shell import ShellTool
 
 from .processes import PeakMemory, children_of, linux_only
 
@@ -188,10 +189,11 @@ def test_exit_codes_and_signals_are_named(command: str, exit_code: int, message:
     assert (result.exit_code, result.error.message, result.error.code) == (exit_code, message, str(exit_code))
 
 
-def test_kernels_kill_for_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = iter([0, 1])
-    monkeypatch.setattr(process, "oom_kills", lambda: next(counts))
-    result = run_tool("shell", {"command": "kill -9 $$"})
+def test_kernels_kill_for_memory_is_told_as_such(tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 0\n")
+    tool = ShellTool(memory_events=events)
+    result = run_tool(tool, {"command": f"echo oom_kill 1 > {events}; kill -9 $$"})
     assert result.error is not None
     assert (result.error.message, result.error.code) == ("Command was killed: out of memory", "out_of_memory")
 

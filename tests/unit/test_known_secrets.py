@@ -20,7 +20,6 @@ import httpx
 import markupsafe
 import pytest
 
-from noetl_worker.secrets import known as known_secrets
 from noetl_worker.secrets.forms import encoded_forms, written_forms
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.secrets.redaction import redact_text, redact_value
@@ -227,29 +226,21 @@ def test_number_of_secrets_has_no_limit() -> None:
     assert redact_text("planted-17 and planted-4999.", known.texts()) == "[REDACTED] and [REDACTED]."
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts whose forms are made, which are then the texts alone."""
-    made: list[str] = []
-    monkeypatch.setattr(known_secrets, "written_forms", lambda text: made.append(text) or [text])
-    monkeypatch.setattr(known_secrets, "encoded_forms", lambda text: [])
-    return made
+def test_forms_of_the_workers_own_secrets_are_made_once() -> None:
+    own = ("Bearer own-token", "own-password", "abc")
+    made = KnownSecrets(own).texts()
+    assert KnownSecrets(own).texts() is made
+    known = KnownSecrets(own)
+    known.add("of-this-command")
+    plain = {"Bearer own-token", "own-token", "own-password"}
+    assert plain <= set(made.all)
+    assert {*made.all, "of-this-command"} <= set(known.texts().all)
+    assert "of-this-command" not in made.all
 
 
-def test_forms_of_the_workers_own_secrets_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    known_secrets._texts_of_worker.cache_clear()
-    made = counted(monkeypatch)
-    for _ in range(3):
-        known = KnownSecrets(("Bearer own-token", "own-password", "abc"))
-        known.add("of-this-command")
-        assert set(known.texts().all) == {"Bearer own-token", "own-token", "own-password", "of-this-command"}
-    known_secrets._texts_of_worker.cache_clear()
-    assert sorted(made) == sorted(["Bearer own-token", "own-token", "own-password", *["of-this-command"] * 3])
-
-
-def test_forms_of_a_secret_are_made_once_for_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = counted(monkeypatch)
+def test_forms_of_a_secret_are_made_once_for_a_command() -> None:
     known = KnownSecrets()
-    for text in ("first-one", "second-one", "first-one"):
-        known.add(text)
-        known.texts()
-    assert made == ["first-one", "second-one"]
+    known.add("first-one")
+    made = known.texts()
+    known.add("first-one")
+    assert known.texts() is made

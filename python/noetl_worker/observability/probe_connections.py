@@ -15,13 +15,13 @@ __all__ = ["MAX_CONNECTIONS", "ProbeConnection"]
 
 MAX_CONNECTIONS: Final = 64
 """Above it the one that has gone longest without an answer makes room: a probe that asks at once is always heard."""
-ANSWERED_WITHIN_S: Final = 5.0
-"""From a connection's first moment, or its last answer, to the next answer: a probe and a scrape take milliseconds."""
 
 
 class ProbeConnection(H11Protocol):
     """One connection of the port; uvicorn makes them."""
 
+    answered_within_s = 5.0
+    """From its first moment, or its last answer, to the next answer: a probe and a scrape take milliseconds."""
     _turns = count()
     _turn = 0
     """Grows with each connection and answer: the clock of a loop can stand still for several of them."""
@@ -52,4 +52,4 @@ class ProbeConnection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._turn = next(self._turns)
-        self._deadline = self.loop.call_later(ANSWERED_WITHIN_S, self.drop)
+        self._deadline = self.loop.call_later(self.answered_within_s, self.drop)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,7 @@ from noetl_worker import backoff
 from noetl_worker.process import handed_down
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["Supervisor", "WorkerProcess"]
+__all__ = ["Supervisor", "WorkerProcess", "start_delay_s"]
 
 _SETTINGS_WRONG: Final = 2
 _CANNOT_START: Final = 3
@@ -59,11 +60,30 @@ class WorkerProcess:
         return self.probes.getsockname()[1] if self.probes is not None else None
 
 
-class Supervisor:
-    """`run` returns the exit code of all."""
+def start_delay_s(deaths: int, draw: Callable[[], float] = random.random) -> float:
+    """How long after so many deaths in a row a worker is started again."""
+    return backoff.delay_s(deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5, draw=draw)
 
-    def __init__(self, settings: Settings, flags: Mapping[str, str | None]) -> None:
+
+class Supervisor:
+    """`run` returns the exit code of all.
+
+    Args:
+        worker: the command line of a worker.
+        delay_s: by its deaths in a row, how long after the last one it is started again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        flags: Mapping[str, str | None],
+        *,
+        worker: Sequence[str] = (sys.executable, "-m", "noetl_worker", "run"),
+        clock: Callable[[], float] = time.monotonic,
+        delay_s: Callable[[int], float] = start_delay_s,
+    ) -> None:
         self._settings = settings
+        self._worker, self._clock, self._delay_s = worker, clock, delay_s
         self._given = {name: text for name, text in flags.items() if text is not None}
         self.workers: Final = [
             WorkerProcess(number, _probe_socket() if settings.metrics_bind else None)
@@ -101,7 +121,7 @@ class Supervisor:
     async def _keep(self, worker: WorkerProcess) -> int:
         """One worker's lives; the exit code of the last."""
         while not self._stopping.is_set():
-            started_at = time.monotonic()
+            started_at = self._clock()
             worker.running = await self._start(worker)
             for _ in range(self._stops):  # they came while it was started
                 self._signal(worker)
@@ -113,8 +133,8 @@ class Supervisor:
                 self._refused = code
                 self.request_stop()
                 return code
-            worker.deaths = 1 if time.monotonic() - started_at >= _LASTED_S else worker.deaths + 1
-            delay_s = backoff.delay_s(worker.deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5)
+            worker.deaths = 1 if self._clock() - started_at >= _LASTED_S else worker.deaths + 1
+            delay_s = self._delay_s(worker.deaths)
             self._log_death(worker, code, delay_s)
             try:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
@@ -151,10 +171,7 @@ class Supervisor:
             variables[handed_down.SOCKET] = str(worker.probes.fileno())
         worker.starts += 1
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "noetl_worker",
-            "run",
+            *self._worker,
             env=variables,
             pass_fds=descriptors,
             stdin=asyncio.subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -79,8 +80,15 @@ class ShellTool:
     can_end_worker: ClassVar[bool] = True
     is_confined: ClassVar[bool] = True
 
-    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        self._runner = PythonRunner(confinement=confinement)
+    def __init__(
+        self,
+        runner: PythonRunner | None = None,
+        *,
+        confinement: Confinement = UNCONFINED,
+        memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
+    ) -> None:
+        self._runner = runner or PythonRunner(confinement=confinement)
+        self._memory_events = memory_events
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
         if config.cwd is not None and not Path(config.cwd).is_dir():
@@ -92,9 +100,9 @@ class ShellTool:
             env = {**process.base_environment(), "TMPDIR": scratch, **own}
             if shutil.which(config.shell, path=env["PATH"]) is None:
                 raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
-            kills = process.oom_kills()
+            kills = process.oom_kills(self._memory_events)
             runs = await _run_in_order(self._runner, commands, config, env, scratch, timeout_s)
-            is_oom = kills is not None and process.oom_kills() != kills
+            is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
         data = _data(commands, runs, config, context.form)
         return _result(runs, data, timeout_s=timeout_s, is_oom=is_oom)
 

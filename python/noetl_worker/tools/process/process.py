@@ -38,6 +38,7 @@ from noetl_worker.tools.process.watchdog import watchdog
 
 __all__ = [
     "MAX_OUTPUT_BYTES",
+    "MEMORY_EVENTS",
     "Capture",
     "Finished",
     "Group",
@@ -52,6 +53,8 @@ __all__ = [
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """Kept of each stream; two of these per running command at worst."""
+MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"
+"""Of the worker's cgroup, where it has one of version 2."""
 GRACE_S: Final = 2.0
 DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
@@ -98,7 +101,7 @@ def exit_text(exit_code: int) -> str:
     return f"was killed by {name}" + (" (out of memory?)" if exit_code == -signal.SIGKILL else "")
 
 
-def oom_kills(events: str | os.PathLike[str] = "/sys/fs/cgroup/memory.events") -> int | None:
+def oom_kills(events: str | os.PathLike[str]) -> int | None:
     """How many processes of the worker's cgroup the kernel has killed for want of memory; None when it does not say.
 
     Looked at before and after a program: SIGKILL alone does not show who sent it.

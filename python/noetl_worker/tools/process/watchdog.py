@@ -39,14 +39,18 @@ for group in groups:
         pass
 """
 
-_END_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """The process and the pipe to it; started with the first group, and again when it has died."""
+    """The process and the pipe to it; started with the first group, and again when it has died.
 
-    def __init__(self) -> None:
+    Args:
+        end_s: how long it may take to end once its pipe is closed.
+    """
+
+    def __init__(self, end_s: float = 2.0) -> None:
+        self._end_s = end_s
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe = -1
         self._owner = -1
@@ -79,7 +83,7 @@ class Watchdog:
         process, self._process = self._process, None
         if process is not None:
             try:
-                process.wait(_END_S)
+                process.wait(self._end_s)
             except subprocess.TimeoutExpired:  # somebody has a copy of the pipe's end
                 process.kill()
                 process.wait()

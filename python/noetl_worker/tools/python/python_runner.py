@@ -62,9 +62,20 @@ class PythonRun:
 
 
 class PythonRunner:
-    """Warm interpreters by path; `aclose` ends them and whatever still runs in them."""
+    """Warm interpreters by path; `aclose` ends them and whatever still runs in them.
 
-    def __init__(self, *, fork: bool = hasattr(os, "fork"), confinement: Confinement = UNCONFINED) -> None:
+    Args:
+        answer_s: a template process that has not answered for so long is replaced.
+    """
+
+    def __init__(
+        self,
+        *,
+        fork: bool = hasattr(os, "fork"),
+        confinement: Confinement = UNCONFINED,
+        answer_s: float = _ANSWER_S,
+    ) -> None:
+        self._answer_s = answer_s
         self._fork = fork
         self._confinement = confinement
         self._templates: dict[str, _Template] = {}
@@ -161,7 +172,8 @@ class PythonRunner:
     def _template(self, interpreter: str) -> _Template:
         template = self._templates.get(interpreter)
         if template is None or template.is_dead:
-            template = self._templates[interpreter] = _Template(Interpreter(interpreter, self._confinement))
+            start = Interpreter(interpreter, self._confinement)
+            template = self._templates[interpreter] = _Template(start, self._answer_s)
         return template
 
     def _supervisor(self, interpreter: str) -> _Template:
@@ -171,7 +183,7 @@ class PythonRunner:
             supervisor = idle.pop()
             if not supervisor.is_dead:
                 return supervisor
-        return _Template(_Fork(self._template(interpreter)))
+        return _Template(_Fork(self._template(interpreter)), self._answer_s)
 
     def _put_back(self, interpreter: str, template: _Template) -> None:
         if not self._is_supervised or template.is_dead:
@@ -273,7 +285,8 @@ class _Child:
 class _Template:
     """A running template process and the commands that it has forked."""
 
-    def __init__(self, process: _Start) -> None:
+    def __init__(self, process: _Start, answer_s: float) -> None:
+        self._answer_s = answer_s
         self.is_dead = False
         self._end = ""
         self._is_closed = False
@@ -403,7 +416,7 @@ class _Template:
         if self._asked_at is None:
             self._asked_at = self._loop.time()
         if self._check is None and not self.is_dead:
-            self._check_in(_ANSWER_S)
+            self._check_in(self._answer_s)
 
     def _check_in(self, seconds: float) -> None:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
@@ -419,9 +432,9 @@ class _Template:
         if self._asked_at is None:
             self.send(REQUEST.pack(b"A", 0, 0))
             self._asked_at = now
-        elif now - due >= _ANSWER_S:  # this process was held up; the template perhaps with it
+        elif now - due >= self._answer_s:  # this process was held up; the template perhaps with it
             self._asked_at = now
-        left_s = self._asked_at + (_ANSWER_S if self._has_answered else _START_S) - now
+        left_s = self._asked_at + (self._answer_s if self._has_answered else _START_S) - now
         if left_s > 0:
             self._check_in(left_s)
             return

@@ -118,8 +118,15 @@ class PythonTool:
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
     is_confined: ClassVar[bool] = True
 
-    def __init__(self, runner: PythonRunner | None = None, *, confinement: Confinement = UNCONFINED) -> None:
+    def __init__(
+        self,
+        runner: PythonRunner | None = None,
+        *,
+        confinement: Confinement = UNCONFINED,
+        memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
+    ) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
+        self._memory_events = memory_events
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
 
@@ -135,16 +142,15 @@ class PythonTool:
             scratch = await directories.enter_async_context(process.scratch_directory())
             request = _request(config, context, code, scratch, rights)
             request["sys_path"] = list(sys_path)
-            kills = process.oom_kills()
+            kills = process.oom_kills(self._memory_events)
             try:
                 run = await self._runner.run(
                     request, interpreter=interpreter, timeout_s=timeout_s, max_output_bytes=config.max_output_bytes
                 )
             except AnswerTooLong as error:
                 raise ToolError(f"the result of the Python code is {error}", kind="python") from error
-        return _result(
-            run, timeout_s, config, context.form, out_of_memory=kills is not None and process.oom_kills() != kills
-        )
+        is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
+        return _result(run, timeout_s, config, context.form, out_of_memory=is_oom)
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
