@@ -67,6 +67,8 @@ WRONG = [
         "step 'start': next.arcs must be a list; is 'arc' meant to be it?",
     ),
     ("workload: [", "not YAML at line 1, column 12: did not find expected node content"),
+    ("workload: " + "[" * 2000, "not YAML at line 1, column 1011: exceeded maximum nesting depth"),
+    ("workload: \ud800", "not YAML: 'utf-8' codec can't encode character '\\ud800' in position 10"),
     ("just text", "a playbook is a mapping with metadata and workflow"),
     (workflow(START, SECOND) + "workload: [1]\n", "workload must be a mapping"),
 ]
