@@ -49,11 +49,10 @@ types: $(STAMP) ## mypy --strict
 quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in each dialect
 	$(BIN)/pytest $(PARALLEL) -q tests/unit tests/engine tests/integration/test_pipeline.py -k 'not test_pipeline or 500'
 
-test: $(STAMP) ## the whole suite: both engines where cargo is, then the other Pythons' unit tests
+test: $(STAMP) ## the whole suite: both engines where cargo is
 	$(BIN)/pytest $(PARALLEL) --ignore=tests/faults
 	$(BIN)/pytest tests/faults
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
-	$(MAKE) --no-print-directory test-pythons
 
 # Not the faults and the simulator: they are about delivery, which has no second form, and take six minutes.
 test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, httptools
