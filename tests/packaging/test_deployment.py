@@ -58,9 +58,14 @@ def test_worker_claims_under_its_pods_name_and_runs_as_nobody_who_can_write() ->
     assert {mount["mountPath"] for mount in worker["volumeMounts"]} == {"/tmp", "/var/lib/noetl-worker"}
 
 
-@pytest.mark.parametrize(("slots", "threshold", "wanted"), [(16, 0, "16"), (64, 0, "64"), (64, 10, "10")])
-def test_keda_asks_for_a_pod_for_each_full_set_of_slots(slots: int, threshold: int, wanted: str) -> None:
-    documents = rendered({"slots": slots, "keda": {"lagThreshold": threshold}})
+@pytest.mark.parametrize(
+    ("slots", "processes", "threshold", "wanted"),
+    [(16, 1, 0, "16"), (64, 1, 0, "64"), (64, 2, 0, "128"), (64, 2, 10, "10")],
+)
+def test_keda_asks_for_a_pod_for_each_full_set_of_slots(
+    slots: int, processes: int, threshold: int, wanted: str
+) -> None:
+    documents = rendered({"slots": slots, "processes": processes, "keda": {"lagThreshold": threshold}})
     scaled = one(documents, "ScaledObject")["spec"]
     (trigger,) = scaled["triggers"]
     assert trigger["metadata"]["lagThreshold"] == wanted
@@ -77,6 +82,7 @@ def test_keda_asks_for_a_pod_for_each_full_set_of_slots(slots: int, threshold: i
     [
         ({}, "1000"),
         ({"slots": 64, "keda": {"maxReplicas": 100}}, "12800"),
+        ({"slots": 64, "processes": 2, "keda": {"maxReplicas": 100}}, "25600"),
         ({"slots": 64, "keda": {"enabled": False}, "replicas": 50}, "6400"),
         ({"settings": {"NOETL_WORKER_MAX_ACK_PENDING": 50}}, "50"),
     ],
@@ -111,6 +117,8 @@ def test_durable_is_made_before_what_scales_on_it() -> None:
     [
         ({"slot": 4}, "slot"),
         ({"slots": 0}, "slots"),
+        ({"processes": 0}, "processes"),
+        ({"settings": {"NOETL_WORKER_PROCESSES": 2}}, "NOETL_WORKER_PROCESSES: .* processes"),
         ({"kind": "DaemonSet"}, "kind"),
         ({"server": {"url": "noetl:8082"}}, "server"),
         ({"nats": {"monitoring": "http://nats:8222"}}, "monitoring"),

@@ -51,6 +51,7 @@ seccompProfile: { type: RuntimeDefault }
 {{- $own := dict
   "NATS_URL" "nats.url" "NATS_STREAM" "nats.stream" "NATS_CONSUMER" "nats.consumer"
   "NATS_FILTER_SUBJECT" "nats.filterSubject" "NOETL_SERVER_URL" "server.url" "WORKER_MAX_CONCURRENT" "slots"
+  "NOETL_WORKER_PROCESSES" "processes"
   "NOETL_WORKER_DRAIN_TIMEOUT_S" "drainTimeoutSeconds" "NOETL_WORKER_OUTBOX_DIR" "outbox" -}}
 {{- range $name, $value := $own }}
 {{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: the chart has a value for it, %s" $name $value) }}{{ end }}
@@ -61,12 +62,13 @@ seccompProfile: { type: RuntimeDefault }
 {{- /* All slots of all pods, and what is being reported beside them: with less, full pods keep the others idle. */}}
 {{- $pods := ternary .Values.keda.maxReplicas .Values.replicas .Values.keda.enabled }}
 {{- $settings := merge (dict) .Values.settings (dict
-  "NOETL_WORKER_MAX_ACK_PENDING" (max 1000 (mul 2 .Values.slots $pods) | toString)
+  "NOETL_WORKER_MAX_ACK_PENDING" (max 1000 (mul 2 .Values.slots .Values.processes $pods) | toString)
   "NATS_URL" .Values.nats.url
   "NATS_STREAM" .Values.nats.stream
   "NATS_CONSUMER" .Values.nats.consumer
   "NOETL_SERVER_URL" .Values.server.url
   "WORKER_MAX_CONCURRENT" (.Values.slots | toString)
+  "NOETL_WORKER_PROCESSES" (.Values.processes | toString)
   "NOETL_WORKER_DRAIN_TIMEOUT_S" (.Values.drainTimeoutSeconds | toString)
   "NOETL_WORKER_OUTBOX_DIR" "/var/lib/noetl-worker/outbox"
   "WORKER_METRICS_BIND" "0.0.0.0:9090"
