@@ -23,19 +23,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from noetl_worker import json_text
-from noetl_worker.errors import DocumentError, ResourceShortage, ToolError
+from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import Interpreter, arguments
-from noetl_worker.tools.python.python_exchange import LENGTH
+from noetl_worker.tools.python.python_answer import MAX_ANSWER_BYTES, complete, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, REQUEST
 
-__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "PythonRun", "PythonRunner"]
+__all__ = ["PythonRun", "PythonRunner"]
 
-MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
 _START_S: Final = 30.0
@@ -103,7 +101,7 @@ class PythonRunner:
             AnswerTooLong: what the code gives is over MAX_ANSWER_BYTES.
             CancelledError: after the group has been stopped.
         """
-        frame = _frame(request)
+        frame = frame_of(request)
         started = time.monotonic()
         if not self._fork:
             run = await _run_once(frame, interpreter, timeout_s, max_output_bytes, self._confinement)
@@ -111,7 +109,7 @@ class PythonRunner:
             run = await self._run_in_template(b"F", frame, interpreter, timeout_s, max_output_bytes)
         answer, exit_code, stdout, stderr, timed_out, notes = run
         elapsed = round((time.monotonic() - started) * 1000)
-        return PythonRun(_parse(answer), exit_code, stdout, stderr, timed_out, elapsed, notes)
+        return PythonRun(parsed(answer), exit_code, stdout, stderr, timed_out, elapsed, notes)
 
     async def run_program(
         self,
@@ -133,12 +131,12 @@ class PythonRunner:
                 argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
             )
         program = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
-        frame = _frame({"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd})
+        frame = frame_of({"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd})
         started = time.monotonic()
         run = await self._run_in_template(b"E", frame, sys.executable, timeout_s, max_output_bytes)
         answer, exit_code, stdout, stderr, timed_out, notes = run
         if answer:
-            reason = f"cannot start {argv[0]!r}: {(_parse(answer) or {}).get('error')}"
+            reason = f"cannot start {argv[0]!r}: {(parsed(answer) or {}).get('error')}"
             raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
         elapsed = round((time.monotonic() - started) * 1000)
         return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes)
@@ -196,31 +194,6 @@ class PythonRunner:
 
 
 _Raw = tuple["bytes | None", int, str, str, bool, tuple[str, ...]]
-
-
-def _frame(request: Mapping[str, JsonValue]) -> bytes:
-    body = json_text.dumps(request)
-    return LENGTH.pack(len(body)) + body
-
-
-def _parse(answer: bytes | None) -> Mapping[str, JsonValue] | None:
-    if not answer:
-        return None
-    try:
-        parsed = json_text.loads(answer)
-    except DocumentError:  # killed while it wrote
-        return None
-    return parsed if isinstance(parsed, dict) else None
-
-
-def _complete(capture: process.Capture) -> bytes | None:
-    if capture.left_out:
-        raise AnswerTooLong(f"over {MAX_ANSWER_BYTES >> 20} MiB")
-    return capture.data() or None
-
-
-class AnswerTooLong(Exception):
-    """More than MAX_ANSWER_BYTES."""
 
 
 class _NotStarted(Exception):
@@ -351,7 +324,7 @@ class _Template:
         if not child.started.is_set():
             raise ResourceShortage("no process to be had for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
-        return _complete(answer), child.exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
+        return complete(answer), child.exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
 
     async def _feed(self, child: _Child, channel: socket.socket, frame: bytes) -> None:
         await child.started.wait()
@@ -501,7 +474,7 @@ async def _run_once(
             await asyncio.gather(running, feeding, return_exceptions=True)
             answer.close()
     return (
-        _complete(answer),
+        complete(answer),
         finished.exit_code,
         finished.stdout,
         finished.stderr,

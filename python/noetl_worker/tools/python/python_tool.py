@@ -18,8 +18,9 @@ from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
-from noetl_worker.tools.python.python_runner import AnswerTooLong, PythonRun, PythonRunner
+from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
 from noetl_worker.tools.python.python_source import Sources, check_code
 
 __all__ = ["PythonConfig", "PythonTool"]
