@@ -89,6 +89,9 @@ class ShellTool:
     ) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._memory_events = memory_events
+        self._environment = process.base_environment()
+        self._programs: dict[str, str] = {}
+        """Shells that were found in the worker's own PATH."""
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
         if config.cwd is not None and not Path(config.cwd).is_dir():
@@ -97,14 +100,25 @@ class ShellTool:
         timeout_s = time_left(config.timeout, context)
         async with process.scratch_directory() as scratch:
             own = {**context.trace_environment(), **process.environment_text(config.env)}
-            env = {**process.base_environment(), "TMPDIR": scratch, **own}
-            if shutil.which(config.shell, path=env["PATH"]) is None:
+            env = {**self._environment, "TMPDIR": scratch, **own}
+            program = self._program(config.shell, env["PATH"])
+            if program is None:
                 raise ConfigurationError(f"shell: there is no {config.shell!r} on this worker; choose another 'shell'")
             kills = process.oom_kills(self._memory_events)
-            runs = await _run_in_order(self._runner, commands, config, env, scratch, timeout_s)
+            runs = await _run_in_order(self._runner, program, commands, config, env, scratch, timeout_s)
             is_oom = kills is not None and process.oom_kills(self._memory_events) != kills
         data = _data(commands, runs, config, context.form)
         return _result(runs, data, timeout_s=timeout_s, is_oom=is_oom)
+
+    def _program(self, shell: str, path: str) -> str | None:
+        """Where it is; looked for once in the worker's own PATH."""
+        known = self._programs.get(shell) if path == self._environment["PATH"] else None
+        if known is not None and os.access(known, os.X_OK):
+            return known
+        found = shutil.which(shell, path=path)
+        if found is not None and path == self._environment["PATH"]:
+            self._programs[shell] = found
+        return found
 
     async def aclose(self) -> None:
         """End the template process."""
@@ -113,6 +127,7 @@ class ShellTool:
 
 async def _run_in_order(
     runner: PythonRunner,
+    program: str,
     commands: list[str],
     config: ShellConfig,
     env: Mapping[str, str],
@@ -125,6 +140,7 @@ async def _run_in_order(
     for command in commands:
         try:
             finished = await runner.run_program(
+                program,
                 [config.shell, *_arguments(command, scratch)],
                 env=env,
                 cwd=config.cwd or scratch,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import anyio
@@ -59,6 +59,8 @@ GRACE_S: Final = 2.0
 DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
 _POLL_S: Final = 0.02
+_READS_AT_THE_END: Final = 8
+_OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
 
@@ -107,11 +109,14 @@ def oom_kills(events: str | os.PathLike[str]) -> int | None:
     Looked at before and after a program: SIGKILL alone does not show who sent it.
     """
     try:
-        lines = Path(events).read_text().splitlines()
+        file = os.open(events, os.O_RDONLY)
     except OSError:  # no Linux, no cgroup v2
         return None
-    counts = dict(line.split() for line in lines if len(line.split()) == 2)
-    return int(counts["oom_kill"]) if counts.get("oom_kill", "").isdigit() else None
+    try:
+        found = _OOM_KILLS.search(os.read(file, 4096))
+    finally:
+        os.close(file)
+    return int(found[1]) if found else None
 
 
 @asynccontextmanager
@@ -127,7 +132,7 @@ async def scratch_directory() -> AsyncIterator[str]:
 
 def _remove_empty(path: str) -> bool:
     try:
-        Path(path).rmdir()
+        os.rmdir(path)  # noqa: PTH106 - for every command
     except OSError:
         return False
     return True
@@ -254,6 +259,7 @@ async def _drain(captures: Sequence[Capture], seconds: float) -> None:
     """Read what is left; a grandchild may hold a pipe open for ever, so only for `seconds`."""
     deadline = time.monotonic() + seconds
     for capture in captures:
+        capture.read_what_is_there()  # mostly all: then nothing is to be waited for
         await _within(capture.ended, max(0.0, deadline - time.monotonic()))
 
 
@@ -272,17 +278,25 @@ class Capture:
         os.set_blocking(fd, False)
         self._loop.add_reader(fd, self._read)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Whether there was something."""
         try:
             chunk = os.read(self._fd, _CHUNK)
         except BlockingIOError:
-            return
+            return False
         except OSError:  # a socket whose other end was killed: the same as its end
             chunk = b""
         if chunk:
             self._keep(chunk)
         else:
             self.close()
+        return bool(chunk)
+
+    def read_what_is_there(self) -> None:
+        """Without waiting; a few times, since the other end may go on writing."""
+        for _ in range(_READS_AT_THE_END):
+            if self._fd < 0 or not self._read():
+                return
 
     def _keep(self, chunk: bytes) -> None:
         room = self._half - len(self._head)

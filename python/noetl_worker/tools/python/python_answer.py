@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,7 +13,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_exchange import LENGTH
 
-__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "complete", "frame_of", "parsed"]
+__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "Request", "complete", "frame_of", "parsed"]
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
@@ -23,6 +25,37 @@ class AnswerTooLong(Exception):
 def frame_of(request: Mapping[str, JsonValue]) -> bytes:
     body = json_text.dumps(request)
     return LENGTH.pack(len(body)) + body
+
+
+class Request:
+    """On its way to a command; what does not go at once goes when there is room."""
+
+    def __init__(self, channel: socket.socket, frame: bytes) -> None:
+        self._channel = channel
+        self._rest = memoryview(frame)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def send(self) -> None:
+        try:
+            self._rest = self._rest[self._channel.send(self._rest) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # the child has ended: its exit code says why
+            self._rest = self._rest[:0]
+        if self._rest and self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_writer(self._channel.fileno(), self.send)
+        elif not self._rest:
+            self._wait_no_more()
+
+    def close(self) -> None:
+        self._wait_no_more()
+        self._channel.close()
+
+    def _wait_no_more(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_writer(self._channel.fileno())
+            self._loop = None
 
 
 def complete(capture: process.Capture) -> bytes | None:

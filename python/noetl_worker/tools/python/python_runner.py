@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -29,7 +28,7 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import Interpreter, arguments
-from noetl_worker.tools.python.python_answer import MAX_ANSWER_BYTES, complete, frame_of, parsed
+from noetl_worker.tools.python.python_answer import MAX_ANSWER_BYTES, Request, complete, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, REQUEST
 
 __all__ = ["PythonRun", "PythonRunner"]
@@ -113,6 +112,7 @@ class PythonRunner:
 
     async def run_program(
         self,
+        program: str,
         argv: Sequence[str],
         *,
         env: Mapping[str, str],
@@ -122,6 +122,9 @@ class PythonRunner:
     ) -> process.Finished:
         """`process.run_process` with an empty standard input, below a supervisor where commands are confined.
 
+        Args:
+            program: where `argv[0]` is.
+
         Raises:
             ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
             CancelledError: after the group has been stopped.
@@ -130,7 +133,6 @@ class PythonRunner:
             return await process.run_process(
                 argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
             )
-        program = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
         frame = frame_of({"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd})
         started = time.monotonic()
         run = await self._run_in_template(b"E", frame, sys.executable, timeout_s, max_output_bytes)
@@ -242,13 +244,20 @@ class _Fork:
 class _Child:
     """One forked command, as a `process.Group`."""
 
-    def __init__(self, template: _Template, number: int, *, is_supervisor: bool = False) -> None:
-        self.is_supervisor = is_supervisor
+    def __init__(self, template: _Template, number: int, request: Request | None = None) -> None:
+        self.is_supervisor = request is None
         self.started = asyncio.Event()
         self.exited = asyncio.Event()
         self.exit_code: int | None = None
         self._template = template
         self._number = number
+        self._request = request
+
+    def begin(self) -> None:
+        """It has its process: the request goes to it."""
+        self.started.set()
+        if self._request is not None:
+            self._request.send()
 
     def signal(self, number: int) -> None:
         if not self.exited.is_set():
@@ -288,21 +297,21 @@ class _Template:
     def fork(self, control: int) -> _Child:
         """A supervisor that serves `control`; the descriptor is ours no more."""
         number = next(self._numbers)
-        child = self._children[number] = _Child(self, number, is_supervisor=True)
+        child = self._children[number] = _Child(self, number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
         self._expect_answer()
         return child
 
     async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
-        child = _Child(self, next(self._numbers))
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
+        request = Request(mine, frame)
+        child = _Child(self, next(self._numbers), request)
         self._children[child._number] = child
         self.send(REQUEST.pack(op, child._number, 0), [theirs.detach(), out_write, err_write])
         self._expect_answer()
         captures = (process.Capture(out_read, limit), process.Capture(err_read, limit))
         answer = process.Capture(answering, MAX_ANSWER_BYTES)
-        feeding = asyncio.ensure_future(self._feed(child, mine, frame))
         try:
             timed_out = await process.supervise(child, (*captures, answer), timeout_s=timeout_s)
         finally:
@@ -310,11 +319,7 @@ class _Template:
                 capture.close()
             self._children.pop(child._number, None)
             self._pids.pop(child._number, None)
-            feeding.cancel()
-            try:  # last: a cancellation here must leave nothing open, nor a process id that may be another's by then
-                await asyncio.gather(feeding, return_exceptions=True)
-            finally:
-                mine.close()
+            request.close()
         if child.exit_code is None:
             if not child.started.is_set() and not self._is_closed:
                 raise _NotStarted
@@ -325,11 +330,6 @@ class _Template:
             raise ResourceShortage("no process to be had for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
         return complete(answer), child.exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
-
-    async def _feed(self, child: _Child, channel: socket.socket, frame: bytes) -> None:
-        await child.started.wait()
-        with suppress(ConnectionError):  # the child has ended: its exit code says why
-            await self._loop.sock_sendall(channel, frame)
 
     def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
         """Queue a control message; the descriptors are ours no more."""
@@ -378,7 +378,7 @@ class _Template:
             elif op == b"P":
                 if value:
                     self._pids[number] = value
-                child.started.set()
+                child.begin()
             else:
                 self._pids.pop(number, None)  # the template has killed its group, and the number may be another's
                 child.exit_code = value

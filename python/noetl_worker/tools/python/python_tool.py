@@ -128,6 +128,7 @@ class PythonTool:
     ) -> None:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._memory_events = memory_events
+        self._environment = process.base_environment()
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
 
@@ -141,7 +142,7 @@ class PythonTool:
                 keys = await directories.enter_async_context(process.scratch_directory())
                 rights = await granted(config.auth, context, keys, by_descriptor=self._by_descriptor)
             scratch = await directories.enter_async_context(process.scratch_directory())
-            request = _request(config, context, code, scratch, rights)
+            request = _request(config, context, code, scratch, rights, self._environment)
             request["sys_path"] = list(sys_path)
             kills = process.oom_kills(self._memory_events)
             try:
@@ -160,10 +161,15 @@ class PythonTool:
 
 
 def _request(
-    config: PythonConfig, context: ToolContext, code: str, scratch: str, rights: Granted
+    config: PythonConfig,
+    context: ToolContext,
+    code: str,
+    scratch: str,
+    rights: Granted,
+    environment: Mapping[str, str],
 ) -> dict[str, JsonValue]:
     own = {**context.trace_environment(), **process.environment_text(config.env)}
-    env = {**process.base_environment(), "TMPDIR": scratch, **_python_path(own), **rights.env, **own}
+    env = {**environment, "TMPDIR": scratch, **_python_path(own), **rights.env, **own}
     return {
         "code": code,
         "input": {**context.input, **config.input},
