@@ -1,4 +1,4 @@
-"""For every test: the signals a person at a terminal has, and no step of a loop that takes long."""
+"""For every test: the signals a person at a terminal has, no step of a loop that takes long, logging as it was."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import logging_guard
 import loop_guard
 import loops
 
@@ -28,3 +29,9 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     return (yield from loop_guard.guarded(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    with logging_guard.kept():
+        return (yield)

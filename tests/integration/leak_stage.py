@@ -11,9 +11,9 @@ import base64
 import io
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ import httpx
 import structlog
 from rich.console import Console
 
+import logging_guard
 from noetl_worker.command.claimed_command import Workplace
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.delivery.in_flight import InFlight
@@ -391,22 +392,11 @@ class Stage:
         await self.plane.close()
 
 
-class logs_in:  # noqa: N801 - reads as `with logs_in("json") as log`
-    """Logging as `run` sets it up, into a text; the test runner's own set-up is put back afterwards."""
-
-    def __init__(self, form: str) -> None:
-        self.form = form
-
-    def __enter__(self) -> io.StringIO:
-        root = logging.getLogger()
-        self.kept = (sys.stderr, root.handlers[:], root.level, warnings.showwarning)
-        root.handlers[:] = []  # else basicConfig(force=True) would close the runner's
-        text = io.StringIO()
-        sys.stderr = text
-        configure_logging("debug", self.form)
-        return text
-
-    def __exit__(self, *_: object) -> None:
-        root = logging.getLogger()
-        sys.stderr, root.handlers[:], root.level, warnings.showwarning = self.kept  # type: ignore[assignment]
-        structlog.reset_defaults()
+@contextmanager
+def logs_in(form: str) -> Iterator[io.StringIO]:
+    """Logging as `run` sets it up, into a text."""
+    text = io.StringIO()
+    with logging_guard.kept(), redirect_stderr(text):
+        logging.getLogger().handlers[:] = []  # else basicConfig(force=True) would close the runner's
+        configure_logging("debug", form)
+        yield text

@@ -216,12 +216,8 @@ async def test_line_of_an_outcome_is_not_made_where_debug_is_not_written(monkeyp
             assert level != "debug", "a logger is bound for a line that is not written"
             return lambda *_, **__: None
 
-    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    try:
-        scene = Scene()
-        monkeypatch.setattr("noetl_worker.worker.log", Logger())
-        await ended(scene, b"{")
-    finally:
-        structlog.configure(**before)
+    scene = Scene()
+    monkeypatch.setattr("noetl_worker.worker.log", Logger())
+    await ended(scene, b"{")
     assert [one.kind for one in scene.answers.values()] == [OutcomeKind.NOT_A_NOTIFICATION]
