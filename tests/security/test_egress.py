@@ -71,6 +71,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
 @pytest.mark.parametrize(
     "address",
     ["169.254.169.254", "169.254.170.2", "::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::a9fe:a9fe",
+     "::ffff:0:a9fe:a9fe",
      "2002:a9fe:a9fe::1", "fe80::1%eth0", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200",
      "168.63.129.16", "192.0.0.192"],
 )  # fmt: skip

@@ -20,8 +20,8 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
 }
 _NONE: Final = "none"
-_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
-_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+_WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+"""Whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
 
 
 def items_of(text: str) -> tuple[str, ...]:
@@ -69,5 +69,5 @@ def _forms(address: Address) -> Iterator[Address]:
     inner = address.ipv4_mapped or address.sixtofour
     if inner is not None:
         yield inner
-    if address in _COMPATIBLE or any(address in network for network in _NAT64):
+    if any(address in network for network in _WITH_IPV4):
         yield ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
