@@ -335,6 +335,8 @@ async def told(directory: Path, state: object) -> list[str]:
 
 
 STATE, CLAIM, EVENTS = "/api/events/batch/41/status", "/api/commands/7/claim", "/api/events/batch"
+STORED = "/api/executions/1/events?event_type=command.completed&page_size=200"
+"""Whether the end that the claim says is over is there; only read."""
 
 
 async def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path) -> None:
@@ -344,7 +346,7 @@ async def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path)
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted", answer(404, {"detail": "not found"})])
 async def test_rescue_on_disk_that_the_plane_does_not_confirm_asks_its_claim(state: object, tmp_path: Path) -> None:
     """A row says that it may be sent without asking whose its command is."""
-    assert await told(tmp_path, state) == [STATE, CLAIM]
+    assert await told(tmp_path, state) == [STATE, CLAIM, STORED]
 
 
 def test_row_never_says_that_the_plane_confirmed_it() -> None:
