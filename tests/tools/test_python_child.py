@@ -5,6 +5,7 @@ The template runs what every command runs before the first command (`python_comm
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
+from noetl_worker.tools.shell import ShellTool
 
 from .processes import linux_only
 
@@ -93,6 +95,36 @@ logging.warning("kept back")
 async def test_functions_for_the_exit_run_last_first() -> None:
     code = "import atexit\nfor name in 'ab':\n    atexit.register(print, name)"
     assert (await arun_tool("python", {"code": code})).stdout == "b\na\n"
+
+
+@pytest.mark.parametrize("confinement", [UNCONFINED, Confinement("basic")], ids=lambda one: one.level)
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("python", {"code": "import os\nprint(os.environ['TMPDIR'])"}),
+        ("python", {"code": "import os\nprint(os.environ['TMPDIR'])\nopen('left', 'w').close()"}),
+        ("python", {"code": "import os, sys\nprint(os.environ['TMPDIR'])\nsys.stdout.flush()\nos._exit(0)"}),
+        ("python", {"code": "import os\nprint(os.environ['TMPDIR'])\nos.rmdir(os.getcwd())"}),
+        ("shell", {"command": "echo $TMPDIR"}),
+        ("shell", {"command": "echo $TMPDIR; touch left"}),
+        ("shell", {"command": ["touch left", "ls -d $TMPDIR/left >&2; rm left; echo $TMPDIR"]}),
+        ("shell", {"command": ["echo $TMPDIR", "test -d $TMPDIR", "cd $TMPDIR"]}),
+    ],
+)
+async def test_directory_of_a_command_is_gone_with_it(
+    kind: str, config: dict[str, Any], confinement: Confinement
+) -> None:
+    """Whoever removes it: the command's own process, the one above it, or the worker."""
+    tool = (PythonTool if kind == "python" else ShellTool)(confinement=confinement)
+    try:
+        result = await arun_tool(tool, config)
+    finally:
+        await tool.aclose()
+    place = Path(result.stdout.strip())
+    assert place.name.startswith("noetl-")
+    assert not place.exists()
+    if kind == "shell":
+        assert result.exit_code == 0, result.stderr
 
 
 @linux_only

@@ -144,6 +144,7 @@ async def _run_in_order(
                 [config.shell, *_arguments(command, scratch)],
                 env=env,
                 cwd=config.cwd or scratch,
+                scratch=scratch if len(commands) == 1 else "",
                 timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
                 max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
             )

@@ -133,6 +133,8 @@ async def scratch_directory() -> AsyncIterator[str]:
 def _remove_empty(path: str) -> bool:
     try:
         os.rmdir(path)  # noqa: PTH106 - for every command
+    except FileNotFoundError:  # the command's process has done it
+        return True
     except OSError:
         return False
     return True

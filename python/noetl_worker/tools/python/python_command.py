@@ -49,7 +49,7 @@ ROUNDS = 12
 """The interpreter adapts code that has run some eight times."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 EMPTY_REQUEST: dict[str, Any] = {
-    **dict.fromkeys(("code", "execution_id", "step"), ""),
+    **dict.fromkeys(("code", "execution_id", "step", "scratch"), ""),
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "env": {"PATH": os.defpath},
     "cwd": "/",
@@ -121,11 +121,12 @@ def run_command(channel: int) -> NoReturn:
 
 def carry_out(channel: int) -> int:
     """The exit status, when the answer has been sent."""
-    process = getpid()
-    answer, status = execute(receive(channel))
+    process, request = getpid(), receive(channel)
+    answer, status = execute(request)
     finish_threads()
     if getpid() == process:  # not a child that the code forked and that ran on to the end
         send(channel, answer)
+        EXCHANGE["remove_scratch"](request)
     close(channel)
     return status
 

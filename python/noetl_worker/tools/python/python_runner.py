@@ -91,7 +91,7 @@ class PythonRunner:
         """Run one command's code to its end.
 
         Args:
-            request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_template`).
+            request: code, input, variables, context, execution_id, step, libs, env, cwd, scratch (`python_command`).
             interpreter: a CPython 3.9 or newer.
             timeout_s: seconds, then SIGTERM and 2 s later SIGKILL to the child's process group.
 
@@ -117,6 +117,7 @@ class PythonRunner:
         *,
         env: Mapping[str, str],
         cwd: str,
+        scratch: str = "",
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
     ) -> process.Finished:
@@ -124,6 +125,7 @@ class PythonRunner:
 
         Args:
             program: where `argv[0]` is.
+            scratch: a directory that is removed at the end, where it is empty and commands are confined.
 
         Raises:
             ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
@@ -133,7 +135,8 @@ class PythonRunner:
             return await process.run_process(
                 argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
             )
-        frame = frame_of({"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd})
+        request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd, "scratch": scratch}
+        frame = frame_of(request)
         started = time.monotonic()
         run = await self._run_in_template(b"E", frame, sys.executable, timeout_s, max_output_bytes)
         answer, exit_code, stdout, stderr, timed_out, notes = run

@@ -178,6 +178,7 @@ def _request(
         "step": context.step,
         "env": dict(env),
         "cwd": _directory(config.cwd) or scratch,
+        "scratch": scratch,
         "auth": rights.data,
         "secret_files": {name: text for name, text in rights.files.items() if name not in own},
         "main_first": context.form.main_first,
