@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.outbox.file import Row
+from noetl_worker.outbox.directory import signing_key
+from noetl_worker.outbox.file import OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.plane.client import ControlPlaneClient
@@ -27,8 +28,7 @@ NEW_KEY = "made by whoever reads the row"
 
 
 def left_by_version_1(directory: Path, row: dict[str, Any]) -> None:
-    dead = emitter(directory)
-    file = dead.outbox._opened()
+    file = OutboxFile.made(directory, signing_key(directory))
     data = row["data"].encode() if row["data"] else None
     contents = row["row"].encode()
     file.put(Row(row["key"], row["command_id"], row["place"], len(contents), contents, data))

@@ -15,8 +15,6 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools.artifact.files import path_of
 from noetl_worker.tools.duckdb.limits import keep_to_roots
-from noetl_worker.tools.http.client import ClientOptions, _tls_context
-from noetl_worker.tools.http.request import _part
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
@@ -55,19 +53,16 @@ async def confined(sql: str, **config: Any) -> Any:
 
 def read_by_each_kind(file: str) -> list[str]:
     """What each kind says about the file."""
-    from contextlib import ExitStack
-
     said = []
-    with ExitStack() as files:
-        for read in (
-            lambda: path_of(file),
-            lambda: _part("f", file, files),
-            lambda: _tls_context(ClientOptions(client_cert=file)),
-            lambda: _tls_context(ClientOptions(ca_file=file)),
-        ):
-            with pytest.raises(ConfigurationError) as caught:
-                read()
-            said.append(str(caught.value))
+    for kind, config in (
+        ("artifact", {"uri": file}),
+        ("http", {"url": "http://h/", "method": "POST", "files": {"f": file}}),
+        ("http", {"url": "https://h/", "client_cert": file}),
+        ("http", {"url": "https://h/", "ca_file": file}),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            run_tool(kind, config)
+        said.append(str(caught.value))
     return said
 
 

@@ -127,7 +127,8 @@ def test_words_of_a_library_in_c_are_known(number: int) -> None:
 
 async def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) A Postgres without descriptors says so in the same words: no reason to run fewer slots here."""
-    psycopg = pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg")
+    import psycopg
 
     from noetl_worker.tools.postgres import pool as postgres_pool
 

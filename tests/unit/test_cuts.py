@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextvars
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -18,16 +20,13 @@ from noetl_worker.outcome import results
 from noetl_worker.plane.client import _expect, refusal
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
-from noetl_worker.testing import MemoryControlPlane, run_tool
+from noetl_worker.testing import MemoryControlPlane, call_tool, run_tool
 from noetl_worker.tools import fields, policy
 from noetl_worker.tools.artifact import artifact, result_fetch
 from noetl_worker.tools.http import answer as http_answer
-from noetl_worker.tools.http import request as http_request
-from noetl_worker.tools.http import retry as http_retry
-from noetl_worker.tools.http import tokens as http_tokens
+from noetl_worker.tools.http.http import HttpTool
 from noetl_worker.tools.kubernetes import cluster as container_cluster
-from noetl_worker.tools.mcp import mcp
-from noetl_worker.tools.mcp import session as mcp_session
+from noetl_worker.tools.mcp.mcp import McpTool
 from noetl_worker.tools.nats import subscription
 from noetl_worker.tools.process import process
 from noetl_worker.tools.transfer import to_duckdb as transfer_to_duckdb
@@ -63,8 +62,39 @@ def answer(body: str, status: int = 500) -> Response:
 
 
 def mcp_says(body: str) -> str:
-    response = httpx.Response(500, request=httpx.Request("POST", "http://h/"))
-    return said(lambda: mcp_session._plain_answer(response, body.encode(), 1, "http://h/"), ToolError)
+    tool = McpTool(httpx.MockTransport(lambda _: httpx.Response(500, text=body)))
+    return said(lambda: run_tool(tool, {"endpoint": "http://h/", "tool": "t"}), ToolError)
+
+
+def mcp_tool_fails(text: str) -> str:
+    def serve(request: httpx.Request) -> httpx.Response:
+        message = json.loads(request.content)
+        if "id" not in message:
+            return httpx.Response(202)
+        failed = {"isError": True, "content": [{"type": "text", "text": text}]}
+        result = failed if message["method"] == "tools/call" else {}
+        return httpx.Response(200, json={"jsonrpc": "2.0", "id": message["id"], "result": result})
+
+    error = run_tool(McpTool(httpx.MockTransport(serve)), {"endpoint": "http://h/", "tool": "t"}).error
+    assert error is not None
+    return error.message
+
+
+def no_token(reason: str) -> str:
+    refusing = HttpTool(httpx.MockTransport(lambda _: httpx.Response(400, json={"error": reason})))
+    auth = {"type": "oauth2_client_credentials", "token_url": "http://h/", "client_id": "i", "client_secret": "s"}
+    return said(lambda: run_tool(refusing, {"url": "http://h/", "auth": auth}), ToolError)
+
+
+def condition_fails(condition: str) -> str:
+    tool = HttpTool(httpx.MockTransport(lambda _: httpx.Response(200)))
+    log = call_tool(tool, {"url": "http://h/", "retry": {"retry_when": condition}}).log
+    return next(str(fields) for _, event, fields in log if event == "http_retry_condition")
+
+
+@dataclass(frozen=True, slots=True)
+class OneField:
+    f: str
 
 
 def child_says(body: str) -> str:
@@ -73,16 +103,6 @@ def child_says(body: str) -> str:
             raise ServerRefused("no", status=422, body=body)
 
     return said(lambda: run_tool("playbook", {"path": "p"}, control_plane=Refusing()), ToolError)
-
-
-def told(call: Callable[..., Any]) -> str:
-    seen: list[str] = []
-
-    def render(*_: Any) -> Any:
-        raise TemplateError("no")
-
-    call(render, lambda _event, **more: seen.append(str(more)))
-    return seen[0]
 
 
 CUTS: dict[str, Callable[[], str]] = {
@@ -95,24 +115,20 @@ CUTS: dict[str, Callable[[], str]] = {
     "a template": lambda: said(lambda: template.render("{{ nope.a }}" + across(147), {}, strict=True), TemplateError),
     "an excerpt of bytes": lambda: redaction.excerpt(across(100).encode(), 100),
     "an MCP server's answer": lambda: mcp_says(across(300)),
-    "an MCP tool's error": lambda: str(
-        mcp._result({"isError": True, "content": [{"type": "text", "text": across(500)}]}, {"server": "s"}).data
-    ).partition("'text':")[0],
+    "an MCP tool's error": lambda: mcp_tool_fails(across(500)),
     "an MCP address": lambda: said(
-        lambda: mcp._endpoint(mcp.McpConfig(server="s", method="tools/list", endpoint=across(160))), ConfigurationError
+        lambda: run_tool("mcp", {"server": "s", "method": "tools/list", "endpoint": across(160)}), ConfigurationError
     ),
     "a child playbook's refusal": lambda: child_says(across(500)),
-    "a token's refusal": lambda: http_tokens._reason({"error": across(200)}),
-    "an address": lambda: http_request._safe("http://h:x/" + across(189)),
-    "a condition": lambda: told(
-        lambda *to: http_retry._is_true(across(160), http_retry.Facts(True, True, "k", None, {}), *to)
-    ),
+    "a token's refusal": lambda: no_token(across(200)),
+    "an address": lambda: said(lambda: run_tool("http", {"url": "http://h:x/" + across(189)})),
+    "a condition": lambda: condition_fails("{{ 1 // 0 }}" + across(148)),
     "an ack id": lambda: said(lambda: subscription.SubscriptionConfig("nats", operation="ack", ack_ids=[across(80)])),
     "a value": lambda: said(lambda: transfer_to_duckdb._integer_text(across(80), "BIGINT"), ToolError),
     "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
     "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
     "a condition of a policy": lambda: said(lambda: policy.parse_condition("here", "when", across(80))),
-    "a field that is null": lambda: fields._missing("k", "f", (), {"f": None}, {"f": across(160)}),
+    "a field that is null": lambda: said(lambda: fields.decode("k", OneField, {"f": None}, {"f": across(160)})),
 }
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import importlib.util
 import json
 import math
 import runpy
@@ -141,13 +142,28 @@ SAID: list[tuple[Any, Any]] = [
 ]
 
 
+def without_orjson() -> Any:
+    """The module as it is imported where there is no orjson."""
+    spec = importlib.util.spec_from_file_location("json_text_without_orjson", json_text.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "orjson", None)
+        spec.loader.exec_module(module)
+    return module
+
+
+WITHOUT = without_orjson()
+
+
 @pytest.fixture(params=["orjson", "json"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest) -> Any:
     if request.param == "json":
-        monkeypatch.setattr(json_text, "orjson", None)
-    elif json_text.orjson is None:
+        return WITHOUT
+    if json_text.orjson is None:
         pytest.skip("orjson is not installed: there is only one way")
-    return str(request.param)
+    return json_text
 
 
 def exactly(value: Any) -> str:
@@ -155,9 +171,9 @@ def exactly(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("value", "said"), SAID)
-def test_value_is_written_the_same_way(way: str, value: Any, said: Any) -> None:
-    assert exactly(json.loads(json_text.dumps(value))) == exactly(said)
-    assert exactly(json.loads(json_text.dumps({"in": [value]}))["in"]) == exactly([said])
+def test_value_is_written_the_same_way(way: Any, value: Any, said: Any) -> None:
+    assert exactly(json.loads(way.dumps(value))) == exactly(said)
+    assert exactly(json.loads(way.dumps({"in": [value]}))["in"]) == exactly([said])
 
 
 @pytest.mark.parametrize(("value", "said"), SAID)
@@ -182,15 +198,13 @@ _values = st.recursive(
 @given(value=_values)
 def test_any_value_is_written_the_same_way(value: Any) -> None:
     said = exactly(json.loads(json_text.dumps(value)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_text, "orjson", None)
-        assert exactly(json.loads(json_text.dumps(value))) == said
+    assert exactly(json.loads(WITHOUT.dumps(value))) == said
     assert exactly(VALUES["plain"](value)) == exactly(json_text.plain(value))
 
 
 @pytest.mark.parametrize("levels", [200, 253, 254, 255, 1000])
-def test_nesting_ends_at_the_same_depth(way: str, levels: int) -> None:
-    value, depth = json.loads(json_text.dumps(nested(levels))), 0
+def test_nesting_ends_at_the_same_depth(way: Any, levels: int) -> None:
+    value, depth = json.loads(way.dumps(nested(levels))), 0
     while isinstance(value, list):
         value, depth = value[0], depth + 1
     assert (value, depth) == ((1, levels) if levels <= 254 else ("[nested too deeply]", 254))
@@ -209,9 +223,9 @@ def test_nesting_ends_at_the_same_depth(way: str, levels: int) -> None:
         ('"\\ud83d\\ude00 \\\\u \\u0000"', "\U0001f600 \\u \0"),
     ],
 )
-def test_text_is_read_the_same_way(way: str, text: str, value: Any) -> None:
+def test_text_is_read_the_same_way(way: Any, text: str, value: Any) -> None:
     for data in (text, text.encode(), bytearray(text.encode())):
-        assert exactly(json_text.loads(data)) == exactly(value)
+        assert exactly(way.loads(data)) == exactly(value)
 
 
 @pytest.mark.parametrize(
@@ -222,32 +236,32 @@ def test_text_is_read_the_same_way(way: str, text: str, value: Any) -> None:
         '"\ud800"',
     ],
 )
-def test_text_that_is_no_json_is_the_same_error(way: str, data: Any) -> None:
+def test_text_that_is_no_json_is_the_same_error(way: Any, data: Any) -> None:
     with pytest.raises(DocumentError) as caught:
-        json_text.loads(data)
+        way.loads(data)
     assert caught.value.code == "json_syntax"
 
 
-def test_embedded_json_is_the_same(way: str) -> None:
+def test_embedded_json_is_the_same(way: Any) -> None:
     for body in (b'{"a":18446744073709551616}', b'["a",1.5]'):
-        assert json.loads(json_text.dumps({"x": json_text.embed(body)})) == {"x": json.loads(body)}
+        assert json.loads(way.dumps({"x": way.embed(body)})) == {"x": json.loads(body)}
 
 
 @pytest.mark.parametrize("beside", [1, 2**70, "\ud800"], ids=["plain", "a number beyond 64 bits", "half of a pair"])
-def test_embedded_bytes_are_written_as_they_are(way: str, beside: Any) -> None:
+def test_embedded_bytes_are_written_as_they_are(way: Any, beside: Any) -> None:
     """A result is serialised once, also where the library gives up on what stands beside it."""
     body = b'{"a": 18446744073709551616,  "b":[ 1 ]}'
-    event = {"payload": {"result": {"context": json_text.embed(body)}, "response": [json_text.embed(body)]}}
-    written = json_text.dumps({"events": [event, {"beside": beside}]})
+    event = {"payload": {"result": {"context": way.embed(body)}, "response": [way.embed(body)]}}
+    written = way.dumps({"events": [event, {"beside": beside}]})
     assert written.count(body) == 2
     assert json.loads(written)["events"][0]["payload"]["response"] == [json.loads(body)]
 
 
-def test_embedded_bytes_that_are_very_deep_are_still_the_same_value(way: str) -> None:
-    value: Any = json_text.embed(b'{"a":1}')
+def test_embedded_bytes_that_are_very_deep_are_still_the_same_value(way: Any) -> None:
+    value: Any = way.embed(b'{"a":1}')
     for _ in range(20):
         value = [value, 2**70]
-    plain = json.loads(json_text.dumps(value))
+    plain = json.loads(way.dumps(value))
     for _ in range(20):
         plain = plain[0]
     assert plain == {"a": 1}
@@ -285,10 +299,10 @@ def numpy_values() -> list[tuple[Any, Any]]:
     ]
 
 
-def test_numpy_is_written_the_same_way(way: str) -> None:
+def test_numpy_is_written_the_same_way(way: Any) -> None:
     for value, said in numpy_values():
-        assert exactly(json.loads(json_text.dumps(value))) == exactly(said)
-        assert exactly(json.loads(json_text.dumps({"in": [value]}))) == exactly({"in": [said]})
+        assert exactly(json.loads(way.dumps(value))) == exactly(said)
+        assert exactly(json.loads(way.dumps({"in": [value]}))) == exactly({"in": [said]})
         assert exactly(VALUES["plain"](value)) == exactly(said)
 
 
@@ -301,7 +315,6 @@ def test_nobody_imports_numpy_for_it() -> None:
 LONG = "12345678901234567890123"
 
 
-@pytest.mark.parametrize("with_orjson", [True, False])
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -313,14 +326,8 @@ LONG = "12345678901234567890123"
         ("5", 5),
     ],
 )
-def test_number_of_any_length_is_read_exactly_where_it_is_passed_on(
-    text: str, value: Any, with_orjson: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if with_orjson:
-        pytest.importorskip("orjson")
-    else:
-        monkeypatch.setattr(json_text, "orjson", None)
-    read = json_text.loads_exact(text)
+def test_number_of_any_length_is_read_exactly_where_it_is_passed_on(text: str, value: Any, way: Any) -> None:
+    read = way.loads_exact(text)
     assert read == value
     assert type(read) is type(value)
 

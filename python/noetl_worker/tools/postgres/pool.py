@@ -32,8 +32,6 @@ MAX_SIZE: Final = 8
 MAX_IDLE_S: Final = 60.0
 MAX_AGE_S: Final = 1800.0
 """A connection is not used again after this long: load balancers and changed roles are followed."""
-_PING_AFTER_S: Final = 20.0
-"""Idle longer than this: asked before it is used; a firewall may have forgotten it without a word."""
 _ANSWER_S: Final = 5.0
 _NO_SOCKET: Final = "could not create socket"
 """libpq's words for what happens here (it may also give none); a server without descriptors says the same of itself."""
@@ -64,6 +62,14 @@ async def connect(conninfo: str) -> Any:
     return connection
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    max_size: int
+    max_idle_s: float
+    max_age_s: float
+    ping_after_s: float
+
+
 class Pools:
     """The pools of one worker.
 
@@ -71,12 +77,19 @@ class Pools:
         max_size: connections to one address at most.
         max_idle_s: an unused connection is closed after this many seconds.
         max_age_s: a connection is closed when it is older, after the command that has it.
+        ping_after_s: idle longer than this it is asked before it is used; a firewall may have forgotten it.
     """
 
     def __init__(
-        self, *, max_size: int = MAX_SIZE, max_idle_s: float = MAX_IDLE_S, max_age_s: float = MAX_AGE_S
+        self,
+        *,
+        max_size: int = MAX_SIZE,
+        max_idle_s: float = MAX_IDLE_S,
+        max_age_s: float = MAX_AGE_S,
+        ping_after_s: float = 20.0,
     ) -> None:
-        self._limits = (max_size, max_idle_s, max_age_s)
+        self.max_size: Final = max_size
+        self._limits = _Limits(max_size, max_idle_s, max_age_s, ping_after_s)
         self._pools: dict[bytes, _Pool] = {}
         self._salt = secrets.token_bytes(16)
         self._reaper: asyncio.TimerHandle | None = None
@@ -104,19 +117,19 @@ class Pools:
         key = hashlib.blake2b(conninfo.encode(), key=self._salt).digest()
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(conninfo, loop, *self._limits)
+            pool = self._pools[key] = _Pool(conninfo, loop, self._limits)
         if self._reaper is None:
-            self._reaper = loop.call_later(self._limits[1] / 2, self._reap)
+            self._reaper = loop.call_later(self._limits.max_idle_s / 2, self._reap)
         return pool
 
     def _reap(self) -> None:
         for key, pool in list(self._pools.items()):
-            pool.close_idle(self._limits[1])
+            pool.close_idle(self._limits.max_idle_s)
             if pool.is_empty():
                 del self._pools[key]
         self._reaper = None
         if self._pools:
-            self._reaper = asyncio.get_running_loop().call_later(self._limits[1] / 2, self._reap)
+            self._reaper = asyncio.get_running_loop().call_later(self._limits.max_idle_s / 2, self._reap)
 
     def _discard_all(self) -> None:
         if self._reaper is not None:
@@ -156,20 +169,17 @@ class _Use:
 class _Pool:
     """The connections to one address: at most `max_size`, used ones first."""
 
-    def __init__(
-        self, conninfo: str, loop: asyncio.AbstractEventLoop, max_size: int, max_idle_s: float, max_age_s: float
-    ) -> None:
+    def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: _Limits) -> None:
         self.loop = loop
         self.idle: list[_Member] = []
         self.in_use = 0
         self.is_closed = False
         self._psycopg = library()
         self._conninfo = conninfo
-        self._places = asyncio.Semaphore(max_size)
+        self._places = asyncio.Semaphore(limits.max_size)
         self._waiting = 0
         self._returned: collections.deque[_Member] = collections.deque()
-        self._max_idle_s = max_idle_s
-        self._max_age_s = max_age_s
+        self._limits = limits
 
     def is_empty(self) -> bool:
         return not self.idle and not self.in_use and not self._waiting
@@ -208,7 +218,7 @@ class _Pool:
             if (
                 is_idle
                 and not self.is_closed
-                and now - member.born < self._max_age_s
+                and now - member.born < self._limits.max_age_s
                 and _reset_sent(self._psycopg, member)
             ):
                 member.idle_since = now
@@ -244,8 +254,8 @@ class _Pool:
         idle_s = time.monotonic() - member.idle_since
         is_ready = False
         try:
-            if idle_s < self._max_idle_s and await _reset_answer(psycopg, member):
-                if idle_s > _PING_AFTER_S or _has_news(member.connection.pgconn.socket):
+            if idle_s < self._limits.max_idle_s and await _reset_answer(psycopg, member):
+                if idle_s > self._limits.ping_after_s or _has_news(member.connection.pgconn.socket):
                     # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the answer
                     with anyio.fail_after(_ANSWER_S):
                         await member.connection.execute("")

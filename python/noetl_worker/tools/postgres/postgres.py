@@ -130,8 +130,8 @@ class PostgresTool:
     }
     imports: ClassVar[tuple[str, ...]] = ("psycopg",)
 
-    def __init__(self, pool_size: int | None = None) -> None:
-        self.pools = Pools(max_size=_pool_size() if pool_size is None else pool_size)
+    def __init__(self, pools: Pools | None = None) -> None:
+        self.pools = pools or Pools(max_size=_pool_size())
         self._sources = Sources(self.kind)
 
     async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:
