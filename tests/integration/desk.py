@@ -6,10 +6,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-from integration.processes import Ended, command_line
+from integration.processes import Ended, typed
 from noetl_worker.delivery.dead_letter import pack
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.jetstream.api import ask
@@ -24,13 +23,13 @@ LETTERS = "noetl.dead_letters"
 class Desk:
     """A NATS server and the command line of an operator in front of it."""
 
-    def __init__(self, server: NatsServer, connection: Connection, directory: Path) -> None:
-        self.server, self.connection, self._directory = server, connection, directory
+    def __init__(self, server: NatsServer, connection: Connection) -> None:
+        self.server, self.connection = server, connection
         self.store = DeadLetterStore(connection, LETTERS)
 
     async def type(self, *arguments: str, **variables: str) -> Ended:
         given = {"NATS_URL": self.server.url, **variables}
-        return await asyncio.to_thread(command_line, self._directory, *arguments, **given)
+        return await asyncio.to_thread(typed, *arguments, **given)
 
     async def ask(self, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return await ask(self.connection.client, subject, body)
@@ -65,10 +64,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(directory: Path, config: str = "") -> AsyncIterator[Desk]:
+async def desk(config: str = "") -> AsyncIterator[Desk]:
     async with NatsServer(config=config) as server:
         connection = await connect(load_settings({"NATS_URL": server.url}), "test", attempts=5)
         try:
-            yield Desk(server, connection, directory)
+            yield Desk(server, connection)
         finally:
             await connection.close()

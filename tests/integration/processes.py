@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from typer.testing import CliRunner
 
+import logging_guard
 import noetl_worker
 from integration.house import House
+from noetl_worker.cli import app_for
 
 INSIDE = str(Path(__file__).parents[1] / "faults" / "inside")
 """sitecustomize.py: what a test changes inside of a worker process."""
@@ -277,3 +280,12 @@ def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
             check=False,
         )
     return Ended(done.returncode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+
+def typed(*arguments: str, **variables: str) -> Ended:
+    """Run it in this process: what a command says and does, where neither its start nor its signals are the matter."""
+    given: dict[str, str | None] = {name: None for name in os.environ if name.startswith(OURS)}
+    given |= {"NOETL_WORKER_ENGINE": os.environ.get("NOETL_WORKER_ENGINE"), "COLUMNS": "100", **variables}
+    with logging_guard.kept():
+        done = CliRunner().invoke(app_for(arguments), arguments, env=given)
+    return Ended(done.exit_code, done.stdout, done.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,10 +34,8 @@ def of_letters(out: str) -> dict[str, dict[str, Any]]:
     return {one["field"]: one for one in json.loads(out)["dead_letters"]["fields"]}
 
 
-async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_ones_after_apply(
-    tmp_path: Path,
-) -> None:
-    async with desk(tmp_path) as there:
+async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_ones_after_apply() -> None:
+    async with desk() as there:
         await make_letters(there, discard="old", max_bytes=4096, max_age=7 * 86_400 * 10**9)
         await there.keep(b"first")
         with capture_logs() as logs:
@@ -72,8 +69,8 @@ async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_
         assert [line for line in logs if line["event"] == "dead_letter_stream_differs"] == []
 
 
-async def test_stream_of_somebody_s_own_is_left_to_them(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_stream_of_somebody_s_own_is_left_to_them() -> None:
+    async with desk() as there:
         await make_letters(there, "MINE", "mine.>", discard="old")
         applied = await there.type("nats", "ensure", "--apply")
         assert applied.code == 5
@@ -81,8 +78,8 @@ async def test_stream_of_somebody_s_own_is_left_to_them(tmp_path: Path) -> None:
         assert (await config_of(there, "MINE"))["discard"] == "old"
 
 
-async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_difference(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_difference() -> None:
+    async with desk() as there:
         assert (await there.type("nats", "ensure", "--apply")).code == 0
         before = await there.type("nats", "ensure", "--json")
         assert (before.code, json.loads(before.out)["dead_letters"]) == (0, None)
@@ -92,13 +89,11 @@ async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_diffe
         assert {one["agrees"] for one in of_letters(after.out).values()} == {True}
 
 
-async def test_login_that_may_not_look_at_the_letters_starts_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_login_that_may_not_look_at_the_letters_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "TIMEOUT_S", 0.3)
     denied = f'permissions: {{ publish: {{ deny: ["$JS.API.STREAM.INFO.{DEAD_LETTER_STREAM}"] }} }}'
     config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
-    async with desk(tmp_path, config) as there:
+    async with desk(config) as there:
         await make_letters(there, discard="old")
         with capture_logs() as logs:
             durable = await ensure_durable(there.connection.client, load_settings({}))
@@ -107,8 +102,8 @@ async def test_login_that_may_not_look_at_the_letters_starts_all_the_same(
         assert told["subject"] == LETTERS
 
 
-async def test_letter_of_a_message_that_comes_again_is_kept_once(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_letter_of_a_message_that_comes_again_is_kept_once() -> None:
+    async with desk() as there:
         for _ in range(2):  # stored, and the end of its message was not confirmed
             await there.keep(b"the same", message_id="noetl_commands-7-1700000000000000000")
         await there.keep(b"another", message_id="noetl_commands-7-1800000000000000000")

@@ -71,10 +71,8 @@ async def test_dead_letter_is_listed_shown_and_put_back_to_work(tmp_path: Path) 
         assert "no dead letter 1" in gone.err
 
 
-async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_is_its_letter_gone(
-    tmp_path: Path,
-) -> None:
-    async with desk(tmp_path) as there:
+async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_is_its_letter_gone() -> None:
+    async with desk() as there:
         await there.make_stream()
         headers = {"traceparent": "00-1", "Nats-Msg-Id": "old", "Nats-Expected-Last-Sequence": "77"}
         await there.keep(b"\xff\x00{", subject="noetl.commands.shared.7", headers=headers)
@@ -88,8 +86,8 @@ async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_i
         assert await there.messages(DEAD_LETTER_STREAM) == 0
 
 
-async def test_letter_stays_when_the_message_is_not_taken(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_letter_stays_when_the_message_is_not_taken() -> None:
+    async with desk() as there:
         await there.keep()
         ended = await there.type("dead-letters", "requeue", "1")
         assert ended.code == 5
@@ -97,8 +95,8 @@ async def test_letter_stays_when_the_message_is_not_taken(tmp_path: Path) -> Non
         assert await there.messages(DEAD_LETTER_STREAM) == 1
 
 
-async def test_requeue_that_is_repeated_publishes_once(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_requeue_that_is_repeated_publishes_once() -> None:
+    async with desk() as there:
         await there.make_stream()
         await there.keep(b"one")
         [kept] = [one async for one in there.store.letters(DEAD_LETTER_STREAM)]
@@ -124,8 +122,8 @@ async def test_requeue_that_is_repeated_publishes_once(tmp_path: Path) -> None:
         assert await there.messages() == 2
 
 
-async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason() -> None:
+    async with desk() as there:
         await there.make_stream()
         await there.keep(b"first")
         await there.keep(b"poison", reason="not a notification: json_syntax")
@@ -141,8 +139,8 @@ async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason
         assert [json.loads(line)["id"] for line in left.out.splitlines()] == [4, 2]
 
 
-async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_letter(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_letter() -> None:
+    async with desk() as there:
         await there.ask("STREAM.CREATE.MINE", {"name": "MINE", "subjects": ["noetl.dead_letters", "mine.>"]})
         for number in range(1, 6):
             await there.connection.client.jetstream().publish("mine.x", b"x")
@@ -158,8 +156,8 @@ async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no
         assert "unknown command: 5" in (await there.type("dead-letters", "list", "--reason", "d: 5")).out
 
 
-async def test_message_cannot_write_to_the_operator_s_terminal(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_message_cannot_write_to_the_operator_s_terminal() -> None:
+    async with desk() as there:
         await there.keep(b"\x1b]0;owned\x07{", reason="not a notification: \x1b[2J")
         for arguments in (("list",), ("show", "1"), ("list", "--json")):
             ended = await there.type("dead-letters", *arguments)
@@ -168,8 +166,8 @@ async def test_message_cannot_write_to_the_operator_s_terminal(tmp_path: Path) -
             assert "not a notification" in ended.out
 
 
-async def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_there(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_there() -> None:
+    async with desk() as there:
         listed = await there.type("dead-letters", "list", "--json")
         assert (listed.code, listed.out) == (0, "")
         assert "there is no dead-letter stream" in listed.err

@@ -57,9 +57,9 @@ async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_
     ids=["filter", "no bodies", "short pulls"],
 )
 async def test_durable_that_a_worker_must_not_or_cannot_use_refuses_the_start(
-    fields: dict[str, Any], field: str, tmp_path: Path
+    fields: dict[str, Any], field: str
 ) -> None:
-    async with desk(tmp_path) as there:
+    async with desk() as there:
         await there.make_stream()
         await there.make_durable(**fields)
         with pytest.raises(JetStreamError, match=field) as caught:
@@ -68,7 +68,7 @@ async def test_durable_that_a_worker_must_not_or_cannot_use_refuses_the_start(
 
 
 async def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+    async with desk() as there:
         await there.make_stream()
         await there.make_durable(deliver_subject="push.here")
         worker = await refused_start(tmp_path, NATS_URL=there.server.url)
@@ -94,8 +94,8 @@ async def test_durable_deleted_under_a_worker_is_made_again_and_nothing_runs_twi
             await client.close()
 
 
-async def test_durable_changed_or_deleted_while_it_is_used_is_said_once(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_durable_changed_or_deleted_while_it_is_used_is_said_once() -> None:
+    async with desk() as there:
         settings, client = load_settings({}), there.connection.client
         durable = await ensure_durable(client, settings)
         await there.ask(
@@ -127,8 +127,8 @@ async def test_durable_changed_or_deleted_while_it_is_used_is_said_once(tmp_path
             assert [line["event"] for line in logs[2:]] == ["durable_gone"]
 
 
-async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_over(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_over() -> None:
+    async with desk() as there:
         client = there.connection.client
         await there.make_stream()
         await there.make_durable(max_ack_pending=2)

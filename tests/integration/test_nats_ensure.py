@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -22,8 +21,8 @@ def differing(ended: Ended) -> dict[str, list[str]]:
     }
 
 
-async def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_then(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_then() -> None:
+    async with desk() as there:
         looked = await there.type("nats", "ensure")
         assert looked.code == 5
         assert looked.err == ""
@@ -42,10 +41,8 @@ async def test_ensure_shows_what_is_missing_makes_it_when_told_and_is_content_th
         assert worker_durable.filters == ("noetl.commands", "noetl.commands.>")
 
 
-async def test_ensure_makes_the_durable_with_the_filters_of_its_pools_and_refuses_another_pool_s(
-    tmp_path: Path,
-) -> None:
-    async with desk(tmp_path) as there:
+async def test_ensure_makes_the_durable_with_the_filters_of_its_pools_and_refuses_another_pool_s() -> None:
+    async with desk() as there:
         applied = await there.type("nats", "ensure", "--apply", NOETL_WORKER_POOL_SEGMENTS="legacy,shared")
         assert applied.code == 0, applied.out + applied.err
         assert (await there.durable())["config"]["filter_subjects"] == ["noetl.commands", "noetl.commands.shared.>"]
@@ -53,8 +50,8 @@ async def test_ensure_makes_the_durable_with_the_filters_of_its_pools_and_refuse
             await ensure_durable(there.connection.client, load_settings({"NOETL_WORKER_POOL_SEGMENTS": "gpu"}))
 
 
-async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_durable(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_durable() -> None:
+    async with desk() as there:
         await there.make_stream(subjects=["noetl.commands", "noetl.commands.gpu"], max_age=60 * 10**9)
         await there.make_durable(
             filter_subjects=None,
@@ -91,8 +88,8 @@ async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_du
         assert sorted(subjects) == ["noetl.commands", "noetl.commands.>"]
 
 
-async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_it(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_it() -> None:
+    async with desk() as there:
         await there.make_stream(retention="interest")
         await there.make_durable(deliver_subject="push.here", ack_policy="none", ack_wait=None)
         await there.connection.client.jetstream().publish("noetl.commands", b"x")
@@ -106,8 +103,8 @@ async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_
         assert (after["created"], after["config"]["deliver_subject"]) == (before["created"], "push.here")
 
 
-async def test_paused_durable_is_left_to_whoever_paused_it(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_paused_durable_is_left_to_whoever_paused_it() -> None:
+    async with desk() as there:
         await there.make_stream()
         await there.make_durable(ack_wait=30 * 10**9, pause_until="2999-01-01T00:00:00Z")
         applied = await there.type("nats", "ensure", "--apply")
@@ -116,8 +113,8 @@ async def test_paused_durable_is_left_to_whoever_paused_it(tmp_path: Path) -> No
         assert (await there.durable())["paused"] is True
 
 
-async def test_change_that_jetstream_refuses_is_told_in_its_words(tmp_path: Path) -> None:
-    async with desk(tmp_path) as there:
+async def test_change_that_jetstream_refuses_is_told_in_its_words() -> None:
+    async with desk() as there:
         await there.make_stream(subjects=["noetl.commands"])
         await there.ask("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["noetl.commands.gpu"]})
         applied = await there.type("nats", "ensure", "--apply")

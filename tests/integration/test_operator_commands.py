@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from integration.processes import command_line
+from integration.processes import command_line, typed
 from noetl_worker.cli import app_for
 from noetl_worker.dev.nats_server import NatsServer, free_port
 
@@ -23,12 +23,12 @@ def test_nats_that_is_not_there_is_one_line_and_exit_3(command: tuple[str, ...],
     assert "s3cr3t" not in ended.err
 
 
-async def test_nats_without_jetstream_is_named_by_the_operator_commands(tmp_path: Path) -> None:
+async def test_nats_without_jetstream_is_named_by_the_operator_commands() -> None:
     account = 'accounts { A { users: [{user: a, password: "b"}] } }'  # no jetstream in this account
     async with NatsServer(config=account) as server:
         url = f"nats://a:b@{server.host}:{server.port}"
         for command in (("nats", "ensure"), ("dead-letters", "list")):
-            ended = await asyncio.to_thread(command_line, tmp_path, *command, NATS_URL=url)
+            ended = await asyncio.to_thread(typed, *command, NATS_URL=url)
             assert ended.code == 3
             assert "JetStream is not enabled" in ended.err
 
@@ -42,17 +42,17 @@ def test_help_says_what_the_exit_codes_mean(command: tuple[str, ...]) -> None:
     assert "Exit codes: 0" in ended.stdout
 
 
-async def test_flags_of_run_reach_the_operator_commands(tmp_path: Path) -> None:
+async def test_flags_of_run_reach_the_operator_commands() -> None:
     """A fix is typed after the flags that the problem was found with."""
     async with NatsServer() as server:
         at = ("--nats-url", server.url)
         pool = ("--nats-consumer", "gpu", "--nats-filter-subjects", "noetl.commands.gpu.>")
-        made = await asyncio.to_thread(command_line, tmp_path, "nats", "ensure", "--apply", *at, *pool)
+        made = await asyncio.to_thread(typed, "nats", "ensure", "--apply", *at, *pool)
         assert (made.code, made.err) == (0, "")
         assert "durable gpu made" in made.out
         letters = ("--dead-letter-subject", "letters.gpu")
-        listed = await asyncio.to_thread(command_line, tmp_path, "dead-letters", "list", "-n", "3", *at, *letters)
+        listed = await asyncio.to_thread(typed, "dead-letters", "list", "-n", "3", *at, *letters)
         assert (listed.code, "letters.gpu" in listed.err) == (0, True)
         for words in (("show", "1"), ("requeue", "--all")):
-            asked = await asyncio.to_thread(command_line, tmp_path, "dead-letters", *words, *at, *letters)
+            asked = await asyncio.to_thread(typed, "dead-letters", *words, *at, *letters)
             assert "letters.gpu" in asked.err

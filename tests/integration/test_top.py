@@ -16,7 +16,7 @@ from rich.console import Console
 from starlette.applications import Starlette
 
 from integration.house import house
-from integration.processes import Ended, Gate, Probe, command_line, starting_process, until
+from integration.processes import Ended, Gate, Probe, command_line, starting_process, typed, until
 from noetl_worker.cli.views.top import duration, view_of
 from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.dev.nats_server import free_port
@@ -84,10 +84,10 @@ async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Pa
         assert command["seconds"] > 0
         assert look["worker"]["worker_id"].startswith("w-1")
         assert look["slots"]["size"] == 3
-        shown = await asyncio.to_thread(command_line, tmp_path, "top", address, "--once")
+        shown = await asyncio.to_thread(typed, "top", address, "--once")
         assert (shown.code, shown.err) == (0, "")
         assert str(one.command_id) in shown.out
-        told = await asyncio.to_thread(command_line, tmp_path, "top", "--json", WORKER_METRICS_BIND=address)
+        told = await asyncio.to_thread(typed, "top", "--json", WORKER_METRICS_BIND=address)
         assert json.loads(told.out)["address"] == address
         gate.open()
         await home.wait_terminal(one.event_id, timeout_s=40)
@@ -101,7 +101,7 @@ async def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Pa
 
         def top() -> Ended:
             variables = {"WORKER_METRICS_BIND": "", "NOETL_WORKER_OUTBOX_DIR": home.outbox.name}
-            return command_line(tmp_path, "top", "--json", **variables)
+            return typed("top", "--json", **variables)
 
         def found(ended: Ended) -> set[str]:
             return {json.loads(line)["address"] for line in ended.out.splitlines()}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.house import House, house
-from integration.processes import command_line
+from integration.processes import command_line, typed
 from noetl_worker.delivery.dead_letter import pack
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
@@ -150,10 +150,10 @@ async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -
         assert story.verdict.startswith("it completed")
 
 
-async def test_command_line_ends_with_5_where_nothing_is_known(tmp_path: Path) -> None:
+async def test_command_line_ends_with_5_where_nothing_is_known() -> None:
     async with house(worker=False) as home:
         urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
-        ended = await asyncio.to_thread(command_line, tmp_path, "why", "1:none:2", "--json", **urls)
+        ended = await asyncio.to_thread(typed, "why", "1:none:2", "--json", **urls)
         assert (ended.code, ended.err) == (5, "")
         assert json.loads(ended.out)["is_known"] is False
 
@@ -164,9 +164,9 @@ def test_id_that_is_empty_is_refused(tmp_path: Path) -> None:
     assert "COMMAND_ID" in ended.err
 
 
-def test_table_without_a_fact_has_no_head(tmp_path: Path) -> None:
+def test_table_without_a_fact_has_no_head() -> None:
     urls = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
-    ended = command_line(tmp_path, "why", "1:none:2", **urls)
+    ended = typed("why", "1:none:2", **urls)
     assert ended.code == 5
     assert not any(line.startswith("knows") for line in ended.out.splitlines())
     assert "not known: " in ended.out
