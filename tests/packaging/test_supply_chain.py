@@ -55,17 +55,20 @@ ALL = {"cargo": FINE, "cargo-deny": FINE, "pip-audit": audit(AUDITED), "zizmor":
 
 
 @pytest.fixture
-def told(supply_chain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
+def told(supply_chain: ModuleType, tmp_path: Path, capsys: Any) -> Any:
     for name in ("python", "rust"):
         file = tmp_path / f"dist/sbom/{name}.cdx.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('{"components": [{}]}')
-    monkeypatch.setattr(supply_chain.Project, "run", lambda self, *command: tools.run(*command))
     tools = Tools(supply_chain, {})
+
+    class Scripted(supply_chain.Project):  # type: ignore[name-defined,misc]
+        def run(self, *command: str) -> Any:
+            return tools.run(*command)
 
     def check(**changes: Any) -> tuple[int, str]:
         tools._answers = {**ALL, "cyclonedx-py": FINE, "cargo-cyclonedx": FINE, **changes}
-        code = supply_chain.check(supply_chain.Project(tmp_path, "python", tmp_path))
+        code = supply_chain.check(Scripted(tmp_path, "python", tmp_path))
         return code, capsys.readouterr().out
 
     return check

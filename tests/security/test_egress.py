@@ -216,9 +216,8 @@ def test_name_is_looked_up_once_and_the_address_that_was_checked_is_the_one_used
 
 
 def test_certificate_is_asked_for_and_checked_by_the_name(resolve: Resolve) -> None:
-    asked: list[str] = []
     with ToolServer(tls=(PEM, PEM)) as server:
-        server._server.socket.context.sni_callback = lambda _, name, __: asked.append(name)  # type: ignore[attr-defined]
+        asked = server.names_asked_for()
         resolve({"other.test": ["127.0.0.1"]})
         url = server.url("/echo", host="other.test")
         assert run_tool("http", {"url": url, "verify": False}).error is None

@@ -98,16 +98,15 @@ def test_search_of_a_large_pattern_ends_after_so_many_steps_each_time() -> None:
     assert pattern.is_found_in("a" * 10 + "c")
 
 
-def test_patterns_that_are_kept_are_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_that_are_kept_are_bounded_by_their_size() -> None:
     """A different large pattern in every command: each would stay for good."""
     kept: dict[str, Automaton] = {}
-    monkeypatch.setattr(condition, "_patterns", kept)
     for number in range(12):
-        condition.compiled(f"x{number}(?:abc){{100000}}")
-        assert sum(map(len, kept.values())) <= condition._MAX_KEPT
+        condition.compiled(f"x{number}(?:abc){{100000}}", kept)
+        assert sum(map(len, kept.values())) <= condition.MAX_KEPT
     kept.clear()
     for number in range(256):
-        condition.compiled(f"^x{number}-[a-z]{{2,5}}$")
+        condition.compiled(f"^x{number}-[a-z]{{2,5}}$", kept)
     assert len(kept) == 256
 
 

@@ -49,6 +49,7 @@ class FakeSnowflake:
         self.ran: list[str] = []
         self.closed = 0
         self.refuse: Exception | None = None
+        self.fail_to_close: Exception | None = None
         self.fail: dict[str, Exception] = {}
         self.before: Callable[[], None] = lambda: None
 
@@ -81,6 +82,8 @@ class _Connection:
         return _Cursor(self._account)
 
     def close(self) -> None:
+        if self._account.fail_to_close is not None:
+            raise self._account.fail_to_close
         self._account.closed += 1
 
 

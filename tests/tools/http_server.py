@@ -255,6 +255,12 @@ class ToolServer:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
+    def names_asked_for(self) -> list[str]:
+        """Of those that ask over TLS from now on."""
+        names: list[str] = []
+        self._server.socket.context.sni_callback = lambda _, name, __: names.append(name)  # type: ignore[attr-defined]
+        return names
+
     @property
     def port(self) -> int:
         return int(self._server.server_address[1])

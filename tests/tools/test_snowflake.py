@@ -202,18 +202,8 @@ async def test_session_that_opens_after_its_command_was_cancelled_is_closed(
     assert (len(snow.connected), snow.closed) == (1, 1)
 
 
-async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(
-    snow: FakeSnowflake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def close() -> None:
-        raise OperationalError("no connection", 250001, "08001")
-
-    def connect(**settings: Any) -> Any:
-        connection = snow.connect(**settings)
-        monkeypatch.setattr(connection, "close", close)
-        return connection
-
-    monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
+async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(snow: FakeSnowflake) -> None:
+    snow.fail_to_close = OperationalError("no connection", 250001, "08001")
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, problem: told.append(problem))
     assert (await arun_tool("snowflake", {"query": "select 1 as i", **SIGN_IN})).data["rows"] == [{"I": 1}]

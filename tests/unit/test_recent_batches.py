@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition, Report
 from noetl_worker.observability import metrics
 from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.outcome.recent_batches import MAX_BYTES, RecentBatches
+from noetl_worker.outcome.recent_batches import CHECK_S, MAX_BYTES, RecentBatches
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
+
+anyio_backend = virtual_time.anyio_backend
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 EXECUTION = f"/api/executions/{command().execution_id}"
@@ -85,9 +88,7 @@ async def checked(
         with pytest.raises(NotSent):
             await at.is_cancelled(command().execution_id)
         said.is_away = False
-    for _ in range(checks):
-        await recent._check()
-        await asyncio.gather(*recent._tasks)
+    await asyncio.sleep(checks * (CHECK_S + 1.0))
     await recent.stop()
     return transport
 
@@ -194,25 +195,21 @@ async def test_plane_that_is_still_away_is_asked_again_later() -> None:
     recent = RecentBatches(telling)
     events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
     await events.finish(OK, Ours())
-    for _ in range(2):
-        await recent._check()
-        await asyncio.gather(*recent._tasks)
+    await asyncio.sleep(2 * (CHECK_S + 1.0))
     await recent.stop()
     assert said.sent_again(1) == [["step.exit"]]
 
 
 async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
+    before = metrics.BATCHES_NOT_WATCHED.own.value
     at, _ = plane(Restarted())
     telling = emitter()
     recent = RecentBatches(telling, most_bytes=20_000)
     for _ in range(9):
         events = CommandEvents(command(), at, "w-1", telling, hold_s=5.0)
         await events.finish(OK, Ours())
-    kept = len(recent._recent), recent._bytes
     await recent.stop()
-    count, size = kept
-    assert count in (3, 4)
-    assert size <= 20_000
+    assert 9 - (metrics.BATCHES_NOT_WATCHED.own.value - before) in (3, 4)
 
 
 async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
@@ -225,12 +222,17 @@ async def test_stop_that_meets_a_check_asks_for_nothing_more() -> None:
     said = Restarted("batch.accepted")
     at, _ = plane(script)
     telling = emitter()
-    recent = RecentBatches(telling)
+    recent = RecentBatches(telling, many_bytes=1)  # it asks at once
+    accepted, stops = telling.on_accepted, []
+
+    def stopped_meanwhile(*given: Any) -> None:
+        stops.append(asyncio.ensure_future(recent.stop()))
+        accepted(*given)
+
+    telling.on_accepted = stopped_meanwhile
     await CommandEvents(command(), at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
-    recent._begin()
-    await recent.stop()
-    assert recent._timer is None or recent._timer.cancelled()
-    assert not recent._tasks
+    await stops[0]
+    await asyncio.sleep(10 * CHECK_S)
     assert asked_for == ["/api/events/batch"]
 
 

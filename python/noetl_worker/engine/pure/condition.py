@@ -22,7 +22,7 @@ _RUST_FLOAT: Final = re.compile(
     r"[+-]?(?:inf|infinity|nan|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
 )
 _QUOTED_CHARS: Final = 60
-_MAX_KEPT: Final = 256 * (KEPT + 256)
+MAX_KEPT: Final = 256 * (KEPT + 256)
 """Of letters, instructions and states of compiled patterns: 256 of ordinary length, or three of the largest."""
 
 
@@ -164,15 +164,15 @@ def _matches(left: JsonValue, right: JsonValue) -> bool:
 _patterns: Final[dict[str, Automaton]] = {}
 
 
-def compiled(source: str) -> Automaton:
-    """Compile once per pattern, until too much is kept; a failure is raised where it is reached, each time."""
-    pattern = _patterns.get(source)
+def compiled(source: str, kept: dict[str, Automaton] = _patterns) -> Automaton:
+    """Compile once per pattern, until too much is in `kept`; a failure is raised where it is reached, each time."""
+    pattern = kept.get(source)
     if pattern is None:
         pattern = compile_pattern(source)
-        kept = sum(len(text) + len(known) + KEPT for text, known in list(_patterns.items()))
-        if kept + len(source) + len(pattern) + KEPT > _MAX_KEPT:
-            _patterns.clear()
-        _patterns[source] = pattern
+        size = sum(len(text) + len(known) + KEPT for text, known in list(kept.items()))
+        if size + len(source) + len(pattern) + KEPT > MAX_KEPT:
+            kept.clear()
+        kept[source] = pattern
     return pattern
 
 

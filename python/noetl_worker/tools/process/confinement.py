@@ -79,11 +79,11 @@ class Sets(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def missing() -> list[str]:
-    """What `basic` cannot do on this system, to be logged once at the start."""
+def missing(children: str = CHILDREN) -> list[str]:
+    """What `basic` cannot do on this system, to be logged once at the start. `children`: of a thread, in /proc."""
     if libc is None:
         return ["processes that leave their session", "memory hidden from other processes", "dropped capabilities"]
-    return [] if _can_keep_descendants() else ["processes that leave their session"]
+    return [] if _can_keep_descendants(children) else ["processes that leave their session"]
 
 
 def hide_memory(is_hidden: bool = True) -> None:
@@ -124,12 +124,12 @@ def _keep_descendants() -> None:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _can_keep_descendants() -> bool:
+def _can_keep_descendants(children: str = CHILDREN) -> bool:
     """Some sandboxes stand in for a kernel that cannot."""
     assert libc is not None
     is_reaper = ctypes.c_int()
     knows = libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(is_reaper), 0, 0, 0) == 0
-    return bool(knows) and os.path.exists(CHILDREN.format(os.getpid()))  # noqa: PTH110 - no pathlib in the template
+    return bool(knows) and os.path.exists(children.format(os.getpid()))  # noqa: PTH110 - no pathlib in the template
 
 
 def kill_children(kept: Collection[int]) -> bool:
