@@ -179,7 +179,8 @@ class World(contextlib.AbstractContextManager["World"]):
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing is waiting or unacknowledged in JetStream, and every command of the plane has ended."""
+        """Nothing is waiting or unacknowledged in JetStream, and every command of the plane has ended, with an end that
+        is acted on wherever somebody is there to see to that."""
         return not self._unsettled()
 
     def _unsettled(self) -> list[str]:
@@ -188,7 +189,14 @@ class World(contextlib.AbstractContextManager["World"]):
             return ["no consumer"] if self.stream.messages else []
         waiting = [one for one in self.stream.messages if one >= consumer.next_sequence or one in consumer.pending]
         open_commands = [one.step for one in self.plane.commands.values() if not one.is_over or one.is_worked_on]
-        return [*(f"message {one}" for one in waiting), *open_commands]
+        return [*(f"message {one}" for one in waiting), *open_commands, *self._not_acted_on()]
+
+    def _not_acted_on(self) -> list[str]:
+        """Ends that the Python plane has stored and forgotten, and whose worker will ask for them."""
+        there = {life.worker_id for life in self.lives.values() if not life.is_over}
+        stored = [one for one in self.plane.commands.values() if one.sets and not one.endings and not one.is_refused]
+        is_python = self.plane.dialect is Dialect.PYTHON
+        return [one.step for one in stored if is_python and any(end.worker_id in there for end in one.sets)]
 
     def _stop_all(self) -> None:
         self._is_closing, self.witness.closing_at = True, self.clock.now
