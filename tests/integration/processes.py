@@ -287,5 +287,5 @@ def typed(*arguments: str, **variables: str) -> Ended:
     given: dict[str, str | None] = {name: None for name in os.environ if name.startswith(OURS)}
     given |= {"NOETL_WORKER_ENGINE": os.environ.get("NOETL_WORKER_ENGINE"), "COLUMNS": "100", **variables}
     with logging_guard.kept():
-        done = CliRunner().invoke(app_for(arguments), arguments, env=given)
+        done = CliRunner().invoke(app_for(arguments), arguments, env=given, catch_exceptions=False)
     return Ended(done.exit_code, done.stdout, done.stderr)

@@ -1,4 +1,4 @@
-"""The command line as a person at a laptop uses it: every command as a process."""
+"""The command line as a person at a laptop uses it: every command as a process, but for its wrong arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from integration.processes import Ended, command_line, environment, until
+from integration.processes import Ended, command_line, environment, typed, until
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
@@ -229,7 +229,7 @@ def test_file_that_is_no_playbook_is_named_in_one_line(text: str | None, said: s
     file = tmp_path / "broken.yaml"
     if text is not None:
         file.write_text(text)
-    ended = command_line(tmp_path, "dev", str(file))
+    ended = typed("dev", str(file))
     assert ended.code == 2
     line = complaint(ended)
     assert str(file) in line
@@ -238,7 +238,7 @@ def test_file_that_is_no_playbook_is_named_in_one_line(text: str | None, said: s
 
 @pytest.mark.parametrize("given", ["who=Ada", "workload.=1", "workload.who", "workload.who.first=Ada"])
 def test_override_that_cannot_be_set_is_named(given: str, tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "dev", playbook(tmp_path, ECHO), "--set", given)
+    ended = typed("dev", playbook(tmp_path, ECHO), "--set", given)
     assert ended.code == 2
     assert "--set" in complaint(ended)
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from compat.postgres_server import PostgresServer
 from integration.example_services import ExampleServices, example_database, example_services, lacking
 from integration.house import house
-from integration.processes import command_line
+from integration.processes import command_line, typed
 from noetl_worker.cli import app_for
 from noetl_worker.cli.exec_tool import NoPlane, body_of
 from noetl_worker.dev.plane import RawCommand
@@ -215,9 +215,9 @@ def test_argument_that_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...
     assert said in ended.stderr
 
 
-def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools(tmp_path: Path) -> None:
+def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools() -> None:
     for command in ("exec", "tools"):
-        ended = command_line(tmp_path, command, "nosuch")
+        ended = typed(command, "nosuch")
         assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
         assert "Tool not found: nosuch" in ended.err
 
@@ -230,10 +230,8 @@ def test_kind_that_is_unknown_is_a_wrong_argument_as_to_tools(tmp_path: Path) ->
         (("playbook", "--config", '{"path": "a/b"}'), "Failed to start child playbook 'a/b': 400"),
     ],
 )
-def test_failure_is_told_once_and_without_its_causes_inside(
-    arguments: tuple[str, ...], said: str, tmp_path: Path
-) -> None:
-    ended = command_line(tmp_path, "exec", *arguments, "--json")
+def test_failure_is_told_once_and_without_its_causes_inside(arguments: tuple[str, ...], said: str) -> None:
+    ended = typed("exec", *arguments, "--json")
     assert (ended.code, ended.err) == (1, "")
     result = json.loads(ended.out.splitlines()[-1])["payload"]
     error = (result.get("response") or result["result"])["error"]
@@ -241,9 +239,9 @@ def test_failure_is_told_once_and_without_its_causes_inside(
     assert "caused by" not in error
 
 
-def test_credential_that_is_missing_is_named_with_the_flag_that_gives_it(tmp_path: Path) -> None:
+def test_credential_that_is_missing_is_named_with_the_flag_that_gives_it() -> None:
     config = '{"url": "http://127.0.0.1:1/", "auth": "other"}'
-    ended = command_line(tmp_path, "exec", "http", "--config", config)
+    ended = typed("exec", "http", "--config", config)
     assert ended.code == 1
     assert "--credential other=FILE" in ended.err
 

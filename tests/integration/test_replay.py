@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from integration.house import House, house
-from integration.processes import Ended, command_line
+from integration.processes import Ended, command_line, typed
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -23,9 +23,19 @@ ONE_BATCH = {"NOETL_WORKER_STARTED_HOLD_MS": "10000"}
 """However slow the machine is, the start travels with the end."""
 
 
-def ended(home: House, directory: Path, *arguments: str) -> Any:
+def variables(home: House) -> dict[str, str]:
     urls = {"NOETL_SERVER_URL": home.plane.url, "NATS_URL": f"nats://127.0.0.1:{free_port()}", "WORKER_ID": "w"}
-    return asyncio.to_thread(command_line, directory, "replay", *arguments, **urls, **ONE_BATCH)
+    return {**urls, **ONE_BATCH}
+
+
+def ended(home: House, directory: Path, *arguments: str) -> Any:
+    """As a process: it runs a tool, and hears signals."""
+    return asyncio.to_thread(command_line, directory, "replay", *arguments, **variables(home))
+
+
+def ended_before(home: House, *arguments: str) -> Any:
+    """Of one that runs no tool."""
+    return asyncio.to_thread(typed, "replay", *arguments, **variables(home))
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -63,7 +73,7 @@ async def test_dry_shows_the_rendered_config_and_runs_nothing(tmp_path: Path) ->
         file = tmp_path / "ran"
         config = {"command": "touch {{ file }}", "env": {"API_TOKEN": "abc-secret-123"}}
         [one] = await home.plane.create_commands([RawCommand("shell", config, render_context={"file": str(file)})])
-        done: Ended = await ended(home, tmp_path, str(one.event_id), "--dry")
+        done: Ended = await ended_before(home, str(one.event_id), "--dry")
         assert done.code == 0, done.err
         shown = json.loads(done.out)
         assert shown["command"] == f"touch {file}"
@@ -74,7 +84,7 @@ async def test_dry_shows_the_rendered_config_and_runs_nothing(tmp_path: Path) ->
 async def test_config_that_is_wrong_is_told_as_the_worker_would(tmp_path: Path) -> None:
     async with house(worker=False) as home:
         [one] = await home.plane.create_commands([RawCommand("shell", {})])
-        dry: Ended = await ended(home, tmp_path, str(one.event_id), "--dry")
+        dry: Ended = await ended_before(home, str(one.event_id), "--dry")
         assert (dry.code, dry.out) == (1, "")
         assert "field 'command'" in dry.err
         whole: Ended = await ended(home, tmp_path, str(one.event_id))
@@ -82,11 +92,11 @@ async def test_config_that_is_wrong_is_told_as_the_worker_would(tmp_path: Path) 
         assert "call.error" in whole.out
 
 
-async def test_command_and_plane_that_are_not_there_are_told_apart(tmp_path: Path) -> None:
+async def test_command_and_plane_that_are_not_there_are_told_apart() -> None:
     async with house(Dialect.RUST, worker=False) as home:
-        unknown: Ended = await ended(home, tmp_path, "4242")
+        unknown: Ended = await ended_before(home, "4242")
         assert (unknown.code, unknown.out, len(unknown.err_lines)) == (5, "", 1)
         assert "knows no command of the event 4242" in unknown.err
         nowhere = {"NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
-        away = await asyncio.to_thread(command_line, tmp_path, "replay", "4242", **nowhere)
+        away = await asyncio.to_thread(typed, "replay", "4242", **nowhere)
         assert (away.code, away.out) == (3, "")
