@@ -18,8 +18,8 @@ from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.registry import Registry
 
-PROMISED_SHARE = 0.5
-"""CPU of a warm python command, in terms of an interpreter that is started for it (measured: 0.2 to 0.4)."""
+PROMISED_SHARE = 0.35
+"""CPU of a warm python command, in terms of an interpreter that is started for it (measured: 0.13 to 0.17)."""
 
 BASIC = Confinement("basic")
 PYTHON = {"code": "result = {'n': n + 1}", "input": {"n": 1}}
