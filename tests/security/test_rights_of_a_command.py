@@ -7,6 +7,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,21 +25,28 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker import Worker
 from unit.planes import answer, plane
 
-from .commands import USERS, run_one
+from .commands import USERS, run_as, run_one
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 
 STATUS = "import pathlib\nresult = pathlib.Path('/proc/self/status').read_text()"
+LIMITS = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE), open('/proc/self/oom_score_adj').read())"
 READS_OF_OTHERS = (19, 21, 38, 39)
 """CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF."""
 
 
 @cache
+def outcomes(user: str, level: str) -> dict[str, list[dict[str, Any]]]:
+    """By kind what came of its two commands: its status, and its limits. One worker runs all four."""
+    shell = ("sh -c 'cat /proc/self/status'", "ulimit -c; ulimit -Hc; cat /proc/self/oom_score_adj")
+    commands = [("shell", {"command": one}) for one in shell] + [("python", {"code": one}) for one in (STATUS, LIMITS)]
+    found = run_as(user, level, commands)
+    return {"shell": found[:2], "python": found[2:]}
+
+
 def status_of(user: str, level: str, kind: str) -> dict[str, str]:
-    if kind == "shell":
-        text = run_one(user, level, "shell", {"command": "sh -c 'cat /proc/self/status'"})["stdout"]
-    else:
-        text = run_one(user, level, "python", {"code": STATUS})["data"]
+    outcome = outcomes(user, level)[kind][0]
+    text = outcome["stdout"] if kind == "shell" else outcome["data"]
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
@@ -64,10 +72,7 @@ def test_command_gains_no_rights_by_starting_a_program(user: str, kind: str) -> 
 @pytest.mark.parametrize("kind", ["shell", "python"])
 def test_command_writes_no_core_and_is_killed_first_for_memory(user: str, kind: str) -> None:
     """A crash leaves credentials in a core file; a command that takes all memory has the worker killed for it."""
-    shell = {"command": "ulimit -c; ulimit -Hc; cat /proc/self/oom_score_adj"}
-    code = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE), open('/proc/self/oom_score_adj').read())"
-    outcome = run_one(user, "basic", kind, shell if kind == "shell" else {"code": code})
-    assert outcome["stdout"].split() == ["0", "0", "1000"]
+    assert outcomes(user, "basic")[kind][1]["stdout"].split() == ["0", "0", "1000"]
 
 
 @pytest.mark.parametrize("user", USERS)
