@@ -12,18 +12,18 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import nats
 import structlog
 
-from noetl_worker import __version__, backoff, engine, stopping
+from noetl_worker import __version__, backoff, engine
 from noetl_worker.command.claimed_command import Workplace
 from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
-from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.delivery.deliveries import Deliveries
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.delivery.keepalive import Keepalive
@@ -33,12 +33,9 @@ from noetl_worker.execution import Execution
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import Durable, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
-from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.puller import Puller
 from noetl_worker.jetstream.start_notes import StartNotes
-from noetl_worker.models import Outcome
 from noetl_worker.observability import metrics
-from noetl_worker.observability.logging import debug_is_on
 from noetl_worker.observability.probes import Health
 from noetl_worker.observability.readings import PULSE_S, Readings
 from noetl_worker.observability.tracing import TracedTransport
@@ -46,7 +43,6 @@ from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.outcome.emitter import Emitter
-from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
@@ -70,9 +66,6 @@ EXIT_CANCELLED: Final = 4
 EXIT_AT_ONCE: Final = 130
 
 T = TypeVar("T")
-Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
-CANCEL_TIMEOUT_S: Final = stopping.TOOL_S + stopping.REPORT_S
-"""From the end of the grace until all is given back: a tool is interrupted, then its command is reported or kept."""
 log = structlog.get_logger("noetl_worker")
 
 
@@ -99,8 +92,7 @@ class Worker:
         )
         self._machine = Gate(settings.max_concurrent)
         """How many commands this machine has room for: it halves when there is no descriptor or process left."""
-        self._tasks: dict[asyncio.Task[None], Progress] = {}
-        """One for each delivery."""
+        self.deliveries: Final = Deliveries(self.slots, self.stopping, settings.drain_timeout_s)
         self.outbox = Outbox(
             settings.outbox,
             directory_of(settings.outbox_dir),
@@ -111,16 +103,18 @@ class Worker:
         self._emitter: Emitter | None = None
         self._puller: Puller | None = None
         self._auth_refused = False
-        self._logs_debug = debug_is_on()
-        self.settled: Counter[str] = Counter()
+
+    @property
+    def settled(self) -> Counter[str]:
         """How many notifications ended in which way: for the summary line and for tests."""
+        return self.deliveries.settled
 
     # ── stopping ──
 
     def request_stop(self) -> None:
         """Ask for the next level: drain, cancel, exit."""
         self._stops_asked += 1
-        log.info("stop_requested", signals=self._stops_asked, in_flight=len(self._tasks))
+        log.info("stop_requested", signals=self._stops_asked, in_flight=len(self.deliveries.tasks))
         self.stopping.reach(Level.DRAIN if self._stops_asked == 1 else Level.HARD)
         if self._stops_asked >= 3:
             os._exit(EXIT_AT_ONCE)
@@ -149,7 +143,9 @@ class Worker:
         self.slots.ceiling = lambda: math.ceil(
             settings.max_concurrent * min(client.servers.open_share(), self._machine.open_share())
         )
-        pulse = asyncio.ensure_future(self._pulse(Readings(self.slots, self.outbox, client.servers, self._tasks)))
+        pulse = asyncio.ensure_future(
+            self._pulse(Readings(self.slots, self.outbox, client.servers, self.deliveries.tasks))
+        )
         client.on_auth_refused = self._pause_for_auth
         self._warn_if_any_server_is_followed()
         connection: Connection | None = None
@@ -167,6 +163,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             emitter = self._emitter = Emitter(snowflake_of(settings, self.identity.unique), self.outbox, self.stopping)
+            self.deliveries.emitter = emitter
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
             execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
@@ -201,7 +198,7 @@ class Worker:
             connection,
             durable,
             window=lambda: 0 if self.outbox.is_full else self.slots.window(),
-            deliver=partial(self._deliver, execution=execution, settle=settle),
+            deliver=partial(self.deliveries.deliver, execution=execution, settle=settle),
             ensure=ensure,
         )
 
@@ -216,7 +213,7 @@ class Worker:
         metrics.TOOLS.announce(self.registry.kinds())
         log_what_is_not_confined(self.settings)
         start = self._start_line(durable, plane)
-        self.health.in_flight = InFlightView(self._tasks, start)
+        self.health.in_flight = InFlightView(self.deliveries.tasks, start)
         log.info("pulling", **start)
         self.health.set_ready(True, "pulling")
         self.ready.set()
@@ -225,12 +222,12 @@ class Worker:
             broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
             self.health.set_ready(False, "draining")
             self.stopping.reach(Level.DRAIN)
-            code = await self._drain(puller, keepalive)
+            was_cut_off = await self.deliveries.drain(puller, keepalive)
             if isinstance(broken, nats.errors.Error):  # from the puller, which was quicker to notice
                 raise WorkerBroken(connection.why_closed()) from broken
             if broken is not None:
                 raise broken
-            return code
+            return EXIT_CANCELLED if was_cut_off else EXIT_OK
         finally:
             self.stopping.reach(Level.DRAIN)  # cancelled, too: what still comes is given back
             await event_loop.end(pulling, watching, stopped)
@@ -251,112 +248,6 @@ class Worker:
             "server_url": plane.url,
             "worker_id": self.identity.name_for(plane.dialect),
         }
-
-    async def _drain(self, puller: Puller, keepalive: Keepalive) -> int:
-        """Let what runs finish, for as long as it may; then stop it and give it back.
-
-        An end that the plane issues commands in is waited for until the second signal.
-        """
-        puller.pause(True)  # the subscription stays: what an open pull still brings is given back at once
-        log.info("draining", in_flight=len(self._tasks), timeout_s=self.settings.drain_timeout_s)
-        deadline = time.monotonic() + self.settings.drain_timeout_s
-        while (left_s := deadline - time.monotonic()) > 0 and (running := self._running()):
-            if not await self.stopping.first(*running, seconds=left_s, until=Level.GRACE_OVER):
-                break
-        tasks, issuing = self._running(), self._issuing()
-        if tasks:
-            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing))
-            self.stopping.reach(Level.GRACE_OVER)
-            for progress in list(self._tasks.values()):
-                progress.stop()
-            await self._wait_for_commands(CANCEL_TIMEOUT_S, or_issuing=True)
-        while self._issuing() and not self.stopping.is_hard and keepalive.is_alive():
-            await self.stopping.sleep(PULSE_S, until=Level.HARD)
-        is_cut_off = self.stopping.is_hard or bool(self._issuing())
-        self.stopping.reach(Level.HARD)
-        for progress in list(self._tasks.values()):
-            progress.cut()
-        await self._wait_for_commands(CANCEL_TIMEOUT_S)
-        return EXIT_CANCELLED if tasks and (is_cut_off or len(tasks) > sum(issuing)) else EXIT_OK
-
-    async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
-        """Wait for the end of what runs; with `or_issuing` not for ends that a plane issues commands in."""
-        deadline = time.monotonic() + most_s
-        while (left_s := deadline - time.monotonic()) > 0 and (running := self._running()):
-            if or_issuing and len(running) <= sum(self._issuing()):
-                return
-            await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
-
-    def _issuing(self) -> list[bool]:
-        """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
-        return list(self._emitter.issuing.values()) if self._emitter is not None else []
-
-    def _running(self) -> set[asyncio.Task[None]]:
-        return {task for task in self._tasks if not task.done()}
-
-    # ── one delivery ──
-
-    def _deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
-        """A message is here: work on it, or give it back when we are stopping or full."""
-        if self.stopping.level >= Level.DRAIN or self.slots.free() <= 0:
-            progress = Progress()
-            is_full = self.stopping.level < Level.DRAIN
-            outcome = acknowledge.no_free_slot() if is_full else acknowledge.given_back()
-            progress.enter(Phase.SETTLING)
-            task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
-        else:
-            progress = Progress()
-            execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
-            task = asyncio.get_running_loop().create_task(self._handle(delivery, execution, settle, progress))
-        self._tasks[task] = progress
-        progress.task = task
-        self.slots.take()
-        task.add_done_callback(self._done)
-
-    async def _handle(self, delivery: Delivery, execution: Execution, settle: Settle, progress: Progress) -> None:
-        try:
-            outcome = await execution.run(delivery, progress)
-        except Exception as error:  # the last guard: a delivery is always answered
-            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
-            outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
-        progress.outcome = outcome
-        progress.enter(Phase.SETTLING)
-        try:
-            if outcome is None:
-                metrics.DUPLICATES.inc()
-                if self._logs_debug:
-                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence)
-                return
-            await self._answer(settle, delivery, outcome)
-        finally:
-            execution.workplace.keepalive.untrack(delivery.reply)
-
-    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome) -> None:
-        metrics.ENDED[outcome.kind].value += 1
-        if self._logs_debug:
-            self._log_outcome(delivery, outcome)
-        ended = await settle(delivery, outcome)
-        if ended is not None:
-            self.settled[ended] += 1
-
-    @staticmethod
-    def _log_outcome(delivery: Delivery, outcome: Outcome) -> None:
-        log.debug(
-            "outcome",
-            outcome=outcome.kind.value,
-            settlement=outcome.settlement.value,
-            delay_s=round(outcome.delay_s, 2),
-            cause=outcome.text,
-            stream_sequence=delivery.stream_sequence,
-            deliveries=delivery.num_delivered,
-            **outcome.ids,
-        )
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
-        self.slots.give_back()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
 
     # ── around it ──
 
@@ -495,6 +386,6 @@ class Worker:
             self.slots,
             machine=self._machine,
             starts=starts,
-            logs_acks=self._logs_debug,
+            logs_acks=self.deliveries.logs_debug,
         )
         return Execution(client, workplace, Pools.of(self.settings), self.traces)

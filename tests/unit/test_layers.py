@@ -26,7 +26,7 @@ process.event_loop delivery.in_flight delivery.pools delivery.retry_pace
 delivery jetstream command outcome outbox tools
 
 phases command.claimed_command command.handover command.trace outcome.adoption outcome.recent_batches
-delivery.in_flight_view observability.readings execution
+delivery.in_flight_view delivery.deliveries observability.readings execution
 
 worker worker_process doctor inquiry rehearsal supervisor
 

@@ -24,7 +24,7 @@ from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.slots import Slots
 from noetl_worker.transport.transport import Body, Response
-from noetl_worker.worker import EXIT_CANCELLED, EXIT_OK, Worker
+from noetl_worker.worker import Worker
 from unit.planes import ENVELOPE, URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 from unit.test_handover import Beats, Gated, begun, delivery, execution, grace_over, script_for
 
@@ -166,12 +166,12 @@ class Draining:
 
     def __init__(self) -> None:
         self.worker = Worker(settings(NOETL_WORKER_DRAIN_TIMEOUT_S="0"))
-        self.worker._emitter = emitter()
+        self.worker.deliveries.emitter = emitter()
         self.is_alive = True
         self.over = asyncio.Event()
 
-    async def drain(self) -> int:
-        ours = self.worker._emitter
+    async def drain(self) -> bool:
+        ours = self.worker.deliveries.emitter
         assert ours is not None
         ours.issuing["w-1/7"] = True
 
@@ -184,24 +184,24 @@ class Draining:
         progress = Progress()
         progress.phase, progress.is_issuing = Phase.REPORTING, lambda: bool(ours.issuing)
         task = progress.task = asyncio.ensure_future(handle())
-        self.worker._tasks[task] = progress
-        task.add_done_callback(self.worker._tasks.pop)
+        self.worker.deliveries.tasks[task] = progress
+        task.add_done_callback(self.worker.deliveries.tasks.pop)
         puller: Any = type("Puller", (), {"pause": lambda *_: None})()
         keepalive: Any = type("Keepalive", (), {"is_alive": lambda _: self.is_alive})()
-        return await self.worker._drain(puller, keepalive)
+        return await self.worker.deliveries.drain(puller, keepalive)
 
 
 @pytest.mark.parametrize(
-    ("end", "code"),
+    ("end", "is_cut_off"),
     [
-        (lambda one: one.over.set(), EXIT_OK),
-        (lambda one: one.worker.request_stop(), EXIT_CANCELLED),
-        (lambda one: setattr(one, "is_alive", False), EXIT_CANCELLED),
+        (lambda one: one.over.set(), False),
+        (lambda one: one.worker.request_stop(), True),
+        (lambda one: setattr(one, "is_alive", False), True),
     ],
     ids=["it is answered", "second signal", "the keepalive has ended"],
 )
 async def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited_for(
-    end: Callable[[Draining], None], code: int
+    end: Callable[[Draining], None], is_cut_off: bool
 ) -> None:
     one = Draining()
     one.worker.request_stop()
@@ -209,7 +209,7 @@ async def test_drain_ends_when_the_last_end_is_answered_or_nothing_may_be_waited
     done, _ = await asyncio.wait({draining}, timeout=600)
     assert not done
     end(one)
-    assert await draining == code
+    assert await draining is is_cut_off
 
 
 # ── what was cut off is looked after ──

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import virtual_time
-from noetl_worker import stopping, worker
+from noetl_worker import stopping
 from noetl_worker.delivery import keepalive
+from noetl_worker.delivery.deliveries import CANCEL_TIMEOUT_S
 from noetl_worker.jetstream import connection
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.settings.settings import load_settings
@@ -96,5 +97,5 @@ def test_all_budgets_of_a_stop_fit_into_the_grace_that_operate_asks_of_a_pod() -
     found = re.search(r"terminationGracePeriodSeconds: (\d+)", OPERATE.read_text(encoding="utf-8"))
     assert found is not None
     put_away_s = keepalive._STOP_TIMEOUT_S + connection.CLOSE_S
-    assert load_settings({}).drain_timeout_s + worker.CANCEL_TIMEOUT_S + put_away_s <= int(found.group(1))
-    assert max(stopping.CLAIM_S, stopping.TOOL_S + stopping.REPORT_S) <= worker.CANCEL_TIMEOUT_S
+    assert load_settings({}).drain_timeout_s + CANCEL_TIMEOUT_S + put_away_s <= int(found.group(1))
+    assert max(stopping.CLAIM_S, stopping.TOOL_S + stopping.REPORT_S) <= CANCEL_TIMEOUT_S

@@ -187,7 +187,7 @@ async def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_witho
 
 async def ended(scene: Scene, data: bytes | None = None) -> None:
     scene.deliver("a", data=data)
-    await asyncio.gather(*scene.worker._running())
+    await asyncio.gather(*scene.worker.deliveries.running())
 
 
 @pytest.mark.parametrize(
@@ -218,6 +218,6 @@ async def test_line_of_an_outcome_is_not_made_where_debug_is_not_written(monkeyp
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     scene = Scene()
-    monkeypatch.setattr("noetl_worker.worker.log", Logger())
+    monkeypatch.setattr("noetl_worker.delivery.deliveries.log", Logger())
     await ended(scene, b"{")
     assert [one.kind for one in scene.answers.values()] == [OutcomeKind.NOT_A_NOTIFICATION]

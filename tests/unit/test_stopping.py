@@ -17,7 +17,7 @@ from noetl_worker.models import Outcome
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
-from noetl_worker.worker import EXIT_CANCELLED, EXIT_OK, Worker
+from noetl_worker.worker import EXIT_OK, Worker
 from unit.planes import ScriptedTransport, answer, emitter, settings
 
 
@@ -48,11 +48,11 @@ class Scene:
         delivery = SimpleNamespace(
             reply=reply, received_at=0.0, stream_sequence=1, num_delivered=1, data=data or body, age_s=lambda: 0.0
         )
-        self.worker._deliver(cast(Any, delivery), self.execution, settle or self._settle)
+        self.worker.deliveries.deliver(cast(Any, delivery), self.execution, settle or self._settle)
 
-    async def drain(self) -> int:
+    async def drain(self) -> bool:
         puller, keepalive = SimpleNamespace(pause=lambda _: None), SimpleNamespace(is_alive=lambda: True)
-        return await self.worker._drain(cast(Any, puller), cast(Any, keepalive))
+        return await self.worker.deliveries.drain(puller, keepalive)
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])
@@ -61,7 +61,7 @@ async def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_gi
     if is_stopping:
         scene.worker.request_stop()
     scene.deliver("a")
-    assert await scene.drain() == EXIT_CANCELLED
+    assert await scene.drain() is True
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "given_back"}
     assert scene.kept == set()
     assert scene.transport.sent == [], "it is not claimed"
@@ -89,7 +89,7 @@ async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_an
     await worker.ready.wait()
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
-    for task in list(worker._tasks):
+    for task in list(worker.deliveries.tasks):
         await asyncio.wait({task}, timeout=1)
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
 
@@ -139,7 +139,7 @@ async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end
     scene.deliver("a", settle, data=b"poison")
     await stored.wait()
     asyncio.get_running_loop().call_later(0.05, may_end.set)
-    assert await scene.drain() == EXIT_CANCELLED
+    assert await scene.drain() is True
     assert set(scene.answers) == {"a"}
     assert scene.kept == set()
 

@@ -1,0 +1,161 @@
+"""The deliveries that a worker has at the same time: each is a task with its phase, from its arrival to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+
+from noetl_worker.delivery import acknowledge
+from noetl_worker.execution import Execution
+from noetl_worker.jetstream.delivery import Delivery
+from noetl_worker.models import Outcome
+from noetl_worker.observability import metrics
+from noetl_worker.observability.logging import debug_is_on
+from noetl_worker.observability.readings import PULSE_S
+from noetl_worker.outcome.emitter import Emitter
+from noetl_worker.phases import Phase, Progress
+from noetl_worker.slots import Slots
+from noetl_worker.stopping import REPORT_S, TOOL_S, Level, Stopping
+
+__all__ = ["CANCEL_TIMEOUT_S", "Deliveries"]
+
+Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
+CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
+"""From the end of the grace until all is given back: a tool is interrupted, then its command is reported or kept."""
+log = structlog.get_logger("noetl_worker")
+
+
+class Pausable(Protocol):
+    """What brings deliveries."""
+
+    def pause(self, is_paused: bool, /) -> None: ...
+
+
+class Living(Protocol):
+    """What keeps them alive at the server."""
+
+    def is_alive(self) -> bool: ...
+
+
+class Deliveries:
+    """One for the worker."""
+
+    def __init__(self, slots: Slots, stopping: Stopping, drain_timeout_s: float) -> None:
+        self._slots, self._stopping, self._drain_timeout_s = slots, stopping, drain_timeout_s
+        self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
+        self.emitter: Emitter | None = None
+        """Knows which ends are with a plane that issues commands meanwhile."""
+        self.settled: Final[Counter[str]] = Counter()
+        """How many ended in which way."""
+        self.logs_debug: Final = debug_is_on()
+
+    async def drain(self, puller: Pausable, keepalive: Living) -> bool:
+        """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
+
+        An end that the plane issues commands in is waited for until the second signal.
+        """
+        puller.pause(True)  # the subscription stays: what an open pull still brings is given back at once
+        log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
+        deadline = time.monotonic() + self._drain_timeout_s
+        while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
+            if not await self._stopping.first(*running, seconds=left_s, until=Level.GRACE_OVER):
+                break
+        tasks, issuing = self.running(), self._issuing()
+        if tasks:
+            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing))
+            self._stopping.reach(Level.GRACE_OVER)
+            for progress in list(self.tasks.values()):
+                progress.stop()
+            await self._wait_for_commands(CANCEL_TIMEOUT_S, or_issuing=True)
+        while self._issuing() and not self._stopping.is_hard and keepalive.is_alive():
+            await self._stopping.sleep(PULSE_S, until=Level.HARD)
+        is_cut_off = self._stopping.is_hard or bool(self._issuing())
+        self._stopping.reach(Level.HARD)
+        for progress in list(self.tasks.values()):
+            progress.cut()
+        await self._wait_for_commands(CANCEL_TIMEOUT_S)
+        return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
+
+    async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
+        """Wait for the end of what runs; with `or_issuing` not for ends that a plane issues commands in."""
+        deadline = time.monotonic() + most_s
+        while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
+            if or_issuing and len(running) <= sum(self._issuing()):
+                return
+            await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
+
+    def _issuing(self) -> list[bool]:
+        """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
+        return list(self.emitter.issuing.values()) if self.emitter is not None else []
+
+    def running(self) -> set[asyncio.Task[None]]:
+        return {task for task in self.tasks if not task.done()}
+
+    # ── one delivery ──
+
+    def deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
+        """A message is here: work on it, or give it back when we are stopping or full."""
+        if self._stopping.level >= Level.DRAIN or self._slots.free() <= 0:
+            progress = Progress()
+            is_full = self._stopping.level < Level.DRAIN
+            outcome = acknowledge.no_free_slot() if is_full else acknowledge.given_back()
+            progress.enter(Phase.SETTLING)
+            task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
+        else:
+            progress = Progress()
+            execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
+            task = asyncio.get_running_loop().create_task(self._handle(delivery, execution, settle, progress))
+        self.tasks[task] = progress
+        progress.task = task
+        self._slots.take()
+        task.add_done_callback(self._done)
+
+    async def _handle(self, delivery: Delivery, execution: Execution, settle: Settle, progress: Progress) -> None:
+        try:
+            outcome = await execution.run(delivery, progress)
+        except Exception as error:  # the last guard: a delivery is always answered
+            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
+            outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
+        progress.outcome = outcome
+        progress.enter(Phase.SETTLING)
+        try:
+            if outcome is None:
+                metrics.DUPLICATES.inc()
+                if self.logs_debug:
+                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence)
+                return
+            await self._answer(settle, delivery, outcome)
+        finally:
+            execution.workplace.keepalive.untrack(delivery.reply)
+
+    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome) -> None:
+        metrics.ENDED[outcome.kind].value += 1
+        if self.logs_debug:
+            self._log_outcome(delivery, outcome)
+        ended = await settle(delivery, outcome)
+        if ended is not None:
+            self.settled[ended] += 1
+
+    @staticmethod
+    def _log_outcome(delivery: Delivery, outcome: Outcome) -> None:
+        log.debug(
+            "outcome",
+            outcome=outcome.kind.value,
+            settlement=outcome.settlement.value,
+            delay_s=round(outcome.delay_s, 2),
+            cause=outcome.text,
+            stream_sequence=delivery.stream_sequence,
+            deliveries=delivery.num_delivered,
+            **outcome.ids,
+        )
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self.tasks[task]
+        self._slots.give_back()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
