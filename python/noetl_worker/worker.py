@@ -101,7 +101,9 @@ class Worker:
         )
         self._adoption: Adoption | None = None
         self._emitter: Emitter | None = None
-        self._puller: Puller | None = None
+        self.connection: Connection | None = None
+        """To NATS, and below what pulls over it: once the worker has started so far."""
+        self.puller: Puller | None = None
         self._auth_refused = False
 
     @property
@@ -148,9 +150,8 @@ class Worker:
         )
         client.on_auth_refused = self._pause_for_auth
         self._warn_if_any_server_is_followed()
-        connection: Connection | None = None
         try:
-            connection = await self._unless_stopped(
+            connection = self.connection = await self._unless_stopped(
                 connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
             )
             if connection is None:
@@ -167,7 +168,7 @@ class Worker:
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
             execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
-            puller = self._puller = self._make_puller(connection, durable, execution)
+            puller = self.puller = self._make_puller(connection, durable, execution)
             self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
         finally:
@@ -180,8 +181,8 @@ class Worker:
             await keepalive.stop()
             await self.registry.aclose()
             await client.close()
-            if connection is not None:
-                await connection.close()
+            if self.connection is not None:
+                await self.connection.close()
             pulse.cancel()
             log.info("stopped", settled=dict(self.settled))
 
@@ -301,10 +302,10 @@ class Worker:
 
     def _pause_for_auth(self) -> None:
         """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
-        if self._auth_refused or self._puller is None:
+        if self._auth_refused or self.puller is None:
             return
         self._auth_refused = True
-        self._puller.pause(True)
+        self.puller.pause(True)
         self.health.set_ready(False, "the control plane refuses the credentials")
         log.error("auth_refused", advice="check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)")
 

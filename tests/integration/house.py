@@ -63,9 +63,13 @@ class House:
         self._running[id(worker)] = running
         return worker
 
+    def run_of(self, worker: Worker) -> asyncio.Task[int]:
+        """Its run, which is the test's to await from here on."""
+        return self._running.pop(id(worker))
+
     async def stop_worker(self, worker: Worker) -> int:
         """Drain it; its exit code."""
-        running = self._running.pop(id(worker))
+        running = self.run_of(worker)
         if not running.done():
             worker.request_stop()
         return await running

@@ -14,6 +14,7 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models import Dialect
 from noetl_worker.outcome import recent_batches
+from noetl_worker.worker import Worker
 
 TWO_STEPS = """
 metadata: {name: two, path: t/two}
@@ -57,10 +58,10 @@ async def test_batch_that_a_restarted_plane_has_forgotten_is_rescued_and_the_pla
 async def test_worker_whose_connection_is_closed_for_good_drains_and_says_so() -> None:
     async with house(worker=False) as home:
         worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
-        assert worker._puller is not None
-        await worker._puller._connection.client.close()
+        assert worker.connection is not None
+        await worker.connection.client.close()
         with pytest.raises(WorkerBroken, match="closed the connection for good"):
-            await home._running.pop(id(worker))
+            await home.run_of(worker)
 
 
 async def test_draining_worker_is_never_ready_again() -> None:
@@ -68,7 +69,7 @@ async def test_draining_worker_is_never_ready_again() -> None:
         worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
         [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 2.5"})])
         await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
-        running = home._running.pop(id(worker))
+        running = home.run_of(worker)
         worker.request_stop()
         seen: set[tuple[bool, str]] = set()
         while not running.done():
@@ -102,6 +103,13 @@ async def test_playbook_that_waits_for_its_child_holds_no_slot(dialect: Dialect)
         assert [await home.plane.wait_ended(one, timeout_s=20) for one in parents] == ["COMPLETED"] * 3
 
 
+def reconnected(worker: Worker) -> None:
+    """What a connection says when it is back."""
+    assert worker.connection is not None
+    for notify in worker.connection.on_reconnected:
+        notify()
+
+
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_still_deliver(
     dialect: Dialect, tmp_path: Path
@@ -109,10 +117,9 @@ async def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_sti
     notes = tmp_path / "notes"
     async with house(dialect, WORKER_MAX_CONCURRENT="4") as home:
         worker = home.workers[0]
-        assert worker._puller is not None
-        worker._puller._reset()  # as after a reconnect: the server may still hold the pulls of before
-        await wait_for(lambda: bool(worker._puller and worker._puller.outstanding))
-        worker._puller._reset()
+        reconnected(worker)  # the server may still hold the pulls of before
+        await wait_for(lambda: bool(worker.puller and worker.puller.outstanding))
+        reconnected(worker)
         # The tools say themselves when they run: a command whose outcome waits to be told has left its slot.
         command = f"echo 1 >> {notes}; sleep 0.2; echo -1 >> {notes}"
         issued = await home.plane.create_commands([RawCommand("shell", {"command": command})] * 16)
