@@ -8,11 +8,13 @@ hard        what is still under way is cut off
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 __all__ = ["CLAIM_S", "REPORT_S", "TOOL_S", "Level", "Stopping"]
 
+T = TypeVar("T")
 CLAIM_S: Final = 3.0
 """How long a claim that is under way may take once the grace is over."""
 REPORT_S: Final = 3.0
@@ -75,3 +77,17 @@ class Stopping:
             return any(future.done() for future in awaited)
         finally:
             stopped.cancel()
+
+    async def unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
+        """Its result; None when a stop comes first: a start that waits for a server must not outlast a SIGTERM."""
+        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.reached(Level.DRAIN))
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
+        # What was made in the very step of the stop is the caller's, to be closed.
+        return None if task.cancelled() or task.exception() is not None else task.result()

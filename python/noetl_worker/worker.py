@@ -12,9 +12,8 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import nats
 import structlog
@@ -65,7 +64,6 @@ EXIT_CANCELLED: Final = 4
 """Commands were still running when the drain timeout was over (or a second signal came); they were given back."""
 EXIT_AT_ONCE: Final = 130
 
-T = TypeVar("T")
 log = structlog.get_logger("noetl_worker")
 
 
@@ -151,7 +149,7 @@ class Worker:
         client.on_auth_refused = self._pause_for_auth
         self._warn_if_any_server_is_followed()
         try:
-            connection = self.connection = await self._unless_stopped(
+            connection = self.connection = await self.stopping.unless_stopped(
                 connect(settings, f"noetl-worker {self.identity.unique}", attempts=5)
             )
             if connection is None:
@@ -251,20 +249,6 @@ class Worker:
         }
 
     # ── around it ──
-
-    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
-        """Its result; None when a stop comes first: a start that waits for a server must not outlast a SIGTERM."""
-        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.stopping.reached(Level.DRAIN))
-        try:
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-        finally:
-            task.cancel()
-            stopped.cancel()
-            await asyncio.gather(task, stopped, return_exceptions=True)
-        # What was made in the very step of the stop is the caller's, to be closed.
-        return None if task.cancelled() or task.exception() is not None else task.result()
 
     async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
         """Wait until the configured plane answers; None when a stop comes first.

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -140,16 +141,34 @@ def test_environment_block_of_the_worker_has_no_secret_for_anybody(user: str) ->
     assert SECRET.encode() not in block
 
 
-def test_file_that_carries_the_environment_to_the_new_start_cannot_be_changed() -> None:
+class StartedAgainError(Exception):
+    """Instead of a new program in this process."""
+
+
+def started_again(monkeypatch: pytest.MonkeyPatch, look: Callable[[Mapping[str, str]], None]) -> None:
+    """The first step of `run`; `look` at the environment that its new start is given."""
+
+    def execve(_program: str, _arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        look(environment)
+        raise StartedAgainError
+
+    monkeypatch.delenv("NOETL_WORKER_ISOLATION", raising=False)
+    monkeypatch.setattr(os, "execve", execve)
+    with pytest.raises(StartedAgainError):
+        sealed_environment.begin(["run"])
+
+
+def test_file_that_carries_the_environment_to_the_new_start_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) It is sealed: nobody writes, shrinks or grows it, and nobody takes the seals away."""
-    descriptor = sealed_environment._sealed(b"A=1")
-    try:
+
+    def look(environment: Mapping[str, str]) -> None:
+        descriptor = int(environment["NOETL_WORKER_SEALED_ENVIRONMENT"])
         wanted = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         assert fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) == wanted
         with pytest.raises(PermissionError):
             os.write(descriptor, b"B")
-    finally:
-        os.close(descriptor)
+
+    started_again(monkeypatch, look)
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -264,9 +283,13 @@ def test_command_cannot_read_or_trace_the_processes_above_it(generations: int, u
         *((name, False) for name in ("NATS_PASSWORD", "EXACTLY", "NOETL_INTERNAL_API_TOKEN", "X_DD_SITE")),
     ],
 )
-def test_variables_that_stay_are_named(name: str, stays: bool) -> None:
+def test_variables_that_stay_are_named(name: str, stays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) What the interpreter reads, and what NOETL_WORKER_ENVIRONMENT_KEPT names."""
-    assert sealed_environment._stays(name, "DD_*, EXACT") is stays
+    monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("NOETL_WORKER_ENVIRONMENT_KEPT", "DD_*, EXACT")
+    kept: list[str] = []
+    started_again(monkeypatch, kept.extend)
+    assert (name in kept) is stays
 
 
 def test_every_process_is_given_its_environment() -> None:

@@ -153,7 +153,7 @@ async def test_connection_that_is_made_in_the_step_of_the_stop_is_not_lost() -> 
         return "connection"
 
     worker = Worker(settings())
-    starting = asyncio.ensure_future(worker._unless_stopped(connecting()))
+    starting = asyncio.ensure_future(worker.stopping.unless_stopped(connecting()))
     await asyncio.sleep(0)
     worker.request_stop()
     assert await starting == "connection"
