@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,32 +17,44 @@ anyio_backend = virtual_time.anyio_backend
 
 async def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the_loop() -> None:
     """The reconnect forgets all pulls; the one that could not be sent is among them."""
-    connection = Connection("test")
+    connection, failures = Connection("test"), 3
 
     async def publish(*_: Any, **__: Any) -> None:
+        nonlocal failures
+        if failures == 0:
+            return
+        failures -= 1
         for notify in connection.on_reconnected:
             notify()
         raise ConnectionResetError
 
-    connection.client = cast(
-        Any, SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, is_connected=True, is_closed=False)
-    )
+    async def receive(*_: Any) -> Any:
+        return SimpleNamespace(unsubscribe=lambda: asyncio.sleep(0))
+
+    client = SimpleNamespace(new_inbox=lambda: "_INBOX.x", publish=publish, receive=receive, is_closed=False)
+    client.is_connected = True
+    connection.client = cast(Any, client)
     durable = Durable("S", "D", 30.0, 1000, ())
     puller = Puller(connection, durable, window=lambda: 1, deliver=cast(Any, None), ensure=cast(Any, None))
-    await puller._refill()
-    assert puller.outstanding == 0
+    running = asyncio.ensure_future(puller.run())
+    await asyncio.sleep(60)
+    assert (failures, puller.outstanding, running.done()) == (0, 1, False)
+    client.is_connected = False  # else the end drains
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_durable_that_nobody_answers_for_holds_up_no_pull() -> None:
     """A cluster that elects a leader forgets what it is asked: waited for to its end, the question outlasted it."""
 
     async def go() -> None:
-        connection, sent = Connection("test"), []
+        connection, sent, told = Connection("test"), [], []
 
         async def publish(_subject: str, _body: bytes, reply: str) -> None:
             sent.append(reply)
 
-        async def receive(*_: Any, **__: Any) -> Any:
+        async def receive(_inbox: str, received: Callable[[Any], None]) -> Any:
+            told.append(received)
             return SimpleNamespace(unsubscribe=nothing)
 
         async def nothing() -> None: ...
@@ -58,7 +71,7 @@ async def test_durable_that_nobody_answers_for_holds_up_no_pull() -> None:
         running = asyncio.ensure_future(puller.run())
         while not sent:
             await asyncio.sleep(0)
-        puller._pull_ended(sent[0], "503", "")
+        told[0](SimpleNamespace(subject=sent[0], headers={"Status": "503", "Description": ""}))
         while len(sent) == 1:
             await asyncio.sleep(1)
         client.is_connected = False  # else the end drains

@@ -16,7 +16,7 @@ LOOKED_AT: Final = (
 )
 Nodes = Sequence[ast.AST]
 
-PRIVATE_NAMES: Final = 43
+PRIVATE_NAMES: Final = 39
 REPLACED_ATTRIBUTES: Final = 50
 OWN_RUNNERS: Final = {
     "integration/test_end_of_pulling.py": "a thread has a loop of its own while the test's stands still",
