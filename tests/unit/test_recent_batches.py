@@ -126,6 +126,24 @@ async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once
     assert [path.endswith("/claim") for _, path, _, _ in transport.sent][-2:] == [True, False]
 
 
+async def test_batch_that_was_rescued_is_not_rescued_again_when_the_plane_goes_away_at_the_next_one() -> None:
+    """A second `step.exit` could issue the next commands twice (found by the simulator)."""
+
+    class GoesAway(Restarted):
+        asked = 0
+
+        def __call__(self, method: str, path: str, body: Any) -> Answer:
+            if path == f"/api/events/batch/{FIRST + 10}/status":
+                self.asked += 1
+                if self.asked == 1:
+                    return NotSent("refused")
+            return super().__call__(method, path, body)
+
+    said = GoesAway("batch.accepted", states={str(FIRST + 20): "completed"})  # that of the rescue
+    await checked(said, commands=2, checks=2)
+    assert said.sent_again(2) == [["step.exit"], WHOLE]
+
+
 async def test_item_of_a_loop_that_is_stored_is_not_rescued_and_that_is_said() -> None:
     said = Restarted("batch.accepted")
     with capture_logs() as lines:

@@ -144,42 +144,48 @@ class RecentBatches:
             self._arm()
 
     async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        gone: set[_Accepted] = set()
         try:
-            settled = await self._settled(plane, batches)
+            await self._settle(plane, batches, gone)
         except ControlPlaneError as error:
-            if is_passing(error):
-                return  # asked again at the next check
-            settled = batches
-            log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
-        gone = set(settled)
+            if not is_passing(error):  # else the others are asked about again at the next check
+                gone.update(batches)
+                log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
         self._keep([accepted for accepted in self._recent if accepted not in gone])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
         self._recent = deque(batches)
         self._bytes = sum([accepted.event_set.size for accepted in batches]) + len(batches) * _BYTES_BESIDE
 
-    async def _settled(self, plane: Plane, batches: Sequence[_Accepted]) -> Sequence[_Accepted]:
-        """Those that need not be asked about again. It works them off one after another, so of a plane that was there
-        all the time the first and the last say everything; if it is not so far, the one in the middle."""
+    async def _settle(self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted]) -> None:
+        """Add those that need not be asked about again, each as soon as that is known: what is rescued here must not be
+        rescued once more when the plane does not answer for the next one.
+
+        The plane works batches off one after another, so of one that was there all the time the first and the last say
+        everything; if it is not so far, the one in the middle.
+        """
         silences = plane.gate.silences
         if {accepted.silences for accepted in batches} == {silences}:
             states = [await _state(accepted) for accepted in (batches[0], batches[-1])]
             if states[-1] in _OVER and None not in states:
-                return batches
+                settled.update(batches)
+                return
             if None not in states:
                 older = batches[: len(batches) // 2]
-                return older if older and await _state(older[-1]) in _OVER else ()
+                if older and await _state(older[-1]) in _OVER:
+                    settled.update(older)
+                return
         log.info("batches_checked", count=len(batches), server_url=plane.url)
-        settled: list[_Accepted] = []
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
         for accepted in batches:
             by_execution[accepted.event_set.execution_id].append(accepted)
         for execution_id, of_execution in by_execution.items():
             events = BatchEvents(plane, execution_id)
-            settled += [accepted for accepted in of_execution if await self._is_settled(accepted, events)]
+            for accepted in of_execution:
+                if await self._is_settled(accepted, events):
+                    settled.add(accepted)
         for accepted in batches:
             accepted.silences = silences
-        return settled
 
     async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
         if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
