@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.artifact.files import path_of
 from noetl_worker.tools.duckdb.limits import keep_to_roots
 from noetl_worker.tools.process import landlock
@@ -51,7 +51,7 @@ async def confined(sql: str, **config: Any) -> Any:
     return result.data
 
 
-def read_by_each_kind(file: str) -> list[str]:
+async def read_by_each_kind(file: str) -> list[str]:
     """What each kind says about the file."""
     said = []
     for kind, config in (
@@ -61,21 +61,21 @@ def read_by_each_kind(file: str) -> list[str]:
         ("http", {"url": "https://h/", "ca_file": file}),
     ):
         with pytest.raises(ConfigurationError) as caught:
-            run_tool(kind, config)
+            await arun_tool(kind, config)
         said.append(str(caught.value))
     return said
 
 
 @pytest.mark.parametrize("file", ["/proc/self/environ", "/proc/self/../self/mem", "/sys/kernel/notes", OURS])
-def test_kernels_and_workers_files_are_no_artifact_upload_or_certificate(file: str) -> None:
+async def test_kernels_and_workers_files_are_no_artifact_upload_or_certificate(file: str) -> None:
     """An artifact, a file of a request or a certificate that is /proc/self/environ, or the outbox."""
-    assert all("not a file for playbooks" in said for said in read_by_each_kind(file))
+    assert all("not a file for playbooks" in said for said in await read_by_each_kind(file))
 
 
-def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(inside: Path) -> None:
+async def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(inside: Path) -> None:
     """A file beside the directories that NOETL_WORKER_FILE_ROOTS names, through a link in them too."""
     for file in (inside.parent / "secret.csv", inside / "link.csv", inside / ".." / "secret.csv"):
-        assert all("is outside NOETL_WORKER_FILE_ROOTS=" in said for said in read_by_each_kind(str(file)))
+        assert all("is outside NOETL_WORKER_FILE_ROOTS=" in said for said in await read_by_each_kind(str(file)))
     assert path_of(str(inside / "a.csv")) == inside / "a.csv"
 
 

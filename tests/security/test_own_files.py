@@ -84,7 +84,7 @@ async def query(settings: Settings, sql: str) -> Any:
 async def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
     """An artifact, a file of a request or a certificate that is the worker's own key, or a file with its password."""
     await data_of(settings, "noop", {})
-    assert all("not a file for playbooks" in said for said in read_by_each_kind(str(place / "worker" / name)))
+    assert all("not a file for playbooks" in said for said in await read_by_each_kind(str(place / "worker" / name)))
 
 
 @pytest.mark.parametrize("name", OWN)
