@@ -137,7 +137,7 @@ async def test_set_that_the_plane_refuses_for_good_leaves_the_disk(tmp_path: Pat
 
 
 async def test_long_refused_set_asks_for_its_claim_before_it_is_sent_late(tmp_path: Path) -> None:
-    at, transport = plane(lambda *_: answer(503, {}))
+    at, transport = plane(lambda _, path, __: answer(200, {"events": []}) if "/events?" in path else answer(503, {}))
     ours = emitter(tmp_path)
 
     class Lost(Ours):
