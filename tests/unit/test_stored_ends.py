@@ -29,6 +29,7 @@ class Restarting:
     error: Exception = field(default_factory=lambda: MaybeProcessed("connection reset"))
     batches: list[list[str]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    has_events: bool = True
 
     def __call__(self, method: str, path: str, body: Any) -> Answer:
         if path == "/api/events/batch":
@@ -37,6 +38,8 @@ class Restarting:
                 return self.error
             return answer(202, {"status": "accepted", "request_id": str(BATCH + 100)})
         self.asked.append(path.removeprefix(EXECUTION))
+        if not self.has_events:
+            return answer(404, {"detail": "Not Found"})
         if path == f"/api/events/batch/{BATCH}/status":
             return answer(404, {"detail": "Batch request not found"}) if self.state is None else self._says(self.state)
         if "event_type=batch.accepted" in path:
@@ -97,6 +100,13 @@ async def test_stored_batch_that_may_be_processed_is_remembered_and_not_sent_aga
 
 async def test_end_of_another_worker_is_not_ours() -> None:
     said = Restarting(ended_by="w-2")
+    with pytest.raises(ClaimLost):
+        await report(said)
+    assert said.batches == [ENDS]
+
+
+async def test_end_is_not_ours_where_the_plane_does_not_show_its_events() -> None:
+    said = Restarting(has_events=False)
     with pytest.raises(ClaimLost):
         await report(said)
     assert said.batches == [ENDS]

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from noetl_worker import backoff
-from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, ServerRefused, TransportError
+from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
 from noetl_worker.models import AlreadyFinished, JsonValue, Upload
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.outbox import Outbox
@@ -324,7 +324,11 @@ class Emitter:
             if not may_be_ours or not isinstance(lost.claim, AlreadyFinished):
                 raise
             events = BatchEvents(plane, event_set.execution_id)
-            batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, event_set))
+            try:
+                batch = await until_it_passes("the batch of an outcome", partial(events.batch_of, event_set))
+            except ControlPlaneError as error:
+                log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+                raise lost from error
             if batch is None:
                 raise
             log.info("outcome_already_stored", **event_set.who(), batch=batch)
@@ -334,7 +338,7 @@ class Emitter:
         """A batch that is stored, and may never be processed."""
         try:
             state = await until_it_passes("the state of a batch", partial(plane.batch_state, batch))
-        except ServerRefused as error:  # it may have forgotten it since: that is found out with the other recent ones
+        except ControlPlaneError as error:  # forgotten since, it may be: that is found out with the other recent ones
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
             state = ""
         if state != "failed":
