@@ -172,7 +172,7 @@ async def starting_process(
     try:
         yield worker
         long = steps.read_text(encoding="utf-8") if steps.exists() else ""
-        assert long == "", "steps of the worker's loop in which nothing else of it can go on"
+        assert long == "", f"steps of the worker's loop in which nothing else of it can go on: {long}"
     finally:
         await asyncio.to_thread(worker.end)
 

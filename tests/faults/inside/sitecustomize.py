@@ -75,7 +75,7 @@ def _guard_loop(file: Path) -> None:
     assert spec.loader is not None
     guard = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(guard)
-    guard.watch_process(file, but="Worker._unless_stopped")  # its start: modules are loaded, and nothing is in flight
+    guard.watch_process(file, but="Stopping.unless_stopped")  # its start: modules are loaded, and nothing is in flight
 
 
 def _break_names(file: Path) -> None:
