@@ -11,6 +11,7 @@ import virtual_time
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.puller import Puller
+from noetl_worker.process import event_loop
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -40,8 +41,7 @@ async def test_reconnect_in_the_midst_of_a_pull_that_then_fails_does_not_end_the
     await asyncio.sleep(60)
     assert (failures, puller.outstanding, running.done()) == (0, 1, False)
     client.is_connected = False  # else the end drains
-    running.cancel()
-    await asyncio.wait({running})
+    await event_loop.end(running)
 
 
 async def test_durable_that_nobody_answers_for_holds_up_no_pull() -> None:
@@ -75,7 +75,6 @@ async def test_durable_that_nobody_answers_for_holds_up_no_pull() -> None:
         while len(sent) == 1:
             await asyncio.sleep(1)
         client.is_connected = False  # else the end drains
-        running.cancel()
-        await asyncio.wait({running})
+        await event_loop.end(running)
 
     await asyncio.wait_for(go(), 4)
