@@ -98,7 +98,6 @@ class Worker:
             max_bytes=settings.outbox_max_bytes,
         )
         self._adoption: Adoption | None = None
-        self._emitter: Emitter | None = None
         self.connection: Connection | None = None
         """To NATS, and below what pulls over it: once the worker has started so far."""
         self.puller: Puller | None = None
@@ -161,8 +160,9 @@ class Worker:
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
-            emitter = self._emitter = Emitter(snowflake_of(settings, self.identity.unique), self.outbox, self.stopping)
-            self.deliveries.emitter = emitter
+            emitter = self.deliveries.emitter = Emitter(
+                snowflake_of(settings, self.identity.unique), self.outbox, self.stopping
+            )
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
             execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
@@ -173,8 +173,8 @@ class Worker:
             self.health.set_ready(False, "stopped")
             if self._adoption is not None:
                 await self._adoption.stop()
-            if self._emitter is not None:
-                await self._emitter.watch.stop()
+            if self.deliveries.emitter is not None:
+                await self.deliveries.emitter.watch.stop()
             self.outbox.close()
             await keepalive.stop()
             await self.registry.aclose()

@@ -6,6 +6,7 @@ Interrupted is not failed: a stop never adds a second outcome to one that is on 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -66,6 +67,11 @@ class ClaimedOnce:
         self._is_expired = is_expired
         self.lease_s = lease_s
         self.claimed_at: Final = claimed_at
+
+    @classmethod
+    def asked_first(cls, plane: Plane, event_id: int, worker_id: str) -> ClaimedOnce:
+        """Of an outcome that is late from the start: its claim is asked before anything is sent."""
+        return cls(plane, event_id, worker_id, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
 
     def in_doubt(self, now: float) -> bool:
         return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)

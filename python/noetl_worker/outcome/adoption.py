@@ -7,7 +7,6 @@ Until it is reported the command counts as in flight here, so that a delivery of
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter, deque
 from contextlib import ExitStack
 from functools import partial
@@ -100,14 +99,7 @@ class Adoption:
             plane = Plane(self._client, url, event_set.dialect)
             for event_id in (event_set.event_id, event_set.own_id):
                 self._emitter.ids.observe(event_id)  # what is sent next must be above them (wire.md 9.3, item 5)
-            ownership = ClaimedOnce(
-                plane,
-                event_set.event_id,
-                event_set.worker_id,
-                claimed_at=-math.inf,
-                is_expired=lambda _now: True,
-                lease_s=0,
-            )
+            ownership = ClaimedOnce.asked_first(plane, event_set.event_id, event_set.worker_id)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):

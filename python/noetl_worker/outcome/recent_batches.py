@@ -212,14 +212,7 @@ class RecentBatches:
 
     async def _again(self, accepted: _Accepted, event_set: EventSet) -> None:
         """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
-        ownership = ClaimedOnce(
-            accepted.plane,
-            event_set.event_id,
-            event_set.worker_id,
-            claimed_at=-math.inf,
-            is_expired=lambda _now: True,
-            lease_s=0,
-        )
+        ownership = ClaimedOnce.asked_first(accepted.plane, event_set.event_id, event_set.worker_id)
         try:
             await self._emitter.deliver(accepted.plane, event_set, ownership)
         except (ClaimLost, Interrupted):
