@@ -84,15 +84,13 @@ class Load:
             RuntimeError: some failed, or the process is gone.
         """
         await self._stub.post("/__reset", content=orjson.dumps(asdict(answers)))
-        publishing = asyncio.ensure_future(self._publish(commands, rate))
+        published = await self._publish(commands, rate)  # nothing is looked at meanwhile: it takes the same cores
         deadline = time.monotonic() + timeout_s
         while (stats := await self.stats())["done"] < commands or await self._is_something_left():
             self.check()
             if time.monotonic() > deadline:
-                publishing.cancel()
                 raise TimeoutError(f"{stats['done']} of {commands} commands in {timeout_s:g} s: {stats}")
             await asyncio.sleep(_LOOK_S)
-        published = await publishing
         if failed := stats["events"].get("command.failed"):
             raise RuntimeError(f"{failed} of {commands} commands failed: what they cost says nothing")
         starts = (await self._stub.get("/__starts")).json()

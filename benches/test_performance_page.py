@@ -69,3 +69,15 @@ def test_scenario_gives_rate_cpu_requests_memory_idle_and_tool_starts() -> None:
     for name in ("commands_per_s", "cpu_us", "rss_mb", "first_claim_ms"):
         assert worker[name] > 0, name
     assert worker["idle_cpu_percent"] >= 0
+
+
+@needs_rig
+@pytest.mark.timeout(120)
+def test_yardstick_is_timed_as_the_worker_is() -> None:
+    options = "--commands 20 --rounds 1 --slots 2 --idle-s 0 --paced-s 0.3 --rate 100"
+    ran = subprocess.run([sys.executable, str(PROGRAM), "run", *options.split()], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    for side in ("worker", "yardstick"):
+        starts = found[side]["tool_start_ms"]
+        assert 0 < starts["p50"] <= starts["p99"] <= starts["max"]

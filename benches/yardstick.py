@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -76,7 +77,8 @@ async def run_one(client: Client, message: Any, slots: asyncio.Semaphore) -> Non
     try:
         notification = orjson.loads(message.data)
         path = b"/api/commands/%d/claim" % int(notification["event_id"])
-        orjson.loads(await client.post(path, orjson.dumps({"worker_id": "yardstick"})))
+        claim = orjson.loads(await client.post(path, orjson.dumps({"worker_id": "yardstick"})))
+        result = {"bench_started_at": time.monotonic()} if claim["action"] == "clock" else None
         command_id = notification["command_id"]
         events = [
             {
@@ -88,6 +90,8 @@ async def run_one(client: Client, message: Any, slots: asyncio.Semaphore) -> Non
             }
             for name in _EVENTS
         ]
+        if result is not None:
+            events[2]["payload"]["response"] = result
         batch = {"execution_id": str(notification["execution_id"]), "events": events, "worker_id": "yardstick"}
         await client.post(b"/api/events/batch", orjson.dumps(batch), b"idempotency-key: %d-1\r\n" % command_id)
         await message.ack()
