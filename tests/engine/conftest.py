@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ import pytest
 import noetl_worker.engine
 from engine.source_hash import source_hash
 from noetl_worker.command import cases
-from noetl_worker.engine import protocol
 
 REQUIRE_RUST = "NOETL_WORKER_REQUIRE_RUST"
 
@@ -43,9 +43,17 @@ def engines() -> tuple[Any, Any]:
 
 
 @pytest.fixture
-def chosen(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make `noetl_worker.engine`, and so `cases`, `envelope` and `redaction`, use one engine, with an empty cache."""
-    for name in (name for name in vars(protocol.Engine) if not name.startswith("_")):
-        monkeypatch.setattr(noetl_worker.engine, name, getattr(engine, name))
-    monkeypatch.setattr(cases, "_tables", cases._TableCache(cases.CACHED_TABLES, cases.CACHED_BYTES))
-    return engine
+def chosen(engine: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """`noetl_worker.engine` as it is imported where the settings choose this engine, and so `cases`, `envelope` and
+    `redaction`; no table is kept from another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(noetl_worker.engine.VARIABLE, request.node.callspec.params["engine"])
+        import_again()
+        assert noetl_worker.engine.decide is engine.decide
+        yield engine
+    import_again()
+
+
+def import_again() -> None:
+    for module in (noetl_worker.engine, cases):
+        importlib.reload(module)

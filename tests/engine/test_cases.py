@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from json_libraries import without_orjson
 from noetl_worker.command import cases
 from noetl_worker.delivery import envelope
 from noetl_worker.errors import ConditionError, DocumentError, TemplateError
@@ -117,28 +118,36 @@ def test_anything_but_a_list_has_no_cases(chosen: Any, listed: bytes) -> None:
     assert len(cases.compile_cases(listed)) == 0
 
 
-def test_equal_cases_are_compiled_once(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[bytes] = []
-
-    def counting(data: bytes) -> Any:
-        compiled.append(data)
-        return chosen.compile_cases(data)
-
-    monkeypatch.setattr("noetl_worker.engine.compile_cases", counting)
-    for _ in range(3):
-        cases.compile_cases([case({"left": "a"})])
-    assert len(compiled) == 1
+def test_equal_cases_are_compiled_once(chosen: Any) -> None:
+    assert cases.compile_cases([case({"left": "a"})]) is cases.compile_cases([case({"left": "a"})])
 
 
-def test_table_cache_is_bounded_by_number_and_bytes(chosen: Any) -> None:
-    cache = cases._TableCache(max_tables=3, max_bytes=100)
-    for number in range(10):
-        cache.get(b"[%d]" % number)
-    assert len(cache) == 3
-    cache.get(b"[" + b" " * 94 + b"]")
-    assert len(cache) == 2  # 96 bytes and the last short one: 99
-    cache.get(b"[" + b" " * 200 + b"]")
-    assert len(cache) == 2  # too large to be kept
+def are_kept(tables: dict[bytes, Any]) -> list[bool]:
+    """Whether each table is still the one that is given for its bytes; that makes those anew that are not."""
+    return [cases.compile_cases(data) is table for data, table in tables.items()]
+
+
+def test_tables_that_are_kept_are_bounded_by_number(chosen: Any) -> None:
+    made = {data: cases.compile_cases(data) for data in (b"[%d]" % n for n in range(cases.CACHED_TABLES + 1))}
+    first, *others = made
+    assert all(are_kept({data: made[data] for data in others}))
+    assert not any(are_kept({first: made[first]}))
+
+
+def test_tables_that_are_kept_are_bounded_by_bytes(chosen: Any) -> None:
+    quarter = cases.CACHED_BYTES // 4
+    made = {data: cases.compile_cases(data) for data in ((b"[%d]" % n).ljust(quarter) for n in range(4))}
+    assert all(are_kept(made))
+    cases.compile_cases(b"[]")
+    first, *others = made
+    assert all(are_kept({data: made[data] for data in others}))
+    assert not any(are_kept({first: made[first]}))
+
+
+def test_table_of_more_bytes_than_are_kept_takes_no_others_place(chosen: Any) -> None:
+    small, large = b"[1]", b"[]".ljust(cases.CACHED_BYTES + 1)
+    made = {data: cases.compile_cases(data) for data in (small, large)}
+    assert are_kept(made) == [True, False]
 
 
 def test_tables_are_matched_from_many_threads_at_once(engine: Any) -> None:
@@ -181,29 +190,16 @@ def test_encoded_data_is_used_instead_of_encoding_again(chosen: Any) -> None:
     assert cases.match_cases(listed, {}, object(), no_template, encoded_data=b'{"a":1}').index == 0
 
 
-def test_values_are_read_alike_without_orjson(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noetl_worker.json_text.orjson", None)
+def test_values_are_read_alike_without_orjson(chosen: Any) -> None:
     listed = [case({"left": "result.a", "right": "é"}, {"left": "n", "right": 2**70})]
-    assert cases.match_cases(listed, {"n": 2**70}, {"a": "é"}, no_template).index == 0
+    with without_orjson():
+        assert cases.match_cases(listed, {"n": 2**70}, {"a": "é"}, no_template).index == 0
 
 
 @pytest.mark.parametrize("odd", [float("nan"), "\ud800", {1: "a"}, {(1,): "a"}])
 def test_odd_data_does_not_stop_the_cases(chosen: Any, odd: Any) -> None:
     listed = [case({"left": "result.a", "right": 1})]
     assert cases.match_cases(listed, {}, {"a": 1, "odd": odd}, no_template).index == 0
-
-
-def test_same_cases_compiled_by_two_threads_count_once(chosen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = cases._TableCache(max_tables=3, max_bytes=100)
-
-    def compile_while_another_does(data: bytes) -> Any:
-        monkeypatch.setattr("noetl_worker.engine.compile_cases", chosen.compile_cases)
-        cache.get(data)
-        return chosen.compile_cases(data)
-
-    monkeypatch.setattr("noetl_worker.engine.compile_cases", compile_while_another_does)
-    cache.get(b"[1]")
-    assert (len(cache), cache._bytes) == (1, 3)
 
 
 def test_notification_is_decoded_on_the_chosen_engine(chosen: Any) -> None:

@@ -14,7 +14,7 @@ from integration.house import house
 from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream import comparison, puller
+from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ask
 from noetl_worker.jetstream.comparison import covers
 from noetl_worker.jetstream.consumer import ensure_durable, look
@@ -151,11 +151,6 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
             await taken[0].ack_sync()
             await look(client, durable)
             assert gauge.value == 0
-
-
-def test_limits_on_pulls_are_compared_with_what_the_puller_asks_for() -> None:
-    assert comparison.PULL_EXPIRES_S == puller.EXPIRES_S
-    assert comparison.MAX_PULL_BATCH == puller._MAX_BATCH
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,19 @@ import asyncio
 import encodings.aliases
 import gzip
 import hashlib
-import threading
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.artifact import artifact
 from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.http import answer as http_answer
-from noetl_worker.tools.http import call as http_call
 from noetl_worker.tools.http.charsets import codec_of, decoded
 from noetl_worker.tools.http.http import HttpTool
-from noetl_worker.tools.mcp import session as mcp_session
 from noetl_worker.tools.mcp.mcp import McpTool
 from noetl_worker.tools.registry import Registry
 
@@ -94,39 +91,39 @@ def test_text_read_by_pieces_is_the_text_read_at_once(codec: str) -> None:
 # ── large bodies ────────────────────────────────────────────────────────────────────────────────
 
 
-def seen_threads(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[bool]:
-    """Whether each call of a function was on the main thread, where the loop is."""
-    threads: list[bool] = []
-    real: Callable[..., Any] = getattr(module, name)
+class Threads(ThreadPoolExecutor):
+    """Of the loop it is made on; how often they were given work."""
 
-    def watched(*args: Any) -> Any:
-        threads.append(threading.current_thread() is threading.main_thread())
-        return real(*args)
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.given = 0
+        asyncio.get_running_loop().set_default_executor(self)
 
-    monkeypatch.setattr(module, name, watched)
-    return threads
-
-
-async def test_large_answer_is_decoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = seen_threads(monkeypatch, http_call, "answer_result")
-    for size in (10, LARGE):
-        transport = answering(b"a" * size, content_type="text/plain; charset=windows-1252")
-        data = await run("http", HttpTool(transport), url="http://a.test/")
-        assert len(data["body"]) == size
-    assert threads == [True, False]
+    def submit(self, work: Any, *args: Any, **named: Any) -> Any:
+        self.given += 1
+        return super().submit(work, *args, **named)
 
 
+@pytest.mark.parametrize(("size", "off_loop"), [(10, 0), (LARGE, 1)])
+async def test_large_answer_is_decoded_off_the_loop(size: int, off_loop: int) -> None:
+    threads = Threads()
+    transport = answering(b"a" * size, content_type="text/plain; charset=windows-1252")
+    data = await run("http", HttpTool(transport), url="http://a.test/")
+    assert len(data["body"]) == size
+    assert threads.given == off_loop
+
+
+@pytest.mark.parametrize(("size", "off_loop"), [(10, 0), (LARGE, 1)])
 @pytest.mark.parametrize("as_stream", [False, True])
-async def test_large_mcp_answer_is_parsed_off_the_loop(monkeypatch: pytest.MonkeyPatch, as_stream: bool) -> None:
-    plain = seen_threads(monkeypatch, mcp_session, "_plain_answer")
-    events = seen_threads(monkeypatch, mcp_session, "_message")
+async def test_large_mcp_answer_is_parsed_off_the_loop(as_stream: bool, size: int, off_loop: int) -> None:
+    threads = Threads()
 
     def answer(request: httpx.Request) -> httpx.Response:
         if b'"initialize"' in request.content:
             return httpx.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": {}})
         if b"notifications/" in request.content:
             return httpx.Response(202)
-        text = b'{"jsonrpc":"2.0","id":2,"result":{"tools":[],"pad":"%s"}}' % (b"a" * LARGE)
+        text = b'{"jsonrpc":"2.0","id":2,"result":{"tools":[],"pad":"%s"}}' % (b"a" * size)
         if as_stream:
             return httpx.Response(
                 200, headers={"content-type": "text/event-stream"}, content=b"data: " + text + b"\n\n"
@@ -135,16 +132,19 @@ async def test_large_mcp_answer_is_parsed_off_the_loop(monkeypatch: pytest.Monke
 
     tool = McpTool(httpx.MockTransport(answer))
     await run("mcp", tool, endpoint="http://a.test/mcp", method="tools/list")
-    assert plain == ([True] if as_stream else [True, False])  # what initialize answers is small
-    assert events == ([False] if as_stream else [])
+    assert threads.given == off_loop  # what initialize answers is small
 
 
-async def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = seen_threads(monkeypatch, artifact, "_decoded")
-    for body in (b"a", b"a" * LARGE, gzip.compress(b"a" * LARGE)):
-        data = await run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x")
-        assert data["sha256"] == hashlib.sha256(body).hexdigest()
-    assert threads == [True, False, False]
+@pytest.mark.parametrize(
+    ("body", "off_loop"),
+    [(b"a", 0), (b"a" * LARGE, 1), (gzip.compress(b"a" * LARGE), 1)],
+    ids=["small", "large", "unpacks to much"],
+)
+async def test_artifact_that_is_large_or_unpacks_to_much_is_read_off_the_loop(body: bytes, off_loop: int) -> None:
+    threads = Threads()
+    data = await run("artifact", ArtifactTool(answering(body)), uri="http://a.test/x")
+    assert data["sha256"] == hashlib.sha256(body).hexdigest()
+    assert threads.given == off_loop
 
 
 async def test_packed_answer_is_unpacked_in_steps_between_which_others_run() -> None:
@@ -162,12 +162,14 @@ async def test_packed_answer_is_unpacked_in_steps_between_which_others_run() -> 
         task.cancel()
         return found, turns
 
-    async def body(packed: bytes) -> tuple[Any, int]:
-        content = http_answer.Content(64 << 20)
-        return await turns_during(http_answer._Unpacking(content).add(packed)), content.size
+    async def at_once(packed: bytes) -> AsyncIterator[bytes]:
+        yield packed
 
     whole = b"a" * (32 << 20)
-    for compressor in (zlib.compressobj(wbits=31), zlib.compressobj(wbits=-15)):
-        (_, turns), size = await body(compressor.compress(whole) + compressor.flush())
-        assert size == len(whole)
+    for coding, wbits in (("gzip", 31), ("deflate", -15)):
+        compressor = zlib.compressobj(wbits=wbits)
+        packed = compressor.compress(whole) + compressor.flush()
+        response = httpx.Response(200, headers={"content-encoding": coding}, content=at_once(packed))
+        content, turns = await turns_during(http_answer.read(response, 64 << 20))
+        assert content.size == len(whole)
         assert turns >= 32

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from noetl_worker.errors import SettingsError, ToolError
 from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, run_tool
-from noetl_worker.tools.http import egress, egress_backend
+from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.kinds.built_in import BUILT_IN
@@ -235,24 +235,18 @@ def test_allowed_address_of_several_is_used_and_one_that_does_not_answer_holds_u
     assert len(server.requests) == 1
 
 
-async def test_first_address_that_hangs_is_overtaken_by_the_next() -> None:
-    class Connection:
-        async def aclose(self) -> None:
-            raise AssertionError("the one that is used is not closed")
-
-    ended: list[str] = []
-
-    async def connected(address: str) -> Any:
-        if address == "127.0.0.1":
-            return Connection()
-        try:
-            return await asyncio.Event().wait()
-        finally:
-            ended.append(address)
-
-    found = await egress_backend._first(connected, ["127.0.0.9", "127.0.0.1"])
-    assert isinstance(found, Connection)
-    assert ended == ["127.0.0.9"]
+def test_first_address_that_hangs_is_overtaken_by_the_next(server: ToolServer, resolve: Resolve) -> None:
+    resolve({"slow.test": ["127.0.0.9", "127.0.0.1"]})
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.9", server.port))
+        full.listen(0)
+        for _ in range(4):  # the queue is full: later connections wait for ever
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        result = run_tool("http", {"url": server.url("/echo", host="slow.test"), "connect_timeout": 5})
+    assert (result.error, len(server.requests)) == (None, 1)
 
 
 def test_name_that_cannot_be_resolved_is_a_connection_error(resolve: Resolve) -> None:

@@ -105,23 +105,20 @@ class _Leap:
 
 
 class _Handle(asyncio.Handle):
+    """Waits for its strand to go on, where that is frozen."""
+
+    _context: contextvars.Context
+
     def _run(self) -> None:
-        if not _is_deferred(self):
+        strand = self._context.get(STRAND)
+        if strand is not None and strand.is_frozen:
+            strand.backlog.append(self)
+        else:
             super()._run()
 
 
-class _TimerHandle(asyncio.TimerHandle):
-    def _run(self) -> None:
-        if not _is_deferred(self):
-            super()._run()
-
-
-def _is_deferred(handle: Any) -> bool:
-    strand = handle._context.get(STRAND)
-    if strand is None or not strand.is_frozen:
-        return False
-    strand.backlog.append(handle)
-    return True
+class _TimerHandle(_Handle, asyncio.TimerHandle):
+    pass
 
 
 class _Task(asyncio.Task[Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -83,7 +84,7 @@ async def test_parallel_commands_of_one_execution_take_turns(scoped: Path) -> No
     result = await registry.run_tool("duckdb", {"query": "select count(*) as n from log"}, context)
     await registry.aclose()
     assert result.data["rows"] == [{"n": 8}]
-    assert duckdb_files._turns == {}
+    assert not any(isinstance(one, asyncio.Condition) for one in gc.get_objects()), "nothing is kept of a turn"
 
 
 async def test_waiting_for_a_turn_counts_as_the_commands_time(tmp_path: Path) -> None:

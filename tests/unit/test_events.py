@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 import virtual_time
+from json_libraries import without_orjson
 from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
 from noetl_worker.outcome import results
@@ -158,21 +160,18 @@ async def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
 
 @pytest.mark.parametrize("library", ["orjson", "json"])
 @pytest.mark.parametrize("dialect", Dialect)
-def test_result_is_written_into_its_event_as_it_was_serialised(
-    dialect: Dialect, library: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if library == "json":
-        monkeypatch.setattr(json_text, "orjson", None)
+def test_result_is_written_into_its_event_as_it_was_serialised(dialect: Dialect, library: str) -> None:
     bytes_of_it = b'{"n":  1, "ids":[18446744073709551616]}'
-    result = json_text.embed(bytes_of_it)
-    report = Report(status="success", context=result if dialect is Dialect.RUST else None, response=result)
-    one = command(dialect)
-    ended = EventSet(
-        one.event_id, one.execution_id, one.command_id, one.step, "w-1", URL, dialect, report, with_start=True
-    )
-    assert ended.body().count(bytes_of_it) == 1
-    row, _ = ended.packed()
-    assert bytes_of_it in row, "and into its row"
+    with without_orjson() if library == "json" else nullcontext():
+        result = json_text.embed(bytes_of_it)
+        report = Report(status="success", context=result if dialect is Dialect.RUST else None, response=result)
+        one = command(dialect)
+        ended = EventSet(
+            one.event_id, one.execution_id, one.command_id, one.step, "w-1", URL, dialect, report, with_start=True
+        )
+        assert ended.body().count(bytes_of_it) == 1
+        row, _ = ended.packed()
+        assert bytes_of_it in row, "and into its row"
 
 
 @pytest.mark.parametrize("after_s", [0.0802085, *(step * 2.0**-22 for step in range(40))])

@@ -123,28 +123,23 @@ class _TableCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._tables)
-
     def get(self, data: bytes) -> CaseTable:
         with self._lock:
             table = self._tables.get(data)
             if table is not None:
                 self._tables.move_to_end(data)
                 return table
-        table = engine.compile_cases(data)
-        if len(data) <= self._max_bytes:
-            self._put(data, table)
-        return table
+            table = engine.compile_cases(data)
+            if len(data) <= self._max_bytes:
+                self._put(data, table)
+            return table
 
     def _put(self, data: bytes, table: CaseTable) -> None:
-        with self._lock:
-            if data not in self._tables:
-                self._bytes += len(data)
-            self._tables[data] = table
-            while len(self._tables) > self._max_tables or self._bytes > self._max_bytes:
-                oldest, _ = self._tables.popitem(last=False)
-                self._bytes -= len(oldest)
+        self._tables[data] = table
+        self._bytes += len(data)
+        while len(self._tables) > self._max_tables or self._bytes > self._max_bytes:
+            oldest, _ = self._tables.popitem(last=False)
+            self._bytes -= len(oldest)
 
 
 _tables: Final = _TableCache(CACHED_TABLES, CACHED_BYTES)

@@ -30,8 +30,8 @@ __all__ = [
 NANOSECONDS: Final = 1_000_000_000
 MAX_AGE_S: Final = 3600
 PULL_EXPIRES_S: Final = 30
-"""How long our pull requests stay open (jetstream/puller.py)."""
 MAX_PULL_BATCH: Final = 256
+"""How long our pull requests stay open, and for how many messages (jetstream/puller.py); a durable must allow it."""
 SHOWN_NONE: Final = "none"
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 

@@ -21,13 +21,13 @@ from nats.aio.subscription import Subscription
 
 from noetl_worker import backoff
 from noetl_worker.errors import JetStreamError
+from noetl_worker.jetstream.comparison import MAX_PULL_BATCH, NANOSECONDS, PULL_EXPIRES_S
 from noetl_worker.jetstream.connection import Connection, describe
 from noetl_worker.jetstream.consumer import Durable
 from noetl_worker.jetstream.delivery import Delivery
 
 __all__ = ["Puller"]
 
-EXPIRES_S: Final = 30.0
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 2
 _FIRST_BACKOFF_S: Final = 0.1
@@ -38,7 +38,6 @@ _FRESH_BACKOFF_S: Final = 0.5
 What has grown to seconds meanwhile would be slept through after that."""
 _CHECK_S: Final = 1.0
 """How long the question after a durable is waited for, at first."""
-_MAX_BATCH: Final = 256
 _END_S: Final = 1.0
 """How long the end of pulling waits for a server that does not answer."""
 log = structlog.get_logger("noetl_worker.jetstream")
@@ -184,14 +183,14 @@ class Puller:
         if self._paused or not self._connection.is_connected:
             return
         wanted = self._window()
-        missing = min(wanted - self.outstanding, _MAX_BATCH)
+        missing = min(wanted - self.outstanding, MAX_PULL_BATCH)
         if missing <= 0 or (self.outstanding and missing * 2 < wanted):
             return
         self._counter += 1
         reply = f"{self._inbox}.{self._counter}"
         request = {
             "batch": missing,
-            "expires": int(EXPIRES_S * 1e9),
+            "expires": PULL_EXPIRES_S * NANOSECONDS,
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._durable.stream}.{self._durable.name}"
