@@ -29,24 +29,27 @@ def main() -> None:
         hide_memory()
     if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and _ASKS_FOR_COMPLETION not in os.environ:
         sys.exit(worker_alone()({}))
+    _load_structlog()
     from noetl_worker import cli
 
     cli.main()
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
-    """What runs a worker (`worker_process.run_process`), without what reads flags and draws tables: 15 MB.
+    """What runs a worker (`worker_process.run_process`), without what reads flags and draws tables: 15 MB."""
+    _load_structlog()
+    from noetl_worker.worker_process import run_process
 
-    structlog loads rich where there is one, for traces in colours: ours are text before they reach it.
-    """
+    return run_process
+
+
+def _load_structlog() -> None:
+    """Without rich, which it loads where there is one, for traces in colours: ours are text before they reach it."""
     sys.modules["rich"] = None  # type: ignore[assignment]
     try:
         import structlog  # noqa: F401
     finally:
         del sys.modules["rich"]
-    from noetl_worker.worker_process import run_process
-
-    return run_process
 
 
 if __name__ == "__main__":

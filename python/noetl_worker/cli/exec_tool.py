@@ -189,6 +189,8 @@ def _mapping(name: str, text: str) -> dict[str, JsonValue]:
 
 
 def _credentials(given: list[str]) -> dict[str, Any]:
+    if not given:  # files are read as YAML
+        return {}
     from noetl_worker.dev.credential_files import given_credential
 
     return {given.name: given.body() for given in map(given_credential, given)}
