@@ -51,6 +51,7 @@ USERS = _users()
 
 _WORKER = """
 import asyncio, json, sys
+sys.modules["rich"] = None  # structlog would load it for traces in colours: a third of the start
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import Confinement

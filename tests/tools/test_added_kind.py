@@ -40,9 +40,8 @@ def tool_of_the_page() -> str:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, its pages and these tests, with a kind `greet` as the walk adds it."""
     root = tmp_path_factory.mktemp("copy")
-    ignored = shutil.ignore_patterns("__pycache__")
     for part in ("python", "docs", "tests/tools", "examples"):
-        shutil.copytree(ROOT / part, root / part, ignore=ignored)
+        shutil.copytree(ROOT / part, root / part)  # what is compiled too: the files keep their times
     for file in ("pyproject.toml", "CONTRIBUTING.md"):
         shutil.copy(ROOT / file, root / file)
     write(root, "python/noetl_worker/tools/KIND.py", tool_of_the_page())
@@ -67,7 +66,7 @@ def python(root: Path, *arguments: str) -> str:
     """Its output; it has to end with 0."""
     done = subprocess.run(
         [sys.executable, *arguments],
-        env={**environment(), "PYTHONPATH": str(root / "python"), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"},
+        env={**environment(), "PYTHONPATH": str(root / "python"), "NO_COLOR": "1"},
         cwd=root,
         stdin=subprocess.DEVNULL,
         capture_output=True,
