@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,13 @@ loop_guard.install()
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """An async test runs on a standard loop of its own."""
     return loops.STANDARD
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The tests stay: no collection of the garbage has to go through nine thousand of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -77,15 +77,34 @@ def stage(module: str) -> str | None:
     return STAGES[found] if found is not None else None
 
 
+LOOKED_AT = (ast.If, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.Attribute)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Of a file, those that a rule below reads."""
+    return tuple(node for node in ast.walk(tree(path)) if isinstance(node, LOOKED_AT))
+
+
 @cache
 def imports(path: Path, *, at_run_time: bool = False) -> frozenset[str]:
     """What a file imports; with `at_run_time` without what it imports for its annotations alone."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if at_run_time and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
+    not_run = {
+        inner
+        for node in nodes(path)
+        if at_run_time and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(path):
+        if node in not_run:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module:
             is_room = (PACKAGE.parent / node.module.replace(".", "/")).is_dir()
             found.update([f"{node.module}.{alias.name}" for alias in node.names] if is_room else [node.module])
@@ -144,7 +163,7 @@ def test_the_listing_can_be_taken_in_at_a_glance() -> None:
 
 
 def test_every_room_says_what_it_decides() -> None:
-    silent = [own(path) for path in PACKAGE.rglob("__init__.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [own(path) for path in PACKAGE.rglob("__init__.py") if not ast.get_docstring(tree(path))]
     assert silent == []
 
 
@@ -200,10 +219,9 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
 def test_files_and_functions_stay_readable() -> None:
     long = []
     for path in sources():
-        text = path.read_text()
-        if len(text.splitlines()) > 500:
-            long.append(f"{path.relative_to(PACKAGE)}: {len(text.splitlines())} lines")
-        for node in ast.walk(ast.parse(text)):
+        if (lines := len(path.read_text().splitlines())) > 500:
+            long.append(f"{path.relative_to(PACKAGE)}: {lines} lines")
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                 lines = node.end_lineno - node.lineno
                 if lines > 60:
@@ -224,7 +242,7 @@ def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in sources()
         if path.relative_to(PACKAGE).as_posix() not in own_files and longest(own(path), ["dev"]) is None
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Dialect"
         if node.attr in ("PYTHON", "RUST")
     ]
