@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_CHARS, Named, holds_text, named_by
@@ -46,6 +46,16 @@ _MAYBE_SIGNATURES: Final = frozenset({"code", "key", "sign"})
 """Parameters that hold a key at some services and a plain word at others."""
 _MIN_FLOAT_CHARS: Final = 6
 """Shorter numbers with a point (0.25, 1.5) are in every result, and no secrets."""
+
+
+class _Meaning(NamedTuple):
+    """Of a name in a config."""
+
+    is_alias: bool
+    """A text names a credential; an object says which, or has it."""
+    is_secret: bool
+    is_several: bool
+    """A text is one; of an object each text is."""
 
 
 class KnownSecrets:
@@ -120,20 +130,31 @@ class KnownSecrets:
         waiting: list[tuple[str, Any]] = [("", config)]
         while waiting:  # all of it: its size is bounded by the command's
             name, value = waiting.pop()
-            if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                waiting += [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-            elif isinstance(value, Mapping):
-                if _last_word(name) in _ALIAS_WORDS:
+            kind = type(value)
+            if value is None or kind is bool:
+                continue
+            if kind is str or kind is int or kind is float:
+                self._add_named(name, value)
+            elif kind is dict or isinstance(value, Mapping):
+                meaning = _meaning_of(name)
+                if meaning.is_alias:
                     self._add_auth(value)
-                elif _names_several(name):  # `api_keys: {github: ...}`: one under each name; numbers are counts
+                elif meaning.is_several:  # `api_keys: {github: ...}`: one under each name; numbers are counts
                     self.add_credential({str(key): item for key, item in value.items() if holds_text(item)})
-                waiting += [(str(key), item) for key, item in value.items()]
-            elif isinstance(value, (list, tuple)):
+                waiting += [(key if type(key) is str else str(key), item) for key, item in value.items()]
+            elif kind is list or isinstance(value, (list, tuple)):
                 waiting += [(name, item) for item in value]
-            elif _names_secret(name, value) and _last_word(name) not in _ALIAS_WORDS:
-                self.add_all(value)
-            elif isinstance(value, str) and "://" in value:
-                self._add_of_address(value)
+            elif dataclasses.is_dataclass(kind):
+                waiting += [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+            else:
+                self._add_named(name, value)
+
+    def _add_named(self, name: str, value: Any) -> None:
+        meaning, is_text = _meaning_of(name), isinstance(value, str)
+        if not meaning.is_alias and (meaning.is_secret or (meaning.is_several and is_text)):
+            self.add_all(value)
+        elif is_text and "://" in value:
+            self._add_of_address(value)
 
     def _add_auth(self, auth: Mapping[Any, Any]) -> None:
         names_credential = auth.get("source") == "credential" or "credential" in auth
@@ -206,13 +227,15 @@ def _is_signature(name: str, value: str) -> bool:
     return last in _MAYBE_SIGNATURES and strength_of(value) is Strength.STRONG
 
 
-def _names_secret(key: str, value: object) -> bool:
-    return named_by(key) is Named.SECRET or (isinstance(value, str) and _names_several(key))
+@lru_cache(maxsize=4096)
+def _meaning_of(key: str) -> _Meaning:
+    """What stands under a name in a config.
 
-
-def _names_several(key: str) -> bool:
-    """Bare `tokens` may be the words of a text: its results are hidden, but no word is taken out everywhere for it."""
-    return (named_by(key) is Named.SECRETS and key.lower() != "tokens") or _last_word(key) == "passwords"
+    Bare `tokens` may be the words of a text: its results are hidden, but no word is taken out everywhere for it.
+    """
+    last, named = _last_word(key), named_by(key)
+    is_several = last == "passwords" or (named is Named.SECRETS and key.lower() != "tokens")
+    return _Meaning(last in _ALIAS_WORDS, named is Named.SECRET, is_several)
 
 
 def _is_public(key: str) -> bool:
