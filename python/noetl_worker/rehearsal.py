@@ -15,18 +15,17 @@ from types import TracebackType
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from noetl_worker import __version__, engine, json_text
+from noetl_worker import json_text
 from noetl_worker.command.claim import marks_of
 from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
 from noetl_worker.command.command import hydrate
 from noetl_worker.command.dispatch import Dispatch, Limits
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.errors import ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Claimed, Envelope, JsonValue, Outcome
-from noetl_worker.observability.probes import Health
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.phases import Progress
@@ -132,7 +131,7 @@ class Rehearsal:
             identity,
             self._registry,
             InFlight(),
-            Keepalive(settings, Health(), identity, version=__version__, engine=engine.ENGINE),  # never started
+            InProgress(settings.ack_wait_s),
             Emitter(ids, outbox),
             Slots(settings.max_concurrent),
         )

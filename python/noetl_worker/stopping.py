@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-__all__ = ["CLAIM_S", "REPORT_S", "TOOL_S", "Level", "Stopping"]
+__all__ = ["CLAIM_S", "KEEPALIVE_S", "REPORT_S", "TOOL_S", "Level", "Stopping"]
 
 T = TypeVar("T")
 CLAIM_S: Final = 3.0
@@ -21,6 +21,8 @@ REPORT_S: Final = 3.0
 """The same for the events of an outcome; then the outbox has them."""
 TOOL_S: Final = 5.0
 """How long an interrupted tool has for its partial output; then it is left behind."""
+KEEPALIVE_S: Final = 5.0
+"""How long the keepalive has after all that, to deregister and to close its connection."""
 
 
 class Level(IntEnum):

@@ -154,7 +154,7 @@ class Worker:
             if connection is None:
                 return EXIT_OK
             durable = await ensure_durable(connection.client, settings)
-            keepalive.set_ack_wait(durable.ack_wait_s)
+            keepalive.in_progress.ack_wait_s = durable.ack_wait_s
             await keepalive.start()
             plane = await self._reach_control_plane(client)
             if plane is None:
@@ -330,7 +330,7 @@ class Worker:
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 log.warning("lag_unknown", error=repr(error))
                 continue
-            keepalive.set_ack_wait(seen.durable.ack_wait_s)  # `nats ensure --apply` changes it while we run
+            keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s  # `nats ensure --apply` changes it while we run
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
@@ -366,7 +366,7 @@ class Worker:
             self.identity,
             self.registry,
             self.in_flight,
-            keepalive,
+            keepalive.in_progress,
             emitter,
             self.slots,
             machine=self._machine,

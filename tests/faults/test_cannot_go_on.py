@@ -47,15 +47,15 @@ async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drain
     assert "cannot start" not in line
 
 
-@pytest.mark.parametrize("part", ["_beat_once", "_registration"])
+@pytest.mark.parametrize("part", ["InProgress._extend", "Keepalive._registration"])
 async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home:
-        worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:Keepalive.{part}"))
+        worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.delivery.keepalive:{part}"))
         one = await one_that_runs(home, gate)
         await worker.wait_logged("draining")
         gate.open()
         line = await ended_and_replaced(home, worker, one)
-        assert f"Keepalive.{part} is broken on purpose" in worker.logged("keepalive_died")[0]["error"]
+        assert f"{part} is broken on purpose" in worker.logged("keepalive_died")[0]["error"]
     assert "cannot go on: the keepalive thread has ended" in line
     assert "cannot start" not in line

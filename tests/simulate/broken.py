@@ -13,7 +13,7 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters
 from noetl_worker.delivery.in_flight import InFlight, Seen
-from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.errors import ClaimLost
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
@@ -118,13 +118,13 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "acked_before_the_end_is_accepted": lambda: mock.patch.object(ClaimedCommand, "_report", _ack_early),
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
     "nak_dropped": lambda: mock.patch.object(Delivery, "nak", _never_nak),
-    "in_progress_never_sent": lambda: mock.patch.object(Keepalive, "_beat_once", _say_nothing),
+    "in_progress_never_sent": lambda: mock.patch.object(InProgress, "_extend", _say_nothing),
     "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "after_claim", _ack_what_others_hold),
     "another_id_and_key_at_each_try": lambda: mock.patch.object(emitter.Emitter, "_try", _try_with_a_new_key),
     "not_looked_whether_it_is_in_flight": lambda: mock.patch.object(InFlight, "look", _always_new),
     "ids_follow_the_clock": lambda: mock.patch.object(Snowflake, "observe", _take_no_note),
     "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "keep", _not_kept),
-    "expired_and_told_unasked": lambda: mock.patch.object(Keepalive, "is_expired", _never_expired),
+    "expired_and_told_unasked": lambda: mock.patch.object(InProgress, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
     "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
     "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send_without_limit", _within_the_limit),

@@ -1,156 +1,202 @@
-"""Which deliveries are kept alive, and until when."""
+"""Which deliveries are kept alive, and until when; how the thread that does it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from contextlib import asynccontextmanager
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import structlog
 
-from noetl_worker.delivery import keepalive as keepalive_module
-from noetl_worker.delivery.keepalive import Keepalive
+import virtual_time
+from noetl_worker.delivery.keepalive import InProgress, Keepalive
+from noetl_worker.process import event_loop
 from unit.planes import settings
 
 REPLY = "$JS.ACK.NOETL_COMMANDS.noetl_worker.1.2.2.1790000022953000000.0"
+DIED = "keepalive_died"
+
+
+# ── deliveries ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_two_deliveries_with_one_reply_subject_are_kept_until_the_second_is_settled() -> None:
     """A durable that is made again counts from 1 again (found by the simulator)."""
-    keepalive = Keepalive(settings(), cast(Any, None), cast(Any, None), version="0", engine="rust")
-    keepalive.track(REPLY, 0.0)
-    keepalive.track(REPLY, 1.0)
-    keepalive.untrack(REPLY)
-    assert keepalive.is_expired(REPLY, time.monotonic())  # it is still known
-    keepalive.untrack(REPLY)
-    assert not keepalive.is_expired(REPLY, time.monotonic())
+    deliveries = InProgress(30.0)
+    deliveries.track(REPLY, 0.0)
+    deliveries.track(REPLY, 1.0)
+    deliveries.untrack(REPLY)
+    assert deliveries.is_expired(REPLY, time.monotonic())  # it is still known
+    deliveries.untrack(REPLY)
+    assert not deliveries.is_expired(REPLY, time.monotonic())
 
 
-@pytest.mark.parametrize("part", ["_beat_until_stopped", "_registry"])
-async def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(
-    part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed: list[bool] = []
+class Link:
+    """A connection, and its client: `flush` does what the test says."""
 
-    async def connection(*_: Any, **__: Any) -> Any:
-        async def close() -> None:
-            closed.append(True)
+    is_connected, is_closed = True, False
 
-        return SimpleNamespace(close=close, client=SimpleNamespace(is_closed=False), is_connected=True)
+    def __init__(self, flush: Callable[[], Any]) -> None:
+        self.client, self._flush = self, flush
+        self.sent: list[str] = []
 
-    async def bug(*_: Any) -> None:
-        raise RuntimeError("a bug")
+    async def publish(self, reply: str, _: bytes) -> None:
+        self.sent.append(reply)
 
-    async def waits(*_: Any) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(keepalive_module, "connect", connection)
-    for name in ("_beat_until_stopped", "_registry"):
-        monkeypatch.setattr(Keepalive, name, bug if name == part else waits)
-    identity = cast(Any, SimpleNamespace(unique="w"))
-    keepalive = Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
-    await keepalive.start()
-    await asyncio.to_thread(keepalive._thread.join, 10)
-    assert not keepalive.is_alive()
-    assert closed == [True]
+    async def flush(self, timeout: float) -> None:
+        await self._flush()
 
 
-async def test_stop_that_meets_the_answer_to_a_beat_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+@virtual_time.PASSES
+async def test_stop_that_meets_the_answer_to_a_beat_ends_it_at_once() -> None:
     """nats-py's flush waits with asyncio.wait_for, which before 3.12 swallows a cancellation that meets its answer."""
-    beating, links = threading.Event(), []
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    flushing, stop = asyncio.Event(), asyncio.Event()
 
-    class Link:
-        is_connected, is_closed = True, False
+    async def flush() -> None:
+        flushing.set()
+        await asyncio.wait_for(answer, 2)
 
-        def __init__(self) -> None:
-            self.client = self
-            self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    deliveries = InProgress(0.1)
+    deliveries.track(REPLY, 0.0)
+    extending = asyncio.ensure_future(deliveries.extend_until(stop, cast(Any, Link(flush)), settings()))
+    await flushing.wait()
+    began = time.monotonic()
+    stop.set()
+    answer.set_result(None)
+    await event_loop.end(extending)
+    assert time.monotonic() == began
 
-        def answer(self) -> None:
-            if not self._answer.done():
-                self._answer.set_result(None)
 
-        async def publish(self, *_: Any) -> None:
-            return None
+async def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_no_harm() -> None:
+    """Before 3.12 garbage is collected in the midst of list(dict.items()), and that lets the other thread in."""
+    deliveries, stop, numbers = InProgress(0.3), asyncio.Event(), itertools.count()
+    for number in range(1000):
+        deliveries.track(f"reply {number}", 0.0)
 
-        async def flush(self, timeout: float) -> None:
-            beating.set()
-            await asyncio.wait_for(self._answer, timeout)
+    async def flush() -> None:
+        stop.set()
 
-        async def close(self) -> None:
-            return None
+    def collecting(phase: str, _: Any) -> None:
+        if phase == "start":
+            deliveries.track(f"new {next(numbers)}", 0.0)
 
-    async def connection(*_: Any, **__: Any) -> Any:
-        links.append(Link())
-        return links[0]
+    link, thresholds = Link(flush), gc.get_threshold()
+    gc.callbacks.append(collecting)
+    gc.set_threshold(50)
+    try:
+        await deliveries.extend_until(stop, cast(Any, link), settings())
+    finally:
+        gc.callbacks.remove(collecting)
+        gc.set_threshold(*thresholds)
+    assert {f"reply {number}" for number in range(1000)} <= set(link.sent)
 
-    async def end(task: asyncio.Task[Any]) -> Any:
-        links[0].answer()
-        return await ended(task)
 
-    async def registry(*_: Any) -> None:
-        await asyncio.Event().wait()
+# ── the thread ──────────────────────────────────────────────────────────────────────────────────
 
-    ended = keepalive_module._result_at_end
-    monkeypatch.setattr(keepalive_module, "connect", connection)
-    monkeypatch.setattr(keepalive_module, "_result_at_end", end)
-    monkeypatch.setattr(Keepalive, "_registry", registry)
-    identity = cast(Any, SimpleNamespace(unique="w"))
-    keepalive = Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
-    keepalive.set_ack_wait(0.1)
-    keepalive.track(REPLY, 0.0)
-    await keepalive.start()
-    await asyncio.to_thread(beating.wait, 10)
-    await keepalive.stop()
+
+class Server:
+    """A NATS server for one connection."""
+
+    def __init__(self) -> None:
+        self.accepted, self.may_answer, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
+        self.settings = settings()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted.set()
+        await self.may_answer.wait()
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+        self.closed.set()
+
+    def keepalive(self, identity: Any = None) -> Keepalive:
+        identity = identity or SimpleNamespace(unique="w", name_for=lambda _: "w")
+        return Keepalive(self.settings, cast(Any, None), identity, version="0", engine="rust")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    here = Server()
+    listening = await asyncio.start_server(here.serve, "127.0.0.1", 0)
+    here.settings = settings(
+        NATS_URL=f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}",
+        NOETL_SERVER_URL="http://127.0.0.1:9",
+        NOETL_CONTROL_PLANE="python",
+    )
+    yield here
+    listening.close()  # not `async with`: that waits for connections, which a test that fails leaves behind
+
+
+async def ended_by_itself() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "noetl-keepalive":
+            await asyncio.to_thread(thread.join, 10)
+
+
+@asynccontextmanager
+async def logged(at: Callable[[], Any] = lambda: None) -> AsyncIterator[list[Any]]:
+    """The errors why a keepalive has died; `at` is called in its thread before it goes on."""
+    errors: list[Any] = []
+
+    def take(_: Any, __: str, line: Any) -> Any:
+        if line["event"] == DIED:
+            errors.append(line["error"])
+            at()
+        raise structlog.DropEvent
+
+    configured = structlog.get_config()
+    structlog.configure(processors=[take])
+    try:
+        yield errors
+    finally:
+        structlog.configure(**configured)
+
+
+@pytest.mark.parametrize("part", ["the deliveries", "the registry"])
+async def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(part: str, server: Server) -> None:
+    of_registry = part == "the registry"
+    keepalive = server.keepalive(SimpleNamespace(unique="w") if of_registry else None)  # it has no name there
+    if not of_registry:
+        keepalive.in_progress.track(REPLY, cast(Any, "no time"))
+    async with logged() as errors:
+        await keepalive.start()
+        await ended_by_itself()
     assert not keepalive.is_alive()
+    assert [("name_for" in error, "str" in error) for error in errors] == [(of_registry, not of_registry)]
+    await server.closed.wait()
 
 
-def quiet(monkeypatch: pytest.MonkeyPatch, connect: Any = None) -> Keepalive:
-    """A keepalive that beats nothing and registers nowhere."""
-
-    async def connection(*_: Any, **__: Any) -> Any:
-        async def close() -> None:
-            return None
-
-        return SimpleNamespace(close=close, client=SimpleNamespace(is_closed=False), is_connected=True)
-
-    async def waits(*_: Any) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(keepalive_module, "connect", connect or connection)
-    for name in ("_beat_until_stopped", "_registry"):
-        monkeypatch.setattr(Keepalive, name, waits)
-    identity = cast(Any, SimpleNamespace(unique="w"))
-    return Keepalive(settings(), cast(Any, None), identity, version="0", engine="rust")
-
-
-async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(server: Server) -> None:
     """Its loop is closed, and it lives still to log why: the worker's own outcome was replaced by that."""
     dying, may_end = threading.Event(), threading.Event()
 
-    async def bug(*_: Any) -> None:
-        raise RuntimeError("a bug")
-
-    def log(*_: Any, **__: Any) -> None:
+    def hold() -> None:
         dying.set()
         may_end.wait(10)
 
-    keepalive = quiet(monkeypatch)
-    monkeypatch.setattr(Keepalive, "_registry", bug)
-    monkeypatch.setattr(keepalive_module, "log", SimpleNamespace(exception=log))
-    await keepalive.start()
-    await asyncio.to_thread(dying.wait, 10)
-    asyncio.get_running_loop().call_later(0.1, may_end.set)
-    await keepalive.stop()
+    keepalive = server.keepalive(SimpleNamespace(unique="w"))
+    async with logged(hold):
+        await keepalive.start()
+        await asyncio.to_thread(dying.wait, 10)
+        asyncio.get_running_loop().call_later(0.1, may_end.set)
+        await keepalive.stop()
     assert not keepalive.is_alive()
 
 
-async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    keepalive = quiet(monkeypatch)
+async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(server: Server) -> None:
+    keepalive = server.keepalive()
     tool_may_end = threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
@@ -164,69 +210,39 @@ async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(monkeypa
     assert not keepalive.is_alive()
 
 
-@pytest.mark.parametrize("has_begun", [False, True])
-async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(
-    has_begun: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(server: Server) -> None:
+    server.may_answer.clear()
+    keepalive = server.keepalive()
+    async with logged() as errors:
+        starting = asyncio.ensure_future(keepalive.start())
+        await server.accepted.wait()
+        starting.cancel()
+        await asyncio.wait({starting})
+        asyncio.get_running_loop().call_later(0.1, server.may_answer.set)
+        await keepalive.stop()
+        await server.closed.wait()
+    assert (keepalive.is_alive(), errors) == (False, [])
+
+
+async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_ends(server: Server) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
-    closed: list[bool] = []
-    died: list[str] = []
 
-    async def connect(*_: Any, **__: Any) -> Any:
-        async def close() -> None:
-            closed.append(True)
-
-        if has_begun:
+    def hold(_: FrameType, __: str, ___: Any) -> None:
+        """Called in a thread before its first function."""
+        if threading.current_thread().name == "noetl-keepalive" and not begun.is_set():
             begun.set()
             may_go_on.wait(10)
-        return SimpleNamespace(close=close, client=SimpleNamespace(is_closed=False), is_connected=True)
 
-    def late(self: Keepalive) -> None:
-        begun.set()
-        may_go_on.wait(10)
-        run(self)
-
-    run = Keepalive._run
-    if not has_begun:
-        monkeypatch.setattr(Keepalive, "_run", late)
-    monkeypatch.setattr(keepalive_module, "log", SimpleNamespace(exception=lambda event, **_: died.append(event)))
-    keepalive = quiet(monkeypatch, connect)
-    starting = asyncio.ensure_future(keepalive.start())
-    await asyncio.to_thread(begun.wait, 10)
-    starting.cancel()
-    await asyncio.wait({starting})
-    asyncio.get_running_loop().call_later(0.1, may_go_on.set)
-    await keepalive.stop()
-    await asyncio.to_thread(keepalive._thread.join, 5)
-    assert (keepalive.is_alive(), died, closed) == (False, [], [True])
-
-
-async def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_no_harm(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Before 3.12 garbage is collected in the midst of list(dict.items()), and that lets the other thread in."""
-    keepalive = quiet(monkeypatch)
-    for number in range(1000):
-        keepalive.track(f"reply {number}", 0.0)
-    sent: list[str] = []
-
-    async def publish(reply: str, _: bytes) -> None:
-        sent.append(reply)
-
-    async def flush(timeout: float) -> None:
-        return None
-
-    def collecting(phase: str, _: Any) -> None:
-        if phase == "start":
-            keepalive.track(f"new {len(keepalive._beats)}", 0.0)
-
-    thresholds = gc.get_threshold()
-    client = SimpleNamespace(publish=publish, flush=flush, is_closed=False)
-    gc.callbacks.append(collecting)
-    gc.set_threshold(50)
-    try:
-        await keepalive._beat_once(cast(Any, SimpleNamespace(client=client, is_connected=True)))
-    finally:
-        gc.callbacks.remove(collecting)
-        gc.set_threshold(*thresholds)
-    assert {f"reply {number}" for number in range(1000)} <= set(sent)
+    keepalive = server.keepalive()
+    threading.setprofile(hold)
+    async with logged() as errors:
+        starting = asyncio.ensure_future(keepalive.start())
+        await asyncio.sleep(0)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        await asyncio.to_thread(begun.wait, 10)
+        starting.cancel()
+        await asyncio.wait({starting})
+        asyncio.get_running_loop().call_later(0.1, may_go_on.set)
+        await keepalive.stop()
+        await server.closed.wait()
+    assert (keepalive.is_alive(), errors) == (False, [])

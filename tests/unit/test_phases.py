@@ -10,7 +10,6 @@ import pytest
 
 import virtual_time
 from noetl_worker import stopping
-from noetl_worker.delivery import keepalive
 from noetl_worker.delivery.deliveries import CANCEL_TIMEOUT_S
 from noetl_worker.jetstream import connection
 from noetl_worker.phases import Phase, Progress
@@ -96,6 +95,6 @@ async def test_levels_of_a_stop_only_grow_and_end_the_waits_below_them() -> None
 def test_all_budgets_of_a_stop_fit_into_the_grace_that_operate_asks_of_a_pod() -> None:
     found = re.search(r"terminationGracePeriodSeconds: (\d+)", OPERATE.read_text(encoding="utf-8"))
     assert found is not None
-    put_away_s = keepalive._STOP_TIMEOUT_S + connection.CLOSE_S
+    put_away_s = stopping.KEEPALIVE_S + connection.CLOSE_S
     assert load_settings({}).drain_timeout_s + CANCEL_TIMEOUT_S + put_away_s <= int(found.group(1))
     assert max(stopping.CLAIM_S, stopping.TOOL_S + stopping.REPORT_S) <= CANCEL_TIMEOUT_S

@@ -16,8 +16,8 @@ LOOKED_AT: Final = (
 )
 Nodes = Sequence[ast.AST]
 
-PRIVATE_NAMES: Final = 27
-REPLACED_ATTRIBUTES: Final = 41
+PRIVATE_NAMES: Final = 19
+REPLACED_ATTRIBUTES: Final = 30
 OWN_RUNNERS: Final = {
     "integration/test_end_of_pulling.py": "a thread has a loop of its own while the test's stands still",
     "integration/test_no_secret_leaves.py": "Hypothesis plays its plans on one stage",

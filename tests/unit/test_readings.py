@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 import virtual_time
-from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.observability import metrics
 from noetl_worker.observability.readings import PULSE_S, Readings
 from noetl_worker.outbox.outbox import Outbox
@@ -110,16 +110,19 @@ async def test_loop_that_turns_late_is_in_the_delays(parts: Parts) -> None:
 
 @pytest.mark.parametrize("is_connected", [False, True])
 async def test_in_progress_that_does_not_get_through_is_counted_by_delivery(is_connected: bool) -> None:
-    keepalive = Keepalive(settings(), cast(Any, None), cast(Any, None), version="0", engine="rust")
+    deliveries = InProgress(30.0)
     for reply in ("a", "b"):
-        keepalive.track(reply, float("-inf"))
+        deliveries.track(reply, float("-inf"))
 
     async def fails(*_: Any, **__: Any) -> None:
         raise OSError("gone")
 
-    connection = SimpleNamespace(is_connected=is_connected, client=SimpleNamespace(publish=fails, flush=fails))
+    client = SimpleNamespace(publish=fails, flush=fails, is_closed=False)
+    connection = SimpleNamespace(is_connected=is_connected, client=client)
     before = metrics.IN_PROGRESS_FAILURES.value
-    await keepalive._beat_once(cast(Any, connection))
+    extending = asyncio.ensure_future(deliveries.extend_until(asyncio.Event(), cast(Any, connection), settings()))
+    await asyncio.sleep(1.5)  # it looks once a second
+    extending.cancel()
     assert metrics.IN_PROGRESS_FAILURES.value == before + 2
 
 

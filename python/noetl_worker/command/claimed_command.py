@@ -15,7 +15,7 @@ from noetl_worker.command.dispatch import Dispatch, Limits, failure_of
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.delivery.keepalive import Keepalive
+from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.errors import ClaimLost, Interrupted, ResourceShortage, ServerRefused, ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.start_notes import StartNotes
@@ -60,7 +60,7 @@ class Workplace:
     identity: Identity
     registry: Registry
     in_flight: InFlight
-    keepalive: Keepalive
+    keepalive: InProgress
     emitter: Emitter
     slots: Slots
     warned: Warned = field(default_factory=Warned)
@@ -266,7 +266,7 @@ class ClaimedCommand:
         return FitRules.of(known, max_bytes=self._workplace.settings.result_max_bytes)
 
 
-def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: Keepalive, now: float) -> bool:
+def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
     """Whether the claim has to be asked again before the outcome is reported.
 
     Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before us may

@@ -30,15 +30,15 @@ from noetl_worker.plane.registration import Registration
 from noetl_worker.process import event_loop
 from noetl_worker.process.handed_down import listening_socket
 from noetl_worker.settings.settings import Settings
+from noetl_worker.stopping import KEEPALIVE_S
 from noetl_worker.transport.opening import open_transport
 
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["Keepalive"]
+__all__ = ["InProgress", "Keepalive"]
 
 log = structlog.get_logger("noetl_worker.keepalive")
-_STOP_TIMEOUT_S: Final = 5.0
 _DEREGISTER_TIMEOUT_S: Final = 1.5
 """A plane that accepts and never answers must not hold a stop: drain, give back and this fit into Kubernetes' 30 s."""
 
@@ -53,35 +53,13 @@ class _Beat:
     """Two can have one reply subject: a durable that is made again counts from 1 again."""
 
 
-class Keepalive:
-    """Start it before the first pull, stop it after the last ack."""
+class InProgress:
+    """The deliveries that are not settled. The main loop says which; the thread tells the server that they are ours."""
 
-    def __init__(self, settings: Settings, health: Health, identity: Identity, *, version: str, engine: str) -> None:
-        self._settings = settings
-        self._health = health
-        self._identity = identity
-        self._version = version
-        self._engine = engine
-        self._ack_wait_s = settings.ack_wait_s
+    def __init__(self, ack_wait_s: float) -> None:
+        self.ack_wait_s = ack_wait_s
+        """The effective one, as the durable has it: it may change while we run."""
         self._beats: dict[str, _Beat] = {}
-        self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._up: Future[None] = Future()
-        self._over: Future[None] = Future()
-        self._stop: asyncio.Event | None = None
-        self._is_stopping = False
-        self.probes_port: int | None = None
-
-    # ── called from the main loop ──
-
-    async def start(self) -> None:
-        """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
-        self._thread.start()
-        await asyncio.shield(asyncio.wrap_future(self._up))  # who is cancelled here does not take it from the thread
-
-    def set_ack_wait(self, ack_wait_s: float) -> None:
-        """The effective ack_wait, read back from the durable."""
-        self._ack_wait_s = ack_wait_s
 
     def track(self, reply: str, received_at: float) -> None:
         """Keep this delivery ours until `untrack`."""
@@ -101,7 +79,65 @@ class Keepalive:
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
-        return beat.expired or now - beat.last_sent > self._ack_wait_s
+        return beat.expired or now - beat.last_sent > self.ack_wait_s
+
+    async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
+        """Extend each delivery when it is time."""
+        while not stop.is_set():  # a cancellation that meets the answer to a flush is lost (cpython #86296)
+            await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
+            if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
+                log.warning("keepalive_reconnects", error=repr(connection.last_error))
+                await connection.reopen(settings)
+            await self._extend(connection)
+
+    async def _extend(self, connection: Connection) -> None:
+        now = time.monotonic()
+        due = [
+            (reply, beat) for reply, beat in self._beats.copy().items() if now - beat.last_sent >= self.ack_wait_s / 3
+        ]
+        if not due:
+            return
+        if not connection.is_connected:
+            metrics.IN_PROGRESS_FAILURES.inc(len(due))
+            return
+        try:
+            for reply, _ in due:
+                await connection.client.publish(reply, IN_PROGRESS)
+            await connection.client.flush(timeout=2)
+        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+            metrics.IN_PROGRESS_FAILURES.inc(len(due))
+            log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
+            return
+        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
+        for _, beat in due:
+            beat.expired = beat.expired or arrived - beat.last_sent > self.ack_wait_s
+            beat.last_sent = now
+
+
+class Keepalive:
+    """The thread. Start it before the first pull, stop it after the last ack."""
+
+    def __init__(self, settings: Settings, health: Health, identity: Identity, *, version: str, engine: str) -> None:
+        self._settings = settings
+        self._health = health
+        self._identity = identity
+        self._version = version
+        self._engine = engine
+        self.in_progress: Final = InProgress(settings.ack_wait_s)
+        self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._up: Future[None] = Future()
+        self._over: Future[None] = Future()
+        self._stop: asyncio.Event | None = None
+        self._is_stopping = False
+        self.probes_port: int | None = None
+
+    # ── called from the main loop ──
+
+    async def start(self) -> None:
+        """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
+        self._thread.start()
+        await asyncio.shield(asyncio.wrap_future(self._up))  # who is cancelled here does not take it from the thread
 
     def is_alive(self) -> bool:
         """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
@@ -116,7 +152,7 @@ class Keepalive:
             with suppress(RuntimeError):  # it is ending by itself, and its loop is closed
                 self._loop.call_soon_threadsafe(self._stop.set)
         # Not `join` on the executor: tools that cannot be stopped may have all of its threads.
-        over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=_STOP_TIMEOUT_S)
+        over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=KEEPALIVE_S)
         if over:
             self._thread.join()
 
@@ -141,7 +177,7 @@ class Keepalive:
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         server, serving = await self._serve_probes()
         registry = asyncio.create_task(self._registry(client))
-        beats = asyncio.create_task(self._beat_until_stopped(connection))
+        beats = asyncio.create_task(self.in_progress.extend_until(self._stop, connection, self._settings))
         self._up.set_result(None)
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
@@ -183,37 +219,6 @@ class Keepalive:
         name = self._identity.name_for(plane.dialect)
         registration = Registration(plane, self._settings, name, version=self._version, engine=self._engine)
         return registration if await registration.register() else None
-
-    async def _beat_until_stopped(self, connection: Connection) -> None:
-        while not self._is_stopping:  # a cancellation that meets the answer to a flush is lost (cpython #86296)
-            await asyncio.sleep(min(1.0, self._ack_wait_s / 12))
-            if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
-                log.warning("keepalive_reconnects", error=repr(connection.last_error))
-                await connection.reopen(self._settings)
-            await self._beat_once(connection)
-
-    async def _beat_once(self, connection: Connection) -> None:
-        now = time.monotonic()
-        due = [
-            (reply, beat) for reply, beat in self._beats.copy().items() if now - beat.last_sent >= self._ack_wait_s / 3
-        ]
-        if not due:
-            return
-        if not connection.is_connected:
-            metrics.IN_PROGRESS_FAILURES.inc(len(due))
-            return
-        try:
-            for reply, _ in due:
-                await connection.client.publish(reply, IN_PROGRESS)
-            await connection.client.flush(timeout=2)
-        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            metrics.IN_PROGRESS_FAILURES.inc(len(due))
-            log.warning("in_progress_failed", deliveries=len(due), error=repr(error))
-            return
-        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
-        for _, beat in due:
-            beat.expired = beat.expired or arrived - beat.last_sent > self._ack_wait_s
-            beat.last_sent = now
 
     async def _serve_probes(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:
         if not self._settings.metrics_bind:
