@@ -60,6 +60,8 @@ DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
 _POLL_S: Final = 0.02
 _READS_AT_THE_END: Final = 8
+_QUICK_S: Final = 0.02
+"""Output of a command that ends sooner is read at its end: until then a pipe holds it (64 KiB on Linux)."""
 _OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
@@ -221,6 +223,7 @@ async def supervise(
 
     A cancelled task stops the group first, then the cancellation goes on; a second one kills at once.
     """
+    watching = asyncio.get_running_loop().call_later(_QUICK_S, _watch, captures)
     try:
         timed_out = not await _within(group.exited, timeout_s)
         if timed_out:
@@ -229,7 +232,14 @@ async def supervise(
     except asyncio.CancelledError:
         await _stop_although_cancelled(group, grace_s)
         raise
+    finally:
+        watching.cancel()
     return timed_out
+
+
+def _watch(captures: Sequence[Capture]) -> None:
+    for capture in captures:
+        capture.watch()
 
 
 async def _stop(group: Group, grace_s: float) -> None:
@@ -262,6 +272,7 @@ async def _drain(captures: Sequence[Capture], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for capture in captures:
         capture.read_what_is_there()  # mostly all: then nothing is to be waited for
+        capture.watch()
         await _within(capture.ended, max(0.0, deadline - time.monotonic()))
 
 
@@ -277,8 +288,14 @@ class Capture:
         self._tail: deque[bytearray] = deque()
         self._tail_size = 0
         self._loop = asyncio.get_running_loop()
+        self._is_watched = False
         os.set_blocking(fd, False)
-        self._loop.add_reader(fd, self._read)
+
+    def watch(self) -> None:
+        """Read from now on whenever there is something."""
+        if self._fd >= 0 and not self._is_watched:
+            self._is_watched = True
+            self._loop.add_reader(self._fd, self._read)
 
     def _read(self) -> bool:
         """Whether there was something."""
@@ -324,7 +341,8 @@ class Capture:
     def close(self) -> None:
         """Stop reading; safe to call twice."""
         if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+            if self._is_watched:
+                self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
             self.ended.set()

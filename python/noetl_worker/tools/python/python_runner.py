@@ -468,6 +468,7 @@ async def _run_once(
                 raise
         mine.setblocking(False)
         answer = process.Capture(os.dup(mine.fileno()), MAX_ANSWER_BYTES)
+        answer.watch()
         feeding = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(mine, frame))
         try:
             finished = await running
