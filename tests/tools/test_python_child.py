@@ -5,6 +5,8 @@ The template runs what every command runs before the first command (`python_comm
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.python import python_exchange
+from noetl_worker.tools.python.python_answer import Answer, Request
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.shell import ShellTool
@@ -138,3 +142,25 @@ async def test_command_has_few_pages_of_memory_copied_before_its_code(confinemen
     finally:
         await tool.aclose()
     assert pages <= 450
+
+
+async def test_command_has_begun_or_never_will_once_its_template_is_given_up() -> None:
+    """Else it would run twice: here, and in the next template."""
+    mine, theirs = socket.socketpair()
+    other, late = socket.socketpair()
+    with mine, theirs, other, late:
+        answers = [Answer(os.dup(mine.fileno())), Answer(os.dup(other.fileno()))]
+        python_exchange.begin(theirs.fileno(), 42)
+        for channel, answer in zip((mine, other), answers, strict=True):
+            Request(channel, b"").end()
+            answer.read_what_is_there()
+            answer.close()
+        with pytest.raises(BrokenPipeError):
+            python_exchange.begin(late.fileno(), 43)
+    assert [answer.process for answer in answers] == [42, None]
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537, 3_000_000])
+async def test_output_that_a_pipe_does_not_hold_is_read_while_the_command_runs(size: int) -> None:
+    result = await arun_tool("python", {"code": f"print('x' * {size - 1})\nresult = 1"})
+    assert (result.data, len(result.stdout or "")) == (1, size)

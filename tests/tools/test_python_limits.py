@@ -288,7 +288,7 @@ def test_closed_streams_do_not_lose_the_result(worker: Worker) -> None:
 # ── cancellations that meet the end ─────────────────────────────────────────────────────────────
 
 
-async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     supervise = process.supervise
 
     async def then_cancelled(*args: Any, **limits: Any) -> bool:
@@ -309,7 +309,7 @@ async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_process_id(mo
         task = asyncio.ensure_future(registry.run_tool("python", {"code": "result = 1"}, context))
         await asyncio.wait({task})
     assert open_descriptors() == before
-    assert (template._children, template._pids) == ({}, {})
+    assert template._children == {}
     await registry.aclose()
 
 

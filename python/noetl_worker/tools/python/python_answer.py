@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.process import process
-from noetl_worker.tools.python.python_exchange import LENGTH
+from noetl_worker.tools.python.python_exchange import LENGTH, PROCESS_ID
 
-__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "Request", "complete", "frame_of", "parsed"]
+__all__ = ["MAX_ANSWER_BYTES", "Answer", "AnswerTooLong", "Request", "complete", "frame_of", "parsed"]
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
@@ -25,6 +26,21 @@ class AnswerTooLong(Exception):
 def frame_of(request: Mapping[str, JsonValue]) -> bytes:
     body = json_text.dumps(request)
     return LENGTH.pack(len(body)) + body
+
+
+class Answer(process.Capture):
+    """What comes out of the socket of a command."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, MAX_ANSWER_BYTES)
+        self.process: int | None = None
+        """Of the command; None: it has not begun."""
+
+    def _keep(self, chunk: bytes) -> None:
+        if self.process is None:
+            (self.process,) = PROCESS_ID.unpack_from(chunk)
+            chunk = chunk[PROCESS_ID.size :]
+        super()._keep(chunk)
 
 
 class Request:
@@ -47,6 +63,11 @@ class Request:
             self._loop.add_writer(self._channel.fileno(), self.send)
         elif not self._rest:
             self._wait_no_more()
+
+    def end(self) -> None:
+        """Nothing goes into the socket any more, from neither side: a command that has not begun never will."""
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._wait_no_more()

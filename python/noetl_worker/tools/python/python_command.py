@@ -38,7 +38,7 @@ CONFINEMENT = runpy.run_path(os.path.join(PROCESS, "confinement.py"))  # noqa: P
 FILE_NAME = CODE["FILE_NAME"]
 plain, compile_source, result_of = VALUES["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
-send, receive = EXCHANGE["send"], EXCHANGE["receive"]
+begin, send, receive = EXCHANGE["begin"], EXCHANGE["send"], EXCHANGE["receive"]
 SIGTERM, SIGINT, BY_DEFAULT = int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIG_DFL)
 ENDING = (SIGTERM, int(signal.SIGHUP), int(signal.SIGCHLD))
 dup2, close, set_inheritable, getpid = os.dup2, os.close, os.set_inheritable, os.getpid
@@ -48,10 +48,12 @@ set_handler = importlib.import_module("_signal").signal
 ROUNDS = 12
 """The interpreter adapts code that has run some eight times."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
+INHERITED = dict(os.environ)
+"""The template's variables: most of those that a command is to have, and nothing else (`interpreter.py`)."""
 EMPTY_REQUEST: dict[str, Any] = {
     **dict.fromkeys(("code", "execution_id", "step", "scratch"), ""),
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
-    "env": {"PATH": os.defpath},
+    "env": {**os.environ, "TMPDIR": "/"},
     "cwd": "/",
     "main_first": False,
     "memory_mb": None,
@@ -74,6 +76,7 @@ def rehearse() -> None:
         flush()
         faulthandler.unregister(SIGTERM)
     os.environ.clear()
+    os.environ.update(INHERITED)
     linecache.cache.clear()
     sys.path[:], sys.argv, sys.modules["__main__"] = paths, arguments, module
 
@@ -121,7 +124,9 @@ def run_command(channel: int) -> NoReturn:
 
 def carry_out(channel: int) -> int:
     """The exit status, when the answer has been sent."""
-    process, request = getpid(), receive(channel)
+    process = getpid()
+    begin(channel, process)
+    request = receive(channel)
     answer, status = execute(request)
     finish_threads()
     if getpid() == process:  # not a child that the code forked and that ran on to the end
@@ -175,14 +180,19 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 def prepare_process(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
-    for name, value in request["env"].items():
-        os.environ[name] = value
+    wanted = request["env"]
+    for name, value in wanted.items():
+        if INHERITED.get(name) != value:
+            os.environ[name] = value
+    for name in INHERITED:
+        if name not in wanted:
+            del os.environ[name]
     files = []
     for name, text in request["secret_files"].items():
         files.append(CONFINEMENT["memory_file"](text))
         os.environ[name] = f"/proc/self/fd/{files[-1]}"
     request["auth_fds"] = tuple(files)
-    python_path = request["env"].get("PYTHONPATH", "")
+    python_path = wanted.get("PYTHONPATH", "")
     sys.path[:0] = [request["cwd"], *request.get("sys_path", ()), *filter(None, python_path.split(os.pathsep))]
     sys.argv = [FILE_NAME]
     if request.get("memory_mb"):

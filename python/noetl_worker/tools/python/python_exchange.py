@@ -1,4 +1,5 @@
-"""Request and answer of a command, by its socket: 8 bytes of length and one JSON object in, one JSON object out.
+"""Request and answer of a command, by its socket: 8 bytes of length and one JSON object in; out, 8 bytes with the id of
+its process before anything else, and one JSON object.
 
 Read by path into the template process, as `python_template.py` is: the standard library only.
 """
@@ -11,6 +12,7 @@ import struct
 from typing import Any
 
 LENGTH = struct.Struct("!Q")
+PROCESS_ID = struct.Struct("!Q")
 decode = json.JSONDecoder().raw_decode
 """Of a text that begins with its value, as the worker writes it: without what `json.loads` looks at before."""
 encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -23,6 +25,12 @@ def remove_scratch(request: dict[str, Any]) -> None:
         os.rmdir(request["scratch"])  # noqa: PTH106 - no pathlib in every child
     except OSError:
         pass
+
+
+def begin(channel: int, process: int) -> None:
+    """Said before the request is looked at: a command that has not said it has had no effect, and never will when the
+    worker has closed its end (BrokenPipeError). `process`: 0 where it is the process above that ends it."""
+    os.write(channel, PROCESS_ID.pack(process))
 
 
 def receive(channel: int) -> Any:

@@ -28,7 +28,7 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import Interpreter, arguments
-from noetl_worker.tools.python.python_answer import MAX_ANSWER_BYTES, Request, complete, frame_of, parsed
+from noetl_worker.tools.python.python_answer import Answer, Request, complete, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, REQUEST
 
 __all__ = ["PythonRun", "PythonRunner"]
@@ -247,20 +247,26 @@ class _Fork:
 class _Child:
     """One forked command, as a `process.Group`."""
 
-    def __init__(self, template: _Template, number: int, request: Request | None = None) -> None:
+    def __init__(
+        self, template: _Template, number: int, request: Request | None = None, answer: Answer | None = None
+    ) -> None:
         self.is_supervisor = request is None
-        self.started = asyncio.Event()
         self.exited = asyncio.Event()
         self.exit_code: int | None = None
         self._template = template
         self._number = number
         self._request = request
+        self._answer = answer
 
-    def begin(self) -> None:
-        """It has its process: the request goes to it."""
-        self.started.set()
-        if self._request is not None:
-            self._request.send()
+    def abandon(self) -> None:
+        """Its template is gone: it has nobody to stop it but us."""
+        if self._request is not None and self._answer is not None and self.exit_code is None:
+            self._request.end()
+            self._answer.read_what_is_there()
+            if self._answer.process:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._answer.process, signal.SIGKILL)
+        self.exited.set()
 
     def signal(self, number: int) -> None:
         if not self.exited.is_set():
@@ -278,7 +284,6 @@ class _Template:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._children: dict[int, _Child] = {}
-        self._pids: dict[int, int] = {}
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._has_answered = False
@@ -308,28 +313,26 @@ class _Template:
     async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
-        request = Request(mine, frame)
-        child = _Child(self, next(self._numbers), request)
-        self._children[child._number] = child
-        self.send(REQUEST.pack(op, child._number, 0), [theirs.detach(), out_write, err_write])
-        self._expect_answer()
+        request, answer, number = Request(mine, frame), Answer(answering), next(self._numbers)
         captures = (process.Capture(out_read, limit), process.Capture(err_read, limit))
-        answer = process.Capture(answering, MAX_ANSWER_BYTES)
+        child = self._children[number] = _Child(self, number, request, answer)
+        self.send(REQUEST.pack(op, number, 0), [theirs.detach(), out_write, err_write])
+        request.send()
+        self._expect_answer()
         try:
             timed_out = await process.supervise(child, (*captures, answer), timeout_s=timeout_s)
         finally:
             for capture in (*captures, answer):
                 capture.close()
-            self._children.pop(child._number, None)
-            self._pids.pop(child._number, None)
+            self._children.pop(number, None)
             request.close()
         if child.exit_code is None:
-            if not child.started.is_set() and not self._is_closed:
+            if answer.process is None and not self._is_closed:
                 raise _NotStarted
             raise ToolError(
                 f"the Python template process {self._end}, and the command with it", kind="process", retryable=True
             )
-        if not child.started.is_set():
+        if answer.process is None:
             raise ResourceShortage("no process to be had for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
         return complete(answer), child.exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
@@ -372,18 +375,13 @@ class _Template:
         self._has_answered, self._asked_at = True, None
         self._received += data
         complete = len(self._received) // ANSWER.size * ANSWER.size
-        for op, number, value in ANSWER.iter_unpack(bytes(self._received[:complete])):
+        for _, number, value in ANSWER.iter_unpack(bytes(self._received[:complete])):
             child = self._children.get(number)
             if child is None:
                 continue
             if child.is_supervisor:  # what it does from here on, it reports by itself
                 del self._children[number]
-            elif op == b"P":
-                if value:
-                    self._pids[number] = value
-                child.begin()
             else:
-                self._pids.pop(number, None)  # the template has killed its group, and the number may be another's
                 child.exit_code = value
                 child.exited.set()
         del self._received[:complete]
@@ -392,7 +390,7 @@ class _Template:
         if self._asked_at is None:
             self._asked_at = self._loop.time()
         if self._check is None and not self.is_dead:
-            self._check_in(self._answer_s)
+            self._check_in(self._answer_s / 2)
 
     def _check_in(self, seconds: float) -> None:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
@@ -405,14 +403,13 @@ class _Template:
         if self.is_dead or not self._children:
             self._asked_at = None
             return
-        if self._asked_at is None:
-            self.send(REQUEST.pack(b"A", 0, 0))
-            self._asked_at = now
-        elif now - due >= self._answer_s:  # this process was held up; the template perhaps with it
+        if self._asked_at is None or now - due >= self._answer_s:  # held up: the template perhaps with this process
             self._asked_at = now
         left_s = self._asked_at + (self._answer_s if self._has_answered else _START_S) - now
         if left_s > 0:
-            self._check_in(left_s)
+            self.send(REQUEST.pack(b"A", 0, 0))  # what a command begins with is no answer of the template's
+            if not self.is_dead:
+                self._check_in(min(left_s, self._answer_s / 2))
             return
         _log.warning("a template process for commands does not answer and is replaced")
         self._died("did not answer and was replaced")
@@ -431,11 +428,8 @@ class _Template:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._unsent.clear()
-        for pid in self._pids.values():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
         for child in self._children.values():
-            child.exited.set()
+            child.abandon()
         self._process.end()
 
     def close(self) -> None:
@@ -467,7 +461,7 @@ async def _run_once(
                 await asyncio.gather(running, return_exceptions=True)
                 raise
         mine.setblocking(False)
-        answer = process.Capture(os.dup(mine.fileno()), MAX_ANSWER_BYTES)
+        answer = Answer(os.dup(mine.fileno()))
         answer.watch()
         feeding = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(mine, frame))
         try:

@@ -7,10 +7,9 @@ loaded, and a fork is as fast as this process is small. The worker's side is `py
   (socket of the command, stdout, stderr): fork, for Python code. `E`: the same, for a program that the request names
   (program, argv, env, cwd, scratch). `K`: send the signal to the command's process group. `A`: answer. `S` comes with a
   control socket: fork a supervisor, which serves that one.
-* control socket, here -> worker: 17 bytes (op, command number, value). `P` process id, `X` exit status as
-  `subprocess` has it (negative for a signal); a fork that fails is `X` with 255. `A`: as asked for.
-* socket of the command: one JSON request in (8 bytes of length before it), one JSON answer out, to its end. The request
-  is sent after the `P`: a command whose process id is not known has had no effect.
+* control socket, here -> worker: 17 bytes (op, command number, value). `X` exit status as `subprocess` has it (negative
+  for a signal); a fork that fails is `X` with 255. `A`: as asked for. `S`: the supervisor is there.
+* socket of the command: `python_exchange.py`. That a command has begun is said there: the worker does not wake for it.
 
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
 (`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever the
@@ -28,11 +27,11 @@ import signal
 import socket
 import struct
 import sys
-from contextlib import suppress
 from typing import Any
 
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
+ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
 EXCHANGE = runpy.run_path(os.path.join(HERE, "python_exchange.py"))  # noqa: PTH118
@@ -81,14 +80,15 @@ class Template:
                         return child
                 else:
                     drain(self.wake)
-            self.reap()
+                    self.reap()
 
     def handle_request(self) -> list[int] | None:
         """Handle one request; in a forked child, the descriptors it is to work with."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+            data, ancillary, _, _ = self.control.recvmsg(REQUEST.size, ROOM_FOR_DESCRIPTORS)
         except ConnectionError:  # killed with answers of ours unread
-            data, descriptors = b"", []
+            data, ancillary = b"", []
+        descriptors = list(memoryview(ancillary[0][2]).cast("i")) if ancillary else []
         if not data:
             self.kill_all()
             os._exit(0)
@@ -112,21 +112,22 @@ class Template:
             os.close(descriptor)
         if pid > 0:
             self.running[pid] = number
-            self.answer(b"P", number, pid)
+            if len(descriptors) == 1:
+                self.answer(b"S", number, pid)
         else:
             self.answer(b"X", number, 255)
         return None
 
     def start_program(self, number: int, descriptors: list[int]) -> None:
         """Without a fork of this process, which costs more than the program's start."""
-        self.answer(b"P", number, 0)  # no process id yet: what is to be killed is ours to kill
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         channel, out, err = descriptors
         try:
+            EXCHANGE["begin"](channel, 0)  # what is to be killed is ours to kill
             request = EXCHANGE["receive"](channel)
             pid = PROGRAM["spawn"](request, out, err)
-        except EOFError:  # called off
+        except (EOFError, ConnectionError):  # called off
             self.answer(b"X", number, -signal.SIGKILL)
         except (OSError, ValueError) as error:
             EXCHANGE["send"](channel, {"error": str(error)})
@@ -156,30 +157,32 @@ class Template:
 
     def reap(self) -> None:
         """End what a command left behind, before its process id can belong to anybody else."""
-        with suppress(ChildProcessError):
-            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                number = self.running.get(ended.si_pid)
-                if number is not None:
-                    kill_group(ended.si_pid, signal.SIGKILL)
-                _, status = os.waitpid(ended.si_pid, 0)
-                self.running.pop(ended.si_pid, None)
-                if self.is_confined and (number is not None or not self.is_supervisor):
-                    self.kill_left_behind()
-                if number is not None and self.request is not None:
-                    EXCHANGE["remove_scratch"](self.request)
-                    self.request = None
-                if number is not None:
-                    self.answer(b"X", number, os.waitstatus_to_exitcode(status))
+        while ended := an_ended_child():
+            number = self.running.pop(ended, None)
+            if number is not None:
+                kill_group(ended, signal.SIGKILL)
+            _, status = os.waitpid(ended, 0)
+            if self.is_confined and (number is not None or not self.is_supervisor):
+                self.kill_left_behind()
+            if number is not None and self.request is not None:
+                EXCHANGE["remove_scratch"](self.request)
+                self.request = None
+            if number is not None:
+                self.answer(b"X", number, os.waitstatus_to_exitcode(status))
+            if self.is_supervisor and not self.running:  # and nothing is left below it
+                return
 
     def kill_left_behind(self) -> None:
         """A child of ours that is no command is what one left; its own children become ours when it ends."""
-        with suppress(ChildProcessError):
+        try:
             while not self.running:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     if not CONFINEMENT["kill_children"](()):
                         return  # the system does not say which there are: logged at the worker's start
                     os.waitpid(-1, 0)
-            CONFINEMENT["kill_children"](self.running)
+        except ChildProcessError:
+            return
+        CONFINEMENT["kill_children"](self.running)
 
     def kill_all(self) -> None:
         for pid in self.running:
@@ -190,7 +193,7 @@ class Template:
 
     def answer(self, op: bytes, number: int, value: int) -> None:
         try:
-            self.control.sendall(ANSWER.pack(op, number, value))
+            os.write(self.own[2], ANSWER.pack(op, number, value))
         except OSError:
             self.kill_all()
             os._exit(1)
@@ -202,14 +205,27 @@ def kill_group(pid: int, number: int) -> None:
     Never both: a second SIGTERM would end the process while it still writes where it was.
     """
     for kill in (os.killpg, os.kill):
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             kill(pid, number)
-            return
+        except (ProcessLookupError, PermissionError):
+            continue
+        return
+
+
+def an_ended_child() -> int:
+    """Its process id, which stays its own until it is reaped; 0: none has ended."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return ended.si_pid if ended else 0
 
 
 def drain(descriptor: int) -> None:
-    with suppress(BlockingIOError):
+    try:  # noqa: SIM105 - contextlib would be more memory to copy
         os.read(descriptor, 4096)
+    except BlockingIOError:
+        pass
 
 
 def command() -> dict[str, Any]:
@@ -237,7 +253,6 @@ def main() -> None:
     if confinement.is_on and confinement.processes:
         runpy.run_path(os.path.join(PROCESS, "command_group.py"))["join"](confinement.processes)  # noqa: PTH118
     CONFINEMENT["enter"](confinement)
-    os.environ.clear()  # a command has its own
     of_command = command()
     of_command["set_streams"]()  # here, not in each child
     if mode == "once":
