@@ -12,8 +12,8 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
@@ -221,10 +221,10 @@ def decode(
     """
     from mashumaro.exceptions import InvalidFieldValue, MissingField
 
-    hints = hints_of(model)
-    present = {name: _without_nulls(hints[name], value) for name, value in fields.items() if value is not None}
+    hints, forms = hints_of(model), _forms_of(model)
+    present = {name: forms[name].without_nulls(value) for name, value in fields.items() if value is not None}
     for name, value in present.items():
-        if not _fits(hints[name], value):
+        if not forms[name].fits(value):
             raise _wrong_type(kind, name, hints[name], value)
     try:
         return _decoder(model).decode(present)
@@ -248,18 +248,11 @@ def _missing(
     return f"{kind}: field {name!r}{usual} is missing"
 
 
-def _without_nulls(hint: Any, value: Any) -> Any:
-    """An object of texts or numbers without its nulls: they count as absent, as everywhere."""
-    is_typed = typing.get_origin(hint) is dict and typing.get_args(hint)[1] is not Any
-    if not is_typed or not isinstance(value, Mapping):
-        return value
-    return {key: item for key, item in value.items() if item is not None}
-
-
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
     if typing.get_origin(hint) is dict and isinstance(value, Mapping):  # one of its values, then
         inner = typing.get_args(hint)[1]
-        odd = next((key for key, item in value.items() if not _fits(inner, item)), None)
+        fits = _check_of(inner)
+        odd = next((key for key, item in value.items() if not fits(item)), None)
         if odd is not None:
             name, hint, value = f"{name}.{odd}", inner, value[odd]
     shown = type(value).__name__
@@ -268,20 +261,46 @@ def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationErr
     return ConfigurationError(f"{kind}: field {name!r} must be {describe(hint)}, not {shown}")
 
 
-def _fits(hint: Any, value: Any) -> bool:
+class _Form(NamedTuple):
+    """Of a field, from its type: read once, since it takes longer than to look at a value."""
+
+    fits: Callable[[Any], bool]
     """Whether the containers are of the right shape; mashumaro would take an object's keys for a list."""
+    is_typed_object: bool
+    """An object of texts or numbers."""
+
+    def without_nulls(self, value: Any) -> Any:
+        """The nulls of an object of texts or numbers count as absent, as everywhere."""
+        if not self.is_typed_object or not isinstance(value, Mapping):
+            return value
+        return {key: item for key, item in value.items() if item is not None}
+
+
+@functools.lru_cache(maxsize=128)
+def _forms_of(model: type) -> Mapping[str, _Form]:
+    return {name: _form_of(hint) for name, hint in hints_of(model).items()}
+
+
+def _form_of(hint: Any) -> _Form:
+    is_typed = typing.get_origin(hint) is dict and typing.get_args(hint)[1] is not Any
+    return _Form(_check_of(hint), is_typed)
+
+
+def _check_of(hint: Any) -> Callable[[Any], bool]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return True
+        return lambda value: True
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(argument, value) for argument in arguments)
+        checks = [_check_of(argument) for argument in arguments]
+        return lambda value: any(check(value) for check in checks)
     if origin in (list, Sequence) or hint is list:
-        return isinstance(value, (list, tuple)) and (not arguments or all(_fits(arguments[0], item) for item in value))
+        of_items = _check_of(arguments[0]) if arguments else None
+        return lambda value: isinstance(value, (list, tuple)) and (of_items is None or all(map(of_items, value)))
     if origin in (dict, Mapping) or hint is dict or dataclasses.is_dataclass(hint):
-        return isinstance(value, Mapping)
+        return lambda value: isinstance(value, Mapping)
     if hint is type(None):
-        return value is None
-    return not isinstance(value, (Mapping, list, tuple))
+        return lambda value: value is None
+    return lambda value: type(value) is str or not isinstance(value, (list, tuple, dict, Mapping))
 
 
 _NAMES: Final[Mapping[Any, str]] = {
