@@ -47,7 +47,6 @@ from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import PlaneWatch
 from noetl_worker.plane.snowflake import snowflake_of
-from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.stopping import Level, Stopping
@@ -204,9 +203,6 @@ class Worker:
     async def _work(
         self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
     ) -> int:
-        pulling = asyncio.ensure_future(puller.run())
-        watching = asyncio.ensure_future(self._watch(connection, durable, puller, plane, keepalive))
-        stopped = asyncio.ensure_future(self.stopping.reached(Level.DRAIN))
         self.health.puller_progress = lambda: puller.last_progress
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
         metrics.TOOLS.announce(self.registry.kinds())
@@ -216,21 +212,13 @@ class Worker:
         log.info("pulling", **start)
         self.health.set_ready(True, "pulling")
         self.ready.set()
+        watching = self._watch(connection, durable, puller, plane, keepalive)
+        on_drain = partial(self.health.set_ready, False, "draining")
         try:
-            await asyncio.wait({pulling, watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
-            self.health.set_ready(False, "draining")
-            self.stopping.reach(Level.DRAIN)
-            was_cut_off = await self.deliveries.drain(puller, keepalive)
-            if isinstance(broken, nats.errors.Error):  # from the puller, which was quicker to notice
-                raise WorkerBroken(connection.why_closed()) from broken
-            if broken is not None:
-                raise broken
-            return EXIT_CANCELLED if was_cut_off else EXIT_OK
-        finally:
-            self.stopping.reach(Level.DRAIN)  # cancelled, too: what still comes is given back
-            await event_loop.end(pulling, watching, stopped)
-            await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
+            was_cut_off = await self.deliveries.pull_until_stopped(puller, watching, keepalive, on_drain=on_drain)
+        except nats.errors.Error as broken:  # from the puller, which was quicker to notice
+            raise WorkerBroken(connection.why_closed()) from broken
+        return EXIT_CANCELLED if was_cut_off else EXIT_OK
 
     def _start_line(self, durable: Durable, plane: Plane) -> dict[str, object]:
         return {

@@ -16,9 +16,11 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "python")]
 
 with atheris.instrument_imports(include=["noetl_worker"]):
     from engine import hazards
-    from noetl_worker import _core as rust
-    from noetl_worker.engine import pure
+    from noetl_worker.engine import load_engine, pure
     from noetl_worker.models import FitRules
+
+
+_, rust = load_engine("rust")
 
 
 class Bytes(random.Random):

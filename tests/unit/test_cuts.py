@@ -6,18 +6,21 @@ import base64
 import contextvars
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from nats.aio.msg import Msg
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, TemplateError, ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Report
 from noetl_worker.outcome import results
-from noetl_worker.plane.client import _expect, refusal
+from noetl_worker.plane.client import refusal
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
 from noetl_worker.testing import MemoryControlPlane, call_tool, run_tool
@@ -29,8 +32,8 @@ from noetl_worker.tools.kubernetes import cluster as container_cluster
 from noetl_worker.tools.mcp.mcp import McpTool
 from noetl_worker.tools.nats import subscription
 from noetl_worker.tools.process import process
-from noetl_worker.tools.transfer import to_duckdb as transfer_to_duckdb
 from noetl_worker.transport.transport import Response
+from unit.planes import plane
 
 SECRET = "Zq7-hunterSecret/99"
 FORMS = (SECRET, SECRET.replace("/", "%2F"))
@@ -105,10 +108,20 @@ def child_says(body: str) -> str:
     return said(lambda: run_tool("playbook", {"path": "p"}, control_plane=Refusing()), ToolError)
 
 
+def moved_as_a_number(text: str) -> str:
+    duckdb = pytest.importorskip("duckdb")
+    with tempfile.TemporaryDirectory() as directory:
+        database = str(Path(directory) / "a.duckdb")
+        with duckdb.connect(database) as connection:
+            connection.execute("create table t (n bigint)")
+        source = {"type": "duckdb", "query": f"select '{text}' as n"}
+        target = {"type": "duckdb", "database": database, "table": "t"}
+        return said(lambda: run_tool("transfer", {"source": source, "target": target}), ToolError)
+
+
 CUTS: dict[str, Callable[[], str]] = {
     "an answer's body kept in the error": lambda: refusal("POST /x", answer(across(2000))).body,
     "an answer's excerpt": lambda: str(refusal("POST /x", answer(across(500)))),
-    "no JSON object": lambda: said(lambda: _expect("GET /x", answer(f'"{across(498)}"', 200)), ControlPlaneError),
     "a refused outcome": lambda: str(
         results.refused_report(Report(status="s", context={}), ServerRefused("no", status=422, body=across(500))).error
     ),
@@ -124,7 +137,7 @@ CUTS: dict[str, Callable[[], str]] = {
     "an address": lambda: said(lambda: run_tool("http", {"url": "http://h:x/" + across(189)})),
     "a condition": lambda: condition_fails("{{ 1 // 0 }}" + across(148)),
     "an ack id": lambda: said(lambda: subscription.SubscriptionConfig("nats", operation="ack", ack_ids=[across(80)])),
-    "a value": lambda: said(lambda: transfer_to_duckdb._integer_text(across(80), "BIGINT"), ToolError),
+    "a value": lambda: moved_as_a_number(across(80)),
     "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
     "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
     "a condition of a policy": lambda: said(lambda: policy.parse_condition("here", "when", across(80))),
@@ -144,6 +157,15 @@ def test_half_of_what_has_the_shape_of_a_credential_is_not_shown() -> None:
     assert "eyJ" not in redaction.excerpt(across(100, text=" " + token), 100)
 
 
+async def test_answer_that_is_no_object() -> None:
+    there, _ = plane(lambda *_: answer(f'"{across(498)}"', 200))
+    redaction.remember(lambda: FORMS)
+    with pytest.raises(ControlPlaneError) as caught:
+        await there.credential("alias")
+    assert "xxx" in str(caught.value)
+    assert "Zq7" not in str(caught.value)
+
+
 async def test_reason_of_a_message_that_is_given_up() -> None:
     sent: list[bytes] = []
 
@@ -151,8 +173,9 @@ async def test_reason_of_a_message_that_is_given_up() -> None:
         async def request(self, _subject: str, body: bytes, timeout: float) -> None:
             sent.append(body)
 
-    delivery: Any = object.__new__(Delivery)
-    delivery._client, delivery.reply = Client(), "r"
+    client: Any = Client()
+    reply = "$JS.ACK.stream.consumer.1.2.2.1790000022953000000.0"
+    delivery = Delivery(client, Msg(_client=client, reply=reply), 0.0, wall_offset_s=0.0)
     redaction.remember(lambda: FORMS)
     await delivery.term(across(200))
     assert sent[0].startswith(b"+TERM xxx")

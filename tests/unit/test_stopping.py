@@ -17,7 +17,7 @@ from noetl_worker.models import Outcome
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
-from noetl_worker.worker import EXIT_OK, Worker
+from noetl_worker.worker import Worker
 from unit.planes import ScriptedTransport, answer, emitter, settings
 
 
@@ -50,6 +50,12 @@ class Scene:
         )
         self.worker.deliveries.deliver(cast(Any, delivery), self.execution, settle or self._settle)
 
+    async def work(self, puller: Any, *, watching: Any = None, on_drain: Any = lambda: None) -> bool:
+        keepalive = SimpleNamespace(is_alive=lambda: True)
+        return await self.worker.deliveries.pull_until_stopped(
+            puller, watching or watch(), keepalive, on_drain=on_drain
+        )
+
     async def drain(self) -> bool:
         puller, keepalive = SimpleNamespace(pause=lambda _: None), SimpleNamespace(is_alive=lambda: True)
         return await self.worker.deliveries.drain(puller, keepalive)
@@ -67,29 +73,26 @@ async def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_gi
     assert scene.transport.sent == [], "it is not claimed"
 
 
-async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def watch() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed() -> None:
     scene = Scene()
-    worker = scene.worker
+    pulls = asyncio.Event()
 
     async def until_cancelled() -> None:
+        pulls.set()
         try:
             await asyncio.Event().wait()
         finally:
             scene.deliver("late")
 
-    async def watch(*_: Any) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(worker, "_watch", watch)
-    monkeypatch.setattr(worker, "_start_line", lambda *_: {})
-    puller = SimpleNamespace(run=until_cancelled, last_progress=0.0)
-    working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, puller, None, None))))
-    await worker.ready.wait()
+    working = asyncio.ensure_future(scene.work(SimpleNamespace(run=until_cancelled)))
+    await pulls.wait()
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
-    for task in list(worker.deliveries.tasks):
+    for task in list(scene.worker.deliveries.tasks):
         await asyncio.wait({task}, timeout=1)
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
 
@@ -97,33 +100,40 @@ async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_an
 class AnsweredAtTheEnd:
     """A puller that asks nats-py, whose answer comes in the very step in which it is cancelled."""
 
-    last_progress = 0.0
-
     def __init__(self) -> None:
+        self.pulls = asyncio.Event()
         self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pause(self, _: bool) -> None:
         self._answer.set_result(None)
 
     async def run(self) -> None:
+        self.pulls.set()
         await asyncio.wait_for(self._answer, 60)  # as Client.request does; before 3.12 it swallows the cancellation
         await asyncio.Event().wait()
 
 
-async def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    worker = Worker(settings())
+async def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_end() -> None:
+    scene, puller, drains = Scene(), AnsweredAtTheEnd(), asyncio.Event()
+    working = asyncio.ensure_future(scene.work(puller, on_drain=drains.set))
+    await puller.pulls.wait()
+    scene.worker.request_stop()
+    assert await asyncio.wait_for(working, 10) is False, "nothing was cut off"
+    assert drains.is_set()
 
-    async def watch(*_: Any) -> None:
-        await asyncio.Event().wait()
 
-    monkeypatch.setattr(worker, "_watch", watch)
-    monkeypatch.setattr(worker, "_start_line", lambda *_: {})
-    working = asyncio.ensure_future(worker._work(*cast(Any, (None, None, AnsweredAtTheEnd(), None, None))))
-    await worker.ready.wait()
-    worker.request_stop()
-    assert await asyncio.wait_for(working, 10) == EXIT_OK
+@pytest.mark.parametrize("part", ["the pulling", "the watch"])
+async def test_what_ends_the_pulling_or_the_watch_is_raised_after_the_drain(part: str) -> None:
+    scene = Scene()
+
+    async def broken() -> None:
+        raise ConnectionError(part)
+
+    is_puller = part == "the pulling"
+    puller = SimpleNamespace(run=broken if is_puller else watch, pause=lambda _: scene.deliver("late"))
+    with pytest.raises(ConnectionError, match=part):
+        await scene.work(puller, watching=watch() if is_puller else broken())
+    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
 
 
 async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
 
@@ -19,6 +19,7 @@ from noetl_worker.observability.logging import debug_is_on
 from noetl_worker.observability.readings import PULSE_S
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.phases import Phase, Progress
+from noetl_worker.process import event_loop
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import REPORT_S, TOOL_S, Level, Stopping
 
@@ -34,6 +35,12 @@ class Pausable(Protocol):
     """What brings deliveries."""
 
     def pause(self, is_paused: bool, /) -> None: ...
+
+
+class Pulling(Pausable, Protocol):
+    """The same, and it does so while it runs."""
+
+    async def run(self) -> None: ...
 
 
 class Living(Protocol):
@@ -53,6 +60,30 @@ class Deliveries:
         self.settled: Final[Counter[str]] = Counter()
         """How many ended in which way."""
         self.logs_debug: Final = debug_is_on()
+
+    async def pull_until_stopped(
+        self, puller: Pulling, watch: Coroutine[Any, Any, None], keepalive: Living, *, on_drain: Callable[[], None]
+    ) -> bool:
+        """Pull until a stop is asked for, or the pulling or `watch` ends; then drain. True when something was cut off.
+
+        Raises:
+            Exception: what ended the pulling or `watch`, after the drain.
+        """
+        pulling, watching = asyncio.ensure_future(puller.run()), asyncio.ensure_future(watch)
+        stopped = asyncio.ensure_future(self._stopping.reached(Level.DRAIN))
+        try:
+            await asyncio.wait({pulling, watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
+            on_drain()
+            self._stopping.reach(Level.DRAIN)
+            was_cut_off = await self.drain(puller, keepalive)
+            if broken is not None:
+                raise broken
+            return was_cut_off
+        finally:
+            self._stopping.reach(Level.DRAIN)  # cancelled, too: what still comes is given back
+            await event_loop.end(pulling, watching, stopped)
+            await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     async def drain(self, puller: Pausable, keepalive: Living) -> bool:
         """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
