@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
+
+from .commands import ends
 
 STOPS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nresult = 1"
 
@@ -116,3 +119,25 @@ async def test_command_under_isolation_stops_the_process_that_supervisors_come_f
         return list(results)
 
     assert [result.data for result in await body()] == [2, 2, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+async def test_supervisor_that_its_command_stopped_ends_with_the_worker(tmp_path: Path) -> None:
+    """A command stops its parent, and the worker ends meanwhile: nothing is left of the command or of its parent."""
+    commands, told = Commands(Confinement("basic")), tmp_path / "told"
+    code = f"""
+import os, pathlib, signal, subprocess
+os.kill(os.getppid(), signal.SIGSTOP)
+program = subprocess.Popen(["sleep", "60"], start_new_session=True)
+told = pathlib.Path({str(tmp_path / "being told")!r})
+told.write_text(f"{{os.getppid()}} {{os.getpid()}} {{program.pid}}")
+told.rename({str(told)!r})
+program.wait()
+"""
+    running = asyncio.ensure_future(commands.run(code))
+    while not told.exists() and not running.done():
+        await asyncio.sleep(0)
+    await commands.registry.aclose()
+    with pytest.raises(ToolError):
+        await running
+    assert all(ends(int(process)) for process in told.read_text().split())

@@ -45,9 +45,14 @@ class Interpreter:
         except OSError as error:
             raise ToolError(f"cannot start the interpreter {self._interpreter!r}: {error}", kind="process") from error
 
-    def end(self) -> None:
+    def end(self, seconds: float) -> None:
+        """`seconds`: how long it may take to end by itself, with all that it has started: its control socket is
+        closed."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             if self._confinement.processes:
                 remove_group(os.getpid())

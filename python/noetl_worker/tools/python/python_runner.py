@@ -35,6 +35,7 @@ __all__ = ["PythonRun", "PythonRunner"]
 
 _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
+_END_S: Final = 1.0
 _START_S: Final = 30.0
 """For the first answer: an interpreter may have to come over a slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
@@ -151,8 +152,8 @@ class PythonRunner:
         return self._fork and self._confinement.is_on
 
     async def aclose(self) -> None:
-        """End the template processes."""
-        for template in (*self._templates.values(), *self._busy, *itertools.chain(*self._supervisors.values())):
+        """End the template processes; the last the one that ends a supervisor which cannot end by itself."""
+        for template in (*itertools.chain(*self._supervisors.values()), *self._busy, *self._templates.values()):
             template.close()
         self._templates.clear()
         self._supervisors.clear()
@@ -227,7 +228,7 @@ class _Start(Protocol):
 
     def start(self, control: int) -> None: ...
 
-    def end(self) -> None: ...
+    def end(self, seconds: float) -> None: ...
 
 
 class _Fork:
@@ -239,7 +240,7 @@ class _Fork:
     def start(self, control: int) -> None:
         self._child = self._template.fork(os.dup(control))
 
-    def end(self) -> None:
+    def end(self, seconds: float) -> None:
         if not self._template.is_dead:  # else it notices by its control socket
             self._child.signal(signal.SIGKILL)
 
@@ -414,7 +415,7 @@ class _Template:
         _log.warning("a template process for commands does not answer and is replaced")
         self._died("did not answer and was replaced")
 
-    def _died(self, end: str = "died") -> None:
+    def _died(self, end: str = "died", *, end_s: float = 0.0) -> None:
         """The template is gone: its children have nobody to stop them but us."""
         if self.is_dead:
             return
@@ -430,11 +431,11 @@ class _Template:
         self._unsent.clear()
         for child in self._children.values():
             child.abandon()
-        self._process.end()
+        self._process.end(end_s)
 
     def close(self) -> None:
         self._is_closed = True
-        self._died()
+        self._died(end_s=_END_S)
 
 
 async def _run_once(
