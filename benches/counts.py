@@ -19,6 +19,7 @@ __all__ = ["count_calls", "count_worker", "count_yardstick"]
 SLOTS: Final = 128
 _HELD_MS: Final = "10000"
 """A counted worker is slow; its events shall travel in one batch all the same, as those of a fast command do."""
+_NOOP: Final = Answers()
 _WRITTEN_S: Final = 10.0
 
 
@@ -34,11 +35,13 @@ async def count_worker(
     return found
 
 
-async def count_calls(rig: Rig, commands: int, *, plug_ins: tuple[str, ...] = (), **variables: str) -> float:
+async def count_calls(
+    rig: Rig, commands: int, *, kind: str = "noop", plug_ins: tuple[str, ...] = (), **variables: str
+) -> float:
     """Only the calls of `count_worker`, on uvloop."""
     settings = {"NOETL_WORKER_STARTED_HOLD_MS": _HELD_MS, **variables}
     started = partial(rig.worker, SLOTS, plug_ins=plug_ins, inside=True, NOETL_WORKER_LOOP="uvloop", **settings)
-    return (await _count(rig, "calls", started, commands))["calls"]
+    return (await _count(rig, "calls", started, commands, Answers(kind=kind)))["calls"]
 
 
 async def count_yardstick(rig: Rig, commands: int) -> dict[str, float]:
@@ -48,15 +51,15 @@ async def count_yardstick(rig: Rig, commands: int) -> dict[str, float]:
     return found
 
 
-async def _count(rig: Rig, what: str, started: Any, commands: int) -> dict[str, float]:
+async def _count(rig: Rig, what: str, started: Any, commands: int, answers: Answers = _NOOP) -> dict[str, float]:
     """Warm up, then count from one signal to the other; all is acknowledged by then."""
     file = rig.directory / "counts.json"
     file.unlink(missing_ok=True)
     starting: AbstractAsyncContextManager[Side] = started(BENCH_COUNT=what, BENCH_COUNT_FILE=str(file))
     async with starting as side:
-        await side.load.send(Answers(), max(1, commands // 5))
+        await side.load.send(answers, max(1, commands // 5))
         os.kill(side.pid, signal.SIGUSR1)
-        sent = await side.load.send(Answers(), commands)
+        sent = await side.load.send(answers, commands)
         os.kill(side.pid, signal.SIGUSR2)
         deadline = time.monotonic() + _WRITTEN_S
         while not file.exists():

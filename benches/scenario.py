@@ -59,7 +59,7 @@ class Scenario:
         return Answers(self.delay_ms, kind, self._config(kind), self.context_bytes)
 
     def _config(self, kind: str) -> dict[str, Any]:
-        config = dict(KINDS[kind])
+        config = dict(KINDS.get(kind, {}))
         if kind == "python":
             config["input"] = {"pad": self.result_bytes}
         elif kind == "noop" and self.result_bytes:

@@ -11,10 +11,13 @@ of the real plane have; nothing is checked, so no test of behaviour may use it: 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import httptools
@@ -30,9 +33,29 @@ _CLAIM: Final = re.compile(rb"^/api/commands/(\d+)/claim$")
 _STARTED_AT: Final = re.compile(rb'"%b":\s*([0-9.]+)' % STARTED_AT.encode())
 _WORKER: Final = re.compile(rb'"worker_id":\s*"([^"]*)"')
 _NAMES: Final = {b"/api/events/batch": "batch", b"/api/events": "event"}
+_RECORDED: Final = Path(__file__).parents[1] / "tests/compat/samples/python-control-plane.jsonl"
+_ID: Final = "the event"
 _REASONS: Final = {200: b"OK", 202: b"Accepted", 404: b"Not Found", 409: b"Conflict"}
 _FINISHED: Final = b'{"detail":{"code":"already_terminal","message":"command already reached a terminal state"}}'
 _STATUS: Final = b'{"pool_min":2,"pool_max":32,"pool_size":2,"pool_available":2,"requests_waiting":0,"utilization":0.0,"slots_available":32,"status":"ok"}'  # noqa: E501
+
+
+@cache
+def recorded_claims() -> list[bytes]:
+    """Claims of a real Python plane, each with a noop in place of its tool, to be filled with the event's id.
+
+    Not those with a context that is in the result store: a request more is another command.
+    """
+    found = []
+    for line in map(json.loads, _RECORDED.read_text(encoding="utf-8").splitlines()):
+        if not line["path"].endswith("/claim") or line["status"] != 200 or '_ref"' in json.dumps(line["resp"]):
+            continue
+        claim, context = line["resp"], line["resp"]["context"]
+        kept = {name: context[name] for name in context if name not in ("case", "cases")}
+        claim.update(execution_id=EXECUTION_ID, action="noop", context={**kept, "tool_config": {"kind": "noop"}})
+        claim.update(event_id=_ID, meta={**(claim.get("meta") or {}), "command_id": _ID})
+        found.append(orjson.dumps(claim).replace(b"%", b"%%").replace(b'"%b"' % _ID.encode(), b"%d"))
+    return found
 
 
 @dataclass
@@ -41,10 +64,14 @@ class Answers:
 
     delay_ms: float = 0.0
     kind: str = "noop"
+    """`recorded`: see `recorded_claims`."""
     config: dict[str, Any] = field(default_factory=dict)
     context_bytes: int = 0
 
     def claim(self, event_id: int) -> bytes:
+        if self.kind == "recorded":
+            claims = recorded_claims()
+            return claims[event_id % len(claims)] % (event_id, event_id)
         render_context = {
             "workload": {"n": event_id},
             "pad": "x" * self.context_bytes,

@@ -16,10 +16,10 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from noetl_worker import json_text
-from noetl_worker.command.claim import marks_of
 from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
 from noetl_worker.command.command import hydrate
 from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.text_marks import marks_of
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress

@@ -18,7 +18,7 @@ import pytest
 from compat.recorded_claims import hydrated, ran_with
 from noetl_worker import json_text
 from noetl_worker.command import case_actions, referred_results
-from noetl_worker.command.claim import marks_of
+from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import ToolError
 from noetl_worker.marks import Marks
 from noetl_worker.models import CaseDecision, Fail, ToolResult

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import structlog
 
 import virtual_time
 from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
@@ -97,6 +99,31 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
     made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     ready = await made.prepare()
     assert ready.context.variables["execution_id"] == known
+
+
+@pytest.mark.parametrize(
+    ("config", "workload", "is_kept"),
+    [
+        ({"command": "true"}, {"url": "https://example.org/api"}, True),
+        ({"command": "true"}, {"password": "hunter2-and-more"}, False),
+        ({"command": "true"}, {"url": "postgres://me:hunter2-and-more@db/x"}, False),
+        ({"command": "PGPASSWORD=hunter2 psql"}, {}, False),
+        ({"command": "true", "env": {"api_key": "hunter2-and-more"}}, {}, False),
+        ({"command": "true", "env": {"A": "{{ workload.note }}"}}, {"note": "the key"}, False),
+    ],
+)
+async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
+    config: dict[str, Any], workload: dict[str, Any], is_kept: bool
+) -> None:
+    at, _ = plane(lambda *_: answer(200, {}), Dialect.PYTHON)
+    limits, registry = Limits(default_s=60, hard_s=60, cancellation_poll_s=0), Registry(plugins=False)
+    marks = marks_of(json.dumps([config, workload]).encode())
+    made = []
+    for _ in range(2):
+        one = command(Dialect.PYTHON, kind="shell", config=config, variables={"workload": workload}, marks=marks)
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
+        made.append((await dispatch.prepare()).config)
+    assert (made[0] is made[1]) is is_kept
 
 
 async def test_fast_command_never_asks() -> None:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from noetl_worker import engine
-from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
+from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import MaybeProcessed, TransportError
-from noetl_worker.marks import Marks
 from noetl_worker.models import (
     AuthRefusedClaim,
     Claimed,
@@ -27,14 +25,10 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.settlement import assert_never
 from noetl_worker.transport.transport import Response
 
-__all__ = ["claim_command", "marks_of", "read_claim"]
+__all__ = ["claim_command", "read_claim"]
 
 LOST_ANSWER_TRIES: Final = 3
 _NEEDED: Final = ("execution_id", "node_name", "action")
-_MARKS: Final = tuple(
-    Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
-)
-"""By their sum, as the engine gives it."""
 
 
 async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
@@ -90,8 +84,3 @@ def _read_success(answer: Response) -> ClaimOutcome:
     if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
         return Refused(f"claim answered {answer.status} with a context or meta that is not an object")
     return Claimed(body, marks_of(answer.body))
-
-
-def marks_of(body: bytes) -> Marks:
-    """The marks of a JSON text. Keys and texts count alike, also those of JSON inside of a text."""
-    return _MARKS[engine.find_marks(body)]

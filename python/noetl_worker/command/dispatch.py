@@ -17,6 +17,7 @@ import structlog
 from noetl_worker import engine, json_text
 from noetl_worker.command.cancellation import until_cancelled
 from noetl_worker.command.scope import SHUTDOWN, Scope
+from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
 from noetl_worker.models import Command, FitRules, JsonValue, SecretTexts, ToolResult, ToolStatus
 from noetl_worker.observability import metrics
@@ -127,13 +128,15 @@ class Dispatch:
             given = await self._credentials.resolve_references(dict(given))
             config = await self._credentials.resolve_references(dict(config))
         config, context = await self._with_input(config, given)
-        if marks.secrets:
+        # A template may have put anything in; else a config whose own text names no secret has none.
+        may_name_secrets = marks.secrets and (marks.templates or marks_of(json_text.dumps(config)).secrets)
+        if may_name_secrets:
             known.add_inline(config)
-        has_secrets = marks.secrets or marks.references
+        has_secrets = may_name_secrets or marks.references or known.has_any
         prepared = self._registry.prepare(self._command.kind, config, context, has_secrets=has_secrets)
         prepared.limit(self._limits.default_s, self._limits.hard_s)
         context.timeout_s = prepared.timeout_s
-        if marks.secrets:
+        if may_name_secrets:
             known.add_inline(prepared.config)
         if prepared.warnings:
             self._warn(prepared)

@@ -73,6 +73,11 @@ class KnownSecrets:
         self._texts = _texts_of_worker(tuple(own))
         self._found: _Found | None = None
 
+    @property
+    def has_any(self) -> bool:
+        """Whether one was found for this command."""
+        return bool(self._seen)
+
     def texts(self) -> SecretTexts:
         """Every text to look for: the secrets themselves and their encoded forms."""
         if self._new:
@@ -134,7 +139,7 @@ class KnownSecrets:
             if value is None or kind is bool:
                 continue
             if kind is str or kind is int or kind is float:
-                self._add_named(name, value)
+                self._add_named(name, value, is_text=kind is str)
             elif kind is dict or isinstance(value, Mapping):
                 meaning = _meaning_of(name)
                 if meaning.is_alias:
@@ -147,10 +152,10 @@ class KnownSecrets:
             elif dataclasses.is_dataclass(kind):
                 waiting += [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
             else:
-                self._add_named(name, value)
+                self._add_named(name, value, is_text=isinstance(value, str))
 
-    def _add_named(self, name: str, value: Any) -> None:
-        meaning, is_text = _meaning_of(name), isinstance(value, str)
+    def _add_named(self, name: str, value: Any, *, is_text: bool) -> None:
+        meaning = _meaning_of(name)
         if not meaning.is_alias and (meaning.is_secret or (meaning.is_several and is_text)):
             self.add_all(value)
         elif is_text and "://" in value:
