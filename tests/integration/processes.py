@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +67,25 @@ def guarded(steps: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, "NOETL_WORKER_ENVIRONMENT_KEPT": "FAULTS_*", "FAULTS_STEPS": str(steps)}
 
 
+def not_counted() -> float:
+    return 0.0
+
+
 async def until(
-    predicate: Callable[[], bool | Awaitable[bool]], what: str, *, timeout_s: float = 10.0, every_s: float = 0.03
+    predicate: Callable[[], bool | Awaitable[bool]],
+    what: str,
+    *,
+    timeout_s: float = 10.0,
+    every_s: float = 0.03,
+    but: Callable[[], float] = not_counted,
 ) -> None:
-    """Ask again and again until it holds. Raises TimeoutError that names `what`."""
-    deadline = time.monotonic() + timeout_s
+    """Ask again and again until it holds. Raises TimeoutError that names `what`. `but`: seconds that do not count."""
+    began_s = time.monotonic() - but()
     while True:
         answer = predicate()
         if answer if isinstance(answer, bool) else await answer:
             return
-        if time.monotonic() > deadline:
+        if time.monotonic() - but() - began_s > timeout_s:
             raise TimeoutError(f"not within {timeout_s:g} s: {what}")
         await asyncio.sleep(every_s)
 
@@ -86,6 +96,7 @@ class WorkerProcess:
     def __init__(self, directory: Path, name: str, variables: dict[str, str], arguments: Sequence[str] = ()) -> None:
         self.log_path = directory / f"{name}.log"
         self.started_at = time.monotonic()
+        self._without_core_s = 0.0
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "noetl_worker", *arguments],
@@ -114,6 +125,14 @@ class WorkerProcess:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
+    def without_core_s(self) -> float:
+        """Seconds in which it could have run and another process did: ten starts at a time on two cores took 20 s each,
+        while a worker that hangs waits for no core. Nothing, where the system does not say it."""
+        with suppress(OSError):
+            waited_ns = Path(f"/proc/{self.process.pid}/schedstat").read_text(encoding="ascii").split()[1]
+            self._without_core_s = int(waited_ns) / 1e9
+        return self._without_core_s
+
     async def wait_logged(self, event: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
         """The first record with this `event`. Raises AssertionError with the log when the process ends before it."""
 
@@ -122,14 +141,15 @@ class WorkerProcess:
             assert found or self.is_running, f"ended with {self.process.returncode}:\n{self.text[-3000:]}"
             return found
 
-        await until(there, f"log event {event!r}", timeout_s=timeout_s)
+        await until(there, f"log event {event!r}", timeout_s=timeout_s, but=self.without_core_s)
         return self.logged(event)[0]
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
     async def exit_code(self, *, timeout_s: float = 15.0) -> int:
-        await until(lambda: not self.is_running, "the end of the worker", timeout_s=timeout_s)
+        what = "the end of the worker"
+        await until(lambda: not self.is_running, what, timeout_s=timeout_s, but=self.without_core_s)
         return int(self.process.returncode)
 
     async def stop(self) -> int:
@@ -232,16 +252,20 @@ class Probe:
 
 
 class Gate:
-    """A shell command that waits until the gate is opened, in whichever process it runs."""
+    """A shell command that waits until the gate is opened, in whichever process it runs.
+
+    It reads a line from a pipe: one that looked for a file again and again would start a process each time. When the
+    gate is gone, its end is read, and nothing waits for ever.
+    """
 
     def __init__(self, directory: Path, name: str = "gate") -> None:
         self._file, self.runs_file = directory / name, directory / f"{name}.runs"
+        os.mkfifo(self._file)
+        self._opener = os.open(self._file, os.O_RDWR)
+        weakref.finalize(self, os.close, self._opener)
 
     def command(self, before: str = "") -> str:
-        return (
-            f"{before} echo $$ >> {self.runs_file}; i=0; "
-            f"while [ ! -e {self._file} ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i+1)); done; echo through"
-        )
+        return f"{before} echo $$ >> {self.runs_file}; read line < {self._file}; echo through"
 
     @property
     def runs(self) -> int:
@@ -249,7 +273,8 @@ class Gate:
         return len(self.runs_file.read_text().split()) if self.runs_file.exists() else 0
 
     def open(self) -> None:
-        self._file.touch()
+        """For all that wait, and those that come."""
+        os.write(self._opener, b"\n" * 1000)
 
 
 @dataclass(frozen=True)

@@ -233,15 +233,17 @@ async def test_hundred_parallel_commands_hold_no_thread_each(tmp_path: Path) -> 
     context = tool_context(registry=registry)
     await registry.run_tool("shell", {"command": "true"}, context)
     before = threads()
-    gate = tmp_path / "go"
-    config = {"command": f"echo x >> {tmp_path}/running; while [ ! -e {gate} ]; do sleep 0.05; done"}
+    os.mkfifo(gate := tmp_path / "go")
+    opener = os.open(gate, os.O_RDWR)
+    config = {"command": f"echo x >> {tmp_path}/running; read go < {gate}"}
     calls = [asyncio.ensure_future(registry.run_tool("shell", config, context)) for _ in range(100)]
     running = tmp_path / "running"
     while not running.exists() or running.read_bytes().count(b"x") < 100:
         await asyncio.sleep(0.01)
     more = threads() - before
-    gate.touch()
+    os.write(opener, b"\n" * 100)
     results = await asyncio.gather(*calls)
+    os.close(opener)
     assert (more, sum(result.exit_code == 0 for result in results)) == (0, 100)
 
 
