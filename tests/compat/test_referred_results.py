@@ -17,13 +17,13 @@ import pytest
 
 from compat.recorded_claims import hydrated, ran_with
 from noetl_worker import json_text
-from noetl_worker.command import case_actions, referred_results
+from noetl_worker.command import case_actions
 from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import ToolError
 from noetl_worker.marks import Marks
 from noetl_worker.models import CaseDecision, Fail, ToolResult
 from noetl_worker.templates import template
-from noetl_worker.transport.transport import Response
+from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
 from unit.planes import answer
 
 SAMPLES = Path(__file__).parent / "samples" / "values"
@@ -201,14 +201,13 @@ async def test_results_beyond_the_memory_limit_are_an_error_that_names_the_step(
     assert store.asked == 0
 
 
-async def test_results_that_turn_out_to_be_beyond_the_memory_limit_are_an_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.heavy_on_loop(reason="64 MiB of JSON are made and read, in one step of a plane without a network")
+async def test_results_that_turn_out_to_be_beyond_the_memory_limit_are_an_error() -> None:
     """A claim need not say how large they are."""
-    monkeypatch.setattr(referred_results, "_MAX_BYTES", 100_000)
     store, body = stored("large-list"), claim("large-list")
     del body["context"]["render_context"]["steps"]["start"]["context"]["result"]["reference"]["meta"]
-    with pytest.raises(ToolError, match=r"\(start\) have 1\d{5} bytes, more than 100000"):
+    store.body = json.dumps(store.body).encode()[:-1] + b', "pad": "' + b"x" * MAX_BODY_BYTES + b'"}'
+    with pytest.raises(ToolError, match=r"\(start\) have 67\d{6} bytes, more than 67108864"):
         await look(body, store)
 
 

@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from integration.desk import LETTERS, STREAM, Desk, desk
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream import api
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.settings.settings import load_settings
@@ -89,8 +88,7 @@ async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_diffe
         assert {one["agrees"] for one in of_letters(after.out).values()} == {True}
 
 
-async def test_login_that_may_not_look_at_the_letters_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "TIMEOUT_S", 0.3)
+async def test_login_that_may_not_look_at_the_letters_starts_all_the_same() -> None:
     denied = f'permissions: {{ publish: {{ deny: ["$JS.API.STREAM.INFO.{DEAD_LETTER_STREAM}"] }} }}'
     config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
     async with desk(config) as there:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,6 @@ import pytest
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport import on_loop
-from noetl_worker.transport.h11_parser import H11ResponseParser
 from noetl_worker.transport.opening import open_transport
 from noetl_worker.transport.transport import Response, Transport
 
@@ -25,12 +26,16 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(params=TRANSPORTS)
-def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param.endswith("h11"):
-        monkeypatch.setattr(on_loop, "_Parser", H11ResponseParser)
+def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param.endswith("h11"):  # as it is imported where there is no httptools
+        monkeypatch.setitem(sys.modules, "httptools", None)
+        importlib.reload(on_loop)
     elif request.param == "on_loop":
         pytest.importorskip("httptools")
-    return str(request.param).partition(" ")[0]
+    yield str(request.param).partition(" ")[0]
+    if request.param.endswith("h11"):
+        monkeypatch.undo()
+        importlib.reload(on_loop)
 
 
 @asynccontextmanager

@@ -8,12 +8,12 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import AsyncIterator, Awaitable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from loops import Threads
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.artifact.artifact import ArtifactTool
 from noetl_worker.tools.http import answer as http_answer
@@ -89,19 +89,6 @@ def test_text_read_by_pieces_is_the_text_read_at_once(codec: str) -> None:
 
 
 # ── large bodies ────────────────────────────────────────────────────────────────────────────────
-
-
-class Threads(ThreadPoolExecutor):
-    """Of the loop it is made on; how often they were given work."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.given = 0
-        asyncio.get_running_loop().set_default_executor(self)
-
-    def submit(self, work: Any, *args: Any, **named: Any) -> Any:
-        self.given += 1
-        return super().submit(work, *args, **named)
 
 
 @pytest.mark.parametrize(("size", "off_loop"), [(10, 0), (LARGE, 1)])

@@ -147,9 +147,9 @@ def test_joining_enables_the_controller_sets_the_limit_and_removes_groups_of_dea
     assert not (root / "w" / dead).exists()
 
 
-def test_setting_reaches_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_reaches_the_commands(machine: Machine) -> None:
     """(no attack) `NOETL_WORKER_PROCESS_COUNT`; 0 is no limit, and then nothing is logged."""
-    monkeypatch.setattr("noetl_worker.command.tool_rules.commands_group", lambda worker: Path("/there"))
+    machine("1:pids:/w\n", "pids/w")
     assert registry_of(load_settings({})).confinement.processes == 8192
     none = load_settings({"NOETL_WORKER_PROCESS_COUNT": "0"})
     assert registry_of(none).confinement.processes == 0

@@ -13,7 +13,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.cli.dev import settings_beside
-from noetl_worker.command import tool_rules
 from noetl_worker.command.tool_rules import log_what_is_not_confined
 from noetl_worker.models import Dialect
 from noetl_worker.plane.registration import Registration
@@ -21,6 +20,7 @@ from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.process import confinement
 from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.process.machine import memory_bytes
 from noetl_worker.tools.registry import Registry
 from noetl_worker.worker import Worker
 from unit.planes import answer, plane
@@ -184,22 +184,22 @@ async def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> Non
     assert (await arun_tool("duckdb", read)).data["rows"] == [{"m": "50.0 MiB"}]
 
 
-def test_share_of_duckdb_is_by_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_of_duckdb_is_by_how_many_run_at_once() -> None:
     """(no attack) Slots, what a command takes of them, the kinds that have a DuckDB and their limits."""
-    monkeypatch.setattr(tool_rules, "memory_bytes", lambda: 100 << 30)
+    usable = memory_bytes() * 4 // 5
 
     def share(**variables: str) -> int:
-        return Worker(load_settings(variables)).registry.confinement.duckdb_bytes >> 30
+        return Worker(load_settings({"WORKER_MAX_CONCURRENT": "4", **variables})).registry.confinement.duckdb_bytes
 
     alone = {"NOETL_WORKER_KINDS_DENY": "ducklake,transfer"}
-    assert share() == 80 // 16
-    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=4", **alone) == 80 // 4
-    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=4") == 80 // 16
-    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", **alone) == 80 // 2
-    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2") == 80 // 16
-    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2,ducklake=1,transfer=1") == 80 // 4
-    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", NOETL_WORKER_KINDS="duckdb,http") == 80 // 2
-    assert share(NOETL_WORKER_KINDS="http") == 80
+    assert share() == usable // 4
+    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=2", **alone) == usable // 2
+    assert share(NOETL_WORKER_SLOT_COSTS="duckdb=2") == usable // 4
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", **alone) == usable // 2
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2") == usable // 4
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=1,ducklake=1,transfer=1") == usable // 3
+    assert share(NOETL_WORKER_KIND_LIMITS="duckdb=2", NOETL_WORKER_KINDS="duckdb,http") == usable // 2
+    assert share(NOETL_WORKER_KINDS="http") == usable
     assert share(NOETL_WORKER_ISOLATION="off") == 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
@@ -291,8 +293,11 @@ def test_closed_streams_do_not_lose_the_result(worker: Worker) -> None:
 async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     supervise = process.supervise
 
-    async def then_cancelled(*args: Any, **limits: Any) -> bool:
-        timed_out = await supervise(*args, **limits)
+    children: list[weakref.ref[Any]] = []
+
+    async def then_cancelled(child: Any, *args: Any, **limits: Any) -> bool:
+        children.append(weakref.ref(child))
+        timed_out = await supervise(child, *args, **limits)
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().call_soon(task.cancel)
@@ -302,14 +307,15 @@ async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_child(monkeyp
     registry = Registry([tool], plugins=False)
     context = tool_context(registry=registry)
     await registry.run_tool("python", {"code": "result = 1"}, context)
-    (template,) = tool._runner._templates.values()
     before = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(process, "supervise", then_cancelled)
         task = asyncio.ensure_future(registry.run_tool("python", {"code": "result = 1"}, context))
         await asyncio.wait({task})
     assert open_descriptors() == before
-    assert template._children == {}
+    del task
+    gc.collect()
+    assert [child() for child in children] == [None], "the template keeps nothing of the command"
     await registry.aclose()
 
 
@@ -323,17 +329,19 @@ async def test_cancellation_before_an_interpreter_of_its_own_has_started_ends_it
     assert asyncio.all_tasks() == before
 
 
-def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process id may be another program's by then."""
     killed: list[int] = []
     supervise = process.supervise
 
-    async def then_closed(child: Any, *args: Any, **limits: Any) -> bool:
-        timed_out = await supervise(child, *args, **limits)
-        child._template.close()
+    tool = PythonTool()
+
+    async def then_closed(*args: Any, **limits: Any) -> bool:
+        timed_out = await supervise(*args, **limits)
+        await tool.aclose()
         return timed_out
 
     monkeypatch.setattr(process, "supervise", then_closed)
     monkeypatch.setattr("os.killpg", lambda group, _: killed.append(group))
-    assert run_tool("python", {"code": "result = 1"}).data == 1
+    assert (await arun_tool(tool, {"code": "result = 1"})).data == 1
     assert killed == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 import structlog
 
 import virtual_time
+from loops import Threads
 from noetl_worker.command.dispatch import Dispatch, Limits
 from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
@@ -21,7 +21,6 @@ from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import TOOL_S
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.kinds.requirements import class_at
 from noetl_worker.tools.registry import Registry
 from unit.planes import answer, command, plane
 
@@ -439,22 +438,13 @@ async def test_workbook_without_a_playbook_says_so(catalog_id: str | None, body:
 
 
 @pytest.mark.parametrize(("kind", "config"), [("noop", {}), ("task_sequence", {"tasks": [{"one": {"kind": "noop"}}]})])
-async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(
-    kind: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(kind: str, config: dict[str, Any]) -> None:
     """The library of postgres takes 0.2 s of CPU, in which nothing else of the worker would go on."""
-    imported: list[tuple[str, bool]] = []
-
-    def load(place: str) -> None:
-        kind = class_at(place).kind
-        imported.append((kind, threading.current_thread() is threading.main_thread()))
-
-    monkeypatch.setattr("noetl_worker.tools.kinds.requirements.load", load)
+    threads = Threads()
     at, _ = plane(lambda *_: answer(200, {}))
     registry = Registry(plugins=False)
     for _ in range(2):
         one = command(Dialect.PYTHON, kind=kind, config=config)
         dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(5, 5, 0), slots=Slots(1))
         await dispatch.run(await dispatch.prepare())
-    assert dict(imported) == dict.fromkeys({kind, "noop"}, False)
-    assert imported[0] == (kind, False)
+        assert threads.given == len({kind, "noop"}), "once each"

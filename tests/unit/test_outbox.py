@@ -17,11 +17,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.outbox import outbox as outbox_module
 from noetl_worker.outbox.directory import signing_key
 from noetl_worker.outbox.file import OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.outcome.event_set import EventSet
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
 from unit.planes import URL
 
@@ -163,21 +161,29 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     assert left(tmp_path) == [unreadable.name]
 
 
-def test_row_that_an_older_worker_could_not_read_is_told_by_the_next_that_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left_behind(tmp_path)
+def rows_of(directory: Path, row: bytes) -> Path:
+    """An outbox file with one row, signed as those of this machine."""
+    dead = OutboxFile.made(directory, signing_key(directory))
+    dead.put(Row(event_set(7).key, "c-7", URL, 16, row))
+    dead.close(is_empty=False)
+    [path] = directory.glob("*.sqlite3")
+    return path
 
-    def refuse(*_: Any) -> EventSet:
-        raise DocumentError("outbox_row", "of a later version")
 
-    with monkeypatch.context() as older:
-        older.setattr(outbox_module, "read_row", refuse)
-        before = box(tmp_path)
-        assert taken(before) == []
-        assert before.adopt() == [], "it is not looked at again and again"
-        before.close()
-    assert len(list(tmp_path.glob("*.unreadable"))) == 1
+def test_row_that_an_older_worker_could_not_read_is_told_by_the_next_that_can(tmp_path: Path) -> None:
+    row, _ = event_set(7).packed()
+    path = rows_of(tmp_path, row)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        [(readable,)] = database.execute("SELECT row FROM event_sets").fetchall()
+    path.unlink()
+    rows_of(tmp_path, b"of a later version " + row)
+    before = box(tmp_path)
+    assert taken(before) == []
+    assert before.adopt() == [], "it is not looked at again and again"
+    before.close()
+    [unreadable] = tmp_path.glob("*.unreadable")
+    with contextlib.closing(sqlite3.connect(unreadable)) as database, database:
+        database.execute("UPDATE event_sets SET row = ?", (readable,))  # the later version is here
     ours = box(tmp_path)
     [one] = taken(ours)
     assert one.idempotency_key == "key-7"

@@ -18,8 +18,8 @@ OF_NAMED_TUPLES: Final = frozenset({"_asdict", "_fields", "_make", "_replace"})
 """Public by Python's own documentation: the underscore keeps them apart from the fields."""
 Nodes = Sequence[ast.AST]
 
-PRIVATE_NAMES: Final = 10
-REPLACED_ATTRIBUTES: Final = 25
+PRIVATE_NAMES: Final = 4
+REPLACED_ATTRIBUTES: Final = 15
 OWN_RUNNERS: Final = {
     "integration/test_end_of_pulling.py": "a thread has a loop of its own while the test's stands still",
     "integration/test_no_secret_leaves.py": "Hypothesis plays its plans on one stage",

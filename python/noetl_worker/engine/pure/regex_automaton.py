@@ -63,8 +63,8 @@ class _State:
 class Automaton:
     """The code of one pattern, ready for searches. Threads may share it: what one forgets, another makes anew."""
 
-    def __init__(self, code: Code) -> None:
-        self._code = code
+    def __init__(self, code: Code, *, kept: int = KEPT) -> None:
+        self._code, self._most = code, kept
         looks = {step for step in code if isinstance(step, str)}
         self._sees_lines = not looks.isdisjoint({"line start", "line end"})
         self._sees_words = any("word" in name for name in looks)
@@ -112,7 +112,7 @@ class Automaton:
             if interval >= 0:
                 state.after_interval[interval] = following
         self._kept += 1
-        if self._kept > KEPT:
+        if self._kept > self._most:
             self._forget()
         state.after[char] = following
         return following, steps

@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from noetl_worker.engine.pure import code_points, regex_code
 from noetl_worker.engine.pure.code_points import Ranges
-from noetl_worker.engine.pure.regex_automaton import Automaton
+from noetl_worker.engine.pure.regex_automaton import KEPT, Automaton
 from noetl_worker.engine.pure.regex_code import Piece
 from noetl_worker.errors import ConditionError
 
@@ -37,14 +37,17 @@ _ESCAPABLE: Final = frozenset(string.punctuation + " ") - {"<", ">"}
 _PATTERN_SPACE: Final = "\t\n\v\f\r \x85\u200e\u200f\u2028\u2029"
 
 
-def compile_pattern(source: str) -> Automaton:
+def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
     """Compile a pattern of the Rust dialect.
+
+    Args:
+        kept: how much of what a search has found out is kept for the next one.
 
     Raises:
         ConditionError: `invalid_regex` where the Rust crate refuses it, `regex_unsupported` where only this engine
             does; the text starts with `Invalid regex: `.
     """
-    return Automaton(_Reader(source).pattern())
+    return Automaton(_Reader(source).pattern(), kept=kept)
 
 
 @dataclass(frozen=True, slots=True)
