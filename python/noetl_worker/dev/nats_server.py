@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
@@ -34,11 +36,18 @@ MAX_AGE_S: Final = 3600.0
 """The Python plane's stream forgets messages after an hour (wire.md 1.3)."""
 
 
+_PORTS: Final = range(10_000, 32_000)
+"""Below those that systems give to connections: one of these may be taken by the next one before a server has it."""
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    for _ in range(100):
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise OSError(f"no free port of {host} found between {_PORTS.start} and {_PORTS.stop}")
 
 
 def find_binary() -> str:
