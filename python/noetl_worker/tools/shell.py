@@ -18,6 +18,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
 __all__ = ["ShellConfig", "ShellTool"]
@@ -49,7 +50,7 @@ class ShellConfig:
     shell: str = "sh"
     """The shell, run as `<shell> -c <command>`."""
     cwd: str | None = None
-    """Where it runs; absent: an empty directory that is removed afterwards."""
+    """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
     env: dict[str, Any] = field(default_factory=dict)
     """Variables on top of PATH, HOME, LANG, LC_*, TZ and USER of the worker; a null is left out."""
     timeout: float | None = None
@@ -90,6 +91,7 @@ class ShellTool:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._memory_events = memory_events
         self._environment = process.base_environment()
+        self._scratch = Scratch(confinement)
         self._programs: dict[str, str] = {}
         """Shells that were found in the worker's own PATH."""
 
@@ -98,7 +100,7 @@ class ShellTool:
             raise ConfigurationError(f"shell: 'cwd' {config.cwd!r} is no directory of this worker")
         commands = [config.command] if isinstance(config.command, str) else config.command
         timeout_s = time_left(config.timeout, context)
-        async with process.scratch_directory() as scratch:
+        async with self._scratch.directory() as scratch:
             own = {**context.trace_environment(), **process.environment_text(config.env)}
             env = {**self._environment, "TMPDIR": scratch, **own}
             program = self._program(config.shell, env["PATH"])
@@ -123,6 +125,7 @@ class ShellTool:
     async def aclose(self) -> None:
         """End the template process."""
         await self._runner.aclose()
+        await self._scratch.aclose()
 
 
 async def _run_in_order(
@@ -144,7 +147,6 @@ async def _run_in_order(
                 [config.shell, *_arguments(command, scratch)],
                 env=env,
                 cwd=config.cwd or scratch,
-                scratch=scratch if len(commands) == 1 else "",
                 timeout_s=None if deadline is None else max(0.0, deadline - time.monotonic()),
                 max_output_bytes=max(room, min(_LEAST_OUTPUT, config.max_output_bytes)) if config.capture else 1,
             )

@@ -123,7 +123,7 @@ def oom_kills(events: str | os.PathLike[str]) -> int | None:
 
 @asynccontextmanager
 async def scratch_directory() -> AsyncIterator[str]:
-    """A directory of its own for one command, removed afterwards with all that is in it."""
+    """A directory that is removed afterwards with all that is in it."""
     path = tempfile.mkdtemp(prefix="noetl-")
     try:
         yield path
@@ -135,8 +135,6 @@ async def scratch_directory() -> AsyncIterator[str]:
 def _remove_empty(path: str) -> bool:
     try:
         os.rmdir(path)  # noqa: PTH106 - for every command
-    except FileNotFoundError:  # the command's process has done it
-        return True
     except OSError:
         return False
     return True

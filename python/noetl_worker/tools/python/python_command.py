@@ -51,7 +51,7 @@ REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n
 INHERITED = dict(os.environ)
 """The template's variables: most of those that a command is to have, and nothing else (`interpreter.py`)."""
 EMPTY_REQUEST: dict[str, Any] = {
-    **dict.fromkeys(("code", "execution_id", "step", "scratch"), ""),
+    **dict.fromkeys(("code", "execution_id", "step"), ""),
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "env": {**os.environ, "TMPDIR": "/"},
     "cwd": "/",
@@ -131,7 +131,6 @@ def carry_out(channel: int) -> int:
     finish_threads()
     if getpid() == process:  # not a child that the code forked and that ran on to the end
         send(channel, answer)
-        EXCHANGE["remove_scratch"](request)
     close(channel)
     return status
 

@@ -18,15 +18,6 @@ decode = json.JSONDecoder().raw_decode
 encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def remove_scratch(request: dict[str, Any]) -> None:
-    """The command's own directory, where it is empty, here and not in the worker: on a file system that discards what
-    it frees this waits for the disk, and the worker's commands would wait with it. The worker removes what stays."""
-    try:  # noqa: SIM105 - contextlib would be more memory to copy
-        os.rmdir(request["scratch"])  # noqa: PTH106 - no pathlib in every child
-    except OSError:
-        pass
-
-
 def begin(channel: int, process: int) -> None:
     """Said before the request is looked at: a command that has not said it has had no effect, and never will when the
     worker has closed its end (BrokenPipeError). `process`: 0 where it is the process above that ends it."""

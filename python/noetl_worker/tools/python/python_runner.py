@@ -92,7 +92,7 @@ class PythonRunner:
         """Run one command's code to its end.
 
         Args:
-            request: code, input, variables, context, execution_id, step, libs, env, cwd, scratch (`python_command`).
+            request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
             interpreter: a CPython 3.9 or newer.
             timeout_s: seconds, then SIGTERM and 2 s later SIGKILL to the child's process group.
 
@@ -118,7 +118,6 @@ class PythonRunner:
         *,
         env: Mapping[str, str],
         cwd: str,
-        scratch: str = "",
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
     ) -> process.Finished:
@@ -126,7 +125,6 @@ class PythonRunner:
 
         Args:
             program: where `argv[0]` is.
-            scratch: a directory that is removed at the end, where it is empty and commands are confined.
 
         Raises:
             ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
@@ -136,7 +134,7 @@ class PythonRunner:
             return await process.run_process(
                 argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
             )
-        request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd, "scratch": scratch}
+        request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd}
         frame = frame_of(request)
         started = time.monotonic()
         run = await self._run_in_template(b"E", frame, sys.executable, timeout_s, max_output_bytes)

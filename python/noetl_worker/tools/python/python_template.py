@@ -5,7 +5,7 @@ loaded, and a fork is as fast as this process is small. The worker's side is `py
 
 * control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
   (socket of the command, stdout, stderr): fork, for Python code. `E`: the same, for a program that the request names
-  (program, argv, env, cwd, scratch). `K`: send the signal to the command's process group. `A`: answer. `S` comes with a
+  (program, argv, env, cwd). `K`: send the signal to the command's process group. `A`: answer. `S` comes with a
   control socket: fork a supervisor, which serves that one.
 * control socket, here -> worker: 17 bytes (op, command number, value). `X` exit status as `subprocess` has it (negative
   for a signal); a fork that fails is `X` with 255. `A`: as asked for. `S`: the supervisor is there.
@@ -51,8 +51,6 @@ class Template:
         self.is_supervisor = is_supervisor
         self.running: dict[int, int] = {}
         """Process id -> number of the command."""
-        self.request: dict[str, Any] | None = None
-        """Of the program that runs."""
         control.set_inheritable(False)
         self.wake, self.wake_write = os.pipe()
         self.own = (self.wake, self.wake_write, control.fileno())
@@ -134,7 +132,6 @@ class Template:
             self.answer(b"X", number, 127)
         else:
             self.running[pid] = number
-            self.request = request
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -164,9 +161,6 @@ class Template:
             _, status = os.waitpid(ended, 0)
             if self.is_confined and (number is not None or not self.is_supervisor):
                 self.kill_left_behind()
-            if number is not None and self.request is not None:
-                EXCHANGE["remove_scratch"](self.request)
-                self.request = None
             if number is not None:
                 self.answer(b"X", number, os.waitstatus_to_exitcode(status))
             if self.is_supervisor and not self.running:  # and nothing is left below it

@@ -18,6 +18,7 @@ from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
 from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
@@ -79,7 +80,7 @@ class PythonConfig:
     env: dict[str, Any] = field(default_factory=dict)
     """Variables on top of PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
     cwd: str | None = None
-    """Where it runs; absent: an empty directory that is removed afterwards."""
+    """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
     python: str | None = None
     """Another interpreter, CPython 3.9 or newer; absent: the worker's own."""
     timeout: float | None = None
@@ -131,6 +132,7 @@ class PythonTool:
         self._environment = process.base_environment()
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
+        self._scratch = Scratch(confinement)
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
@@ -141,7 +143,7 @@ class PythonTool:
             if config.auth is not None:
                 keys = await directories.enter_async_context(process.scratch_directory())
                 rights = await granted(config.auth, context, keys, by_descriptor=self._by_descriptor)
-            scratch = await directories.enter_async_context(process.scratch_directory())
+            scratch = await directories.enter_async_context(self._scratch.directory())
             request = _request(config, context, code, scratch, rights, self._environment)
             request["sys_path"] = list(sys_path)
             kills = process.oom_kills(self._memory_events)
@@ -158,6 +160,7 @@ class PythonTool:
         """End the template processes and close the connections."""
         await self._runner.aclose()
         await self._sources.aclose()
+        await self._scratch.aclose()
 
 
 def _request(
@@ -178,7 +181,6 @@ def _request(
         "step": context.step,
         "env": dict(env),
         "cwd": _directory(config.cwd) or scratch,
-        "scratch": scratch,
         "auth": rights.data,
         "secret_files": {name: text for name, text in rights.files.items() if name not in own},
         "main_first": context.form.main_first,

@@ -1,0 +1,132 @@
+"""The directories that commands run in: which of them another command gets, and which are removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.process.scratch import Scratch
+from noetl_worker.tools.registry import Registry
+
+from .processes import linux_only
+
+BASIC = Confinement("basic")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where directories are made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+async def left_by(scratch: Scratch, leave: Callable[[Path], object] = lambda path: None) -> Path:
+    async with scratch.directory() as path:
+        assert list(Path(path).iterdir()) == []
+        leave(Path(path))
+    return Path(path)
+
+
+@linux_only
+async def test_directory_that_is_left_as_it_was_made_is_for_the_next_command(place: Path) -> None:
+    scratch = Scratch(BASIC)
+    first = await left_by(scratch)
+    assert await left_by(scratch) == first
+    await scratch.aclose()
+    assert list(place.iterdir()) == []
+
+
+def replaced(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir(mode=0o700)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a file": lambda path: (path / ".hidden").touch(),
+    "a directory": lambda path: (path / "deep" / "deeper").mkdir(parents=True),
+    "other rights": lambda path: path.chmod(0o500),
+    "an attribute": lambda path: os.setxattr(path, "user.left", b"x"),
+    "removed": lambda path: path.rmdir(),
+    "replaced": replaced,
+}
+
+
+@linux_only
+@pytest.mark.parametrize("change", CHANGES)
+async def test_directory_that_a_command_has_changed_is_removed(change: str, place: Path) -> None:
+    scratch = Scratch(BASIC)
+    first = await left_by(scratch, CHANGES[change])
+    assert [path.name for path in place.iterdir()] == (["elsewhere"] if change == "replaced" else [])
+    assert await left_by(scratch) != first
+    await scratch.aclose()
+
+
+async def test_directory_is_not_kept_where_something_may_be_left_that_writes_to_it(place: Path) -> None:
+    scratch = Scratch(UNCONFINED)
+    await left_by(scratch)
+    assert list(place.iterdir()) == []
+
+
+async def test_directory_of_a_command_that_was_given_up_is_removed(place: Path) -> None:
+    scratch = Scratch(BASIC)
+    with pytest.raises(RuntimeError):
+        async with scratch.directory():
+            raise RuntimeError("its end was not seen")
+    assert list(place.iterdir()) == []
+
+
+@linux_only
+async def test_directory_that_was_removed_meanwhile_is_made_anew() -> None:
+    scratch = Scratch(BASIC)
+    first = await left_by(scratch)
+    shutil.rmtree(first)  # who cleans /tmp
+    assert (await left_by(scratch)).name != first.name
+    await scratch.aclose()
+
+
+@linux_only
+async def test_commands_that_run_at_once_have_directories_of_their_own(place: Path) -> None:
+    scratch = Scratch(BASIC)
+    async with AsyncExitStack() as running:
+        at_once = {await running.enter_async_context(scratch.directory()) for _ in range(20)}
+    assert len(at_once) == 20
+    assert len(list(place.iterdir())) == 16  # more are not kept
+    await scratch.aclose()
+
+
+@linux_only
+async def test_directories_go_with_a_tool_that_nobody_closed(place: Path) -> None:
+    scratch = Scratch(BASIC)
+    await left_by(scratch)
+    assert len(list(place.iterdir())) == 1
+    del scratch
+    assert list(place.iterdir()) == []
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("shell", {"command": "ls -A; pwd; touch left; (setsid sleep 60 &)"}),
+        ("python", {"code": "import os\nprint(*os.listdir('.'))\nprint(os.getcwd())\nopen('left', 'w').close()"}),
+    ],
+)
+async def test_command_finds_its_directory_empty_and_another_than_the_one_that_was_used(
+    kind: str, config: dict[str, str]
+) -> None:
+    registry = Registry(plugins=False, confinement=BASIC)
+    context = tool_context(registry=registry)
+    told = [(await registry.run_tool(kind, config, context)).stdout or "" for _ in range(2)]
+    await registry.aclose()
+    (first,), (second,) = (text.split() for text in told)
+    assert first != second
+    assert not Path(first).exists()
+    assert not Path(second).exists()
