@@ -22,6 +22,7 @@ from integration.house import TERMINAL
 from integration.processes import until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.dev.routes.answers import Answer
 from noetl_worker.models import Dialect
 
 QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
@@ -159,8 +160,18 @@ workflow:
 def give_to_everybody(home: Scene) -> None:
     """A claim of a command that is not over gets the command, as under contention on the real plane (wire.md 9.4)."""
     claims: Any = home.plane.claims
-    real = claims._claim_python
-    claims._claim_python = lambda row, worker_id: claims._claimed(row) if row.worker_id else real(row, worker_id)
+    real, given = claims.claim, dict[int, Answer]()
+
+    def claim(event_id: int, worker_id: str) -> Answer:
+        said: Answer = real(event_id, worker_id)
+        if b"active_claim" in said.body and event_id in given:
+            home.grants[home.plane.command(event_id).command_ref] += 1
+            return given[event_id]
+        if said.status == 200:
+            given[event_id] = said
+        return said
+
+    claims.claim = claim
 
 
 async def books_of_the_race(home: Scene, executions: list[int]) -> int:

@@ -12,7 +12,6 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.duckdb import ducklake
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, duckdb_extensions
@@ -160,29 +159,60 @@ def test_broken_config_is_told_exactly(change: dict[str, Any], message: str) -> 
     assert str(caught.value) == message
 
 
+class Connection:
+    """DuckDB's; what it would need an extension for is only written down."""
+
+    def __init__(self, real: Any, told: list[str]) -> None:
+        self._real, self._told = real, told
+
+    def execute(self, sql: Any, *values: Any) -> Any:
+        if isinstance(sql, str) and sql.startswith(("LOAD", "INSTALL", "CREATE", "ATTACH", "USE")):
+            self._told.append(sql)
+            sql, values = "select 1", ()
+        return self._real.execute(sql, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+SECRET = 'CREATE OR REPLACE TEMPORARY SECRET "ducklake_catalog" (TYPE postgres, '
+
+
 @pytest.mark.parametrize(
-    ("given", "metadata", "values"),
+    ("given", "metadata", "secret", "password"),
     [
         (
             "postgresql://u:p%40w@h:5433/db",
             "postgres:",
-            {"HOST": "h", "PORT": "5433", "DATABASE": "db", "USER": "u", "PASSWORD": "p@w"},
+            [SECRET + "HOST 'h', PORT '5433', DATABASE 'db', USER 'u', PASSWORD 'p@w')"],
+            {"p@w"},
         ),
         (
             "ducklake:postgres:dbname=db host=h password='a b'",
             "postgres:",
-            {"DATABASE": "db", "HOST": "h", "PASSWORD": "a b"},
+            [SECRET + "DATABASE 'db', HOST 'h', PASSWORD 'a b')"],
+            {"a b"},
         ),
-        ("sqlite:m.db", "sqlite:m.db", None),
+        ("sqlite:m.db", "sqlite:m.db", [], set()),
     ],
 )
-def test_address_of_a_catalog_stands_in_a_secret(given: str, metadata: str, values: Any) -> None:
+async def test_address_of_a_catalog_stands_in_a_secret(
+    given: str, metadata: str, secret: list[str], password: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: set[str] = set()
-    config = ducklake.DucklakeConfig(query="select 1", data_path="d", catalog_connection=given)
-    found, secret = ducklake._catalog(config, [], tool_context(secrets=seen))
-    assert found == metadata
-    assert (secret.values if secret else None) == values
-    assert seen == ({values["PASSWORD"]} if values else set())
+    told: list[str] = []
+    connect = duckdb.connect
+    monkeypatch.setattr("duckdb.connect", lambda *where: Connection(connect(*where), told))
+    registry = Registry(plugins=False)
+    config = {"query": "select 1", "data_path": "d", "catalog_connection": given}
+    result = await registry.run_tool("ducklake", config, tool_context(registry=registry, secrets=seen))
+    await registry.aclose()
+    assert result.error is None
+    assert [one for one in told if "SECRET" in one.split("(")[0]] == secret
+    [attach] = [one for one in told if one.startswith("ATTACH")]
+    assert attach.startswith(f"ATTACH 'ducklake:{metadata}' ")
+    assert not any(one in attach for one in password)
+    assert seen == password
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
