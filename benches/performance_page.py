@@ -234,8 +234,9 @@ PROCESS_COSTS: Final = (
     "the tool in the worker 0.4 ms. Of a `shell` command, 1 ms is the start and the end of `sh`. Most of that,",
     "0.65 ms, is its C library: glibc asks some 80 times what the processor is (CPUID), and in a virtual machine the",
     "host answers, in 8 µs each here; a program without a C library is started and ended in 80 µs. A directory that a",
-    "command leaves as it was made is kept for the next one. The removal of another is waited for: 0.5 to 4 ms on the",
-    "machine above, where TMPDIR is on a file system that discards what it frees (`mount -o discard`), 2 µs on a tmpfs.",
+    "command leaves as it was made is kept for the next one. The removal of another is waited for: 0.5 to 4 ms on",
+    "the machine above, whose TMPDIR is on a file system that discards what it frees (`mount -o discard`); 2 µs on a",
+    "tmpfs.",
 )
 """Not of the page's own runs: counted with perf and /proc."""
 
