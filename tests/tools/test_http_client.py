@@ -1,14 +1,16 @@
-"""The shared clients of kind `http` and of all that speak HTTP: when they are closed."""
+"""The clients of kind `http` and of all that speak HTTP: who has one, and when they are closed."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from importlib.abc import MetaPathFinder
 
 import httpx
 import pytest
-from httpcore._async.http11 import AsyncHTTP11Connection
 
-from noetl_worker.tools.http.client import ClientOptions, Clients
+import virtual_time
+from noetl_worker.tools.http.client import KEPT_S, ClientOptions, Clients
 
 from .http_server import Answer, ToolServer
 
@@ -25,76 +27,134 @@ class SlowToClose(httpx.MockTransport):
         await self.go_on.wait()
 
 
+A = "http://a.example/x"
+
+
+async def test_command_has_a_client_for_itself_and_the_next_one_takes_it_over() -> None:
+    clients = Clients()
+    async with clients.lease(to=A) as first, clients.lease(to=A) as second:
+        assert second is not first
+    async with clients.lease(to="http://a.example/other?x=1") as third:
+        assert third is first  # the one that was given back last
+    await clients.aclose()
+    assert first.is_closed
+    assert second.is_closed
+
+
+@pytest.mark.parametrize(
+    ("options", "to"),
+    [
+        (ClientOptions(verify=False), A),
+        (ClientOptions(), "https://a.example/x"),
+        (ClientOptions(), "http://b.example/"),
+    ],
+)
+async def test_client_is_taken_over_for_the_same_options_and_server_alone(options: ClientOptions, to: str) -> None:
+    clients = Clients()
+    async with clients.lease(to=A) as first:
+        pass
+    async with clients.lease(options, to=to) as other:
+        assert other is not first
+    await clients.aclose()
+
+
+async def test_next_command_has_the_connection_of_the_one_before() -> None:
+    with ToolServer() as server:
+        server.routes["/"] = lambda _: Answer(200, b"")
+        clients = Clients()
+        ports = []
+        for _ in range(3):
+            async with clients.lease(to=server.url("/")) as client:
+                answer = await client.get(server.url("/"))
+                ports.append(answer.extensions["network_stream"].get_extra_info("client_addr"))
+        await clients.aclose()
+    assert len(set(ports)) == 1
+
+
+class Lookups(MetaPathFinder):
+    """Modules that were looked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.names.append(name)
+
+
+async def test_request_looks_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that is not installed Python remembers nothing: the disk is searched at each request, many times."""
+    looked = Lookups()
+    with ToolServer() as server:
+        server.routes["/"] = lambda _: Answer(200, b"")
+        clients = Clients()
+        for _ in range(2):
+            looked.names.clear()
+            monkeypatch.setattr(sys, "meta_path", [looked, *sys.meta_path])
+            async with clients.lease(to=server.url("/")) as client:
+                await client.get(server.url("/"))
+        await clients.aclose()
+    assert looked.names == []
+
+
 async def test_closing_all_connections_does_not_fail_the_command_that_has_one() -> None:
     clients = Clients()
-    async with clients.lease():
+    async with clients.lease(to=A) as client:
         await clients.aclose()
+        assert not client.is_closed
+    assert client.is_closed
 
 
-async def test_a_client_that_is_taken_while_the_surplus_is_closed_stays_open() -> None:
-    unused, ours, others = (ClientOptions(proxy=f"http://127.0.0.1:{port}") for port in (1, 2, 3))
+async def test_client_that_is_given_back_while_the_surplus_is_closed_stays_open() -> None:
     transport = SlowToClose()
     clients = Clients(transport, max_idle=1)
-    async with clients.lease(unused):
+    async with clients.lease(to="http://unused.example"):
         pass
 
     async def command() -> None:
-        async with clients.lease(ours):
+        async with clients.lease(to=A):
             pass
 
-    async with clients.lease(others):
-        ending = asyncio.ensure_future(command())
-        await transport.closing.wait()
-        async with clients.lease(ours) as client:
-            transport.go_on.set()
-            await ending
-            assert not client.is_closed
+    ending = asyncio.ensure_future(command())
+    await transport.closing.wait()
+    async with clients.lease(to=A) as client:
+        transport.go_on.set()
+        await ending
+        assert not client.is_closed
 
 
-async def test_connections_that_cancelled_requests_leave_behind_do_not_use_up_the_pool(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """httpcore keeps one that was made and never spoken on: it is neither idle nor used, for ever."""
-
-    async def scenario(url: str) -> None:
-        clients = Clients(limits=httpx.Limits(max_connections=2), max_cancelled=2)
-
-        async def command() -> int:
-            async with clients.lease() as client:
-                return (await client.get(url)).status_code
-
-        for _ in range(2):
-            made = asyncio.Event()
-
-            async def silent(*_: object, made: asyncio.Event = made) -> None:
-                made.set()
-                await asyncio.Event().wait()
-
-            with monkeypatch.context() as patch:
-                patch.setattr(AsyncHTTP11Connection, "handle_async_request", silent)
-                call = asyncio.ensure_future(command())
-                await made.wait()
-                call.cancel()
-                await asyncio.wait({call})
-        assert await asyncio.wait_for(command(), 5) == 200
-        await clients.aclose()
-
-    with ToolServer() as server:
-        server.routes["/"] = lambda _: Answer(200, b"")
-        await scenario(server.url("/"))
-
-
-async def test_a_client_that_is_given_up_is_closed_by_the_last_command_that_has_it() -> None:
-    clients = Clients(max_cancelled=1)
-    async with clients.lease() as first:
-        with pytest.raises(asyncio.CancelledError):
-            async with clients.lease() as same:
-                raise asyncio.CancelledError
-        assert same is first
-        assert not first.is_closed
-        async with clients.lease() as second:
-            assert second is not first
+@virtual_time.PASSES
+async def test_client_that_nobody_takes_is_closed() -> None:
+    clients = Clients()
+    async with clients.lease(to=A) as first:
+        pass
+    await asyncio.sleep(KEPT_S - 1)
+    async with clients.lease(to="http://b.example"):
+        pass
+    assert not first.is_closed
+    await asyncio.sleep(2)
+    async with clients.lease(to="http://b.example") as second:
+        pass
     assert first.is_closed
     assert not second.is_closed
     await clients.aclose()
-    assert second.is_closed
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, RuntimeError])
+async def test_client_of_a_command_that_was_cut_off_is_closed(error: type[BaseException]) -> None:
+    """httpcore keeps a connection that was made and never spoken on: it is neither idle nor used, for ever."""
+    clients = Clients()
+    with pytest.raises(error):
+        async with clients.lease(to=A) as first:
+            raise error
+    assert first.is_closed
+    async with clients.lease(to=A) as second:
+        assert second is not first
+    await clients.aclose()
+
+
+async def test_address_that_is_none_gets_a_client_which_refuses_it() -> None:
+    clients = Clients()
+    with pytest.raises(httpx.InvalidURL):
+        async with clients.lease(to="http://[::1") as client:
+            await client.get("http://[::1")
+    await clients.aclose()

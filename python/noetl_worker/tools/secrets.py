@@ -151,7 +151,7 @@ class SecretsTool:
         path = await _google_path(config, context)
         request = httpx.Request("GET", f"{_GOOGLE_API}{quote(path)}:access", headers=dict(permit.headers))
         try:
-            async with self._clients.lease() as client:
+            async with self._clients.lease(to=_GOOGLE_API) as client:
                 response = await client.send(request, stream=True)
                 answer = await read(response, 2 * _MAX_BYTES)
         except httpx.HTTPError as error:

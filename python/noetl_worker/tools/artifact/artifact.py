@@ -244,7 +244,7 @@ class ArtifactTool:
             ) from error
         place = shown(request.url)
         try:
-            async with self._clients.lease() as client:
+            async with self._clients.lease(to=str(request.url)) as client:
                 response = await send(
                     client, request, follow_redirects=method == "GET", secret_headers=list(permit.headers)
                 )

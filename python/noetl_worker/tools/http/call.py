@@ -198,7 +198,7 @@ class Call:
         with nullcontext() if self._has_connected else before_any_effect("no room to fetch the credential"):
             authorization = await self._authorizer.authorize(config.auth, self._context, destination)
         started = time.monotonic()
-        async with self._clients.lease(config.options()) as client:
+        async with self._clients.lease(config.options(), to=config.url) as client:
             with ExitStack() as files:
                 request = build(client, config, self._context.with_trace(self._headers), authorization, files)
                 try:

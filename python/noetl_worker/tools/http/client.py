@@ -1,6 +1,6 @@
-"""The connections of the `http` tool: pooled by their TLS and proxy options, without cookies, with our own redirects.
+"""The connections of the `http` tool: kept by server, TLS and proxy options, without cookies, with our own redirects.
 
-Two commands with the same options share connections and nothing else. Redirects are followed here and not in httpx,
+A command takes over the connections of an earlier one and nothing else. Redirects are followed here and not in httpx,
 which would carry an `X-API-Key` to whatever host the answer names.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -26,7 +26,8 @@ from noetl_worker.tools.http import egress, egress_backend
 __all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
 
 MAX_REDIRECTS: Final = 10
-_LIMITS: Final = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+KEPT_S: Final = 5.0
+"""A client that nobody takes for so long is closed; httpx closes an idle connection then, too."""
 _HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
 """Only what `answer.py` unpacks within its limit: the other codings would be unpacked without one."""
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
@@ -45,73 +46,88 @@ class ClientOptions:
     """Where it goes is the worker's own setting and no playbook's: its address is not checked."""
 
 
-@dataclass(slots=True)
-class _Shared:
-    """A client, who has it, and how many of them were cancelled."""
+class _Idle(NamedTuple):
+    """A client that the next command with the same key takes over."""
 
+    key: tuple[str, ClientOptions]
     client: httpx.AsyncClient
-    users: int = 0
-    cancelled: int = 0
+    since: float
 
 
 class Clients:
-    """One httpx client per set of options, closed when idle and more than `max_idle` are open.
+    """httpx clients, each used by one command at a time.
+
+    Not one for all: at every request httpcore looks at each connection of a client several times, and asks the kernel
+    about the idle ones; with 32 commands at a time that took half of the CPU of a request.
 
     Args:
         transport: instead of the network, for tests.
-        limits: of each client's pool.
-        max_cancelled: cancelled commands of one client, before another one takes its place: httpcore may keep a
-            connection of each for ever (it was made, and nothing was sent on it), and a full pool answers nobody.
+        max_idle: clients that are kept without a command; the one that was used last is taken first.
     """
 
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport | None = None,
-        *,
-        limits: httpx.Limits = _LIMITS,
-        max_idle: int = 16,
-        max_cancelled: int = 50,
-    ) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None, *, max_idle: int = 50) -> None:
         self._transport = transport
-        self._limits = limits
         self._max_idle = max_idle
-        self._max_cancelled = max_cancelled
-        self._open: OrderedDict[ClientOptions, _Shared] = OrderedDict()
+        self._idle: list[_Idle] = []
+        """The one idle for longest first."""
+        self._leased: set[httpx.AsyncClient] = set()
 
     @asynccontextmanager
-    async def lease(self, options: ClientOptions = ClientOptions()) -> AsyncIterator[httpx.AsyncClient]:
-        """The client for these options; ConfigurationError for a file or proxy that cannot be used."""
-        shared = self._open.get(options)
-        if shared is None:
-            shared = self._open[options] = _Shared(_new_client(options, self._transport, self._limits))
-        self._open.move_to_end(options)
-        shared.users += 1
+    async def lease(self, options: ClientOptions = ClientOptions(), *, to: str) -> AsyncIterator[httpx.AsyncClient]:
+        """A client for these options, for one command alone.
+
+        One that is left by an exception is closed: of a cancelled request httpcore may keep the connection for ever.
+
+        Args:
+            to: the address that will be asked first: who has asked that server before has a connection to it.
+
+        Raises:
+            ConfigurationError: a file or a proxy cannot be used.
+        """
+        key = (_server_of(to), options)
+        client = self._take(key) or _new_client(options, self._transport)
+        self._leased.add(client)
         try:
-            yield shared.client
-        except asyncio.CancelledError:
-            shared.cancelled += 1
-            if shared.cancelled >= self._max_cancelled and self._open.get(options) is shared:
-                del self._open[options]
+            yield client
+        except BaseException:
+            self._leased.discard(client)
             raise
         finally:
-            shared.users -= 1
-            if not shared.users and self._open.get(options) is not shared:  # given up, and this was the last one
-                await shared.client.aclose()
+            if client in self._leased:
+                self._leased.remove(client)
+                self._idle.append(_Idle(key, client, asyncio.get_running_loop().time()))
+            else:
+                await client.aclose()
             await self._close_surplus()
 
+    def _take(self, key: tuple[str, ClientOptions]) -> httpx.AsyncClient | None:
+        for at in reversed(range(len(self._idle))):
+            if self._idle[at].key == key:
+                return self._idle.pop(at).client
+        return None
+
     async def _close_surplus(self) -> None:
-        idle = [options for options, shared in self._open.items() if not shared.users]
-        over = idle[: max(0, len(self._open) - self._max_idle)]
-        surplus = [self._open.pop(options).client for options in over]  # all at once: another command could take one
+        too_old = asyncio.get_running_loop().time() - KEPT_S
+        surplus = []  # all at once: another command could take one
+        while self._idle and (len(self._idle) > self._max_idle or self._idle[0].since < too_old):
+            surplus.append(self._idle.pop(0).client)
         for client in surplus:
             await client.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        clients = [shared.client for shared in self._open.values()]
-        self._open.clear()
-        for client in clients:
-            await client.aclose()
+        """Close what is idle now, and the rest as soon as its command is over."""
+        self._leased.clear()
+        idle, self._idle = self._idle, []
+        for one in idle:
+            await one.client.aclose()
+
+
+def _server_of(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # who sends to it says so
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def check_options(options: ClientOptions) -> None:
@@ -129,15 +145,12 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
     return ConfigurationError(f"http: 'proxy' {_without_password(proxy)!r} cannot be used: {error}")
 
 
-def _new_client(
-    options: ClientOptions, transport: httpx.AsyncBaseTransport | None, limits: httpx.Limits
-) -> httpx.AsyncClient:
+def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
     own = options.ca_file or options.client_cert or not options.verify
     verify = _tls_context(options) if own else _public_tls_context()
     try:
         client = httpx.AsyncClient(
             verify=verify,
-            limits=limits,
             timeout=None,  # one deadline over the exchange instead: a trickling body has to end too
             transport=transport,
             proxy=options.proxy,

@@ -175,7 +175,7 @@ class Tokens:
         """The JSON object of the answer. CredentialError for a no, ToolError when there is no answer."""
         place = shown(request.url)
         try:
-            async with self._clients.lease(options) as client:
+            async with self._clients.lease(options, to=str(request.url)) as client:
                 with anyio.fail_after(_TIMEOUT_S):
                     response = await client.send(request, stream=True)
                     content: Content = await read(response, _MAX_ANSWER)

@@ -206,7 +206,7 @@ class Cluster:
         content = None if body is None else dumps(body)
         request = httpx.Request(method, self._place.url + path, headers=headers, content=content)
         try:
-            async with self._clients.lease(self._place.options) as client:
+            async with self._clients.lease(self._place.options, to=self._place.url) as client:
                 # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished call
                 with anyio.fail_after(_CALL_TIMEOUT_S):
                     response = await client.send(request, stream=True)

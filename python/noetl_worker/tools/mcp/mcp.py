@@ -168,7 +168,7 @@ class McpTool:
     ) -> ToolResult:
         if config.method == "tools/call":
             about = {**about, "tool": config.tool, "arguments": config.given_arguments()}
-        async with self._clients.lease() as client:
+        async with self._clients.lease(to=str(endpoint)) as client:
             session = Session(client, endpoint, headers, config.request_id)
             try:
                 with before_any_effect("no room for a connection to the MCP server"):
@@ -198,7 +198,7 @@ class McpTool:
         last = path[path.rfind("/") :] if path else ""
         url = endpoint.copy_with(path=f"{path.removesuffix(last) if last in _HEALTH_PATHS else path}/healthz")
         try:
-            async with self._clients.lease() as client:
+            async with self._clients.lease(to=str(url)) as client:
                 request = httpx.Request("GET", url, headers=dict(headers))
                 response = await send(client, request, follow_redirects=False)
                 text = (await read(response, 65_536)).text()

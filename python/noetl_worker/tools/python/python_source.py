@@ -118,7 +118,7 @@ class Sources:
         place = name if urlsplit(name).scheme in _BUCKETS else shown(httpx.URL(name))
         headers = {**_headers(details, self._kind), **authorization.headers}
         try:
-            async with self._clients.lease() as client:
+            async with self._clients.lease(to=url) as client:
                 method = str(details.get("method") or "GET").upper()
                 request = client.build_request(method, url, headers=headers)
                 if authorization.params:
