@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -175,7 +176,7 @@ async def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(pa
         await ended_by_itself()
     assert not keepalive.is_alive()
     assert [("name_for" in error, "str" in error) for error in errors] == [(of_registry, not of_registry)]
-    await server.closed.wait()
+    await asyncio.wait_for(server.closed.wait(), 10)
 
 
 async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(server: Server) -> None:
@@ -215,12 +216,12 @@ async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(se
     keepalive = server.keepalive()
     async with logged() as errors:
         starting = asyncio.ensure_future(keepalive.start())
-        await server.accepted.wait()
+        await asyncio.wait_for(server.accepted.wait(), 10)
         starting.cancel()
         await asyncio.wait({starting})
         asyncio.get_running_loop().call_later(0.1, server.may_answer.set)
         await keepalive.stop()
-        await server.closed.wait()
+        await asyncio.wait_for(server.closed.wait(), 10)
     assert (keepalive.is_alive(), errors) == (False, [])
 
 
@@ -228,10 +229,10 @@ async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_
     begun, may_go_on = threading.Event(), threading.Event()
 
     def hold(_: FrameType, __: str, ___: Any) -> None:
-        """Called in a thread before its first function."""
-        if threading.current_thread().name == "noetl-keepalive" and not begun.is_set():
-            begun.set()
-            may_go_on.wait(10)
+        """Called in the thread before its first function."""
+        sys.setprofile(None)
+        begun.set()
+        may_go_on.wait(10)
 
     keepalive = server.keepalive()
     threading.setprofile(hold)
@@ -244,5 +245,5 @@ async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_
         await asyncio.wait({starting})
         asyncio.get_running_loop().call_later(0.1, may_go_on.set)
         await keepalive.stop()
-        await server.closed.wait()
+        await asyncio.wait_for(server.closed.wait(), 10)
     assert (keepalive.is_alive(), errors) == (False, [])
