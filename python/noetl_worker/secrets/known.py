@@ -68,7 +68,7 @@ class KnownSecrets:
 
     def __init__(self, own: Sequence[str] = ()) -> None:
         """`own`: the worker's secrets, the same for every command of the process."""
-        self._seen: dict[str, bool] = {}
+        self._seen: dict[str, Strength] = {}
         self._new: list[str] = []
         self._texts = _texts_of_worker(tuple(own))
         self._found: _Found | None = None
@@ -84,7 +84,7 @@ class KnownSecrets:
             if self._found is None:  # most commands have none of their own
                 self._found = _Found(self._texts)
             for text in self._new:
-                self._found.add(text)
+                self._found.add(text, self._seen[text])
             self._new.clear()
             self._texts = self._found.texts()
         return self._texts
@@ -100,9 +100,9 @@ class KnownSecrets:
 
     def _add_part(self, text: str) -> bool:
         if text not in self._seen:
-            self._seen[text] = strength_of(text) in (Strength.WORDY, Strength.STRONG)
+            self._seen[text] = strength_of(text)
             self._new.append(text)
-        return self._seen[text]
+        return self._seen[text] in (Strength.WORDY, Strength.STRONG)
 
     def add_all(self, value: JsonValue) -> None:
         """Every text and number inside `value`."""
@@ -189,8 +189,7 @@ class _Found:
         self._words = dict.fromkeys(given.words)
         self._message_words = dict.fromkeys(given.message_words)
 
-    def add(self, text: str) -> None:
-        strength = strength_of(text)
+    def add(self, text: str, strength: Strength) -> None:
         written = dict.fromkeys(written_forms(text))
         if strength is Strength.SHORT:
             self._message_words.update(written)
@@ -199,7 +198,7 @@ class _Found:
             self._anywhere.update(dict.fromkeys(encoded_forms(text)))
         for line in lines_of(text):
             if line != text.strip():
-                self.add(line)
+                self.add(line, strength_of(line))
 
     def texts(self) -> SecretTexts:
         return SecretTexts(tuple(self._anywhere), tuple(self._words), tuple(self._message_words))
@@ -220,7 +219,7 @@ def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
     found = _Found()
     for text in texts:
         for part in _parts(text):
-            found.add(part)
+            found.add(part, strength_of(part))
     return found.texts()
 
 
