@@ -11,9 +11,11 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 # The suite starts hundreds of workers and child processes: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-# A file's tests stay together. Not the faults: they measure how long something takes, and have the machine alone.
-JOBS ?= 2
-PARALLEL := -n $(JOBS) --dist loadfile
+# One more than two cores have, since tests wait; a file's tests stay together, and the files with long ones come first.
+JOBS ?= 3
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Tests that hold a time have a core for themselves, those that hold less than a second or a rate the machine.
+UNTIMED := not soak and not steady and not gates and not timed and not alone
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint types quick test test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
@@ -50,11 +52,12 @@ quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in eac
 	$(BIN)/pytest $(PARALLEL) -q tests/unit tests/engine tests/integration/test_pipeline.py -k 'not test_pipeline or 500'
 
 test: $(STAMP) ## the whole suite: both engines where cargo is
-	$(BIN)/pytest $(PARALLEL) --ignore=tests/faults
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest $(PARALLEL) -m '$(UNTIMED)'
+	$(BIN)/pytest tests/faults -n 2 --dist worksteal -m timed
+	$(BIN)/pytest tests/faults -m alone
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 
-# Not the faults and the simulator: they are about delivery, which has no second form, and take six minutes.
+# Not the faults and the simulator: they are about delivery, which has no second form.
 test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, httptools
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
 	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest $(PARALLEL) --ignore=tests/faults --ignore=tests/simulate

@@ -13,6 +13,9 @@ from faults import figures
 
 Measured = Callable[..., None]
 _FOUND: Final[list[figures.Figure]] = []
+TIMES: Final = frozenset({"s", "ms", "/s"})
+PLACES: Final = frozenset({"timed", "alone", "soak", "steady"})
+"""Marks of tests that do not run beside all others (`make test`)."""
 WRITE: Final = "NOETL_WORKER_FAULTS_WRITE"
 """Set by `make faults` and `make soak`: a run without a failure writes figures.json and the two pages."""
 
@@ -27,13 +30,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def measured(request: pytest.FixtureRequest) -> Measured:
     """`measured("F4", "delivered again after", 1.4, "s", at_most=2.0)` asserts the bound and keeps the figure."""
     where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
-    form = "long" if request.node.get_closest_marker("soak") is not None else "short"
+    marks = {mark.name for mark in request.node.iter_markers()}
+    form = "long" if "soak" in marks else "short"
 
     def note(
         fault: str, what: str, value: float, unit: str, *, at_most: float | None = None, exactly: float | None = None
     ) -> None:
         print(f"{fault}: {what}: {value:g} {unit}")
         if at_most is not None:
+            assert unit not in TIMES or marks & PLACES, f"holds {what} in {unit}: mark it `timed` or `alone`"
             assert value <= at_most, f"{fault}: {what}: {value:g} {unit}, promised: at most {at_most:g}"
         if exactly is not None:
             assert value == exactly, f"{fault}: {what}: {value:g} {unit}, promised: {exactly:g}"

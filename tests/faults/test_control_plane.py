@@ -127,6 +127,7 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transpor
 # ── F16 ──
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     dialect: Dialect, tmp_path: Path, measured: Measured
@@ -163,6 +164,7 @@ async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
     dialect: Dialect, tmp_path: Path, measured: Measured
@@ -236,6 +238,7 @@ async def busy_plane(
     measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=30)
 
 
+@pytest.mark.timed
 async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
     def one(status: int) -> Coroutine[Any, Any, None]:
         directory = tmp_path / str(status)
@@ -302,6 +305,7 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
         return served, [counts[second] for second in range(int(span_s))]
 
 
+@pytest.mark.alone
 async def test_f18_commands_that_always_fail_hold_up_nobody_and_a_busy_plane_is_not_stormed(
     tmp_path: Path, measured: Measured
 ) -> None:

@@ -45,6 +45,12 @@ def test_new_figures_replace_those_of_the_same_test_and_no_others() -> None:
 def test_figure_above_its_bound_fails(measured: object) -> None:
     assert callable(measured)
     with pytest.raises(AssertionError, match="promised: at most 1"):
-        measured("F1", "never kept", 2.0, "s", at_most=1)
+        measured("F1", "never kept", 2.0, "", at_most=1)
     with pytest.raises(AssertionError, match="promised: 0"):
-        measured("F1", "never kept", 2.0, "s", exactly=0)
+        measured("F1", "never kept", 2.0, "", exactly=0)
+
+
+def test_bound_in_seconds_is_held_by_a_test_that_is_marked_for_it(measured: object) -> None:
+    assert callable(measured)
+    with pytest.raises(AssertionError, match="mark it `timed` or `alone`"):
+        measured("F1", "held beside everything", 0.0, "s", at_most=1)

@@ -122,6 +122,7 @@ async def given_back_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Is
     return issued, found[True], found[False]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f27_refused_claim_is_given_back_sooner_than_a_granted_one_is_done_with(
     dialect: Dialect, tmp_path: Path, measured: Measured

@@ -83,6 +83,7 @@ async def course(home: Scene, unknown: Sequence[int] = ()) -> Course:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
     dialect: Dialect, tmp_path: Path, measured: Measured
