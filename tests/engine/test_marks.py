@@ -69,6 +69,15 @@ def test_long_claim_is_searched_to_its_end(engine: Any) -> None:
     assert engine.find_marks(long + b', "b": "{{ c }}"}') == TEMPLATES
 
 
+def test_mark_is_found_wherever_it_lies_in_a_long_claim(engine: Any) -> None:
+    """The Rust engine searches 8 KiB at a time: a text across two parts is found too."""
+    texts = {"{{": TEMPLATES, "{%": TEMPLATES, "_ref": REFERENCES, "CoNNectioN": SECRETS, "://": SECRETS, "\\u00": ALL}
+    for text, mark in texts.items():
+        for before in [*range(8160, 8200), *range(16340, 16390), 20_000 - len(text)]:
+            body = (b"x" * before + text.encode()).ljust(20_000, b"y")
+            assert engine.find_marks(body) == mark, (text, before)
+
+
 def test_plain_claim_has_no_mark(engine: Any) -> None:
     body = json.dumps({"action": "noop", "context": {"tool_config": {"kind": "noop"}, "render_context": {"n": 7}}})
     assert engine.find_marks(body.encode()) == 0
