@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PURE_VENV ?= .venv-pure
 STAMP := $(VENV)/.stamp
 PURE_STAMP := $(PURE_VENV)/.stamp
-SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find build_backend rust -name target -prune -o -type f -print 2>/dev/null)
+SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find build_backend rust '(' -name target -o -name __pycache__ ')' -prune -o -type f -print 2>/dev/null)
 OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 # The suite starts hundreds of workers and child processes: each would compile every module anew.

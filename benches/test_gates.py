@@ -112,5 +112,5 @@ def test_isolation_that_costs_more_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(bench_tools, "cpu_per_command_ms", twice)
     gates, verdict = check_gates.load_gates(), check_gates.Verdict()
-    check_gates.check_isolation(check_gates.isolation_ratios(commands=40, rounds=2), gates, verdict)
+    check_gates.check_isolation(check_gates.isolation_ratios(commands=100, rounds=3), gates, verdict)
     assert len(verdict.failures) == len(gates["isolation"])
