@@ -190,10 +190,16 @@ class MaybeProcessed(TransportError):
 
 
 class ServerRefused(ControlPlaneError):
-    """An HTTP answer outside 2xx. `status` and `body` (first 2,000 characters) are kept for the log."""
+    """An HTTP answer outside 2xx. `status` and `body` (first 2,000 characters) are kept for the log.
 
-    def __init__(self, message: str, *, status: int, body: str, retry_after_s: float | None = None) -> None:
+    `is_page`: it is a text of somebody between, a proxy, and says nothing of what the plane would answer.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, body: str, retry_after_s: float | None = None, is_page: bool = False
+    ) -> None:
         super().__init__(message)
+        self.is_page: Final = is_page
         self.status: Final = status
         self.body: Final = body
         self.retry_after_s: Final = retry_after_s

@@ -13,14 +13,14 @@ from noetl_worker.plane.patience import until_it_passes
 anyio_backend = virtual_time.anyio_backend
 
 
-async def answered(statuses: list[int]) -> str:
+async def answered(statuses: list[int], *, is_page: bool = False) -> str:
     """The end of a call that is answered these statuses, each after ten seconds, and then succeeds."""
     left = list(statuses)
 
     async def call() -> str:
         if left:
             await asyncio.sleep(10)
-            raise ServerRefused("refused", status=left.pop(0), body="")
+            raise ServerRefused("refused", status=left.pop(0), body="", is_page=is_page)
         return "done"
 
     return await until_it_passes("a call", call)
@@ -43,3 +43,9 @@ async def test_what_passes_is_waited_out_however_often_it_comes(status: int) -> 
 async def test_what_will_never_be_accepted_is_raised_at_once() -> None:
     with pytest.raises(ServerRefused):
         await answered([422])
+
+
+async def test_page_of_somebody_between_is_doubted_as_a_server_error_is() -> None:
+    assert await answered([404] * 5, is_page=True) == "done"
+    with pytest.raises(ServerRefused):
+        await answered([404] * 7, is_page=True)

@@ -236,6 +236,19 @@ async def test_batch_is_rescued_only_once_the_plane_has_confirmed_that_it_was_no
     assert order == ["command.completed", "asked", "command.completed", "asked", "step.exit"]
 
 
+async def test_duplicate_is_not_accepted_on_the_word_of_a_proxy() -> None:
+    """Its page says nothing of the batch, which was never processed (found by the simulator)."""
+    page = Response(404, {"content-type": "text/html"}, b"<html><body>404 page not found</body></html>")
+    batches, pages = _Batches(answers_get_lost=True), [page] * 3
+
+    def script(method: str, path: str, body: Any) -> Response | Exception:
+        return pages.pop() if method == "GET" and pages else batches(method, path, body)
+
+    sent = (await tell(OK, script)).bodies("/api/events/batch")
+    assert [names(body)[-1] for body in sent] == ["command.completed", "command.completed", "step.exit"]
+    assert pages == []
+
+
 async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(tmp_path: Path) -> None:
     """The plane calls the command finished because of our own rows: nobody else can end it (found by the simulator)."""
     one, asked = command(), []

@@ -29,7 +29,7 @@ from noetl_worker.outcome.execution_watch import ExecutionWatch
 from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, is_passing, until_it_passes
+from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, until_it_passes
 from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
@@ -466,19 +466,17 @@ class Emitter:
         It says so with a 503 `ack_timeout`, or, when that answer was lost, with "duplicate" to the same key (wire.md
         9.4).
         """
-        body = answer.json()
-        if type(body) is not dict or (answer.status == 202 and body.get("duplicate") is not True):
+        body, is_again = answer.json(), answer.status == 202
+        detail = body.get("detail") if type(body) is dict and answer.status == 503 else body
+        if not isinstance(detail, dict) or not (is_again or detail.get("code") == "ack_timeout"):
             return how
-        detail = body.get("detail") if answer.status == 503 else body
-        is_late = answer.status == 503 and isinstance(detail, dict) and detail.get("code") == "ack_timeout"
-        is_again = answer.status == 202 and body.get("duplicate") is True
-        if not isinstance(detail, dict) or not (is_late or is_again):
-            return how
-        try:
-            return Verdict.LOST if await plane.batch_state(_batch_of(answer)) == "failed" else how
-        except ControlPlaneError as error:  # sent again under the same key, it is a duplicate, and asked about again
+        ask = partial(plane.batch_state, _batch_of(answer))
+        try:  # what is late is sent again, and then it is a duplicate: not accepted before its state is known
+            state = await (until_it_passes("the state of a batch", ask) if is_again else ask())
+        except ControlPlaneError as error:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
-            return Verdict.PASSING if is_passing(error) else how
+            return how
+        return Verdict.LOST if state == "failed" else how
 
     def observe(self, body: JsonValue) -> None:
         """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""

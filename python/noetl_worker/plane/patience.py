@@ -74,7 +74,8 @@ async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tr
             return await call()
         except ControlPlaneError as error:
             tries += 1
-            is_doubtful = isinstance(error, ServerRefused) and MEANING[error.status] is Meaning.DOUBTFUL
+            refused = error if isinstance(error, ServerRefused) else None
+            is_doubtful = refused is not None and (refused.is_page or MEANING[refused.status] is Meaning.DOUBTFUL)
             if is_doubtful:
                 doubt.add()
             else:
