@@ -23,7 +23,7 @@ from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import performance_page
-from counts import count_worker, count_yardstick
+from counts import count_calls, count_worker, count_yardstick
 from faults.figures import machine_class
 from rig import rig
 from scenario import KINDS, SAMPLED_OUT, Scenario, in_turns, run
@@ -31,13 +31,14 @@ from scenario import KINDS, SAMPLED_OUT, Scenario, in_turns, run
 ROOT: Final = Path(__file__).resolve().parents[1]
 SCENARIOS: Final[dict[str, tuple[Scenario, ...]]] = {
     "noop": (Scenario(commands=5000, idle_s=5, paced_s=3),),
+    "recorded": (Scenario(kind="recorded", commands=5000),),
     "delay": tuple(Scenario(commands=8000, slots=256, delay_ms=delay) for delay in (0, 5, 20)),
     "in_flight": tuple(
-        Scenario(commands=commands, slots=slots, yardstick=False)
+        Scenario(commands=commands, slots=slots)
         for slots, commands in ((1, 1000), (16, 4000), (128, 5000), (500, 5000))
     ),
     "context": tuple(
-        Scenario(commands=commands, slots=16, context_bytes=size, yardstick=False)
+        Scenario(commands=commands, slots=16, context_bytes=size)
         for size, commands in ((1_000, 4000), (10_000, 4000), (100_000, 1000), (1_000_000, 200))
     ),
     "result": tuple(
@@ -127,6 +128,7 @@ async def _all(*, quick: bool) -> dict[str, Any]:
         found["counts"] = {
             "worker": await count_worker(here, counted),
             "yardstick": await count_yardstick(here, counted),
+            "recorded": await count_calls(here, counted, kind="recorded"),
         }
     found["tables"]["processes"] = await _processes(quick=quick)
     return found

@@ -69,5 +69,11 @@ async def _count(rig: Rig, what: str, started: Any, commands: int, answers: Answ
     counted = json.loads(file.read_text(encoding="utf-8"))
     return {
         "requests": sent.requests_per_command,
-        **{name: number / commands for name, number in counted.items()},
+        **{name: _for_one(number, commands) for name, number in counted.items()},
     }
+
+
+def _for_one(counted: Any, commands: int) -> Any:
+    if isinstance(counted, dict):
+        return {name: number / commands for name, number in counted.items()}
+    return counted / commands

@@ -17,6 +17,7 @@ __all__ = ["KINDS", "SAMPLED_OUT", "Scenario", "in_turns", "run"]
 
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "noop": {},
+    "recorded": {},
     "clock": {},
     "python": {"code": f"import time\nresult = {{'{STARTED_AT}': time.monotonic(), 'pad': 'x' * pad}}"},
     "shell": {"command": "true"},
@@ -59,7 +60,7 @@ class Scenario:
         return Answers(self.delay_ms, kind, self._config(kind), self.context_bytes)
 
     def _config(self, kind: str) -> dict[str, Any]:
-        config = dict(KINDS.get(kind, {}))
+        config = dict(KINDS[kind])
         if kind == "python":
             config["input"] = {"pad": self.result_bytes}
         elif kind == "noop" and self.result_bytes:

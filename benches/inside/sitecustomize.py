@@ -13,11 +13,11 @@ import json
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
-COUNTED: dict[str, int] = {}
+COUNTED: dict[str, Any] = {}
 MAIN = threading.main_thread().ident
 FUTURE: Any = asyncio.Future
 
@@ -52,6 +52,28 @@ def _count_tasks(loop: Any) -> None:
     loop.set_task_factory(made)
 
 
+def _by_room(found: Any, total: int) -> dict[str, int]:
+    """Calls by the part of the program that makes them. A builtin counts for the function that calls it."""
+    rooms: Counter[str] = Counter()
+    for entry in found:
+        if isinstance(entry.code, str):
+            continue
+        room = _room(entry.code.co_filename)
+        rooms[room] += entry.callcount
+        rooms[room] += sum(inner.callcount for inner in entry.calls or () if isinstance(inner.code, str))
+    rooms["loop"] += total - sum(rooms.values())  # builtins that the loop calls itself
+    return dict(rooms)
+
+
+def _room(file: str) -> str:
+    """A folder of the package, a module at its top, or the distribution: the library's own code is `python`."""
+    parts = Path(file).parts
+    for root in ("noetl_worker", "site-packages"):
+        if root in parts:
+            return parts[parts.index(root) + 1].removesuffix(".py")
+    return "python"
+
+
 def _main(kind: str, file: Path) -> None:
     profile = cProfile.Profile(builtins=True)
     if kind == "loop":
@@ -71,7 +93,9 @@ def _main(kind: str, file: Path) -> None:
         profile.disable()
         if kind == "calls":
             # Not by pstats: its table keeps one of the functions that have the same name, as all generated __init__.
-            COUNTED["calls"] = sum(entry.callcount for entry in profile.getstats())  # recursive ones too
+            found = profile.getstats()
+            COUNTED["calls"] = sum(entry.callcount for entry in found)  # recursive ones too
+            COUNTED["calls_by_room"] = _by_room(found, COUNTED["calls"])
         whole = file.with_suffix(".part")
         whole.write_text(json.dumps(COUNTED), encoding="utf-8")
         whole.rename(file)
