@@ -192,7 +192,7 @@ class MaybeProcessed(TransportError):
 class ServerRefused(ControlPlaneError):
     """An HTTP answer outside 2xx. `status` and `body` (first 2,000 characters) are kept for the log.
 
-    `is_page`: it is a text of somebody between, a proxy, and says nothing of what the plane would answer.
+    `is_page`: a 404 of somebody between, a proxy, which says nothing of what the plane would answer.
     """
 
     def __init__(

@@ -8,7 +8,9 @@ import pytest
 
 import virtual_time
 from noetl_worker.errors import ServerRefused
+from noetl_worker.plane.client import refusal
 from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.transport.transport import Response
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -49,3 +51,17 @@ async def test_page_of_somebody_between_is_doubted_as_a_server_error_is() -> Non
     assert await answered([404] * 5, is_page=True) == "done"
     with pytest.raises(ServerRefused):
         await answered([404] * 7, is_page=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_page"),
+    [
+        (404, b"<html><body>404 page not found</body></html>", True),
+        (404, b"404 page not found", True),
+        (404, b'{"detail": "Batch request not found"}', False),
+        (404, b"", False),  # a route that the Rust plane does not have
+        (422, b"Failed to deserialize the JSON body into the target type", False),
+    ],
+)
+def test_only_a_404_that_is_no_answer_of_a_plane_is_a_page(status: int, body: bytes, is_page: bool) -> None:
+    assert refusal("GET /x", Response(status, {}, body)).is_page is is_page

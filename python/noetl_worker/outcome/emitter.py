@@ -471,7 +471,7 @@ class Emitter:
         if not isinstance(detail, dict) or not (is_again or detail.get("code") == "ack_timeout"):
             return how
         ask = partial(plane.batch_state, _batch_of(answer))
-        try:  # what is late is sent again, and then it is a duplicate: not accepted before its state is known
+        try:  # what is late is sent again, and is a duplicate then: its state is waited for before it is accepted
             state = await (until_it_passes("the state of a batch", ask) if is_again else ask())
         except ControlPlaneError as error:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))

@@ -466,7 +466,8 @@ def refusal(what: str, answer: Response) -> ServerRefused:
         return AuthRefused(
             f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
-    is_page = bool(answer.body) and type(answer.json()) is not dict
+    # Only a 404: the texts of a 400, 415 or 422 that are no JSON are the Rust plane's own (wire.md 3.1).
+    is_page = answer.status == 404 and bool(answer.body) and type(answer.json()) is not dict
     return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_page)
 
 
