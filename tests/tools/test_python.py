@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,26 @@ from noetl_worker.tools.registry import Registry
 
 from .processes import children_of, linux_only, members_of, open_descriptors, started, until_gone
 
+WARM: list[Registry] = []
 
-@pytest.fixture(params=loops.BOTH)
+
+@pytest.fixture(scope="module", params=loops.BOTH)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def warm(anyio_backend: Any) -> AsyncIterator[None]:
+    """The tests of a loop run their commands as a worker does: one after the other, in children of one template."""
+    WARM.append(Registry(plugins=False))
+    yield
+    await WARM.pop().aclose()
+
+
 async def python(code: str | None = None, config: dict[str, Any] | None = None, **context: Any) -> ToolResult:
     whole = {**({"code": code} if code is not None else {}), **(config or {})}
-    return await arun_tool("python", whole, **context)
+    [registry] = WARM
+    return await registry.run_tool("python", whole, tool_context(registry=registry, kind="python", **context))
 
 
 async def test_global_result_is_the_data() -> None:
@@ -326,7 +338,7 @@ result = {
     "descriptors": sorted(int(fd) for fd in os.listdir("/dev/fd"))[-1] < 8,
 }
 """
-    data = (await python(code, {"env": {"SAMPLE": "1"}})).data
+    data = (await arun_tool("python", {"code": code, "env": {"SAMPLE": "1"}})).data  # its template has what we have now
     environment = data.pop("env")
     assert environment["SAMPLE"] == "1"
     assert "NATS_PASSWORD" not in environment
@@ -464,13 +476,8 @@ async def test_without_fork_each_command_has_an_interpreter() -> None:
     good = await arun_tool(tool, {"code": "print('p')\nresult = n", "input": {"n": 4}})
     bad = await arun_tool(tool, {"code": "raise KeyError('x')"})
     late = await arun_tool(tool, {"code": "import time\nprint('p')\ntime.sleep(60)", "timeout": 1})
-    assert [good.data, good.stdout, bad.error.message, late.status, late.stdout] == [
-        4,
-        "p\n",
-        "KeyError: 'x'",
-        ToolStatus.TIMEOUT,
-        "p\n",
-    ]
+    assert (good.data, good.stdout, bad.error.message) == (4, "p\n", "KeyError: 'x'")
+    assert (late.status, late.stdout) == (ToolStatus.TIMEOUT, "p\n")
 
 
 async def test_killed_worker_leaves_no_user_code_running(tmp_path: Path) -> None:
