@@ -19,7 +19,6 @@ import json
 import linecache
 import logging
 import os
-import runpy
 import signal
 import socket
 import sys
@@ -29,12 +28,10 @@ import types
 import uuid
 from typing import Any, NoReturn
 
-HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
-PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
-VALUES = runpy.run_path(os.path.join(HERE, "python_values.py"))  # noqa: PTH118
-EXCHANGE = runpy.run_path(os.path.join(HERE, "python_exchange.py"))  # noqa: PTH118
-CODE = runpy.run_path(os.path.join(HERE, "python_code.py"))  # noqa: PTH118
-CONFINEMENT = runpy.run_path(os.path.join(PROCESS, "confinement.py"))  # noqa: PTH118
+TEMPLATE = vars(sys.modules["__main__"])
+"""`python_template.py`, which reads this file."""
+EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
+VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
 plain, compile_source, result_of = VALUES["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]

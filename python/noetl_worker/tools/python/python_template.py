@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import gc
 import os
-import runpy
 import select
 import signal
 import socket
 import struct
 import sys
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
 from typing import Any
 
 REQUEST = struct.Struct("!cQB")
@@ -34,9 +35,22 @@ ANSWER = struct.Struct("!cQq")
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
-EXCHANGE = runpy.run_path(os.path.join(HERE, "python_exchange.py"))  # noqa: PTH118
-PROGRAM = runpy.run_path(os.path.join(PROCESS, "program.py"))  # noqa: PTH118
-CONFINEMENT = runpy.run_path(os.path.join(PROCESS, "confinement.py"))  # noqa: PTH118
+
+
+def read(folder: str, name: str) -> dict[str, Any]:
+    """The names of a module that no command is to find loaded; compiled when it is read for the first time."""
+    module = sys.modules[name] = ModuleType(name)  # there while it is read: dataclasses look into it
+    module.__file__ = os.path.join(folder, f"{name}.py")  # noqa: PTH118
+    try:
+        exec(SourceFileLoader(name, module.__file__).get_code(name) or "", vars(module))
+    finally:
+        del sys.modules[name]
+    return vars(module)
+
+
+EXCHANGE = read(HERE, "python_exchange")
+PROGRAM = read(PROCESS, "program")
+CONFINEMENT = read(PROCESS, "confinement")
 KEPT: list[Any] = []
 """What a fork has of the process it was forked from, and lets lie: to free it would touch the memory it is in."""
 AT_FORK: list[dict[str, Any]] = []
@@ -235,7 +249,7 @@ def command() -> dict[str, Any]:
 
     os.register_at_fork = registered
     try:
-        return runpy.run_path(os.path.join(HERE, "python_command.py"))  # noqa: PTH118
+        return read(HERE, "python_command")
     finally:
         os.register_at_fork = register
 
@@ -245,7 +259,7 @@ def main() -> None:
     mode, descriptors = sys.argv[1], [int(sys.argv[2])]
     confinement = CONFINEMENT["Confinement"].of_text(sys.argv[3])
     if confinement.is_on and confinement.processes:
-        runpy.run_path(os.path.join(PROCESS, "command_group.py"))["join"](confinement.processes)  # noqa: PTH118
+        read(PROCESS, "command_group")["join"](confinement.processes)
     CONFINEMENT["enter"](confinement)
     of_command = command()
     of_command["set_streams"]()  # here, not in each child
