@@ -69,18 +69,19 @@ def unreadable(home: Scene) -> list[Path]:
 async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialect, tmp_path: Path) -> None:
     leases = SHORT_LEASES if dialect is Dialect.PYTHON else {}
     async with scene(tmp_path, dialect, plane=leases) as home:
-        gate = Gate(tmp_path, "first")
+        gate, next_gate = Gate(tmp_path, "first"), Gate(tmp_path, "second")
         first = await started(home, "before", before=True)
         issued = await killed_with_outcomes(home, first, gate)
 
         second = await started(home, "this")
         await home.wait_ended(issued, timeout_s=60)
         assert gate.runs == EACH, "told from the rows of version 1, and not run again"
-        issued += await killed_with_outcomes(home, second, Gate(tmp_path, "second"))
+        issued += await killed_with_outcomes(home, second, next_gate)
 
         third = await started(home, "back", before=True)
         await third.wait_logged("outbox_row_unreadable", timeout_s=30)
         await home.wait_ended(issued, timeout_s=60)
+        assert next_gate.runs == 2 * EACH, "what this version did not report is run again"
         assert await third.stop() == 0
         assert unreadable(home), "kept, and not lost"
 

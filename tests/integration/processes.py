@@ -255,7 +255,7 @@ class Gate:
     """A shell command that waits until the gate is opened, in whichever process it runs.
 
     It reads a line from a pipe: one that looked for a file again and again would start a process each time. When the
-    gate is gone, its end is read, and nothing waits for ever.
+    gate is gone, those that wait read its end; a command that begins after that waits for ever, so keep it till then.
     """
 
     def __init__(self, directory: Path, name: str = "gate") -> None:
