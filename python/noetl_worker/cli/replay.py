@@ -98,7 +98,7 @@ async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool
 
 
 async def _show_config(rehearsal: Rehearsal, body: Any, envelope: Envelope) -> int:
-    from noetl_worker.cli.views.dead_letter import harmless
+    from noetl_worker.cli.views.terminal import harmless
 
     try:
         config = await rehearsal.rendered(body, envelope, await rehearsal.client.plane(""))

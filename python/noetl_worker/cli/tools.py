@@ -116,6 +116,6 @@ def _print_kind(tool: Tool[Any]) -> None:
 
 
 def _show(table: Table) -> None:
-    from noetl_worker.cli.views.comparison import operator_console
+    from noetl_worker.cli.views.terminal import operator_console
 
     operator_console().print(table, crop=False)

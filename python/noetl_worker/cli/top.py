@@ -96,7 +96,7 @@ class _Asked:
 
 
 async def _once(asked: _Asked, *, as_json: bool) -> int:
-    from noetl_worker.cli.views.comparison import operator_console
+    from noetl_worker.cli.views.terminal import operator_console
     from noetl_worker.cli.views.top import view_of
 
     looks = await asked.look()

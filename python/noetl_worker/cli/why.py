@@ -67,8 +67,7 @@ def _print(story: Story) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from noetl_worker.cli.views.comparison import operator_console
-    from noetl_worker.cli.views.dead_letter import harmless
+    from noetl_worker.cli.views.terminal import harmless, operator_console
 
     console = operator_console()
     console.print(Text(harmless(story.verdict), style="bold"), soft_wrap=True)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from noetl_worker.cli.views.terminal import operator_console
 from noetl_worker.jetstream.comparison import Change, Row, dead_letter_rows, durable_rows, stream_rows
 from noetl_worker.jetstream.consumer import ENSURE, Found
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["ComparisonView", "operator_console"]
+__all__ = ["ComparisonView"]
 
-PLAIN_WIDTH: Final = 120
-"""Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
 WIDE: Final = 120
 """From this width on a row has room for what its field matters for."""
-
-
-def operator_console() -> Console:
-    """Standard output; without colours where it is no terminal, and as wide as COLUMNS says."""
-    console = Console(highlight=False)
-    has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
-    return console if has_width else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from noetl_worker import json_text
-from noetl_worker.cli.views.comparison import operator_console
+from noetl_worker.cli.views.terminal import harmless, operator_console
 from noetl_worker.delivery.dead_letter import Letter
 from noetl_worker.errors import DocumentError
 from noetl_worker.jetstream.dead_letter_store import KeptLetter
@@ -158,11 +158,6 @@ def _lines(entry: Entry, inside: Mapping[str, Any]) -> list[tuple[str, object]]:
         *((f"header {name}", value) for name, value in inside["headers"].items()),
         *((f"header {name}", "(not kept)") for name in letter.headers_left_out),
     ]
-
-
-def harmless(text: str) -> str:
-    """Without control characters: whoever can publish a message must not write to an operator's terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
 
 
 def _moment(text: str) -> datetime.datetime:

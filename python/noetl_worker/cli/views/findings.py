@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.cli.views.comparison import operator_console
+from noetl_worker.cli.views.terminal import operator_console
 from noetl_worker.doctor import Finding
 
 __all__ = ["print_findings"]

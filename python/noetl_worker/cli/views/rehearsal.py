@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from noetl_worker.cli.views.dead_letter import harmless
+from noetl_worker.cli.views.terminal import harmless
 from noetl_worker.rehearsal import Rehearsed
 
 __all__ = ["print_requests", "print_result"]

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.cli.views.dead_letter import harmless
+from noetl_worker.cli.views.terminal import harmless
 
 __all__ = ["view_of"]
 
