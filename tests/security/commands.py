@@ -23,6 +23,11 @@ LIBRARIES = os.pathsep.join(
 )
 """Where this process has them from, whatever interpreter runs it."""
 
+_PLACE: dict[str, Any] = {
+    "env": {"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
+    "cwd": "/",
+}
+
 
 def under(user: str, argv: Sequence[str]) -> list[str]:
     rights = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"] if user == "nobody" else []
@@ -49,8 +54,8 @@ def _users() -> tuple[str, ...]:
 USERS = _users()
 """Root has ways around that others have not; who is not root has the rights of one user only."""
 
-_WORKER = """
-import asyncio, json, sys
+_WORKERS = """
+import asyncio, json, os, sys, traceback
 sys.modules["rich"] = None  # structlog would load it for traces in colours: a third of the start
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
@@ -64,19 +69,55 @@ async def one(registry, kind, config, credentials):
         return {"error": str(error)}
     return {"data": result.data, "stdout": result.stdout, "stderr": result.stderr, "exit_code": result.exit_code}
 
-async def main():
-    given = json.load(sys.stdin)
+async def main(given):
     registry = Registry(plugins=False, confinement=Confinement(**given["confinement"]))
     commands = [one(registry, kind, config, given["credentials"]) for kind, config in given["commands"]]
     if given["together"]:
         outcomes = await asyncio.gather(*commands)
     else:
         outcomes = [await command for command in commands]
-    print(json.dumps(outcomes), flush=True)
     await registry.aclose()
+    return outcomes
 
-asyncio.run(main())
+def work(given):
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    print(json.dumps(asyncio.run(main(given))), flush=True)
+
+for kind in ("python", "shell"):
+    Registry(plugins=False).get(kind)
+while line := sys.stdin.readline():
+    if os.fork() == 0:
+        try:
+            work(json.loads(line))
+        except BaseException:
+            print(json.dumps(traceback.format_exc()), flush=True)
+        os._exit(0)
+    print(os.wait()[1], flush=True)
 """
+_running: dict[str, subprocess.Popen[bytes]] = {}
+"""By user a process that has loaded what a worker needs, and forks one for each line that it reads."""
+
+
+def end_workers() -> None:
+    """At the end of their standard input."""
+    while _running:
+        _running.popitem()[1].communicate()
+
+
+def _forked(user: str, given: dict[str, Any]) -> Any:
+    """What a worker's process has printed when it has ended."""
+    if user not in _running:
+        argv = under(user, [interpreter_of(user) or sys.executable, "-c", _WORKERS])
+        _running[user] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **_PLACE)
+    workers = _running.pop(user)  # not there for the next where this one is not waited for
+    assert workers.stdin is not None
+    assert workers.stdout is not None
+    workers.stdin.write(json.dumps(given).encode() + b"\n")
+    printed = json.loads(workers.stdout.readline())
+    assert printed.__class__ is not int, f"the worker's process ended with {printed} and printed nothing"
+    assert workers.stdout.readline() == b"0\n"
+    _running[user] = workers
+    return printed
 
 
 def run_as(
@@ -95,7 +136,8 @@ def run_as(
         "together": together,
         "credentials": credentials or {},
     }
-    outcomes: list[dict[str, Any]] = printed_under(user, _WORKER, given=given)
+    outcomes: list[dict[str, Any]] = _forked(user, given)
+    assert isinstance(outcomes, list), outcomes
     return outcomes
 
 
@@ -104,8 +146,7 @@ def printed_under(user: str, program: str, *arguments: str, given: Any = None, t
     done = subprocess.run(
         under(user, [interpreter_of(user) or sys.executable, "-c", program, *arguments]),
         input=json.dumps(given),
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd="/",
+        **_PLACE,
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import loops
 
+from .commands import end_workers
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return loops.OF_A_WORKER
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_worker_stays() -> Iterator[None]:
+    yield
+    end_workers()
