@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NOT_RUN", "ROOT", "Line", "commands_of", "files_of", "fresh_clone", "pages", "shows"]
+__all__ = ["NOT_RUN", "ROOT", "Line", "commands_of", "files_of", "first_of_each", "fresh_clone", "pages", "shows"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOT_RUN: Final = {
@@ -22,6 +23,9 @@ NOT_RUN: Final = {
     "noetl-worker completion fish": "fish is not on every machine; bash's form stands beside it and is run",
 }
 """How a command begins that is not run, and why."""
+_GROUPS: Final = ("dead-letters", "nats")
+_SHELL: Final = "<>|&;$`*?~\\!"
+"""Characters that mean something to bash."""
 _FENCE: Final = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _SAVED: Final = re.compile(r"Save this as `([\w.-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -40,6 +44,13 @@ class Line:
         return next((reason for start, reason in NOT_RUN.items() if self.text.startswith(start)), None)
 
     @property
+    def words(self) -> list[str] | None:
+        """What `noetl-worker` is given; None where bash has more to do than to split it into words."""
+        words = shlex.split(self.text, comments=True)
+        is_plain = words[0] == "noetl-worker" and not {*"".join(words)} & {*_SHELL}
+        return words[1:] if is_plain else None
+
+    @property
     def stays(self) -> bool:
         """Whether it is a worker, which runs until it is stopped."""
         words = re.sub(r"\s#.*", "", self.text).split()
@@ -51,6 +62,18 @@ def pages() -> list[str]:
     """Every page with a command, as paths from the root."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
     return [path.relative_to(ROOT).as_posix() for path in found if commands_of(path.read_text(encoding="utf-8"))]
+
+
+def first_of_each() -> set[tuple[str, int]]:
+    """(page, number) of the first line with each command, as `doctor` and `nats ensure`."""
+    found: dict[tuple[str, ...], tuple[str, int]] = {}
+    for page in pages():
+        for line in commands_of((ROOT / page).read_text(encoding="utf-8")):
+            words = line.words if line.why_not is None else None
+            if words:
+                name = tuple(words[: 2 if words[0] in _GROUPS else 1])
+                found.setdefault(name, (page, line.number))
+    return set(found.values())
 
 
 def commands_of(page: str) -> list[Line]:

@@ -1,4 +1,7 @@
-"""Every command of README, CONTRIBUTING and docs/ is run, in the page's order, by bash in a fresh clone.
+"""Every command of README, CONTRIBUTING and docs/ is run, in the page's order, in a fresh clone.
+
+The first of each command is run by bash, and so is every line that bash does more with than to split it into words. The
+others differ from one of these in their arguments alone, and are run in this process: most of a command is its start.
 
 There is a NATS server, a control plane, a worker at work and a dead letter; a page's addresses and ids stand for these.
 """
@@ -21,8 +24,18 @@ from pathlib import Path
 import pytest
 
 from integration.house import House, house
-from integration.page_commands import NOT_RUN, ROOT, Line, commands_of, files_of, fresh_clone, pages, shows
-from integration.processes import environment, until, worker_process
+from integration.page_commands import (
+    NOT_RUN,
+    ROOT,
+    Line,
+    commands_of,
+    files_of,
+    first_of_each,
+    fresh_clone,
+    pages,
+    shows,
+)
+from integration.processes import Ended, environment, typed, until, worker_process
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop
@@ -33,6 +46,7 @@ FILES = {"step.yaml": "{code: 'result = 1'}"}
 PAGES = [
     page for page in pages() if any(line.why_not is None for line in commands_of((ROOT / page).read_text("utf-8")))
 ]
+FIRST = first_of_each()
 SHIM = '#!/bin/sh\necho $$ > "$PAGE_PID"\nexec "{python}" -m noetl_worker "$@"\n'
 
 
@@ -60,12 +74,19 @@ class Desk:
             text = text.replace(shown, meant)
         return text
 
-    def type(self, line: Line) -> None:
+    def type(self, page: str, line: Line) -> None:
         """Run it to its end: exit code 0, and the output that the page shows."""
         text = self.command(line.text)
         if text.startswith("export "):
             self.variables |= dict(word.split("=", 1) for word in shlex.split(text)[1:])
             return
+        words = Line(text, line.number, line.output).words
+        ended = self.bash(text) if words is None or (page, line.number) in FIRST else typed(*words, **self.variables)
+        said = f"line {line.number}: {text}\n{ended.out}\n{ended.err}"
+        assert ended.code == 0, f"exit code {ended.code} of {said}"
+        assert line.output is None or shows(line.output, ended.out), f"another output than the page's, {said}"
+
+    def bash(self, text: str) -> Ended:
         done = subprocess.run(
             ["bash", "-c", text],
             env=environment(**self.variables),
@@ -76,9 +97,7 @@ class Desk:
             timeout=100,
             check=False,
         )
-        said = f"line {line.number}: {text}\n{done.stdout}\n{done.stderr}"
-        assert done.returncode == 0, f"exit code {done.returncode} of {said}"
-        assert line.output is None or shows(line.output, done.stdout), f"another output than the page's, {said}"
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     async def run_worker(self, line: Line) -> None:
         """Start it, wait until it pulls, stop it: it drains and ends with 0."""
@@ -182,15 +201,16 @@ def desk(names: dict[str, str], tmp_path: Path) -> Desk:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PAGES)
-async def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk) -> None:
+def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = [line for line in commands_of(text) if line.why_not is None and not is_lacking(line)]
     desk.set_out(text)
+    monkeypatch.chdir(desk.directory)
     for line in lines:
         if line.stays:
-            await desk.run_worker(line)
+            event_loop.run(desk.run_worker(line))
         else:
-            desk.type(line)
+            desk.type(page, line)
 
 
 def test_commands_that_are_not_run_are_on_a_page() -> None:
