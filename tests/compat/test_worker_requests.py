@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -257,8 +257,18 @@ def recorded_claims() -> list[tuple[str, Mapping[str, Any], Dialect]]:
 CLAIMS = recorded_claims()
 
 
+@pytest.fixture(scope="module")
+async def registry(anyio_backend: Any) -> AsyncIterator[Registry]:
+    """One for all claims, as a worker has it: its template and what it has loaded are there for the next."""
+    tools = Registry(plugins=False)
+    yield tools
+    await tools.aclose()
+
+
 @pytest.mark.parametrize(("case", "body", "dialect"), CLAIMS, ids=[case for case, _, _ in CLAIMS])
-async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, body: Any, dialect: Dialect) -> None:
+async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(
+    case: str, body: Any, dialect: Dialect, registry: Registry
+) -> None:
     def script(method: str, path: str, sent: Any) -> Any:
         if path.endswith("/claim"):
             return answer(200, body)
@@ -274,24 +284,16 @@ async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(case: str, b
     variables = {"NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_STARTED_HOLD_MS": "10000"}
     ours = settings(NOETL_WORKER_COMMAND_TIMEOUT_S="5", **variables)
 
-    async def go() -> Any:
-        registry = Registry(plugins=False)
-        workplace = Workplace(ours, Identity(ours), registry, InFlight(), NeverExpires(), emitter(), Slots(4))  # type: ignore[arg-type]
-        execution = Execution(ControlPlaneClient(transport, ours), workplace)
-        meta = body["meta"]
-        notification = {
-            "execution_id": body["execution_id"],
-            "event_id": body["event_id"],
-            "step": body["node_name"],
-            "command_id": meta["command_id"],
-            "server_url": URL,
-        }
-        try:
-            return await execution.run(RecordedDelivery(json.dumps(notification).encode()))  # type: ignore[arg-type]
-        finally:
-            await registry.aclose()
-
-    outcome = await go()
+    workplace = Workplace(ours, Identity(ours), registry, InFlight(), NeverExpires(), emitter(), Slots(4))  # type: ignore[arg-type]
+    execution = Execution(ControlPlaneClient(transport, ours), workplace)
+    notification = {
+        "execution_id": body["execution_id"],
+        "event_id": body["event_id"],
+        "step": body["node_name"],
+        "command_id": body["meta"]["command_id"],
+        "server_url": URL,
+    }
+    outcome = await execution.run(RecordedDelivery(json.dumps(notification).encode()))  # type: ignore[arg-type]
     assert outcome.settlement is Settlement.ACK
     told = [event["name"] for one in transport.bodies("/api/events/batch") for event in one["events"]]
     told += [one["event_type"] for one in transport.bodies("/api/events")]
