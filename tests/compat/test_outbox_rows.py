@@ -19,7 +19,7 @@ from noetl_worker.outbox.file import OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.plane.client import ControlPlaneClient
-from unit.planes import ScriptedTransport, answer, emitter, settings
+from unit.planes import ScriptedTransport, answer, batch_status, emitter, settings
 
 RECORDED = Path(__file__, "../samples/outbox/version-1.jsonl").resolve().read_text("utf-8").splitlines()
 ROWS: dict[str, Any] = {row["name"]: row for row in map(json.loads, RECORDED)}
@@ -44,7 +44,7 @@ async def told(directory: Path, *, stores: bool) -> list[list[Any]]:
         if method == "PUT":
             return answer(200, STORED) if stores else answer(413, {"detail": "too large"})
         if path.startswith("/api/events/batch/"):
-            return answer(200, {"state": "failed"})
+            return batch_status("failed")
         if path.endswith("/claim"):
             return answer(200, {"execution_id": 1, "node_name": "start", "action": "noop"})
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})

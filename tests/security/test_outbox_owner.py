@@ -28,7 +28,7 @@ from noetl_worker.outbox.rows import read_row
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
-from unit.planes import URL, ScriptedTransport, answer, emitter, settings
+from unit.planes import URL, ScriptedTransport, answer, batch_status, emitter, settings
 
 NOBODY, STRANGER = 65534, 65533
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
@@ -318,7 +318,7 @@ async def told(directory: Path, state: object) -> list[str]:
         if path.endswith("/claim"):
             return answer(409, {"detail": {"code": "already_terminal"}})
         if path.startswith("/api/events/batch/"):
-            return answer(200, {"state": state}) if isinstance(state, str) else state
+            return batch_status(*state.split()) if isinstance(state, str) else state
         return answer(202, {"event_ids": []})
 
     rescue = event_set()
@@ -343,7 +343,9 @@ async def test_rescue_on_disk_is_sent_when_the_plane_confirms_it(tmp_path: Path)
     assert await told(tmp_path, "failed") == [STATE, EVENTS]
 
 
-@pytest.mark.parametrize("state", ["completed", "processing", "accepted", answer(404, {"detail": "not found"})])
+@pytest.mark.parametrize(
+    "state", ["completed", "processing", "accepted", "failed processing_error", answer(404, {"detail": "not found"})]
+)
 async def test_rescue_on_disk_that_the_plane_does_not_confirm_asks_its_claim(state: object, tmp_path: Path) -> None:
     """A row says that it may be sent without asking whose its command is."""
     assert await told(tmp_path, state) == [STATE, CLAIM, STORED]

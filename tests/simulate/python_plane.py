@@ -197,7 +197,8 @@ class PythonPlane(Plane):
             batch = self._by_request.get(request_id)
             if batch is None:
                 return answer(404, {"detail": f"Batch request not found: {request_id}"})
-            return answer(200, {"state": batch.state})
+            code = "ack_timeout" if batch.state == "failed" else None
+            return answer(200, {"state": batch.state, "error_code": code})
         if path.startswith("/api/executions/") and "/events?event_type=" in path:
             return self._events_of(path.split("/")[3], path.partition("event_type=")[2].partition("&")[0])
         if path.endswith("/cancellation-check"):

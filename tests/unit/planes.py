@@ -38,6 +38,14 @@ def answer(status: int, body: Any = None, **headers: str) -> Response:
     return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, whole)
 
 
+def batch_status(state: str, error_code: str | None = None) -> Response:
+    """What became of a batch, in the form of the records tool-python-batch-status and ack-timeout-batch-status; a
+    failed one never came into the queue, if no other code is given."""
+    code, message = error_code or "ack_timeout", "Enqueue timeout (>0.25s)"
+    failure = {"error_code": code, "message": message} if state == "failed" else {"error_code": None, "message": None}
+    return answer(200, {"request_id": "7", "state": state, "status": state.upper(), **failure})
+
+
 class ScriptedTransport:
     """Answers by a function of (method, path, body) and keeps what was sent."""
 

@@ -16,7 +16,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.outcome.recent_batches import CHECK_S, MAX_BYTES, RecentBatches
 from noetl_worker.transport.transport import Response
-from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
+from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -32,12 +32,9 @@ class Restarted:
 
     def __init__(self, *stored: str, states: dict[str, str] | None = None, has_next: bool = False) -> None:
         self.stored, self.states, self.has_next = stored, states or {}, has_next
-        self.is_away = False
         self.batches: list[Any] = []
 
     def __call__(self, method: str, path: str, body: Any) -> Answer:
-        if self.is_away:
-            return NotSent("refused")
         if path == "/api/events/batch":
             self.batches.append(body)
             return answer(202, {"status": "accepted", "request_id": str(FIRST + 10 * len(self.batches) - 10)})
@@ -45,7 +42,7 @@ class Restarted:
             state = self.states.get(path.split("/")[4])
             if state is None:
                 return answer(404, {"detail": f"Batch request not found: {path.split('/')[4]}"})
-            return answer(200, {"state": state})
+            return batch_status(*state.split())
         if path.startswith(f"{EXECUTION}/events?"):
             return self._events(path.partition("event_type=")[2].partition("&")[0])
         assert path.endswith("/claim")
@@ -67,7 +64,7 @@ class Restarted:
 
 
 async def checked(
-    said: Restarted,
+    script: Script,
     *,
     commands: int = 1,
     was_away: bool = True,
@@ -76,7 +73,7 @@ async def checked(
     most_bytes: int = MAX_BYTES,
 ) -> ScriptedTransport:
     """Tell the ends of some commands; then the plane is away for a request, and is asked what became of them."""
-    at, transport = plane(said)
+    at, transport = plane(script)
     telling = emitter()
     recent = RecentBatches(telling, most_bytes=most_bytes)
     for _ in range(commands):
@@ -84,10 +81,10 @@ async def checked(
         events.start()
         await events.finish(OK, Ours())
     if was_away:
-        said.is_away = True
+        transport.script = lambda method, path, body: NotSent("refused")
         with pytest.raises(NotSent):
             await at.is_cancelled(command().execution_id)
-        said.is_away = False
+        transport.script = script
     await asyncio.sleep(checks * (CHECK_S + 1.0))
     await recent.stop()
     return transport
@@ -190,6 +187,35 @@ async def test_plane_that_was_there_all_the_time_is_asked_for_the_first_and_the_
     transport = await checked(said, commands=5, was_away=False, checks=3)
     states = [path for method, path, _, _ in transport.sent if method == "GET"]
     assert states == [f"/api/events/batch/{FIRST + 10 * number}/status" for number in (0, 4)]
+
+
+@pytest.mark.parametrize("was_away", [False, True])
+async def test_batch_that_the_plane_could_not_process_is_said_with_its_reason(was_away: bool) -> None:
+    """Nobody else hears of it: the plane has answered 202, and the execution stays RUNNING (wire.md 3.5)."""
+    said = Restarted("batch.accepted", "batch.processing", states={str(FIRST): "failed processing_error"})
+    with capture_logs() as lines:
+        await checked(said, was_away=was_away, checks=3)
+    [line] = [line for line in lines if line["event"].startswith("batch_")]
+    assert (line["event"], line["log_level"], line["error_code"]) == ("batch_failed", "error", "processing_error")
+    assert said.sent_again(1) == []
+
+
+async def test_duplicate_whose_batch_never_came_into_the_queue_is_rescued_among_others() -> None:
+    """It was accepted when its state could not be had for half a minute."""
+    first, middle, last = (str(FIRST + 10 * number) for number in range(3))
+    said = Restarted(states={first: "completed", middle: "failed ack_timeout", last: "completed"})
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        if method == "GET" and len(said.batches) == 2:
+            return answer(500, {"detail": "no state"})
+        given = said(method, path, body)
+        is_middle = path == "/api/events/batch" and len(said.batches) == 2
+        return answer(202, {"status": "accepted", "request_id": middle, "duplicate": True}) if is_middle else given
+
+    with capture_logs() as lines:
+        await checked(script, commands=3, was_away=False)
+    assert said.sent_again(3) == [["step.exit"]]
+    assert [line["batch"] for line in lines if line["event"] == "batch_rescued"] == [middle]
 
 
 async def test_restart_that_no_request_has_met_is_seen_by_a_batch_that_is_unknown() -> None:

@@ -18,7 +18,7 @@ from noetl_worker.outcome.emitter import LATE_S, Verdict, verdict
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane import patience
 from noetl_worker.transport.transport import Response
-from unit.planes import After, Hurried, Ours, answer, command, emitter, plane
+from unit.planes import After, Hurried, Ours, answer, batch_status, command, emitter, plane
 from unit.reports import OK, accept, names, tell
 
 anyio_backend = virtual_time.anyio_backend
@@ -168,7 +168,7 @@ class _Batches:
 
     def __call__(self, method: str, path: str, body: Any) -> Response | Exception:
         if method == "GET":
-            return answer(200, {"state": self.state})
+            return batch_status(*self.state.split())
         key = json.dumps(body["events"])
         if key in self.keys:
             return answer(202, {"status": "accepted", "request_id": "7", "duplicate": True})
@@ -217,7 +217,7 @@ async def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost:
     assert "No event recovers such a loop" in said["advice"]
 
 
-@pytest.mark.parametrize("state", ["completed", "processing", "accepted"])
+@pytest.mark.parametrize("state", ["completed", "processing", "accepted", "failed processing_error"])
 async def test_duplicate_that_was_processed_is_not_rescued(state: str) -> None:
     sent = (await tell(OK, _Batches(answers_get_lost=True, state=state))).bodies("/api/events/batch")
     assert [names(body)[-1] for body in sent] == ["command.completed"] * 2

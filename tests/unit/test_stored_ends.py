@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
 from noetl_worker.models import AlreadyFinished, LoopPosition, Report
 from noetl_worker.outcome.events import CommandEvents
-from unit.planes import Answer, answer, command, emitter, plane
+from unit.planes import Answer, answer, batch_status, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 EXECUTION = f"/api/executions/{command().execution_id}"
@@ -41,16 +41,16 @@ class Restarting:
         if not self.has_events:
             return answer(404, {"detail": "Not Found"})
         if path == f"/api/events/batch/{BATCH}/status":
-            return answer(404, {"detail": "Batch request not found"}) if self.state is None else self._says(self.state)
+            return (
+                answer(404, {"detail": "Batch request not found"})
+                if self.state is None
+                else batch_status(*self.state.split())
+            )
         if "event_type=batch.accepted" in path:
             context = {"event_ids": [END - 2, END - 1, END], "request_id": str(BATCH), "commands_generated": 0}
             return self._row(BATCH + 1, context)
         assert "event_type=command.completed" in path
         return self._row(END, {"worker_id": self.ended_by, "command_id": command().command_id})
-
-    @staticmethod
-    def _says(state: str) -> Answer:
-        return answer(200, {"state": state})
 
     @staticmethod
     def _row(event_id: int, context: dict[str, Any]) -> Answer:
@@ -90,7 +90,7 @@ async def test_stored_batch_that_is_never_processed_is_rescued() -> None:
     assert said.batches == [ENDS, ["step.exit"]]
 
 
-@pytest.mark.parametrize("state", ["accepted", "processing", "completed", None])
+@pytest.mark.parametrize("state", ["accepted", "processing", "completed", "failed processing_timeout", None])
 async def test_stored_batch_that_may_be_processed_is_remembered_and_not_sent_again(state: str | None) -> None:
     """One that the plane has forgotten is looked into with the other recent ones (test_recent_batches.py)."""
     said = Restarting(state=state)

@@ -123,4 +123,4 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **event_set.who(), error=str(error))
         return
-    event_set.is_rescue = state == "failed"
+    event_set.is_rescue = state.was_never_processed

@@ -340,8 +340,8 @@ class Emitter:
             state = await until_it_passes("the state of a batch", partial(plane.batch_state, batch))
         except ControlPlaneError as error:  # forgotten since, it may be: that is found out with the other recent ones
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
-            state = ""
-        if state != "failed":
+            state = None
+        if state is None or not state.was_never_processed:
             self.on_accepted(plane, event_set, {"request_id": batch})
         elif event_set.can_be_rescued:
             log.warning("batch_rescued", **event_set.who())
@@ -476,7 +476,7 @@ class Emitter:
         except ControlPlaneError as error:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
             return how
-        return Verdict.LOST if state == "failed" else how
+        return Verdict.LOST if state.was_never_processed else how
 
     def observe(self, body: JsonValue) -> None:
         """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""

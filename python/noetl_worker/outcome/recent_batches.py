@@ -26,6 +26,7 @@ from noetl_worker.outcome.emitter import LOOP_ADVICE, Emitter
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing
+from noetl_worker.plane.python import BatchState
 from noetl_worker.process import event_loop
 
 __all__ = ["CHECK_S", "RecentBatches"]
@@ -38,8 +39,8 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 """Some 1,500 usual batches; in a plane 1,024 wait at most (wire.md 3.5)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
-_OVER: Final = ("completed", "failed")
-"""States of a batch that the plane has worked off."""
+_UNSEEN: Final = -1
+"""Silences of the plane before a batch that it had already: it may have been away in between."""
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
@@ -93,7 +94,8 @@ class RecentBatches:
         batch = answer.get("request_id")
         if batch is None:
             return
-        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, plane.gate.silences))
+        silences = _UNSEEN if answer.get("duplicate") else plane.gate.silences
+        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences))
         self._bytes += event_set.size + _BYTES_BESIDE
         while self._bytes > self._most_bytes:
             self._forget(self._recent.popleft())
@@ -166,14 +168,13 @@ class RecentBatches:
         """
         silences = plane.gate.silences
         if {accepted.silences for accepted in batches} == {silences}:
-            states = [await _state(accepted) for accepted in (batches[0], batches[-1])]
-            if states[-1] in _OVER and None not in states:
-                settled.update(batches)
-                return
-            if None not in states:
-                older = batches[: len(batches) // 2]
-                if older and await _state(older[-1]) in _OVER:
-                    settled.update(older)
+            first, last = await _state(batches[0]), await _state(batches[-1])
+            if first is not None and last is not None:
+                over = batches if last.is_over else batches[: len(batches) // 2]
+                newest = last if last.is_over or not over else await _state(over[-1])
+                if over and newest is not None and newest.is_over:
+                    settled.update(over)
+                    _log_failed({over[0]: first, over[-1]: newest})
                 return
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -190,18 +191,22 @@ class RecentBatches:
     async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
         if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
             return True
-        if (state := await _state(accepted)) is not None:
-            return state in _OVER
-        has_begun = await events.has("batch.processing", accepted.batch)
-        is_stored = await events.has("batch.accepted", accepted.batch)
-        if has_begun or None in (has_ended, has_begun, is_stored):
-            log.error(
-                "batch_not_rescued", **accepted.who(), advice=_LOOK_ADVICE, reason=_BEGUN if has_begun else _UNKNOWN
-            )
-        elif not is_stored:
-            log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
-            self._run(self._again(accepted, accepted.set_again()))
-        elif accepted.event_set.can_be_rescued:
+        state = await _state(accepted)
+        if state is not None and not state.was_never_processed:
+            _log_failed({accepted: state})
+            return state.is_over
+        if state is None:
+            has_begun = await events.has("batch.processing", accepted.batch)
+            is_stored = await events.has("batch.accepted", accepted.batch)
+            if has_begun or None in (has_ended, has_begun, is_stored):
+                reason = _BEGUN if has_begun else _UNKNOWN
+                log.error("batch_not_rescued", **accepted.who(), advice=_LOOK_ADVICE, reason=reason)
+                return True
+            if not is_stored:
+                log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+                self._run(self._again(accepted, accepted.set_again()))
+                return True
+        if accepted.event_set.can_be_rescued:
             log.warning("batch_rescued", **accepted.who())
             again = accepted.set_again()
             again.rescue(accepted.batch)
@@ -225,8 +230,20 @@ _BEGUN: Final = "the control plane began to process it, and was restarted before
 _UNKNOWN: Final = "the execution has more events than the control plane shows at once"
 
 
-async def _state(accepted: _Accepted) -> str | None:
-    """What the plane calls the state of a batch; None: it does not know it."""
+def _log_failed(states: Mapping[_Accepted, BatchState]) -> None:
+    for accepted, state in states.items():
+        if state.has_failed:
+            log.error(
+                "batch_failed",
+                **accepted.who(),
+                error_code=state.error_code,
+                error=state.message,
+                advice=_LOOK_ADVICE,
+            )
+
+
+async def _state(accepted: _Accepted) -> BatchState | None:
+    """None: the plane does not know it."""
     try:
         return await accepted.plane.batch_state(accepted.batch)
     except ServerRefused as error:

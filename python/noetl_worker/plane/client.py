@@ -29,6 +29,7 @@ from noetl_worker.plane.answers import MEANING, Meaning, retry_after_s
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.health import PlaneHealth, read_health
+from noetl_worker.plane.python import BatchState
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
 from noetl_worker.plane.stored_results import (
     FIRST_ROUTE,
@@ -274,10 +275,9 @@ class Plane:
             "POST", url, body, self._headers, gate=self.gate, patience_s=patience_s, on_sent=on_sent
         )
 
-    async def batch_state(self, request_id: str) -> str:
-        """accepted, processing, completed or failed (Python plane only)."""
-        answer = await self._object("GET", f"/api/events/batch/{quote(request_id, safe='')}/status")
-        return str(answer.get("state"))
+    async def batch_state(self, request_id: str) -> BatchState:
+        """Python plane only."""
+        return BatchState.read(await self._object("GET", f"/api/events/batch/{quote(request_id, safe='')}/status"))
 
     async def is_cancelled(self, execution_id: int) -> bool:
         """Only the cancelled flag of the answer can be trusted (wire.md T-37)."""

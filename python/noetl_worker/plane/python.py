@@ -7,7 +7,7 @@ recorded in `five-events-*`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from noetl_worker import json_text
 from noetl_worker.models import (
@@ -38,7 +38,7 @@ from noetl_worker.plane.rules import (
 )
 from noetl_worker.plane.stored_results import has_unbroken_text, scrubbing_s
 
-__all__ = ["PythonRules", "payload_of_result"]
+__all__ = ["BatchState", "PythonRules", "payload_of_result"]
 
 _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event silently (wire.md 4.9)."""
@@ -55,6 +55,9 @@ _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows"})
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
+_BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
+"""Of the plane's codes: the events were stored, and their batch never came into its queue. After the others,
+`processing_error` and `processing_timeout`, the engine has run, and may have issued commands."""
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
 _FAILURE: Final = ("call.error", "step.exit", "command.failed")
@@ -65,6 +68,33 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
     (True, True): (Part.of(BATCH, *_START, *_FAILURE),),
 }
 """By whether the start travels with the end, and whether that is a failure."""
+
+
+class BatchState(NamedTuple):
+    """What became of a batch of events (GET /api/events/batch/{id}/status, wire.md 3.5)."""
+
+    word: str
+    """accepted, processing, completed or failed."""
+    error_code: str
+    message: str
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> BatchState:
+        return cls(str(answer.get("state")), str(answer.get("error_code") or ""), str(answer.get("message") or ""))
+
+    @property
+    def is_over(self) -> bool:
+        return self.word in ("completed", "failed")
+
+    @property
+    def was_never_processed(self) -> bool:
+        """And never will be, whatever is sent again under its key."""
+        return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
+
+    @property
+    def has_failed(self) -> bool:
+        """In the plane's engine: what it has done by then is not known."""
+        return self.word == "failed" and not self.was_never_processed
 
 
 class PythonRules:
