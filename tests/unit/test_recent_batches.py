@@ -14,7 +14,7 @@ from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition, Report
 from noetl_worker.observability import metrics
 from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.outcome.recent_batches import CHECK_S, MAX_BYTES, RecentBatches
+from noetl_worker.outcome.recent_batches import CHECK_S, MAX_BYTES, OVERDUE_S, RecentBatches
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
 
@@ -198,6 +198,20 @@ async def test_batch_that_the_plane_could_not_process_is_said_with_its_reason(wa
     [line] = [line for line in lines if line["event"].startswith("batch_")]
     assert (line["event"], line["log_level"], line["error_code"]) == ("batch_failed", "error", "processing_error")
     assert said.sent_again(1) == []
+
+
+@pytest.mark.parametrize("was_away", [False, True])
+@pytest.mark.parametrize("state", ["accepted", "processing"])
+async def test_batch_that_the_plane_does_not_process_in_ten_minutes_is_said_once(state: str, was_away: bool) -> None:
+    """It may be waiting still, so nothing is sent again."""
+    said = Restarted("batch.accepted", states={str(FIRST): state})
+    with capture_logs() as lines:
+        transport = await checked(said, was_away=was_away, checks=2 * int(OVERDUE_S / CHECK_S))
+    overdue = [(line["log_level"], line["batch"]) for line in lines if line["event"] == "batch_overdue"]
+    assert overdue == [("error", str(FIRST))]
+    assert said.sent_again(1) == []
+    asked_about = [path for _, path, _, _ in transport.sent if path.endswith("/status")]
+    assert len(asked_about) <= 2 + OVERDUE_S / CHECK_S
 
 
 async def test_duplicate_whose_batch_never_came_into_the_queue_is_rescued_among_others() -> None:

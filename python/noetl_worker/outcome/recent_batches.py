@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,10 +30,13 @@ from noetl_worker.plane.patience import is_passing
 from noetl_worker.plane.python import BatchState
 from noetl_worker.process import event_loop
 
-__all__ = ["CHECK_S", "RecentBatches"]
+__all__ = ["CHECK_S", "OVERDUE_S", "RecentBatches"]
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
+OVERDUE_S: Final = 600.0
+"""The plane takes 15 s for one batch at most, unless told otherwise. Its sources read what it says of a batch from the
+event log: then one that a restart has lost is `accepted` for ever."""
 _BYTES_BESIDE: Final = 4096
 """Of a batch, what its objects take beside its text, about."""
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -60,6 +64,12 @@ class _Accepted:
     """Of its requests, which one this was."""
     silences: int
     """Of the plane, when it was last known to have the batch."""
+    at: float
+    """When it was accepted, on the monotonic clock."""
+
+    @property
+    def is_overdue(self) -> bool:
+        return time.monotonic() - self.at > OVERDUE_S
 
     def who(self) -> dict[str, object]:
         return {**self.event_set.who(), "batch": self.batch}
@@ -95,7 +105,7 @@ class RecentBatches:
         if batch is None:
             return
         silences = _UNSEEN if answer.get("duplicate") else plane.gate.silences
-        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences))
+        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences, time.monotonic()))
         self._bytes += event_set.size + _BYTES_BESIDE
         while self._bytes > self._most_bytes:
             self._forget(self._recent.popleft())
@@ -167,8 +177,9 @@ class RecentBatches:
         everything; if it is not so far, the one in the middle.
         """
         silences = plane.gate.silences
-        if {accepted.silences for accepted in batches} == {silences}:
-            first, last = await _state(batches[0]), await _state(batches[-1])
+        if {accepted.silences for accepted in batches} == {silences} and not batches[0].is_overdue:
+            first = await _state(batches[0])
+            last = await _state(batches[-1]) if len(batches) > 1 else first
             if first is not None and last is not None:
                 over = batches if last.is_over else batches[: len(batches) // 2]
                 newest = last if last.is_over or not over else await _state(over[-1])
@@ -194,7 +205,9 @@ class RecentBatches:
         state = await _state(accepted)
         if state is not None and not state.was_never_processed:
             _log_failed({accepted: state})
-            return state.is_over
+            if accepted.is_overdue and not state.is_over:
+                log.error("batch_overdue", **accepted.who(), state=state.word, advice=_LOOK_ADVICE)
+            return accepted.is_overdue or state.is_over
         if state is None:
             has_begun = await events.has("batch.processing", accepted.batch)
             is_stored = await events.has("batch.accepted", accepted.batch)
