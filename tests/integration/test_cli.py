@@ -1,4 +1,8 @@
-"""The command line as a person at a laptop uses it: every command as a process, but for its wrong arguments."""
+"""The command line as a person at a laptop uses it.
+
+As a process: each command's start, what `main` does before there is a command, signals, and what really is on standard
+output. In this process: what differs in arguments and playbooks alone, since most of a command is its start.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +89,7 @@ def test_help_lists_the_commands_and_exit_codes(tmp_path: Path) -> None:
     ended = command_line(tmp_path, "--help")
     assert ended.code == 0
     assert all(name in ended.out for name in ("run", "dev", "tools", "config", "--version"))
-    assert "Exit codes" in command_line(tmp_path, "run", "--help").out
+    assert "Exit codes" in typed("run", "--help").out
 
 
 def test_run_is_the_default_command(tmp_path: Path) -> None:
@@ -94,14 +98,14 @@ def test_run_is_the_default_command(tmp_path: Path) -> None:
     assert complaint(ended) == complaint(command_line(tmp_path, "run", WORKER_MAX_CONCURRENT="none"))
 
 
-def test_flag_wins_over_the_environment_and_is_named_by_its_variable(tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "run", "--concurrency", "0", WORKER_MAX_CONCURRENT="4")
+def test_flag_wins_over_the_environment_and_is_named_by_its_variable() -> None:
+    ended = typed("run", "--concurrency", "0", WORKER_MAX_CONCURRENT="4")
     assert ended.code == 2
     assert "WORKER_MAX_CONCURRENT='0'" in complaint(ended)
 
 
-def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default(tmp_path: Path) -> None:
-    told = " ".join(command_line(tmp_path, "run", "--help").out.replace("│", " ").split())
+def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default() -> None:
+    told = " ".join(typed("run", "--help").out.replace("│", " ").split())
     missing = [
         line.field
         for line in SETTINGS
@@ -112,8 +116,8 @@ def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default(tmp_
     assert missing == []
 
 
-def test_flag_of_any_setting_reaches_it(tmp_path: Path) -> None:
-    given: list[dict[str, str | None]] = []
+def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
+    given: list[SettingFlags] = []
 
     @with_setting_flags()
     def command(flags: SettingFlags) -> None:
@@ -121,11 +125,12 @@ def test_flag_of_any_setting_reaches_it(tmp_path: Path) -> None:
 
     app = typer.Typer()
     app.command()(command)
-    for line in SETTINGS:
-        assert CliRunner().invoke(app, [flag_of(line), "x"]).exit_code == 0
-    assert [[name for name, text in one.items() if text is not None] for one in given] == [
-        [line.variable] for line in SETTINGS
-    ]
+    words = [word for line in SETTINGS for word in (flag_of(line), f"of {line.variable}")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    [flags] = given
+    assert {name: text for name, text in flags.items() if text is not None} == {
+        line.variable: f"of {line.variable}" for line in SETTINGS
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,11 +143,10 @@ def test_shell_completes_commands_and_flags(typed: str, offered: str, tmp_path: 
 
 
 def test_completion_prints_the_script_of_a_shell(tmp_path: Path) -> None:
-    for given, shell in ((("completion", "zsh"), ""), (("completion",), "/bin/bash")):
-        ended = command_line(tmp_path, *given, SHELL=shell)
+    for ended in (command_line(tmp_path, "completion", "zsh", SHELL=""), typed("completion", SHELL="/bin/bash")):
         assert (ended.code, ended.err) == (0, "")
         assert "_NOETL_WORKER_COMPLETE" in ended.out
-    unknown = command_line(tmp_path, "completion", SHELL="/bin/tcsh")
+    unknown = typed("completion", SHELL="/bin/tcsh")
     assert (unknown.code, unknown.out, len(unknown.err_lines)) == (2, "", 1)
     assert "bash, zsh, fish" in unknown.err
 
@@ -164,25 +168,25 @@ def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
         assert secret not in ended.out + ended.err
 
 
-def test_config_shows_what_a_flag_says_and_that_it_is_one(tmp_path: Path) -> None:
+def test_config_shows_what_a_flag_says_and_that_it_is_one() -> None:
     given = ("--nats-consumer", "gpu", "-c", "3", "--nats-token", "t0ken")
-    ended = command_line(tmp_path, "config", *given, WORKER_MAX_CONCURRENT="5")
+    ended = typed("config", *given, WORKER_MAX_CONCURRENT="5")
     assert (ended.code, ended.err) == (0, "")
     rows = [line.split("\t") for line in ended.out.splitlines()]
     by_flag = {variable: value for variable, value, _, source in rows if source == "flag"}
     assert by_flag == {"NATS_CONSUMER": "gpu", "WORKER_MAX_CONCURRENT": "3", "NATS_TOKEN": "***"}
-    wrong = command_line(tmp_path, "config", "--concurrency", "many")
+    wrong = typed("config", "--concurrency", "many")
     assert (wrong.code, "WORKER_MAX_CONCURRENT='many'" in complaint(wrong)) == (2, True)
 
 
-def test_config_of_wrong_settings_says_what_would_stop_the_start(tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "config", NOETL_WORKER_LOOP="trio")
+def test_config_of_wrong_settings_says_what_would_stop_the_start() -> None:
+    ended = typed("config", NOETL_WORKER_LOOP="trio")
     assert ended.code == 2
     assert "NOETL_WORKER_LOOP" in complaint(ended)
 
 
-def test_tools_lists_the_kinds(tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "tools")
+def test_tools_lists_the_kinds() -> None:
+    ended = typed("tools")
     assert ended.code == 0
     assert {"noop", "shell", "http", "python", "playbook", "task_sequence"} <= set(ended.out.split())
 
@@ -191,8 +195,8 @@ def test_tools_lists_the_kinds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_example_completes(name: str, tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "dev", str(EXAMPLES / name))
+def test_example_completes(name: str) -> None:
+    ended = typed("dev", str(EXAMPLES / name))
     assert ended.code == 0, ended.out + ended.err
     assert "COMPLETED" in ended.out
     assert ended.err == ""
@@ -208,7 +212,7 @@ def test_failing_playbook_ends_with_a_code_above_zero(tmp_path: Path) -> None:
 def test_wrong_step_name_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
     arcs = {"next": {"arcs": [{"step": "reprot"}]}}
     file = playbook(tmp_path, {**ECHO, **arcs}, {"step": "report", "tool": {"kind": "noop"}})
-    line = complaint(command_line(tmp_path, "dev", file))
+    line = complaint(typed("dev", file))
     assert "step 'start'" in line
     assert "'reprot'" in line
     assert "'report'" in line
@@ -257,7 +261,7 @@ def test_json_is_all_that_stdout_has(dialect: str, tmp_path: Path) -> None:
 
 def test_json_tells_a_failure_too(tmp_path: Path) -> None:
     file = playbook(tmp_path, {"step": "start", "tool": {"kind": "python", "code": "raise ValueError('not today')"}})
-    ended = command_line(tmp_path, "dev", file, "--json")
+    ended = typed("dev", file, "--json")
     assert ended.code == 1
     assert json_lines(ended.out)[-1]["status"] == "FAILED"
     assert "not today" in ended.out
