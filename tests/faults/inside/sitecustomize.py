@@ -13,7 +13,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 def _set_constants(text: str) -> None:
@@ -68,6 +72,7 @@ def _count_tasks(file: Path) -> None:
 
 def _guard_loop(file: Path) -> None:
     import importlib.util
+    from pathlib import Path
 
     place = Path(__file__).parents[2] / "loop_guard.py"
     spec = importlib.util.spec_from_file_location("loop_guard", place)
@@ -91,17 +96,28 @@ def _break_names(file: Path) -> None:
     socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
 
 
-if "noetl_worker" in sys.orig_argv:  # `python -m noetl_worker`, not what it starts
-    if "FAULTS_BREAK" in os.environ:
-        _break(os.environ["FAULTS_BREAK"])
-    if "FAULTS_CLOCK" in os.environ:
-        _set_clock(Path(os.environ["FAULTS_CLOCK"]))
-    if "FAULTS_DNS" in os.environ:
-        _break_names(Path(os.environ["FAULTS_DNS"]))
-    if "FAULTS_TASKS" in os.environ:
-        _count_tasks(Path(os.environ["FAULTS_TASKS"]))
-    is_last_start = "NOETL_WORKER_SEALED_ENVIRONMENT" in os.environ or os.environ.get("NOETL_WORKER_ISOLATION") == "off"
-    if "FAULTS_STEPS" in os.environ and is_last_start:  # the first start only starts the worker again
-        _guard_loop(Path(os.environ["FAULTS_STEPS"]))
-    if "FAULTS_SET" in os.environ:
-        _set_constants(os.environ["FAULTS_SET"])
+def _change(environment: Mapping[str, str]) -> None:
+    from pathlib import Path
+
+    if "FAULTS_BREAK" in environment:
+        _break(environment["FAULTS_BREAK"])
+    if "FAULTS_CLOCK" in environment:
+        _set_clock(Path(environment["FAULTS_CLOCK"]))
+    if "FAULTS_DNS" in environment:
+        _break_names(Path(environment["FAULTS_DNS"]))
+    if "FAULTS_TASKS" in environment:
+        _count_tasks(Path(environment["FAULTS_TASKS"]))
+    if "FAULTS_STEPS" in environment:
+        _guard_loop(Path(environment["FAULTS_STEPS"]))
+    if "FAULTS_SET" in environment:
+        _set_constants(environment["FAULTS_SET"])
+
+
+# The first of two starts only starts the worker again: what it changed, and loaded for it, would be gone.
+is_last_start = (
+    sys.platform != "linux"
+    or "NOETL_WORKER_SEALED_ENVIRONMENT" in os.environ
+    or os.environ.get("NOETL_WORKER_ISOLATION") == "off"
+)
+if is_last_start and "noetl_worker" in sys.orig_argv:  # `python -m noetl_worker`, not what it starts
+    _change(os.environ)
