@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 import noetl_worker
 from faults.scene import inside
 from integration.house import house
-from integration.processes import WorkerProcess, worker_process
+from integration.processes import WorkerProcess, until, worker_process
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import ResourceShortage, ToolError
@@ -63,54 +63,62 @@ def without_descriptors(worker: WorkerProcess) -> Callable[[], None]:
 
 
 async def given_back_once(
-    command: RawCommand,
-    before: RawCommand,
+    commands: Sequence[RawCommand],
+    before: Sequence[RawCommand],
     short: Callable[[WorkerProcess], Callable[[], None]],
     dialect: Dialect,
     place: Path,
 ) -> None:
-    """A command that is issued while the worker is short of something runs when it no longer is."""
+    """Each command that is issued while the worker is short of something runs when it no longer is."""
     async with (
         house(dialect, worker=False) as home,
         worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000", **SOON) as worker,
     ):
-        [warm] = await home.plane.create_commands([before])
-        await home.wait_terminal(warm.event_id)
-        again = short(worker)
-        [issued] = await home.plane.create_commands([command])
-        told = await worker.wait_logged("resource_shortage")
-        again()
-        assert told["given_back"] is True
-        await home.wait_terminal(issued.event_id)
-        assert home.terminal_events(issued.event_id) == ["command.completed"]
-        assert home.plane.events_of_command(issued.event_id, "call.error") == []
+        warm = await home.plane.create_commands(before)
+        await home.wait_terminal(*(one.event_id for one in warm))
+        for command in commands:
+            told_before = len(worker.logged("resource_shortage"))
+            again = short(worker)
+            [issued] = await home.plane.create_commands([command])
+            await until(lambda count=told_before: len(worker.logged("resource_shortage")) > count, "it is told")
+            again()
+            await home.wait_terminal(issued.event_id)
+            assert worker.logged("resource_shortage")[told_before]["given_back"] is True
+            assert home.terminal_events(issued.event_id) == ["command.completed"]
+            assert home.plane.events_of_command(issued.event_id, "call.error") == []
         assert await worker.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("dialect", "is_warm"), [(Dialect.PYTHON, True), (Dialect.PYTHON, False), (Dialect.RUST, True)]
-)
-@pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
-async def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(
-    kind: str, dialect: Dialect, is_warm: bool, tmp_path: Path
-) -> None:
-    """The descriptors are used up: a warm kind finds none when it starts something, another when it is loaded."""
-    effects = tmp_path / "effects"
+def writing(effects: Path) -> dict[str, RawCommand]:
+    """A command of each kind that starts something, and writes `x`."""
     effects.touch()
-    code = f"open({str(effects)!r}, 'a').write('x')"
     shell = {"command": f"printf x >> {effects}"}
-    command = {
+    return {
         "shell": RawCommand("shell", shell),
-        "python": RawCommand("python", {"code": code}),
+        "python": RawCommand("python", {"code": f"open({str(effects)!r}, 'a').write('x')"}),
         "sequence": RawCommand("task_sequence", [{"first": {"kind": "shell", **shell}}]),
-    }[kind]
+    }
 
-    harmless = (
-        RawCommand("python", {"code": "result = 1"}) if kind == "python" else RawCommand("shell", {"command": ":"})
-    )
-    before = harmless if is_warm else RawCommand("noop", {})
-    await given_back_once(command, before, without_descriptors, dialect, tmp_path)
+
+@pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
+async def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(kind: str, tmp_path: Path) -> None:
+    """The descriptors are used up: a kind finds none when it is loaded."""
+    effects = tmp_path / "effects"
+    command = writing(effects)[kind]
+    await given_back_once([command], [RawCommand("noop", {})], without_descriptors, Dialect.PYTHON, tmp_path)
     assert effects.read_text() == "x"
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_given_back_and_runs_once(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """The descriptors are used up: a warm kind finds none when it starts something."""
+    effects = tmp_path / "effects"
+    commands = writing(effects)
+    harmless = [RawCommand("python", {"code": "result = 1"}), RawCommand("shell", {"command": ":"})]
+    await given_back_once([*commands.values()], harmless, without_descriptors, dialect, tmp_path)
+    assert effects.read_text() == "x" * len(commands)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="no count of processes binds root")
@@ -130,7 +138,7 @@ async def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_r
         "duckdb": {"query": f"COPY (SELECT 'x') TO '{effects}' (HEADER false)"},
     }[kind]
     short = partial(without, what=resource.RLIMIT_NPROC, least=0)
-    await given_back_once(RawCommand(kind, config), RawCommand("noop", {}), short, dialect, tmp_path)
+    await given_back_once([RawCommand(kind, config)], [RawCommand("noop", {})], short, dialect, tmp_path)
     assert effects.read_text().strip() == "x"
 
 
