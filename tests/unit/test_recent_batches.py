@@ -258,6 +258,34 @@ async def test_plane_that_is_still_away_is_asked_again_later() -> None:
     assert said.sent_again(1) == [["step.exit"]]
 
 
+@pytest.mark.parametrize("failures", [1, 10])
+async def test_plane_that_fails_to_say_what_became_of_a_batch_is_asked_again_later(failures: int) -> None:
+    """Found by the simulator: one 500 ended the watch over all of them."""
+    said, left = Restarted("batch.accepted"), [answer(500, {"detail": "internal"})] * failures
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        return left.pop() if method == "GET" and left else said(method, path, body)
+
+    await checked(script, was_away=False, checks=failures + 1)
+    assert said.sent_again(1) == [["step.exit"]]
+
+
+async def test_batch_that_the_plane_never_says_anything_of_is_given_up_after_ten_minutes_with_an_error_line() -> None:
+    said, asked_about = Restarted(), []
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        if method == "GET":
+            asked_about.append(path)
+            return answer(500, {"detail": "internal"})
+        return said(method, path, body)
+
+    with capture_logs() as lines:
+        await checked(script, was_away=False, checks=2 * int(OVERDUE_S / CHECK_S))
+    overdue = [(line["log_level"], line["batch"]) for line in lines if line["event"] == "batch_overdue"]
+    assert overdue == [("error", str(FIRST))]
+    assert len(asked_about) <= 2 + OVERDUE_S / CHECK_S
+
+
 async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:
     before = metrics.BATCHES_NOT_WATCHED.own.value
     at, _ = plane(Restarted())

@@ -159,10 +159,12 @@ class RecentBatches:
         gone: set[_Accepted] = set()
         try:
             await self._settle(plane, batches, gone)
-        except ControlPlaneError as error:
-            if not is_passing(error):  # else the others are asked about again at the next check
-                gone.update(batches)
+        except ControlPlaneError as error:  # the others are asked about again at the next check
+            if not is_passing(error):
                 log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
+                for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
+                    log.error("batch_overdue", **accepted.who(), reason=str(error), advice=_LOOK_ADVICE)
+                    gone.add(accepted)
         self._keep([accepted for accepted in self._recent if accepted not in gone])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
