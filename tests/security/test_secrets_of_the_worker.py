@@ -67,7 +67,9 @@ result = {attack.__name__: tried(attack) for attack in (environ, memory, traced,
 """
 
 
-async def worker_of(home: House, user: str, level: str, log: Any, *arguments: str) -> subprocess.Popen[bytes]:
+async def worker_of(
+    home: House, user: str, level: str, log: Any, *arguments: str, **more: str
+) -> subprocess.Popen[bytes]:
     """`noetl-worker run` under this user, once it pulls."""
     variables = {
         "NATS_URL": home.nats.url,
@@ -77,6 +79,7 @@ async def worker_of(home: House, user: str, level: str, log: Any, *arguments: st
         "NOETL_WORKER_ISOLATION": level,
         "NOETL_WORKER_OUTBOX": "off",
         "WORKER_METRICS_BIND": "",
+        **more,
     }
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
     argv = under(user, [interpreter_of(user) or sys.executable, *(arguments or ("-m", "noetl_worker", "run"))])
@@ -208,14 +211,18 @@ def test_worker_that_started_itself_again_drains_and_reports_its_level(user: str
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("start", [["-m", "noetl_worker"], ["-c", "from noetl_worker.__main__ import main; main()"]])
+@pytest.mark.parametrize(
+    ("start", "loop"),
+    [(["-m", "noetl_worker"], "asyncio"), (["-c", "from noetl_worker.__main__ import main; main()"], "uvloop")],
+    ids=["module-asyncio", "script-uvloop"],
+)
 def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str, user: str) -> None:
     """(no attack) `python -m`, the console script's way, both loops."""
 
     async def scenario(log: Any) -> tuple[int, str]:
         async with house(worker=False) as home:
-            worker = await worker_of(home, user, "basic", log, *start, "run", "--worker-id", f"again-{loop}")
+            words = (*start, "run", "--worker-id", f"again-{loop}")
+            worker = await worker_of(home, user, "basic", log, *words, NOETL_WORKER_LOOP=loop)
             block = Path(f"/proc/{worker.pid}/environ").read_text() if user != "own" else ""  # it may be root alone
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 20) == 0
@@ -225,7 +232,7 @@ def test_each_way_of_starting_it_keeps_its_arguments(start: list[str], loop: str
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     with TemporaryFile() as log:
-        secrets, text = event_loop.run(scenario(log), loop)
+        secrets, text = event_loop.run(scenario(log))
     assert secrets == 0
     assert f"again-{loop}" in text
 
@@ -267,13 +274,12 @@ def above(pid):
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("generations", [1, 2])
-def test_command_cannot_read_or_trace_the_processes_above_it(generations: int, user: str) -> None:
+def test_command_cannot_read_or_trace_the_processes_above_it(user: str) -> None:
     """The process above a command, and the one that all commands come from, have the credentials of the next ones."""
-    steps = "pid = os.getpid()\n" + "pid = above(pid)\n" * generations
-    code = f"import os\n{ABOVE}\n{steps}\n{READS_THE_WORKER}"
-    got = run_as(user, "basic", [("python", {"code": code})])[0]["data"]
-    assert set(got.values()) == {"PermissionError"}
+    steps = ["pid = os.getpid()\n" + "pid = above(pid)\n" * generations for generations in (1, 2)]
+    commands = [("python", {"code": f"import os\n{ABOVE}\n{one}\n{READS_THE_WORKER}"}) for one in steps]
+    got = [outcome["data"] for outcome in run_as(user, "basic", commands)]
+    assert [set(one.values()) for one in got] == [{"PermissionError"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -294,15 +300,15 @@ def test_variables_that_stay_are_named(name: str, stays: bool, monkeypatch: pyte
 
 def test_every_process_is_given_its_environment() -> None:
     """A program that is started without an environment of its own inherits the worker's."""
-    package = Path(noetl_worker.__file__).parent
+    package, starts = Path(noetl_worker.__file__).parent, ("Popen", "create_subprocess_exec", "create_subprocess_shell")
     wrong = [
         f"{path.name}:{node.lineno}"
         for path in package.rglob("*.py")
-        if "dev" not in path.relative_to(package).parts
-        for node in ast.walk(ast.parse(path.read_text()))
+        if "dev" not in path.relative_to(package).parts and any(name in (text := path.read_text()) for name in starts)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("Popen", "create_subprocess_exec", "create_subprocess_shell")
+        and node.func.attr in starts
         and not any(keyword.arg == "env" for keyword in node.keywords)
     ]
     assert wrong == []
