@@ -8,7 +8,7 @@ from typing import Any
 
 from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
 
-__all__ = ["ONCE", "calls", "values"]
+__all__ = ["COMPARISONS", "ONCE", "calls", "values"]
 
 
 @functools.cache
@@ -125,14 +125,14 @@ PAIRS = (
     *(("'%s'", "bigdict"), ("'%s'", "nest"), ("million", "million"), ("million", "9 ** 9000"), ("'x'", "rows")),
     *((f"bigdict.{view}()", f"samedict.{view}()") for view in ("keys", "items")),
 )
-ALIKE = ("!=", "<=", ">", ">=", "not in")
-"""Operators that differ from `==`, `<` and `in` in nothing but what they say of the sides."""
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
 ONCE = (
     *(("text", "nest"), ("words", "same"), ("nest", "ints"), ("l", "nest"), ("'%s'", "nest")),
     *(("rows", "rows[1:]"), ("'x'", "rows"), ("bigdict", "samedict"), ("bigdict.items()", "samedict.items()")),
 )
-"""Pairs whose sides alone are over the budget: each is charged before the operator is looked at, so that they are not
-tried with the operators that are alike; (nest, nest) is, with every one."""
+"""Pairs whose sides alone are over the budget: a comparison charges each before its operator is looked at, so that they
+are tried with `==` alone; (nest, nest) is with every one. `and` and `or` give a side as it is: tried as a value."""
+NOT_ONCE = {*COMPARISONS, "and", "or"} - {"=="}
 
 
 def calls() -> dict[str, list[str]]:
@@ -172,7 +172,7 @@ def _methods() -> Iterator[tuple[str, str]]:
 def _operators() -> Iterator[tuple[str, str]]:
     for operator in BINARY:
         for left, right in PAIRS:
-            if operator in ALIKE and (left, right) in ONCE:
+            if operator in NOT_ONCE and (left, right) in ONCE:
                 continue
             yield f"operator {operator}", f"({left}) {operator} ({right})"
     for value in LARGE:

@@ -20,7 +20,7 @@ from noetl_worker.templates import template
 from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
 from noetl_worker.templates.sandbox import LENIENT
 
-from .template_calls import ONCE, calls, values
+from .template_calls import COMPARISONS, ONCE, calls, values
 
 ROUNDS, PARTS = 1_000_000, 10
 """Of a loop of plain Python: a tenth, and how many of it make the limit, 0.2 s of a machine with nothing else to do.
@@ -251,6 +251,7 @@ def test_no_call_of_a_template_takes_the_memory(group: str) -> None:
 def test_sides_of_a_comparison_are_refused_whatever_compares_them() -> None:
     """(no attack) Why not every operator is tried with all of these."""
     assert {rendering(f"({left}) == ({right})").outcome for left, right in ONCE} == {"refused"}
+    assert {rendering(f"(nest) {operator} (nest)").outcome for operator in COMPARISONS} == {"refused"}
 
 
 @pytest.mark.timeout(600)
@@ -278,6 +279,9 @@ def test_each_name_is_really_called() -> None:
 def test_one_budget_is_for_all_of_a_rendering(text: str) -> None:
     with pytest.raises(TemplateError, match=OVER):
         template.render([text], values())
+
+
+def test_one_budget_is_for_all_texts_of_a_rendering() -> None:
     with pytest.raises(TemplateError, match=OVER):
         template.render(["{% for i in range(9999) %}{% endfor %}"] * 1000, {})
     with pytest.raises(TemplateError, match=OVER):
