@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -284,6 +285,25 @@ async def test_batch_that_the_plane_never_says_anything_of_is_given_up_after_ten
     overdue = [(line["log_level"], line["batch"]) for line in lines if line["event"] == "batch_overdue"]
     assert overdue == [("error", str(FIRST))]
     assert len(asked_about) <= 2 + OVERDUE_S / CHECK_S
+
+
+async def test_execution_that_the_plane_cannot_show_does_not_hide_the_others() -> None:
+    """It may be gone: what is asked about after it was not rescued, and given up after ten minutes."""
+    others = command().execution_id + 1
+    said, other = Restarted("batch.accepted"), f"/api/executions/{others}/"
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        return answer(404, {"detail": "Execution not found"}) if path.startswith(other) else said(method, path, body)
+
+    at, _ = plane(script)
+    telling = emitter()
+    recent = RecentBatches(telling)
+    for one in (replace(command(), execution_id=others), command()):
+        said.batches.clear()  # the batch of each has the same number
+        await CommandEvents(one, at, "w-1", telling, hold_s=5.0).finish(OK, Ours())
+    await asyncio.sleep(CHECK_S + 1.0)
+    await recent.stop()
+    assert said.sent_again(1) == [["step.exit"]]
 
 
 async def test_what_is_kept_of_recent_batches_has_a_limit() -> None:

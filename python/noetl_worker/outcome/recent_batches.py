@@ -160,11 +160,7 @@ class RecentBatches:
         try:
             await self._settle(plane, batches, gone)
         except ControlPlaneError as error:  # the others are asked about again at the next check
-            if not is_passing(error):
-                log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
-                for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
-                    log.error("batch_overdue", **accepted.who(), reason=str(error), advice=_LOOK_ADVICE)
-                    gone.add(accepted)
+            _check_failed(plane, batches, gone, error)
         self._keep([accepted for accepted in self._recent if accepted not in gone])
 
     def _keep(self, batches: Collection[_Accepted]) -> None:
@@ -195,11 +191,17 @@ class RecentBatches:
             by_execution[accepted.event_set.execution_id].append(accepted)
         for execution_id, of_execution in by_execution.items():
             events = BatchEvents(plane, execution_id)
-            for accepted in of_execution:
-                if await self._is_settled(accepted, events):
-                    settled.add(accepted)
-        for accepted in batches:
-            accepted.silences = silences
+            try:
+                for accepted in of_execution:
+                    if await self._is_settled(accepted, events):
+                        settled.add(accepted)
+            except ControlPlaneError as error:
+                if is_passing(error):
+                    raise
+                _check_failed(plane, of_execution, settled, error)  # what is wrong with one execution is its own
+            else:
+                for accepted in of_execution:
+                    accepted.silences = silences
 
     async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
         if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
@@ -243,6 +245,16 @@ class RecentBatches:
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
 _UNKNOWN: Final = "the execution has more events than the control plane shows at once"
+
+
+def _check_failed(plane: Plane, batches: Sequence[_Accepted], gone: set[_Accepted], error: ControlPlaneError) -> None:
+    """They are asked about again; those that are overdue are given up."""
+    if is_passing(error):
+        return
+    log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
+    for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
+        log.error("batch_overdue", **accepted.who(), reason=str(error), advice=_LOOK_ADVICE)
+        gone.add(accepted)
 
 
 def _log_failed(states: Mapping[_Accepted, BatchState]) -> None:
