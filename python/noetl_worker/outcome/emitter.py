@@ -25,7 +25,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.batch_events import BatchEvents
 from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.outcome.execution_watch import ExecutionWatch
+from noetl_worker.outcome.execution_watch import ExecutionWatch, is_stored
 from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
@@ -394,15 +394,15 @@ class Emitter:
         except TransportError as error:
             return None, Verdict.PASSING, str(error)
         how, body = verdict(answer, first_try=first_try, has_own_id=part.has_own_id), answer.json()
+        is_again = type(body) is dict and "duplicate" in body and body["duplicate"] is True
+        if how is Verdict.NEW_ID or answer.status == 503 or (answer.status == 202 and is_again):
+            how = await self._looked_into(plane, event_set, answer, how)
         if how is Verdict.ACCEPTED:
             self.observe(body)
             if not answer.status < 300 and part.issues_commands:
                 self.watch.look_at(plane, event_set)
         elif how is Verdict.NEW_ID:
             event_set.own_id, event_set.was_tried = self.ids.next_id(), False
-        is_again = type(body) is dict and "duplicate" in body and body["duplicate"] is True
-        if answer.status == 503 or (answer.status == 202 and is_again):
-            how = await self._looked_into(plane, event_set, answer, how)
         if how is Verdict.LOST:
             if not event_set.can_be_rescued:  # nothing of it brings an execution on
                 log.error("batch_not_rescued", **event_set.who(), advice=LOOP_ADVICE)
@@ -461,11 +461,12 @@ class Emitter:
         return answer, how, str(refusal("PUT result", answer))
 
     async def _looked_into(self, plane: Plane, event_set: EventSet, answer: Response, how: Verdict) -> Verdict:
-        """What the batch status adds to an answer: the Python plane can hold the rows and never process them.
-
-        It says so with a 503 `ack_timeout`, or, when that answer was lost, with "duplicate" to the same key (wire.md
-        9.4).
+        """What the plane's events add to its answer: a taken id can be our own (a proxy has sent the request twice, and
+        the second was answered first), and the Python plane can hold the rows and never process them. That it says with
+        a 503 `ack_timeout`, or, when that answer was lost, with "duplicate" to the same key (wire.md 9.4).
         """
+        if how is Verdict.NEW_ID:
+            return Verdict.ACCEPTED if await is_stored(plane, event_set) else how
         body, is_again = answer.json(), answer.status == 202
         detail = body.get("detail") if type(body) is dict and answer.status == 503 else body
         if not isinstance(detail, dict) or not (is_again or detail.get("code") == "ack_timeout"):

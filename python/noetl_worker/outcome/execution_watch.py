@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -17,11 +18,11 @@ from noetl_worker.errors import ControlPlaneError
 from noetl_worker.observability import metrics
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.patience import is_passing
+from noetl_worker.plane.patience import is_passing, until_it_passes
 from noetl_worker.plane.rules import ENDS
 from noetl_worker.process import event_loop
 
-__all__ = ["STANDING_STILL_S", "ExecutionWatch"]
+__all__ = ["STANDING_STILL_S", "ExecutionWatch", "is_stored"]
 
 STANDING_STILL_S: Final = 60.0
 log = structlog.get_logger("noetl_worker.events")
@@ -67,6 +68,18 @@ class ExecutionWatch:
             await asyncio.sleep(STANDING_STILL_S)
 
 
+async def is_stored(plane: Plane, event_set: EventSet) -> bool:
+    """Whether the event with the id of this set is its own end; not, where the plane does not say so."""
+    ask = partial(plane.execution_detail, event_set.execution_id)
+    try:
+        execution = await until_it_passes("the events of an execution", ask)
+    except ControlPlaneError as error:
+        log.warning("execution_check_failed", **event_set.who(), error=str(error))
+        return False
+    ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == event_set.own_id}
+    return str(_context(ours.get(event_set.last_event, {})).get("command_id")) == str(event_set.command_id)
+
+
 _ADVICE: Final = (
     "the control plane has the end of this command and issued no next one: the request was cut off while it worked on "
     "that. Nothing brings it on; cancel the execution and start it again"
@@ -84,6 +97,9 @@ def _open_commands(execution_id: int, events: list[Mapping[str, Any]]) -> set[st
         if event.get("event_type") == "command.issued":
             issued.add(f"{execution_id}:{event.get('node_name')}:{event.get('event_id')}")
         elif event.get("event_type") in ENDS:
-            context = (event.get("result") or {}).get("context") or {}
-            ended.add(str(context.get("command_id")))
+            ended.add(str(_context(event).get("command_id")))
     return issued - ended
+
+
+def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (event.get("result") or {}).get("context") or {}
