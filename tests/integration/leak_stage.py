@@ -319,6 +319,10 @@ class Alive:
         return False
 
 
+PAGE, AROUND = 4096, 512
+"""Bytes of a file that are compared at once, and of what is around those that changed: more than a secret has."""
+
+
 class Stage:
     """One plane and one worker's stages; `play` takes one command through them."""
 
@@ -330,6 +334,7 @@ class Stage:
         self.client = ControlPlaneClient(self.wire, ours)
         self.registry = Registry([self.tool], plugins=False)
         self.directory = outbox
+        self._looked_at: dict[Path, bytes] = {}
         self.outbox = Outbox("always", outbox, max_rows=100, max_bytes=1_000_000)
         emitter = Emitter(Snowflake(1), self.outbox)
         workplace = Workplace(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
@@ -379,11 +384,19 @@ class Stage:
         yield from (("letter", letter) for letter in self.letters)
         yield "view", self.lines.getvalue().encode()
         yield "metrics", metrics.exposition()
-        yield from (("outbox", path.read_bytes()) for path in sorted(self.directory.rglob("*")) if path.is_file())
+        yield from (("outbox", self._written(path)) for path in sorted(self.directory.rglob("*")) if path.is_file())
         self.wire.sent.clear()
         self.letters.clear()
         self.lines.seek(0)
         self.lines.truncate()
+
+    def _written(self, path: Path) -> bytes:
+        """What of the file is not as it was when it was looked at before: the first commands' rows stay in it."""
+        before, now = self._looked_at.get(path, b""), path.read_bytes()
+        self._looked_at[path] = now
+        pages = (slice(start, start + PAGE) for start in range(0, len(now), PAGE))
+        changed = (page.start for page in pages if now[page] != before[page])
+        return b"".join(now[max(0, start - AROUND) : start + PAGE + AROUND] for start in changed)
 
     async def close(self) -> None:
         self.outbox.close()
