@@ -38,18 +38,17 @@ def recorded() -> Mapping[Case, Mapping[str, Any]]:
     return {(line["plane"], line["name"], line["n"]): line for line in lines}
 
 
-async def ran(case: Case, claim: Mapping[str, Any] | None = None) -> ToolResult:
-    """Our result for a recorded claim, or for a changed one; the plane knows no keychain entry.
+async def ran_with(plane_name: str, claim: Mapping[str, Any], script: Script) -> ToolResult:
+    """Our result for a claim, beside a plane that answers by `script`.
 
     Raises:
         ToolError: what the worker reports as a failed command.
     """
-    return await ran_with(case[0], recorded()[case]["claim"] if claim is None else claim, _no_keychain)
-
-
-async def ran_with(plane_name: str, claim: Mapping[str, Any], script: Script) -> ToolResult:
-    """Our result for a claim, beside a plane that answers by `script`."""
-    return await _run(plane_name, claim, script)
+    registry = Registry(plugins=False)
+    try:
+        return await _run(plane_name, claim, script, registry)
+    finally:
+        await registry.aclose()
 
 
 async def hydrated(plane_name: str, claim: Mapping[str, Any], script: Script, marks: Marks = ALL) -> Command:
@@ -57,9 +56,14 @@ async def hydrated(plane_name: str, claim: Mapping[str, Any], script: Script, ma
     return await _hydrated(claim, at, marks)
 
 
-async def value(case: Case) -> Any:
-    """Our data for a recorded claim, as JSON says it."""
-    return json.loads(json.dumps(json_text.plain((await ran(case)).data)))
+async def value(case: Case, registry: Registry) -> Any:
+    """Our data for a recorded claim, as JSON says it; the plane knows no keychain entry.
+
+    Raises:
+        ToolError: what the worker reports as a failed command.
+    """
+    result = await _run(case[0], recorded()[case]["claim"], _no_keychain, registry)
+    return json.loads(json.dumps(json_text.plain(result.data)))
 
 
 def theirs(case: Case) -> Any:
@@ -71,16 +75,12 @@ async def _hydrated(claim: Mapping[str, Any], at: Plane, marks: Marks = ALL) -> 
     return await hydrate(claim, Envelope(*ids, claim["node_name"], URL, None, None), at, marks=marks)
 
 
-async def _run(plane_name: str, claim: Mapping[str, Any], script: Script) -> ToolResult:
+async def _run(plane_name: str, claim: Mapping[str, Any], script: Script, registry: Registry) -> ToolResult:
     at, _ = plane(script, Dialect(plane_name))
     command = await _hydrated(claim, at)
-    registry = Registry(plugins=False)
-    try:
-        limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
-        dispatch = Dispatch(registry, command, at, worker_id="w", limits=limits, slots=Slots(1))
-        return await dispatch.run(await dispatch.prepare())
-    finally:
-        await registry.aclose()
+    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    dispatch = Dispatch(registry, command, at, worker_id="w", limits=limits, slots=Slots(1))
+    return await dispatch.run(await dispatch.prepare())
 
 
 def same(ours: Any, their: Any) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 
-from compat.recorded_claims import Case, same, theirs, value
+from compat import recorded_claims
+from compat.recorded_claims import Case, same, theirs
 from noetl_worker.errors import TemplateError
+from noetl_worker.tools.registry import Registry
 
 FLAT_NAMES: list[Case] = [
     ("rust", "set-rule", 7),
@@ -32,6 +37,21 @@ EARLIER_STEPS: list[Case] = [
     ("python", "view-python", 7),
     ("python", "view-noop", 7),
 ]
+
+
+REGISTRIES: list[Registry] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def one_registry(anyio_backend: Any) -> AsyncIterator[None]:
+    """For all claims, as a worker has it: with its template for the next."""
+    REGISTRIES.append(Registry(plugins=False))
+    yield
+    await REGISTRIES.pop().aclose()
+
+
+async def value(case: Case) -> Any:
+    return await recorded_claims.value(case, REGISTRIES[-1])
 
 
 async def equals(case: Case) -> None:
