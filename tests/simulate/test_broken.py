@@ -22,9 +22,11 @@ NOTICED = {UNASKED: "unasked", REFUSED: "to keep off"}
 RARE = {
     "another_id_and_key_at_each_try": 24,
     "not_looked_whether_it_is_in_flight": 35,
-    "a_passing_trouble_fails_the_command": 5,
+    "a_passing_trouble_fails_the_command": 29,
+    "ids_follow_the_clock": 1,
+    "accepted_batches_are_not_remembered": 1,
 }
-"""A seed that notices it, for those that the first seeds do not notice: looked at first, since it saves the others."""
+"""A seed that soon notices it, for those that the first seed does not: looked at first, since it saves the others."""
 
 
 def first_failure(bug: str) -> Run | None:
