@@ -30,7 +30,7 @@ from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
 from noetl_worker.execution import Execution
 from noetl_worker.jetstream.connection import Connection, connect
-from noetl_worker.jetstream.consumer import Durable, ensure_durable, look
+from noetl_worker.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.jetstream.puller import Puller
 from noetl_worker.jetstream.start_notes import StartNotes
@@ -152,7 +152,7 @@ class Worker:
             )
             if connection is None:
                 return EXIT_OK
-            durable = await ensure_durable(connection.client, settings)
+            durable = await ensure_at_start(connection.client, settings)
             keepalive.in_progress.ack_wait_s = durable.ack_wait_s
             await keepalive.start()
             plane = await self._reach_control_plane(client)

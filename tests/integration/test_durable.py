@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from structlog.testing import capture_logs
 
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house
-from integration.processes import one_line, refused_start, worker_process
+from integration.processes import one_line, refused_start, until, worker_process
+from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ask
 from noetl_worker.jetstream.comparison import covers
-from noetl_worker.jetstream.consumer import ensure_durable, look
+from noetl_worker.jetstream.connection import connect
+from noetl_worker.jetstream.consumer import ensure_at_start, ensure_durable, look
 from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
 from noetl_worker.settings.settings import load_settings
 
@@ -45,6 +48,22 @@ async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_
             assert all("noetl-worker nats ensure --apply" in line["advice"] for line in warned.values())
             [one] = await home.plane.create_commands([RawCommand("noop")])
             await home.wait_terminal(one.event_id)
+
+
+async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
+    """What the one before was asked is never answered: as if this login might not ask it."""
+    denied = 'permissions: { publish: { deny: ["$JS.API.>"] } }'
+    config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
+    async with NatsServer(config=config) as server:
+        settings = load_settings({"NATS_URL": server.url})
+        connection = await connect(settings, "test")
+        starting = asyncio.ensure_future(ensure_at_start(connection.client, settings))
+        await until(lambda: connection.last_error is not None, "the server has dropped the request")
+        await server.stop()
+        async with NatsServer(port=server.port):
+            durable = await asyncio.wait_for(starting, 20)
+            assert (durable.stream, durable.name) == (STREAM, DURABLE)
+            await connection.close()
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ class SimClient:
         self.is_connecting = False
         self.is_reconnecting = False
         self.last_error: Exception | None = None
+        self.stats = {"reconnects": 0}
         self._transport = None  # there are no sockets here that an attempt could leave open
         self.connected_server_version = ServerVersion("2.14.0")
         self._network = network
@@ -237,6 +238,7 @@ class SimClient:
             except (OSError, asyncio.TimeoutError) as error:
                 await self.options["error_cb"](error)
                 continue
+            self.stats["reconnects"] += 1
             await self.options["reconnected_cb"]()
             return
 

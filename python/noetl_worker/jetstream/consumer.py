@@ -24,7 +24,19 @@ from noetl_worker.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.observability import metrics
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["DEFAULT_STREAM", "ENSURE", "Durable", "Found", "Letters", "Look", "apply", "ensure_durable", "find", "look"]
+__all__ = [
+    "DEFAULT_STREAM",
+    "ENSURE",
+    "Durable",
+    "Found",
+    "Letters",
+    "Look",
+    "apply",
+    "ensure_at_start",
+    "ensure_durable",
+    "find",
+    "look",
+]
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
@@ -123,6 +135,17 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     _warn("durable_differs", found.durable, rows)
     await _warn_of_letters(client, settings)
     return _durable(found.stream, info)
+
+
+async def ensure_at_start(client: Client, settings: Settings) -> Durable:
+    """As `ensure_durable`, once more where the connection came back meanwhile: the server before owed the answer."""
+    while True:
+        reconnects = client.stats["reconnects"]
+        try:
+            return await ensure_durable(client, settings)
+        except JetStreamError:
+            if client.stats["reconnects"] == reconnects:
+                raise
 
 
 async def _warn_of_letters(client: Client, settings: Settings) -> None:
