@@ -191,6 +191,14 @@ async def test_plane_that_was_there_all_the_time_is_asked_for_the_first_and_the_
 
 
 @pytest.mark.parametrize("was_away", [False, True])
+async def test_batch_that_the_plane_could_not_begin_with_is_rescued(was_away: bool) -> None:
+    """It writes `batch.processing` first; without a connection to its database it ends there, with the same code."""
+    said = Restarted("batch.accepted", states={str(FIRST): "failed processing_error"})
+    await checked(said, was_away=was_away)
+    assert said.sent_again(1) == [["step.exit"]]
+
+
+@pytest.mark.parametrize("was_away", [False, True])
 async def test_batch_that_the_plane_could_not_process_is_said_with_its_reason(was_away: bool) -> None:
     """Nobody else hears of it: the plane has answered 202, and the execution stays RUNNING (wire.md 3.5)."""
     said = Restarted("batch.accepted", "batch.processing", states={str(FIRST): "failed processing_error"})

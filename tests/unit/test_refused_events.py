@@ -221,7 +221,17 @@ async def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost:
     assert {names(body)[-1] for body in sent} == {"command.completed"}
     (said,) = [line for line in lines if line["event"].startswith("batch_")]
     assert said["event"] == "batch_not_rescued"
-    assert "No event recovers such a loop" in said["advice"]
+    assert "issue items again that have run" in said["advice"]
+
+
+@pytest.mark.parametrize("answers_get_lost", [False, True])
+async def test_batch_of_a_list_of_tasks_is_not_rescued_and_that_is_said(answers_get_lost: bool) -> None:
+    """The engine passes its `step.exit` over (wire.md 4.8)."""
+    batches = _Batches(answers_get_lost=answers_get_lost)
+    with capture_logs() as lines:
+        sent = (await tell(OK, batches, step="start:task_sequence")).bodies("/api/events/batch")
+    assert {names(body)[-1] for body in sent} == {"command.completed"}
+    assert [line["event"] for line in lines if line["event"].startswith("batch_")] == ["batch_not_rescued"]
 
 
 @pytest.mark.parametrize("state", ["completed", "processing", "accepted", "failed processing_error"])

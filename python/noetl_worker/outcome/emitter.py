@@ -35,7 +35,7 @@ from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response
 
-__all__ = ["LOOP_ADVICE", "Emitter", "Ownership", "Verdict", "verdict"]
+__all__ = ["NOT_RESCUED_ADVICE", "Emitter", "Ownership", "Verdict", "verdict"]
 
 log = structlog.get_logger("noetl_worker.events")
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
@@ -48,10 +48,10 @@ SLOW_END_S: Final = 0.5
 """A plane that takes longer over an end is issuing commands: what waits for that belongs on disk and needs no slot."""
 
 
-LOOP_ADVICE: Final = (
-    "the control plane has stored the end of this item and never processes it. It is not sent again: the plane would "
-    "issue items again that have run. No event recovers such a loop: look at the execution, and start it again "
-    "if it stays RUNNING"
+NOT_RESCUED_ADVICE: Final = (
+    "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
+    "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
+    "execution, and start it again if it stays RUNNING"
 )
 
 
@@ -348,7 +348,7 @@ class Emitter:
             event_set.rescue(batch)
             return
         else:
-            log.error("batch_not_rescued", **event_set.who(), advice=LOOP_ADVICE)
+            log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
         event_set.accepted(None)
 
     def _set_aside(self, event_set: EventSet, course: _Course) -> None:
@@ -405,7 +405,7 @@ class Emitter:
             event_set.own_id, event_set.was_tried = self.ids.next_id(), False
         if how is Verdict.LOST:
             if not event_set.can_be_rescued:  # nothing of it brings an execution on
-                log.error("batch_not_rescued", **event_set.who(), advice=LOOP_ADVICE)
+                log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
                 return answer, Verdict.ACCEPTED, ""
             log.warning("batch_rescued", **event_set.who())
             event_set.rescue(_batch_of(answer))

@@ -23,7 +23,7 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ServerRefused
 from noetl_worker.observability import metrics
 from noetl_worker.outcome.batch_events import BatchEvents
-from noetl_worker.outcome.emitter import LOOP_ADVICE, Emitter
+from noetl_worker.outcome.emitter import NOT_RESCUED_ADVICE, Emitter
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing
@@ -169,22 +169,11 @@ class RecentBatches:
 
     async def _settle(self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted]) -> None:
         """Add those that need not be asked about again, each as soon as that is known: what is rescued here must not be
-        rescued once more when the plane does not answer for the next one.
-
-        The plane works batches off one after another, so of one that was there all the time the first and the last say
-        everything; if it is not so far, the one in the middle.
-        """
+        rescued once more when the plane does not answer for the next one."""
         silences = plane.gate.silences
-        if {accepted.silences for accepted in batches} == {silences} and not batches[0].is_overdue:
-            first = await _state(batches[0])
-            last = await _state(batches[-1]) if len(batches) > 1 else first
-            if first is not None and last is not None:
-                over = batches if last.is_over else batches[: len(batches) // 2]
-                newest = last if last.is_over or not over else await _state(over[-1])
-                if over and newest is not None and newest.is_over:
-                    settled.update(over)
-                    _log_failed({over[0]: first, over[-1]: newest})
-                return
+        was_there = {accepted.silences for accepted in batches} == {silences}
+        if was_there and not batches[0].is_overdue and await self._has_settled_by_ends(batches, settled):
+            return
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
         for accepted in batches:
@@ -203,17 +192,36 @@ class RecentBatches:
                 for accepted in of_execution:
                     accepted.silences = silences
 
+    async def _has_settled_by_ends(self, batches: Sequence[_Accepted], settled: set[_Accepted]) -> bool:
+        """The plane works batches off one after another, so of one that was there all the time the first and the last
+        say everything; if it is not so far, the one in the middle. False: one of them is unknown."""
+        first = await _state(batches[0])
+        last = await _state(batches[-1]) if len(batches) > 1 else first
+        if first is None or last is None:
+            return False
+        over = batches if last.is_over else batches[: len(batches) // 2]
+        newest = last if last.is_over or not over else await _state(over[-1])
+        if over and newest is not None and newest.is_over:
+            for accepted, state in {over[0]: first, over[-1]: newest}.items():
+                if state.word == "failed":
+                    await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.event_set.execution_id))
+            settled.update(over)
+        return True
+
     async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
         if (has_ended := await events.has("batch.completed", accepted.batch)) is True:
             return True
         state = await _state(accepted)
-        if state is not None and not state.was_never_processed:
-            _log_failed({accepted: state})
+        if state is not None and state.word != "failed":
             if accepted.is_overdue and not state.is_over:
                 log.error("batch_overdue", **accepted.who(), state=state.word, advice=_LOOK_ADVICE)
             return accepted.is_overdue or state.is_over
+        has_begun = await events.has("batch.processing", accepted.batch)
+        if state is not None and state.has_failed and has_begun is not False:
+            said = {"error_code": state.error_code, "error": state.message}
+            log.error("batch_failed", **accepted.who(), **said, advice=_LOOK_ADVICE)
+            return True
         if state is None:
-            has_begun = await events.has("batch.processing", accepted.batch)
             is_stored = await events.has("batch.accepted", accepted.batch)
             if has_begun or None in (has_ended, has_begun, is_stored):
                 reason = _BEGUN if has_begun else _UNKNOWN
@@ -229,7 +237,7 @@ class RecentBatches:
             again.rescue(accepted.batch)
             self._run(self._again(accepted, again))
         else:
-            log.error("batch_not_rescued", **accepted.who(), advice=LOOP_ADVICE)
+            log.error("batch_not_rescued", **accepted.who(), advice=NOT_RESCUED_ADVICE)
         return True
 
     async def _again(self, accepted: _Accepted, event_set: EventSet) -> None:
@@ -255,18 +263,6 @@ def _check_failed(plane: Plane, batches: Sequence[_Accepted], gone: set[_Accepte
     for accepted in [accepted for accepted in batches if accepted.is_overdue and accepted not in gone]:
         log.error("batch_overdue", **accepted.who(), reason=str(error), advice=_LOOK_ADVICE)
         gone.add(accepted)
-
-
-def _log_failed(states: Mapping[_Accepted, BatchState]) -> None:
-    for accepted, state in states.items():
-        if state.has_failed:
-            log.error(
-                "batch_failed",
-                **accepted.who(),
-                error_code=state.error_code,
-                error=state.message,
-                advice=_LOOK_ADVICE,
-            )
 
 
 async def _state(accepted: _Accepted) -> BatchState | None:

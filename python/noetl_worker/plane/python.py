@@ -58,6 +58,8 @@ _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
 """Of the plane's codes: the events were stored, and their batch never came into its queue. After the others,
 `processing_error` and `processing_timeout`, the engine has run, and may have issued commands."""
+_LIST_OF_TASKS: Final = ":task_sequence"
+"""At the end of its step's name."""
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
 _FAILURE: Final = ("call.error", "step.exit", "command.failed")
@@ -93,7 +95,7 @@ class BatchState(NamedTuple):
 
     @property
     def has_failed(self) -> bool:
-        """In the plane's engine: what it has done by then is not known."""
+        """In the plane's engine, where it has begun with it: what it has done by then is not known."""
         return self.word == "failed" and not self.was_never_processed
 
 
@@ -222,7 +224,9 @@ class PythonRules:
         return _batch(end, end.worker_id, events)
 
     def can_rescue(self, end: Ending) -> bool:
-        return end.loop is None  # in a loop it issues items again that have run (wire.md 9.5)
+        """Not in a loop, where it issues items again that have run (wire.md 9.5), and not of a list of tasks, whose
+        `step.exit` the engine passes over (4.8)."""
+        return end.loop is None and not end.step.endswith(_LIST_OF_TASKS)
 
     def rescue(self, end: Ending) -> bytes:
         """`step.exit` alone, actionable, under a new key: the one rescue seen to work (wire.md 9.4)."""
