@@ -37,10 +37,7 @@ VALUES = st.recursive(
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_config_of_any_form_is_taken_or_refused_with_a_tool_error(kind: str, data: Any) -> None:
-    tool = REGISTRY.get(kind)
-    own = sorted({*fields.names_of(tool.config_model), *fields.spellings_of(tool.config_model, tool.field_aliases)})
-    names = st.sampled_from([*own, "spec", "timeout", "retry", "unknown"])
-    given_ones = data.draw(st.dictionaries(names, VALUES, max_size=4))
+    given_ones = data.draw(_fields(kind))
     config = {**_example(kind), **given_ones} if data.draw(st.booleans()) else given_ones
     try:
         prepared = REGISTRY.prepare(kind, config, CONTEXT)
@@ -49,6 +46,13 @@ def test_config_of_any_form_is_taken_or_refused_with_a_tool_error(kind: str, dat
     else:
         message = prepared.kind
     assert message
+
+
+@functools.cache
+def _fields(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    tool = REGISTRY.get(kind)
+    own = sorted({*fields.names_of(tool.config_model), *fields.spellings_of(tool.config_model, tool.field_aliases)})
+    return st.dictionaries(st.sampled_from([*own, "spec", "timeout", "retry", "unknown"]), VALUES, max_size=4)
 
 
 @functools.cache
