@@ -18,6 +18,15 @@ from noetl_worker.testing import HttpStub
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir")
 
+ALONE = {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""The plug-in asks for pytest alone, not for what our own tests have beside it."""
+TYPED = """
+import json, sys
+from typer.testing import CliRunner
+from noetl_worker.cli import app_for
+print(json.dumps([CliRunner().invoke(app_for(line.split()), line.split()).stdout for line in sys.argv[1:]]))
+"""
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,7 +43,7 @@ def python(folder: Path, arguments: Sequence[str], *, cwd: str = "source") -> su
     path = os.pathsep.join([str(folder / "site"), environment()["PYTHONPATH"]])
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**environment(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "COLUMNS": "200"},
+        env={**environment(), "PYTHONPATH": path, **ALONE, "NO_COLOR": "1", "COLUMNS": "200"},
         cwd=folder / cwd,
         capture_output=True,
         text=True,
@@ -50,13 +59,12 @@ def test_plugins_own_tests_pass(installed: Path) -> None:
 
 
 def test_installed_plugin_is_a_kind_like_the_others(installed: Path) -> None:
-    listed = python(installed, ["-m", "noetl_worker", "tools"])
-    assert "webhook" in listed.stdout
-    shown = python(installed, ["-m", "noetl_worker", "tools", "webhook"])
-    assert "Alias of a credential with a `secret`" in shown.stdout
-    assert "connection: the receiver cannot be reached" in shown.stdout  # its guide was installed with it
-    schema = json.loads(python(installed, ["-m", "noetl_worker", "tools", "webhook", "--schema"]).stdout)
-    assert {"url", "event", "type", "auth", "credential"} <= schema["properties"].keys()
+    done = python(installed, ["-c", TYPED, "tools", "tools webhook", "tools webhook --schema"])
+    listed, shown, schema = json.loads(done.stdout)
+    assert "webhook" in listed
+    assert "Alias of a credential with a `secret`" in shown
+    assert "connection: the receiver cannot be reached" in shown  # its guide was installed with it
+    assert {"url", "event", "type", "auth", "credential"} <= json.loads(schema)["properties"].keys()
 
 
 def test_playbook_with_the_plugin_runs_on_a_laptop(installed: Path) -> None:
