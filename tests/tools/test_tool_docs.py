@@ -110,15 +110,24 @@ def family(module: str, seen: set[str] | None = None) -> set[str]:
     """A tool's module and those of the tools package that it is made of."""
     seen = set() if seen is None else seen
     seen.add(module)
-    for node in ast.walk(tree_of(module)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("noetl_worker.tools"):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in [node.module] if node.module != "noetl_worker.tools" else names:
-                if name not in seen and name.rpartition(".")[2] not in NOT_A_TOOLS:
-                    family(name, seen)
+    for name in made_of(module):
+        if name not in seen:
+            family(name, seen)
     return seen
 
 
+@functools.cache
+def made_of(module: str) -> set[str]:
+    """The modules of the tools package that one imports, less those that are no tool's."""
+    found: set[str] = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("noetl_worker.tools"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {node.module} if node.module != "noetl_worker.tools" else names
+    return {name for name in found if name.rpartition(".")[2] not in NOT_A_TOOLS}
+
+
+@functools.cache
 def words_given(module: str) -> set[str]:
     """Words written as `kind=` where a failure is made."""
     found: set[str] = set()
