@@ -265,6 +265,26 @@ async def test_cancelled_request_leaves_a_transport_that_works(name: str) -> Non
         assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.parametrize("name", TRANSPORTS[1:], indirect=True)
+async def test_request_whose_connection_is_closed_before_its_turn_to_be_written_is_unsent(name: str) -> None:
+    """Requests of one turn of the loop are written together, at its end."""
+    heads: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append(await head_of(reader))
+            writer.write(OK)
+
+    async with serving(script) as url, transport(name) as wire:
+        await post(wire, url)
+        asking, closing = asyncio.ensure_future(post(wire, url)), wire.close()
+        asyncio.get_running_loop().call_soon(closing.send, None)  # behind the request, and before it is written
+        with pytest.raises(NotSent):
+            await asking
+        closing.close()
+    assert len(heads) == 1
+
+
 async def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -101,10 +101,10 @@ class RecentBatches:
 
     def accepted(self, plane: Plane, event_set: EventSet, answer: Mapping[str, Any]) -> None:
         """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
-        batch = answer.get("request_id")
-        if batch is None:
+        if "request_id" not in answer:
             return
-        silences = _UNSEEN if answer.get("duplicate") else plane.gate.silences
+        batch = answer["request_id"]
+        silences = _UNSEEN if "duplicate" in answer and answer["duplicate"] is True else plane.gate.silences
         self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences, time.monotonic()))
         self._bytes += event_set.size + _BYTES_BESIDE
         while self._bytes > self._most_bytes:
