@@ -18,7 +18,7 @@ from rich.console import Console
 
 from compat.postgres_server import PostgresServer
 from integration.example_services import Answering, Jobs, McpServer, served
-from integration.processes import command_line
+from integration.processes import typed
 from noetl_worker.cli.dev import worker_beside
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.session import run_playbook
@@ -368,25 +368,28 @@ async def test_example_for_a_cluster_or_an_account_says_what_it_lacks(
 # ── the same at the command line ──
 
 
-def test_credential_of_the_command_line_wins_over_the_file_beside_the_playbook(shop: str, tmp_path: Path) -> None:
+def test_credential_of_the_command_line_wins_over_the_file_beside_the_playbook(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     playbook = tmp_path / "http.yaml"
     playbook.write_text((EXAMPLES / "tools" / "http.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "credentials.yaml").write_text(f"shop: {{type: bearer, data: {{token: {TOKEN}}}}}\n")
     (tmp_path / "other.yaml").write_text("type: bearer\ndata: {token: another-t0ken}\n")
     base = f"workload.base={shop}"
-    beside = command_line(tmp_path, "dev", str(playbook), "--set", base)
+    beside = typed("dev", str(playbook), "--set", base)
     assert beside.code == 0, beside.out + beside.err
     assert "credentials shop" in beside.out
-    given = command_line(tmp_path, "dev", str(playbook), "--set", base, "--credential", "shop=other.yaml")
+    given = typed("dev", str(playbook), "--set", base, "--credential", "shop=other.yaml")
     assert given.code == 1
     assert "401" in given.out
     for secret in (TOKEN, "another-t0ken"):
         assert secret not in beside.out + beside.err + given.out + given.err
 
 
-def test_credential_that_is_not_there_is_named_with_the_way_to_give_it(tmp_path: Path) -> None:
+def test_credential_that_is_not_there_is_named_with_the_way_to_give_it() -> None:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
-    ended = command_line(tmp_path, "dev", str(EXAMPLES / "tools" / "postgres.yaml"))
+    ended = typed("dev", str(EXAMPLES / "tools" / "postgres.yaml"))
     assert ended.code == 1
     assert "'pg'" in ended.out
     assert "--credential NAME=FILE" in ended.out
