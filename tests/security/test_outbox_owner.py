@@ -48,6 +48,7 @@ database.commit()
 """
 ADOPT = """
 import sys
+sys.modules["rich"] = None  # structlog would load it for traces in colours: a third of the start
 from pathlib import Path
 from noetl_worker.outbox.outbox import Outbox
 ours = Outbox("on_failure", Path(sys.argv[1]), max_rows=100, max_bytes=1_000_000)
@@ -57,6 +58,7 @@ ours.close()
 """
 LEAVE = """
 import sys
+sys.modules["rich"] = None
 from pathlib import Path
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outbox.rows import read_row
