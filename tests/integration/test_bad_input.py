@@ -153,8 +153,8 @@ async def test_claim_answers_that_make_no_sense_become_dead_letters_and_the_work
         assert await worker.stop() == 0
 
 
-async def test_action_of_a_wrong_type_is_told_as_failed(tmp_path: Path) -> None:
-    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+async def test_action_of_a_wrong_type_is_told_as_failed() -> None:
+    async with house() as home:
         home.plane.fault = lambda request: (
             JSONResponse({**BODY, "action": 7}) if request.url.path.endswith("/claim") else None
         )
@@ -162,15 +162,13 @@ async def test_action_of_a_wrong_type_is_told_as_failed(tmp_path: Path) -> None:
         await home.wait_terminal(one.event_id)
         await home.wait_settled()
         assert home.terminal_events(one.event_id) == ["command.failed"]
-        assert await worker.stop() == 0
 
 
-async def test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are(tmp_path: Path) -> None:
-    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+async def test_unknown_tool_kind_is_told_as_failed_with_the_kinds_there_are() -> None:
+    async with house() as home:
         [one] = await home.plane.create_commands([RawCommand("teleport", {})])
         await home.wait_terminal(one.event_id)
         [failed] = home.plane.events_of_command(one.event_id, "command.failed")
         told = str(failed.result) + str(failed.error) + str(failed.context)
         assert "teleport" in told
         assert "shell" in told
-        assert await worker.stop() == 0
