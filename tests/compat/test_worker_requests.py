@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,13 +184,20 @@ async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
         ("heartbeat", "runtime-register"),  # its heartbeat logs a warning for each (wire.md 9.5)
         ("deregister", "runtime-deregister-delete"),
         ("vars-set", "vars-set"),
-        ("result-put", "result-put"),
         ("claim", "tool-python-claim-start"),
     ],
 )
 async def test_call_to_the_python_plane_has_the_recorded_keys(name: str, recorded: str) -> None:
     method, _, body = (await calls(Dialect.PYTHON))[name]
     assert (method, {*body}) == (CASES[recorded]["method"], {*CASES[recorded]["req"]})
+
+
+async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_long_it_is_kept() -> None:
+    method, _, body = (await calls(Dialect.PYTHON))["result-put"]
+    recorded, with_all = CASES["result-put"], CASES["result-put-all"]["req"]
+    assert (method, {*body}) == (recorded["method"], {*recorded["req"], "ttl"})
+    assert re.fullmatch(r"\d+h", body["ttl"])
+    assert re.fullmatch(r"\d+h", with_all["ttl"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -70,6 +71,8 @@ async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, tr
         data = b'{"id":767527441517510672,"rows":[1,2]}'
         stored = await plane.put_result(one.execution_id, "start", data, source_step="start")
         assert await plane.resolve_result(stored["ref"]) == {"id": 767527441517510672, "rows": [1, 2]}
+        left = datetime.fromisoformat(stored["expires_at"]) - datetime.now(timezone.utc)
+        assert timedelta(hours=1, minutes=59) < left <= timedelta(hours=2), "as the worker has asked for"
 
     await with_plane(Dialect.PYTHON, transport, use, result_prefix=prefix)
 

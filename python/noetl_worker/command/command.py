@@ -116,7 +116,8 @@ async def _resolved(value: JsonValue, name: str, plane: Plane) -> JsonValue:
     for _ in range(_MAX_HOPS):
         if is_reference(value):
             ref: str = value["ref"]
-            value = await until_it_passes(name, partial(plane.resolve_result, ref), max_tries=_MAX_TRIES)
+            ask = partial(plane.stored_result, ref, value)
+            value, _ = await until_it_passes(name, ask, max_tries=_MAX_TRIES)
         elif isinstance(value, str) and value[:1] in ("{", "["):
             try:
                 value = json_text.loads(value)

@@ -43,6 +43,7 @@ _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
 class _Referred:
     name: str
     ref: str
+    reference: Mapping[str, JsonValue]
     size: int
     """In bytes, as far as the claim says it."""
     summary: Mapping[str, JsonValue]
@@ -96,7 +97,7 @@ def _referred(variables: Mapping[str, Any], rules: DialectRules) -> dict[str, _R
         ref = reference.get("ref")
         if isinstance(ref, str) and ref.startswith("noetl://"):
             size = _object(reference.get("meta")).get("bytes")
-            found[name] = _Referred(name, ref, size if isinstance(size, int) else 0, summary, record)
+            found[name] = _Referred(name, ref, reference, size if isinstance(size, int) else 0, summary, record)
     return found
 
 
@@ -218,11 +219,13 @@ def _check_size(needed: list[_Referred], size: int) -> None:
 async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, int]:
     what = f"the result of step {earlier.name!r}"
     try:
-        found, size = await until_it_passes(what, partial(plane.stored_result, earlier.ref), max_tries=_MAX_TRIES)
+        ask = partial(plane.stored_result, earlier.ref, earlier.reference)
+        found, size = await until_it_passes(what, ask, max_tries=_MAX_TRIES)
     except ControlPlaneError as error:
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
-        advice = "the claim has a preview of it only; run the step again if the store no longer has it"
-        text = f"{what} cannot be fetched from the result store ({earlier.ref}): {error}; {advice}"
+        text = (
+            f"{what} cannot be fetched from the result store ({earlier.ref}), and the claim has a preview only: {error}"
+        )
         raise ToolError(text, kind=kind, retryable=error.is_retryable) from error
     if found is None:
         raise ToolError(f"{what} is not in the result store ({earlier.ref}): run the step again", kind="client_error")

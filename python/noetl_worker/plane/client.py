@@ -31,11 +31,7 @@ from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.health import PlaneHealth, read_health
 from noetl_worker.plane.python import BatchState
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
-from noetl_worker.plane.stored_results import (
-    FIRST_ROUTE,
-    LONGEST_UNBROKEN,
-    is_no_route,
-)
+from noetl_worker.plane.stored_results import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
 from noetl_worker.settings.settings import Settings
@@ -44,6 +40,7 @@ from noetl_worker.transport.transport import Body, Response, Transport, size_of
 __all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "json_body", "refusal"]
 
 _JSON: Final = "application/json"
+_NOTHING: Final[Mapping[str, JsonValue]] = {}
 _SENT: Final = metrics.PLANE_REQUESTS.own
 """Added to without a call: it is in the way of every request."""
 CLAIM_PATIENCE_S: Final = 1.0
@@ -342,7 +339,7 @@ class Plane:
 
         A large one is sent around its bytes as they are: it is in memory once.
         """
-        head = json_text.dumps({"name": name, "scope": "execution", "source_step": source_step})[:-1] + b',"data":'
+        head = json_text.dumps({"name": name, "source_step": source_step, **self.rules.store_fields})[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
         extra_s = max(self.rules.storing_s(len(data)), _on_its_way_s(body))
         return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s, patience_s=patience_s)
@@ -351,10 +348,13 @@ class Plane:
         """The stored data behind a `noetl://...` reference."""
         return (await self.stored_result(ref))[0]
 
-    async def stored_result(self, ref: str) -> tuple[JsonValue, int]:
-        """The stored data behind a reference, and how many bytes of JSON it is."""
-        answer = await self._result_call("GET", f"/resolve?ref={quote(ref, safe='')}")
-        return _expect_json(f"resolving {ref}", answer), len(answer.body)
+    async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, int]:
+        """The data behind a reference, and their bytes of JSON. `said`: the reference as the claim has it."""
+        path = f"/resolve?ref={quote(ref, safe='')}"
+        answer = await self._result_call("GET", path)
+        if has_expired(answer):
+            answer = await self._result_call("GET", path)
+        return _expect_json(f"resolving {ref}{note_on(answer, said)}", answer), len(answer.body)
 
     async def _result_call(
         self,

@@ -130,6 +130,7 @@ class PythonRules:
     inlines_unstored_results = True
     looks_through_results = True
     has_one_store_route = False
+    store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     forgets_batches = True
 
     def is_health(self, body: JsonValue) -> bool:

@@ -203,6 +203,8 @@ class DialectRules(Protocol):
     looks_through_results: bool
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
     has_one_store_route: bool
+    store_fields: Mapping[str, JsonValue]
+    """What every PUT of a result has beside it."""
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 

@@ -91,6 +91,7 @@ class RustRules:
     inlines_unstored_results = False
     looks_through_results = False
     has_one_store_route = True
+    store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
     forgets_batches = False
 
     def is_health(self, body: JsonValue) -> bool:

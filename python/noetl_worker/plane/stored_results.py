@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from noetl_worker.errors import NotSent, TransportError
+from noetl_worker.models import JsonValue
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
 from noetl_worker.transport.transport import Response
 
@@ -19,8 +20,10 @@ __all__ = [
     "FIRST_ROUTE",
     "LONGEST_UNBROKEN",
     "StoreRoute",
+    "has_expired",
     "has_unbroken_text",
     "is_no_route",
+    "note_on",
     "scrubbing_s",
 ]
 
@@ -94,3 +97,22 @@ class StoreRoute:
 def is_no_route(answer: Response) -> bool:
     """Whether the Python plane has nothing at this path, as against no result of that name."""
     return answer.status == 404 and answer.json() == {"detail": "Not Found"}
+
+
+def has_expired(answer: Response) -> bool:
+    """Whether the Python plane ends an entry of one server's memory with this answer, an hour after its PUT.
+
+    It looks into the store itself at the next question: older versions, and one whose deletion failed, still have the
+    data there (NATS keeps them for two hours).
+    """
+    return answer.status == 404 and b"TempRef expired" in answer.body
+
+
+def note_on(answer: Response, said: Mapping[str, JsonValue]) -> str:
+    """For the error of a result that is gone: when it was stored, as far as its reference says so, and what to do."""
+    if answer.status != 404 or is_no_route(answer):
+        return ""
+    meta, until = said.get("meta"), said.get("expires_at")
+    stored = meta.get("created_at") if isinstance(meta, dict) else None
+    when = f"stored {stored}; " if stored else f"to be kept until {until}; " if until else ""
+    return f" ({when}the result store has it no longer: start the execution again)"

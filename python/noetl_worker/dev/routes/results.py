@@ -18,6 +18,7 @@ from noetl_worker.models import Dialect, JsonValue
 __all__ = ["Results"]
 
 DEFAULT_TTL_S: Final = 3600.0
+_TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _STORES: Final = ("kv", "memory", "db")
 _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 
@@ -42,7 +43,7 @@ class Results:
             return detail(400, f"Invalid store tier: {store}")
         if not is_rust and scope == "step" and not body.get("source_step"):
             return detail(500, "step_name required for step-scoped refs")
-        expires_at = None if is_rust or scope == "permanent" else time.time() + DEFAULT_TTL_S
+        expires_at = None if is_rust or scope == "permanent" else time.time() + _ttl_s(body.get("ttl"))
         kept = "db" if is_rust else ("kv" if store == "db" else store)
         ref, data, digest = self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)
         return answer(
@@ -182,6 +183,13 @@ class Results:
 
 def _spaced(value: JsonValue) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _ttl_s(ttl: JsonValue) -> float:
+    """Of "2h"; what is none of these is the default, as on the real plane."""
+    if isinstance(ttl, str) and ttl[:-1].isdecimal() and ttl[-1] in _TTL_UNITS:
+        return int(ttl[:-1]) * _TTL_UNITS[ttl[-1]]
+    return DEFAULT_TTL_S
 
 
 def _preview(data: JsonValue) -> JsonValue:

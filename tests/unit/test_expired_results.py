@@ -1,0 +1,114 @@
+"""A stored result whose time is over: what the Python plane answers, and what the worker makes of it.
+
+The first question about an entry that has expired is answered with a 404 that says so; that server forgets the entry
+with it, and looks into the store itself at the next question.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from noetl_worker.command.command import hydrate
+from noetl_worker.errors import ServerRefused, ToolError
+from noetl_worker.models import Dialect
+from unit.planes import ENVELOPE, ScriptedTransport, answer, plane
+
+REF = "noetl://execution/7/result/start/403da428"
+STORED_AT = "2026-11-26T15:49:59.869956Z"
+FIELD = {"kind": "result_ref", "ref": REF, "store": "kv", "meta": {"bytes": 9, "created_at": STORED_AT}}
+EARLIER = {
+    "status": "COMPLETED",
+    "context": {"count": 2},
+    "reference": {"kind": "result_ref", "ref": REF, "store": "kv", "expires_at": "2026-11-26T17:49:59+00:00"},
+}
+EXPIRED = answer(404, {"detail": f"'TempRef expired: {REF}'"})
+MISSING = answer(404, {"detail": f"'TempRef not found: {REF}'"})
+
+
+def claimed(context: dict[str, Any]) -> dict[str, Any]:
+    return {"node_name": "last", "action": "python", "context": context, "meta": {}}
+
+
+def reading(earlier: dict[str, Any]) -> dict[str, Any]:
+    config = [{"look": {"kind": "python", "code": "x", "input": {"n": "{{ start.rows | length }}"}}}]
+    return claimed({"tool_config": config, "render_context": {"start": earlier}})
+
+
+async def asked(*answers: Any, dialect: Dialect = Dialect.PYTHON) -> tuple[Any, ScriptedTransport]:
+    """A plane whose store gives these answers for the reference, in this order."""
+    left = list(answers)
+
+    def script(method: str, path: str, body: Any) -> Any:
+        ref = unquote(path.partition("?ref=")[2])
+        return left.pop(0) if ref == REF else answer(200, ref)
+
+    return plane(script, dialect)
+
+
+def times(transport: ScriptedTransport) -> int:
+    return sum(REF in unquote(path) for _, path, *_ in transport.sent)
+
+
+async def test_field_of_a_command_that_has_expired_is_asked_for_once_more() -> None:
+    at, transport = await asked(EXPIRED, answer(200, {"start": {"n": 1}}))
+    command = await hydrate(claimed({"tool_config": {"code": "x"}, "render_context": FIELD}), ENVELOPE, at)
+    assert command.variables["start"] == {"n": 1}
+    assert times(transport) == 2
+
+
+async def test_whole_context_that_has_expired_is_asked_for_once_more() -> None:
+    at, transport = await asked(EXPIRED, answer(200, {"tool_config": {"code": "y"}}))
+    command = await hydrate({**claimed({}), "context": FIELD}, ENVELOPE, at)
+    assert command.config == {"code": "y"}
+    assert times(transport) == 2
+
+
+async def test_result_of_an_earlier_step_that_has_expired_is_asked_for_once_more() -> None:
+    at, transport = await asked(EXPIRED, answer(200, {"rows": [1, 2]}))
+    command = await hydrate(reading(EARLIER), ENVELOPE, at)
+    assert command.variables["start"]["rows"] == [1, 2]
+    assert times(transport) == 2
+
+
+async def test_result_for_a_tool_that_has_expired_is_asked_for_once_more() -> None:
+    at, _ = await asked(EXPIRED, answer(200, [1]))
+    assert await at.resolve_result(REF) == [1]
+
+
+@pytest.mark.parametrize(("answers", "most"), [((EXPIRED, MISSING), 2), ((EXPIRED, EXPIRED), 2), ((MISSING,), 1)])
+async def test_field_that_is_gone_fails_the_command_with_what_to_do(answers: Any, most: int) -> None:
+    at, transport = await asked(*answers)
+    with pytest.raises(ServerRefused) as caught:
+        await hydrate(claimed({"tool_config": {"code": "x"}, "render_context": FIELD}), ENVELOPE, at)
+    text = f"resolving {REF} (stored {STORED_AT}; the result store has it no longer: start the execution again): 404"
+    assert str(caught.value).startswith(text)
+    assert times(transport) == most
+
+
+async def test_earlier_result_that_is_gone_fails_the_command_with_its_step_and_its_time() -> None:
+    at, transport = await asked(EXPIRED, MISSING)
+    with pytest.raises(ToolError) as caught:
+        await hydrate(reading(EARLIER), ENVELOPE, at)
+    text = f"{REF} (to be kept until 2026-11-26T17:49:59+00:00; the result store has it no longer: start"
+    assert text in str(caught.value)
+    assert "the result of step 'start' cannot be fetched" in str(caught.value)
+    assert not caught.value.retryable
+    assert times(transport) == 2
+
+
+async def test_reference_that_does_not_say_when_it_was_stored_is_named_without_it() -> None:
+    at, _ = await asked(MISSING)
+    with pytest.raises(ServerRefused, match=rf"^resolving {REF} \(the result store has it no longer: start"):
+        await at.resolve_result(REF)
+
+
+@pytest.mark.parametrize(("dialect", "ttl"), [(Dialect.PYTHON, "2h"), (Dialect.RUST, None)])
+async def test_result_is_stored_for_as_long_as_the_store_keeps_it(dialect: Dialect, ttl: str | None) -> None:
+    """The Python plane deletes it after an hour otherwise, with the first question after that or by its sweep."""
+    at, transport = plane(lambda _method, path, _body: answer(200, "where" if "?" in path else {"ref": REF}), dialect)
+    await at.store_result(7, "start", b"[1]", source_step="start")
+    [body] = [body for method, _, body, _ in transport.sent if method == "PUT"]
+    assert (body.get("ttl"), body["scope"], body["source_step"]) == (ttl, "execution", "start")
