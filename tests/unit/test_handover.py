@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 
 import virtual_time
 from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.errors import NotSent
+from noetl_worker.errors import ClaimLost, NotSent
 from noetl_worker.execution import Execution
 from noetl_worker.models import Dialect, Outcome, Report, Settlement, ToolResult
 from noetl_worker.outcome.adoption import Adoption
@@ -29,7 +32,7 @@ from noetl_worker.stopping import Level
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Response
-from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, settings
+from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, emitter, plane, settings
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -446,3 +449,17 @@ async def test_command_that_is_over_leaves_nothing_to_the_collector(
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("age_s", "is_expired", "is_ours"), [(1_000, False, False), (1_750, False, True), (1_750, True, False)]
+)
+async def test_claim_that_another_has_for_its_age_alone_is_ours_as_well(
+    age_s: float, is_expired: bool, is_ours: bool
+) -> None:
+    """Where each run takes longer than a claim of the Python plane lasts, nobody's outcome would be reported."""
+    at, _ = plane(lambda *_: answer(409, {"detail": {"code": "active_claim", "worker_id": "w-2"}}))
+    claimed_at = time.monotonic() - age_s
+    ownership = ClaimedOnce(at, 7, "w-1", claimed_at=claimed_at, is_expired=lambda _: is_expired, lease_s=120.0)
+    with contextlib.nullcontext() if is_ours else pytest.raises(ClaimLost):
+        await ownership.confirm()

@@ -42,6 +42,12 @@ MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
 
 
+_AGE_ADVICE: Final = (
+    "the control plane gives a claim of this age to any worker: the command may run twice. This outcome is reported. "
+    "NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane should be above the longest timeout"
+)
+
+
 class ClaimedOnce:
     """Whether a command that this process has claimed is still ours (emitter.Ownership).
 
@@ -74,7 +80,10 @@ class ClaimedOnce:
         return cls(plane, event_id, worker_id, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
 
     def in_doubt(self, now: float) -> bool:
-        return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)
+        return self._is_old(now) or self._is_expired(now)
+
+    def _is_old(self, now: float) -> bool:
+        return now - self.claimed_at > self._plane.rules.claim_limit_s
 
     @property
     def age_s(self) -> float:
@@ -82,6 +91,9 @@ class ClaimedOnce:
 
     async def confirm(self) -> None:
         """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
+
+        One that was given to another for its age alone is ours as well: of two runs the plane takes the end that comes
+        first (wire.md 4.6), and where each run takes longer than a claim lasts, nobody's would be reported.
 
         Also when the plane says again and again that it knows no such command (a database that was lost or restored):
         its outcome would be asked about for ever.
@@ -92,6 +104,11 @@ class ClaimedOnce:
             tries += 1
             match claim:
                 case Claimed() | HeldByThisWorker():
+                    return
+                case HeldByOther() if self._is_old(now := time.monotonic()) and not self._is_expired(now):
+                    log.warning(
+                        "claim_given_away", event_id=self._event_id, age_s=round(self.age_s), advice=_AGE_ADVICE
+                    )
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
