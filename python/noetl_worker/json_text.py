@@ -29,7 +29,7 @@ try:
 except ImportError:  # no wheel for this platform: slower, same answers
     orjson = None
 
-__all__ = ["dumps", "embed", "loads", "loads_exact", "plain"]
+__all__ = ["dumps", "embed", "escaped_size", "loads", "loads_exact", "plain"]
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
@@ -40,6 +40,9 @@ _MAX_DEPTH: Final = 254
 """orjson's own limit."""
 _EMBEDDED_DEPTH: Final = 8
 """What is embedded is embedded by us, in an event: not deeper than this. Deeper it is parsed, which takes longer."""
+_ESCAPE_CHARS: Final = 6
+"""Of a UTF-16 unit: `\\u` and four digits."""
+_BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _OPTIONS: Final = (
     0
     if orjson is None
@@ -115,6 +118,19 @@ def dumps(value: JsonValue) -> bytes:
         except TypeError:  # an int beyond 64 bits, a lone surrogate, a key that is no text: the slow way handles them
             pass
     return _around_embedded(value, _EMBEDDED_DEPTH)
+
+
+def escaped_size(data: bytes) -> int:
+    """The length of the same compact JSON with nothing but printable ASCII in it, as `json.dumps` writes it.
+
+    A number with an exponent is one character longer there (1e+16): not counted, an event has room for it.
+    """
+    deletes = (_ESCAPE_CHARS - 1) * data.count(b"\x7f")
+    if data.isascii():
+        return len(data) + deletes
+    units = len(data.decode().encode("utf-16-le")) // 2
+    plain_units = len(data.translate(None, _BEYOND_ASCII))
+    return plain_units + _ESCAPE_CHARS * (units - plain_units) + deletes
 
 
 class _Embedded:

@@ -179,6 +179,26 @@ async def test_known_key_is_a_duplicate_whatever_its_body() -> None:
         assert plane.events(issued.execution_id, "call.done") == []
 
 
+@pytest.mark.parametrize(("letter", "chars"), [("x", 1), ("\x7f", 6), ("я", 6), ("\U0001f600", 12)])
+async def test_context_is_kept_up_to_its_limit_in_escaped_json(letter: str, chars: int) -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        fits = {"t": letter * ((102_400 - len('{"t":""}')) // chars)}
+        for context in (fits, {"t": fits["t"] + "." * chars}):
+            await report(client, issued, event("start", "step.exit", {"result": {"context": context}}))
+        rows = plane.events(issued.execution_id, "step.exit")
+        assert [row.result["context"].get("t") for row in rows] == [fits["t"], None]
+
+
+@pytest.mark.parametrize(("letter", "chars"), [("x", 1), ("я", 6)])
+async def test_batch_is_taken_up_to_its_limit_in_escaped_json(letter: str, chars: int) -> None:
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand()])
+        fits = letter * ((2 * 1024 * 1024 - len('[{"response":""}]')) // chars)
+        sent = [event("start", "call.done", {"response": text}) for text in (fits, fits + "." * chars)]
+        assert [(await report(client, issued, one)).status_code for one in sent] == [202, 422]
+
+
 async def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone() -> None:
     async with serving() as (plane, client):
         (issued,) = await plane.create_commands([RawCommand()])

@@ -41,7 +41,8 @@ from noetl_worker.plane.stored_results import has_unbroken_text, scrubbing_s
 __all__ = ["BatchState", "PythonRules", "payload_of_result"]
 
 _CONTEXT_BYTES: Final = 102_400
-"""Above this the plane drops the context of an event silently (wire.md 4.9)."""
+"""Above this the plane drops the context of an event silently (wire.md 4.9). As this and all its limits, of JSON in
+which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4, `utils.py`)."""
 _SEQUENCES: Final = ("task_sequence", "pipeline")
 """Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out in full,
 beside the reference, as its own worker's does (wire.md 9.5)."""
@@ -176,6 +177,11 @@ class PythonRules:
         context = _plain_values(body if is_as_sent else json_text.loads_exact(fitted.body))
         return Report(status=result.status, context=context, response=json_text.embed(fitted.body))
 
+    def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
+        if json_text.escaped_size(fitted.body) <= max_bytes:
+            return True
+        return json_text.escaped_size(json_text.dumps(report.context)) <= max_bytes
+
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = preview_of(fitted)
         report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
@@ -246,7 +252,7 @@ def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[st
     What later steps see of a command that is rescued is this event's `result`, and not the `response` of the other.
     """
     packed = json_text.dumps(response)
-    if len(packed) > _CONTEXT_BYTES:
+    if json_text.escaped_size(packed) > _CONTEXT_BYTES:
         return {"response": response}
     context = response if packed[:1] == b"{" else {"data": response}
     return {"result": {**result, "context": context}}
@@ -294,7 +300,7 @@ def _would_be_hidden(data: JsonValue, fitted: FittedResult) -> bool:
     would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
     if not isinstance(data, dict) or _NAMES_OF_PLANE.isdisjoint(data):
         return False
-    return len(fitted.body) <= _MAX_RESPONSE_BYTES
+    return fitted.size <= _MAX_RESPONSE_BYTES and json_text.escaped_size(fitted.body) <= _MAX_RESPONSE_BYTES
 
 
 def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:

@@ -220,6 +220,10 @@ class DialectRules(Protocol):
         """
         ...
 
+    def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
+        """Whether the plane keeps the context of this report of a result that has at most `max_bytes` as it is."""
+        ...
+
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         """The report of one that does not."""
         ...

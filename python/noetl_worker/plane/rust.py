@@ -123,6 +123,9 @@ class RustRules:
         context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
         return Report(result.status.value, json_text.embed(context))
 
+    def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
+        return True
+
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         beside = {"command_id": str(command.command_id)}  # as above
         upload = Upload(stored_name(command), fitted.body, command.step, preview_of(fitted), beside)

@@ -194,7 +194,7 @@ class Settings(ToolSettings):
         values.integer(1024),
         unit="bytes",
         source="both planes",
-        help="largest result inside an event; more goes to the result store",
+        help="largest result inside an event (the Python plane counts escaped JSON); more goes to the result store",
     )
     heartbeat_interval_s: float = setting(
         "WORKER_HEARTBEAT_INTERVAL",

@@ -16,7 +16,7 @@ from noetl_worker.dev.routes.answers import invalid as refuse
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.json_text import dumps, loads
+from noetl_worker.json_text import dumps, escaped_size, loads
 from noetl_worker.models import JsonValue
 
 __all__ = ["Item", "PythonEvents", "Refused"]
@@ -160,7 +160,7 @@ class PythonEvents:
             context = result["context"] or {}
         else:
             context = {key: value for key, value in payload.items() if key not in _CONTROL}
-        if len(dumps(context)) > self._settings.event_context_max_bytes:
+        if escaped_size(dumps(context)) > self._settings.event_context_max_bytes:
             context = {}
         status = _status(item.name)
         stored: dict[str, JsonValue] = {"status": status, "context": {**context, **small}}

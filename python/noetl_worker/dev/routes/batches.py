@@ -24,7 +24,7 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, missing
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.json_text import dumps, embed
+from noetl_worker.json_text import dumps, embed, escaped_size
 from noetl_worker.models import JsonValue
 
 __all__ = ["Batches", "QueueFault"]
@@ -93,7 +93,7 @@ class Batches:
             text = f"Value error, Batch contains {len(posted)} events; limit is {limit}"
             return invalid("value_error", ["body"], text, body, {"error": {}})
         most = self._settings.batch_max_payload_bytes
-        if len(raw) > most and len(dumps([entry.get("payload", {}) for entry in posted])) > most:
+        if len(raw) * 6 > most and escaped_size(dumps([entry.get("payload", {}) for entry in posted])) > most:
             text = f"Value error, Batch payload exceeds configured limit ({most} bytes)"
             return invalid("value_error", ["body"], text, None, {"error": {}})
         items: list[Item] = []
