@@ -48,6 +48,7 @@ class Servers:
     def __init__(self, settings: Settings) -> None:
         self.configured: Final = normal_url(settings.server_url)
         self._trusted = tuple(dict.fromkeys((self.configured, *map(normal_url, settings.trusted_servers))))
+        self._shown = tuple((_shown(url), url) for url in self._trusted)
         self._follows_any = settings.follow_servers == "any"
         self.full: Final = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
         self._known: dict[str, Server] = {}
@@ -91,7 +92,7 @@ class Servers:
 
     def named(self) -> Iterator[tuple[str, Server | None]]:
         """The planes that the settings name, without user-info; None: not asked yet."""
-        return ((_shown(url), self._known.get(url)) for url in self._trusted)
+        return ((name, self._known.get(url)) for name, url in self._shown)
 
     def pause(self, url: str) -> None:
         """It refuses the credentials: it alone is asked for no command for a while."""
