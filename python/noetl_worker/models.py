@@ -428,7 +428,7 @@ class Report:
     context: JsonValue
     """`result.context` of the events: an object within the budget; None where there is none."""
     response: JsonValue = None
-    """The tool's own data; beside a reference only that of a task sequence for the Python plane."""
+    """The tool's own data; beside a reference only that of some for the Python plane."""
     reference: Mapping[str, JsonValue] | None = None
     """Where the result is, in the store's words, once the store has it."""
     upload: Upload | None = None

@@ -107,7 +107,7 @@ async def test_reference_that_does_not_say_when_it_was_stored_is_named_without_i
 
 @pytest.mark.parametrize(("dialect", "ttl"), [(Dialect.PYTHON, "2h"), (Dialect.RUST, None)])
 async def test_result_is_stored_for_as_long_as_the_store_keeps_it(dialect: Dialect, ttl: str | None) -> None:
-    """The Python plane deletes it after an hour otherwise, with the first question after that or by its sweep."""
+    """The Python plane deletes it after an hour otherwise, with the first question after that."""
     at, transport = plane(lambda _method, path, _body: answer(200, "where" if "?" in path else {"ref": REF}), dialect)
     await at.store_result(7, "start", b"[1]", source_step="start")
     [body] = [body for method, _, body, _ in transport.sent if method == "PUT"]

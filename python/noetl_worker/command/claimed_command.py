@@ -113,6 +113,7 @@ class ClaimedCommand:
             workplace.emitter,
             hold_s=ours.started_hold_ms / 1000,
             outside=workplace.slots.waiting,
+            warned=workplace.warned,
         )
         progress.is_issuing = self._events.is_issuing
 

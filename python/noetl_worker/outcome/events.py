@@ -17,15 +17,21 @@ import structlog
 
 from noetl_worker.errors import TransportError
 from noetl_worker.models import Command, Report
+from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.outcome.emitter import Emitter, Ownership, Verdict, verdict
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.stored_results import IN_MEMORY
 
 __all__ = ["CommandEvents"]
 
 log = structlog.get_logger("noetl_worker.events")
 _STARTED_TIMEOUT_S: Final = 5.0
+_MEMORY_ADVICE: Final = (
+    "one server of the control plane has this result, in its memory, and its restart loses it: let the step return "
+    "less, or see in that server's log why its store did not take it (NATS takes 1 MiB, compressed)"
+)
 
 
 class CommandEvents:
@@ -35,6 +41,7 @@ class CommandEvents:
         worker_id: the name that holds the claim.
         hold_s: how long `command.started` waits for the end of a fast command.
         outside: entered while the terminal set is refused and on disk (Slots.waiting).
+        warned: what has been logged of a playbook's step.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class CommandEvents:
         *,
         hold_s: float,
         outside: Callable[[], AbstractContextManager[None]] = nullcontext,
+        warned: Warned | None = None,
     ) -> None:
         self.command = command
         self._plane = plane
@@ -53,6 +61,7 @@ class CommandEvents:
         self._emitter = emitter
         self._hold_s = hold_s
         self._outside = outside
+        self._warned = warned or Warned()
         self._is_held = False
         """Whether the start has still to be reported."""
         self._is_started = False
@@ -126,7 +135,13 @@ class CommandEvents:
         except asyncio.CancelledError:  # while the start was under way: the tool has run, and this is its outcome
             self._emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
             raise
-        await self._emitter.deliver(self._plane, self._set_of(report, with_start=with_start), ownership, self._outside)
+        event_set = self._set_of(report, with_start=with_start)
+        await self._emitter.deliver(self._plane, event_set, ownership, self._outside)
+        reference = event_set.report.reference
+        if reference is not None and reference.get("store") == IN_MEMORY and event_set.report.response is None:
+            StepLog(log.bind(**self._who()), self._warned, self.command).warning(
+                "result_stored_in_memory", advice=_MEMORY_ADVICE
+            )
 
     def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command

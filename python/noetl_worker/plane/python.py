@@ -36,7 +36,7 @@ from noetl_worker.plane.rules import (
     stored_name,
     unique,
 )
-from noetl_worker.plane.stored_results import has_unbroken_text, scrubbing_s
+from noetl_worker.plane.stored_results import IN_MEMORY, has_unbroken_text, scrubbing_s
 
 __all__ = ["BatchState", "PythonRules", "payload_of_result"]
 
@@ -50,7 +50,7 @@ _NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "r
 """What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
 result-reference-claim-2)."""
 _MAX_RESPONSE_BYTES: Final = 1_835_008
-"""Of such a result: a batch may have 2 MiB (wire.md 3.5), with the previews of three events beside it."""
+"""Of a result beside its reference: a batch may have 2 MiB (wire.md 3.5), with the previews of three events in it."""
 _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows"})
 """Of these names even a plain value is reported once: a text can be a document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
@@ -192,6 +192,10 @@ class PythonRules:
             report.upload = Upload(stored_name(command), fitted.body, command.step, preview)
         return report
 
+    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
+        """One that it keeps in the memory of one server alone, where the batch has room for it."""
+        return answer.get("store") == IN_MEMORY and _has_room(upload.data)
+
     def can_store(self, data: bytes) -> bool:
         return not has_unbroken_text(data)
 
@@ -300,7 +304,12 @@ def _would_be_hidden(data: JsonValue, fitted: FittedResult) -> bool:
     would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
     if not isinstance(data, dict) or _NAMES_OF_PLANE.isdisjoint(data):
         return False
-    return fitted.size <= _MAX_RESPONSE_BYTES and json_text.escaped_size(fitted.body) <= _MAX_RESPONSE_BYTES
+    return _has_room(fitted.body)
+
+
+def _has_room(response: bytes) -> bool:
+    """Whether a batch has room for it, beside its reference."""
+    return len(response) <= _MAX_RESPONSE_BYTES and json_text.escaped_size(response) <= _MAX_RESPONSE_BYTES
 
 
 def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from noetl_worker.models import (
     LoopPosition,
     Report,
     ToolResult,
+    Upload,
 )
 
 __all__ = [
@@ -205,6 +206,10 @@ class DialectRules(Protocol):
     has_one_store_route: bool
     store_fields: Mapping[str, JsonValue]
     """What every PUT of a result has beside it."""
+
+    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
+        """Whether a result that the store has answered so goes into the event as well."""
+        ...
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 

@@ -131,6 +131,9 @@ class RustRules:
         upload = Upload(stored_name(command), fitted.body, command.step, preview_of(fitted), beside)
         return Report(result.status.value, None, upload=upload)
 
+    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
+        return False
+
     def can_store(self, data: bytes) -> bool:
         return True
 

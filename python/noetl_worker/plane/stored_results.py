@@ -18,6 +18,7 @@ from noetl_worker.transport.transport import Response
 
 __all__ = [
     "FIRST_ROUTE",
+    "IN_MEMORY",
     "LONGEST_UNBROKEN",
     "StoreRoute",
     "has_expired",
@@ -30,6 +31,8 @@ __all__ = [
 FIRST_ROUTE: Final = "/api/result"
 _ROUTES: Final = (FIRST_ROUTE, "/api/api/result")
 """Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (wire.md T-10)."""
+IN_MEMORY: Final = "memory"
+"""The `store` of a result that only the server which took it has, until it is restarted: what a store falls back to."""
 LONGEST_UNBROKEN: Final = 20_000
 """Bytes: 0.8 s at each look."""
 # Base64 in both alphabets as well, and whatever is beyond ASCII: what that regular expression takes for a letter is not

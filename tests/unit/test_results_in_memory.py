@@ -1,0 +1,84 @@
+"""A result that the Python plane's store could not take, and that one of its servers has in memory alone.
+
+The store answers 200 with `store: "memory"` then; a restart of that server loses the result, and no other one has it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
+from noetl_worker.observability.step_log import Warned
+from noetl_worker.outcome import results
+from noetl_worker.outcome.events import CommandEvents
+from unit.planes import Ours, answer, command, emitter, plane
+
+FITS = {"rows": [[i, "a word " * 20] for i in range(2_000)]}
+TOO_LARGE = {"rows": [[i, "a word " * 20] for i in range(14_000)]}
+"""A batch has room for 1.75 MiB of it."""
+REF = "noetl://execution/7/result/start/1"
+
+
+async def done(
+    data: Any, store: str, dialect: Dialect = Dialect.PYTHON, warned: Warned | None = None, **changes: Any
+) -> dict[str, Any]:
+    """The payload of `call.done` of a command whose result is stored there."""
+
+    def script(method: str, path: str, _: Any) -> Any:
+        if method == "PUT":
+            return answer(200, {"ref": REF, "store": store, "scope": "execution"})
+        return answer(200, "where") if "resolve" in path else answer(202, {"event_ids": [5], "event_id": 7})
+
+    at, transport = plane(script, dialect)
+    one = command(dialect, **changes)
+    report = await results.report(one, ToolResult.success(data), CaseDecision(), FitRules())
+    told = CommandEvents(one, at, "w-1", emitter(), hold_s=5.0, warned=warned)
+    told.start()
+    await told.finish(report, Ours())
+    events = transport.bodies("/api/events/batch")[-1]["events"]
+    payload: dict[str, Any] = next(item["payload"] for item in events if item["name"] == "call.done")
+    assert payload["result"]["reference"]["ref"] == REF
+    return payload
+
+
+def warnings(lines: list[Any]) -> list[tuple[str, str]]:
+    found = [line for line in lines if line["event"] == "result_stored_in_memory"]
+    assert all("let the step return less" in line["advice"] for line in found)
+    return [(line["step"], line["log_level"]) for line in found]
+
+
+async def test_result_in_the_memory_of_one_server_is_in_the_event_too() -> None:
+    with capture_logs() as lines:
+        assert (await done(FITS, "memory"))["response"] == FITS
+    assert warnings(lines) == [], "nothing is lost with it"
+
+
+@pytest.mark.parametrize("data", [FITS, TOO_LARGE], ids=["fits", "too large"])
+@pytest.mark.parametrize("store", ["kv", "s3"])
+async def test_result_that_is_stored_for_all_servers_is_not(data: Any, store: str) -> None:
+    with capture_logs() as lines:
+        assert "response" not in await done(data, store)
+    assert warnings(lines) == []
+
+
+async def test_event_of_the_rust_plane_has_no_room_for_a_stored_result() -> None:
+    assert "response" not in await done(FITS, "memory", Dialect.RUST)
+
+
+async def test_room_of_a_batch_is_counted_in_escaped_json() -> None:
+    assert "response" not in await done({"rows": ["слово " * 20] * 4_000}, "memory")
+
+
+async def test_one_that_the_event_has_no_room_for_is_a_warning_for_each_playbook_and_step() -> None:
+    assert len(json.dumps(TOO_LARGE)) > 2 * 1024 * 1024
+    warned = Warned()
+    with capture_logs() as lines:
+        for step, catalog_id in [("start", "9"), ("start", "9"), ("next", "9"), ("start", "10"), ("next", "9")]:
+            payload = await done(TOO_LARGE, "memory", warned=warned, step=step, catalog_id=catalog_id)
+            assert "response" not in payload
+    levels = ["warning", "debug", "warning", "warning", "debug"]
+    assert warnings(lines) == list(zip(["start", "start", "next", "start", "next"], levels, strict=True))
