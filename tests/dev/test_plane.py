@@ -217,6 +217,15 @@ async def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone(
         assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
 
 
+async def test_step_exit_of_a_list_of_tasks_is_passed_over() -> None:
+    """wire.md 4.8."""
+    async with serving() as (plane, client):
+        (issued,) = await plane.create_commands([RawCommand(step="start:task_sequence")])
+        await report(client, issued, {**done(issued)[1], "actionable": True}, key="k1")
+        await plane.settle()
+        assert not plane.execution(issued.execution_id).is_over
+
+
 async def test_events_that_cannot_be_queued_are_not_stored() -> None:
     async with serving() as (plane, client):
         (issued,) = await plane.create_commands([RawCommand()])

@@ -197,6 +197,8 @@ class PythonEvents:
         step = item.step.removesuffix(":task_sequence")
         if execution.playbook is not None and step not in execution.playbook.steps:
             return 0  # recorded: odd-call-done-unknown-step
+        if item.name == "step.exit" and item.step != step:
+            return 0  # of a list of tasks it is passed over (wire.md 4.8)
         if item.name == "command.failed":
             if ref is None:
                 return 0
