@@ -12,7 +12,7 @@ from rich.console import Console
 
 from integration.findings import by_check, not_fine, settings
 from integration.house import house
-from integration.processes import command_line
+from integration.processes import command_line, typed
 from noetl_worker import engine
 from noetl_worker.cli.views.findings import print_findings
 from noetl_worker.dev.nats_server import free_port
@@ -51,24 +51,24 @@ def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     assert set(wrong) == {"NATS", "control plane"}
     assert "NATS_URL" in wrong["NATS"]["fix"]
     assert "s3cr3t" not in ended.out
-    shown = command_line(tmp_path, "doctor", "--brief", **nowhere)
+    shown = typed("doctor", "--brief", **nowhere)
     assert shown.code == 5
     assert "WRONG  control plane: start it, or set NOETL_SERVER_URL" in shown.out
     assert " descriptors " not in shown.out
 
 
 @pytest.mark.parametrize(("columns", "most"), [("", 120), ("90", 90)])
-def test_table_in_a_pipe_fits_a_terminal(columns: str, most: int, tmp_path: Path) -> None:
+def test_table_in_a_pipe_fits_a_terminal(columns: str, most: int) -> None:
     """The chart's notes say `kubectl exec`, whose output is no terminal and is read on one."""
     nowhere = {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "NOETL_SERVER_URL": f"http://127.0.0.1:{free_port()}"}
-    ended = command_line(tmp_path, "doctor", COLUMNS=columns, **nowhere)
+    ended = typed("doctor", COLUMNS=columns, **nowhere)
     table = ended.out.partition("WRONG  NATS: ")[0]
     assert "outbox directory" in table
     assert max(map(len, table.splitlines())) <= most
 
 
-def test_setting_that_is_wrong_is_exit_2(tmp_path: Path) -> None:
-    ended = command_line(tmp_path, "doctor", "--ack-wait-s", "soon")
+def test_setting_that_is_wrong_is_exit_2() -> None:
+    ended = typed("doctor", "--ack-wait-s", "soon")
     assert (ended.code, ended.out) == (2, "")
     assert "NOETL_WORKER_ACK_WAIT_S='soon'" in ended.err
 

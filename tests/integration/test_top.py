@@ -16,7 +16,7 @@ from rich.console import Console
 from starlette.applications import Starlette
 
 from integration.house import house
-from integration.processes import Ended, Gate, Probe, command_line, starting_process, typed, until
+from integration.processes import Ended, Gate, Probe, starting_process, typed, until
 from noetl_worker.cli.views.top import duration, view_of
 from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.dev.nats_server import free_port
@@ -128,11 +128,11 @@ async def nothing_runs(port: int) -> bool:
     return bool((await Probe(port).get("/debug/inflight")).json()["commands"] == [])
 
 
-def test_address_that_is_none_and_a_worker_that_is_not_there(tmp_path: Path) -> None:
-    wrong = command_line(tmp_path, "top", "worker")
+def test_address_that_is_none_and_a_worker_that_is_not_there() -> None:
+    wrong = typed("top", "worker")
     assert (wrong.code, len(wrong.err_lines)) == (2, 1)
     assert "HOST:PORT" in wrong.err
-    away = command_line(tmp_path, "top", f"127.0.0.1:{free_port()}", "--once")
+    away = typed("top", f"127.0.0.1:{free_port()}", "--once")
     assert away.code == 3
     assert "no answer" in away.out
 
