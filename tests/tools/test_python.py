@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 import loops
-import noetl_worker
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
@@ -478,20 +476,3 @@ async def test_without_fork_each_command_has_an_interpreter() -> None:
     late = await arun_tool(tool, {"code": "import time\nprint('p')\ntime.sleep(60)", "timeout": 1})
     assert (good.data, good.stdout, bad.error.message) == (4, "p\n", "KeyError: 'x'")
     assert (late.status, late.stdout) == (ToolStatus.TIMEOUT, "p\n")
-
-
-async def test_killed_worker_leaves_no_user_code_running(tmp_path: Path) -> None:
-    """SIGKILL gives the worker no chance to clean up: the template notices the end of its socket."""
-    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
-    worker = f"from noetl_worker.testing import run_tool\nrun_tool('python', {{'code': {code!r}}})"
-    package = Path(noetl_worker.__file__).parent.parent
-    process = subprocess.Popen(  # noqa: ASYNC220 - the loop has nothing else to do
-        [sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)}
-    )
-    try:
-        group = await started(tmp_path / "pid")
-        assert members_of(group)
-    finally:
-        process.kill()
-        process.wait()
-    assert await until_gone(group) == []

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import noetl_worker
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python import python_exchange
@@ -20,7 +23,7 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.shell import ShellTool
 
-from .processes import linux_only
+from .processes import linux_only, members_of, started, until_gone
 
 
 async def result_of(code: str) -> Any:
@@ -164,3 +167,20 @@ async def test_command_has_begun_or_never_will_once_its_template_is_given_up() -
 async def test_output_that_a_pipe_does_not_hold_is_read_while_the_command_runs(size: int) -> None:
     result = await arun_tool("python", {"code": f"print('x' * {size - 1})\nresult = 1"})
     assert (result.data, len(result.stdout or "")) == (1, size)
+
+
+async def test_killed_worker_leaves_no_user_code_running(tmp_path: Path) -> None:
+    """SIGKILL gives the worker no chance to clean up: the template notices the end of its socket."""
+    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+    worker = f"from noetl_worker.testing import run_tool\nrun_tool('python', {{'code': {code!r}}})"
+    package = Path(noetl_worker.__file__).parent.parent
+    process = subprocess.Popen(  # noqa: ASYNC220 - the loop has nothing else to do
+        [sys.executable, "-c", worker], env={**os.environ, "PYTHONPATH": str(package), "TMPDIR": str(tmp_path)}
+    )
+    try:
+        group = await started(tmp_path / "pid")
+        assert members_of(group)
+    finally:
+        process.kill()
+        process.wait()
+    assert await until_gone(group) == []
