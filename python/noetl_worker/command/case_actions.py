@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from noetl_worker import json_text
 from noetl_worker.command import cases
 from noetl_worker.errors import ControlPlaneError, ToolError
 from noetl_worker.models import CaseDecision, Command, JsonValue, SetVar, ToolResult
@@ -17,6 +18,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.stored_results import NullCharacters, has_null
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
 
@@ -65,6 +67,9 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     if not isinstance(action, SetVar):
         return
     kept = redaction.without_known({action.name: action.value}, redaction.known_here())  # the plane stores it in clear
+    if has_null(packed := json_text.dumps(kept)):
+        refusal = NullCharacters.of(packed).refusal("the variable")
+        raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")
     try:
         await until_it_passes(
             f"set_var {action.name}",

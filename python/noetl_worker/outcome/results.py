@@ -26,10 +26,12 @@ from noetl_worker.models import (
     RaisedFailure,
     Report,
     SetVar,
+    ToolFailure,
     ToolResult,
     ToolStatus,
 )
 from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.stored_results import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 
@@ -41,6 +43,7 @@ _MAX_GROWTH: Final = 6
 """Of a byte of JSON where a plane counts it escaped: `\\u007f`."""
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
+_NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
 """Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
 
@@ -56,7 +59,11 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     fitted = await fit_result(command, result, rules)
     action = decision.action
     if action is not None or decision.skipped:
-        fitted = replace(fitted, notes=_notes(decision, rules))
+        fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
+    if isinstance(action, Fail):
+        return replace(fitted, error=fit_text(action.message, rules), error_kind=None)
+    if fitted.error is not None:
+        return fitted
     if action is None:
         if result.status is ToolStatus.SUCCESS:
             return fitted
@@ -66,8 +73,6 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
             return fitted
         message = result.error.message if result.error is not None else f"the tool ended with {result.status.value}"
         return replace(fitted, error=fit_text(message, rules))
-    if isinstance(action, Fail):
-        return replace(fitted, error=fit_text(action.message, rules))
     if isinstance(action, Exit):
         return await _with_exit(fitted, action, rules)
     return fitted
@@ -106,6 +111,9 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
 async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
     """A case's own status and data, redacted. Data over the budget has no place but the event: it fails the command."""
     fitted = await _fit(action.data, rules)
+    if has_null(fitted.body):
+        refusal = (await _nulls(fitted.body)).refusal("the data of this case's exit")
+        return replace(report, error=fit_text(refusal, rules), error_kind=_NULL_KIND)
     if fitted.size > rules.max_bytes:
         size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {rules.max_bytes}"
         return replace(report, error=f"{size}: name less there; the result of the step is kept", error_kind="resource")
@@ -124,19 +132,47 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         rules: the budget (bytes of compact JSON, inclusive) and the secret values to take out.
 
     Returns:
-        A Report without error: `report` decides whether the command failed.
+        A Report without error: `report` decides whether the command failed. With one where a success cannot be
+        stored, whatever `report` decides.
     """
     if result.error is not None:  # free text, where `password=...` goes too; in data it would be a value
         result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
-    dialect = RULES[command.dialect]
+    dialect, nulls = RULES[command.dialect], None
     body = dialect.result_body(result)
     fitted = await _fit(body, rules)
-    if fitted.size <= rules.max_bytes:
-        told = dialect.inline(command, result, fitted, body)
-        if fitted.size * _MAX_GROWTH <= rules.max_bytes or dialect.takes_inline(told, fitted, rules.max_bytes):
-            return told
-        fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
-    return dialect.by_reference(command, result, fitted)
+    if NULL_MARK in fitted.body and has_null(fitted.body):
+        nulls = await _nulls(fitted.body)
+        if result.status is ToolStatus.SUCCESS:
+            return await _refused_success(command, result, nulls, rules)
+        body = nulls.without
+        fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
+    told = dialect.inline(command, result, fitted, body) if fitted.size <= rules.max_bytes else None
+    if told and fitted.size * _MAX_GROWTH > rules.max_bytes and not dialect.takes_inline(told, fitted, rules.max_bytes):
+        fitted, told = (
+            fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview),
+            None,
+        )
+    if told is None:
+        told = dialect.by_reference(command, result, fitted)
+    if nulls is not None:
+        told.notes = {"warnings": [fit_text(nulls.warning, rules)]}
+    return told
+
+
+async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:
+    """A success that has U+0000 in it fails: another character in its place would be a wrong value that nobody sees.
+
+    In a failure it is replaced: there it can only be looked at, and a warning says so.
+    """
+    text = fit_text(nulls.refusal("the result"), rules)
+    failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(text, kind=_NULL_KIND))
+    return replace(await fit_result(command, failure, rules), error=text, error_kind=_NULL_KIND)
+
+
+async def _nulls(packed: bytes) -> NullCharacters:
+    if len(packed) > _THREAD_BYTES:
+        return await finished_off_loop(partial(NullCharacters.of, packed))
+    return NullCharacters.of(packed)
 
 
 def fit_text(text: str, rules: FitRules) -> str:
@@ -149,7 +185,8 @@ def fit_text(text: str, rules: FitRules) -> str:
 
 
 def _clean(text: str, rules: FitRules) -> str:
-    return engine.redact_text(text, rules.secrets, rules.secret_words + rules.message_words)
+    clean = engine.redact_text(text, rules.secrets, rules.secret_words + rules.message_words)
+    return without_null(clean)
 
 
 async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:

@@ -1,7 +1,11 @@
-"""What the result store of the Python plane can take, and for how long it is at it (wire.md 9.5).
+"""What a plane can store, and for how long the Python plane's result store is at it (wire.md 9.5).
 
-It looks through what it stores in its event loop, at least twice, in a time that grows with the square of the longest
-unbroken text: 50 kB take 4.9 s, 200 kB 70 s, and it answers nobody meanwhile.
+Both planes keep results and variables in Postgres as JSONB, which refuses U+0000. What has it is answered with 500
+(recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a fault that passes; and
+what the Python plane does not store itself stops the next command.
+
+The result store of the Python plane looks through what it stores in its event loop, at least twice, in a time that
+grows with the square of the longest unbroken text: 50 kB take 4.9 s, 200 kB 70 s, and it answers nobody meanwhile.
 """
 
 from __future__ import annotations
@@ -9,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import string
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
+from noetl_worker import json_text
 from noetl_worker.errors import NotSent, TransportError
 from noetl_worker.models import JsonValue
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
@@ -20,12 +25,16 @@ __all__ = [
     "FIRST_ROUTE",
     "IN_MEMORY",
     "LONGEST_UNBROKEN",
+    "NULL_MARK",
+    "NullCharacters",
     "StoreRoute",
     "has_expired",
+    "has_null",
     "has_unbroken_text",
     "is_no_route",
     "note_on",
     "scrubbing_s",
+    "without_null",
 ]
 
 FIRST_ROUTE: Final = "/api/result"
@@ -40,6 +49,13 @@ LONGEST_UNBROKEN: Final = 20_000
 _UNBROKEN: Final = (string.ascii_letters + string.digits + "_-+/=").encode() + bytes(range(0x80, 0x100))
 _BYTES_PER_S: Final = 12_500
 """Of nothing but unbroken texts of that length, looked through twice."""
+NULL_MARK: Final = b"\\u0000"
+"""What is looked for first. After a backslash that is a character it is no escape."""
+_REPLACEMENT: Final = "\ufffd"
+_BACKSLASH: Final = b"\\\\"
+_NO_JSON: Final = b"\x00"
+"""A byte that JSON has nowhere: it stands for a backslash that is a character."""
+_MAX_PLACE_CHARS: Final = 200
 
 
 def has_unbroken_text(data: bytes) -> bool:
@@ -56,6 +72,58 @@ def has_unbroken_text(data: bytes) -> bool:
 def scrubbing_s(size: int) -> float:
     """For how long the plane may be at a PUT of so many bytes that has no longer text in it."""
     return size / _BYTES_PER_S
+
+
+def has_null(packed: bytes) -> bool:
+    """Whether a text or a key of this JSON has U+0000."""
+    return NULL_MARK in packed and NULL_MARK in packed.replace(_BACKSLASH, _NO_JSON)
+
+
+def without_null(text: str) -> str:
+    return text.replace("\0", _REPLACEMENT)
+
+
+class NullCharacters(NamedTuple):
+    """What was found in a JSON text that has them."""
+
+    place: str
+    """Where the first one is, as a template would say it: data.rows[3].name."""
+    without: JsonValue
+    """The value with U+FFFD in their place."""
+
+    @classmethod
+    def of(cls, packed: bytes) -> NullCharacters:
+        marked = packed.replace(_BACKSLASH, _NO_JSON).replace(NULL_MARK, _REPLACEMENT.encode())
+        place = without_null(_null_in(json_text.loads(packed), "") or "")[:_MAX_PLACE_CHARS]
+        return cls(place, json_text.loads_exact(marked.replace(_NO_JSON, _BACKSLASH)))
+
+    @property
+    def warning(self) -> str:
+        return f"U+0000 in {self.place} is U+FFFD here: no control plane can store it"
+
+    def refusal(self, what: str) -> str:
+        """Why a command fails, and what to do."""
+        return (
+            f"{what} has the character U+0000 in {self.place}, which no control plane can store: take it out in the "
+            "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text)"
+        )
+
+
+def _null_in(value: JsonValue, path: str) -> str | None:
+    if type(value) is str:
+        return (path or "its text") if "\0" in value else None
+    if type(value) is list:
+        found = (_null_in(child, f"{path}[{index}]") for index, child in enumerate(value))
+    elif type(value) is dict:
+        found = (_null_in_member(name, child, path) for name, child in value.items())
+    else:
+        return None
+    return next(filter(None, found), None)
+
+
+def _null_in_member(name: str, value: JsonValue, path: str) -> str | None:
+    inner = f"{path}.{name}" if path else name
+    return f"the key {inner}" if "\0" in name else _null_in(value, inner)
 
 
 class StoreRoute:

@@ -35,7 +35,7 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "server_error": ErrorKind("the other side failed (HTTP 5xx)", "yes"),
     "schema": ErrorKind("data has another structure than the one that is needed", "no"),
     "parse": ErrorKind("an answer cannot be read as what it says it is", "no"),
-    "transform": ErrorKind("data cannot be turned into what was asked for", "no"),
+    "transform": ErrorKind("data cannot be turned into what was asked for, or kept by a control plane (U+0000)", "no"),
     "process": ErrorKind("a process cannot be started, ended with an exit code other than 0, or died", "if it died"),
     "python": ErrorKind("Python code of the playbook raised, or its result is no JSON", "no"),
     "execution": ErrorKind("a script raised, or ended in an error", "no"),

@@ -39,7 +39,8 @@ class ShellConfig:
     Result: what the plane's own worker gives, `{exit_code, stdout, stderr}` on the Rust plane, and of a list
     `commands`: for each that ran `{cmd_preview, returncode, stdout, stderr, duration_ms}`; on the Python plane
     `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between them.
-    `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). The code is
+    `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). No control
+    plane can store U+0000: output that has it (`find -print0`) fails the command: add `| tr '\\0' '\\n'`. The code is
     negative for a signal. Another exit code than 0 is an error of kind process with the code; a timeout (SIGTERM to
     the process group, SIGKILL 2 seconds later) keeps what was printed. What a command leaves running in its group is
     killed when it ends; with `NOETL_WORKER_ISOLATION=basic` so is everything else that it has started.
