@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -190,7 +191,9 @@ class Puller:
         reply = f"{self._inbox}.{self._counter}"
         request = {
             "batch": missing,
-            "expires": PULL_EXPIRES_S * NANOSECONDS,
+            # JetStream gives to the request that waits longest. With one life for all, a worker that asks right behind
+            # another is that one for a moment every 30 s, and is given next to nothing of a stream with little in it.
+            "expires": int(random.uniform(0.5, 1.0) * PULL_EXPIRES_S * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._durable.stream}.{self._durable.name}"
