@@ -31,6 +31,7 @@ from scenario import KINDS, SAMPLED_OUT, Scenario, in_turns, run
 ROOT: Final = Path(__file__).resolve().parents[1]
 SCENARIOS: Final[dict[str, tuple[Scenario, ...]]] = {
     "noop": (Scenario(commands=5000, idle_s=5, paced_s=3),),
+    "rate": tuple(Scenario(commands=1000, paced_s=3, rate=rate) for rate in (500, 1000, 2000)),
     "recorded": (Scenario(kind="recorded", commands=5000),),
     "delay": tuple(Scenario(commands=8000, slots=256, delay_ms=delay) for delay in (0, 5, 20)),
     "in_flight": tuple(

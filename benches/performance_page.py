@@ -72,6 +72,7 @@ def document(found: Mapping[str, Any]) -> str:
         _HEAD,
         *_where(found),
         *_noop(tables, found["counts"]),
+        *_rates(tables.get("rate", ())),
         *_recorded(tables["recorded"][0], found["counts"]["recorded"]),
         *_delays(tables["delay"]),
         *_processes(tables["processes"]),
@@ -148,6 +149,34 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
         f"when it has read the claim: {_quantiles(yardstick['tool_start_ms'])}. The round with the least p99 of each.",
         "",
         *_rooms(counts["worker"]["calls_by_room"], counts["yardstick"]["calls"]),
+    ]
+
+
+def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+
+    def row_of(row: Mapping[str, Any]) -> list[str]:
+        worker, yardstick = row["worker"]["tool_start_ms"], row["yardstick"]["tool_start_ms"]
+        sides = [(_number(side["cpu_us"]), _quantiles(side)) for side in (worker, yardstick)]
+        return [
+            _number(worker["commands_per_s"]),
+            *sides[0],
+            *sides[1],
+            _number(worker["cpu_us"] / yardstick["cpu_us"]),
+        ]
+
+    return [
+        "## By rate",
+        "",
+        "No-op commands, 128 slots, the plane answers at once; the time to the start of the tool as above. What comes "
+        "alone costs more, for the yardstick too: each message and answer wakes a process, and finds its caches cold.",
+        "",
+        *_table(
+            ["commands/s", "CPU, µs", "to the start", "yardstick's CPU", "yardstick's start", "ratio"],
+            map(row_of, rows),
+        ),
+        "",
     ]
 
 

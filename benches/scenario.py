@@ -165,5 +165,7 @@ def _tail(starts: dict[str, float]) -> float:
 async def _tool_starts(side: Side, scenario: Scenario, rate: float) -> dict[str, float]:
     answers = scenario.answers(_TELLS_ITS_START[scenario.kind])
     await side.load.send(answers, 20)  # warm
-    sent: Sent = await side.load.send(answers, max(20, int(rate * scenario.paced_s)), rate=rate)
-    return {"commands_per_s": rate, **quantiles(sent.tool_starts_ms)}
+    commands, before = max(20, int(rate * scenario.paced_s)), side.cpu_s()
+    sent: Sent = await side.load.send(answers, commands, rate=rate)
+    cpu_us = (side.cpu_s() - before) / commands * 1e6
+    return {"commands_per_s": rate, "cpu_us": cpu_us, **quantiles(sent.tool_starts_ms)}
