@@ -80,10 +80,7 @@ class ClaimedOnce:
         return cls(plane, event_id, worker_id, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
 
     def in_doubt(self, now: float) -> bool:
-        return self._is_old(now) or self._is_expired(now)
-
-    def _is_old(self, now: float) -> bool:
-        return now - self.claimed_at > self._plane.rules.claim_limit_s
+        return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)
 
     @property
     def age_s(self) -> float:
@@ -101,11 +98,11 @@ class ClaimedOnce:
         tries = 0
         while True:
             claim = await claim_command(self._plane, self._event_id, self._worker_id)
-            tries += 1
+            tries, now = tries + 1, time.monotonic()
             match claim:
                 case Claimed() | HeldByThisWorker():
                     return
-                case HeldByOther() if self._is_old(now := time.monotonic()) and not self._is_expired(now):
+                case HeldByOther() if self.age_s > self._plane.rules.claim_limit_s and not self._is_expired(now):
                     log.warning(
                         "claim_given_away", event_id=self._event_id, age_s=round(self.age_s), advice=_AGE_ADVICE
                     )

@@ -64,12 +64,12 @@ class _Accepted:
     """Of its requests, which one this was."""
     silences: int
     """Of the plane, when it was last known to have the batch."""
-    at: float
-    """When it was accepted, on the monotonic clock."""
+    seen_at: float | None = None
+    """When a check first found it, on the monotonic clock."""
 
     @property
     def is_overdue(self) -> bool:
-        return time.monotonic() - self.at > OVERDUE_S
+        return self.seen_at is not None and time.monotonic() - self.seen_at > OVERDUE_S
 
     def who(self) -> dict[str, object]:
         return {**self.event_set.who(), "batch": self.batch}
@@ -105,7 +105,7 @@ class RecentBatches:
             return
         batch = answer["request_id"]
         silences = _UNSEEN if "duplicate" in answer and answer["duplicate"] is True else plane.gate.silences
-        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences, time.monotonic()))
+        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences))
         self._bytes += event_set.size + _BYTES_BESIDE
         while self._bytes > self._most_bytes:
             self._forget(self._recent.popleft())
@@ -147,6 +147,10 @@ class RecentBatches:
         task.add_done_callback(self._tasks.discard)
 
     async def _check(self) -> None:
+        now = time.monotonic()
+        for accepted in self._recent:
+            if accepted.seen_at is None:
+                accepted.seen_at = now
         try:
             for plane in dict.fromkeys([accepted.plane for accepted in self._recent]):
                 await self._ask(plane, [accepted for accepted in self._recent if accepted.plane is plane])
