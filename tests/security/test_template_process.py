@@ -27,8 +27,8 @@ STOPS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nre
 class Commands:
     """Python commands of one worker, on a loop of its own."""
 
-    def __init__(self, confinement: Confinement = UNCONFINED) -> None:
-        runner = PythonRunner(confinement=confinement, answer_s=0.5)
+    def __init__(self, confinement: Confinement = UNCONFINED, *, start_s: float = 30.0) -> None:
+        runner = PythonRunner(confinement=confinement, answer_s=0.5, start_s=start_s)
         self.registry = Registry([PythonTool(runner, confinement=confinement)], plugins=False)
 
     async def run(self, code: str) -> ToolResult:
@@ -97,7 +97,7 @@ result = 1
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 async def test_command_under_isolation_stops_its_own_supervisor_alone() -> None:
     """A command stops its parent: with isolation that is a process of its own, and nobody else's command fails."""
-    commands = Commands(Confinement("basic"))
+    commands = Commands(Confinement("basic"), start_s=5.0)
     code = "import time\ntime.sleep(1.5)\nresult = 'there'"
     both = await asyncio.gather(commands.run(STOPS_ITS_PARENT), commands.run(code), return_exceptions=True)
     await commands.registry.aclose()

@@ -64,6 +64,7 @@ class PythonRunner:
 
     Args:
         answer_s: a template process that has not answered for so long is replaced.
+        start_s: the same for its first answer.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class PythonRunner:
         fork: bool = hasattr(os, "fork"),
         confinement: Confinement = UNCONFINED,
         answer_s: float = _ANSWER_S,
+        start_s: float = _START_S,
     ) -> None:
-        self._answer_s = answer_s
+        self._limits_s = (answer_s, start_s)
         self._fork = fork
         self._confinement = confinement
         self._templates: dict[str, _Template] = {}
@@ -175,7 +177,7 @@ class PythonRunner:
         template = self._templates.get(interpreter)
         if template is None or template.is_dead:
             start = Interpreter(interpreter, self._confinement)
-            template = self._templates[interpreter] = _Template(start, self._answer_s)
+            template = self._templates[interpreter] = _Template(start, *self._limits_s)
         return template
 
     def _supervisor(self, interpreter: str) -> _Template:
@@ -185,7 +187,7 @@ class PythonRunner:
             supervisor = idle.pop()
             if not supervisor.is_dead:
                 return supervisor
-        return _Template(_Fork(self._template(interpreter)), self._answer_s)
+        return _Template(_Fork(self._template(interpreter)), *self._limits_s)
 
     def _put_back(self, interpreter: str, template: _Template) -> None:
         if not self._is_supervised or template.is_dead:
@@ -275,8 +277,8 @@ class _Child:
 class _Template:
     """A running template process and the commands that it has forked."""
 
-    def __init__(self, process: _Start, answer_s: float) -> None:
-        self._answer_s = answer_s
+    def __init__(self, process: _Start, answer_s: float, start_s: float) -> None:
+        self._answer_s, self._start_s = answer_s, start_s
         self.is_dead = False
         self._end = ""
         self._is_closed = False
@@ -404,7 +406,7 @@ class _Template:
             return
         if self._asked_at is None or now - due >= self._answer_s:  # held up: the template perhaps with this process
             self._asked_at = now
-        left_s = self._asked_at + (self._answer_s if self._has_answered else _START_S) - now
+        left_s = self._asked_at + (self._answer_s if self._has_answered else self._start_s) - now
         if left_s > 0:
             self.send(REQUEST.pack(b"A", 0, 0))  # what a command begins with is no answer of the template's
             if not self.is_dead:
