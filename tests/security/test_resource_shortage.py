@@ -80,7 +80,7 @@ async def given_back_once(
             told_before = len(worker.logged("resource_shortage"))
             again = short(worker)
             [issued] = await home.plane.create_commands([command])
-            await until(lambda count=told_before: len(worker.logged("resource_shortage")) > count, "it is told")
+            await until(lambda count=told_before: len(worker.logged("resource_shortage")) > count, "it is logged")
             again()
             await home.wait_terminal(issued.event_id)
             assert worker.logged("resource_shortage")[told_before]["given_back"] is True

@@ -38,7 +38,7 @@ async def told(
 
 
 async def sent(report: Report, dialect: Dialect) -> str:
-    """All that the plane is told, and what it is given to store."""
+    """All that is reported to the plane, and what it is given to store."""
     stored = report.upload.data.decode() if report.upload is not None else ""
     report.upload = None
     transport = await tell(report, dialect=dialect)

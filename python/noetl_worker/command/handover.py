@@ -40,8 +40,6 @@ __all__ = ["ClaimedOnce", "give_back", "give_back_unstarted"]
 
 MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
-
-
 _AGE_ADVICE: Final = (
     "the control plane gives a claim of this age to any worker: the command may run twice. This outcome is reported. "
     "NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane should be above the longest timeout"
@@ -89,11 +87,9 @@ class ClaimedOnce:
     async def confirm(self) -> None:
         """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
 
-        One that was given to another for its age alone is ours as well: of two runs the plane takes the end that comes
-        first (wire.md 4.6), and where each run takes longer than a claim lasts, nobody's would be reported.
-
         Also when the plane says again and again that it knows no such command (a database that was lost or restored):
-        its outcome would be asked about for ever.
+        its outcome would be asked about for ever. Not when it was given to another for its age alone: of two runs the
+        plane takes the end that comes first, and where each takes longer than a claim lasts, none would be reported.
         """
         tries = 0
         while True:

@@ -146,17 +146,15 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
             return await _refused_success(command, result, nulls, rules)
         body = nulls.without
         fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
-    told = dialect.inline(command, result, fitted, body) if fitted.size <= rules.max_bytes else None
-    if told and fitted.size * _MAX_GROWTH > rules.max_bytes and not dialect.takes_inline(told, fitted, rules.max_bytes):
-        fitted, told = (
-            fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview),
-            None,
-        )
-    if told is None:
-        told = dialect.by_reference(command, result, fitted)
+    made = dialect.inline(command, result, fitted, body) if fitted.size <= rules.max_bytes else None
+    if made and fitted.size * _MAX_GROWTH > rules.max_bytes and not dialect.takes_inline(made, fitted, rules.max_bytes):
+        fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
+        made = None
+    if made is None:
+        made = dialect.by_reference(command, result, fitted)
     if nulls is not None:
-        told.notes = {"warnings": [fit_text(nulls.warning, rules)]}
-    return told
+        made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
+    return made
 
 
 async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:

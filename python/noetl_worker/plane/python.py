@@ -57,8 +57,8 @@ _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
-"""Of the plane's codes: the events were stored, and their batch never came into its queue. After the others,
-`processing_error` and `processing_timeout`, the engine has run, and may have issued commands."""
+"""Of the plane's codes: the events were stored, and their batch never came into its queue (the first is recorded, the
+second read in its source, as `processing_error` and `processing_timeout`: after these the engine may have run)."""
 _LIST_OF_TASKS: Final = ":task_sequence"
 """At the end of its step's name."""
 _START: Final = ("command.started", "step.enter")
