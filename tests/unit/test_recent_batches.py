@@ -279,6 +279,25 @@ async def test_plane_that_fails_to_say_what_became_of_a_batch_is_asked_again_lat
     assert said.sent_again(1) == [["step.exit"]]
 
 
+async def test_rescue_is_sent_once_where_the_question_after_the_last_batch_fails() -> None:
+    """The first and the last have failed, and the plane does not answer for the last one's execution at once."""
+    states = {str(FIRST + 10 * number): "completed" for number in range(9)}
+    states |= {str(FIRST): "failed processing_error", str(FIRST + 10): "failed processing_error"}
+    said, asked_about = Restarted("batch.accepted", states=states), []
+
+    def script(method: str, path: str, body: Any) -> Answer:
+        if "event_type=batch.completed" in path:
+            asked_about.append(path)
+            if len(asked_about) == 2:
+                return answer(500, {"detail": "internal"})
+        return said(method, path, body)
+
+    with capture_logs() as lines:
+        await checked(script, commands=2, was_away=False, checks=3)
+    rescued = [line["batch"] for line in lines if line["event"] == "batch_rescued"]
+    assert rescued == [str(FIRST), str(FIRST + 10)]
+
+
 async def test_batch_that_the_plane_never_says_anything_of_is_given_up_after_ten_minutes_with_an_error_line() -> None:
     said, asked_about = Restarted(), []
 

@@ -209,6 +209,7 @@ class RecentBatches:
             for accepted, state in {over[0]: first, over[-1]: newest}.items():
                 if state.word == "failed":
                     await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.event_set.execution_id))
+                    settled.add(accepted)  # at once: the next question may fail, and a rescue is sent once
             settled.update(over)
         return True
 
