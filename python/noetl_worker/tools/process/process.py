@@ -27,8 +27,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-import anyio
-
 from noetl_worker.errors import ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.process.threads import finished_off_loop
@@ -154,9 +152,9 @@ class Finished:
 
 
 class Group(Protocol):
-    """A process group being supervised: `exited` is set when its leader has ended."""
+    """A process group being supervised: `exited` is done when its leader has ended."""
 
-    exited: asyncio.Event
+    exited: asyncio.Future[Any]
 
     def signal(self, number: int) -> None: ...
 
@@ -244,7 +242,7 @@ async def _stop(group: Group, grace_s: float) -> None:
     group.signal(signal.SIGTERM)
     if not await _within(group.exited, grace_s):
         group.signal(signal.SIGKILL)
-        await group.exited.wait()
+        await _within(group.exited, None)
     group.signal(signal.SIGKILL)  # members that outlived their leader hold the pipes open
 
 
@@ -257,12 +255,11 @@ async def _stop_although_cancelled(group: Group, grace_s: float) -> None:
         await stopping
 
 
-async def _within(event: asyncio.Event, seconds: float | None) -> bool:
-    if not event.is_set():
-        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the event
-        with anyio.move_on_after(seconds):
-            await event.wait()
-    return event.is_set()
+async def _within(end: asyncio.Future[Any], seconds: float | None) -> bool:
+    if not end.done():
+        # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the end
+        await asyncio.wait((end,), timeout=seconds)
+    return end.done()
 
 
 async def _drain(captures: Sequence[Capture], seconds: float) -> None:
@@ -278,14 +275,14 @@ class Capture:
     """Reads a pipe to its end into bounded memory: the first and the last half of `limit` bytes."""
 
     def __init__(self, fd: int, limit: int) -> None:
-        self.ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
         self.left_out = 0
         self._fd = fd
         self._half = max(limit // 2, 1)
         self._head = bytearray()
         self._tail: deque[bytearray] = deque()
         self._tail_size = 0
-        self._loop = asyncio.get_running_loop()
         self._is_watched = False
         os.set_blocking(fd, False)
 
@@ -343,7 +340,7 @@ class Capture:
                 self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
-            self.ended.set()
+            self.ended.set_result(None)
 
     def data(self) -> bytes:
         return bytes(self._head) + self._marker() + b"".join(self._tail)
@@ -373,9 +370,9 @@ class _ProcessGroup:
     """A started program, leader of its own session. It is reaped last, so that its id stays its own."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.exited = asyncio.Event()
-        self._process = process
         self._loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = self._loop.create_future()
+        self._process = process
         self._pidfd = -1
         self._poll: asyncio.TimerHandle | None = None
         try:
@@ -399,7 +396,7 @@ class _ProcessGroup:
 
     def _has_exited(self) -> None:
         self._forget()
-        self.exited.set()
+        self.exited.set_result(None)
 
     def _forget(self) -> None:
         if self._poll is not None:
@@ -412,7 +409,7 @@ class _ProcessGroup:
     def _poll_exit(self) -> None:
         ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
-            self.exited.set()
+            self.exited.set_result(None)
         else:
             self._poll = self._loop.call_later(_POLL_S, self._poll_exit)
 

@@ -252,8 +252,8 @@ class _Child:
         self, template: _Template, number: int, request: Request | None = None, answer: Answer | None = None
     ) -> None:
         self.is_supervisor = request is None
-        self.exited = asyncio.Event()
-        self.exit_code: int | None = None
+        self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        """With its exit code; None: its template was gone before it had ended."""
         self._template = template
         self._number = number
         self._request = request
@@ -261,16 +261,18 @@ class _Child:
 
     def abandon(self) -> None:
         """Its template is gone: it has nobody to stop it but us."""
-        if self._request is not None and self._answer is not None and self.exit_code is None:
+        if self.exited.done():
+            return
+        if self._request is not None and self._answer is not None:
             self._request.end()
             self._answer.read_what_is_there()
             if self._answer.process:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._answer.process, signal.SIGKILL)
-        self.exited.set()
+        self.exited.set_result(None)
 
     def signal(self, number: int) -> None:
-        if not self.exited.is_set():
+        if not self.exited.done():
             self._template.send(REQUEST.pack(b"K", self._number, number))
 
 
@@ -327,7 +329,8 @@ class _Template:
                 capture.close()
             self._children.pop(number, None)
             request.close()
-        if child.exit_code is None:
+        exit_code = child.exited.result()
+        if exit_code is None:
             if answer.process is None and not self._is_closed:
                 raise _NotStarted
             raise ToolError(
@@ -336,7 +339,7 @@ class _Template:
         if answer.process is None:
             raise ResourceShortage("no process to be had for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
-        return complete(answer), child.exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
+        return complete(answer), exit_code, stdout, stderr, timed_out, (*about_out, *about_err)
 
     def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
         """Queue a control message; the descriptors are ours no more."""
@@ -378,13 +381,12 @@ class _Template:
         complete = len(self._received) // ANSWER.size * ANSWER.size
         for _, number, value in ANSWER.iter_unpack(bytes(self._received[:complete])):
             child = self._children.get(number)
-            if child is None:
+            if child is None or child.exited.done():
                 continue
             if child.is_supervisor:  # what it does from here on, it reports by itself
                 del self._children[number]
             else:
-                child.exit_code = value
-                child.exited.set()
+                child.exited.set_result(value)
         del self._received[:complete]
 
     def _expect_answer(self) -> None:
