@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PURE_VENV ?= .venv-pure
 STAMP := $(VENV)/.stamp
 PURE_STAMP := $(PURE_VENV)/.stamp
+PEERS_VENV ?= .venv-peers
+PEERS_STAMP := $(PEERS_VENV)/.stamp
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find build_backend rust '(' -name target -o -name __pycache__ ')' -prune -o -type f -print 2>/dev/null)
 OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
@@ -37,6 +39,12 @@ $(PURE_STAMP): $(SOURCES)
 	$(PURE_VENV)/bin/python -m pip install -q --upgrade pip
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q '.[local]' --group test
 	$(PURE_VENV)/bin/python -m pip uninstall -q -y orjson uvloop httptools
+	@touch $@
+
+$(PEERS_STAMP): benches/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install -q --upgrade pip
+	$(PEERS_VENV)/bin/python -m pip install -q -r $<
 	@touch $@
 
 lint: $(STAMP) ## ruff, and rustfmt + clippy where cargo is
@@ -112,7 +120,9 @@ bench: $(STAMP) ## benchmarks of the engine and of the worker, and their gates
 	$(BIN)/python benches/check_gates.py run
 	$(BIN)/pytest benches -m gates
 
-performance: $(STAMP) ## docs/performance.md: the worker beside a yardstick, on a quiet machine (minutes)
+performance: $(STAMP) $(PURE_STAMP) $(PEERS_STAMP) ## docs/performance.md: the worker beside a yardstick and other libraries, on a quiet machine (minutes)
+	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
+	$(BIN)/python benches/bench_peers.py $(abspath $(PURE_VENV)/bin/python) $(abspath $(PEERS_VENV)/bin/python)
 	$(BIN)/python benches/bench_worker.py write
 
 scale: $(STAMP) ## docs/scale.md: 20 workers, 50,000 commands, and the cost on a real plane (a quiet machine, minutes)

@@ -141,13 +141,13 @@ async def _processes(*, quick: bool) -> list[dict[str, Any]]:
     return await in_turns([_quick(scenario) if quick else scenario for scenario in scenarios], give_way=True)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Four digits say all that such a measurement knows."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -185,15 +185,15 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     options = _parser().parse_args()
     if options.command == "run":
-        print(json.dumps(_rounded({**where_and_when(), **asyncio.run(_one(_scenario(options)))}), indent=1))
+        print(json.dumps(rounded({**where_and_when(), **asyncio.run(_one(_scenario(options)))}), indent=1))
         return
     if options.command == "processes":
-        print(json.dumps(_rounded(asyncio.run(_processes(quick=options.quick))), indent=1))
+        print(json.dumps(rounded(asyncio.run(_processes(quick=options.quick))), indent=1))
         return
     if options.command == "write":
-        found = _rounded(asyncio.run(_all(quick=options.quick)))
+        found = rounded(asyncio.run(_all(quick=options.quick)))
         performance_page.FIGURES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    performance_page.DOCUMENT.write_text(performance_page.document(performance_page.load()), encoding="utf-8")
+    performance_page.write()
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DOCUMENT", "FIGURES", "document", "load"]
+__all__ = ["DOCUMENT", "FIGURES", "PEERS", "document", "load", "write"]
 
 FIGURES: Final = Path(__file__).with_name("performance.json")
+PEERS: Final = Path(__file__).with_name("peers.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 _HEAD: Final = """# Performance
@@ -55,6 +56,13 @@ _ROOMS: Final = {
     "secrets": "which secrets a command was handed",
     "slots": "how many run",
 }
+_PEERS_NOTE: Final = (
+    "FastStream and taskiq do for a command what the yardstick does, with the yardstick's own HTTP client and on "
+    "uvloop (`benches/peers/`): what they take above it is how they receive a message, hand it over and acknowledge "
+    "it. What the worker does beside that has no counterpart in them: claims, an ack_wait that is renewed, outcomes "
+    "that outlive an outage, limits, redaction. Without compiled packages there is Python alone: the Python engine, "
+    "asyncio's loop, the standard library's JSON, h11."
+)
 _REMEMBERED: Final = """A worker remembers the
 commands that it finished for two to four ack_waits: a message that comes again is answered without a claim. That is
 about 110 bytes a command: 16 to 32 MB at 2,400 commands/s and an ack_wait of 30 s. The runs on this page are too short
@@ -62,8 +70,13 @@ to show it."""
 
 
 def load() -> dict[str, Any]:
+    """Of the worker, and under `peers` of those beside it: a run of its own."""
     found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return found
+    return {**found, "peers": json.loads(PEERS.read_text(encoding="utf-8"))}
+
+
+def write() -> None:
+    DOCUMENT.write_text(document(load()), encoding="utf-8")
 
 
 def document(found: Mapping[str, Any]) -> str:
@@ -93,6 +106,7 @@ def document(found: Mapping[str, Any]) -> str:
         ),
         *_kinds(tables["kinds"]),
         *_traces(found.get("traces")),
+        *_peers(found["peers"]),
     ]
     return "\n".join(map(_fitted, parts))
 
@@ -265,6 +279,32 @@ def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
         f"**{_number(on)} µs** of CPU with traces on, every command sampled out, "
         f"and {_number(off)} µs without: the least of {rows[0]['scenario']['rounds']} runs in turns. What is held by "
         "a gate is the count of calls.",
+        "",
+    ]
+
+
+def _peers(found: Mapping[str, Any]) -> list[str]:
+    sides, versions = found["sides"], found["versions"]
+    named = {
+        "worker": "noetl-worker",
+        "pure": "noetl-worker without compiled packages",
+        "yardstick": "the yardstick",
+        "faststream": f"FastStream {versions['faststream']}",
+        "taskiq": f"taskiq {versions['taskiq']}, taskiq-nats {versions['taskiq-nats']}",
+    }
+    columns = {"commands_per_s": "commands/s", "cpu_us": "CPU, µs", "rss_mb": "RSS, MB"}
+    return [
+        "## Beside other libraries",
+        "",
+        f"In a run of its own ({measured_on(found)}, as above), on one nats-server and in turns: no-op commands, "
+        f"{found['slots']} slots, the plane answers at once.",
+        "",
+        *_table(
+            ["", *columns.values()],
+            ([label, *(_number(sides[name][column]) for column in columns)] for name, label in named.items()),
+        ),
+        "",
+        _PEERS_NOTE,
         "",
     ]
 

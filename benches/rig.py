@@ -73,17 +73,26 @@ class Rig:
 
     @asynccontextmanager
     async def worker(
-        self, slots: int, *, plug_ins: tuple[str, ...] = ("clock",), inside: bool = False, **variables: str
+        self,
+        slots: int,
+        *,
+        plug_ins: tuple[str, ...] = ("clock",),
+        inside: bool = False,
+        name: str = "worker",
+        python: str = sys.executable,
+        **variables: str,
     ) -> AsyncIterator[Side]:
-        """The worker as its users start it, with `variables` added to its environment. `inside` makes it countable."""
+        """The worker as its users start it, with `variables` added to its environment. `inside` makes it countable;
+        a second worker has a name of its own, and may have an installation of its own."""
+        load = self._load(name, durable=name)
         environment = {
             "NATS_URL": self.nats_url,
-            "NATS_STREAM": "worker",
-            "NATS_SUBJECT": "bench.worker",
-            "NATS_CONSUMER": "worker",
+            "NATS_STREAM": load.stream,
+            "NATS_SUBJECT": load.subject,
+            "NATS_CONSUMER": name,
             "NOETL_SERVER_URL": self.stub_url,
             "NOETL_CONTROL_PLANE": "python",
-            "NOETL_WORKER_OUTBOX_DIR": str(self.directory / "outbox"),
+            "NOETL_WORKER_OUTBOX_DIR": str(self.directory / f"outbox-{name}"),
             "WORKER_MAX_CONCURRENT": str(slots),
             "WORKER_METRICS_BIND": "",
             "LOG_LEVEL": "warning",
@@ -91,22 +100,31 @@ class Rig:
             **variables,
         }
         paths = [self._install(plug_ins), str(HERE / "plug_ins"), *([str(INSIDE)] if inside else [])]
-        command = [sys.executable, "-m", "noetl_worker", "run"]
-        load = Load(self.nats_url, self.stub_url, stream="worker", subject="bench.worker", durable="worker")
-        async with self._side("worker", load, command, environment, paths) as side:
+        command = [python, "-m", "noetl_worker", "run"]
+        async with self._side(name, load, command, environment, paths) as side:
             yield side
 
     @asynccontextmanager
     async def yardstick(
         self, slots: int, *, inside: bool = False, loop: str = "uvloop", **variables: str
     ) -> AsyncIterator[Side]:
-        load = Load(
-            self.nats_url, self.stub_url, stream="yardstick", subject="bench.yardstick", durable=YARDSTICK_DURABLE
-        )
+        load = self._load("yardstick", durable=YARDSTICK_DURABLE)
         command = [sys.executable, str(HERE / "yardstick.py"), self.nats_url, self.stub_url, load.stream, load.subject]
         paths = [str(INSIDE)] if inside else []
         async with self._side("yardstick", load, [*command, str(slots), loop], variables, paths) as side:
             yield side
+
+    @asynccontextmanager
+    async def peer(self, name: str, slots: int, python: str) -> AsyncIterator[Side]:
+        """The yardstick's work in another library: `peers/<name>_worker.py`, whose durable has its name."""
+        load = self._load(name, durable=name)
+        program = str(HERE / "peers" / f"{name}_worker.py")
+        command = [python, program, self.nats_url, self.stub_url, load.stream, load.subject, str(slots)]
+        async with self._side(name, load, command, {}, []) as side:
+            yield side
+
+    def _load(self, name: str, *, durable: str) -> Load:
+        return Load(self.nats_url, self.stub_url, stream=name, subject=f"bench.{name}", durable=durable)
 
     @asynccontextmanager
     async def _side(

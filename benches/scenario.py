@@ -13,7 +13,7 @@ from measured_process import rss_mb
 from rig import Rig, Side, rig
 from stub_plane import STARTED_AT, Answers
 
-__all__ = ["KINDS", "SAMPLED_OUT", "Scenario", "in_turns", "run"]
+__all__ = ["KINDS", "SAMPLED_OUT", "Scenario", "best", "in_turns", "one_round", "run"]
 
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "noop": {},
@@ -89,11 +89,11 @@ async def in_turns(scenarios: Sequence[Scenario], *, give_way: bool = False) -> 
         rounds: list[list[dict[str, float]]] = [[] for _ in scenarios]
         for _ in range(max(scenario.rounds for scenario in scenarios)):
             for found, (side, answers, scenario) in zip(rounds, loads, strict=True):
-                found.append(await _round(side, answers, scenario.commands))
+                found.append(await one_round(side, answers, scenario.commands))
         return [
             {
                 "scenario": asdict(scenario),
-                "worker": {**_best(found), "rss_mb": rss_mb(side.pid), "first_claim_ms": side.first_claim_ms},
+                "worker": {**best(found), "rss_mb": rss_mb(side.pid), "first_claim_ms": side.first_claim_ms},
             }
             for found, (side, _, scenario) in zip(rounds, loads, strict=True)
         ]
@@ -117,9 +117,9 @@ async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
         rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
         for _ in range(scenario.rounds):
             for side in sides:
-                rounds[side.name].append(await _round(side, answers, scenario.commands))
+                rounds[side.name].append(await one_round(side, answers, scenario.commands))
         for side in sides:
-            found.setdefault(side.name, {}).update(_best(rounds[side.name]), rss_mb=rss_mb(side.pid))
+            found.setdefault(side.name, {}).update(best(rounds[side.name]), rss_mb=rss_mb(side.pid))
         found["worker"]["first_claim_ms"] = worker.first_claim_ms
         if scenario.yardstick:
             found["cpu_to_yardstick"] = found["worker"]["cpu_us"] / found["yardstick"]["cpu_us"]
@@ -131,7 +131,7 @@ async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
         return found
 
 
-async def _round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
+async def one_round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
     before = side.cpu_s()
     sent = await side.load.send(answers, commands)
     return {
@@ -141,7 +141,7 @@ async def _round(side: Side, answers: Answers, commands: int) -> dict[str, float
     }
 
 
-def _best(rounds: list[dict[str, float]]) -> dict[str, float]:
+def best(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Minima of what is paid: what else ran on the machine only adds to it."""
     return {
         "commands_per_s": max(one["commands_per_s"] for one in rounds),

@@ -18,7 +18,7 @@ import nats
 import orjson
 import uvloop
 
-__all__ = ["DURABLE"]
+__all__ = ["DURABLE", "Client", "do"]
 
 DURABLE: Final = "bare"
 _EVENTS: Final = ("command.started", "step.enter", "call.done", "step.exit", "command.completed")
@@ -73,27 +73,31 @@ class Client:
         return await answer
 
 
+async def do(client: Client, notification: Any) -> None:
+    """What every command takes: a claim, and its five events."""
+    path = b"/api/commands/%d/claim" % int(notification["event_id"])
+    claim = orjson.loads(await client.post(path, orjson.dumps({"worker_id": "yardstick"})))
+    result = {"bench_started_at": time.monotonic()} if claim["action"] == "clock" else None
+    command_id = notification["command_id"]
+    events = [
+        {
+            "step": "s",
+            "name": name,
+            "payload": {"command_id": command_id},
+            "actionable": name == "call.done",
+            "informative": True,
+        }
+        for name in _EVENTS
+    ]
+    if result is not None:
+        events[2]["payload"]["response"] = result
+    batch = {"execution_id": str(notification["execution_id"]), "events": events, "worker_id": "yardstick"}
+    await client.post(b"/api/events/batch", orjson.dumps(batch), b"idempotency-key: %d-1\r\n" % command_id)
+
+
 async def run_one(client: Client, message: Any, slots: asyncio.Semaphore) -> None:
     try:
-        notification = orjson.loads(message.data)
-        path = b"/api/commands/%d/claim" % int(notification["event_id"])
-        claim = orjson.loads(await client.post(path, orjson.dumps({"worker_id": "yardstick"})))
-        result = {"bench_started_at": time.monotonic()} if claim["action"] == "clock" else None
-        command_id = notification["command_id"]
-        events = [
-            {
-                "step": "s",
-                "name": name,
-                "payload": {"command_id": command_id},
-                "actionable": name == "call.done",
-                "informative": True,
-            }
-            for name in _EVENTS
-        ]
-        if result is not None:
-            events[2]["payload"]["response"] = result
-        batch = {"execution_id": str(notification["execution_id"]), "events": events, "worker_id": "yardstick"}
-        await client.post(b"/api/events/batch", orjson.dumps(batch), b"idempotency-key: %d-1\r\n" % command_id)
+        await do(client, orjson.loads(message.data))
         await message.ack()
     finally:
         slots.release()

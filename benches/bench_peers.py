@@ -1,0 +1,74 @@
+"""The worker beside other libraries and beside itself without compiled packages: peers.json, for docs/performance.md.
+
+bench_peers.py PURE_PYTHON PEERS_PYTHON     the interpreters of two environments, as `make performance` makes them
+
+All of them run at once, with a stream each on the same nats-server, and take turns: who has no commands is idle. What a
+peer does for a command is what the yardstick does, by the yardstick's own HTTP client; how a message comes to it and is
+acknowledged is the library's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+import performance_page
+from bench_worker import rounded, where_and_when
+from measured_process import rss_mb
+from rig import rig
+from scenario import Scenario, best, one_round
+
+SCENARIO: Final = Scenario(commands=4000, rounds=3)
+PEERS: Final = ("faststream", "taskiq")
+
+
+async def measured(pure: str, peers: str) -> dict[str, dict[str, float]]:
+    """Best rate and least CPU of each, by its name."""
+    async with rig() as here, AsyncExitStack() as stack:
+        sides = [
+            await stack.enter_async_context(here.worker(SCENARIO.slots)),
+            await stack.enter_async_context(
+                here.worker(SCENARIO.slots, name="pure", python=pure, plug_ins=(), NOETL_WORKER_ENGINE="python")
+            ),
+            await stack.enter_async_context(here.yardstick(SCENARIO.slots)),
+            *[await stack.enter_async_context(here.peer(name, SCENARIO.slots, peers)) for name in PEERS],
+        ]
+        answers = SCENARIO.answers(SCENARIO.kind)
+        for side in sides:
+            await side.load.send(answers, SCENARIO.commands // 10)  # warm
+        rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
+        for _ in range(SCENARIO.rounds):
+            for side in sides:
+                rounds[side.name].append(await one_round(side, answers, SCENARIO.commands))
+        return {side.name: {**best(rounds[side.name]), "rss_mb": rss_mb(side.pid)} for side in sides}
+
+
+def versions(python: str) -> dict[str, str]:
+    asked = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    names = ("faststream", "taskiq", "taskiq-nats")
+    found: dict[str, str] = json.loads(
+        subprocess.run([python, "-c", asked, *names], capture_output=True, check=True).stdout
+    )
+    return found
+
+
+def main() -> None:
+    pure, peers = sys.argv[1:]
+    found: dict[str, Any] = {
+        **where_and_when(),
+        "slots": SCENARIO.slots,
+        "versions": versions(peers),
+        "sides": asyncio.run(measured(pure, peers)),
+    }
+    performance_page.PEERS.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
+    performance_page.write()
+
+
+if __name__ == "__main__":
+    main()
