@@ -193,7 +193,7 @@ class Emitter:
             is_in_doubt = is_second or ownership.in_doubt(now)
             course = _Course(-math.inf if is_in_doubt else now + LATE_S, outside)
             try:
-                await self._deliver(plane, event_set, ownership, course)
+                await self._deliver(plane, event_set, ownership, course, now)
             finally:
                 course.come_back()
                 for place in self._sending.pop(key):  # who waits goes on
@@ -221,11 +221,7 @@ class Emitter:
         log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
 
     async def _deliver(
-        self,
-        plane: Plane,
-        event_set: EventSet,
-        ownership: Ownership,
-        course: _Course,
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, course: _Course, now: float
     ) -> None:
         if event_set.part.has_own_id:
             self._arm(event_set)
@@ -233,11 +229,12 @@ class Emitter:
             self.outbox.keep(event_set)
         try:
             while event_set.is_open:
-                since, name = time.monotonic(), event_set.last_event
+                since, name = now, event_set.last_event
                 try:
                     await self._send(plane, event_set, ownership, course, since)
                 finally:
-                    metrics.EMITTED[name].observe(time.monotonic() - since)
+                    now = time.monotonic()
+                    metrics.EMITTED[name].observe(now - since)
                 if course.tries:
                     course.settle()
                 if event_set.is_open:
