@@ -21,6 +21,7 @@ RECORDED = {
     if line.get("method") == "GET"
 }
 """What the Rust plane answered to GET, by path."""
+PYTHON_CASES = SAMPLES.with_name("python-control-plane-cases.jsonl")
 HELLO = "/api/executions/383768376746446848"
 """Steps `start` and `big`; the status answer of this plane has none of their values."""
 LARGE = "/api/executions/383768619890249728"
@@ -87,6 +88,12 @@ def wait_for(*answers: Mapping[str, Any] | Exception, **config: Any) -> Any:
     """The Python plane, whose status answer has the steps' values."""
     whole = {"path": "c", "return_result": True, "poll_interval": 0, **config}
     return run_tool("playbook", whole, control_plane=EndingPlane(*answers), dialect=Dialect.PYTHON)
+
+
+def python_status(case: str) -> dict[str, Any]:
+    """The recorded status answer of an execution that ended on the Python plane."""
+    lines = map(json.loads, PYTHON_CASES.read_text().splitlines())
+    return next(dict(line["resp"]) for line in lines if line.get("case") == case)
 
 
 COMPLETED = {
@@ -219,8 +226,34 @@ def test_step_that_the_child_does_not_have_is_a_failure(name: str) -> None:
     assert (result.status, result.error.kind) == (ToolStatus.ERROR, "not_found")
     text = "child execution 1001 completed without a result of 'finsh'; it has: end, finish, start"
     assert result.error.message == text
-    none = wait_for(ended, **{name: "end"})  # it ran, and left nothing
-    assert (none.status, none.data["result"]) == (ToolStatus.SUCCESS, None)
+
+
+@pytest.mark.parametrize("case", ["tool-shell-status-final", "task-sequence-status-final"])
+def test_value_that_the_python_plane_does_not_show_is_no_null(case: str) -> None:
+    ended = python_status(case)
+    text = "child execution 1001 completed, but the control plane does not show the value of its step 'start'"
+    asked = wait_for(ended, return_step="start")
+    assert (asked.status, asked.error.kind, asked.data["variables"]) == (
+        ToolStatus.ERROR, "not_found", ended["variables"],
+    )  # fmt: skip
+    assert asked.error.message.startswith(text)
+    assert "`set` in the child what is wanted" in asked.error.message
+
+
+def test_naming_a_step_waits_for_it_whatever_it_left() -> None:
+    """As on the Python plane's own worker, where that is the one way to wait."""
+    ended = python_status("tool-shell-status-final")
+    waited = wait_for(ended, return_result=False, return_step="start")
+    assert waited.status is ToolStatus.SUCCESS
+    assert (waited.data["variables"], waited.data["steps_without_value"]) == ({"word": "hello"}, ["start"])
+    assert "result" not in waited.data
+
+
+def test_steps_whose_values_are_not_in_the_result_are_named() -> None:
+    ended = python_status("task-sequence-status-final")
+    data = wait_for(ended).data
+    assert (data["result"], data["steps_without_value"]) == (ended["variables"], ["start"])
+    assert "steps_without_value" not in wait_for(python_status("step-set-status-final")).data
 
 
 def test_child_that_is_named_twice_is_refused() -> None:

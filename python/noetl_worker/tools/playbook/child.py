@@ -1,7 +1,10 @@
 """What an ended child execution left, in the form of each control plane's own worker.
 
-The Python plane's status answer has the steps' values (`variables`); the Rust plane's has none, they stand in the
-child's events (wire.md 9.5).
+The Python plane's status answer has values of steps (`variables`), but not of all: what has a `status` or a `reference`
+is left out, and so is a list of tasks (recorded: tool-shell-status-final, task-sequence-status-final; `reference` is
+read in its source, and that later versions show no step's value at all, only what `set` made). Its events have no more:
+what stands there is `result.context` of a worker's event, and not its `response`. The Rust plane's status answer has no
+values, they stand in the child's events (wire.md 9.5).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["Ask", "NoSuchResult", "has_ended", "result_of", "state_of"]
+__all__ = ["Ask", "NoSuchResult", "NotShown", "has_ended", "result_of", "state_of", "steps_without_value"]
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Asks the control plane until it has answered."""
@@ -26,6 +29,10 @@ _SEQUENCE: Final = ":task_sequence"
 
 class NoSuchResult(Exception):
     """The child completed, and has no result of the step that was asked for. Its text says which ones it has."""
+
+
+class NotShown(Exception):
+    """The step ran, and the control plane does not show what it left."""
 
 
 def state_of(status: Mapping[str, JsonValue]) -> str | None:
@@ -60,6 +67,7 @@ async def result_of(
 
     Raises:
         NoSuchResult: the step left none.
+        NotShown: it may have left one.
         ToolError: the result store does not have what the child's event refers to.
     """
     if context.form.child_is_its_status:
@@ -69,15 +77,25 @@ async def result_of(
     return await _value(done, context, ask)
 
 
+def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
+    """The steps that ran and whose values the Python plane's status answer does not have."""
+    return sorted(_completed_steps(status) - _variables(status).keys())
+
+
 def _of_variables(status: Mapping[str, JsonValue], step: str | None) -> JsonValue:
-    variables = status.get("variables")
-    found: Mapping[str, JsonValue] = variables if isinstance(variables, Mapping) else {}
+    found = _variables(status)
     if step is None:
         return dict(found)
-    known = {*found, *_completed_steps(status)}
-    if step not in known:
-        raise NoSuchResult(_there(known))
-    return found.get(step)
+    if step in found:
+        return found[step]
+    ran = _completed_steps(status)
+    if step not in ran:
+        raise NoSuchResult(_there({*found, *ran}))
+    raise NotShown(step)
+
+
+def _variables(status: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    return _object(status.get("variables"))
 
 
 def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:

@@ -12,7 +12,15 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.playbook.child import Ask, NoSuchResult, has_ended, result_of, state_of
+from noetl_worker.tools.playbook.child import (
+    Ask,
+    NoSuchResult,
+    NotShown,
+    has_ended,
+    result_of,
+    state_of,
+    steps_without_value,
+)
 
 __all__ = ["PlaybookConfig", "PlaybookTool"]
 
@@ -133,15 +141,17 @@ async def _outcome(
     state = state_of(status)
     if state != "completed":
         text = f"child execution {execution_id} {state}"
-        return _failure(text, "playbook", config, _beside(status, started, None, context), context)
+        return _failure(text, "playbook", config, _beside(status, started, context), context)
     try:
         value = await result_of(status, config.step, execution_id, context, ask)
     except NoSuchResult as error:
         wanted = f"a result of {config.step!r}" if config.step else "any result"
         text = f"child execution {execution_id} completed without {wanted}; it has: {error}"
-        return _failure(text[:2000], "not_found", config, _beside(status, started, None, context), context)
+        return _failure(text[:2000], "not_found", config, _beside(status, started, context), context)
+    except NotShown:
+        return _not_shown(execution_id, status, started, config, context)
     if context.form.child_is_its_status:
-        return ToolResult.success(_beside(status, started, value, context))
+        return ToolResult.success({**_shown(status, started, context), "result": value})
     # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
     return ToolResult.success({**value, "status": value.get("status", status)} if isinstance(value, dict) else value)
 
@@ -184,8 +194,37 @@ def _failure(
     return ToolResult.failure(text, kind=kind, data=data)
 
 
+def _not_shown(
+    execution_id: int,
+    status: Mapping[str, JsonValue],
+    started: Mapping[str, JsonValue],
+    config: PlaybookConfig,
+    context: ToolContext,
+) -> ToolResult:
+    """A failure where the value was asked for. With the name of a step alone the Python plane's own worker waits and
+    gives the status document, whatever the step left: playbooks do so with a last step that leaves nothing."""
+    text = (
+        f"child execution {execution_id} completed, but the control plane does not show the value of its step "
+        f"{config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks. `set` in the "
+        "child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
+        "`return_result` and names no step of the child"
+    )
+    if config.return_result:
+        return _failure(text, "not_found", config, _beside(status, started, context), context)
+    context.logger.warning("child_value_not_shown", problem=text)
+    return ToolResult.success(_shown(status, started, context))
+
+
+def _shown(
+    status: Mapping[str, JsonValue], started: Mapping[str, JsonValue], context: ToolContext
+) -> dict[str, JsonValue]:
+    """The status document of a completed child on the Python plane, and which steps' values it does not have."""
+    missing = steps_without_value(status)
+    return {**_beside(status, started, context), **({"steps_without_value": missing} if missing else {})}
+
+
 def _beside(
-    status: Mapping[str, JsonValue], started: Mapping[str, JsonValue], value: JsonValue, context: ToolContext
+    status: Mapping[str, JsonValue], started: Mapping[str, JsonValue], context: ToolContext
 ) -> dict[str, JsonValue]:
     """The status document, and what names the child.
 
@@ -196,4 +235,4 @@ def _beside(
         return {**data, "status": dict(status)}
     variables = status.get("variables")
     found = variables if isinstance(variables, dict) else {}
-    return {**status, **data, "status": state_of(status), "variables": found, "result": value}
+    return {**status, **data, "status": state_of(status), "variables": found}
