@@ -1,4 +1,4 @@
-"""Large results with fields that the Python plane would put its own in the place of."""
+"""Results with fields whose names the Python plane has for itself: it puts its own in their place, or refuses them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from noetl_worker import json_text
+from noetl_worker.dev.forms.python_events import check_payload
 from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, ToolResult
 from noetl_worker.outcome import results
-from unit.planes import command
+from noetl_worker.plane.python import payload_of_result
+from unit.planes import answer, command
+from unit.reports import tell
 
 LARGE = "word " * 30_000
 
@@ -40,3 +43,34 @@ async def test_result_over_the_limit_of_a_batch_goes_out_as_its_reference_alone(
 
 async def test_rust_plane_is_told_the_reference_alone() -> None:
     assert (await told({"data": LARGE}, Dialect.RUST)).response is None
+
+
+STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [{"_internal_data": 1}, {"_internal_data": {"a": 1}}, {"a": {"_internal_data": 1}}, {"b": [{"_internal_data": 1}]}],
+)
+@pytest.mark.parametrize("text", ["small", LARGE])
+async def test_key_that_the_plane_refuses_is_in_the_response_alone(hidden: Any, text: str) -> None:
+    """`check_payload` says what the real plane says (recorded: refused-*-internal-data*)."""
+
+    def stored(method: str, path: str, body: Any) -> Any:
+        return answer(200, STORED) if path.startswith("/api/result/") else answer(202, {"event_ids": [1]})
+
+    data = {"n": 7, "data": text, **hidden}
+    transport = await tell(await told(data), stored)
+    events = [event for body in transport.bodies("/api/events/batch") for event in body["events"]]
+    for event in events:
+        check_payload(event["payload"])
+    done = next(event["payload"] for event in events if event["name"] == "call.done")
+    assert (done["response"], done["result"]["context"]["n"]) == (data, 7)
+    assert ("reference" in done["result"]) == (text is LARGE)
+
+
+def test_key_that_the_plane_refuses_is_in_no_rescue() -> None:
+    response = {"n": 7, "a": [{"_internal_data": {"b": 1}, "id": 2**70}]}
+    made = payload_of_result({"status": "COMPLETED"}, json_text.embed(json_text.dumps(response)))
+    check_payload(made)
+    assert made["result"]["context"] == {"n": 7, "a": [{"id": str(2**70)}]}

@@ -51,7 +51,10 @@ _NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "r
 result-reference-claim-2)."""
 _MAX_RESPONSE_BYTES: Final = 1_835_008
 """Of a result beside its reference: a batch may have 2 MiB (wire.md 3.5), with the previews of three events in it."""
-_IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows"})
+_FORBIDDEN: Final = "_internal_data"
+"""A key that an event may have in its `response` alone (read in its source): with it in `result.context`, down to depth
+8, or beside `result` it is answered with 500 (recorded: refused-*-internal-data*)."""
+_IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
 """Of these names even a plain value is reported once: a text can be a document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
@@ -183,7 +186,7 @@ class PythonRules:
         return json_text.escaped_size(json_text.dumps(report.context)) <= max_bytes
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
-        preview = preview_of(fitted)
+        preview = _allowed(preview_of(fitted))
         report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
         is_unbroken = has_unbroken_text(fitted.body)
         if is_unbroken or command.kind in _SEQUENCES or _would_be_hidden(result.data, fitted):
@@ -258,8 +261,17 @@ def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[st
     packed = json_text.dumps(response)
     if json_text.escaped_size(packed) > _CONTEXT_BYTES:
         return {"response": response}
+    if _FORBIDDEN.encode() in packed:
+        response = _allowed(json_text.loads_exact(packed))
     context = response if packed[:1] == b"{" else {"data": response}
     return {"result": {**result, "context": context}}
+
+
+def _allowed(value: JsonValue) -> JsonValue:
+    """The value as the plane takes it in a context."""
+    if isinstance(value, dict):
+        return {name: _allowed(child) for name, child in value.items() if name != _FORBIDDEN}
+    return [_allowed(child) for child in value] if isinstance(value, list) else value
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
