@@ -1,4 +1,5 @@
-"""Where the result store of a control plane is: asked once for a server, with no result in the question."""
+"""Where the result store of a control plane is: asked once for a server, with no result in the question; and under
+which name a result is put there."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from nats.js.kv import VALID_KEY_RE
 
 from noetl_worker.errors import MaybeProcessed, NotSent
 from unit.planes import answer, plane
@@ -49,3 +51,16 @@ async def test_plane_that_cannot_say_where_its_store_is_has_been_sent_no_result(
     with pytest.raises(NotSent):
         await at.store_result(7, "start", b"[1]", source_step="start")
     assert [method for method, *_ in transport.sent] == ["GET"]
+
+
+@pytest.mark.parametrize("step", ["start", "load data", "größe", "数据", "a.b..", "a:task_sequence", "a/b", "$x*>\\"])
+async def test_result_has_a_name_of_which_nats_takes_a_key(step: str) -> None:
+    """In the key that the Python plane makes of its reference; else one server alone has the result, in its memory."""
+    at, transport = plane(lambda *_: answer(200, STORED))
+    await at.store_result(7, step, b"[1]", source_step=step)
+    body = transport.sent[-1][2]
+    assert body["source_step"] == step
+    key = f"execution/7/result/{body['name']}/403da428".replace("/", "_")
+    assert VALID_KEY_RE.match(key)
+    assert "" not in key.split("."), "NATS takes no empty token"
+    assert "/" not in body["name"]

@@ -30,6 +30,7 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.health import PlaneHealth, read_health
 from noetl_worker.plane.python import BatchState
+from noetl_worker.plane.rules import stored_name
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
 from noetl_worker.plane.stored_results import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on
 from noetl_worker.secrets import redaction
@@ -335,11 +336,9 @@ class Plane:
     async def store_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str, patience_s: float | None = None
     ) -> Response:
-        """PUT /api/result/{execution_id}; the answer is read by emitter.py.
-
-        A large one is sent around its bytes as they are: it is in memory once.
-        """
-        head = json_text.dumps({"name": name, "source_step": source_step, **self.rules.store_fields})[:-1] + b',"data":'
+        """PUT /api/result/{execution_id}, a large one as it is: in memory once. The answer is read by emitter.py."""
+        fields = {"name": stored_name(name), "source_step": source_step, **self.rules.store_fields}
+        head = json_text.dumps(fields)[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
         extra_s = max(self.rules.storing_s(len(data)), _on_its_way_s(body))
         return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s, patience_s=patience_s)

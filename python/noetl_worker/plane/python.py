@@ -33,7 +33,6 @@ from noetl_worker.plane.rules import (
     Subject,
     ToolForm,
     preview_of,
-    stored_name,
     unique,
 )
 from noetl_worker.plane.stored_results import IN_MEMORY, has_unbroken_text, scrubbing_s
@@ -192,7 +191,7 @@ class PythonRules:
         if is_unbroken or command.kind in _SEQUENCES or _would_be_hidden(result.data, fitted):
             report.response = json_text.embed(fitted.body)
         if not is_unbroken:  # the store would look through it for minutes, and answer nobody (wire.md 9.5)
-            report.upload = Upload(stored_name(command), fitted.body, command.step, preview)
+            report.upload = Upload(command.step, fitted.body, command.step, preview)
         return report
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ ENDS: Final = ("command.completed", "command.failed")
 
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _PROCESS: Final = uuid.uuid4().hex
+_NOT_IN_KEYS: Final = re.compile(r"[^A-Za-z0-9_-]")
 _sets = itertools.count(1)
 
 
@@ -58,9 +60,14 @@ def time_text(microseconds: int) -> str:
     return (_EPOCH + datetime.timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def stored_name(command: Command) -> str:
-    """The name of a command's result in the result store."""
-    return command.step.replace(":", "_").replace("/", "_")
+def stored_name(name: str) -> str:
+    """The name that a result is given in the store.
+
+    The Python plane makes a key of NATS of it, and replaces `/` and `:` alone; a result whose key NATS does not take is
+    kept in the memory of one server (read in its source). Names that become the same do not meet: behind each the plane
+    puts an id of its own (recorded: .../result/start/403da428), as items of a loop have one name anyway.
+    """
+    return _NOT_IN_KEYS.sub("_", name)
 
 
 def preview_of(fitted: FittedResult) -> JsonValue:

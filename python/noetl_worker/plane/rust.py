@@ -34,7 +34,6 @@ from noetl_worker.plane.rules import (
     Subject,
     ToolForm,
     preview_of,
-    stored_name,
     time_text,
 )
 
@@ -128,7 +127,7 @@ class RustRules:
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         beside = {"command_id": str(command.command_id)}  # as above
-        upload = Upload(stored_name(command), fitted.body, command.step, preview_of(fitted), beside)
+        upload = Upload(command.step, fitted.body, command.step, preview_of(fitted), beside)
         return Report(result.status.value, None, upload=upload)
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
