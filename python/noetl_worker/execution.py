@@ -39,7 +39,7 @@ class Execution:
     client: ControlPlaneClient
     workplace: Workplace
     pools: Pools | None = None
-    """None: commands of any pool run here."""
+    """None: nobody asks whose commands they are."""
     traces: DeliveryTraces | None = None
     """None: nothing is traced."""
 
@@ -60,8 +60,11 @@ class Execution:
         progress.notification = notification
         if self.traces is not None:
             self.traces.begin(progress, delivery, notification)
-        if self.pools is not None and (cause := self.pools.refusal(notification.pool, delivery.subject)) is not None:
-            outcome = acknowledge.foreign_pool(cause, delivery.num_delivered, delivery.age_s())
+        if self.pools is not None and (refusal := self.pools.refusal(notification.pool, delivery.subject)) is not None:
+            if refusal.is_passed_over:
+                outcome = acknowledge.system_pool(refusal.cause)
+            else:
+                outcome = acknowledge.foreign_pool(refusal.cause, delivery.num_delivered, delivery.age_s())
             return acknowledge.named(outcome, notification, acks=self.workplace.logs_acks)
         seen = in_flight.look(notification.command_id, delivery.stream_sequence)
         if seen is not Seen.NEW:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from noetl_worker.delivery import envelope
 from noetl_worker.delivery.dead_letter import Letter
 from noetl_worker.errors import ControlPlaneError, DocumentError, JetStreamError, NotificationError, ServerRefused
-from noetl_worker.jetstream.comparison import config_filters, covers
+from noetl_worker.jetstream.comparison import config_filters
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import Found, find
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
@@ -20,6 +20,7 @@ from noetl_worker.outbox.probe_addresses import addresses_here
 from noetl_worker.outbox.reading import look_into
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.secrets import redaction
+from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
 
@@ -195,7 +196,7 @@ class Inquiry:
     def _note_messages(self, search: Search, found: Found, story: Story) -> None:
         for message in search.found:
             self._learn(_notification(message.data))
-            state, verdict = _state(message, found)
+            state, verdict = _state(message, found, self._settings)
             story.add(
                 "NATS", f"message {message.sequence} of {found.stream} on {message.subject}: {state}", message.stored_at
             )
@@ -269,7 +270,7 @@ def _notification(data: bytes) -> Envelope | None:
         return None
 
 
-def _state(message: StoredMessage, found: Found) -> tuple[str, str]:
+def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
     """Where the durable stands; JetStream does not report how often a message was delivered."""
     info = found.durable_info
     if info is None:
@@ -277,6 +278,9 @@ def _state(message: StoredMessage, found: Found) -> tuple[str, str]:
     filters = config_filters(info["config"])
     if filters and not any(covers(pattern, message.subject) for pattern in filters):
         state = f"durable {found.durable} does not get this subject (its filters: {', '.join(filters)})"
+        return state, f"it is for another pool: {state}"
+    if not settings.has_system_pool and pool_of(message.subject, settings.nats_subject) == SYSTEM_POOL:
+        state = f"passed over by the workers of durable {found.durable}, whose settings do not name {SYSTEM_POOL}"
         return state, f"it is for another pool: {state}"
     delivered = int((info.get("delivered") or {}).get("stream_seq") or 0)
     floor = int((info.get("ack_floor") or {}).get("stream_seq") or 0)

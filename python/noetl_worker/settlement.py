@@ -42,6 +42,8 @@ class OutcomeKind(Enum):
     """Nobody knows the command, which may change; UNKNOWN_COMMAND when it did not."""
     FOREIGN_POOL = "foreign_pool"
     """For another pool, whose worker may still get it; POOL_NOT_SERVED when none did for too long."""
+    SYSTEM_POOL = "system_pool"
+    """For the pool `system`, brought by a filter for all pools: its own workers have it from their own durable."""
     DUPLICATE = "in_flight_here"
     NO_SLOT = "no_free_slot"
     GIVEN_BACK = "given_back"
@@ -61,6 +63,8 @@ class OutcomeKind(Enum):
 def _settlement(kind: OutcomeKind) -> Settlement:
     match kind:
         case OutcomeKind.REPORTED | OutcomeKind.FINISHED_BEFORE | OutcomeKind.FINISHED_HERE:
+            return Settlement.ACK
+        case OutcomeKind.SYSTEM_POOL:
             return Settlement.ACK
         case OutcomeKind.HELD_BY_OTHER | OutcomeKind.HELD_BY_THIS_WORKER | OutcomeKind.DUPLICATE:
             return Settlement.NAK

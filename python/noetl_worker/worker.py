@@ -47,6 +47,7 @@ from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import PlaneWatch
 from noetl_worker.plane.snowflake import snowflake_of
+from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.stopping import Level, Stopping
@@ -228,7 +229,7 @@ class Worker:
             "stream": durable.stream,
             "durable": durable.name,
             "filters": durable.filters,
-            "pools": sorted(pools) if (pools := self.settings.pools) is not None else "any",
+            "pools": sorted(pools) if (pools := self.settings.pools) is not None else f"any but {SYSTEM_POOL}",
             "slots": self.settings.max_concurrent,
             "isolation": self.settings.isolation,
             "control_plane": plane.dialect.value,
@@ -361,4 +362,4 @@ class Worker:
             starts=starts,
             logs_acks=self.deliveries.logs_debug,
         )
-        return Execution(client, workplace, Pools.of(self.settings), self.traces)
+        return Execution(client, workplace, Pools(self.settings), self.traces)

@@ -18,10 +18,10 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ask
-from noetl_worker.jetstream.comparison import covers
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_at_start, ensure_durable, look
 from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
+from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import load_settings
 
 

@@ -186,6 +186,7 @@ def test_words_that_operators_know_are_those_of_the_table() -> None:
         "ack:already_finished",
         "ack:already_finished_here",
         "ack:reported",
+        "ack:system_pool",
         "nak:auth_refused",
         "nak:foreign_pool",
         "nak:given_back",

@@ -31,9 +31,13 @@ def recorded(plane: str) -> tuple[str, str | None]:
 
 
 def pools(**variables: str) -> Pools:
-    made = Pools.of(load_settings(variables))
-    assert made is not None
-    return made
+    return Pools(load_settings(variables))
+
+
+def cause(of: Pools, named: str | None, subject: str) -> str | None:
+    refusal = of.refusal(named, subject)
+    assert refusal is None or not refusal.is_passed_over
+    return refusal and refusal.cause
 
 
 @pytest.mark.parametrize(
@@ -53,12 +57,11 @@ def pools(**variables: str) -> Pools:
         ("other.subject.gpu.>", "", None, None),
     ],
 )
-def test_pools_are_the_literal_tokens_of_the_filters_else_the_list_else_any(
+def test_pools_are_the_literal_tokens_of_the_filters_else_the_list_else_any_but_system(
     filters: str, segments: str, own: set[str] | None, made: tuple[str, ...] | None
 ) -> None:
     settings = load_settings({"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments})
     assert settings.pools == own
-    assert (Pools.of(settings) is None) == (own is None)
     if made is not None:
         assert settings.filters == made
 
@@ -80,11 +83,73 @@ def test_recorded_notifications_of_both_planes_are_told_apart_by_pool() -> None:
     assert (rust_pool, python_subject, python_pool) == ("shared", "noetl.commands", None)
     shared, gpu = pools(NOETL_WORKER_POOL_SEGMENTS="shared"), pools(NATS_FILTER_SUBJECT="noetl.commands.gpu.>")
     for subject, named in ((rust_subject, rust_pool), (rust_subject, None), (POOL_SUBJECT, python_pool)):
-        assert shared.refusal(named, subject) is None
-        assert gpu.refusal(named, subject) == "it is for pool 'shared', this worker's: gpu"
-    assert gpu.refusal(python_pool, python_subject) is None, "it names no pool"
-    assert gpu.refusal("gpu", POOL_SUBJECT) is None, "what it says itself goes before its subject"
-    assert gpu.refusal("shared", "noetl.commands.gpu.7") is not None
+        assert cause(shared, named, subject) is None
+        assert cause(gpu, named, subject) == "it is for pool 'shared', this worker's: gpu"
+    assert cause(gpu, python_pool, python_subject) is None, "it names no pool"
+    assert cause(gpu, "gpu", POOL_SUBJECT) is None, "what it says itself goes before its subject"
+    assert cause(gpu, "shared", "noetl.commands.gpu.7") is not None
+
+
+ANY, LISTED, OF_SYSTEM = "noetl.commands.>", "shared,python", "noetl.commands.system.>"
+SYSTEM_SUBJECTS = ("noetl.commands.system.7", "noetl.commands.system.shard.3.7")
+
+
+@pytest.mark.parametrize("subject", SYSTEM_SUBJECTS)
+@pytest.mark.parametrize("named", ["system", None])
+@pytest.mark.parametrize(
+    ("filters", "segments", "answer"),
+    [
+        ("", "", Settlement.ACK),
+        (ANY, "", Settlement.ACK),
+        ("noetl.commands,noetl.commands.*.>", "", Settlement.ACK),
+        (ANY, LISTED, Settlement.ACK),
+        ("", LISTED, Settlement.NAK),  # the durable's filters are no longer the settings'
+        ("noetl.commands", "", Settlement.NAK),
+        ("", f"{LISTED},system", None),
+        (ANY, "legacy,system", None),
+        (OF_SYSTEM, "", None),
+        (f"{OF_SYSTEM},noetl.commands.shared.>", "", None),
+        ("noetl.commands.system.shard.3.>", "", None),
+    ],
+)
+def test_command_of_the_pool_system_is_run_where_it_is_named_and_else_passed_over(
+    filters: str, segments: str, answer: Settlement | None, named: str | None, subject: str
+) -> None:
+    """On these subjects the Rust plane publishes its own `__orchestrate__` (both read in its source, the first run)."""
+    variables = {"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments}
+    refusal = pools(**variables).refusal(named, subject)
+    assert (refusal is None) == (answer is None)
+    assert refusal is None or refusal.is_passed_over == (answer is Settlement.ACK)
+    assert load_settings(variables).has_system_pool == (answer is None)
+
+
+def test_pool_of_any_other_name_runs_where_none_is_named() -> None:
+    ours = pools(NATS_FILTER_SUBJECT=ANY)
+    assert ours.refusal(None, "noetl.commands") is None
+    assert ours.refusal("gpu", "noetl.commands.gpu.7") is None
+    assert ours.refusal(None, "noetl.commands.systems.7") is None
+
+
+def test_base_subject_of_somebody_s_own_has_its_pool_behind_it() -> None:
+    ours = pools(NATS_SUBJECT="system.commands")
+    assert ours.refusal(None, "system.commands.shared.7") is None
+    refusal = ours.refusal(None, "system.commands.system.7")
+    assert refusal is not None
+    assert refusal.is_passed_over
+
+
+def test_passed_over_commands_are_said_once_with_what_the_plane_needs_and_are_no_foreign_pool() -> None:
+    before, ours = metrics.FOREIGN_POOL.own.value, pools()
+    with capture_logs() as lines:
+        for subject in SYSTEM_SUBJECTS:
+            ours.refusal("system", subject)
+    assert metrics.FOREIGN_POOL.own.value == before, "the alert is for a durable whose filters are wrong"
+    [line] = lines
+    assert (line["event"], line["log_level"]) == ("system_pool_passed_over", "warning")
+    assert "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false" in line["advice"]
+    assert "NOETL_WORKER_POOL_SEGMENTS" in line["advice"]
+    outcome = acknowledge.system_pool("why")
+    assert (outcome.kind, outcome.settlement) == (OutcomeKind.SYSTEM_POOL, Settlement.ACK)
 
 
 def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "not_a_notification",
     "outcome_refused",
     "short_of_resources",
+    "system_pool",
 ]
 
 AUTH_DELAY_S: Final = 30.0
@@ -152,6 +153,15 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Outcom
     if _is_old(num_delivered, message_age_s):
         return Outcome(OutcomeKind.POOL_NOT_SERVED, cause)
     return Outcome(OutcomeKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
+
+
+def system_pool(cause: str) -> Outcome:
+    """Passed over, as the published Rust worker does (nats/source.rs of 5.52.0): this durable's copy is done with.
+
+    Given back, it would count against max_ack_pending until the stream forgets it, one for each step of each
+    execution, and at 1,000 of them no worker of the durable would get a command.
+    """
+    return Outcome(OutcomeKind.SYSTEM_POOL, cause)
 
 
 def not_a_notification(cause: str) -> Outcome:

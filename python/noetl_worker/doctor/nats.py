@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.doctor import clock, permissions, plane
+from noetl_worker.doctor import clock, permissions, plane, system_pool
 from noetl_worker.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.jetstream.api import ask, stream_of
@@ -14,7 +14,6 @@ from noetl_worker.jetstream.comparison import (
     Change,
     Row,
     config_filters,
-    covers,
     dead_letter_rows,
     durable_rows,
     stream_rows,
@@ -22,6 +21,7 @@ from noetl_worker.jetstream.comparison import (
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find
 from noetl_worker.jetstream.trial import server_version
+from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
 
 __all__ = ["examine"]
@@ -131,11 +131,9 @@ async def _others(connection: Connection, found: Found, settings: Settings) -> l
         consumers = await _consumers(connection, found.stream)
     except JetStreamError as error:
         return [*findings, unknown(check, str(error), wanted, f'publish to "$JS.API.CONSUMER.LIST.{found.stream}"')]
-    same = [
-        _shown(consumer)
-        for consumer in consumers
-        if consumer.get("name") != found.durable and _overlaps(consumer, settings.filters)
-    ]
+    others = [consumer for consumer in consumers if consumer.get("name") != found.durable]
+    findings.append(await system_pool.examine(connection.client, found.stream, others, settings))
+    same = [_shown(consumer) for consumer in others if _overlaps(consumer, settings)]
     if not same:
         return [*findings, fine(check, "none", wanted)]
     fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the one not used"
@@ -167,9 +165,11 @@ async def _consumers(connection: Connection, stream: str) -> Sequence[Mapping[st
             return found
 
 
-def _overlaps(consumer: Mapping[str, Any], ours: Sequence[str]) -> bool:
+def _overlaps(consumer: Mapping[str, Any], settings: Settings) -> bool:
+    if not settings.has_system_pool and system_pool.is_for_it_alone(consumer, settings.nats_subject):
+        return False  # it gets what is passed over here
     theirs = config_filters(consumer.get("config") or {})
-    return not theirs or any(covers(a, b) or covers(b, a) for a in theirs for b in ours)
+    return not theirs or any(covers(a, b) or covers(b, a) for a in theirs for b in settings.filters)
 
 
 def _shown(consumer: Mapping[str, Any]) -> str:

@@ -11,13 +11,13 @@ from dataclasses import field as a_field
 from enum import Enum
 from typing import Any, Final
 
+from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import Settings
 
 __all__ = [
     "Change",
     "Row",
     "config_filters",
-    "covers",
     "dead_letter_rows",
     "durable_rows",
     "new_dead_letter_stream",
@@ -61,17 +61,6 @@ class Row:
     """With it a worker could not work, or would claim another pool's commands: it does not start."""
     patch: Mapping[str, Any] = a_field(default_factory=dict)
     """What to put into the configuration to make it agree; None takes a key out."""
-
-
-def covers(pattern: str, subject: str) -> bool:
-    """Whether every message of `subject` is one of `pattern`; both may have the wildcards * and >."""
-    have, want = pattern.split("."), subject.split(".")
-    for at, token in enumerate(have):
-        if token == ">":
-            return len(want) > at
-        if at >= len(want) or want[at] == ">" or (token != "*" and token != want[at]):
-            return False
-    return len(have) == len(want)
 
 
 def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:

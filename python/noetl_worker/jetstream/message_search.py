@@ -11,7 +11,7 @@ from typing import Any, Final
 from noetl_worker.jetstream.api import ask, ask_if_there
 from noetl_worker.jetstream.client import Client
 
-__all__ = ["Search", "StoredMessage", "below", "newest"]
+__all__ = ["Search", "StoredMessage", "below", "last_of", "newest"]
 
 _AT_ONCE: Final = 64
 _MOST_OF_A_SUBJECT: Final = 10_000
@@ -66,6 +66,11 @@ async def below(client: Client, stream: str, subject: str, matches: Callable[[by
         if matches(message.data):
             found.append(message)
     return Search(tuple(reversed(found)), looked_at, looked_at)
+
+
+async def last_of(client: Client, stream: str, subject: str) -> StoredMessage | None:
+    """The newest message of a subject, which may have wildcards."""
+    return await _get(client, stream, {"last_by_subj": subject})
 
 
 async def _get(client: Client, stream: str, body: Mapping[str, Any]) -> StoredMessage | None:

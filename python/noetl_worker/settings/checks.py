@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["check_families", "check_together"]
 
 
-def _covers(subject_filter: str, subject: str) -> bool:
-    return subject == subject_filter or (subject_filter.endswith(".>") and subject.startswith(subject_filter[:-1]))
-
-
 def check_families(given: Mapping[str, Given]) -> None:
     """The variables whose names somebody chooses; the others are parsed with the settings."""
     for variable, found in given.items():
@@ -35,7 +31,7 @@ def check_families(given: Mapping[str, Given]) -> None:
 def check_together(settings: Settings) -> None:
     _check_pairs(settings)
     _check_logins(settings)
-    if any(_covers(subject, settings.dead_letter_subject) for subject in settings.filters):
+    if settings.brings(settings.dead_letter_subject):
         raise SettingsError(
             "NOETL_WORKER_DEAD_LETTER_SUBJECT",
             settings.dead_letter_subject,

@@ -11,15 +11,29 @@ from noetl_worker.settings import values
 from noetl_worker.settings.line import setting
 from noetl_worker.settings.values import Secret
 
-__all__ = ["NatsSettings", "pool_of"]
+__all__ = ["SYSTEM_POOL", "NatsSettings", "covers", "pool_of"]
 
 NO_POOL: Final = "legacy"
 """The Python worker's word for the bare subject, whose notifications name no pool."""
+SYSTEM_POOL: Final = "system"
+"""The control planes' own commands: whose tools are wasm plug-ins (`__orchestrate__`, run on the Rust plane 3.54.0 as
+it is by default), and playbooks below `system/` (both planes' source). A worker has it by name only."""
 
 
 def pool_of(subject: str, base: str) -> str:
     """The token after the base subject: <base>.<pool>.<execution>; "" for a subject that is not below it."""
     return subject[len(base) + 1 :].partition(".")[0] if subject.startswith(f"{base}.") else ""
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether every message of `subject` is one of `pattern`; both may have the wildcards * and >."""
+    have, want = pattern.split("."), subject.split(".")
+    for at, token in enumerate(have):
+        if token == ">":
+            return len(want) > at
+        if at >= len(want) or want[at] == ">" or (token != "*" and token != want[at]):
+            return False
+    return len(have) == len(want)
 
 
 @environ.config(prefix="", frozen=True)
@@ -93,8 +107,8 @@ class NatsSettings:
         "",
         values.pool_segments,
         source="Python worker (there: legacy,shared,python)",
-        help="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: any. A pool that "
-        "NATS_FILTER_SUBJECT names goes before",
+        help="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: any but system. A "
+        "pool that NATS_FILTER_SUBJECT names goes before",
     )
     ack_wait_s: float = setting(
         "NOETL_WORKER_ACK_WAIT_S",
@@ -157,12 +171,20 @@ class NatsSettings:
 
     @property
     def pools(self) -> frozenset[str] | None:
-        """Pools whose commands run here: the literal tokens of the filters, else the list; None: any."""
+        """Pools whose commands run here: the literal tokens of the filters, else the list; None: any but `system`."""
         filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
         named = {pool_of(subject, self.nats_subject) for subject in filters}
         if named and not named & {"", "*", ">"}:
             return frozenset(named)
         return frozenset(self.pool_segments) - {NO_POOL} if self.pool_segments else None
+
+    @property
+    def has_system_pool(self) -> bool:
+        return SYSTEM_POOL in (self.pools or ())
+
+    def brings(self, subject: str) -> bool:
+        """Whether a durable with these filters gets what is published there."""
+        return any(covers(pattern, subject) for pattern in self.filters)
 
     @property
     def nats_secrets(self) -> tuple[Secret, ...]:
