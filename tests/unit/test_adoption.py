@@ -18,7 +18,7 @@ from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
-from unit.planes import ScriptedTransport, answer, emitter, settings
+from unit.planes import ScriptedTransport, answer, batch_status, emitter, settings
 
 anyio_backend = virtual_time.anyio_backend
 
@@ -91,6 +91,38 @@ async def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(tmp_path: Pa
     assert told == ["/api/commands/7/claim"]
     assert flight.look("c-7", 3) is Seen.NEW
     assert list(tmp_path.glob("*.sqlite3")) == []
+
+
+@pytest.mark.parametrize("state", ["failed", "accepted"])
+async def test_adopted_rescue_is_sent_though_the_claim_says_that_the_command_is_over(
+    tmp_path: Path, state: str
+) -> None:
+    """`accepted` is the state of a batch that came into no queue, where the plane could not note that."""
+    left_behind(tmp_path, event_set(rescues="9"))
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path == "/api/events/batch":
+            return answer(202, {"request_id": "10"})
+        assert path == "/api/events/batch/9/status", "nobody else can end it: its claim is not asked"
+        return batch_status(state)
+
+    transport, _ = await adopt(tmp_path, script)
+    assert [item["name"] for item in transport.bodies("/api/events/batch")[-1]["events"]] == ["step.exit"]
+
+
+@pytest.mark.parametrize("state", ["processing", "completed", "failed processing_error"])
+async def test_adopted_rescue_of_a_batch_that_was_begun_is_not_sent(tmp_path: Path, state: str) -> None:
+    left_behind(tmp_path, event_set(rescues="9"))
+
+    def script(method: str, path: str, body: Any) -> Any:
+        if path == "/api/events/batch/9/status":
+            return batch_status(*state.split())
+        return (
+            answer(409, {"detail": {"code": "already_terminal"}}) if method == "POST" else answer(200, {"events": []})
+        )
+
+    transport, _ = await adopt(tmp_path, script)
+    assert transport.bodies("/api/events/batch") == []
 
 
 async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(tmp_path: Path) -> None:

@@ -115,7 +115,10 @@ class Adoption:
 
 
 async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
-    """A row may say that its batch was never processed; only the plane knows. Else its claim is asked, as for all."""
+    """A row may say that its batch was never processed; only the plane knows. Else its claim is asked, as for all.
+
+    One that came into no queue stays `accepted` where the plane could not note that (`unqueued_batch`).
+    """
     if event_set.rescues is None:
         return
     try:
@@ -123,4 +126,4 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **event_set.who(), error=str(error))
         return
-    event_set.is_rescue = state.was_never_processed
+    event_set.is_rescue = state.was_never_processed or state.word == "accepted"

@@ -30,6 +30,7 @@ from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
 from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, until_it_passes
+from noetl_worker.plane.python import unqueued_batch
 from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
@@ -79,7 +80,7 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
     if means is Meaning.ACCEPTED:
         return Verdict.ACCEPTED if is_the_planes else Verdict.DOUBTFUL
     if means in PASSES:
-        return Verdict.PASSING
+        return Verdict.LOST if status == 503 and unqueued_batch(answer.json()) else Verdict.PASSING
     if means is Meaning.DOUBTFUL:
         if has_own_id and b"duplicate key" in answer.body:
             # On a retry it is our own event that was stored before the answer was lost.
@@ -88,13 +89,6 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
         return Verdict.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else Verdict.DOUBTFUL
     # A page of a proxy, or a route that is away while the plane is replaced, says nothing about the set.
     return Verdict.REFUSED if is_the_planes and status in _REFUSALS else Verdict.DOUBTFUL
-
-
-def _batch_of(answer: Response) -> str:
-    """The id that the Python plane gave the batch, in an acceptance or in a 503 `ack_timeout`."""
-    body = json_body(answer)
-    detail = body.get("detail") if isinstance(body, dict) and answer.status == 503 else body
-    return str(detail.get("request_id")) if isinstance(detail, dict) else ""
 
 
 class Ownership(Protocol):
@@ -392,8 +386,8 @@ class Emitter:
             return None, Verdict.PASSING, str(error)
         how, body = verdict(answer, first_try=first_try, has_own_id=part.has_own_id), answer.json()
         is_again = type(body) is dict and "duplicate" in body and body["duplicate"] is True
-        if how is Verdict.NEW_ID or answer.status == 503 or (answer.status == 202 and is_again):
-            how = await self._looked_into(plane, event_set, answer, how)
+        if how is Verdict.NEW_ID or (answer.status == 202 and is_again):
+            how = await self._looked_into(plane, event_set, body, how)
         if how is Verdict.ACCEPTED:
             self.observe(body)
             if not answer.status < 300 and part.issues_commands:
@@ -405,7 +399,7 @@ class Emitter:
                 log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
                 return answer, Verdict.ACCEPTED, ""
             log.warning("batch_rescued", **event_set.who())
-            event_set.rescue(_batch_of(answer))
+            event_set.rescue(unqueued_batch(body) or str(body.get("request_id")))
             return answer, Verdict.PASSING, "its events are stored, and were never processed: step.exit is sent again"
         if how is not Verdict.ACCEPTED:
             return answer, how, str(refusal(part.path, answer))
@@ -457,20 +451,16 @@ class Emitter:
             how = Verdict.REFUSED
         return answer, how, str(refusal("PUT result", answer))
 
-    async def _looked_into(self, plane: Plane, event_set: EventSet, answer: Response, how: Verdict) -> Verdict:
+    async def _looked_into(self, plane: Plane, event_set: EventSet, body: Any, how: Verdict) -> Verdict:
         """What the plane's events add to its answer: a taken id can be our own (a proxy has sent the request twice, and
         the second was answered first), and the Python plane can hold the rows and never process them. That it says with
-        a 503 `ack_timeout`, or, when that answer was lost, with "duplicate" to the same key (wire.md 9.4).
+        a 503, or, when that answer was lost, with "duplicate" to the same key (wire.md 9.4).
         """
         if how is Verdict.NEW_ID:
             return Verdict.ACCEPTED if await is_stored(plane, event_set) else how
-        body, is_again = answer.json(), answer.status == 202
-        detail = body.get("detail") if type(body) is dict and answer.status == 503 else body
-        if not isinstance(detail, dict) or not (is_again or detail.get("code") == "ack_timeout"):
-            return how
-        ask = partial(plane.batch_state, _batch_of(answer))
+        ask = partial(plane.batch_state, str(body.get("request_id")))
         try:  # what is late is sent again, and is a duplicate then: its state is waited for before it is accepted
-            state = await (until_it_passes("the state of a batch", ask) if is_again else ask())
+            state = await until_it_passes("the state of a batch", ask)
         except ControlPlaneError as error:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
             return how

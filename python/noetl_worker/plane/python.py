@@ -37,7 +37,7 @@ from noetl_worker.plane.rules import (
 )
 from noetl_worker.plane.stored_results import IN_MEMORY, has_unbroken_text, scrubbing_s
 
-__all__ = ["BatchState", "PythonRules", "payload_of_result"]
+__all__ = ["BatchState", "PythonRules", "payload_of_result", "unqueued_batch"]
 
 _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event silently (wire.md 4.9). As this and all its limits, of JSON in
@@ -60,7 +60,8 @@ _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
 """Of the plane's codes: the events were stored, and their batch never came into its queue (the first is recorded, the
-second read in its source, as `processing_error` and `processing_timeout`: after these the engine may have run)."""
+second read in its source, as `processing_error` and `processing_timeout`: after these the engine may have run). A 503
+with one of them is said by the request that waited for the queue, and waits no more."""
 _LIST_OF_TASKS: Final = ":task_sequence"
 """At the end of its step's name."""
 _START: Final = ("command.started", "step.enter")
@@ -100,6 +101,19 @@ class BatchState(NamedTuple):
     def has_failed(self) -> bool:
         """In the plane's engine, where it has begun with it: what it has done by then is not known."""
         return self.word == "failed" and not self.was_never_processed
+
+
+def unqueued_batch(refused: JsonValue) -> str | None:
+    """The batch that the body of a 503 says is stored and never to be processed.
+
+    The plane notes that as the batch's state as well, but not where its database is away (read in its source): the
+    state then stays `accepted` for ever, and the same key is answered as a duplicate.
+    """
+    detail = refused.get("detail") if isinstance(refused, dict) else None
+    if not isinstance(detail, dict) or detail.get("code") not in _BEFORE_THE_QUEUE:
+        return None
+    batch = detail.get("request_id")
+    return batch if isinstance(batch, str) else None
 
 
 class PythonRules:
