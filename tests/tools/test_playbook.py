@@ -78,6 +78,8 @@ class EndingPlane(MemoryControlPlane):
         return self.detail
 
     async def resolve_result(self, ref: str) -> Any:
+        if ref in self.results:
+            return json.loads(self.results[ref])
         path = f"/api/result/resolve?ref={quote(ref, safe='')}"
         if path not in RECORDED:
             raise ServerRefused("gone", status=404, body="no such result")
@@ -238,6 +240,38 @@ def test_value_that_the_python_plane_does_not_show_is_no_null(case: str) -> None
     )  # fmt: skip
     assert asked.error.message.startswith(text)
     assert "`set` in the child what is wanted" in asked.error.message
+
+
+PYTHON_REF = "noetl://execution/767537020863251321/result/start/403da428"
+"""Recorded: result-reference-batch posts it, result-reference-claim-2 has what is stored there."""
+
+
+def python_event(event_id: int, event_type: str, node: str = "start", ref: str = PYTHON_REF) -> dict[str, Any]:
+    """A row in the form of the record context-102400-stored-event; `reference` as it was posted."""
+    reference = {"kind": "result_ref", "ref": ref, "store": "kv", "scope": "execution"}
+    result = {"status": "COMPLETED", "context": {"count": 20}, "reference": reference}
+    return {"event_id": event_id, "event_type": event_type, "node_name": node, "result": result}
+
+
+def wait_on_python_plane(*events: dict[str, Any], **config: Any) -> Any:
+    plane = EndingPlane(python_status("tool-shell-status-final"), detail={"events": list(events)})
+    plane.results[PYTHON_REF] = b'{"status": "ok", "data": {"rows": [1, 2]}}'
+    whole = {"path": "c", "poll_interval": 0, "return_step": "start", **config}
+    return run_tool("playbook", whole, control_plane=plane, dialect=Dialect.PYTHON)
+
+
+@pytest.mark.parametrize("config", [{}, {"return_result": True}])
+def test_large_result_of_a_step_is_had_from_the_store_of_the_python_plane(config: dict[str, Any]) -> None:
+    older, other = python_event(5, "call.done", ref="noetl://gone"), python_event(9, "call.done", "end")
+    waited = wait_on_python_plane(older, python_event(7, "call.done"), other, python_event(8, "step.exit"), **config)
+    assert waited.data["result"] == {"status": "ok", "data": {"rows": [1, 2]}}, "as it was reported, whatever its names"
+    assert waited.data["steps_without_value"] == ["start"], "of `variables`"
+
+
+@pytest.mark.parametrize("after", ["loop.done", "call.error"])
+def test_reference_of_one_run_is_not_that_of_the_step(after: str) -> None:
+    waited = wait_on_python_plane(python_event(7, "call.done"), python_event(8, after))
+    assert "result" not in waited.data
 
 
 def test_naming_a_step_waits_for_it_whatever_it_left() -> None:

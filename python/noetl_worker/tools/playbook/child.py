@@ -3,8 +3,9 @@
 The Python plane's status answer has values of steps (`variables`), but not of all: what has a `status` or a `reference`
 is left out, and so is a list of tasks (recorded: tool-shell-status-final, task-sequence-status-final; `reference` is
 read in its source, and that later versions show no step's value at all, only what `set` made). Its events have no more:
-what stands there is `result.context` of a worker's event, and not its `response`. The Rust plane's status answer has no
-values, they stand in the child's events (wire.md 9.5).
+what stands there is `result.context` of a worker's event, and not its `response`; but the `reference` of a large result
+(wire.md 4.9; that an event keeps it is read in its source). The Rust plane's status answer has no values, they stand in
+the child's events (wire.md 9.5).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Asks the control plane until it has answered."""
 
 _ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
+_ENDS: Final = ("call.done", "call.error", "loop.done")
 _SEQUENCE: Final = ":task_sequence"
 """What the Python plane adds to the name of a step that is a list of tasks."""
 
@@ -70,11 +72,24 @@ async def result_of(
         NotShown: it may have left one.
         ToolError: the result store does not have what the child's event refers to.
     """
-    if context.form.child_is_its_status:
-        return _of_variables(status, step)
+    if context.form.child_is_its_status and not _is_left_out(status, step):
+        found = _variables(status)
+        return dict(found) if step is None else found[step]
     detail = await ask(lambda: context.control_plane.execution_detail(execution_id))
+    if context.form.child_is_its_status:
+        return await _resolved(str(step), _reference(detail, str(step)), context, ask)
     done = _last_call(detail, step)
     return await _value(done, context, ask)
+
+
+def _is_left_out(status: Mapping[str, JsonValue], step: str | None) -> bool:
+    """Whether this step ran, and the Python plane's status answer does not have its value."""
+    found, ran = _variables(status), _completed_steps(status)
+    if step is None or step in found:
+        return False
+    if step not in ran:
+        raise NoSuchResult(_there({*found, *ran}))
+    return True
 
 
 def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
@@ -82,16 +97,18 @@ def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
     return sorted(_completed_steps(status) - _variables(status).keys())
 
 
-def _of_variables(status: Mapping[str, JsonValue], step: str | None) -> JsonValue:
-    found = _variables(status)
-    if step is None:
-        return dict(found)
-    if step in found:
-        return found[step]
-    ran = _completed_steps(status)
-    if step not in ran:
-        raise NoSuchResult(_there({*found, *ran}))
-    raise NotShown(step)
+def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
+    """Of a large result, on the Python plane: from the step's last end, as far as the newest events go back.
+
+    Not of a loop, whose last item is not all of it. Of a list of tasks, which has another name, the result is not what
+    the step gives (wire.md 4.8). Raises NotShown where there is none.
+    """
+    ends = (event for event in _events(detail) if event.get("node_name") == step and event.get("event_type") in _ENDS)
+    last = next(ends, {})
+    ref = _object(_object(last.get("result")).get("reference")).get("ref")
+    if last.get("event_type") != "call.done" or not isinstance(ref, str):
+        raise NotShown(step)
+    return ref
 
 
 def _variables(status: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -117,17 +134,20 @@ class _Call:
 
 def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> _Call:
     """The step's last one; without a step the last one that has a value, else the last one."""
-    events = detail.get("events")
-    listed: Sequence[Any] = events if isinstance(events, list) else ()
-    done = [event for event in listed if isinstance(event, Mapping) and event.get("event_type") == "call.done"]
-    # In the order of their ids: events of one moment are listed in any order.
-    calls = [_call(event) for event in sorted(done, key=lambda event: int(event.get("event_id") or 0))]
+    calls = [_call(event) for event in _events(detail)[::-1] if event.get("event_type") == "call.done"]
     fitting = [call for call in calls if step is None or call.step == step]
     if not fitting:
         raise NoSuchResult(_there({call.step for call in calls}))
     if step is None:
         return next((call for call in reversed(fitting) if call.result.get("data") is not None), fitting[-1])
     return fitting[-1]
+
+
+def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
+    """The newest first. In the order of their ids: events of one moment are listed in any order."""
+    events = detail.get("events")
+    listed = [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
+    return sorted(listed, key=lambda event: int(event.get("event_id") or 0), reverse=True)
 
 
 def _call(event: Mapping[str, JsonValue]) -> _Call:
@@ -141,13 +161,18 @@ async def _value(call: _Call, context: ToolContext, ask: Ask) -> JsonValue:
     ref = _object(data).get("_ref") or _object(call.reference).get("ref")
     if not isinstance(ref, str):
         return data
-    try:
-        stored = await ask(lambda: context.control_plane.resolve_result(ref))
-    except ToolError as error:  # what stands in the event is a preview, and no result
-        text = f"the result of the child's step {call.step!r} cannot be had from {ref}: {error}"
-        raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
+    stored = await _resolved(call.step, ref, context, ask)
     # The store has the full tool result; the value is its data.
     return stored["data"] if isinstance(stored, dict) and {"data", "status"} <= stored.keys() else stored
+
+
+async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> JsonValue:
+    try:
+        stored: JsonValue = await ask(lambda: context.control_plane.resolve_result(ref))
+    except ToolError as error:  # what stands in the event is a preview, and no result
+        text = f"the result of the child's step {step!r} cannot be had from {ref}: {error}"
+        raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
+    return stored
 
 
 def _object(value: JsonValue) -> Mapping[str, JsonValue]:
