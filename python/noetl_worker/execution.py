@@ -60,7 +60,11 @@ class Execution:
         progress.notification = notification
         if self.traces is not None:
             self.traces.begin(progress, delivery, notification)
-        if self.pools is not None and (refusal := self.pools.refusal(notification.pool, delivery.subject)) is not None:
+        if (
+            (pools := self.pools) is not None
+            and (notification.pool or delivery.subject) not in pools.welcome
+            and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
+        ):
             if refusal.is_passed_over:
                 outcome = acknowledge.system_pool(refusal.cause)
             else:

@@ -11,6 +11,7 @@ from integration.findings import by_check, settings
 from integration.house import CLAIM, House, house, noops
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.doctor import State, nats
+from noetl_worker.inquiry import Inquiry
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.models import Dialect
@@ -103,3 +104,13 @@ async def test_durable_of_the_pool_system_serves_it_and_races_with_nobody(tmp_pa
         found = by_check(await nats.examine(ours))
         assert (found[CHECK].state, "durable drives" in found[CHECK].found) == (State.FINE, True)
         assert found[OTHERS].state is State.FINE
+
+
+async def test_why_says_that_the_command_was_passed_over(tmp_path: Path) -> None:
+    async with house(Dialect.RUST) as home:
+        row = home.plane.command(await publish_to_system(home, DRIVE))
+        await home.wait_settled()
+        ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url, WORKER_METRICS_BIND="")
+        story = await Inquiry(ours, str(row.command_ref), execution_id=row.execution_id, most=10).ask()
+        said = [fact.text for fact in story.facts if fact.source == "NATS"]
+        assert any("passed over" in text and "do not name system" in text for text in said)

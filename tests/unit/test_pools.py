@@ -37,6 +37,7 @@ def pools(**variables: str) -> Pools:
 def cause(of: Pools, named: str | None, subject: str) -> str | None:
     refusal = of.refusal(named, subject)
     assert refusal is None or not refusal.is_passed_over
+    assert refusal is None or (named or subject) not in of.welcome
     return refusal and refusal.cause
 
 
@@ -115,9 +116,11 @@ SYSTEM_SUBJECTS = ("noetl.commands.system.7", "noetl.commands.system.shard.3.7")
 def test_command_of_the_pool_system_is_run_where_it_is_named_and_else_passed_over(
     filters: str, segments: str, answer: Settlement | None, named: str | None, subject: str
 ) -> None:
-    """On these subjects the Rust plane publishes its own `__orchestrate__` (both read in its source, the first run)."""
+    """On these subjects the Rust plane publishes its own `__orchestrate__` (3.54.0, both run)."""
     variables = {"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments}
-    refusal = pools(**variables).refusal(named, subject)
+    ours = pools(**variables)
+    refusal = ours.refusal(named, subject)
+    assert refusal is None or (named or subject) not in ours.welcome
     assert (refusal is None) == (answer is None)
     assert refusal is None or refusal.is_passed_over == (answer is Settlement.ACK)
     assert load_settings(variables).has_system_pool == (answer is None)

@@ -21,6 +21,8 @@ from noetl_worker.settings.settings import Settings
 __all__ = ["PoolRefusal", "Pools"]
 
 _MOST_CHARS = 60
+_USUAL = "shared"
+"""Where the Rust plane puts a command, if nothing else says another pool (wire.md 1.4)."""
 log = structlog.get_logger("noetl_worker")
 
 
@@ -38,7 +40,8 @@ class Pools:
 
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools
-        self._base = settings.nats_subject
+        self.welcome = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
+        """A pool that is named, else the subject: nothing has to be asked of these, which nearly all commands have."""
         self._settings = settings
         self._warned = Warned()
 
@@ -49,13 +52,7 @@ class Pools:
             named: its `execution_pool`, which the Rust plane alone sends.
             subject: where it was published, with the pool in front of the execution's id; a bare one has none.
         """
-        if named:
-            pool = named
-        elif subject == self._base:
-            return None
-        else:
-            pool = pool_of(subject, self._base)
-        own = self._own
+        pool, own = named or pool_of(subject, self._settings.nats_subject), self._own
         if not pool or (pool != SYSTEM_POOL if own is None else pool in own):
             return None
         if pool == SYSTEM_POOL and self._settings.brings(subject):

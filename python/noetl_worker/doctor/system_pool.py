@@ -43,9 +43,9 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
         return fine(check, f"{found}; it is left to durable {served}", wanted)
     if is_drive:
         fix = f"{_OF_THE_PLANE}, or a system pool with wasm (NATS_FILTER_SUBJECT={base}.{SYSTEM_POOL}.> of its worker)"
-        return warning(check, f"{found}; no durable is for them alone, and executions go on by them", wanted, fix)
+        return warning(check, f"{found}; no durable is for this pool alone, and executions go on by them", wanted, fix)
     fix = f"a worker with NOETL_WORKER_POOL_SEGMENTS={SYSTEM_POOL} and a NATS_CONSUMER of its own"
-    return warning(check, f"{found}; no durable is for them alone", wanted, fix)
+    return warning(check, f"{found}; no durable is for this pool alone", wanted, fix)
 
 
 def is_for_it_alone(consumer: Mapping[str, Any], base: str) -> bool:
