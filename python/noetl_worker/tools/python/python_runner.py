@@ -319,8 +319,8 @@ class _Template:
         request, answer, number = Request(mine, frame), Answer(answering), next(self._numbers)
         captures = (process.Capture(out_read, limit), process.Capture(err_read, limit))
         child = self._children[number] = _Child(self, number, request, answer)
+        request.send()  # before who reads it is woken: else it sleeps once more, and is woken twice
         self.send(REQUEST.pack(op, number, 0), [theirs.detach(), out_write, err_write])
-        request.send()
         self._expect_answer()
         try:
             timed_out = await process.supervise(child, (*captures, answer), timeout_s=timeout_s)
