@@ -30,9 +30,9 @@ from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
+from noetl_worker.plane.event_ids import event_ids_of
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.rules import BATCH, SINGLE
-from noetl_worker.plane.snowflake import Snowflake, node_of
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import Slots
@@ -125,7 +125,7 @@ class Rehearsal:
         self._registry = registry or registry_of(settings)
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_rows=1, max_bytes=1)
-        ids = Snowflake(node_of(identity.unique), epoch_ms=settings.snowflake_epoch_ms)
+        ids = event_ids_of(settings, identity.unique)
         self._workplace = Workplace(
             settings,
             identity,

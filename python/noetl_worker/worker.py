@@ -43,10 +43,10 @@ from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
+from noetl_worker.plane.event_ids import event_ids_of
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import PlaneWatch
-from noetl_worker.plane.snowflake import snowflake_of
 from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT, Slots
@@ -161,7 +161,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             emitter = self.deliveries.emitter = Emitter(
-                snowflake_of(settings, self.identity.unique), self.outbox, self.stopping
+                event_ids_of(settings, self.identity.unique), self.outbox, self.stopping
             )
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again

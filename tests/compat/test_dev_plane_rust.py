@@ -13,8 +13,8 @@ from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, reco
 from noetl_worker.dev.event_log import CommandRow
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.settings import PlaneSettings
+from noetl_worker.dev.snowflake import Snowflake
 from noetl_worker.models import Dialect
-from noetl_worker.plane.snowflake import Snowflake
 
 NOT_MIRRORED = {
     "samples/error-branch RUNNING": "both arcs skipped, runs for ever; here `start.status` is in scope",

@@ -13,8 +13,8 @@ import httpx
 import nats
 from nats.aio.msg import Msg
 
+from noetl_worker.dev.snowflake import Snowflake
 from noetl_worker.models import Dialect
-from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.templates.template import render
 
 SUBJECTS = "noetl.commands.>"

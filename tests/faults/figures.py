@@ -104,7 +104,10 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
         "group killed, output cut with a mark, at most 32 MB more memory",
     ),
     "F21": ("a tool's process runs out of memory, or is killed for it", "the worker goes on, the event names memory"),
-    "F22": ("the clock jumps an hour, either way", "ids never repeat nor go back; commands end as ever"),
+    "F22": (
+        "the clock is wrong, or jumps an hour, either way",
+        "the plane's time is what counts: commands end as ever, and each step gets the values of those before it",
+    ),
     "F23": (
         "names do not resolve; certificates and credentials are replaced",
         "connected again with the new ones, without a restart",
@@ -155,7 +158,7 @@ SHORT: Final[dict[str, tuple[str, str]]] = {
     "F19": ("tools that do not end", "killed within timeout + 1 s, slot free, no zombie"),
     "F20": ("tools with grandchildren, 1 GB of output", "all killed, output cut, 32 MB more memory at most"),
     "F21": ("a tool runs out of memory", "the worker goes on, the event names memory"),
-    "F22": ("the clock jumps an hour, either way", "ids never repeat nor go back"),
+    "F22": ("the clock is wrong, or jumps an hour, either way", "the plane's time is what counts"),
     "F23": ("names do not resolve, certificates change", "connected again without a restart"),
     "F24": ("steady load of 200 commands/s", "memory below 1 MB/h, descriptors and tasks constant"),
     "F25": ("random schedules of the above", "the invariant holds on every seed"),

@@ -38,8 +38,8 @@ from noetl_worker.observability.logging import configure_logging
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.plane.event_ids import EventIds
 from noetl_worker.plane.identity import Identity
-from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
@@ -336,7 +336,7 @@ class Stage:
         self.directory = outbox
         self._looked_at: dict[Path, bytes] = {}
         self.outbox = Outbox("always", outbox, max_rows=100, max_bytes=1_000_000)
-        emitter = Emitter(Snowflake(1), self.outbox)
+        emitter = Emitter(EventIds(1), self.outbox)
         workplace = Workplace(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
         self.execution = Execution(self.client, workplace)
         self.letters: list[bytes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -14,6 +15,7 @@ from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.dead_letter import DeadLetters
 from noetl_worker.delivery.in_flight import InFlight, Seen
 from noetl_worker.delivery.keepalive import InProgress
+from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS
 from noetl_worker.errors import ClaimLost
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
@@ -22,7 +24,7 @@ from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.outcome.recent_batches import RecentBatches
 from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.snowflake import Snowflake
+from noetl_worker.plane.event_ids import EventIds
 
 __all__ = ["BUGS", "with_bug"]
 
@@ -79,6 +81,10 @@ def _take_no_note(*_: Any) -> None:
     return None
 
 
+def _by_the_clock(ids: EventIds, event_id: int) -> int:
+    return (int(time.time() * 1000) - DEFAULT_EPOCH_MS) << 22 | event_id & 0x3FFFFF
+
+
 def _never_expired(*_: Any) -> bool:
     return False
 
@@ -122,7 +128,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "after_claim", _ack_what_others_hold),
     "another_id_and_key_at_each_try": lambda: mock.patch.object(emitter.Emitter, "_try", _try_with_a_new_key),
     "not_looked_whether_it_is_in_flight": lambda: mock.patch.object(InFlight, "look", _always_new),
-    "ids_follow_the_clock": lambda: mock.patch.object(Snowflake, "observe", _take_no_note),
+    "ids_follow_the_clock": lambda: mock.patch.object(EventIds, "above", _by_the_clock),
     "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "keep", _not_kept),
     "expired_and_told_unasked": lambda: mock.patch.object(InProgress, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),

@@ -89,6 +89,8 @@ class RustPlane(Plane):
 
         What comes twice and late lies above the end, and is harmless there (wire.md 9.3, items 5 and 6).
         """
+        if event_id >> 22 > (self.new_id() >> 22) + 1:
+            command.problems.append(f"{name} has id {event_id}, ahead of the plane: later results are passed over")
         is_seen = event_id > command.high_id
         if not is_seen:
             command.problems.append(f"{name} has id {event_id}, not above {command.high_id}")

@@ -14,7 +14,7 @@ from noetl_worker.models import Command, Dialect, Envelope
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.snowflake import Snowflake
+from noetl_worker.plane.event_ids import EventIds
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.stopping import Level, Stopping
 from noetl_worker.transport.transport import Body, Response
@@ -102,7 +102,7 @@ def emitter(directory: Path | None = None, when: str = "on_failure") -> Emitter:
     """With an outbox in `directory`; without one, nothing is kept."""
     where = directory or Path("no outbox")
     outbox = Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000)
-    return Emitter(Snowflake(1), outbox, Hurried())
+    return Emitter(EventIds(1), outbox, Hurried())
 
 
 def rows_on_disk(directory: Path) -> int:

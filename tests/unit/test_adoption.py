@@ -132,14 +132,6 @@ async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked
     assert told == ["/api/commands/7/claim"] * handover.MAX_UNKNOWN_TRIES
 
 
-async def test_ids_that_follow_an_adopted_set_are_above_its_own(tmp_path: Path) -> None:
-    far, ours = (1 << 62) + 5, emitter(tmp_path)
-    left_behind(tmp_path, event_set(far))
-
-    await adopt(tmp_path, lambda *_: answer(409, {"detail": {"code": "already_terminal"}}), teller=ours)
-    assert ours.ids.next_id() > far
-
-
 async def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_flight(tmp_path: Path) -> None:
     left_behind(tmp_path)
     flight, answers = (

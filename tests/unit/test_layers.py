@@ -18,7 +18,7 @@ PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
 # A paragraph a layer, from the bottom to the top. A module that lies deeper or higher than its room is named by itself.
 LAYERS = """
-errors backoff models settlement marks stopping json_text settings engine _core process plane.snowflake jetstream.client
+errors backoff models settlement marks stopping json_text settings engine _core process plane.event_ids jetstream.client
 
 plane transport templates secrets observability slots
 process.event_loop delivery.in_flight delivery.pools delivery.retry_pace

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS, Snowflake
 from noetl_worker.models import Dialect
-from noetl_worker.plane.snowflake import DEFAULT_EPOCH_MS, Snowflake
 
 __all__ = ["Ids", "connect", "moment"]
 

@@ -97,8 +97,6 @@ class Adoption:
         try:
             url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have followed others
             plane = Plane(self._client, url, event_set.dialect)
-            for event_id in (event_set.event_id, event_set.own_id):
-                self._emitter.ids.observe(event_id)  # what is sent next must be above them (wire.md 9.3, item 5)
             ownership = ClaimedOnce.asked_first(plane, event_set.event_id, event_set.worker_id)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)

@@ -20,7 +20,7 @@ import structlog
 
 from noetl_worker import backoff
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
-from noetl_worker.models import AlreadyFinished, JsonValue, Upload
+from noetl_worker.models import AlreadyFinished, Upload
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outcome.batch_events import BatchEvents
@@ -29,9 +29,9 @@ from noetl_worker.outcome.execution_watch import ExecutionWatch, is_stored
 from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
+from noetl_worker.plane.event_ids import EventIds
 from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, until_it_passes
 from noetl_worker.plane.python import unqueued_batch
-from noetl_worker.plane.snowflake import Snowflake
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response
@@ -147,7 +147,7 @@ class _Course:
 class Emitter:
     """Sends sets. One per worker; `deliver` is called concurrently."""
 
-    def __init__(self, ids: Snowflake, outbox: Outbox, stopping: Stopping | None = None) -> None:
+    def __init__(self, ids: EventIds, outbox: Outbox, stopping: Stopping | None = None) -> None:
         self.ids = ids
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
@@ -241,10 +241,9 @@ class Emitter:
             raise
 
     def _arm(self, event_set: EventSet) -> None:
-        """Give the next event its id: above the ids that the plane has told so far, and before it is kept."""
+        """Give the next event its id, before it is kept."""
         if event_set.is_open and event_set.has_own_id and not event_set.own_id:
-            self.ids.observe(event_set.event_id)
-            event_set.own_id = self.ids.next_id()
+            event_set.own_id = self.ids.above(event_set.above)
 
     async def _send(
         self,
@@ -273,7 +272,7 @@ class Emitter:
             else:
                 answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
             if how is Verdict.ACCEPTED and answer is not None:
-                event_set.accepted(answer.json() if upload is not None else None)
+                event_set.accepted(answer.json())
                 return
             course.count(how)
             # A store that is away is waited for: only what it says of the result itself may cost the result.
@@ -389,11 +388,10 @@ class Emitter:
         if how is Verdict.NEW_ID or (answer.status == 202 and is_again):
             how = await self._looked_into(plane, event_set, body, how)
         if how is Verdict.ACCEPTED:
-            self.observe(body)
             if not answer.status < 300 and part.issues_commands:
                 self.watch.look_at(plane, event_set)
         elif how is Verdict.NEW_ID:
-            event_set.own_id, event_set.was_tried = self.ids.next_id(), False
+            event_set.own_id, event_set.was_tried = self.ids.above(event_set.own_id), False
         if how is Verdict.LOST:
             if not event_set.can_be_rescued:  # nothing of it brings an execution on
                 log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
@@ -465,20 +463,6 @@ class Emitter:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
             return how
         return Verdict.LOST if state.was_never_processed else how
-
-    def observe(self, body: JsonValue) -> None:
-        """Later ids must be above those that the plane has answered (wire.md 9.3, item 5)."""
-        if type(body) is not dict:
-            return
-        event_ids = list(body["event_ids"] or ()) if "event_ids" in body else []
-        if "event_id" in body:
-            event_ids.append(body["event_id"])
-        highest = 0
-        for event_id in event_ids:
-            if type(event_id) is int and event_id > highest:
-                highest = event_id
-        if highest:
-            self.ids.observe(highest)
 
     @staticmethod
     def _delay_s(tries: int, answer: Response | None) -> float:

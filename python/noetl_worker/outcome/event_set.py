@@ -39,7 +39,12 @@ _NAMES: Final = (
 """What stands in a row as it is here."""
 _REPORT: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
 _UPLOAD: Final = ("name", "source_step", "preview", "beside")
-_MICROSECONDS: Final = 1_000_000
+
+
+def _ids_in(answer: JsonValue) -> tuple[int, ...]:
+    """Of the events that were posted; none where the answer is not that of a plane."""
+    found = answer.get("event_ids") if isinstance(answer, dict) else None
+    return tuple(one for one in found if type(one) is int) if isinstance(found, list) else ()
 
 
 def unstored_text(upload: Upload, reason: str) -> str:
@@ -70,8 +75,9 @@ class EventSet:
     sent: int = 0
     idempotency_key: str | None = None
     own_id: int = 0
-    """Of the event that is sent alone (Rust plane). 0 until it is about to be sent: it must be above the ids that the
-    plane has answered."""
+    """Of the event that is sent alone (Rust plane). 0 until it is about to be sent."""
+    above: int = 0
+    """What that id must be above: the ids that the plane has given to the events of this command."""
     rescues: str | None = None
     """The batch that a rescue is sent in place of: the plane stored that one and never processed it."""
     created_at: float = 0.0
@@ -94,6 +100,7 @@ class EventSet:
 
     def __post_init__(self) -> None:
         self.created_at = self.created_at or time.time()
+        self.above = max(self.above, self.event_id)
         self.rules = rules = RULES[self.dialect]
         self.parts = self.parts or rules.parts(self.report, with_start=self.with_start)
         self.is_open = self.sent < len(self.parts)
@@ -129,11 +136,6 @@ class EventSet:
         return self.part.issues_commands and self.report.upload is None
 
     @property
-    def sent_at_us(self) -> int:
-        """Microseconds since 1970, one more for each request: a sum of floats rounds two of them to the same."""
-        return round(self.created_at * _MICROSECONDS) + self.sent
-
-    @property
     def place(self) -> str:
         """Where it has to go next."""
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
@@ -145,15 +147,17 @@ class EventSet:
     # ── what becomes of it ──
 
     def accepted(self, answer: JsonValue) -> None:
-        """The next one is accepted. What the store answers for a result (an object) goes into the events."""
+        """The next one is accepted. What the store answers for a result (an object) goes into the events; of what the
+        plane answers for events, their ids are kept."""
         self.was_tried = False
         if self.report.upload is not None:
             self._stored(self.report.upload, answer)
             return
-        self.sent, self.own_id, self.is_rescue = self.sent + 1, 0, False
-        self.is_open = self.sent < len(self.parts)
+        self.is_open = self.sent + 1 < len(self.parts)
         if self.is_open:
-            self.part = self.parts[self.sent]
+            self.above = max(self.above, self.own_id, *_ids_in(answer))
+            self.part = self.parts[self.sent + 1]
+        self.sent, self.own_id, self.is_rescue = self.sent + 1, 0, False
 
     def _stored(self, upload: Upload, answer: Mapping[str, JsonValue]) -> None:
         self.report.reference = reference = upload.reference(answer)

@@ -109,7 +109,6 @@ class CommandEvents:
             log.warning("started_not_sent", **self._who(), error=str(error))
             return
         if verdict(answer, first_try=True) is Verdict.ACCEPTED:
-            self._emitter.observe(answer.json())
             self._is_held = False
         else:
             log.warning("started_refused", **self._who(), error=str(refusal("command.started", answer)))

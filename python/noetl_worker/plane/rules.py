@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import re
 import uuid
@@ -36,7 +35,6 @@ __all__ = [
     "ToolForm",
     "preview_of",
     "stored_name",
-    "time_text",
     "unique",
 ]
 
@@ -44,7 +42,6 @@ SINGLE: Final = "/api/events"
 BATCH: Final = "/api/events/batch"
 ENDS: Final = ("command.completed", "command.failed")
 
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _PROCESS: Final = uuid.uuid4().hex
 _NOT_IN_KEYS: Final = re.compile(r"[^A-Za-z0-9_-]")
 _sets = itertools.count(1)
@@ -53,11 +50,6 @@ _sets = itertools.count(1)
 def unique() -> str:
     """A text that no other set of events has: the process's own, and a number."""
     return f"{_PROCESS}{next(_sets):x}"
-
-
-def time_text(microseconds: int) -> str:
-    """RFC 3339 with microseconds and Z, as EE-3 wants `created_at`."""
-    return (_EPOCH + datetime.timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def stored_name(name: str) -> str:
@@ -118,10 +110,6 @@ class Ending(Subject, Protocol):
     def own_id(self) -> int: ...
     @property
     def with_start(self) -> bool: ...
-    @property
-    def sent_at_us(self) -> int:
-        """Microseconds since 1970; the same at every try, and later for a later request."""
-        ...
 
 
 class Post(NamedTuple):

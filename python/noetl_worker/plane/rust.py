@@ -34,7 +34,6 @@ from noetl_worker.plane.rules import (
     Subject,
     ToolForm,
     preview_of,
-    time_text,
 )
 
 __all__ = ["RustRules"]
@@ -43,7 +42,7 @@ _STARTED: Final = "command.started"
 _COMPLETED: Final = Part.of(SINGLE, "command.completed", has_own_id=True)
 _FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)
 _SUCCESS: Final = {
-    False: (Part.of(SINGLE, "call.done", has_own_id=True), _COMPLETED),
+    False: (Part.of(BATCH, "call.done"), _COMPLETED),
     True: (Part.of(BATCH, _STARTED, "call.done"), _COMPLETED),
 }
 _EXIT: Final = {
@@ -51,12 +50,10 @@ _EXIT: Final = {
     True: (Part.of(BATCH, _STARTED, "call.done", "step.exit"), _COMPLETED),
 }
 _FAILURE: Final = {
-    False: (Part.of(SINGLE, "call.error", has_own_id=True), _FAILED),
+    False: (Part.of(BATCH, "call.error"), _FAILED),
     True: (Part.of(BATCH, _STARTED, "call.error"), _FAILED),
 }
 """Each by whether the start travels with the end."""
-_STATUS: Final = {"call.done": "COMPLETED", "call.error": "FAILED", "command.failed": "FAILED"}
-"""Of an event that travels alone; the last one of a success has the tool's own word."""
 
 
 class RustRules:
@@ -149,7 +146,8 @@ class RustRules:
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
-        """All but the last as one batch (or a single one as itself), the last one alone, with its meta.
+        """All but the last as one batch, whose ids are the plane's; the last one alone, with its meta and an id of
+        ours: it is the one that must not be stored twice.
 
         call.done first: the orchestrator runs on command.completed and needs the result by then (wire.md 4.7).
         """
@@ -167,14 +165,14 @@ class RustRules:
         if not part.has_own_id:
             return _batch(end, end.worker_id, [_item(end, name, _context(end, name)) for name in part.events])
         name = part.last
+        # Without `created_at`: the plane compares the times of steps, and has one clock (source of server 3.54.0).
         return json_text.dumps(
             {
                 "execution_id": end.execution_id,
                 "event_id": end.own_id,
                 "event_type": name,
                 "step": end.step,
-                "status": _STATUS.get(name, end.report.status),
-                "created_at": time_text(end.sent_at_us),
+                "status": end.report.status if end.report.error is None else "FAILED",
                 "context": _context(end, name),
                 "worker_id": end.worker_id,
                 "meta": _meta(end),

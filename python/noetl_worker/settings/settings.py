@@ -401,14 +401,6 @@ class Settings(ToolSettings):
         source="Rust worker",
         help="node part of event ids; empty: from worker id",
     )
-    snowflake_epoch_ms: int = setting(
-        "NOETL_SNOWFLAKE_EPOCH_MS",
-        "1704067200000",
-        values.integer(0),
-        unit="ms",
-        source="every NoETL component",
-        help="epoch of event ids (2024-01-01T00:00:00Z)",
-    )
 
     @property
     def plane_tls(self) -> TlsPaths:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from noetl_worker.plane.snowflake import DEFAULT_EPOCH_MS, Snowflake, node_of
+from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS, Snowflake
 
 
 def test_first_id_of_node_one_one_millisecond_after_the_epoch() -> None:
@@ -37,8 +37,3 @@ def test_two_of_one_node_number_seldom_make_the_same_id() -> None:
         clock[0] += 1
         same += one.next_id() == other.next_id()
     assert same < 10  # 500 / 2,048 are to be expected; with sequences from 0 it was all of them
-
-
-def test_node_of_a_worker_id_is_stable_and_fits_ten_bits() -> None:
-    assert node_of("") == 0xCBF29CE484222325 & 1023
-    assert node_of("a") == 0xAF63DC4C8601EC8C & 1023

@@ -1,12 +1,8 @@
-"""64-bit event ids: 41 bits of milliseconds, 10 bits of node, 12 bits of sequence (wire.md 4.12).
+"""64-bit event ids as a control plane makes them: 41 bits of milliseconds, 10 bits of node, 12 bits of sequence
+(wire.md 4.12).
 
-The Rust plane rebuilds its state in id order: an id below the command's own event id, or below any id the plane
-has answered, leaves the execution RUNNING for ever (wire.md 9.3, item 5). So ids only ever grow, whatever the
-clock does: a clock behind is overruled by what was observed.
-
-1,024 node numbers are few: of 40 workers two have the same one more often than not, and one may have the plane's.
-Were every millisecond's sequence to begin at 0, each of their ids made in the same millisecond would be one id, and
-the plane answers the second with a duplicate key. So a sequence begins anywhere in its lower half.
+Of several makers with one node number each would begin every millisecond's sequence at 0, and their ids would be the
+same: a sequence begins anywhere in its lower half.
 """
 
 from __future__ import annotations
@@ -17,22 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from noetl_worker.settings.settings import Settings
-
-__all__ = ["Snowflake", "node_of", "snowflake_of"]
+__all__ = ["DEFAULT_EPOCH_MS", "Snowflake"]
 
 DEFAULT_EPOCH_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z, as every NoETL component
 _NODE_BITS: Final = 10
 _SEQUENCE_BITS: Final = 12
 _MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1
-
-
-def node_of(worker_id: str) -> int:
-    """The node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
-    digest = 0xCBF29CE484222325
-    for byte in worker_id.encode():
-        digest = ((digest ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return digest & ((1 << _NODE_BITS) - 1)
 
 
 class Snowflake:
@@ -74,9 +60,3 @@ class Snowflake:
                 self._last_ms, self._sequence = self._last_ms + 1, self._first()
             high = (self._last_ms << _NODE_BITS) | self._node
             return (high << _SEQUENCE_BITS) | self._sequence
-
-
-def snowflake_of(settings: Settings, worker_id: str) -> Snowflake:
-    """The ids of this worker."""
-    node = settings.snowflake_node_id
-    return Snowflake(node_of(worker_id) if node is None else node, epoch_ms=settings.snowflake_epoch_ms)

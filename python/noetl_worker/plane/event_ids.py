@@ -1,0 +1,51 @@
+"""Ids of the events that the Rust plane takes ids for: the ends of commands. 41 bits of milliseconds, 10 bits of node,
+12 bits of sequence (wire.md 4.12).
+
+The plane reads its history in id order. What it is sent below an id that it has seen is passed over, but for an end: an
+end below the events of its own command leaves the execution RUNNING for ever (wire.md 9.3, item 5), and one above the
+plane's time hides the results that come after it (run on server 3.54.0: with the worker's clock 50 ms ahead each step
+got null for the result of the one before, and all were green). So no clock of ours is asked: an end is given the
+millisecond after the events of its command, whose ids the plane has made and answered.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from noetl_worker.settings.settings import Settings
+
+__all__ = ["EventIds", "event_ids_of", "node_of"]
+
+_NODE_BITS: Final = 10
+_SEQUENCE_BITS: Final = 12
+_MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1
+
+
+def node_of(worker_id: str) -> int:
+    """The node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
+    digest = 0xCBF29CE484222325
+    for byte in worker_id.encode():
+        digest = ((digest ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return digest & ((1 << _NODE_BITS) - 1)
+
+
+class EventIds:
+    """The ids of one worker. Of two with one node number some ids are the same, and the plane says so (a duplicate
+    key): their sequences begin anywhere, so that it is seldom."""
+
+    def __init__(self, node: int) -> None:
+        self._node = node & ((1 << _NODE_BITS) - 1)
+        self._sequence = random.getrandbits(_SEQUENCE_BITS)
+
+    def above(self, event_id: int) -> int:
+        """An id of the millisecond after this one's."""
+        self._sequence = (self._sequence + 1) & _MAX_SEQUENCE
+        millisecond = (event_id >> (_NODE_BITS + _SEQUENCE_BITS)) + 1
+        return (((millisecond << _NODE_BITS) | self._node) << _SEQUENCE_BITS) | self._sequence
+
+
+def event_ids_of(settings: Settings, worker_id: str) -> EventIds:
+    """The ids of this worker."""
+    node = settings.snowflake_node_id
+    return EventIds(node_of(worker_id) if node is None else node)
