@@ -12,6 +12,7 @@ import pytest
 from noetl_worker import json_text
 from noetl_worker.command.command import hydrate
 from noetl_worker.errors import ConfigurationError, ServerRefused
+from noetl_worker.marks import ALL, Marks
 from noetl_worker.models import Command, Dialect, LoopPosition
 from noetl_worker.templates import template
 from unit.planes import ENVELOPE, ScriptedTransport, answer, plane
@@ -166,6 +167,17 @@ async def test_reference_fields_are_resolved_each_by_itself() -> None:
 async def test_whole_context_may_be_a_reference() -> None:
     command, _ = await made(claimed(REF), stored={REF["ref"]: {"tool_config": {"code": "y"}}})
     assert command.config == {"code": "y"}
+
+
+@pytest.mark.parametrize("marks", [ALL, Marks(templates=False, references=False, secrets=False)])
+async def test_context_that_the_rust_plane_could_not_fetch_from_its_store_is_fetched(marks: Marks) -> None:
+    context = {"__context_ref__": "noetl://c", "__context_bytes__": 600_000}
+    at, _ = plane(lambda *_: answer(200, {"tool_config": {"code": "y"}}), Dialect.RUST)
+    command = await hydrate(claimed(context), ENVELOPE, at, marks=marks)
+    assert command.config == {"code": "y"}
+    gone, _ = plane(lambda *_: answer(404, {"error": "not found", "status": 404}), Dialect.RUST)
+    with pytest.raises(ServerRefused, match="noetl://c"):
+        await hydrate(claimed(context), ENVELOPE, gone, marks=marks)
 
 
 async def test_json_text_fields_are_parsed() -> None:

@@ -25,6 +25,9 @@ from noetl_worker.templates.template import PlainText, WithFallback, has_templat
 __all__ = ["bare_command", "hydrate", "is_reference"]
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
+_STORED_CONTEXT: Final = "__context_ref__"
+"""Of a context over 512 kB the Rust plane sends this reference alone where its own store does not answer it (source of
+server 3.54.0): without what it stands for, the command would run with nothing in it."""
 _MAX_TRIES: Final = 20
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is a loop."""
@@ -86,6 +89,8 @@ async def hydrate(
     if marks.references:  # what the store has may have anything in it
         marks = ALL
     context = body.get("context") or {}
+    if type(context) is dict and _STORED_CONTEXT in context:
+        marks, context = ALL, {"kind": "result_ref", "ref": context[_STORED_CONTEXT]}
     if marks.references or type(context) is not dict:
         context = await _object(context, "context", plane)
     config = await _config(context.get("tool_config"), plane)
