@@ -11,7 +11,7 @@ import pytest
 import virtual_time
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.testing import arun_tool
+from noetl_worker.testing import RecordedLogger, arun_tool
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.policy import outcome_of
 from noetl_worker.tools.registry import Registry
@@ -53,13 +53,57 @@ def test_action_without_a_verb_continues_and_no_action_is_the_default_one(then: 
     assert go(tasks).data["status"] == expected
 
 
-@pytest.mark.parametrize("rule", [{"else": {"then": {"do": "continue"}}}, {"else": "continue"}, {"then": "continue"}])
-def test_rule_without_a_condition_takes_failures_too(rule: dict[str, Any]) -> None:
+def test_else_takes_failures_too() -> None:
+    rule = {"else": {"then": {"do": "continue"}}}
     assert go([{"kind": "stub", "fail": True, "spec": rules(rule)}]).status is ToolStatus.SUCCESS
 
 
+@pytest.mark.parametrize(("dialect", "ran"), [(Dialect.RUST, 2), (Dialect.PYTHON, 1)])
+def test_action_without_when_and_else_never_holds_on_the_rust_plane_and_says_so(dialect: Dialect, ran: int) -> None:
+    """Seen live (policy-no-when); of the Python plane's worker the source says it (tools.md 5.3)."""
+    stub, log = StubTool(), RecordedLogger()
+    bare = {"name": "a", "kind": "stub", "say": 1, "spec": rules({"then": {"do": "break"}})}
+    go([bare, {"kind": "stub", "say": 2}], stub=stub, dialect=dialect, logger=log)
+    assert len(stub.calls) == ran
+    text = "rule 0 has neither 'when' nor 'else': on this control plane it never holds"
+    assert [fields["problem"] for _, _, fields in log.records] == [text] * (ran - 1)
+
+
+@pytest.mark.parametrize("rule", [{"else": {"do": "fail"}}, {"else": "fail"}, {"else": None, "then": "fail"}])
+def test_else_without_a_then_ends_the_rules_with_the_default_action(rule: dict[str, Any]) -> None:
+    """Seen live (policy-no-when)."""
+    later = {"when": True, "then": {"do": "fail"}}
+    assert go([{"kind": "stub", "say": 1, "spec": rules(rule, later)}]).status is ToolStatus.SUCCESS
+    assert go([{"kind": "stub", "fail": True, "spec": rules(rule)}]).status is ToolStatus.ERROR
+
+
+@pytest.mark.parametrize("attempts", ["{{ workload.n }}", "many", 3.5, True, -1, None])
+def test_attempts_that_are_no_count_are_the_default(attempts: Any) -> None:
+    """Seen live (policy-numbers)."""
+    stub = StubTool()
+    retry = rules({"when": ON_ERROR, "then": {"do": "retry", "attempts": attempts}})
+    go([{"kind": "stub", "fail": True, "spec": retry}], stub=stub, variables={"workload": {"n": 5}})
+    assert len(stub.calls) == 3
+
+
+@pytest.mark.parametrize("action", [{"to": "nowhere"}, {"to": 5}, {}, {"to": "previous"}])
+def test_jump_to_nowhere_fails_when_its_rule_holds_and_not_before(action: dict[str, Any]) -> None:
+    """Seen live (policy-jump-nowhere, policy-jump-before)."""
+    jump = {"do": "jump", **action}
+    never = {"name": "a", "kind": "stub", "say": 1, "spec": rules({"when": False, "then": jump})}
+    assert go([never]).status is ToolStatus.SUCCESS
+    result = go([{**never, "spec": rules({"when": True, "then": jump})}, {"name": "b", "kind": "stub"}])
+    assert result.error is not None
+    assert (result.error.kind, result.data["failed_index"], result.exit_code) == ("policy", 0, 1)
+    to = action["to"] if isinstance(action.get("to"), str) else None
+    assert result.error.message == f"task_sequence: jump target {to!r} of task 'a' not found"
+
+
 def test_policy_may_be_a_list_and_may_stand_beside_the_tools_fields() -> None:
-    for task in ({"policy": [{"then": "break"}]}, {"spec": {"policy": [{"then": "break"}]}}):
+    for task in (
+        {"policy": [{"when": True, "then": "break"}]},
+        {"spec": {"policy": [{"when": True, "then": "break"}]}},
+    ):
         assert go([{"kind": "stub", "say": 1, **task}, {"kind": "stub", "fail": True}]).data["status"] == "break"
 
 

@@ -28,10 +28,8 @@ from tools.sequence_stub import ON_ERROR, StubTool, go, rules
         {"when": "{{ output.data.v == 1 }}", "then": {"do": "break"}},
         {"when": "{{ output.error is none }}", "then": "break"},
         {"when": "yes", "then": {"do": "break"}},
-        {"then": {"do": "break"}},
         {"else": {"then": {"do": "break"}}},
-        {"else": {"do": "break"}},
-        {"else": None, "then": {"do": "break"}},
+        {"when": True, "then": {"do": "break"}, "else": {"then": {"do": "fail"}}},
     ],
 )
 def test_rule_holds_on_success(rule: dict[str, Any]) -> None:
@@ -147,7 +145,14 @@ def test_retry_until_it_succeeds() -> None:
 def test_retry_counts_all_executions_and_then_fails_with_the_tasks_error() -> None:
     stub = StubTool()
     result = go(
-        [{"name": "a", "kind": "stub", "fail": True, "spec": rules({"then": {"do": "retry", "attempts": 2}})}],
+        [
+            {
+                "name": "a",
+                "kind": "stub",
+                "fail": True,
+                "spec": rules({"when": True, "then": {"do": "retry", "attempts": 2}}),
+            }
+        ],
         stub=stub,
     )
     assert len(stub.calls) == 2
@@ -168,7 +173,13 @@ def test_success_that_is_retried_ends_too() -> None:
 
 @pytest.mark.parametrize(
     ("backoff", "delays"),
-    [("none", [0, 0, 0]), ("fixed", [2, 2, 2]), ("linear", [2, 4, 6]), ("exponential", [2, 4, 8])],
+    [
+        ("none", [0, 0, 0]),
+        ("fixed", [2, 2, 2]),
+        ("linear", [2, 4, 6]),
+        ("exponential", [2, 4, 8]),
+        ("one nobody knows", [2, 2, 2]),
+    ],
 )
 def test_backoff(backoff: str, delays: list[float]) -> None:
     action = Action(do="retry", backoff=backoff, delay_s=2.0)
@@ -215,7 +226,8 @@ def test_endless_jump_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "50")
     stub = StubTool()
     result = go(
-        [{"name": "a", "kind": "stub", "say": 1, "spec": rules({"then": {"do": "jump", "to": "a"}})}], stub=stub
+        [{"name": "a", "kind": "stub", "say": 1, "spec": rules({"when": True, "then": {"do": "jump", "to": "a"}})}],
+        stub=stub,
     )
     assert len(stub.calls) == 50
     assert result.error is not None
@@ -225,7 +237,7 @@ def test_endless_jump_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_commands_timeout_ends_the_sequence_with_what_there_is() -> None:
     tasks = [
         {"name": "a", "kind": "stub", "say": 1},
-        {"name": "b", "kind": "stub", "wait": 60, "spec": rules({"then": "retry"})},
+        {"name": "b", "kind": "stub", "wait": 60, "spec": rules({"when": True, "then": "retry"})},
     ]
     result = go(tasks, timeout_s=0.2)
     assert result.status is ToolStatus.TIMEOUT
@@ -235,7 +247,7 @@ def test_commands_timeout_ends_the_sequence_with_what_there_is() -> None:
 
 def test_delay_over_the_time_left_tells_the_failure_at_once() -> None:
     """It was slept away, and the command ended as a timeout without the cause."""
-    retry = rules({"then": {"do": "retry", "delay": 60, "attempts": 9}})
+    retry = rules({"when": True, "then": {"do": "retry", "delay": 60, "attempts": 9}})
     result = go([{"kind": "stub", "fail": True, "spec": retry}], timeout_s=2.0)
     assert result.error is not None
     assert result.error.kind == "server_error"

@@ -132,6 +132,7 @@ class PythonRules:
         child_is_its_status=True,
         start_takes_trace=False,
         sequence_is_flat=False,
+        bare_rule_holds=True,
     )
     lets_same_name_in = False
     claim_limit_s = 1700.0  # a claim of 1,800 s is given to another worker, whatever the holder's health (wire.md 3.2)

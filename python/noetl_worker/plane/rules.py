@@ -149,6 +149,8 @@ class ToolForm:
     """Whether the start of a child has a field `trace`, which the notifications of its commands carry (wire.md 2.1)."""
     sequence_is_flat: bool
     """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
+    bare_rule_holds: bool
+    """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never (tools.md 5.3)."""
 
 
 class DialectRules(Protocol):

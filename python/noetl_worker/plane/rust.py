@@ -72,6 +72,7 @@ class RustRules:
         child_is_its_status=False,
         start_takes_trace=True,
         sequence_is_flat=True,
+        bare_rule_holds=False,
     )
     lets_same_name_in = True
     claim_limit_s = math.inf

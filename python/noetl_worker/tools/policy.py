@@ -1,7 +1,7 @@
 """Policy rules of a task: what to do with its outcome (tools.md 5.3, 5.4).
 
-Rules are parsed before anything runs, so that a verb nobody knows is refused instead of ignored. The first rule
-that holds decides; a condition that cannot be evaluated does not hold, and says so in the log.
+Rules are parsed before anything runs, so that a verb nobody knows is refused instead of ignored (tools.md 8, trap 24).
+The first rule that holds decides; a condition that cannot be evaluated does not hold, and says so in the log.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ __all__ = [
     "StatusWord",
     "choose",
     "condition_holds",
+    "jumps_nowhere",
+    "not_found",
     "outcome_of",
     "parse_condition",
     "parse_policy",
+    "place_of",
     "retry_delay",
     "unknown_words",
 ]
 
 VERBS: Final = ("continue", "retry", "break", "jump", "fail")
 BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
+_PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
+_ATTEMPTS: Final = 3
+_DELAY_S: Final = 1.0
 _REMOVED: Final = ("expr", "set_vars", "eval", "set_ctx", "set_iter")
 _POLICY_WORDS: Final = frozenset({"rules", "on_unmatched"})
 _RULE_WORDS: Final = frozenset({"when", "then", "else", "name", "desc", "description"})
@@ -44,19 +50,21 @@ class Action:
     """`then` of a rule. `attempts` counts every execution of the task, the first one included."""
 
     do: str = "continue"
-    attempts: int = 3
+    attempts: int = _ATTEMPTS
     backoff: str = "none"
-    delay_s: float = 1.0
+    delay_s: float = _DELAY_S
     to: str | None = None
     set: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`when` is True for `else` and for a rule without a condition; `action` None means the default one."""
+    """`when` is True for `else`; `action` None means the default one."""
 
     when: JsonValue
     action: Action | None
+    is_bare: bool = False
+    """An action with neither `when` nor `else`: what it means is the plane's (`ToolForm.bare_rule_holds`)."""
 
 
 class StatusWord(str):
@@ -110,10 +118,13 @@ def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, Js
 
 
 def choose(
-    rules: Sequence[Rule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any]
+    rules: Sequence[Rule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any], form: ToolForm
 ) -> tuple[bool, Action | None]:
-    """(whether a rule held, its action); `warn` gets the reason a condition could not be evaluated."""
-    for rule in rules:
+    """(whether a rule held, its action); `warn` gets the reason a rule could not hold."""
+    for index, rule in enumerate(rules):
+        if rule.is_bare and not form.bare_rule_holds:
+            warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
+            continue
         try:
             holds = condition_holds(rule.when, render)
         except TemplateError as error:
@@ -135,7 +146,24 @@ def retry_delay(action: Action, retries: int) -> float:
         return action.delay_s * retries
     if action.backoff == "exponential":
         return float(action.delay_s * 2 ** min(retries - 1, 30))
-    return action.delay_s if action.backoff == "fixed" else 0.0
+    return 0.0 if action.backoff == "none" else action.delay_s
+
+
+def place_of(to: str | None, position: int, labels: Sequence[str]) -> int | None:
+    """Where a jump from `position` leads, to the last of several tasks of a name; None: nowhere."""
+    if to is not None and to.lower() in _PREVIOUS:
+        return position - 1 if position else None
+    return max((index for index, label in enumerate(labels) if label == to), default=None)
+
+
+def not_found(to: str | None, label: str) -> str:
+    return f"task_sequence: jump target {to!r} of task {label!r} not found"
+
+
+def jumps_nowhere(rules: Sequence[Rule], position: int, labels: Sequence[str]) -> list[str]:
+    """Told before a sequence begins; a failure when such a rule holds."""
+    jumps = [rule.action.to for rule in rules if rule.action is not None and rule.action.do == "jump"]
+    return [not_found(to, labels[position]) for to in jumps if place_of(to, position, labels) is None]
 
 
 # ── parsing ─────────────────────────────────────────────────────────────────────────────────────
@@ -165,13 +193,18 @@ def _parse_rule(where: str, rule: JsonValue) -> Rule:
     if not isinstance(rule, Mapping):
         raise ConfigurationError(f"{where} must be an object with 'when' and 'then', or 'else'")
     _refuse_removed(where, rule)
+    if "when" in rule:
+        return Rule(parse_condition(where, "when", rule["when"]), _parse_action(where, rule.get("then")))
     if "else" in rule:
-        otherwise = rule["else"]
-        action = otherwise.get("then", otherwise) if isinstance(otherwise, Mapping) else otherwise
-        return Rule(True, _parse_action(where, rule.get("then") if action in (None, {}, True) else action))
-    if "when" not in rule and "then" not in rule:
+        return Rule(True, _parse_action(where, _then_of_else(rule["else"])))
+    if "then" not in rule:
         raise ConfigurationError(f"{where} has neither 'when' nor 'else'")
-    return Rule(parse_condition(where, "when", rule.get("when", True)), _parse_action(where, rule.get("then")))
+    return Rule(True, _parse_action(where, rule["then"]), is_bare=True)
+
+
+def _then_of_else(otherwise: JsonValue) -> JsonValue:
+    """The action of an `else`; what stands elsewhere than below its `then` is none, for both published workers."""
+    return otherwise.get("then") if isinstance(otherwise, Mapping) else None
 
 
 def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
@@ -206,41 +239,38 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
     verb = str(then.get("do", "continue")).strip().lower()
     if verb not in VERBS:
         raise ConfigurationError(f"{where}: 'do: {verb}' is none of {', '.join(VERBS)}")
-    backoff = str(then.get("backoff", "fixed" if "delay" in then else "none")).strip().lower()
-    if backoff not in BACKOFFS:
-        raise ConfigurationError(f"{where}: 'backoff: {backoff}' is none of {', '.join(BACKOFFS)}")
-    to = then.get("to")
-    if verb == "jump" and not isinstance(to, str):
-        raise ConfigurationError(f"{where}: 'do: jump' needs 'to', a task's name or 'previous'")
     assignments = then.get("set") or {}
     if not isinstance(assignments, Mapping):
         raise ConfigurationError(f"{where}: 'set' must be an object")
+    to, attempts, delay_s = then.get("to"), _count(then.get("attempts")), _seconds(then.get("delay"))
     # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it (tools.md 5.4).
     return Action(
         do=verb,
-        attempts=max(1, _integer(where, "attempts", then.get("attempts", 3))),
-        backoff=backoff,
-        delay_s=max(0.0, _number(where, "delay", then.get("delay", 1.0))),
-        to=to,
+        attempts=_ATTEMPTS if attempts is None else max(1, attempts),
+        backoff=_backoff(then),
+        delay_s=_DELAY_S if delay_s is None else max(0.0, delay_s),
+        to=to.strip() if isinstance(to, str) else None,
         set=assignments,
     )
 
 
-def _number(where: str, name: str, value: JsonValue) -> float:
+def _backoff(then: Mapping[str, JsonValue]) -> str:
+    return str(then.get("backoff", "fixed" if "delay" in then else "none")).strip().lower()
+
+
+def _count(value: JsonValue) -> int | None:
+    """A whole number, which may be text. None for another value: the default is taken (recorded: policy-numbers)."""
+    text = str(value).strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _seconds(value: JsonValue) -> float | None:
+    """A number, which may be text; None for another value."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a number")
-    return number
-
-
-def _integer(where: str, name: str, value: JsonValue) -> int:
-    number = _number(where, name, value)
-    if not number.is_integer():
-        raise ConfigurationError(f"{where}: '{name}: {value!r}' is not a whole number")
-    return int(number)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def unknown_words(label: str, policy: JsonValue) -> list[str]:
@@ -251,11 +281,30 @@ def unknown_words(label: str, policy: JsonValue) -> list[str]:
     for index, rule in enumerate(policy.get("rules") or []):
         where = f"task_sequence: task {label!r}: rule {index}"
         found += _unknown(where, rule, _RULE_WORDS)
-        otherwise = rule.get("else")
-        inner = otherwise.get("then", otherwise) if isinstance(otherwise, Mapping) else None
-        for action in (rule.get("then"), inner):
-            found += _unknown(where, action, _ACTION_WORDS)
+        if "else" in rule and "when" in rule:
+            found.append(f"{where}: 'else' beside 'when' is ignored; make it a rule of its own")
+        elif "else" in rule and _then_of_else(rule["else"]) is None:
+            found.append(
+                f"{where}: 'else' has no 'then': the default action is taken; write else: {{then: {{do: ...}}}}"
+            )
+        for action in (rule.get("then"), _then_of_else(rule.get("else"))):
+            found += _unknown(where, action, _ACTION_WORDS) + _replaced(where, action)
     return found
+
+
+def _replaced(where: str, action: JsonValue) -> list[str]:
+    """Values in whose place another one is taken."""
+    if not isinstance(action, Mapping):
+        return []
+    count, seconds, backoff = (action.get(name) for name in ("attempts", "delay", "backoff"))
+    found = []
+    if count is not None and _count(count) is None:
+        found.append(f"{where}: 'attempts: {count}' is no whole number: {_ATTEMPTS} are taken")
+    if seconds is not None and _seconds(seconds) is None:
+        found.append(f"{where}: 'delay: {seconds}' is no number: {_DELAY_S:g} s is taken")
+    if backoff is not None and _backoff(action) not in BACKOFFS:
+        found.append(f"{where}: 'backoff: {backoff}' is none of {', '.join(BACKOFFS)}: fixed is taken")
+    return [fields.excerpt(text, 300) for text in found]
 
 
 def _unknown(where: str, given: JsonValue, known: frozenset[str]) -> list[str]:

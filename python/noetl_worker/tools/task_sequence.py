@@ -31,7 +31,6 @@ __all__ = ["SequenceData", "Task", "TaskSequenceConfig", "TaskSequenceTool", "pa
 
 _BOTH_INPUTS: Final = ("input", "args")
 _SEQUENCES: Final = ("task_sequence", "pipeline")
-_PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
 _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", "input", "args"})
 
 
@@ -56,19 +55,11 @@ def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
     """Tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
 
     Raises:
-        ConfigurationError: an entry of another form, without kind, with a rule or jump that cannot work.
+        ConfigurationError: an entry of another form, without kind, with a rule that cannot work.
     """
     if not entries:
         raise ConfigurationError("task_sequence: there are no tasks")
-    tasks = tuple(_parse_task(index, entry) for index, entry in enumerate(entries))
-    labels = {task.label for task in tasks} | _PREVIOUS
-    for task in tasks:
-        for rule in task.rules:
-            if rule.action is not None and rule.action.do == "jump" and rule.action.to not in labels:
-                raise ConfigurationError(
-                    f"task_sequence: jump target {rule.action.to!r} of task {task.label!r} not found"
-                )
-    return tasks
+    return tuple(_parse_task(index, entry) for index, entry in enumerate(entries))
 
 
 def _parse_task(index: int, entry: JsonValue) -> Task:
@@ -147,7 +138,10 @@ class TaskSequenceTool:
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:
         """What the registry reports beside unknown fields."""
-        return [words for task in config.parsed for words in task.ignored]
+        labels, told = [task.label for task in config.parsed], []
+        for position, task in enumerate(config.parsed):
+            told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
+        return told
 
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
         """Refuse what is known to be wrong of the tasks by now, before the first one has changed anything.
@@ -219,7 +213,10 @@ class Progress:
         outcome = policy.outcome_of(result, attempt, self.context.form)
         seen = {"output": outcome, "outcome": outcome}
         _, action = policy.choose(
-            task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason)
+            task.rules,
+            lambda value: self.render(value, seen),
+            lambda reason: self.warn(task, reason),
+            self.context.form,
         )
         try:
             self.assign(action.set if action is not None else {}, seen, is_rules=True)
@@ -318,7 +315,7 @@ class Progress:
         if action is not None and verb == "retry":
             await self.retry(task, action, result)
         elif action is not None and verb == "jump":
-            await self.jump(action)
+            await self.jump(action.to)
         elif verb == "break":
             self.stop("break", None)
         elif verb == "fail":
@@ -343,11 +340,13 @@ class Progress:
         # Seen live: a success keeps its exit code, for no rule has made a failure of it.
         self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=result.exit_code)
 
-    async def jump(self, action: policy.Action) -> None:
-        if action.to in _PREVIOUS:
-            self.position = max(0, self.position - 1)
-        else:
-            self.position = max(index for index, task in enumerate(self.tasks) if task.label == action.to)
+    async def jump(self, to: str | None) -> None:
+        labels = [task.label for task in self.tasks]
+        place = policy.place_of(to, self.position, labels)
+        if place is None:
+            self.stop("failed", ToolFailure(policy.not_found(to, labels[self.position]), kind="policy"))
+            return
+        self.position = place
         await asyncio.sleep(0)  # a loop of tasks that never wait must not hold up the worker
 
     # ── its end ─────────────────────────────────────────────────────────────────────────────────

@@ -53,7 +53,7 @@ _RULE: Final[Mapping[str, JsonValue]] = {
     "properties": {
         "when": {"description": "A template or a truth value; sees `output` and everything the task sees."},
         "then": _ACTION,
-        "else": {"description": "An action for every outcome that no rule before has taken."},
+        "else": {"description": "`{then: <action>}` for every outcome that no rule before has taken."},
     },
     "anyOf": [{"required": ["when"]}, {"required": ["then"]}, {"required": ["else"]}],
 }
