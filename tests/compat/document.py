@@ -43,7 +43,18 @@ The job on macOS runs, on the engine in Python: the unit tests, the engine's tes
 each kind.
 """
 
+_OF_THE_SOURCE: Final = """
+## Of the Rust plane's source alone
+
+No playbook of the tables above shows these: what the published worker does is read in its source.
+
+- Kind container: theirs is over when the Job is made, and the platform's k8s-watcher reports the Job's end as that of
+  the step. Ours waits for the Job and reports its end. Its Jobs have labels of their own (`noetl-worker.execution-id`):
+  the watcher selects `noetl.execution-id`, and would report them a second time.
+"""
+
 
 def document() -> str:
     recorded = document_of(Table.load(VALUES), Table.load(CLAIMS), names(), {one: not_compared(one) for one in PLANES})
-    return "\n".join((_PLANES, *recorded, *live_section(LiveTable.load()), *plane_section())) + "\n"
+    live = live_section(LiveTable.load())
+    return "\n".join((_PLANES, *recorded, *live, *_OF_THE_SOURCE.rstrip().split("\n"), *plane_section())) + "\n"

@@ -41,7 +41,7 @@ VOLATILE = {
     "date",
     "job_name",
     "revision",
-    "noetl.execution-id",
+    "noetl-worker.execution-id",
     "execution_time",
 }
 SETTINGS = {"NOETL_WORKER_COMMAND_TIMEOUT_S": "20", "WORKER_MAX_CONCURRENT": "32"}

@@ -10,6 +10,14 @@ from noetl_worker.tools.kubernetes.container import ContainerTool
 
 from .cluster import FakeCluster
 
+LABELS = {
+    "app.kubernetes.io/managed-by": "noetl-worker",
+    "noetl-worker.execution-id": "42",
+    "noetl-worker.step-name": "step",
+    "noetl-worker.tool-kind": "container",
+}
+WATCHED = {"noetl.execution-id", "noetl.step-name"}
+"""Labels by which the platform's k8s-watcher takes a Job for one that it has to report."""
 CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
 
 

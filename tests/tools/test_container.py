@@ -18,7 +18,7 @@ from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.kubernetes.container import ContainerTool
 
 from .cluster import JOBS, FakeCluster, condition, refusal, terminated
-from .containers import CREDENTIALS, call, tool_on
+from .containers import CREDENTIALS, LABELS, call, tool_on
 
 NAME = "noetl-container-step-42-"
 
@@ -46,7 +46,7 @@ def test_a_container_that_succeeds() -> None:
     assert name.startswith(NAME)
     assert result.data == {
         "job_name": name, "job_uid": "uid-0", "namespace": "noetl",
-        "labels": {"noetl.execution-id": "42", "noetl.step-name": "step", "noetl.tool-kind": "container"},
+        "labels": LABELS,
         "state": "succeeded", "reason": None, "message": None, "pod_name": "new-pod", "exit_code": 0, "logs": "hi\n",
         "started_at": "2026-01-01T00:00:00Z", "completed_at": "2026-01-01T00:00:09Z",
     }  # fmt: skip

@@ -13,7 +13,7 @@ from noetl_worker.tools.kubernetes.container import ContainerTool
 from noetl_worker.tools.registry import Registry
 
 from .cluster import FakeCluster
-from .containers import call
+from .containers import LABELS, WATCHED, call
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +61,13 @@ def test_the_whole_config_is_in_the_job() -> None:
         variables={"who": "ada"},
     )
     job = created(cluster)
-    labels = {"noetl.execution-id": "42", "noetl.step-name": "step", "noetl.tool-kind": "container"}
-    assert job["metadata"]["labels"] == labels
+    assert job["metadata"]["labels"] == LABELS
     assert job["spec"] == {
         "backoffLimit": 2,
         "activeDeadlineSeconds": 90,
         "ttlSecondsAfterFinished": 5,
         "template": {
-            "metadata": {"labels": labels},
+            "metadata": {"labels": LABELS},
             "spec": {
                 "restartPolicy": "OnFailure",
                 "serviceAccountName": "runner",
@@ -184,13 +183,20 @@ def test_the_python_workers_form_is_taken() -> None:
     ]
 
 
+def test_job_is_none_that_the_platforms_watcher_reports_too() -> None:
+    """Its `call.done` came behind that of this worker, and the step had its bare state as the result."""
+    cluster = FakeCluster({})
+    call(cluster, {"wait": False})
+    assert not WATCHED & created(cluster)["metadata"]["labels"].keys()
+
+
 def test_names_fit_kubernetes_whatever_the_step_is_called() -> None:
     for step in ("Ein sehr langer Schritt mit Ümläuten", "___", "x"):
         cluster = FakeCluster({})
         name = call(cluster, {"wait": False}, step=step, execution_id=2**63 - 1).data["job_name"]
         assert len(name) <= 63
         assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
-        label = created(cluster)["metadata"]["labels"]["noetl.step-name"]
+        label = created(cluster)["metadata"]["labels"]["noetl-worker.step-name"]
         assert 0 < len(label) <= 63
 
 

@@ -17,6 +17,7 @@ from noetl_worker.testing import RecordedLogger, arun_tool, run_tool
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.kubernetes.script import ScriptTool
 
+from .containers import WATCHED
 from .http_server import Answer, Seen, ToolServer, as_json
 
 PEM = Path(__file__).with_name("loopback.pem")
@@ -145,7 +146,9 @@ def test_objects_that_are_created(cluster: FakeCluster, tmp_path: Path) -> None:
     for kind in ("Secret", "ConfigMap"):
         (owner,) = cluster.objects[kind]["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", name, "uid-1")
-    assert cluster.objects["Job"]["metadata"]["labels"]["noetl.step-name"] == "a-step"
+    labels = cluster.objects["Job"]["metadata"]["labels"]
+    assert labels["noetl-worker.step-name"] == "a-step"
+    assert not WATCHED & labels.keys()
 
 
 @pytest.mark.parametrize(("step", "label"), [("a" * 62 + "_bcd", "a" * 62), ("日本", "step"), ("_x y_", "x-y")])
@@ -153,7 +156,7 @@ def test_step_name_of_any_length_and_alphabet_is_a_label(
     step: str, label: str, cluster: FakeCluster, tmp_path: Path
 ) -> None:
     script(tmp_path, step=step)
-    assert cluster.objects["Job"]["metadata"]["labels"]["noetl.step-name"] == label
+    assert cluster.objects["Job"]["metadata"]["labels"]["noetl-worker.step-name"] == label
 
 
 def test_command_that_is_delivered_again_waits_for_its_job(cluster: FakeCluster, tmp_path: Path) -> None:

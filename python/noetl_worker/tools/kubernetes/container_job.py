@@ -27,6 +27,7 @@ __all__ = [
     "check_variables",
     "check_volumes",
     "finished",
+    "labels_of",
     "manifest",
     "pod_state",
 ]
@@ -52,6 +53,7 @@ _VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
 """What Kubernetes takes a variable's value from, and what it needs for that."""
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
 _RESOURCES: Final = ("requests", "limits", "claims")
@@ -118,7 +120,7 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
 
 def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
     """The Job to create."""
-    name, labels = job_name(context), _labels(context)
+    name, labels = job_name(context), labels_of("container", context)
     container: dict[str, JsonValue] = {
         "name": CONTAINER_NAME,
         "image": config.image,
@@ -162,11 +164,18 @@ def job_name(context: ToolContext) -> str:
     return f"noetl-container-{slug}-{context.execution_id}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
-def _labels(context: ToolContext) -> dict[str, JsonValue]:
+def labels_of(kind: str, context: ToolContext) -> dict[str, JsonValue]:
+    """By what an operator finds a Job.
+
+    differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read in
+    its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
+    """
+    step = _NOT_IN_LABELS.sub("-", context.step).lstrip("-._")[:63].rstrip("-._")  # begins and ends with a letter
     return {
-        "noetl.execution-id": str(context.execution_id),
-        "noetl.step-name": re.sub(r"[^A-Za-z0-9_.-]", "_", context.step)[:63].strip("_.-") or "step",
-        "noetl.tool-kind": "container",
+        "app.kubernetes.io/managed-by": "noetl-worker",
+        "noetl-worker.execution-id": str(context.execution_id),
+        "noetl-worker.step-name": step or "step",
+        "noetl-worker.tool-kind": kind,
     }
 
 

@@ -21,6 +21,7 @@ from noetl_worker.tools.kubernetes.container_job import (
     check_resources,
     check_variable_name,
     kubernetes_resources,
+    labels_of,
 )
 
 __all__ = ["JobConfig", "job_config", "job_name", "manifests", "owned_by"]
@@ -28,7 +29,6 @@ __all__ = ["JobConfig", "job_config", "job_name", "manifests", "owned_by"]
 MAX_SCRIPT_BYTES: Final = 1_000_000
 """What a ConfigMap holds, with room for its other fields."""
 _CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
-_NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,7 @@ def manifests(
     """(Job, ConfigMap, Secret); the last two without their owner."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
-    labels: dict[str, JsonValue] = {
-        "app.kubernetes.io/managed-by": "noetl-worker",
-        "noetl.execution-id": str(context.execution_id),
-        "noetl.step-name": _label_value(context.step),
-        "noetl.tool-kind": "script",
-    }
+    labels = labels_of("script", context)
     metadata: dict[str, JsonValue] = {"name": name, "namespace": job.namespace, "labels": labels}
     config_map: dict[str, JsonValue] = {
         "apiVersion": "v1",
@@ -115,11 +110,6 @@ def manifests(
     }
     manifest: dict[str, JsonValue] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     return manifest, config_map, secret
-
-
-def _label_value(text: str) -> str:
-    """A label may not be over 63 characters, and begins and ends with a letter or digit: cut first, then strip."""
-    return _NOT_IN_LABELS.sub("-", text).lstrip("-._")[:63].rstrip("-._") or "step"
 
 
 def _pod(name: str, job: JobConfig, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
