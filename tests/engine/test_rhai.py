@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import ToolResult, ToolStatus
+from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.secrets import redaction
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.rhai import RhaiConfig, RhaiTool
@@ -97,6 +98,21 @@ async def test_arguments_are_a_map_and_variables_and_keep_their_types() -> None:
     code = "#{n: args.n + n, t: args.t, nested: args.m.k, w: workload.region, v: vars.other, id: execution_id, s: step}"
     result = await run(code, {"n": 5, "t": "x", "m": {"k": [1]}}, other=1.5, workload={"region": "eu"})
     assert result.data == {"n": 10, "t": "x", "nested": [1], "w": "eu", "v": 1.5, "id": 7, "s": "s1"}
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize(
+    ("of_a_task", "dialect", "who"),
+    [({}, Dialect.RUST, "workload"), ({}, Dialect.PYTHON, "argument"), ({"_task": "a"}, Dialect.RUST, "argument")],
+)
+async def test_variable_of_the_command_hides_an_argument_on_the_rust_plane(
+    of_a_task: dict[str, Any], dialect: Dialect, who: str
+) -> None:
+    """Seen live (rhai-same-name): in a list of tasks the argument counts there too. The map `args` always has it."""
+    names = {**of_a_task, "who": "argument", "ctx": {"who": "workload"}}
+    config = RhaiConfig(code="[who, args.who, step]", input={"who": "argument", "step": "x"})
+    result = await RhaiTool().run(config, replace(context(**names), dialect=dialect))
+    assert result.data == [who, "argument", "s1"]
 
 
 @pytest.mark.rust

@@ -124,6 +124,7 @@ class PythonRules:
         error_has_status_code=True,  # recorded: output-http-404
         not_of_http=frozenset({"body"}),
         main_first=True,
+        variables_hide_arguments=False,
         says_no_result=True,  # recorded: py-print
         has_return_code=True,
         sql_has_message=True,

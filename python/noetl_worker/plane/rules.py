@@ -134,6 +134,8 @@ class ToolForm:
     """Fields of an HTTP answer that it does not give."""
     main_first: bool
     """Whether a function `main` counts before a variable `result` (kind python)."""
+    variables_hide_arguments: bool
+    """Whether a script (kind rhai) sees a variable of the command in place of an argument of the same name."""
     says_no_result: bool
     """Whether code that leaves no result (kind python) is reported with a status and a message."""
     has_return_code: bool

@@ -64,6 +64,7 @@ class RustRules:
         error_has_status_code=False,
         not_of_http=frozenset({"url", "elapsed"}),
         main_first=False,
+        variables_hide_arguments=True,
         says_no_result=False,
         has_return_code=False,
         sql_has_message=False,

@@ -128,16 +128,23 @@ def _native() -> Any:
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
-    """Name what a script sees; later ones win: variables, metadata, each argument, then the maps."""
+    """Name what a script sees; later ones win: variables, each argument, what hides an argument, then the maps."""
     variables = dict(context.variables)
-    spread = {name: value for name, value in config.input.items() if _IDENTIFIER.fullmatch(name)}
+    names: dict[str, JsonValue] = {**variables, **config.input}
+    if context.form.variables_hide_arguments and "_task" not in variables:  # a task's input is a variable itself
+        names |= _without_arguments(variables)
     return {
-        **{name: value for name, value in variables.items() if _IDENTIFIER.fullmatch(name)},
+        **{name: value for name, value in names.items() if _IDENTIFIER.fullmatch(name)},
         "execution_id": context.execution_id,
         "step": context.step,
         "server_url": context.server_url,
         "workload": variables.get("workload", {}),
-        **spread,
         "vars": variables,
         "args": dict(config.input),
     }
+
+
+def _without_arguments(variables: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """The command's variables as they are below its arguments: on the Rust plane `ctx` is a copy of all of them."""
+    own = variables.get("ctx")
+    return own if isinstance(own, Mapping) else {}
