@@ -80,7 +80,7 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoopPosition:
-    """Loop bookkeeping of the Python plane, echoed into the events (wire.md 4.8)."""
+    """Which item of a loop a command is; the Python plane has it echoed into the events (wire.md 4.8)."""
 
     event_id: JsonValue = None
     iteration_index: JsonValue = None

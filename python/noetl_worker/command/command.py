@@ -16,7 +16,7 @@ from noetl_worker import json_text
 from noetl_worker.command.referred_results import with_referred_results
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.marks import ALL, Marks
-from noetl_worker.models import Command, Envelope, JsonValue, LoopPosition
+from noetl_worker.models import Command, Envelope, JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.rules import DialectRules
@@ -61,7 +61,7 @@ def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane
         server_url=plane.url,
         dialect=plane.dialect,
         attempt=_attempt(meta),
-        loop=_loop(meta) if plane.rules.echoes_loops else None,
+        loop=plane.rules.loop_of(meta),
         catalog_id=_text_or_none(meta.get("catalog_id")),
     )
 
@@ -282,16 +282,6 @@ def _attempt(meta: Mapping[str, JsonValue]) -> int:
     """`attempt` on the wire, `attempts` in the published worker's mind (wire.md T-29)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1
-
-
-def _loop(meta: Mapping[str, JsonValue]) -> LoopPosition | None:
-    if "loop_event_id" not in meta and "__loop_epoch_id" not in meta:
-        return None
-    return LoopPosition(
-        event_id=meta.get("loop_event_id"),
-        iteration_index=meta.get("loop_iteration_index"),
-        epoch_id=meta.get("__loop_epoch_id"),
-    )
 
 
 def _text_or_none(value: JsonValue) -> str | None:

@@ -19,6 +19,7 @@ from noetl_worker.models import (
     HeldByOther,
     HeldByThisWorker,
     JsonValue,
+    LoopPosition,
     Report,
     RetryLater,
     ToolResult,
@@ -140,7 +141,6 @@ class PythonRules:
     stale_after_s = 30.0  # wire.md 3.2
     heartbeat_registers = True  # it logs a warning for every heartbeat; its own worker registers again (wire.md 9.5)
     copies_have_text_ids = True
-    echoes_loops = True
     step_input_wins = True  # recorded: step-input
     names_are_flat = False
     has_step_records = False
@@ -154,6 +154,15 @@ class PythonRules:
 
     def is_health(self, body: JsonValue) -> bool:
         return bool(body == {"status": "ok"})
+
+    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+        if "loop_event_id" not in meta and "__loop_epoch_id" not in meta:
+            return None
+        return LoopPosition(
+            event_id=meta.get("loop_event_id"),
+            iteration_index=meta.get("loop_iteration_index"),
+            epoch_id=meta.get("__loop_epoch_id"),
+        )
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
         detail = body.get("detail") if isinstance(body, dict) else None

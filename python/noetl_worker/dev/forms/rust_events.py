@@ -143,7 +143,7 @@ class RustEvents:
             if event_id > seen:
                 execution.reported[ref] = dict(item.context)
         elif item.name == "command.completed":
-            outcome = _outcome(item, ref, execution.reported.pop(ref, {}))
+            outcome = _outcome(item, ref, execution.reported.pop(ref, dict(item.context)))
             self._advance(execution, outcome)
         elif item.name in ("call.error", "command.failed"):
             self._fail(execution, item, ref)
