@@ -124,6 +124,7 @@ class PythonRules:
         missing_value="",
         error_has_status_code=True,  # recorded: output-http-404
         not_of_http=frozenset({"body"}),
+        field_list_is_json=False,
         main_first=True,
         variables_hide_arguments=False,
         says_no_result=True,  # recorded: py-print

@@ -132,6 +132,8 @@ class ToolForm:
     """Whether `output.error` of an HTTP answer has it too."""
     not_of_http: frozenset[str]
     """Fields of an HTTP answer that it does not give."""
+    field_list_is_json: bool
+    """Whether a list in `params` or `form` (kind http) is sent as one JSON text, or its field for each item."""
     main_first: bool
     """Whether a function `main` counts before a variable `result` (kind python)."""
     variables_hide_arguments: bool

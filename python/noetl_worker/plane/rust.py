@@ -64,6 +64,7 @@ class RustRules:
         missing_value=None,
         error_has_status_code=False,
         not_of_http=frozenset({"url", "elapsed"}),
+        field_list_is_json=True,
         main_first=False,
         variables_hide_arguments=True,
         says_no_result=False,

@@ -200,7 +200,9 @@ class Call:
         started = time.monotonic()
         async with self._clients.lease(config.options(), to=config.url) as client:
             with ExitStack() as files:
-                request = build(client, config, self._context.with_trace(self._headers), authorization, files)
+                headers = self._context.with_trace(self._headers)
+                as_json = self._context.form.field_list_is_json
+                request = build(client, config, headers, authorization, files, lists_are_json=as_json)
                 try:
                     response = await send(
                         client,

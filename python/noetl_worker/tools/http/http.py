@@ -47,7 +47,8 @@ class HttpConfig:
     """Header -> value; numbers and booleans become text, nulls are left out. `{{ token(alias) }}` in a value is the
     bearer token of that credential."""
     params: dict[str, Any] = field(default_factory=dict)
-    """Query parameters; a list repeats its parameter, an object is JSON text, nulls are left out."""
+    """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
+    its parameter on the Python plane; so it is in `form`."""
     json: Any = None
     """Body: any value, as JSON."""
     form: dict[str, Any] | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import httpx
 
@@ -27,6 +27,7 @@ __all__ = ["METHODS", "build", "check_address", "check_request", "method_of"]
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM: Final = "application/x-www-form-urlencoded"
+_AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 
 
 def method_of(text: str) -> str:
@@ -77,12 +78,15 @@ def build(
     headers: Mapping[str, JsonValue],
     authorization: Authorization,
     files: ExitStack,
+    *,
+    lists_are_json: bool,
 ) -> httpx.Request:
     """The request of one exchange.
 
     Args:
         headers: `config.headers`, rendered.
         files: closes the files of a multipart body, to be left when the exchange is over.
+        lists_are_json: whether a list in `params` or `form` is one text, or its field repeated.
 
     Raises:
         ConfigurationError: an address, a header, a parameter or a file that cannot be used.
@@ -90,7 +94,8 @@ def build(
     method = method_of(config.method)
     texts = {name: _as_text(value) for name, value in headers.items() if value is not None}
     texts.update(authorization.headers)
-    query, body = _routed(config, method, _content_type(texts), files)
+    as_field = _as_text if lists_are_json else _as_param
+    query, body = _routed(config, method, _content_type(texts), files, as_field)
     if "files" in body:  # httpx writes the boundary
         texts = {name: value for name, value in texts.items() if name.lower() != "content-type"}
     if body.pop("is_json", False) and not _content_type(texts):
@@ -99,7 +104,7 @@ def build(
     try:
         url = check_address(config.url)
         given = {**query, **config.params, **authorization.params}
-        params = {name: _as_param(value) for name, value in given.items() if value is not None}
+        params = _fields(given, as_field)
         if params:
             url = url.copy_with(params=url.params.merge(params))
         return client.build_request(method, url, headers=texts, timeout=timeout, **body)
@@ -119,7 +124,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _routed(
-    config: HttpConfig, method: str, content_type: str, files: ExitStack
+    config: HttpConfig, method: str, content_type: str, files: ExitStack, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(query, httpx's keywords for the body), from the first field given that may hold one."""
     if config.json is not None:
@@ -127,7 +132,7 @@ def _routed(
     if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
         return {}, _multipart(config.form or {}, config.files or {}, files)
     if config.form is not None:
-        return {}, {"data": _form(config.form)}
+        return {}, {"data": _fields(config.form, as_field)}
     if config.body_b64 is not None:
         return {}, {"content": _decoded("body_b64", config.body_b64)}
     for value in (config.body, config.payload):
@@ -150,12 +155,12 @@ def _content(value: JsonValue, content_type: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"content": value.encode("utf-8", "replace")}
     if isinstance(value, Mapping) and content_type.startswith(_FORM):
-        return {"data": _form(value)}
+        return {"data": _fields(value, _as_param)}
     return {"content": dumps(value), "is_json": True}
 
 
-def _form(fields: Mapping[str, Any]) -> dict[str, str | list[str]]:
-    return {name: _as_param(value) for name, value in fields.items() if value is not None}
+def _fields(given: Mapping[str, Any], as_field: _AsField) -> dict[str, str | list[str]]:
+    return {name: as_field(value) for name, value in given.items() if value is not None}
 
 
 def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
@@ -214,7 +219,7 @@ def _as_text(value: JsonValue) -> str:
 
 
 def _as_param(value: JsonValue) -> str | list[str]:
-    """A list is the parameter repeated; anything else is one text."""
+    """A list is the field repeated; anything else is one text."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_as_text(item) for item in value]
     return _as_text(value)
