@@ -151,7 +151,8 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
         made = None
     if made is None:
-        made = dialect.by_reference(command, result, fitted)
+        refer = partial(dialect.by_reference, command, result, fitted)
+        made = refer() if fitted.size <= _THREAD_BYTES else await finished_off_loop(refer)
     if nulls is not None:
         made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
     return made

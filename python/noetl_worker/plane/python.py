@@ -36,7 +36,7 @@ from noetl_worker.plane.rules import (
     preview_of,
     unique,
 )
-from noetl_worker.plane.stored_results import IN_MEMORY, has_unbroken_text, scrubbing_s
+from noetl_worker.plane.stored_results import IN_MEMORY, has_unbroken_text, may_redact, scrubbing_s
 
 __all__ = ["BatchState", "PythonRules", "payload_of_result", "unqueued_batch"]
 
@@ -213,9 +213,12 @@ class PythonRules:
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = _allowed(preview_of(fitted))
         report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
-        is_unbroken = has_unbroken_text(fitted.body)
-        if is_unbroken or command.kind in _SEQUENCES or _would_be_hidden(result.data, fitted):
-            report.response = json_text.embed(fitted.body)
+        is_unbroken, is_sequence = has_unbroken_text(fitted.body), command.kind in _SEQUENCES
+        if is_unbroken or is_sequence or _would_be_hidden(result.data) or may_redact(fitted.body):
+            if is_unbroken or is_sequence or _has_room(fitted.body):
+                report.response = json_text.embed(fitted.body)
+            else:
+                report.is_changed_by_store = True
         if not is_unbroken:  # the store would look through it for minutes, and answer nobody (wire.md 9.5)
             report.upload = Upload(command.step, fitted.body, command.step, preview)
         return report
@@ -336,12 +339,10 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return found
 
 
-def _would_be_hidden(data: JsonValue, fitted: FittedResult) -> bool:
+def _would_be_hidden(data: JsonValue) -> bool:
     """Whether the plane would show its own `data` and `status` in place of those of this result: the next steps
     would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
-    if not isinstance(data, dict) or _NAMES_OF_PLANE.isdisjoint(data):
-        return False
-    return _has_room(fitted.body)
+    return isinstance(data, dict) and not _NAMES_OF_PLANE.isdisjoint(data)
 
 
 def _has_room(response: bytes) -> bool:

@@ -6,11 +6,16 @@ what the Python plane does not store itself stops the next command.
 
 The result store of the Python plane looks through what it stores in its event loop, at least twice, in a time that
 grows with the square of the longest unbroken text: 50 kB take 4.9 s, 200 kB 70 s, and it answers nobody meanwhile.
+
+It looks for secrets, and what looks like one is "[REDACTED]" in what it stores, and in what it hands out. `may_redact`
+knows the rule from its source (`core/sanitize.py` and `core/credential_refs.py` as of May 2026); recorded is of it that
+a short text under `password` or `token` is kept (result-get-secret-like).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import string
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
@@ -32,6 +37,7 @@ __all__ = [
     "has_null",
     "has_unbroken_text",
     "is_no_route",
+    "may_redact",
     "note_on",
     "scrubbing_s",
     "without_null",
@@ -56,6 +62,35 @@ _BACKSLASH: Final = b"\\\\"
 _NO_JSON: Final = b"\x00"
 """A byte that JSON has nowhere: it stands for a backslash that is a character."""
 _MAX_PLACE_CHARS: Final = 200
+_WORDS_OF_KEYS: Final = (
+    *(b"auth", b"bearer", b"cert", b"credential", b"jwt", b"keychain", b"pem", b"pwd", b"secret", b"token"),
+    *(b"passw", b"passphrase"),
+    *(b"api_key", b"apikey", b"private_key", b"privatekey", b"ssh_key", b"sshkey", b"gcp_key", b"azure_key"),
+    *(b"encryption_key", b"decrypt_key", b"master_key", b"connection_string", b"connectionstring"),
+)
+"""A key that has one of these in it loses an object or a list: `author` and `certificates` too."""
+_WHOLE_KEYS: Final = (
+    *(b'"authorization"', b'"proxy_authorization"', b'"www_authenticate"', b'"cookie"', b'"set_cookie"'),
+    *(b'"x_api_key"', b'"x_auth_token"', b'"x_access_token"', b'"keychain"'),
+)
+"""These lose whatever they have."""
+_REST_OF_KEY: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"(?:\s*:\s*([\[{]))?', re.DOTALL)
+_SECRET_TEXTS: Final = (
+    (b'"bearer', re.compile(rb'"bearer[ \\\x80-\xff]')),
+    (b'"basic', re.compile(rb'"basic[ \\\x80-\xff]')),
+    (b'"eyj', re.compile(rb'"eyj[a-z0-9_]+\.eyj')),
+    (b"sk_", re.compile(rb"sk_(?:(?<=[^a-z0-9_]sk_)|(?<=\\[a-z]sk_))[a-z0-9][a-z0-9_]{12}")),
+    (b"aiza", re.compile(rb"aiza[a-z0-9_]{20}")),
+    *((start, re.compile(re.escape(start))) for start in (b"ya29.", b"github_pat_", b"private key_____")),
+    *((start, re.compile(start + rb"[a-z0-9_]{20}")) for start in (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")),
+    (b"xox", re.compile(rb"xox[abprs]_[a-z0-9_]{20}")),
+    (b"key=", re.compile(rb"[?&](?:api_?)?key=")),
+    (b"token=", re.compile(rb"[?&](?:(?:access|id|refresh)_?)?token=")),
+    *((name, re.compile(rb"[?&]" + name)) for name in (b"client_secret=", b"clientsecret=", b"signature=")),
+    (b"://", re.compile(rb'://[^/@\s"\\]*(?:\\.[^/@\s"\\]*)*@')),
+)
+"""Texts that are taken out as a whole, whatever their key: what is looked for first, and what decides. In small letters
+and with `_` for `-`, as the keys. `Basic usage` is among them, and a link with `?token=`."""
 
 
 def has_unbroken_text(data: bytes) -> bool:
@@ -66,6 +101,31 @@ def has_unbroken_text(data: bytes) -> bool:
         length = len(after) - len(after.lstrip(_UNBROKEN)) + len(before) - len(before.rstrip(_UNBROKEN))
         if length > LONGEST_UNBROKEN:
             return True
+    return False
+
+
+def may_redact(data: bytes) -> bool:
+    """Whether the Python plane may take something out of this JSON when it stores it. A wrong yes costs bytes only.
+
+    Linear in the size, and more than a loop should wait for above some 100 kB.
+    """
+    lower = data.lower().replace(b"-", b"_")
+    if any(word in lower and _is_in_key_of_container(word, lower) for word in _WORDS_OF_KEYS):
+        return True
+    if any(key in lower and re.search(re.escape(key) + rb"\s*:", lower) for key in _WHOLE_KEYS):
+        return True
+    return any(start in lower and pattern.search(lower) for start, pattern in _SECRET_TEXTS)
+
+
+def _is_in_key_of_container(word: bytes, lower: bytes) -> bool:
+    at = lower.find(word)
+    while at >= 0:
+        rest = _REST_OF_KEY.match(lower, at)
+        if rest is None:
+            return False
+        if rest[1]:
+            return True
+        at = lower.find(word, rest.end())  # not from the next byte on: a long text would be read once for each word
     return False
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.routes.answers import Answer, answer, detail, missing
+from noetl_worker.dev.routes.stored_form import as_stored
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import Dialect, JsonValue
@@ -155,10 +156,11 @@ class Results:
         scope: str,
         expires_at: float | None,
     ) -> tuple[str, bytes, str]:
-        data = dumps(body["data"])
+        is_python = self._settings.dialect is Dialect.PYTHON
+        data = dumps(as_stored(body["data"]) if is_python else body["data"])
         digest = hashlib.sha256(data).hexdigest()
         tail: JsonValue = self._ids.next()
-        if self._settings.dialect is Dialect.PYTHON:
+        if is_python:
             tail = hashlib.sha256(str(tail).encode()).hexdigest()[:8]
         ref = f"noetl://execution/{execution_id}/result/{body['name']}/{tail}"
         self._db.execute(
