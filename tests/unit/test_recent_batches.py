@@ -182,12 +182,22 @@ async def test_batch_that_the_plane_still_knows_is_asked_about_again_and_left_to
     assert len(asked(transport)) >= 1
 
 
-async def test_plane_that_was_there_all_the_time_is_asked_for_the_first_and_the_last_alone() -> None:
+async def test_plane_that_was_there_all_the_time_is_asked_for_three_of_them_alone() -> None:
     known = {str(FIRST + 10 * number): "completed" for number in range(5)}
     said = Restarted("batch.completed", states=known)
     transport = await checked(said, commands=5, was_away=False, checks=3)
     states = [path for method, path, _, _ in transport.sent if method == "GET"]
-    assert states == [f"/api/events/batch/{FIRST + 10 * number}/status" for number in (0, 4)]
+    assert states == [f"/api/events/batch/{FIRST + 10 * number}/status" for number in (0, 2, 4)]
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+async def test_batch_that_is_not_over_when_later_ones_are_is_not_taken_for_over(lost: int) -> None:
+    """Of several processes of the plane one was replaced, with a batch in its queue (from the plane's source)."""
+    said = Restarted()
+    said.states = {str(FIRST + 10 * number): "accepted" if number == lost else "completed" for number in range(5)}
+    with capture_logs() as lines:
+        await checked(said, commands=5, was_away=False, checks=int(OVERDUE_S / CHECK_S) + 3)
+    assert [line["batch"] for line in lines if line["event"] == "batch_overdue"] == [str(FIRST + 10 * lost)]
 
 
 @pytest.mark.parametrize("was_away", [False, True])

@@ -176,7 +176,7 @@ class RecentBatches:
         rescued once more when the plane does not answer for the next one."""
         silences = plane.gate.silences
         was_there = {accepted.silences for accepted in batches} == {silences}
-        if was_there and not batches[0].is_overdue and await self._has_settled_by_ends(batches, settled):
+        if was_there and not batches[0].is_overdue and await self._has_settled_by_some(batches, settled):
             return
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -196,21 +196,21 @@ class RecentBatches:
                 for accepted in of_execution:
                     accepted.silences = silences
 
-    async def _has_settled_by_ends(self, batches: Sequence[_Accepted], settled: set[_Accepted]) -> bool:
-        """The plane works batches off one after another, so of one that was there all the time the first and the last
-        say everything; if it is not so far, the one in the middle. False: one of them is unknown."""
-        first = await _state(batches[0])
-        last = await _state(batches[-1]) if len(batches) > 1 else first
-        if first is None or last is None:
+    async def _has_settled_by_some(self, batches: Sequence[_Accepted], settled: set[_Accepted]) -> bool:
+        """The plane works batches off one after another, so of one that was there all the time the latest that is over
+        says everything of those before it. Asked about are the first, the last and the one in the middle: a plane of
+        several processes has a queue in each (its source), and what one of them has lost is not over when later ones
+        are. False: one of the three is unknown, or they were not worked off one after another."""
+        at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
+        states = [await _state(batches[one]) for one in at]
+        over = {batches[one]: state for one, state in zip(at, states, strict=True) if state and state.is_over}
+        if None in states or [*over] != [batches[one] for one in at[: len(over)]]:
             return False
-        over = batches if last.is_over else batches[: len(batches) // 2]
-        newest = last if last.is_over or not over else await _state(over[-1])
-        if over and newest is not None and newest.is_over:
-            for accepted, state in {over[0]: first, over[-1]: newest}.items():
-                if state.word == "failed":
-                    await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.event_set.execution_id))
-                    settled.add(accepted)  # at once: the next question may fail, and a rescue is sent once
-            settled.update(over)
+        for accepted, state in over.items():
+            if state.word == "failed":
+                await self._is_settled(accepted, BatchEvents(accepted.plane, accepted.event_set.execution_id))
+                settled.add(accepted)  # at once: the next question may fail, and a rescue is sent once
+        settled.update(batches[: at[len(over) - 1] + 1] if over else ())
         return True
 
     async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
