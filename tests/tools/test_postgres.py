@@ -157,12 +157,38 @@ def test_failed_statement_undoes_the_ones_before_it_in_the_text(query: Any, post
     with pytest.raises(ToolError, match=r": statement 2: division by zero \(SQLSTATE 22012\)"):
         query("insert into undone values (1); select 1 / 0")
     assert postgres.sql("select count(*) from undone") == [(0,)]
+    with pytest.raises(ToolError, match="division by zero"):
+        query("begin; insert into undone values (1); commit; select 1 / 0")
+    assert postgres.sql("select count(*) from undone") == [(1,)]
 
 
-def test_one_schema_is_taken_and_a_list_of_them_refused(query: Any) -> None:
-    assert query("show search_path", schema="a b")["rows"] == [{"search_path": '"a b"'}]
-    with pytest.raises(ConfigurationError, match=r"'schema' is 'a,b': give one schema; for several, start the query"):
-        query("select 1", schema="a,b")
+def test_statement_that_no_transaction_takes_stands_alone(query: Any, postgres: Postgres) -> None:
+    """Seen live (pg-apart): the published worker runs the last statement of a text by itself."""
+    postgres.sql("drop table if exists alone; create table alone(i int)")
+    assert query("vacuum alone")["affected_rows"] == 0
+    with pytest.raises(ToolError, match="SQLSTATE 25001"):
+        query("select 1; vacuum alone")
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("a b", '"a b"'),
+        ("Sales", "sales"),
+        ('"Sales"', '"Sales"'),
+        ("a,B , public", "a, b, public"),
+        ('"x, ""y""", "$user"', '"x, ""y""", "$user"'),
+        ("a; drop table b", '"a; drop table b"'),
+    ],
+)
+def test_schema_is_read_as_sql_reads_it(query: Any, schema: str, path: str) -> None:
+    """Seen live (pg-schema); what SQL does not read is one name, never SQL."""
+    assert query("show search_path", schema=schema)["rows"] == [{"search_path": path}]
+
+
+def test_list_of_schemas_that_sql_does_not_read_is_refused(query: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'schema' is 'a b,c': give names with commas between them"):
+        query("select 1", schema="a b,c")
 
 
 @pytest.mark.parametrize(

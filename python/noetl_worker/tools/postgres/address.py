@@ -6,6 +6,7 @@ It holds the password: it is a pool's key only as a hash, and never part of a me
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,7 +16,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools.artifact.file_roots import is_forbidden
 from noetl_worker.tools.contract import ToolContext
 
-__all__ = ["PostgresFields", "check_connection", "conninfo", "credential_data", "library", "written_data"]
+__all__ = ["PostgresFields", "check_connection", "conninfo", "credential_data", "library", "schemas_of", "written_data"]
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 10,
@@ -43,6 +44,10 @@ _NO_PARSE: Final = (
     "(%-encoded where a part holds : / @ # or %), or key=value pairs"
 )
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
+
+
+_SCHEMA: Final = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))\s*')
+_SCHEMAS: Final = re.compile(f"(?:{_SCHEMA.pattern},)*{_SCHEMA.pattern}")
 
 
 class PostgresFields(Protocol):
@@ -79,10 +84,9 @@ def check_connection(fields: PostgresFields) -> None:
         raise ValueError(f"'port' is {fields.port}: give 1 to 65535")
     if fields.sslmode is not None and fields.sslmode not in _SSL_MODES:
         raise ValueError(f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}")
-    if fields.schema and "," in fields.schema:  # quoted as a whole, it would be one name that no schema has
+    if fields.schema and "," in fields.schema and _SCHEMAS.fullmatch(fields.schema) is None:
         raise ValueError(
-            f"'schema' is {fields.schema!r}: give one schema; for several, start the query with "
-            "`set search_path to first, second;`"
+            f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs them"
         )
     if written is not None:
         address = fields.connection_string or _in_credential(written, _ADDRESS_FIELDS)
@@ -90,6 +94,17 @@ def check_connection(fields: PostgresFields) -> None:
             raise ValueError(_NO_CONNECTION)
     if fields.connection_string and not _parses(fields.connection_string):
         raise ValueError(_NO_PARSE)
+
+
+def schemas_of(text: str) -> list[str]:
+    """The names in a `schema`, read as SQL reads them: capitals count in double quotes only (seen live: pg-schema).
+
+    What SQL does not read, a name with a blank in it, is one name as it stands.
+    """
+    if _SCHEMAS.fullmatch(text) is None:
+        return [text]
+    found = _SCHEMA.findall(text)
+    return [quoted.replace('""', '"') if quoted else bare.encode().lower().decode() for quoted, bare in found]
 
 
 @functools.lru_cache(maxsize=64)

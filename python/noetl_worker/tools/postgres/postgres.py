@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.postgres.address import check_connection, conninfo, library
+from noetl_worker.tools.postgres.address import check_connection, conninfo, library, schemas_of
 from noetl_worker.tools.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres.params import adapted, unused_values
 from noetl_worker.tools.postgres.pool import MAX_SIZE, Pools
@@ -91,7 +91,8 @@ class PostgresConfig:
     sslmode: str | None = None
     """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
     schema: str | None = None
-    """`search_path` of this command: one schema."""
+    """`search_path` of this command: a schema, or several with commas between them. As in SQL, `Sales` is the schema
+    sales, and `"Sales"` has its capital."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS
@@ -216,7 +217,8 @@ def session_settings(schema: str | None, timeout_s: float | None) -> str:
         server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
         settings.append(f"SET statement_timeout = {server_ms}; ")
     if schema:
-        settings.append(f"SET search_path TO {library().sql.Identifier(schema).as_string(None)}; ")
+        names = ", ".join(library().sql.Identifier(name).as_string(None) for name in schemas_of(schema))
+        settings.append(f"SET search_path TO {names}; ")
     return "".join(settings)
 
 
