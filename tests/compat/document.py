@@ -51,6 +51,7 @@ No playbook of the tables above shows these: what the published worker does is r
 - Kind container: theirs is over when the Job is made, and the platform's k8s-watcher reports the Job's end as that of
   the step. Ours waits for the Job and reports its end. Its Jobs have labels of their own (`noetl-worker.execution-id`):
   the watcher selects `noetl.execution-id`, and would report them a second time.
+- Kind postgres: without `auth`, `host` and `connection_string` theirs connects to localhost; ours refuses the task.
 """
 
 

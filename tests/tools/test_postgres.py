@@ -14,6 +14,8 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.postgres.address import conninfo
+from noetl_worker.tools.postgres.postgres import PostgresConfig
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres, queries
@@ -415,6 +417,24 @@ def test_no_connection_says_why(address: str, change: Any, kind: str, retryable:
     with pytest.raises(ToolError, match=message) as caught:
         run_tool("postgres", config)
     assert (caught.value.kind, caught.value.retryable) == (kind, retryable)
+
+
+@pytest.mark.parametrize(
+    ("given", "user", "database"),
+    [
+        ({"host": "h"}, "postgres", "postgres"),
+        ({"host": "h", "user": "ada"}, "ada", "postgres"),
+        ({"auth": {"db_host": "h", "db_name": "sales"}}, "postgres", "sales"),
+        ({"connection_string": "host=h"}, None, None),
+    ],
+)
+async def test_user_and_database_are_postgres_unless_given(given: Any, user: str | None, database: str | None) -> None:
+    """tools.md 2.6; of a `connection_string` the published worker's library makes what libpq does."""
+    import psycopg.conninfo
+
+    config = PostgresConfig(query="select 1", **given)
+    parts = psycopg.conninfo.conninfo_to_dict(await conninfo("postgres", config, tool_context()))
+    assert (parts.get("user"), parts.get("dbname")) == (user, database)
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,9 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keepalives_count": 3,
 }
 """What a connection has unless its `connection_string` says otherwise; seconds."""
+_OF_FIELDS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
+"""What an address without a `connection_string` has unless it is given (tools.md 2.6): libpq's own would be the user of
+the worker's process, and a database of that name."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "host": ("db_host", "host", "hostname"),
     "port": ("db_port", "port"),
@@ -161,7 +164,7 @@ def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, s
     Raises:
         ConfigurationError: libpq would write a file, or send the worker's own to a server.
     """
-    parts = {**library().conninfo.conninfo_to_dict(address), **dict(given)}
+    parts = {**({} if address else _OF_FIELDS), **library().conninfo.conninfo_to_dict(address), **dict(given)}
     if parts.get("sslkeylogfile"):
         raise ConfigurationError(
             "postgres: 'sslkeylogfile' is not for playbooks: it writes to a file of the worker's machine"

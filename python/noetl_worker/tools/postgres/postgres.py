@@ -83,11 +83,11 @@ class PostgresConfig:
     port: int | None = None
     """Port; absent: 5432."""
     user: str | None = None
-    """Role; absent: the worker process's user name."""
+    """Role; absent: postgres, but with a `connection_string` the worker process's user name."""
     password: str | None = field(default=None, repr=False)
     """Password, better kept in a credential."""
     database: str | None = None
-    """Database; absent: the one named as the user."""
+    """Database; absent: postgres, but with a `connection_string` the one named as the user."""
     sslmode: str | None = None
     """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
     schema: str | None = None
