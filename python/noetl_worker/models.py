@@ -111,6 +111,8 @@ class Command:
     catalog_id: str | None = None
     marks: Marks = ALL
     """What may be in its config, input and variables."""
+    redacted: Sequence[str] = ()
+    """Where in its variables the plane has put "[REDACTED]" in place of a value (templates/redacted.py)."""
 
 
 # ── what a claim can come to (claim.py has the table) ───────────────────────────────────────────

@@ -70,7 +70,7 @@ async def test_result_is_stored_and_resolved_under_either_prefix(prefix: str, tr
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         data = b'{"id":767527441517510672,"rows":[1,2]}'
         stored = await plane.put_result(one.execution_id, "start", data, source_step="start")
-        assert await plane.resolve_result(stored["ref"]) == {"id": 767527441517510672, "rows": [1, 2]}
+        assert (await plane.stored_result(stored["ref"]))[0] == {"id": 767527441517510672, "rows": [1, 2]}
         left = datetime.fromisoformat(stored["expires_at"]) - datetime.now(timezone.utc)
         assert timedelta(hours=1, minutes=59) < left <= timedelta(hours=2), "as the worker has asked for"
 

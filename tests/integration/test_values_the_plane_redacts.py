@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -33,13 +35,13 @@ workflow:
 WRITTEN = "['Ada', 'Grace'] https://a.test/0?token=abc"
 
 
-async def reported(count: int) -> tuple[str, dict[str, Any]]:
+async def reported(count: int, text: str = ARTICLES) -> tuple[str, dict[str, Any]]:
     """How the playbook ends with so many articles, and what each step reported."""
     async with house(Dialect.PYTHON) as home:
-        home.plane.register_playbook(ARTICLES.replace("COUNT", str(count)))
+        home.plane.register_playbook(text.replace("COUNT", str(count)))
         execution_id = await home.plane.execute("t/articles")
         status = await home.plane.wait_ended(execution_id)
-        done = [event for event in home.plane.log.events(execution_id) if event.event_type == "call.done"]
+        done = home.plane.log.events(execution_id, "call.done", "call.error")
         return status, {event.node: event.result for event in done}
 
 
@@ -49,3 +51,39 @@ async def test_next_step_reads_what_the_step_returned_however_large_it_is(count:
     status, results = await reported(count)
     assert status == "COMPLETED"
     assert results["single"]["context"]["seen"] == WRITTEN
+
+
+SEVERAL = """
+  next:
+    arcs: [{step: several}]
+- step: several
+  tool:
+  - read:
+      kind: python
+      input: {authors: "{{ start.articles[0].authors }}"}
+      code: "result = {'seen': f'{authors}'}"
+"""
+"""A list of tasks: the worker renders it, from names that the plane stores above 8 kB."""
+
+
+@pytest.mark.timeout(60)
+async def test_list_of_tasks_reads_a_value_as_it_was_or_fails_with_its_place() -> None:
+    text = ARTICLES.rstrip() + SEVERAL
+    status, results = await reported(3, text)
+    assert (status, results["several:task_sequence"]["context"]["_prev"]["seen"]) == ("COMPLETED", "['Ada', 'Grace']")
+    status, results = await reported(20, text)
+    assert status == "FAILED"
+    place = r"in place of start\.context\.articles\[0\]\.authors: "
+    assert re.search(place, results["several:task_sequence"]["context"]["error"])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("comment", "ends"), [("", "COMPLETED"), ("# a word\n" * 1_000, "FAILED")])
+async def test_config_that_the_plane_has_stored_without_an_object_fails_its_command(comment: str, ends: str) -> None:
+    tool = {"kind": "noop", "result": {"auth": {"user": "ada"}, "text": comment}}
+    step = {"step": "start", "tool": tool}
+    text = {"apiVersion": "noetl.io/v2", "kind": "Playbook", "metadata": {"name": "a", "path": "t/articles"}}
+    status, results = await reported(1, json.dumps({**text, "workflow": [step]}))
+    assert status == ends
+    if ends == "FAILED":
+        assert "in place of tool_config.result.auth: " in results["start"]["context"]["error"]

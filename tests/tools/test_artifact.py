@@ -40,7 +40,7 @@ class PlaneOfOneExecution:
         return await self._plane.put_result(4711, name, data, source_step=source_step)
 
     async def resolve_result(self, ref: str) -> JsonValue:
-        return await self._plane.resolve_result(ref)
+        return (await self._plane.stored_result(ref))[0]
 
 
 class BrokenPlane(MemoryControlPlane):

@@ -75,7 +75,7 @@ async def test_result_of_an_earlier_step_that_has_expired_is_asked_for_once_more
 
 async def test_result_for_a_tool_that_has_expired_is_asked_for_once_more() -> None:
     at, _ = await asked(EXPIRED, answer(200, [1]))
-    assert await at.resolve_result(REF) == [1]
+    assert (await at.stored_result(REF))[0] == [1]
 
 
 @pytest.mark.parametrize(("answers", "most"), [((EXPIRED, MISSING), 2), ((EXPIRED, EXPIRED), 2), ((MISSING,), 1)])
@@ -102,7 +102,7 @@ async def test_earlier_result_that_is_gone_fails_the_command_with_its_step_and_i
 async def test_reference_that_does_not_say_when_it_was_stored_is_named_without_it() -> None:
     at, _ = await asked(MISSING)
     with pytest.raises(ServerRefused, match=rf"^resolving {REF} \(the result store has it no longer: start"):
-        await at.resolve_result(REF)
+        await at.stored_result(REF)
 
 
 @pytest.mark.parametrize(("dialect", "ttl"), [(Dialect.PYTHON, "2h"), (Dialect.RUST, None)])

@@ -20,6 +20,7 @@ from noetl_worker.models import Command, Envelope, JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.rules import DialectRules
+from noetl_worker.templates.redacted import REDACTED, check_given, mark_redacted
 from noetl_worker.templates.template import PlainText, WithFallback, has_template
 
 __all__ = ["bare_command", "hydrate", "is_reference"]
@@ -29,6 +30,7 @@ _STORED_CONTEXT: Final = "__context_ref__"
 """Of a context over 512 kB the Rust plane sends this reference alone where its own store does not answer it (source of
 server 3.54.0): without what it stands for, the command would run with nothing in it."""
 _MAX_TRIES: Final = 20
+_NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is a loop."""
 _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
@@ -83,8 +85,10 @@ async def hydrate(
 
     Raises:
         ConfigurationError: a field has a form no plane sends; the text names it.
+        RedactedValue: the plane has put "[REDACTED]" in place of a value in the config or the input.
         ControlPlaneError: a reference cannot be resolved (may pass).
     """
+    redacted: list[str] = []
     command = bare or bare_command(body, envelope, plane)
     if marks.references:  # what the store has may have anything in it
         marks = ALL
@@ -92,18 +96,20 @@ async def hydrate(
     if type(context) is dict and _STORED_CONTEXT in context:
         marks, context = ALL, {"kind": "result_ref", "ref": context[_STORED_CONTEXT]}
     if marks.references or type(context) is not dict:
-        context = await _object(context, "context", plane)
-    config = await _config(context.get("tool_config"), plane)
-    variables = await _object(context.get("render_context"), "render_context", plane)
-    of_step = await _step_input(context, plane) if context.get("args") or context.get("input") else {}
+        context = await _object(context, "context", plane, redacted)
+    config = await _config(context.get("tool_config"), plane, redacted)
+    variables = await _object(context.get(_NAMES), _NAMES, plane, redacted)
+    of_step = await _step_input(context, plane, redacted) if context.get("args") or context.get("input") else {}
     given = _input(of_step, config, plane.rules)
     cases = _cases(context, config)
+    if redacted:
+        check_given([config, given, cases])
     is_list = "tasks" in config  # the tasks of a list are as their author wrote them
     if marks.templates and not is_list and has_template([config, given]):
         data = _texts_with_templates(variables)
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
-        variables = await with_referred_results(variables, [config, given], cases, command.kind, plane)
+        variables = await with_referred_results(variables, [config, given], cases, command.kind, plane, redacted)
     variables = _names(variables, of_step, plane.rules)
     if "action" not in variables:
         variables["action"] = command.kind
@@ -112,17 +118,19 @@ async def hydrate(
     command.config, command.input, command.variables, command.cases = config, given, variables, cases
     if not command.catalog_id and "catalog_id" in variables:
         command.catalog_id = _text_or_none(variables["catalog_id"])
-    command.marks = marks
+    command.marks, command.redacted = marks, redacted
     return command
 
 
-async def _resolved(value: JsonValue, name: str, plane: Plane) -> JsonValue:
-    """References followed, JSON text parsed."""
+async def _resolved(value: JsonValue, name: str, plane: Plane, redacted: list[str]) -> JsonValue:
+    """References followed, JSON text parsed. `redacted`: where the plane has taken something out is added to it."""
     for _ in range(_MAX_HOPS):
         if is_reference(value):
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
-            value, _ = await until_it_passes(name, ask, max_tries=_MAX_TRIES)
+            value, packed = await until_it_passes(name, ask, max_tries=_MAX_TRIES)
+            if plane.rules.redacts_results and REDACTED.encode() in packed:
+                redacted += mark_redacted(value, "" if name == _NAMES else name)
         elif isinstance(value, str) and value[:1] in ("{", "["):
             try:
                 value = json_text.loads(value)
@@ -133,10 +141,10 @@ async def _resolved(value: JsonValue, name: str, plane: Plane) -> JsonValue:
     raise ConfigurationError(f"the command's {name} is a reference to a reference, more than {_MAX_HOPS} deep")
 
 
-async def _object(value: JsonValue, name: str, plane: Plane) -> dict[str, Any]:
+async def _object(value: JsonValue, name: str, plane: Plane, redacted: list[str]) -> dict[str, Any]:
     if type(value) is dict and "ref" not in value:
         return dict(value)
-    resolved = await _resolved(value, name, plane)
+    resolved = await _resolved(value, name, plane, redacted)
     if resolved is None:
         return {}
     if not isinstance(resolved, dict):
@@ -144,10 +152,10 @@ async def _object(value: JsonValue, name: str, plane: Plane) -> dict[str, Any]:
     return dict(resolved)
 
 
-async def _config(value: JsonValue, plane: Plane) -> dict[str, Any]:
+async def _config(value: JsonValue, plane: Plane, redacted: list[str]) -> dict[str, Any]:
     config = value
     if type(value) is not dict or "ref" in value:
-        config = await _resolved(value, "tool_config", plane)
+        config = await _resolved(value, "tool_config", plane, redacted)
         if config is None:
             return {}
         if isinstance(config, list):
@@ -159,11 +167,11 @@ async def _config(value: JsonValue, plane: Plane) -> dict[str, Any]:
     return {key: config[key] for key in config if config[key] is not None}
 
 
-async def _step_input(context: Mapping[str, JsonValue], plane: Plane) -> dict[str, Any]:
+async def _step_input(context: Mapping[str, JsonValue], plane: Plane, redacted: list[str]) -> dict[str, Any]:
     """The step's input with the loop's bookkeeping (`__loop_*`): `context.input`, else `args`."""
     merged: dict[str, Any] = {}
     for name in ("args", "input"):
-        merged.update(await _object(context.get(name), name, plane))
+        merged.update(await _object(context.get(name), name, plane, redacted))
     return merged
 
 

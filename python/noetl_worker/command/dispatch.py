@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.slots import Slots
 from noetl_worker.templates import template
+from noetl_worker.templates.redacted import REDACTED, check_given, codes_in, mark_redacted
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.docs.task_schema import kinds_in
 from noetl_worker.tools.registry import PreparedTool, Registry
@@ -42,6 +44,13 @@ _BOTH_INPUTS: Final = ("args", "input")
 _SEQUENCES: Final = ("task_sequence", "pipeline")
 _Given = tuple[str, JsonValue]
 """(the field, its value)"""
+_FIRST_NAME: Final = re.compile(r"[.\[]")
+"""What ends it in a place."""
+_MOST_PLACES: Final = 10
+_STORED_ADVICE: Final = (
+    "the control plane took these for secrets when it stored the result: name the fields otherwise, or keep the result "
+    "in a file or an object store (artifact)"
+)
 _REPEATED_CHARS: Final = 4
 """A cause as long as this that is part of an earlier text adds nothing to it; a shorter one may by chance."""
 
@@ -140,6 +149,8 @@ class Dispatch:
             known.add_inline(prepared.config)
         if prepared.warnings:
             self._warn(prepared)
+        if self._command.redacted:
+            self._warn_of_redacted(self._command.redacted)
         return prepared
 
     async def _with_input(
@@ -212,7 +223,10 @@ class Dispatch:
         """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
         missing = self._rules.tools.missing_value if isinstance(value, Mapping) else None
         strict = self._limits.undefined_is_error
-        return template.render(value, context.variables, strict=strict, undefined=missing)
+        rendered = template.render(value, context.variables, strict=strict, undefined=missing)
+        if self._command.redacted:
+            check_given(rendered, self._command.redacted)
+        return rendered
 
     async def run(self, prepared: PreparedTool) -> ToolResult:
         """Run the tool to its end.
@@ -278,7 +292,7 @@ class Dispatch:
             merged = {**variables, **extra} if extra else variables
             return template.render(value, merged, strict=self._limits.undefined_is_error)
 
-        return ToolContext(
+        made = ToolContext(
             execution_id=command.execution_id,
             command_id=command.command_id,
             step=command.step,
@@ -304,6 +318,7 @@ class Dispatch:
             undefined_is_error=self._limits.undefined_is_error,
             trace_headers=trace_headers,
         )
+        return _checking(made, command.redacted) if command.redacted else made
 
     async def _run_tool(
         self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
@@ -313,6 +328,8 @@ class Dispatch:
         Its own secrets are known before it runs, and a refusal drops them.
         """
         await self._registry.load(kind)
+        if self._command.redacted:
+            context = _checking(context, self._command.redacted)
         prepared = self._registry.prepare(kind, config, context)
         self._credentials.known.add_inline(prepared.config)
         self._warn(prepared)
@@ -329,6 +346,15 @@ class Dispatch:
         for warning in prepared.warnings:
             self._log().warning("tool_config", kind=prepared.kind, problem=warning)
 
+    def _warn_of_redacted(self, places: Sequence[str]) -> None:
+        """Of code that may read a variable that the plane has taken something out of: a template that does fails."""
+        code = " ".join(codes_in(self._command.config))
+        names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
+        read = [place for place in names if re.search(rf"\b{re.escape(names[place])}\b", code)]
+        if read:
+            advice = "see that the code does not read these, or let the earlier step name them otherwise"
+            self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
+
     def _forget_if_refused(self, result: ToolResult) -> None:
         if result.error is not None and result.error.kind == "auth":
             self._credentials.forget()
@@ -342,6 +368,17 @@ def _with_rendered(values: Mapping[str, JsonValue], context: ToolContext) -> Too
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         return value if value is values else context.render(value, extra)
+
+    return replace(context, render=render)
+
+
+def _checking(context: ToolContext, redacted: Sequence[str]) -> ToolContext:
+    """The context for commands with values that the plane has taken out: what it renders has none in it, or raises."""
+
+    def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
+        rendered = context.render(value, extra)
+        check_given(rendered, redacted)
+        return rendered
 
     return replace(context, render=render)
 
@@ -383,7 +420,12 @@ class _ToolPlane:
         return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
 
     async def resolve_result(self, ref: str) -> JsonValue:
-        return await self._plane.resolve_result(ref)
+        found, packed = await self._plane.stored_result(ref)
+        may_be_redacted = self._plane.rules.redacts_results and REDACTED.encode() in packed
+        if may_be_redacted and (places := mark_redacted(found, "")):
+            fields = {"places": places[:_MOST_PLACES], "advice": _STORED_ADVICE}
+            self._log().warning("stored_result_redacted_by_plane", ref=ref, **fields)
+        return found
 
     async def get_var(self, name: str) -> JsonValue:
         return await self._plane.get_var(self._command.execution_id, name)

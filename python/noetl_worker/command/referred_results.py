@@ -19,6 +19,7 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.rules import DialectRules
 from noetl_worker.templates.paths import Path, paths_in
+from noetl_worker.templates.redacted import REDACTED, mark_redacted
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
@@ -53,7 +54,12 @@ class _Referred:
 
 
 async def with_referred_results(
-    variables: dict[str, Any], fields: JsonValue, cases: Sequence[JsonValue], kind: str, plane: Plane
+    variables: dict[str, Any],
+    fields: JsonValue,
+    cases: Sequence[JsonValue],
+    kind: str,
+    plane: Plane,
+    redacted: list[str],
 ) -> dict[str, Any]:
     """The variables, with the full result of every earlier step that the command reads past its preview.
 
@@ -62,6 +68,7 @@ async def with_referred_results(
         fields: the command's config and input.
         cases: its cases; a bare left side names a variable.
         kind: the command's tool kind; tasks of a list have their own.
+        redacted: where the plane has taken something out of the results is added to it.
 
     Raises:
         ToolError: a result cannot be fetched, or they are too large together. It names the step.
@@ -76,9 +83,11 @@ async def with_referred_results(
     filled, stored, size = dict(variables), dict[str, JsonValue](), 0
     for earlier in needed:
         if earlier.ref not in stored:
-            stored[earlier.ref], its_size = await _resolved(earlier, plane)
-            size += its_size
+            found, packed = await _resolved(earlier, plane)
+            stored[earlier.ref], size = found, size + len(packed)
             _check_size(needed, size)
+            if plane.rules.redacts_results and REDACTED.encode() in packed:
+                redacted += mark_redacted(found, earlier.name)
         _put(filled, earlier, stored[earlier.ref], plane.rules)
     return filled
 
@@ -216,11 +225,11 @@ def _check_size(needed: list[_Referred], size: int) -> None:
         )
 
 
-async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, int]:
+async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, bytes]:
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, size = await until_it_passes(what, ask, max_tries=_MAX_TRIES)
+        found, packed = await until_it_passes(what, ask, max_tries=_MAX_TRIES)
     except ControlPlaneError as error:
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
         text = (
@@ -229,7 +238,7 @@ async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, int]:
         raise ToolError(text, kind=kind, retryable=error.is_retryable) from error
     if found is None:
         raise ToolError(f"{what} is not in the result store ({earlier.ref}): run the step again", kind="client_error")
-    return found, size
+    return found, packed
 
 
 def _put(variables: dict[str, Any], earlier: _Referred, stored: JsonValue, rules: DialectRules) -> None:

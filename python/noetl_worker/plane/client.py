@@ -343,17 +343,13 @@ class Plane:
         extra_s = max(self.rules.storing_s(len(data)), _on_its_way_s(body))
         return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s, patience_s=patience_s)
 
-    async def resolve_result(self, ref: str) -> JsonValue:
-        """The stored data behind a `noetl://...` reference."""
-        return (await self.stored_result(ref))[0]
-
-    async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, int]:
-        """The data behind a reference, and their bytes of JSON. `said`: the reference as the claim has it."""
+    async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
+        """The data behind a `noetl://...` reference, and their JSON. `said`: the reference as the claim has it."""
         path = f"/resolve?ref={quote(ref, safe='')}"
         answer = await self._result_call("GET", path)
         if has_expired(answer):
             answer = await self._result_call("GET", path)
-        return _expect_json(f"resolving {ref}{note_on(answer, said)}", answer), len(answer.body)
+        return _expect_json(f"resolving {ref}{note_on(answer, said)}", answer), answer.body
 
     async def _result_call(
         self,

@@ -149,6 +149,7 @@ class PythonRules:
     error_fails_command = True
     inlines_unstored_results = True
     looks_through_results = True
+    redacts_results = True
     has_one_store_route = False
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     forgets_batches = True

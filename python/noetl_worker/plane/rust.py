@@ -89,6 +89,7 @@ class RustRules:
     error_fails_command = False  # wire.md 9.3, item 7
     inlines_unstored_results = False
     looks_through_results = False
+    redacts_results = False  # it gives back what was stored (wire.md 9.3, item 9)
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
     forgets_batches = False

@@ -18,6 +18,7 @@ from noetl_worker.templates import limits as template_limits
 from noetl_worker.templates.costs import FILTER_COSTS, TEST_COSTS, Format, charge_call, charged
 from noetl_worker.templates.filters import FILTERS, JSON_SCALARS, new_object, to_text, truthy
 from noetl_worker.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
+from noetl_worker.templates.redacted import check_read
 
 __all__ = [
     "LENIENT",
@@ -132,7 +133,7 @@ class Scope(Context):
         if key in self.vars:
             return self.vars[key]
         if key in self.parent:
-            return self.parent[key]
+            return check_read(self.parent[key])
         return self.environment.globals.get(key, missing)
 
 
@@ -242,7 +243,7 @@ class Environment(ImmutableSandboxedEnvironment):
             return obj.field(attribute)
         if isinstance(obj, dict):
             if attribute in obj:
-                return obj[attribute]
+                return check_read(obj[attribute])
         elif not isinstance(obj, (str, int, float, list, tuple, type(None), Undefined)):
             return super().getattr(obj, attribute)
         if attribute.startswith("__"):
@@ -263,7 +264,7 @@ class Environment(ImmutableSandboxedEnvironment):
             return obj.field(str(argument))
         if isinstance(argument, str) and isinstance(obj, (str, dict, list, tuple)):
             return self.getattr(obj, argument)  # a key or nothing, as with a dot: never a method
-        return super().getitem(obj, argument)
+        return check_read(super().getitem(obj, argument))
 
     def method(self, obj: Any, attribute: str) -> Any:
         """`value.name(...)`: the attribute, so that `m.items()` works beside a key of that name."""
@@ -313,6 +314,7 @@ class Environment(ImmutableSandboxedEnvironment):
 @pass_context
 def _printed(context: Context, value: Any) -> str:
     """`to_text`, charged."""
+    check_read(value)
     if isinstance(value, int):
         budget_of(context).charge_number(value)
     elif not isinstance(value, (str, float, type(None))):

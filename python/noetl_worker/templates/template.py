@@ -29,6 +29,7 @@ from noetl_worker.errors import CredentialError, TemplateError
 from noetl_worker.models import JsonValue
 from noetl_worker.secrets.redaction import excerpt
 from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
+from noetl_worker.templates.redacted import RedactedValue
 from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, Scope, WithFallback, truthy
 
 __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
@@ -82,6 +83,7 @@ def render(
         TemplateError: it does not compile, uses what the sandbox forbids, fails while running, or gives
             something JSON cannot say. Names the template (an excerpt), the line and what to do.
         CredentialError: a keychain entry has no such field.
+        RedactedValue: the plane has taken out what it reads.
 
     Cost: 0.5 us for a cached path (`{{ a.b }}`), some 4 us for another cached expression; 0.2-1 ms to compile.
     """
@@ -145,7 +147,7 @@ def _render_text(
             return found
     try:
         return compiled.run(variables, undefined, budget or Budget())
-    except CredentialError:  # names the secret; a template's error would hide its kind
+    except (CredentialError, RedactedValue):  # name what is missing; a template's error would hide their kind
         raise
     except Exception as error:  # an expression may raise anything
         _fail(source, error, compiled.template)

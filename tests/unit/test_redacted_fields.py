@@ -1,0 +1,220 @@
+"""Fields of a command that the Python plane has stored, with "[REDACTED]" in place of what looked like a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from structlog.testing import capture_logs
+
+from noetl_worker.command.command import hydrate
+from noetl_worker.command.dispatch import Dispatch, Limits, failure_of
+from noetl_worker.errors import ToolError
+from noetl_worker.models import Dialect
+from noetl_worker.slots import Slots
+from noetl_worker.tools.registry import Registry
+from unit.planes import ENVELOPE, answer, plane
+
+MARK = "[REDACTED]"
+NAMES = {
+    "start": {"context": {"articles": [{"id": 1, "authors": MARK, "url": "https://a.test"}], "count": 1}},
+    "fetch": {"context": {"status_code": 200, "headers": {"Set-Cookie": MARK, "age": "1"}}},
+    "authors": MARK,
+    "links": [MARK, "https://a.test"],
+}
+"""As the plane hands them out: `articles[].authors` was a list."""
+WITHOUT = {name: value for name, value in NAMES.items() if name in ("fetch",)}
+
+
+def stored(name: str) -> dict[str, Any]:
+    return {"kind": "result_ref", "ref": f"noetl://execution/7/result/{name}/1", "store": "kv"}
+
+
+async def prepared(
+    kind: str,
+    config: Any,
+    names: Mapping[str, Any] | None = None,
+    dialect: Dialect = Dialect.PYTHON,
+    *,
+    config_is_stored: bool = False,
+    names_are_stored: bool = True,
+) -> Any:
+    """The config of the tool, as it is run."""
+    held = {stored("config")["ref"]: config, stored("names")["ref"]: NAMES if names is None else names}
+
+    def script(method: str, path: str, _: Any) -> Any:
+        ref = unquote(path.partition("?ref=")[2])
+        return answer(200, held.get(ref, ref))
+
+    context = {
+        "tool_config": stored("config") if config_is_stored else config,
+        "render_context": stored("names") if names_are_stored else held[stored("names")["ref"]],
+    }
+    body = {"execution_id": 7, "node_name": "two", "action": kind, "context": context, "meta": {}}
+    at, _ = plane(script, dialect)
+    command = await hydrate(body, ENVELOPE, at)
+    limits = Limits(default_s=5.0, hard_s=5.0, cancellation_poll_s=0.0)
+    dispatch = Dispatch(Registry(plugins=False), command, at, worker_id="w", limits=limits, slots=Slots(1))
+    tool = await dispatch.prepare()
+    return await dispatch.run(tool) if kind == "task_sequence" else tool.config
+
+
+async def refusal(*given: Any, **how: Any) -> ToolError:
+    try:
+        result = await prepared(*given, **how)
+    except ToolError as error:
+        return error
+    assert result.error is not None, result
+    return ToolError(result.error.message, kind=result.error.kind)
+
+
+def tasks(config: Mapping[str, Any]) -> list[Any]:
+    return [{"read": {"kind": "noop", **config}}]
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"auth": MARK, "query": "select 1"}, "tool_config.auth"),
+        ({"headers": {"Authorization": MARK}, "url": "https://a.test"}, "tool_config.headers.Authorization"),
+        ({"code": MARK}, "tool_config.code"),
+        ({"input": {"rows": [{"authors": MARK}]}}, "tool_config.input.rows[0].authors"),
+        ([{"get": {"kind": "http", "url": MARK}}], "tool_config[0].get.url"),
+    ],
+)
+async def test_config_that_the_plane_took_something_out_of_fails_the_command_before_it_runs(
+    config: Any, place: str
+) -> None:
+    error = await refusal("noop", config, config_is_stored=True)
+    assert error.kind == "configuration"
+    assert f"the control plane has put {MARK} in place of {place}: " in str(error)
+    assert "below 8 kB" in str(error)
+    assert "auth: its_alias" in str(error)
+
+
+async def test_config_that_came_as_it_is_may_have_that_text() -> None:
+    assert (await prepared("noop", {"result": {"a": MARK}}, {})).result == {"a": MARK}
+
+
+async def test_text_that_has_more_in_it_is_the_authors() -> None:
+    config = {"result": {"a": f"a {MARK}"}}
+    assert (await prepared("noop", config, {}, config_is_stored=True)).result == {"a": f"a {MARK}"}
+
+
+async def test_input_that_another_one_hides_is_not_missed() -> None:
+    """The step's input wins over the tool's."""
+
+    def script(method: str, path: str, _: Any) -> Any:
+        return answer(200, {"input": {"authors": MARK}, "result": 1} if "config" in path else "where")
+
+    at, _ = plane(script)
+    context = {"tool_config": stored("config"), "input": {"authors": ["Ada"]}, "render_context": {}}
+    body = {"execution_id": 7, "node_name": "two", "action": "noop", "context": context, "meta": {}}
+    assert (await hydrate(body, ENVELOPE, at)).input == {"authors": ["Ada"]}
+
+
+READS = {
+    "{{ start.articles[0].authors }}": "start.context.articles[0].authors",
+    "{{ start.articles[0]['authors'] }}": "start.context.articles[0].authors",
+    "by {{ start.articles[0].authors }}": "start.context.articles[0].authors",
+    "{{ authors }}": "authors",
+    "{{ authors | length }}": "authors",
+    "{{ links[0] }}": "links[0]",
+    "{% for link in links %}{{ link }}{% endfor %}": "links[0]",
+    "{% if start.articles[0].authors %}x{% endif %}": "start.context.articles[0].authors",
+    "{{ start.articles[0].authors == 'x' }}": "start.context.articles[0].authors",
+    "{{ start.articles | map(attribute='authors') | list }}": "start.context.articles[0].authors",
+    "{{ fetch.headers['Set-Cookie'] }}": "fetch.context.headers.Set-Cookie",
+    "{{ start.articles }}": "start.context.articles[0].authors",
+    "{{ start }}": "start.context.articles[0].authors",
+    "{{ links | join(' ') }}": "links[0]",
+    "of {{ start.articles | tojson }}": "authors",
+}
+
+
+@pytest.mark.parametrize("text", READS)
+async def test_template_of_a_list_that_reads_one_fails_its_task(text: str) -> None:
+    error = await refusal("task_sequence", tasks({"result": {"a": text}}))
+    assert f"the control plane has put {MARK} in place of " in str(error)
+    assert READS[text] in str(error)
+    assert error.kind == "configuration"
+
+
+async def test_rule_that_reads_one_fails_the_command_and_is_not_passed_over() -> None:
+    rules = [{"when": "{{ start.articles[0].authors == ['Ada'] }}", "then": {"do": "continue"}}]
+    error = await refusal("task_sequence", tasks({"spec": {"policy": {"rules": rules}}}))
+    assert "start.context.articles[0].authors" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ start.articles[0].url }}",
+        "{{ start.count }}",
+        "{{ start.articles | length }}",
+        "{{ links[1] }}",
+        "{% for article in start.articles %}{{ article.id }}{% endfor %}",
+        "{{ fetch }}",
+        "{{ fetch.headers }}",
+    ],
+)
+async def test_template_that_reads_none_gives_what_it_reads(text: str) -> None:
+    result = await prepared("task_sequence", tasks({"result": {"a": text}}))
+    assert result.error is None, result
+
+
+async def test_config_of_a_single_tool_fails_too_where_the_plane_has_left_a_template() -> None:
+    error = await refusal("noop", {"result": {"a": "{{ start.articles[0].authors }}"}})
+    assert "start.context.articles[0].authors" in str(error)
+
+
+@pytest.mark.parametrize(("dialect", "is_stored"), [(Dialect.RUST, True), (Dialect.PYTHON, False)])
+async def test_names_that_the_plane_has_not_redacted_are_what_they_are(dialect: Dialect, is_stored: bool) -> None:
+    """A step may have returned that text, and a worker takes secrets out of results."""
+    config = tasks({"result": {"a": "{{ authors }}"}})
+    result = await prepared("task_sequence", config, None, dialect, names_are_stored=is_stored)
+    assert result.error is None, result
+
+
+async def test_code_that_may_read_one_is_a_warning_with_its_place() -> None:
+    with capture_logs() as lines:
+        await prepared("python", {"code": "result = context['start']"})
+        await prepared("python", {"code": "result = 'restart'"})
+        await prepared("python", {"code": "result = context['fetch']"})
+    warned = [line["places"] for line in lines if line["event"] == "variables_redacted_by_plane"]
+    assert warned == [["start.context.articles[0].authors"]]
+
+
+async def test_result_of_an_earlier_step_that_was_stored_says_so_as_well() -> None:
+    reference = {"ref": "noetl://execution/7/result/start/1", "kind": "result_ref", "store": "kv"}
+    names = {"start": {"status": "COMPLETED", "context": {"n": 1}, "reference": reference}}
+
+    def script(method: str, path: str, _: Any) -> Any:
+        return answer(200, {"articles": [{"authors": MARK}]} if "start" in path else "where")
+
+    at, _ = plane(script)
+    config = tasks({"result": "{{ start.articles[0].authors }}"})
+    context = {"tool_config": {"tasks": config}, "render_context": names}
+    body = {"execution_id": 7, "node_name": "two", "action": "task_sequence", "context": context, "meta": {}}
+    command = await hydrate(body, ENVELOPE, at)
+    assert command.redacted == ["start.articles[0].authors"]
+
+
+async def test_stored_result_that_a_tool_fetches_is_a_warning_with_its_places() -> None:
+    with capture_logs() as lines:
+        config = {"ref": stored("names")["ref"]}
+        await prepared("task_sequence", [{"get": {"kind": "result_fetch", **config}}], names_are_stored=False)
+    warned = [line["places"] for line in lines if line["event"] == "stored_result_redacted_by_plane"]
+    assert warned == [["authors", "links[0]", "start.context.articles[0].authors"]]
+
+
+def test_error_names_five_places_at_most() -> None:
+    from noetl_worker.templates.redacted import check_given, mark_redacted
+
+    value = {"a": {f"n{n}": MARK for n in range(9)}}
+    places = mark_redacted(value, "x")
+    with pytest.raises(ToolError, match=r"in place of x\.a\.n0, .* and 4 more: ") as caught:
+        check_given(f"a {MARK}", places)
+    assert failure_of(caught.value).error.kind == "configuration"  # type: ignore[union-attr]
