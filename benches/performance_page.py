@@ -284,27 +284,41 @@ def _traces(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
 
 
 def _peers(found: Mapping[str, Any]) -> list[str]:
-    sides, versions = found["sides"], found["versions"]
+    versions = found["versions"]
     named = {
         "worker": "noetl-worker",
         "pure": "noetl-worker without compiled packages",
+        "published": f"the published Rust worker {versions['published']}",
         "yardstick": "the yardstick",
         "faststream": f"FastStream {versions['faststream']}",
         "taskiq": f"taskiq {versions['taskiq']}, taskiq-nats {versions['taskiq-nats']}",
     }
     columns = {"commands_per_s": "commands/s", "cpu_us": "CPU, µs", "rss_mb": "RSS, MB"}
+    noop, kinds = found["noop"], found["kinds"]
     return [
-        "## Beside other libraries",
+        "## Beside others",
         "",
         f"In a run of its own ({measured_on(found)}, as above), on one nats-server and in turns: no-op commands, "
         f"{found['slots']} slots, the plane answers at once.",
         "",
         *_table(
             ["", *columns.values()],
-            ([label, *(_number(sides[name][column]) for column in columns)] for name, label in named.items()),
+            ([named[name], *(_number(noop[name][column]) for column in columns)] for name in named if name in noop),
         ),
         "",
         _PEERS_NOTE,
+        "",
+        f"Ours and the published worker, {found['kind_slots']} slots: `python` is one line, `shell` is `true`. The "
+        "published one starts an interpreter for each `python` command, and confines none.",
+        "",
+        *_table(
+            ["kind", "", "commands/s", "CPU, ms"],
+            (
+                [kind, named[name], _number(side["commands_per_s"]), _number(side["cpu_us"] / 1000)]
+                for kind, sides in kinds.items()
+                for name, side in sides.items()
+            ),
+        ),
         "",
     ]
 

@@ -123,6 +123,25 @@ class Rig:
         async with self._side(name, load, command, {}, []) as side:
             yield side
 
+    @asynccontextmanager
+    async def published(self, slots: int, program: Path) -> AsyncIterator[Side]:
+        """The Rust worker that our users run today."""
+        load = self._load("published", durable="published")
+        environment = {
+            "NATS_URL": self.nats_url,
+            "NATS_STREAM": load.stream,
+            "NATS_CONSUMER": "published",
+            "NATS_SUBJECT": load.subject,
+            "NATS_FILTER_SUBJECT": load.subject,
+            "NOETL_SERVER_URL": self.stub_url,
+            "WORKER_ID": "published",
+            "WORKER_MAX_CONCURRENT": str(slots),
+            "WORKER_METRICS_BIND": "127.0.0.1:0",
+            "RUST_LOG": "warn",
+        }
+        async with self._side("published", load, [str(program)], environment, []) as side:
+            yield side
+
     def _load(self, name: str, *, durable: str) -> Load:
         return Load(self.nats_url, self.stub_url, stream=name, subject=f"bench.{name}", durable=durable)
 
