@@ -113,8 +113,8 @@ POSTGRES: list[tuple[dict[str, Any], str]] = [
         "'sslmode' is 'on': give one of disable, allow, prefer, require, verify-ca, verify-full",
     ),
     (
-        {"host": "h", "schema": "a,b"},
-        "'schema' is 'a,b': give one schema; for several, start the query with `set search_path to first, second;`",
+        {"host": "h", "schema": "a b,c"},
+        "'schema' is 'a b,c': give names with commas between them, in double quotes where SQL needs them",
     ),
     (
         {"host": "h", "query": "select $1, %s", "params": [1, 2]},

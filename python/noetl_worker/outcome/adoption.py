@@ -113,10 +113,7 @@ class Adoption:
 
 
 async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
-    """A row may say that its batch was never processed; only the plane knows. Else its claim is asked, as for all.
-
-    One that came into no queue stays `accepted` where the plane could not note that (`unqueued_batch`).
-    """
+    """A row may say that its batch was never processed; only the plane knows. Else its claim is asked, as for all."""
     if event_set.rescues is None:
         return
     try:
@@ -124,4 +121,4 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **event_set.who(), error=str(error))
         return
-    event_set.is_rescue = state.was_never_processed or state.word == "accepted"
+    event_set.is_rescue = state.was_never_processed

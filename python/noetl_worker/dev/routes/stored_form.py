@@ -49,7 +49,13 @@ _OF_LINK: Final = re.compile(
     r"[?&](?:(?:api[_-]?)?key|(?:(?:access|id|refresh)[_-]?)?token|client[_-]?secret|signature)=[^&\s]", re.IGNORECASE
 )
 _ADDRESS: Final = re.compile(r"://(?<=[A-Za-z0-9+.-]://)[^/@:\s]+(?::[^/@\s]*)?@\S")
-_SECRETS: Final = (_KEY_OF_PROVIDER, _PRIVATE_KEY, _OF_LINK, _ADDRESS)
+_SECRETS: Final = (
+    (("sk-", "AIza", "ya29.", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xox"), _KEY_OF_PROVIDER),
+    (("-----BEGIN ",), _PRIVATE_KEY),
+    (("=",), _OF_LINK),
+    (("://",), _ADDRESS),
+)
+"""Each with words of which one is in all that it matches: a text of megabytes is searched for these first."""
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:
@@ -69,4 +75,6 @@ def _member(name: str, value: JsonValue, depth: int) -> JsonValue:
 
 
 def _is_secret(text: str) -> bool:
-    return _AT_START.match(text) is not None or any(pattern.search(text) for pattern in _SECRETS)
+    return _AT_START.match(text) is not None or any(
+        any(word in text for word in words) and pattern.search(text) for words, pattern in _SECRETS
+    )
