@@ -13,7 +13,10 @@ from .commands import USERS, alive, ends, run_as, run_one
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="Linux")  # noqa: PTH110
 
-IN_ITS_OWN_SESSION = "setsid sleep 600 >/dev/null 2>&1 </dev/null & echo $!"
+IN_ITS_OWN_SESSION = (
+    "setsid sleep 600 >/dev/null 2>&1 </dev/null & "
+    "until read pid name state parent group session rest </proc/$!/stat && [ $session = $! ]; do :; done; echo $!"
+)
 PARENT_AND_SURVIVOR = "setsid sleep 600 >/dev/null 2>&1 </dev/null & echo $!; kill -9 $PPID; sleep 600"
 FORKED_TWICE = """
 import os, sys
