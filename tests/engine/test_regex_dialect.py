@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from noetl_worker.engine import pure
 from noetl_worker.engine.pure import code_points
 from noetl_worker.errors import ConditionError
 
@@ -80,12 +81,25 @@ def test_repetition_that_is_refused_is_refused_in_the_words_of_the_crate(engine:
 
 @pytest.mark.parametrize(
     ("piece", "most"),
-    [("é", 163_836), ("(a)", 109_224), ("[a-c]", 145_632), (".", 10_485), ("(?:ab|cd)", 41_609), ("(?:a+)", 145_632)],
+    [
+        *(("é", 163_836), ("(a)", 109_224), ("[a-c]", 145_632), (".", 10_485), ("(?:ab|cd)", 41_609)),
+        *(("(?:a+)", 145_632), ("(?:ab|ac|ad)", 31_968), ("(?:(a)|b)", 52_427)),
+    ],
 )
 def test_as_many_copies_fit_as_in_the_crate(engine: Any, piece: str, most: int) -> None:
     assert not found(engine, f"{piece}{{{int(most * 0.999)}}}", "")
     with pytest.raises(ConditionError, match="exceeds size limit"):
         found(engine, f"{piece}{{{int(most * 1.001)}}}", "")
+
+
+def test_pattern_that_fits_by_the_version_of_unicode_alone_needs_the_rust_engine() -> None:
+    """`\\w` takes 47 kB by the tables of Python 3.10, 50 kB by those of the crate."""
+    assert not found(pure, r"\w{180}", "")
+    with pytest.raises(ConditionError, match=r"size is so near to the limit .* needs the Rust engine") as caught:
+        found(pure, r"\w{215}", "")
+    assert caught.value.code == "regex_unsupported"
+    with pytest.raises(ConditionError, match="exceeds size limit"):
+        found(pure, r"\w{230}", "")
 
 
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────

@@ -142,6 +142,43 @@ impl<'d> Value<'d> {
         }
     }
 
+    /// The beginning of a text of at most so many bytes, no character split, and the bytes of the whole; a large text
+    /// is not unescaped for it.
+    pub fn head(self, max_bytes: usize) -> (String, usize) {
+        let raw = if self.is_text() { self.raw() } else { "" };
+        let (mut head, mut size, mut is_full) = (String::new(), 0, false);
+        for piece in pieces(raw) {
+            let mut space = [0; 4];
+            let text = match piece {
+                Piece::Plain(plain) => plain,
+                Piece::Escape(character) => &*character.encode_utf8(&mut space),
+            };
+            size += text.len();
+            if !is_full {
+                let mut end = text.len().min(max_bytes - head.len());
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                head.push_str(&text[..end]);
+                is_full = end < text.len();
+            }
+        }
+        (head, size)
+    }
+
+    /// Whether a text has an escape that stands for one of several characters, or for one that need not be escaped.
+    pub fn has_odd_escape(self) -> bool {
+        let bytes = self.raw().as_bytes();
+        let mut from = 0;
+        while let Some(at) = memchr::memchr(b'\\', &bytes[from..]) {
+            from += at + 2;
+            if matches!(bytes.get(from - 1), Some(b'u' | b't' | b'/')) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Whether this text equals another; false for any other kind.
     pub fn is_text_equal(self, other: &str) -> bool {
         match self.kind() {
@@ -265,7 +302,16 @@ impl<'d> Value<'d> {
                 out.extend_from_slice(self.raw().as_bytes());
                 out.push(b'"');
             }
-            Kind::EscapedText => write_text(&unescape(self.raw()), out),
+            Kind::EscapedText => {
+                out.push(b'"');
+                for piece in pieces(self.raw()) {
+                    match piece {
+                        Piece::Plain(plain) => out.extend_from_slice(plain.as_bytes()),
+                        Piece::Escape(character) => write_escaped(character.encode_utf8(&mut [0; 4]), out),
+                    }
+                }
+                out.push(b'"');
+            }
             Kind::Array => {
                 out.push(b'[');
                 for (position, element) in self.elements().enumerate() {
@@ -326,23 +372,44 @@ fn has_repeated_key(members: &[(Value<'_>, Value<'_>)]) -> bool {
 
 fn unescape(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
-        text.push_str(&rest[..at]);
-        let (character, used) = match rest.as_bytes()[at + 1] {
-            b'b' => ('\u{8}', 2),
-            b'f' => ('\u{c}', 2),
-            b'n' => ('\n', 2),
-            b'r' => ('\r', 2),
-            b't' => ('\t', 2),
-            b'u' => unescape_unicode(&rest.as_bytes()[at..]),
-            other => (char::from(other), 2),
-        };
-        text.push(character);
-        rest = &rest[at + used..];
+    for piece in pieces(raw) {
+        match piece {
+            Piece::Plain(plain) => text.push_str(plain),
+            Piece::Escape(character) => text.push(character),
+        }
     }
-    text.push_str(rest);
     text
+}
+
+enum Piece<'d> {
+    Plain(&'d str),
+    Escape(char),
+}
+
+/// A text without its quotes, from escape to escape.
+fn pieces(raw: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = raw;
+    std::iter::from_fn(move || match memchr::memchr(b'\\', rest.as_bytes()) {
+        Some(0) => {
+            let (character, used) = match rest.as_bytes()[1] {
+                b'b' => ('\u{8}', 2),
+                b'f' => ('\u{c}', 2),
+                b'n' => ('\n', 2),
+                b'r' => ('\r', 2),
+                b't' => ('\t', 2),
+                b'u' => unescape_unicode(rest.as_bytes()),
+                other => (char::from(other), 2),
+            };
+            rest = &rest[used..];
+            Some(Piece::Escape(character))
+        }
+        _ if rest.is_empty() => None,
+        found => {
+            let (plain, after) = rest.split_at(found.unwrap_or(rest.len()));
+            rest = after;
+            Some(Piece::Plain(plain))
+        }
+    })
 }
 
 fn unescape_unicode(escape: &[u8]) -> (char, usize) {
@@ -358,6 +425,11 @@ fn unescape_unicode(escape: &[u8]) -> (char, usize) {
 /// Write a text with its quotes, escaped as Python's encoder does.
 pub fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
+    write_escaped(text, out);
+    out.push(b'"');
+}
+
+fn write_escaped(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let mut start = 0;
     for (at, byte) in bytes.iter().enumerate() {
@@ -381,7 +453,6 @@ pub fn write_text(text: &str, out: &mut Vec<u8>) {
         start = at + 1;
     }
     out.extend_from_slice(&bytes[start..]);
-    out.push(b'"');
 }
 
 /// Write a float as Python's `repr` does, from its JSON text.

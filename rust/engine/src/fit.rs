@@ -52,8 +52,8 @@ pub struct Fitted {
 /// `DocumentError`.
 pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     let document = Document::parse(data)?;
-    // One look at the whole text instead of one at every value. Escapes can hide a trigger or a secret from it, so
-    // texts with escapes are always checked one by one.
+    // One look at the whole text instead of one at every value. Escapes can hide a trigger or a secret from it: texts
+    // that have such are checked one by one.
     let prepared = Secrets::prepare(&rules.secrets, &rules.secret_words);
     let mut redacting = Redacting {
         is_plain: !may_hold_credential(document.source())
@@ -108,10 +108,17 @@ impl<'d> Redacting<'d> {
                 self.out.push(b']');
             }
             Kind::Text | Kind::Integer if self.is_plain => value.write(&mut self.out),
+            Kind::EscapedText if self.is_plain && self.is_as_plain(value) => value.write(&mut self.out),
             Kind::Text | Kind::EscapedText => self.text(value),
             Kind::Integer | Kind::Float if self.has_numbers => self.number(value),
             _ => value.write(&mut self.out),
         }
+    }
+
+    /// Whether the look at the whole source has seen this text too: what it was after has none of the characters that
+    /// are escaped here. Megabytes of lines are not copied for it.
+    fn is_as_plain(&self, value: Value<'d>) -> bool {
+        !value.has_odd_escape() && self.secrets.as_ref().is_none_or(Secrets::are_never_escaped)
     }
 
     /// A secret that is a number in the result (a PIN, an account id) is the secret all the same.
@@ -289,7 +296,7 @@ impl Preview {
             if let Some(piece) = self.member(key, child, depth, room) {
                 room -= size(&piece) + 1;
                 made.push((position, piece));
-                let length = child.as_text().map_or(0, |text| text.len());
+                let (_, length) = child.head(0);
                 longest_cut = longest_cut.max(if length > TEXT_BYTES { length } else { 0 });
             }
         }
@@ -336,12 +343,8 @@ fn mark(name: &str, number: usize) -> Vec<u8> {
 
 /// A text cut to 512 bytes of UTF-8 without splitting a character.
 fn head(value: Value<'_>) -> Vec<u8> {
-    let text = value.as_text().unwrap_or_default();
-    let mut end = TEXT_BYTES.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut out = Vec::with_capacity(end + 2);
-    write_text(&text[..end], &mut out);
+    let (text, _) = value.head(TEXT_BYTES);
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_text(&text, &mut out);
     out
 }

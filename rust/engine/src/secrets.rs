@@ -2,6 +2,7 @@
 //! Twin: `python/noetl_worker/engine/pure/secrets.py`.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
@@ -38,6 +39,7 @@ pub struct Secrets<'s> {
     heads: Vec<(u32, u32)>,
     /// A bit for every head there is: few texts get past it without reason.
     filter: Filter,
+    are_plain: OnceCell<bool>,
 }
 
 impl<'s> Secrets<'s> {
@@ -64,7 +66,7 @@ impl<'s> Secrets<'s> {
         let filter = Filter::of(&heads);
         let is_number = |secret: &&str| secret.starts_with(|first: char| first == '-' || first.is_ascii_digit());
         let numbers = values.iter().map(|(secret, _)| *secret).filter(is_number).collect();
-        Some(Self { values, numbers, finders, heads, filter })
+        Some(Self { values, numbers, finders, heads, filter, are_plain: OnceCell::new() })
     }
 
     /// Whether a secret is somewhere in a text, be it inside of a word: a quick look before `replace`.
@@ -84,6 +86,15 @@ impl<'s> Secrets<'s> {
     /// Whether a secret may be a number: few are, and documents are full of numbers.
     pub fn have_numbers(&self) -> bool {
         !self.numbers.is_empty()
+    }
+
+    /// Whether no secret has a character that JSON has to escape: each stands in a document as it is, unless that
+    /// escapes more than it has to.
+    pub fn are_never_escaped(&self) -> bool {
+        *self.are_plain.get_or_init(|| {
+            let is_escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+            !self.values.iter().any(|(secret, _)| secret.bytes().any(is_escaped))
+        })
     }
 
     /// Whether the text of a number is exactly a secret.

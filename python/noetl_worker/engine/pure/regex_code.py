@@ -2,8 +2,7 @@
 
 Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece.
 `size` is what the crate's reverse program takes in bytes, captures added: it is the larger of the crate's two programs
-wherever classes reach beyond ASCII. A few per cent remain: the crate joins what alternatives have in common, and
-knows newer characters.
+wherever classes reach beyond ASCII. Some per cent remain: the crate knows newer characters than an older Python.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from noetl_worker.engine.pure.code_points import Ranges, normalized
 
 __all__ = [
     "SIZE_LIMIT",
+    "SURE_SIZE",
     "Chars",
     "Code",
     "Piece",
@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 SIZE_LIMIT: Final = 10 * 2**20
+SURE_SIZE: Final = SIZE_LIMIT * 17 // 20
+"""Up to here one with classes is within the crate's limit for certain: they have grown by 14 % at most."""
 _STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes: a state, an entry of a table of bytes, a branch of a fork
 _FULL_TAIL: Final = (0x80, 0xBF)
 _ENCODED_ALIKE: Final = ((0x80, 0x7FF, 6), (0x800, 0xD7FF, 12), (0xE000, 0xFFFF, 12), (0x10000, 0x10FFFF, 18))
@@ -110,8 +112,7 @@ def alternatives(pieces: Sequence[Piece]) -> Piece:
     if len(pieces) == 1:
         return pieces[0]
     depth = max(piece.depth for piece in pieces) + 1
-    firsts = [piece.code[0] for piece in pieces if len(piece.code) == 1]
-    sets = [first for first in firsts if isinstance(first, Chars)]
+    sets = [set_ for set_ in map(_bare_set, pieces) if set_]
     if len(sets) == len(pieces):  # the crate makes one set of them too
         joined = one_of(normalized([pair for chars in sets for pair in chars.ranges]))
         return Piece(joined.code, depth, joined.size)
@@ -122,13 +123,27 @@ def alternatives(pieces: Sequence[Piece]) -> Piece:
         starts.append(1 + len(body))
         body += piece.code
         body.append((end - 1 - len(body),))
-    words = [literal_head(piece.code) for piece in pieces]
     size = sum(piece.size for piece in pieces)
-    if all(len(word) == len(piece.code) for word, piece in zip(words, pieces, strict=True)):
-        size = max(size, _words_size(words))  # never less than our own code, which has no trie
+    words = [word for word in map(_bare_word, pieces) if word]
+    if len(words) == len(pieces):
+        backwards = [word[::-1] for word in words]
+        size = max(size, _words_size(words), _words_size(backwards))  # never less than our own code, which has no trie
     else:
         size += 2 * _STATE + len(pieces) * _BRANCH
     return Piece([tuple(starts), *body], depth, size)
+
+
+def _bare_set(piece: Piece) -> Chars | None:
+    """What it takes, if it is one character of a set and no group that captures."""
+    only = piece.code[0] if len(piece.code) == 1 else None
+    return only if isinstance(only, Chars) and piece.size == _set_size(only) else None
+
+
+def _bare_word(piece: Piece) -> bytes:
+    """What it matches, if that is one text and no group that captures."""
+    word = literal_head(piece.code)
+    encoded = word.encode("utf-8", "surrogatepass") if len(word) == len(piece.code) else b""
+    return encoded if piece.size == _STATE * len(encoded) else b""
 
 
 def repeated(piece: Piece, low: int, high: int | None) -> Piece | None:
@@ -172,13 +187,13 @@ def _set_size(chars: Chars) -> int:
     return 2 * _STATE + _BRANCH * len(rows) + _STATE * len(heads)
 
 
-def _words_size(words: list[str]) -> int:
+def _words_size(words: list[bytes]) -> int:
     """Words are a trie there: a fork and its letters for each beginning."""
     beginnings: dict[tuple[int, int], int] = {}  # from a beginning by a byte to a longer one
     sizes: dict[int, int] = {}
     for word in words:
         beginning = 0
-        for byte in word.encode("utf-8", "surrogatepass"):
+        for byte in word:
             step = (beginning, byte)
             if step not in beginnings:
                 beginnings[step] = len(beginnings) + 1

@@ -7,7 +7,7 @@ not matter. Where the two still differ, the code here is `regex_unsupported` or 
 |------------------------------------------------------|------------------|------------------------------|
 | script and other named properties (`\\p{Greek}`)      | known ones match | `regex_unsupported`          |
 | `(?R)` CRLF mode, `(?-u)`, `\\b{start-half}`          | supported        | `regex_unsupported`          |
-| compiled size near 10 MiB                            | `invalid_regex`  | the same within a few %      |
+| compiled size of 8.5 to 10 MiB                       | `invalid_regex`  | `regex_unsupported`          |
 | many states of a large pattern on one text           | linear time      | `regex_unsupported`          |
 | characters newer than the interpreter's Unicode      | crate's tables   | `unicodedata`'s tables       |
 """
@@ -78,13 +78,18 @@ class _Reader:
         self._names: set[str] = set()
         self._size = 0
         """Of all pieces in open groups."""
+        self._has_tables = False
+        """Whether its size depends on which characters there are."""
 
     def pattern(self) -> regex_code.Code:
         while self._at < len(self._source):
             self._item()
         if len(self._groups) > 1:
             self._refuse("unclosed group")
-        return self._close().code
+        whole = self._close()
+        if self._has_tables and whole.size > regex_code.SURE_SIZE:
+            self._unsupported(f"a pattern whose size is so near to the limit of {regex_code.SIZE_LIMIT} bytes")
+        return whole.code
 
     # ── items ───────────────────────────────────────────────────────────────────────────────────
 
@@ -288,6 +293,7 @@ class _Reader:
     def _class_escape(self, char: str) -> Ranges:
         """Read \\d \\s \\w \\p and their negations; the cursor is at the letter."""
         self._at += 1
+        self._has_tables = True
         if char not in "pP":
             return code_points.perl(char)
         ranges = self._folded(self._property())
