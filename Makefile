@@ -15,7 +15,7 @@ export CARGO_NET_RETRY ?= 0
 unexport PYTHONDONTWRITEBYTECODE
 # One more than two cores have, since tests wait; a file's tests stay together, and the files with long ones come first. JOBS=4
 # takes a minute less on two cores; three is what has run often enough to be called steady.
-JOBS ?= 3
+JOBS ?= 4
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests that hold a time have a core for themselves, those that hold less than a second or a rate the machine.
 UNTIMED := not soak and not steady and not gates and not timed and not alone
