@@ -27,6 +27,7 @@ from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakMethod
 
 if TYPE_CHECKING:  # a worker process has no pytest
     import pytest
@@ -147,11 +148,18 @@ def _watched(factory: Callable[[], Any]) -> Callable[[], Any]:
         for name in _TOLD:
             method = getattr(protocol, name, None)
             if method is not None:
-                with suppress(AttributeError):  # slots
-                    setattr(protocol, name, partial(_measured, method, method))
+                with suppress(AttributeError, TypeError):  # slots
+                    setattr(protocol, name, partial(_measured_method, WeakMethod(method)))
         return protocol
 
     return make
+
+
+def _measured_method(method: WeakMethod[Callable[..., Any]], *arguments: Any) -> Any:
+    """Of a protocol that has to be freed as it is without the guard."""
+    bound = method()
+    assert bound is not None
+    return _measured(bound, bound, *arguments)
 
 
 def _with_watched_protocols(connect: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import ssl
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.processes import until
 from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport import on_loop
@@ -207,6 +209,29 @@ async def test_connection_that_the_server_has_closed_is_not_used_again(name: str
             assert (await post(wire, url)).status == 200
             await closed.wait()
             await asyncio.sleep(0)  # the loop reads the end
+
+
+@pytest.mark.parametrize("name", TRANSPORTS[1:], indirect=True)
+async def test_closed_connections_are_freed_without_the_garbage_collector(name: str) -> None:
+    """It seldom runs in a worker: some hundred connections a quarter of an hour were memory that grew (F24)."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+
+    def objects() -> int:
+        return sum(type(one).__module__.startswith("noetl_worker.transport.") for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(script) as url, transport(name) as wire:
+            before = objects()
+            for _ in range(30):
+                assert (await post(wire, url)).status == 200
+            await until(lambda: objects() <= before + 2, "the end of all but the last connection")
+    finally:
+        gc.enable()
 
 
 async def test_kept_connection_serves_many_requests(name: str) -> None:

@@ -113,8 +113,10 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, deadline: float, request: bytes = b"") -> asyncio.Future[Response]:
         """The answer to a request that is written with the others of this turn, or by `send_parts`; or `_Broken`."""
-        self._answer = answer = self._loop.create_future()
         self._deadline, self.unwritten = deadline, request
+        if self._transport is None:  # lost between its opening and this
+            raise _Broken("the connection was closed before the request was written")
+        self._answer = answer = self._loop.create_future()
         # One timer for many requests: it is put off when it rings too early.
         if self._timer is None or self._rings_at > deadline:
             self._set_timer(deadline)
@@ -189,6 +191,9 @@ class _Connection(asyncio.Protocol):
             self.on_message_complete()
         self._fail(f"the connection was closed before the answer was complete{f': {error!r}' if error else ''}")
         self._server.lost(self)
+        # They hold this object: without that it is freed now, and not whenever the collector comes.
+        self._transport = None
+        del self._parser
 
     def eof_received(self) -> bool:
         return False  # closed by asyncio; connection_lost decides what became of an answer
