@@ -24,7 +24,7 @@ QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
 async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> Issued:
     """A command whose tool has started in a worker that is paused; its peer is there, `home.processes` are both."""
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"} if port else {}
-    paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS, **bind)
+    paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS, **QUICK, **bind)
     [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
     await until(lambda: gate.runs == 1, "the run")
     await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
