@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from nats.errors import FlushTimeoutError
 
 from faults.test_names_and_keys import make_login
 from noetl_worker.dev.nats_server import NatsServer, free_port
@@ -45,6 +46,38 @@ async def test_flush_and_drain_wait_for_what_was_sent_before_them() -> None:
         await subscription.drain()
         assert [word for word in read if word] == [b"PUB", b"PING", b"SUB", b"UNSUB", b"PING"]
         await connection.close()
+
+
+async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> None:
+    """nats-py's own stops without a word when the answer comes late."""
+    is_given_up = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+            elif line.split()[:2] == [b"PUB", b"late"]:
+                await is_given_up.wait()
+            elif line.split()[:2] == [b"PUB", b"soon"]:
+                writer.write(b"MSG a 1 2\r\nhi\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        connection = await connect(settings(url), "test")
+        client, got = connection.client, asyncio.Queue[bytes]()
+        try:
+            await client.receive("a", lambda message: got.put_nowait(message.data))
+            await client.publish("late", b"")
+            with pytest.raises(FlushTimeoutError):
+                await client.flush(timeout=0.05)  # type: ignore[arg-type]
+            is_given_up.set()
+            await client.flush(timeout=5)
+            await client.publish("soon", b"")
+            assert await asyncio.wait_for(got.get(), 5) == b"hi"
+        finally:
+            await connection.close()
 
 
 @pytest.mark.parametrize("end", ["drain", "unsubscribe"])

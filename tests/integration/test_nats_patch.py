@@ -17,7 +17,7 @@ import pytest
 import noetl_worker
 
 ROOT = Path(__file__).resolve().parents[2]
-PATCH = ROOT / "docs" / "upstream" / "nats-py-flush-order.patch"
+PATCHES = ROOT / "docs" / "upstream"
 TESTED = ("2.15", "2.16")
 """Versions on which this file and tests/integration/test_connection.py have run."""
 ORDER = """
@@ -46,10 +46,44 @@ asyncio.run(main())
 """
 
 
-def order_on_the_wire(library: Path) -> str:
-    """What a server has read when `flush` after a `publish` returns."""
+LATE = """
+import asyncio, nats
+
+async def main():
+    asked = asyncio.Queue()
+
+    async def serve(reader, writer):
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\\r\\n')
+        while line := await reader.readline():
+            if line == b"PING\\r\\n":
+                asked.put_nowait(writer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        connecting = asyncio.ensure_future(nats.connect(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"))
+        (await asked.get()).write(b"PONG\\r\\n")
+        client = await connecting
+        try:
+            await client.flush(timeout=0.05)
+        except nats.errors.FlushTimeoutError:
+            (await asked.get()).write(b"PONG\\r\\n")
+        second = asyncio.ensure_future(client.flush(timeout=1))
+        (await asked.get()).write(b"PONG\\r\\n")
+        try:
+            await second
+            print("reads")
+        except nats.errors.FlushTimeoutError:
+            print("is deaf")
+        await client.close()
+
+asyncio.run(main())
+"""
+
+
+def run(program: str, library: Path) -> str:
+    """What a program prints that imports nats from this folder."""
     done = subprocess.run(
-        [sys.executable, "-c", ORDER],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(library)},
         capture_output=True,
         text=True,
@@ -59,15 +93,30 @@ def order_on_the_wire(library: Path) -> str:
     return done.stdout.strip()
 
 
-def test_patch_puts_the_ping_behind_the_publish(tmp_path: Path) -> None:
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
     if shutil.which("patch") is None:
         pytest.skip("patch is not installed")
-    source = Path(nats.__file__).parent
-    shutil.copytree(source, tmp_path / "nats", ignore=shutil.ignore_patterns("__pycache__"))
-    assert order_on_the_wire(tmp_path).startswith("PING"), "nats-py has it: take the patch and jetstream/client.py away"
-    with PATCH.open("rb") as patch:
-        subprocess.run(["patch", "-p1", "--batch"], cwd=tmp_path, stdin=patch, check=True, timeout=50)
-    assert order_on_the_wire(tmp_path) == "PUB PING"
+    shutil.copytree(Path(nats.__file__).parent, tmp_path / "nats", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def apply(name: str, library: Path) -> None:
+    with (PATCHES / name).open("rb") as patch:
+        subprocess.run(["patch", "-p1", "--batch"], cwd=library, stdin=patch, check=True, timeout=50)
+
+
+def test_patch_puts_the_ping_behind_the_publish(library: Path) -> None:
+    """What a server has read when `flush` after a `publish` returns."""
+    assert run(ORDER, library).startswith("PING"), "nats-py has it: take the patch and jetstream/client.py away"
+    apply("nats-py-flush-order.patch", library)
+    assert run(ORDER, library) == "PUB PING"
+
+
+def test_patch_goes_on_reading_after_a_late_pong(library: Path) -> None:
+    assert run(LATE, library) == "is deaf", "nats-py has it: take the patch and Client._process_pong away"
+    apply("nats-py-late-pong.patch", library)
+    assert run(LATE, library) == "reads"
 
 
 def test_dependency_is_pinned_to_the_versions_that_were_tested() -> None:
@@ -81,7 +130,7 @@ def test_private_names_of_the_client_are_those_that_the_page_lists() -> None:
     package = Path(noetl_worker.__file__).parent
     files = [*sorted((package / "jetstream").glob("*.py")), package / "delivery/keepalive.py"]
     used = {name for file in files for name in private_names(file)}
-    page = (PATCH.parent / "README.md").read_text(encoding="utf-8")
+    page = (PATCHES / "README.md").read_text(encoding="utf-8")
     assert used == set(re.findall(r"`Client\.(_\w+)`", page))
 
 

@@ -46,6 +46,13 @@ class Client(LibraryClient):
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
 
+    async def _process_pong(self) -> None:
+        """Also where the `flush` that asked for it was given up: the library sets a result on the cancelled future, and
+        that error ends its reading without a word. The connection is deaf then until the pings find it."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._transport is not None and self._pending_data_size > 0:
             self._transport.writelines(self._pending)  # as the flusher does it, which then finds nothing
