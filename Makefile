@@ -13,8 +13,7 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 # The suite starts hundreds of workers and child processes: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-# One more than two cores have, since tests wait; a file's tests stay together, and the files with long ones come first. JOBS=4
-# takes a minute less on two cores; three is what has run often enough to be called steady.
+# Twice as many as two cores, since tests wait; a file's tests stay together, and the files with long ones come first.
 JOBS ?= 4
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests that hold a time have a core for themselves, those that hold less than a second or a rate the machine.
