@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import noetl_worker.cases
 import noetl_worker.engine
 from engine.source_hash import source_hash
 from noetl_worker.command import cases
@@ -55,5 +56,5 @@ def chosen(engine: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def import_again() -> None:
-    for module in (noetl_worker.engine, cases):
+    for module in (noetl_worker.engine, cases, noetl_worker.cases):
         importlib.reload(module)
