@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import httpx
-import nats
 
 from dev.served_plane import claim, serving
+from nats_client import connected
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.models import Dialect
 
@@ -57,7 +57,7 @@ async def next_message(subscription: Any) -> dict[str, Any]:
 async def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id() -> None:
     settings = PlaneSettings(reaper_interval_s=0.05, pending_retry_s=0.5, worker_stale_s=0.05)
     async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
-        connection = await nats.connect(server.url)
+        connection = await connected(server.url)
         subscription = await connection.subscribe("noetl.commands")
         await connection.flush()
         (issued,) = await plane.create_commands([RawCommand()])
@@ -79,7 +79,7 @@ async def test_reaper_republishes_waiting_and_abandoned_commands_with_a_text_id(
 async def test_command_that_could_not_be_published_is_published_later() -> None:
     settings = PlaneSettings(publish_recovery_delay_s=0.05)
     async with NatsServer() as server, DevControlPlane(settings, nats_url=server.url) as plane:
-        connection = await nats.connect(server.url)
+        connection = await connected(server.url)
         subscription = await connection.subscribe("noetl.commands")
         await connection.flush()
         (issued,) = await plane.create_commands([RawCommand()], publish=False)

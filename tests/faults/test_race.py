@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import nats
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response as PlaneResponse
@@ -20,6 +19,7 @@ from faults.conftest import WRITE, Measured
 from faults.scene import Scene, inside, scene
 from integration.house import TERMINAL
 from integration.processes import until
+from nats_client import connected
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.dev.routes.answers import Answer
@@ -104,7 +104,7 @@ async def given_back_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Is
     home.plane.fault = held
     issued = await home.plane.create_commands([RawCommand("noop") for _ in range(2 * PAIRS)], publish=False)
     found: dict[bool, list[float]] = {True: [], False: []}
-    client = await nats.connect(home.nats.url)
+    client = await connected(home.nats.url)
     try:
         heard = await client.subscribe("$JS.ACK.*.*.1.>", cb=note)  # first deliveries, not those that come back
         await client.flush()

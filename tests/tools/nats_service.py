@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import nats
 import pytest
 from nats.js.api import ConsumerConfig, KeyValueConfig, ObjectStoreConfig, StreamConfig
 
+from nats_client import connected
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
@@ -62,7 +62,7 @@ def running(config: str = USERS) -> Iterator[NatsServer]:
 @asynccontextmanager
 async def client(server: NatsServer) -> AsyncIterator[Any]:
     """A connection of the test's own, as the user who may do everything."""
-    connection = await nats.connect(server.url, user="all", password="p@ss/word")
+    connection = await connected(server.url, user="all", password="p@ss/word")
     try:
         yield connection
     finally:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, StreamConfig
 
+from nats_client import connected
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
@@ -225,7 +225,7 @@ async def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(serve
 
 async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:
     async with NatsServer() as server:
-        connection = await nats.connect(server.url)
+        connection = await connected(server.url)
         context = connection.jetstream()
         await context.add_stream(StreamConfig(name="S", subjects=["S.>"]))
         await context.add_consumer("S", ConsumerConfig(durable_name="reader"))

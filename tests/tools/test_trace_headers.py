@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import nats
 import pytest
 
+from nats_client import connected
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.models import Dialect
 from noetl_worker.testing import HttpStub, MemoryControlPlane, arun_tool, run_tool
@@ -59,7 +59,7 @@ def test_mcp_request_has_it_as_headers() -> None:
 
 async def test_nats_messages_have_it_as_headers() -> None:
     async with NatsServer() as server:
-        client = await nats.connect(server.url)
+        client = await connected(server.url)
         heard = await client.subscribe("greet")
         await client.flush()
         config = {"operation": "publish", "url": server.url, "subject": "greet", "data": "x"}
