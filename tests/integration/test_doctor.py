@@ -12,7 +12,7 @@ from rich.console import Console
 
 from integration.findings import by_check, not_fine, settings
 from integration.house import house
-from integration.processes import command_line, typed
+from integration.processes import command_line, typed, until
 from noetl_worker import engine
 from noetl_worker.cli.views.findings import print_findings
 from noetl_worker.dev.nats_server import free_port
@@ -29,6 +29,7 @@ from noetl_worker.settings.settings import load_settings
 async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Dialect, tmp_path: Path) -> None:
     async with house(dialect, WORKER_ID="w") as home:
         urls = {"NATS_URL": home.nats.url, "NOETL_SERVER_URL": home.plane.url}
+        await until(lambda: b'"ready"' in home.plane.registry.pools().body, "the registration")
         findings = await examine(settings(tmp_path, **urls))
         assert not_fine(findings) == ({} if engine.ENGINE == "rust" else {"engine": State.WARNING})
         found = by_check(findings)
