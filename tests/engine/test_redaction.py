@@ -79,6 +79,26 @@ def test_free_text(chosen: Any, text: str, redacted: str) -> None:
     assert redact_text(text, ["s3cr3t-value"]) == redacted
 
 
+@pytest.mark.parametrize(
+    ("written", "secrets"),
+    [
+        (r'"line\nBearer\tabcdefghij"', ()),
+        (r'"line\nBearer \u0061bcdefghij"', ()),
+        (r'"line\nhttps:\/\/ann:hunter22@host"', ()),
+        (r'"line\nhunter\u0032secret"', ("hunter2secret",)),
+        (r'"line\nab\/cd1234"', ("ab/cd1234",)),
+        (r'"line\nfirst\nsecond"', ("first\nsecond",)),
+        (r'"line\nquo\"ted1"', ('quo"ted1',)),
+        (r'"line\nback\\slash1"', ("back\\slash1",)),
+        (r'"line\nplain-one"', ("plain-one",)),
+    ],
+)
+def test_escape_in_a_text_hides_no_secret(engine: Any, written: str, secrets: tuple[str, ...]) -> None:
+    fitted = engine.fit_result(written.encode(), FitRules(secrets=secrets))
+    assert fitted.redactions == 1
+    assert b"[REDACTED]" in fitted.body
+
+
 def test_halves_of_surrogate_pairs_are_no_error(engine: Any) -> None:
     assert (
         engine.redact_text("file \udcff password=x \ud83d\ude00", ["\udcffabc", "name"])

@@ -113,10 +113,8 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, deadline: float, request: bytes = b"") -> asyncio.Future[Response]:
         """The answer to a request that is written with the others of this turn, or by `send_parts`; or `_Broken`."""
-        self._deadline, self.unwritten = deadline, request
-        if self._transport is None:  # lost between its opening and this
-            raise _Broken("the connection was closed before the request was written")
         self._answer = answer = self._loop.create_future()
+        self._deadline, self.unwritten = deadline, request
         # One timer for many requests: it is put off when it rings too early.
         if self._timer is None or self._rings_at > deadline:
             self._set_timer(deadline)

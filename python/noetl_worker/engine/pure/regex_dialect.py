@@ -7,7 +7,7 @@ not matter. Where the two still differ, the code here is `regex_unsupported` or 
 |------------------------------------------------------|------------------|------------------------------|
 | script and other named properties (`\\p{Greek}`)      | known ones match | `regex_unsupported`          |
 | `(?R)` CRLF mode, `(?-u)`, `\\b{start-half}`          | supported        | `regex_unsupported`          |
-| compiled size of 8.5 to 10 MiB                       | `invalid_regex`  | `regex_unsupported`          |
+| classes (`\\w`), and a compiled size of 8 to 10 MiB   | by its tables    | `regex_unsupported`          |
 | many states of a large pattern on one text           | linear time      | `regex_unsupported`          |
 | characters newer than the interpreter's Unicode      | crate's tables   | `unicodedata`'s tables       |
 """
