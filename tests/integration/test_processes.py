@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -74,8 +75,12 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
         assert [len(one["commands"]) for one in inflight["processes"]] == [1, 1]
         workers = children(worker.process.pid)
         worker.signal()
+        await until(lambda: len(worker.logged("draining")) == 2, "both drain", timeout_s=START_S)
+        assert (await probe.get("/readyz")).status_code == 503
         gate.open()
         assert await worker.exit_code(timeout_s=START_S) == 0
+        signals = [(line.get("processes", 1), line["signals"]) for line in worker.logged("stop_requested")]
+        assert sorted(signals) == [(1, 1), (1, 1), (2, 1)], "each has one signal: a second one cancels commands"
         assert all(home.terminal_events(one.event_id) == ["command.completed"] for one in issued)
         assert all(is_gone(pid) for pid in workers)
 
@@ -209,6 +214,22 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(tmp
     assert keeps == [(number >= 3, "error" if number >= 3 else "warning") for number in (*range(1, 9), 1, 2, 3)]
     assert {line["exit_code"] for line in lines} == {7}
     assert "its own lines above say why" in lines[2]["advice"]
+
+
+async def test_signal_to_a_worker_that_has_just_ended_hides_no_exit_code(tmp_path: Path) -> None:
+    """Nobody has asked for its end yet when the signal is sent."""
+    supervisor = Deaths(tmp_path, "exit 7", [1.0]).supervisor
+    with structlog.testing.capture_logs() as lines:
+        running = asyncio.create_task(supervisor.run())
+        [worker] = supervisor.workers
+        while worker.running is None:
+            await asyncio.sleep(0)
+        stat = Path(f"/proc/{worker.running.pid}/stat")
+        while stat.exists() and ") Z " not in stat.read_text(encoding="ascii"):
+            pass  # the loop does not learn of it
+        supervisor.request_stop()
+        await running
+    assert [line["codes"] for line in lines if line["event"] == "stopped"] == [[7]]
 
 
 async def test_worker_takes_no_module_from_the_working_directory(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -49,7 +50,14 @@ async def serve(supervisor: Supervisor, settings: Settings) -> Callable[[], Any]
     config = uvicorn.Config(
         app, http=ProbeConnection, backlog=MAX_CONNECTIONS, log_level="error", access_log=False, lifespan="off"
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """It takes none: it would stop answering at the first one, and raise it again, which is the second one."""
+            yield
+
+    server = Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
 
     async def stop() -> None:

@@ -7,6 +7,7 @@ that a terminal's Ctrl-C reaches the supervisor alone, which passes it on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -180,8 +181,12 @@ class Supervisor:
 
     @staticmethod
     def _signal(worker: WorkerProcess) -> None:
-        if worker.running is not None and worker.running.returncode is None:
-            worker.running.send_signal(signal.SIGTERM)
+        if worker.running is None or worker.running.returncode is not None:
+            return
+        # Process.send_signal looks first whether it has ended, which before 3.13 hides the exit code from asyncio: it
+        # says 255 (cpython#87744).
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.running.pid, signal.SIGTERM)
 
     def _running(self) -> int:
         return sum(worker.running is not None for worker in self.workers)
