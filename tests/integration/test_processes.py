@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,16 +218,18 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(tmp
 
 
 async def test_signal_to_a_worker_that_has_just_ended_hides_no_exit_code(tmp_path: Path) -> None:
-    """Nobody has asked for its end yet when the signal is sent."""
-    supervisor = Deaths(tmp_path, "exit 7", [1.0]).supervisor
+    """The loop has not learned of its end yet when the signal is sent."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    supervisor = Deaths(tmp_path, f"read -r line < {gate}; exit 7", [1.0]).supervisor
+    [worker] = supervisor.workers
     with structlog.testing.capture_logs() as lines:
         running = asyncio.create_task(supervisor.run())
-        [worker] = supervisor.workers
-        while worker.running is None:
-            await asyncio.sleep(0)
-        stat = Path(f"/proc/{worker.running.pid}/stat")
-        while stat.exists() and ") Z " not in stat.read_text(encoding="ascii"):
-            pass  # the loop does not learn of it
+        await until(lambda: worker.running is not None, "it is started")
+        assert worker.running is not None
+        gate.write_text("end\n")
+        with suppress(ChildProcessError):  # asyncio's thread has been quicker
+            os.waitid(os.P_PID, worker.running.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop stands still
         supervisor.request_stop()
         await running
     assert [line["codes"] for line in lines if line["event"] == "stopped"] == [[7]]

@@ -155,13 +155,11 @@ def outcome(expression: str) -> str:
 def timed(expression: str) -> tuple[str, float]:
     """What comes of a rendering, and the seconds of this thread that it takes; the collector goes through what is new
     alone, and not through all that the tests of this process have left."""
+    gc.collect()
     gc.freeze()
-    try:
-        started = time.thread_time()
-        came = outcome(expression)
-        return came, time.thread_time() - started
-    finally:
-        gc.unfreeze()
+    started = time.thread_time()
+    came = outcome(expression)
+    return came, time.thread_time() - started
 
 
 def taken(expression: str) -> float:

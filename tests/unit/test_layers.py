@@ -296,4 +296,14 @@ def test_first_start_of_a_worker_loads_nothing_but_itself() -> None:
     )
     ours = {"noetl_worker", "noetl_worker.__main__", "noetl_worker.process", "noetl_worker.process.sealed_environment"}
     loaded = set(ast.literal_eval(done.stdout)) - ours
-    assert loaded <= {"__future__", "os", "stat", "_stat", "posixpath", "genericpath", "os.path", "_collections_abc"}
+    assert loaded <= {
+        "__future__",
+        "gc",
+        "os",
+        "stat",
+        "_stat",
+        "posixpath",
+        "genericpath",
+        "os.path",
+        "_collections_abc",
+    }
