@@ -62,7 +62,7 @@ quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in eac
 
 test: $(STAMP) ## the whole suite: both engines where cargo is
 	$(BIN)/pytest $(PARALLEL) -m '$(UNTIMED)'
-	$(BIN)/pytest tests/faults -n 2 --dist worksteal -m timed
+	$(BIN)/pytest tests/faults -n $(JOBS) --dist worksteal -m timed
 	$(BIN)/pytest tests/faults -m alone
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 
