@@ -1,4 +1,4 @@
-"""For every test: the signals a person at a terminal has, no step of a loop that takes long, logging as it was."""
+"""For every test: an end in time, the signals a person at a terminal has, no long step of a loop, logging as it was."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 import logging_guard
 import loop_guard
 import loops
+
+pytest_plugins = ["time_limit"]
 
 # A shell starts background jobs with SIGINT ignored, and that is inherited by what the tests start: a Ctrl-C sent to
 # a worker would then do nothing. With a handler here, children start with the default again.

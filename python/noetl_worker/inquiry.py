@@ -101,7 +101,7 @@ class Inquiry:
         import httpx
 
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S, verify=False) as client:
                 answer = await client.get(f"http://{address}/debug/inflight")
             look: Any = answer.json() if answer.status_code == 200 else {}
         except (httpx.HTTPError, ValueError):

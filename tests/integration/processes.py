@@ -233,7 +233,7 @@ class Probe:
     port: int
 
     async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
 
     async def is_ready(self) -> bool:
