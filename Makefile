@@ -60,8 +60,8 @@ types: $(STAMP) ## mypy --strict
 quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in each dialect
 	$(BIN)/pytest $(PARALLEL) -q tests/unit tests/engine tests/integration/test_pipeline.py -k 'not test_pipeline or 500'
 
-test: $(STAMP) ## the whole suite: both engines where cargo is
-	$(BIN)/pytest $(PARALLEL) -m '$(UNTIMED)'
+test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks have their own tests (make bench)
+	$(BIN)/pytest tests $(PARALLEL) -m '$(UNTIMED)'
 	$(BIN)/pytest tests/faults -n $(JOBS) --dist worksteal -m timed
 	$(BIN)/pytest tests/faults -m alone
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
@@ -117,9 +117,9 @@ picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
 values: $(STAMP) ## the recorded value playbooks through our worker: brings their table of differences and its document up to date
 	$(BIN)/python tests/compat/values_table.py --write
 
-bench: $(STAMP) ## benchmarks of the engine and of the worker, and their gates
+bench: $(STAMP) ## benchmarks of the engine and of the worker, their gates, and the tests of both
 	$(BIN)/python benches/check_gates.py run
-	$(BIN)/pytest benches -m gates
+	$(BIN)/pytest benches -m 'gates or not gates'
 
 performance: $(STAMP) $(PURE_STAMP) $(PEERS_STAMP) ## docs/performance.md: the worker beside a yardstick and other libraries, on a quiet machine (minutes)
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .

@@ -51,7 +51,8 @@ async def test_worker_whose_sql_waits_for_a_pipe_ends_when_it_is_stopped(tmp_pat
     pytest.importorskip("duckdb")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    async with house(worker=False) as home, worker_process(home, tmp_path) as worker:
+    soon = "noetl_worker.stopping:TOOL_S=0.5"
+    async with house(worker=False) as home, worker_process(home, tmp_path, FAULTS_SET=soon) as worker:
         query = {"query": f"SELECT * FROM read_text('{pipe}')", "timeout": 1}
         [issued] = await home.plane.create_commands([RawCommand("duckdb", query)])
         await home.wait_terminal(issued.event_id, timeout_s=30)
