@@ -17,11 +17,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # takes 40 s less on two cores, and has met a race of a test in every other run.
 JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
-# Tests that hold a time have a core for themselves, those that hold less than a second or a rate the machine.
-UNTIMED := not soak and not steady and not gates and not timed and not alone
+# Tests that hold a time run beside two of their kind, those that hold less than a second or a rate have the machine.
+UNTIMED := not soak and not steady and not gates and not timed and not alone and not as_nobody
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick test test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick test test-nobody test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks ha
 	$(BIN)/pytest tests/faults -n $(JOBS) --dist worksteal -m timed
 	$(BIN)/pytest tests/faults -m alone
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
+
+test-nobody: $(STAMP) ## attacks that the worker's user matters for, once more as nobody (by root; else skipped)
+	$(BIN)/pytest tests/security -m as_nobody
 
 # Not the faults and the simulator: they are about delivery, which has no second form.
 test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, httptools

@@ -21,6 +21,7 @@ from .commands import LIBRARIES, NOBODY, USERS, interpreter_of, under
 PROJECT = Path(__file__, "../../..").resolve()
 
 pytestmark = [
+    pytest.mark.as_nobody,
     pytest.mark.skipif("nobody" not in USERS, reason="needs root, setpriv and an interpreter that nobody may start"),
     pytest.mark.timeout(300),
 ]
