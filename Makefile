@@ -18,10 +18,10 @@ unexport PYTHONDONTWRITEBYTECODE
 JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests that hold a time run beside two of their kind, those that hold less than a second or a rate have the machine.
-UNTIMED := not soak and not steady and not gates and not timed and not alone and not as_nobody
+UNTIMED := not soak and not steady and not gates and not timed and not alone and not as_nobody and not pages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick test test-nobody test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks ha
 	$(BIN)/pytest tests/faults -n $(JOBS) --dist worksteal -m timed
 	$(BIN)/pytest tests/faults -m alone
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
+
+pages: $(STAMP) ## what the pages say, done as their reader does: commands, the walk to a new kind, the plug-in, the demo
+	$(BIN)/pytest tests $(PARALLEL) -m pages
 
 test-nobody: $(STAMP) ## attacks that the worker's user matters for, once more as nobody (by root; else skipped)
 	$(BIN)/pytest tests/security -m as_nobody

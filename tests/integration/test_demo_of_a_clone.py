@@ -12,6 +12,8 @@ import pytest
 from integration.page_commands import ROOT, commands_of, fresh_clone
 from integration.processes import environment
 
+pytestmark = pytest.mark.pages
+
 SCRIPT = Path(sys.executable).with_name("noetl-worker")
 OF_MAKE = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "DEMO_VENV", "VENV")
 """What the make that runs the tests hands down."""

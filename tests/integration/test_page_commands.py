@@ -41,6 +41,8 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop
 
 pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
+pytestmark = pytest.mark.pages
+
 FILES = {"step.yaml": "{code: 'result = 1'}"}
 """Files that pages name and that are the reader's own."""
 PAGES = [

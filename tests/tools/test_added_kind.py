@@ -13,6 +13,8 @@ import pytest
 
 from integration.processes import environment
 
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).resolve().parents[2]
 WALK = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a tool kind")[2].partition("\n## ")[0]
 GUIDE = "## Example\n\n```yaml\nkind: greet\nwhom: ada\n```\n\n## Result\n\n`{greeting}`.\n"

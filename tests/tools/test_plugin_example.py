@@ -15,6 +15,8 @@ import pytest
 from integration.processes import environment
 from noetl_worker.testing import HttpStub
 
+pytestmark = pytest.mark.pages
+
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir")
 
