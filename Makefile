@@ -13,8 +13,7 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 # The suite starts hundreds of workers and child processes: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-# One more than two cores have, since tests wait; a file's tests stay together, and the files with long ones come first. JOBS=4
-# takes 40 s less on two cores, and has met a race of a test in every other run.
+# One more than two cores have, since tests wait: four take as long there, and more CPU. A file's tests stay together.
 JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests that hold a time run beside two of their kind, those that hold less than a second or a rate have the machine.

@@ -40,6 +40,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 def _begin(item: pytest.Item) -> None:
-    marker = item.get_closest_marker("timeout")
-    limit_s = marker.args[0] if marker is not None else float(item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(limit_s * _PATIENCE, exit=True, file=item.config.stash[_STDERR])
+    marker, config = item.get_closest_marker("timeout"), item.config
+    asked = config.getoption("timeout")
+    limit_s = float(marker.args[0] if marker else config.getini("timeout") if asked is None else asked)
+    if limit_s > 0:  # --timeout=0: somebody looks at it
+        faulthandler.dump_traceback_later(limit_s * _PATIENCE, exit=True, file=config.stash[_STDERR])

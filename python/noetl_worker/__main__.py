@@ -29,7 +29,7 @@ def main() -> None:
 
         hide_memory()
     if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and _ASKS_FOR_COMPLETION not in os.environ:
-        gc.disable()  # a sixth of a start: nothing that is loaded is garbage; `worker_process.py` switches it on again
+        gc.disable()  # a tenth of a start: nothing that is loaded is garbage; `worker_process.py` switches it on again
         sys.exit(worker_alone()({}))
     _load_structlog()
     from noetl_worker import cli

@@ -41,8 +41,6 @@ from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop
 
 pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
-pytestmark = pytest.mark.pages
-
 FILES = {"step.yaml": "{code: 'result = 1'}"}
 """Files that pages name and that are the reader's own."""
 PAGES = [
@@ -201,6 +199,7 @@ def desk(names: dict[str, str], tmp_path: Path) -> Desk:
     return Desk(tmp_path, names, there)
 
 
+@pytest.mark.pages
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

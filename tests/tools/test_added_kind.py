@@ -13,8 +13,6 @@ import pytest
 
 from integration.processes import environment
 
-pytestmark = pytest.mark.pages
-
 ROOT = Path(__file__).resolve().parents[2]
 WALK = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a tool kind")[2].partition("\n## ")[0]
 GUIDE = "## Example\n\n```yaml\nkind: greet\nwhom: ada\n```\n\n## Result\n\n`{greeting}`.\n"
@@ -81,6 +79,7 @@ def python(root: Path, *arguments: str) -> str:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.pages
 def test_kind_is_listed_described_and_run(copy: Path) -> None:
     assert "Greets somebody." in python(copy, "-m", "noetl_worker", "tools", "greet")
     ran = python(copy, "-m", "noetl_worker", "exec", "greet", "--config", '{"whom": "ada"}', "--json")
@@ -89,6 +88,7 @@ def test_kind_is_listed_described_and_run(copy: Path) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.pages
 def test_tests_of_all_kinds_hold_for_it_and_its_own_pass(copy: Path) -> None:
     tests = ("tests/tools/test_greet.py", "tests/tools/test_tool_docs.py")
     of_others = "greet or not (test_guide_has_a_result or test_failures_of_a_kind)"  # they are as they were

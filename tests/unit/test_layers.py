@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -307,3 +309,33 @@ def test_first_start_of_a_worker_loads_nothing_but_itself() -> None:
         "os.path",
         "_collections_abc",
     }
+
+
+REFUSED_AFTER_ITS_START = """
+import gc
+gc.disable()
+from noetl_worker.errors import SettingsError
+from noetl_worker.worker import Worker
+from noetl_worker.worker_process import run_process
+
+async def run(worker):
+    raise SettingsError("A", "b", "c")
+
+Worker.run = run
+print(run_process({}), gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_collector_that_a_start_does_without_runs_again_once_it_has_loaded(processes: str) -> None:
+    """A worker that is refused, a supervisor whose port is taken: both had loaded all that they need."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", REFUSED_AFTER_ITS_START],
+            env={**os.environ, "WORKER_METRICS_BIND": bind, "NOETL_WORKER_PROCESSES": processes},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout.splitlines()[-1].split() == ["2", "True", "True"], done.stderr
