@@ -20,7 +20,7 @@ pytest_plugins = ["time_limit"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-loop_guard.install()
+loop_guard.install(but="DevControlPlane.")
 gc.set_threshold(20_000, 20, 20)  # as a worker has it: else every seven hundred objects, of nine thousand tests
 
 

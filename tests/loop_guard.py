@@ -6,7 +6,8 @@ over the limit is judged beside plain Python in the same thread: on a slow or cr
 Standard loops are measured at `Handle._run`, through which everything goes; on uvloop, whose handles are compiled,
 every callback that is given to the loop is wrapped, the steps of tasks too, and what the protocols of its connections
 and servers do with what they are told. It cannot see there: a protocol that takes a transport over later
-(`set_protocol`), one with slots, pipes and child processes.
+(`set_protocol`), one with slots, pipes and child processes. What the development plane does in steps of its own is not
+looked at: it stores megabytes for a test, and no worker waits for it.
 
 The workers of the fault suite are processes: each has a guard of its own (`watch_process`), which writes the long steps
 to a file that their test reads at its end.
@@ -200,8 +201,9 @@ def _guard_uvloop() -> None:
     uvloop.Loop = Guarded  # type: ignore[misc]  # what uvloop.new_event_loop makes
 
 
-def install() -> None:
-    """Once, before the first test."""
+def install(*, but: str | None = None) -> None:
+    """Once, before the first test. `but`: the name of what may take long steps (a class, a coroutine)."""
+    _steps.but = but
     gc.callbacks.append(_note_collection)
     _guard_standard_loops()
     _guard_uvloop()
@@ -212,8 +214,8 @@ def watch_process(file: Path, *, but: str | None = None) -> None:
 
     `but`: the name of a coroutine whose steps may be long.
     """
-    _steps.file, _steps.but = file, but
-    install()
+    _steps.file = file
+    install(but=but)
 
 
 def guarded(item: pytest.Item) -> Iterator[None]:

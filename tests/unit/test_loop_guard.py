@@ -117,6 +117,15 @@ def test_step_is_judged_by_how_slow_this_core_is(monkeypatch: pytest.MonkeyPatch
     assert outcome(in_a_task, "asyncio") is None
 
 
+class DevControlPlane:
+    async def store(self) -> None:
+        await in_a_task()
+
+
+def test_step_of_the_development_plane_passes() -> None:
+    assert outcome(DevControlPlane().store, "asyncio") is None
+
+
 @pytest.mark.xfail(raises=AssertionError, strict=True, reason="the guard fails a test of the plug-in, on its own loop")
 async def test_long_step_of_an_async_test_fails_it() -> None:
     await in_a_task()

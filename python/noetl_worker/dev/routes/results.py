@@ -115,18 +115,18 @@ class Results:
         limit = self._settings.inline_field_max_bytes
         replaced: dict[str, JsonValue] = {}
         for name in _FIELDS:
-            if name in context and len(_spaced(context[name])) > limit:
+            if name in context and (size := len(_spaced(context[name]))) > limit:
                 correlation = {
                     "kind": "command_context_field", "step": step, "field": name, "command_id": command_id,
                 }  # fmt: skip
                 body = {"name": f"{step}_{name}", "data": context[name], "correlation": correlation}
-                replaced[name] = self._reference(execution_id, body)
+                replaced[name] = self._reference(execution_id, body, size)
         return {**context, **replaced} if replaced else context
 
-    def _reference(self, execution_id: int, body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def _reference(self, execution_id: int, body: Mapping[str, JsonValue], size: int) -> dict[str, JsonValue]:
         ref, _, digest = self._put(execution_id, body, store="kv", scope="execution", expires_at=None)
         meta = {
-            "bytes": len(_spaced(body["data"])),
+            "bytes": size,
             "sha256": digest,
             "encoding": "utf-8",
             "row_count": None,
