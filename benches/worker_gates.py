@@ -23,6 +23,7 @@ MARGINS: Final = {
     "calls": 0.02,
     "calls_sampled_out": 0.02,
     "calls_recorded": 0.02,
+    "calls_plug_in": 0.02,
     "cpu_to_yardstick": 0.25,
 }
 """By how much a limit is above what was measured. One more task, future, callback or request a command is over it.
@@ -30,7 +31,7 @@ Futures and callbacks depend a little on how many messages a pull brings (2.08 t
 machine); the ratio of two minima of fifteen was 2.4 to 3.3 on a quiet machine, that of five 2.4 to 4.1."""
 COMMANDS: Final = 1000
 ROUNDS: Final = 15
-OF_ONE_PYTHON: Final = ("calls", "calls_sampled_out", "calls_recorded")
+OF_ONE_PYTHON: Final = ("calls", "calls_sampled_out", "calls_recorded", "calls_plug_in")
 _UNITS: Final = {"cpu_to_yardstick": "x"}
 
 
@@ -46,6 +47,9 @@ async def measure(
     async with rig() as here:
         counted = await count_worker(here, commands, plug_ins=plug_ins, **settings)
         counted["calls_recorded"] = await count_calls(here, commands, kind="recorded", plug_ins=plug_ins, **settings)
+        counted["calls_plug_in"] = await count_calls(
+            here, commands, kind="clock", plug_ins=("clock", *plug_ins), **settings
+        )
         counted["calls_sampled_out"] = await count_calls(here, commands, plug_ins=plug_ins, **SAMPLED_OUT, **settings)
         compared = await run(
             here, Scenario(commands=2 * commands, rounds=rounds, plug_ins=plug_ins, variables=settings)

@@ -15,12 +15,13 @@ import structlog
 import virtual_time
 from loops import Threads
 from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.scope import Scope
 from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import TOOL_S
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.registry import Registry
 from unit.planes import answer, command, plane
 
@@ -123,6 +124,26 @@ async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
         dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
         made.append((await dispatch.prepare()).config)
     assert (made[0] is made[1]) is is_kept
+
+
+@virtual_time.PASSES
+async def test_bug_in_the_question_is_raised_and_the_tool_does_not_run_on() -> None:
+    ended = asyncio.Event()
+
+    async def asking() -> None:
+        raise ZeroDivisionError
+
+    async def tool() -> ToolResult:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        return ToolResult.success()
+
+    scope = Scope(Stop(), 60, poll_s=1, until_cancelled=asking)
+    with pytest.raises(ZeroDivisionError):
+        await scope.run(tool())
+    await asyncio.wait_for(ended.wait(), 1)
 
 
 async def test_fast_command_never_asks() -> None:

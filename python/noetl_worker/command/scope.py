@@ -31,8 +31,8 @@ class Scope:
     Args:
         stop: how the tool learns the reason.
         timeout_s: the tool's own; it knows it, so it is interrupted TOOL_S later only.
-        poll_s: between two questions whether the execution is cancelled; 0: never asked.
-        is_cancelled: that question; it waits until the answer is yes.
+        poll_s: before the first question whether the execution is cancelled: most tools have ended by then.
+        until_cancelled: that question; it waits until the answer is yes. None: never asked.
     """
 
     def __init__(
@@ -46,13 +46,14 @@ class Scope:
         self._stop = stop
         self._timeout_s, self._poll_s, self._grace_s = timeout_s, poll_s, stopping.TOOL_S
         self._until_cancelled = until_cancelled
-        self._interrupted: asyncio.Future[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[None] | None = None
+        """Has a result when the tool has ended or is to be stopped."""
 
     def interrupt(self, reason: str) -> None:
         """Stop the tool; the first reason stays. Before `run` and after its end it changes nothing but the reason."""
         self._stop.set(reason)
-        if self._interrupted is not None and not self._interrupted.done():
-            self._interrupted.set_result(None)
+        self._wake()
 
     async def run(self, call: Coroutine[Any, Any, ToolResult]) -> ToolResult:
         """The result of the tool, or what it raised.
@@ -62,37 +63,45 @@ class Scope:
             Interrupted: the worker stops, and it was stopped.
         """
         loop = asyncio.get_running_loop()
-        self._interrupted = loop.create_future()
+        self._over = loop.create_future()
+        task = loop.create_task(call)
+        task.add_done_callback(self._wake)
+        timers = [loop.call_later(self._timeout_s + self._grace_s, self.interrupt, TIMEOUT)]
+        if self._until_cancelled is not None:
+            timers.append(loop.call_later(self._poll_s, self._ask, self._until_cancelled))
         if self._stop.is_set():  # since before the tool began
-            self._interrupted.set_result(None)
-        task = asyncio.ensure_future(call)
-        alarm = loop.call_later(self._timeout_s + self._grace_s, self.interrupt, TIMEOUT)
+            self._wake()
         try:
-            await self._first_of(task, self._interrupted)
+            await self._over
             if task.cancelled():  # nobody has stopped this command: as a stop it would come again for ever
                 raise ToolError("the tool was cancelled from within: something that it awaited was", kind="cancelled")
-            return task.result() if task.done() else await self._stopped(task)
+            if task.done():
+                return task.result()
+            if self._asking is not None and not self._stop.is_set():  # a bug of ours, and no cancellation
+                task.cancel()
+                self._asking.result()
+            return await self._stopped(task)
         except asyncio.CancelledError:  # of what this call is a part of: its partial output is heard
             task.cancel()
             return await task
         finally:
-            alarm.cancel()
+            for timer in timers:
+                timer.cancel()
+            if self._asking is not None:
+                self._asking.cancel()
 
-    async def _first_of(self, task: asyncio.Future[ToolResult], interrupted: asyncio.Future[None]) -> None:
-        # Most tools end before the first question, and cost nothing more.
-        either: set[asyncio.Future[Any]] = {task, interrupted}
-        await asyncio.wait(either, timeout=self._poll_s or None, return_when=asyncio.FIRST_COMPLETED)
-        if task.done() or interrupted.done() or self._until_cancelled is None:
-            return
-        asking = asyncio.ensure_future(self._until_cancelled())
-        try:
-            await asyncio.wait({*either, asking}, return_when=asyncio.FIRST_COMPLETED)
-            if asking.done():
-                await asking  # a bug of the asking is no cancellation
-                if not task.done():
-                    self.interrupt(CANCELLED)
-        finally:
-            asking.cancel()
+    def _wake(self, _: object = None) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def _ask(self, until_cancelled: Callable[[], Awaitable[None]]) -> None:
+        self._asking = asyncio.ensure_future(until_cancelled())
+        self._asking.add_done_callback(self._answered)
+
+    def _answered(self, asking: asyncio.Future[None]) -> None:
+        if not asking.cancelled() and asking.exception() is None:
+            self.interrupt(CANCELLED)
+        self._wake()
 
     async def _stopped(self, task: asyncio.Future[ToolResult]) -> ToolResult:
         reason = self._stop.reason
