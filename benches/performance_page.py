@@ -158,9 +158,10 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
         f"{_number(worker['idle_cpu_percent'])} % of a core. From the start of its process to its first claim: "
         f"{_number(min(first_claims))} ms, the best of {len(first_claims)} starts.",
         "",
-        f"From the notification to the start of the tool, at half of that rate ({_number(start['commands_per_s'])} "
-        f"commands/s, a plug-in's tool that reports its start): {_quantiles(start)}; the yardstick's, which is there "
-        f"when it has read the claim: {_quantiles(yardstick['tool_start_ms'])}. The round with the least p99 of each.",
+        "From the notification to the start of the tool, of a plug-in's tool that reports its start, at half of the "
+        f"rate that it reaches ({_number(start['commands_per_s'])} commands/s): {_quantiles(start)}; the yardstick's, "
+        f"which is there when it has read the claim: {_quantiles(yardstick['tool_start_ms'])}. The round with the "
+        "least p99 of each.",
         "",
         *_rooms(counts["worker"]["calls_by_room"], counts["yardstick"]["calls"]),
     ]
@@ -175,7 +176,9 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         sides = [(_number(side["cpu_us"]), _quantiles(side)) for side in (worker, yardstick)]
         return [
             _number(worker["commands_per_s"]),
-            *sides[0],
+            sides[0][0],
+            f"{worker['commands_per_s'] * worker['cpu_us'] / 1e4:.0f} %",
+            sides[0][1],
             *sides[1],
             _number(worker["cpu_us"] / yardstick["cpu_us"]),
         ]
@@ -187,7 +190,7 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "alone costs more, for the yardstick too: each message and answer wakes a process, and finds its caches cold.",
         "",
         *_table(
-            ["commands/s", "CPU, µs", "to the start", "yardstick's CPU", "yardstick's start", "ratio"],
+            ["commands/s", "CPU, µs", "of a core", "to the start", "yardstick's CPU", "yardstick's start", "ratio"],
             map(row_of, rows),
         ),
         "",

@@ -48,9 +48,9 @@ class Scenario:
     idle_s: float = 0.0
     """How long the idle worker is watched; 0: not at all."""
     paced_s: float = 0.0
-    """How long commands come at half of the measured rate, for the time until a tool starts; 0: not at all."""
+    """How long commands come at half of the greatest rate, for the time until a tool starts; 0: not at all."""
     rate: float = 0.0
-    """Commands a second for that, in place of half of the measured ones."""
+    """Commands a second for that, in place of half of the greatest rate of the kind that tells its start."""
     yardstick: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
     """Settings of the worker."""
@@ -124,7 +124,7 @@ async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
         if scenario.yardstick:
             found["cpu_to_yardstick"] = found["worker"]["cpu_us"] / found["yardstick"]["cpu_us"]
         if scenario.paced_s and scenario.kind in _TELLS_ITS_START:
-            rate = scenario.rate or found["worker"]["commands_per_s"] / 2
+            rate = scenario.rate or await _greatest_rate(worker, scenario) / 2
             times = [(side, await _tool_starts(side, scenario, rate)) for _ in range(scenario.rounds) for side in sides]
             for side in sides:
                 found[side.name]["tool_start_ms"] = min((one for at, one in times if at is side), key=_tail)
@@ -160,6 +160,13 @@ async def _idle_percent(side: Side, seconds: float) -> float:
 
 def _tail(starts: dict[str, float]) -> float:
     return starts["p99"]
+
+
+async def _greatest_rate(side: Side, scenario: Scenario) -> float:
+    """Of the kind that tells its start."""
+    answers = scenario.answers(_TELLS_ITS_START[scenario.kind])
+    rounds = [await one_round(side, answers, scenario.commands) for _ in range(scenario.rounds)]
+    return best(rounds)["commands_per_s"]
 
 
 async def _tool_starts(side: Side, scenario: Scenario, rate: float) -> dict[str, float]:
