@@ -173,13 +173,13 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
     def row_of(row: Mapping[str, Any]) -> list[str]:
         worker, yardstick = row["worker"]["tool_start_ms"], row["yardstick"]["tool_start_ms"]
-        sides = [(_number(side["cpu_us"]), _quantiles(side)) for side in (worker, yardstick)]
         return [
             _number(worker["commands_per_s"]),
-            sides[0][0],
+            _number(worker["cpu_us"]),
             f"{worker['commands_per_s'] * worker['cpu_us'] / 1e4:.0f} %",
-            sides[0][1],
-            *sides[1],
+            _quantiles(worker),
+            _number(yardstick["cpu_us"]),
+            _quantiles(yardstick),
             _number(worker["cpu_us"] / yardstick["cpu_us"]),
         ]
 

@@ -349,9 +349,9 @@ class Dispatch:
     def _warn_of_redacted(self, places: Sequence[str]) -> None:
         """Of code that may read a variable that the plane has taken something out of: a template that does fails."""
         code = " ".join(codes_in(self._command.config))
-        names = [_FIRST_NAME.split(place, 1)[0] for place in places] if code else []
-        in_code = {name for name in set(names) if re.search(rf"\b{re.escape(name)}\b", code)}
-        read = [place for place, name in zip(places, names, strict=False) if name in in_code]
+        names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
+        in_code = {name for name in set(names.values()) if re.search(rf"\b{re.escape(name)}\b", code)}
+        read = [place for place, name in names.items() if name in in_code]
         if read:
             advice = "see that the code does not read these, or let the earlier step name them otherwise"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)

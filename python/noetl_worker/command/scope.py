@@ -99,9 +99,10 @@ class Scope:
         self._asking.add_done_callback(self._answered)
 
     def _answered(self, asking: asyncio.Future[None]) -> None:
-        if not asking.cancelled() and asking.exception() is None:
+        if asking.cancelled() or asking.exception() is not None:
+            self._wake()
+        else:
             self.interrupt(CANCELLED)
-        self._wake()
 
     async def _stopped(self, task: asyncio.Future[ToolResult]) -> ToolResult:
         reason = self._stop.reason
