@@ -1,4 +1,7 @@
-"""`measured`: figures that the tests of this directory assert and record."""
+"""`measured`: figures that the tests of this directory record, and assert.
+
+What depends on the speed of the machine is asserted by `make faults` and the soaks alone (tests/holds.py).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import Any, Final
 
 import pytest
 
+import holds
 import loops
 from faults import figures
 
 Measured = Callable[..., None]
 _FOUND: Final[list[figures.Figure]] = []
-TIMES: Final = frozenset({"s", "ms", "/s"})
-PLACES: Final = frozenset({"timed", "alone", "soak", "steady"})
-"""Marks of tests that do not run beside all others (`make test`)."""
+TIMES: Final = frozenset({"s", "ms", "/s", "x"})
+"""Units of what depends on the machine's speed; `x` is one time in terms of another."""
 WRITE: Final = "NOETL_WORKER_FAULTS_WRITE"
 """Set by `make faults` and `make soak`: a run without a failure writes figures.json and the two pages."""
 
@@ -28,17 +31,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
-    """`measured("F4", "delivered again after", 1.4, "s", at_most=2.0)` asserts the bound and keeps the figure."""
+    """`measured("F4", "delivered again after", 1.4, "s", at_most=2.0)` keeps the figure and asserts its bound."""
     where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
-    marks = {mark.name for mark in request.node.iter_markers()}
-    form = "long" if "soak" in marks else "short"
+    form = "long" if request.node.get_closest_marker("soak") else "short"
 
     def note(
         fault: str, what: str, value: float, unit: str, *, at_most: float | None = None, exactly: float | None = None
     ) -> None:
         print(f"{fault}: {what}: {value:g} {unit}")
-        if at_most is not None:
-            assert unit not in TIMES or marks & PLACES, f"holds {what} in {unit}: mark it `timed` or `alone`"
+        if at_most is not None and (unit not in TIMES or holds.HOLDS_TIMES):
             assert value <= at_most, f"{fault}: {what}: {value:g} {unit}, promised: at most {at_most:g}"
         if exactly is not None:
             assert value == exactly, f"{fault}: {what}: {value:g} {unit}, promised: {exactly:g}"

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
 from faults.scene import CALLS, Scene, scene, side_by_side
+from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import Gate, WorkerProcess, until
 from noetl_worker.dev.nats_server import free_port
@@ -127,7 +128,6 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transpor
 # ── F16 ──
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     dialect: Dialect, tmp_path: Path, measured: Measured
@@ -164,7 +164,6 @@ async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
     dialect: Dialect, tmp_path: Path, measured: Measured
@@ -234,11 +233,10 @@ async def busy_plane(
     peak = max(seconds.values(), default=0) / max(rate, 1.0)
     word = f"{dialect.value}, {status}, {span_s:g} s"
     measured("F14", f"{word}: requests a second", rate, "/s", at_most=2)
-    measured("F14", f"{word}: largest second over the mean", peak, "", at_most=2)
+    measured("F14", f"{word}: largest second over the mean", peak, "x", at_most=2)
     measured("F14", f"{word}: all reported after its return", told_s, "s", at_most=30)
 
 
-@pytest.mark.timed
 async def test_f14_busy_plane_is_asked_rarely_and_gets_everything(tmp_path: Path, measured: Measured) -> None:
     def one(status: int) -> Coroutine[Any, Any, None]:
         directory = tmp_path / str(status)
@@ -272,7 +270,7 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
 
     Returns:
         (seconds that each other command took, attempts in each of the first seconds, attempts a second in the last two:
-        where the claims answer 500, it goes on until these are few)
+        where the claims answer 500 and times are held, it goes on until these are few)
     """
     async with scene(directory) as home:
         await home.start_process(**ROOM)
@@ -296,7 +294,7 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
             return sum(one > time.monotonic() - 2 for one in times) / 2
 
         while (passed_s := time.monotonic() - began) < span_s or (
-            status == 500 and lately_per_s() > SETTLED_PER_S and passed_s < WITHIN_S
+            HOLDS_TIMES and status == 500 and lately_per_s() > SETTLED_PER_S and passed_s < WITHIN_S
         ):
             if status == 500:
                 others += await home.plane.create_commands([RawCommand("noop")])
@@ -314,7 +312,6 @@ async def nak_storm(directory: Path, status: int, span_s: float) -> Storm:
         return served, [counts[second] for second in range(int(span_s))], last_per_s
 
 
-@pytest.mark.alone
 async def test_f18_commands_that_always_fail_hold_up_nobody_and_a_busy_plane_is_not_stormed(
     tmp_path: Path, measured: Measured
 ) -> None:

@@ -51,7 +51,6 @@ async def one_more(home: Scene, *, timeout_s: float = 10.0) -> Issued:
 # ── F8 ──
 
 
-@pytest.mark.timed
 async def test_f08_durable_deleted_while_pulling_is_made_again(tmp_path: Path, measured: Measured) -> None:
     async with scene(tmp_path) as home, client_of(home.nats.url) as client:
         worker = await home.start_process()
@@ -66,7 +65,6 @@ async def test_f08_durable_deleted_while_pulling_is_made_again(tmp_path: Path, m
     measured("F8", "while pulling: made again after", made_s, "s", at_most=1)
 
 
-@pytest.mark.timed
 async def test_f08_durable_deleted_while_no_pull_is_open_is_made_again_at_the_next(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -88,7 +86,6 @@ async def test_f08_durable_deleted_while_no_pull_is_open_is_made_again_at_the_ne
     measured("F8", "while idle: made again after the next pull", made_s, "s", at_most=2)
 
 
-@pytest.mark.timed
 async def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Path, measured: Measured) -> None:
     async with scene(tmp_path) as home, client_of(home.nats.url) as client:
         worker = await home.start_process()
@@ -116,7 +113,6 @@ async def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Pat
 # ── F9 ──
 
 
-@pytest.mark.timed
 async def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured) -> None:
     async with scene(tmp_path) as home, client_of(home.nats.url) as client:
         worker = await home.start_process()
@@ -181,7 +177,6 @@ async def leader_beside(ours: str, client: Any) -> str:
     return found[1]
 
 
-@pytest.mark.timed
 @pytest.mark.timeout(90)
 async def test_f09_leaders_change_and_a_node_of_three_is_lost_under_load(tmp_path: Path, measured: Measured) -> None:
     settings = PlaneSettings(pending_retry_s=2.0, reaper_interval_s=0.5)
@@ -221,7 +216,6 @@ async def test_f09_leaders_change_and_a_node_of_three_is_lost_under_load(tmp_pat
 # ── F10 ──
 
 
-@pytest.mark.timed
 async def test_f10_dead_peer_that_holds_all_of_max_ack_pending(tmp_path: Path, measured: Measured) -> None:
     gate, port = Gate(tmp_path), free_port()
     limits = {

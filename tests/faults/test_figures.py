@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import holds
 from faults import figures
 
 FOUND = figures.load()
@@ -50,7 +51,13 @@ def test_figure_above_its_bound_fails(measured: object) -> None:
         measured("F1", "never kept", 2.0, "", exactly=0)
 
 
-def test_bound_in_seconds_is_held_by_a_test_that_is_marked_for_it(measured: object) -> None:
+@pytest.mark.parametrize("unit", ["s", "ms", "/s", "x"])
+def test_bound_of_a_time_is_asserted_where_times_are_held_and_nowhere_else(
+    unit: str, measured: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert callable(measured)
-    with pytest.raises(AssertionError, match="mark it `timed` or `alone`"):
-        measured("F1", "held beside everything", 0.0, "s", at_most=1)
+    monkeypatch.setattr(holds, "HOLDS_TIMES", False)
+    measured("F1", "on a busy machine", 2.0, unit, at_most=1)
+    monkeypatch.setattr(holds, "HOLDS_TIMES", True)
+    with pytest.raises(AssertionError, match="promised: at most 1"):
+        measured("F1", "on a busy machine", 2.0, unit, at_most=1)

@@ -27,7 +27,6 @@ from noetl_worker.settings.settings import load_settings
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
-@pytest.mark.timed
 async def test_f23_names_that_do_not_resolve_for_a_while(tmp_path: Path, measured: Measured) -> None:
     broken = tmp_path / "no-names"
     changes = inside(DNS=str(broken), TASKS=str(tmp_path / "worker.tasks"))
@@ -87,7 +86,6 @@ def tls_config(directory: Path) -> str:
     return f'tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key" }}'
 
 
-@pytest.mark.timed
 async def test_f23_server_certificate_and_ca_file_are_replaced(tmp_path: Path, measured: Measured) -> None:
     async def go() -> None:
         for name in ("old", "new"):
@@ -152,7 +150,6 @@ def make_login(creds: Path) -> str:
     )
 
 
-@pytest.mark.timed
 async def test_f23_creds_file_is_replaced(tmp_path: Path, measured: Measured) -> None:
     async def go() -> None:
         creds, later, port = tmp_path / "worker.creds", tmp_path / "later.creds", free_port()

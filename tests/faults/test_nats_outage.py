@@ -58,7 +58,6 @@ async def feeding(home: Scene, issued: list[Issued], *, per_s: int) -> AsyncIter
 # ── F6 ──
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
     number: signal.Signals, tmp_path: Path, measured: Measured
@@ -130,7 +129,6 @@ async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> N
     measured("F7", "what NATS sent into the hole ends after (ack_wait 2 s)", lost_s, "s", at_most=2 + 1)
 
 
-@pytest.mark.alone
 async def test_f07_black_hole_is_found_and_left(tmp_path: Path, measured: Measured) -> None:
     await black_hole(tmp_path, measured, ping_s=1)
 
@@ -166,7 +164,6 @@ async def test_f11_lost_ack_is_repaired_without_a_second_run(tmp_path: Path, mea
     measured("F11", "runs of the tool", gate.runs, "", exactly=1)
 
 
-@pytest.mark.timed
 async def test_f11_lost_ack_is_repaired_by_the_worker_that_ran_it(tmp_path: Path, measured: Measured) -> None:
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home, Proxy(home.nats.port) as proxy:

@@ -45,7 +45,6 @@ async def exit_after(worker: WorkerProcess, code: int) -> float:
 # ── F1 ──
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize(
     ("dialect", "number"),
     [(Dialect.PYTHON, signal.SIGTERM), (Dialect.RUST, signal.SIGTERM), (Dialect.PYTHON, signal.SIGINT)],
@@ -85,7 +84,6 @@ async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
 # ── F2 ──
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewhere(
     dialect: Dialect, tmp_path: Path, measured: Measured
@@ -130,7 +128,6 @@ async def taken_up(home: Scene, gate: Gate, one: Issued) -> None:
     await home.stop_all()
 
 
-@pytest.mark.timed
 async def test_f03_second_signal_cancels_at_once(tmp_path: Path, measured: Measured) -> None:
     gate, variables = Gate(tmp_path), {"NOETL_WORKER_CLAIM_LEASE_S": "1", "WORKER_ID": "pod-0", **BEATS}
     async with scene(tmp_path, plane=SHORT_LEASES) as home:
@@ -146,7 +143,6 @@ async def test_f03_second_signal_cancels_at_once(tmp_path: Path, measured: Measu
     measured("F3", "second signal: exit 4 after", took_s, "s", at_most=1)
 
 
-@pytest.mark.timed
 async def test_f03_third_signal_exits_at_once_even_when_a_tool_ignores_sigterm(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -179,7 +175,6 @@ async def killed(home: Scene, gate: Gate, **variables: str) -> Issued:
     return one
 
 
-@pytest.mark.timed
 async def test_f04_command_of_a_killed_worker_runs_again_in_its_successor_of_the_same_id(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -198,7 +193,6 @@ async def test_f04_command_of_a_killed_worker_runs_again_in_its_successor_of_the
     measured("F4", "runs again after (ack_wait 2 s)", again_s, "s", at_most=3)
 
 
-@pytest.mark.timed
 async def test_f05_command_of_a_killed_worker_is_taken_up_by_another_once_the_plane_gives_it_away(
     tmp_path: Path, measured: Measured
 ) -> None:

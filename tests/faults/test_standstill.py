@@ -108,7 +108,6 @@ async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_w
     measured("F13", f"{word}: deliveries over five ack_waits", deliveries, "", exactly=1)
 
 
-@pytest.mark.timed
 async def test_f13_blocked_loop_is_reported_and_costs_no_second_delivery(tmp_path: Path, measured: Measured) -> None:
     await blocked(tmp_path, measured, notice_s=2.5, ack_wait_s=1)
 

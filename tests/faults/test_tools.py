@@ -117,7 +117,6 @@ ENDLESS = {
 }
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f19_tool_that_does_not_end_is_killed_at_its_timeout(
     dialect: Dialect, tmp_path: Path, measured: Measured
@@ -146,7 +145,6 @@ GRANDCHILDREN = "sleep 1000 & (sleep 1001 & sleep 1002 & wait) & wait"
 FLOOD = "yes 0123456789abcdef | head -c 1000000000"
 
 
-@pytest.mark.timed
 async def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, measured: Measured) -> None:
     async with scene(tmp_path) as home:
         worker = await home.start_process(**ONE_SLOT)
