@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import logging_guard
+import long_steps
 import loop_guard
 import loops
 
@@ -39,7 +40,22 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    return (yield from loop_guard.guarded(item))
+    return (yield from long_steps.guarded(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    try:
+        return (yield)
+    finally:
+        long_steps.keep_for_summary(item)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ended = [one for found in terminalreporter.stats.values() for one in found if isinstance(one, pytest.TestReport)]
+    if lines := long_steps.summary(ended):
+        terminalreporter.section("long steps of an event loop (make faults fails for them)")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,9 @@
-"""A step of an event loop that takes long fails the test that caused it: in a worker all else would have waited.
+"""Finds the steps of an event loop that take long: in a worker all else would have waited.
+
+What becomes of them is in tests/long_steps.py.
 
 Measured is the CPU time of the loop's thread (`time.thread_time`), not the time on the wall: other processes do not
-count, nor does a garbage collection, which the step does not choose and which grows with the size of the suite. A step
-over the limit is judged beside plain Python in the same thread: on a slow or crowded core everything takes longer.
+count, nor does a garbage collection, which the step does not choose and which grows with the size of the suite.
 Standard loops are measured at `Handle._run`, through which everything goes; on uvloop, whose handles are compiled,
 every callback that is given to the loop is wrapped, the steps of tasks too, and what the protocols of its connections
 and servers do with what they are told. It cannot see there: a protocol that takes a transport over later
@@ -11,9 +12,6 @@ looked at: it stores megabytes for a test, and no worker waits for it.
 
 The workers of the fault suite are processes: each has a guard of its own (`watch_process`), which writes the long steps
 to a file that their test reads at its end.
-
-A test that has to do heavy work on a loop's thread says why: `@pytest.mark.heavy_on_loop(reason="...")`; for whole
-directories `HEAVY` does. Fixtures are not looked at.
 """
 
 from __future__ import annotations
@@ -23,24 +21,16 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakMethod
 
-if TYPE_CHECKING:  # a worker process has no pytest
-    import pytest
-
 LIMIT_S: Final = 0.2
-HEAVY: Final = {
-    "faults": "the books over thousands of commands are kept on the test's loop; each worker has a guard of its own",
-}
 _RECORD: Final = os.environ.get("LOOP_GUARD_RECORD")
 """A file that every step over a quarter of the limit is written to: how far the suite is from it."""
-_ROUNDS: Final = 100_000
-_ROUNDS_S: Final = 0.003
 _TOLD: Final = (
     *("connection_made", "data_received", "buffer_updated", "eof_received", "connection_lost"),
     *("datagram_received", "error_received"),
@@ -72,8 +62,8 @@ class _Steps:
         if self.but is not None and self.but in _named(callback):
             return
         said = f"{spent_s * 1000:.0f} ms of CPU in one step: {_named(callback)}"
-        if spent_s > LIMIT_S * (slowness := _slowness() if spent_s > LIMIT_S else 1.0):
-            self.seen.append(f"{said} (this core is {slowness:.1f} times slower than the one of the limit)")
+        if spent_s > LIMIT_S:
+            self.seen.append(said)
             if self.file is not None:
                 with self.file.open("a", encoding="utf-8") as file:
                     file.write(f"{self.seen[-1]}\n")
@@ -95,15 +85,6 @@ def _named(callback: Any) -> str:
     while getattr(coroutines[-1], "cr_await", None) is not None:
         coroutines.append(coroutines[-1].cr_await)  # type: ignore[union-attr]
     return " > ".join(getattr(one, "__qualname__", repr(one)) for one in coroutines)
-
-
-def _slowness() -> float:
-    """How much longer plain Python takes here and now than where the limit was chosen; 1 where it does not."""
-    began_s = time.thread_time()
-    total = 0
-    for number in range(_ROUNDS):
-        total += number
-    return max(1.0, (time.thread_time() - began_s) / _ROUNDS_S)
 
 
 def _collected_s() -> float:
@@ -218,14 +199,11 @@ def watch_process(file: Path, *, but: str | None = None) -> None:
     install(but=but)
 
 
-def guarded(item: pytest.Item) -> Iterator[None]:
-    """Around one test: a hook wrapper's body."""
-    _steps.begin(item.nodeid)
-    yield
-    may_be_heavy = item.get_closest_marker("heavy_on_loop") is not None or item.path.parent.name in HEAVY
-    if _steps.seen and not may_be_heavy:
-        raise AssertionError(
-            f"a loop's thread was busy for more than {LIMIT_S * 1000:.0f} ms, in which nothing else of it can go on: "
-            + "; ".join(_steps.seen)
-            + ". Do it in a thread or in pieces; a test that has to: @pytest.mark.heavy_on_loop(reason=...)"
-        )
+def begin(test: str) -> None:
+    """From here on long steps are of this test."""
+    _steps.begin(test)
+
+
+def seen() -> list[str]:
+    """The long steps since `begin`."""
+    return _steps.seen
