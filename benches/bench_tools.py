@@ -1,6 +1,6 @@
 """CPU per command of the tools that start processes: the worker's, its template process's and the command's own.
 
-In an ordinary test run the promise is checked on a few commands; for figures: `python benches/bench_tools.py`.
+`make bench` checks the promise on a few commands; for figures: `python benches/bench_tools.py`.
 The promise is a ratio, measured in one run: milliseconds differ from machine to machine.
 """
 
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
@@ -69,6 +71,7 @@ def cpu_of_a_started_interpreter_ms(starts: int) -> float:
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / starts * 1000
 
 
+@pytest.mark.gates
 def test_warm_python_command_costs_less_than_a_started_interpreter() -> None:
     warm_ms, started_ms = [], []
     for _ in range(3):  # side by side: a busy machine slows both

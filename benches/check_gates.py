@@ -1,5 +1,7 @@
 """The performance gates: `check_gates.py run` measures and judges; the limits are in gates.toml.
 
+`check_gates.py counts` leaves out what is a time: ratios, isolation, and the worker's CPU.
+
 ratios       Rust against Python in the same process: minima of CPU time, so load does not matter (2 % under load 4).
 ceilings     instructions per call, exact under valgrind; only against figures of the same toolchain.
 binding      instructions through Python against the same call from Rust: what the conversions add.
@@ -200,14 +202,18 @@ def can_run_worker() -> bool:
     return sys.platform == "linux" and all(importlib.util.find_spec(name) for name in ("httptools", "orjson", "uvloop"))
 
 
-def check_worker(gates: Mapping[str, Any], verdict: Verdict, *, write: bool = False) -> None:
+def check_worker(
+    gates: Mapping[str, Any], verdict: Verdict, *, counts_alone: bool = False, write: bool = False
+) -> None:
     """Judge what one command costs the worker; or write the limits."""
     if not can_run_worker():
         print("note: not Linux, or no httptools, orjson or uvloop: the worker's gates were not looked at")
         return
     import worker_gates  # here: a pure install has not all that it needs
 
-    found = asyncio.run(worker_gates.measure())
+    found = asyncio.run(worker_gates.count())
+    if not counts_alone:
+        found |= asyncio.run(worker_gates.compare())
     if write:
         text = GATES.read_text(encoding="utf-8")
         GATES.write_text(worker_gates.with_limits(text, found, PYTHON), encoding="utf-8")
@@ -248,18 +254,9 @@ def require_release_build() -> None:
         raise SystemExit(f"{core.__file__} is a {core.BUILD_PROFILE} build; build with `maturin develop --release`")
 
 
-def run_all(report: Path, verdict: Verdict) -> None:
-    gates = load_gates()
-    try:
-        require_release_build()
-    except ImportError as error:
-        print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
-        return
-    check_worker(gates, verdict)  # its limits are those of a worker on the Rust engine
-    if sys.platform == "linux":
-        check_isolation(isolation_ratios(), gates, verdict)
-    measure(report)
-    check_ratios(report, gates, verdict)
+def check_counts(gates: Mapping[str, Any], verdict: Verdict, *, counts_alone: bool = True) -> None:
+    """What is the same on a slow and on a busy machine."""
+    check_worker(gates, verdict, counts_alone=counts_alone)  # its limits are those of a worker on the Rust engine
     if can_count():
         check_ceilings(gates, verdict)
         if shutil.which("cargo"):
@@ -268,10 +265,20 @@ def run_all(report: Path, verdict: Verdict) -> None:
         print("note: no valgrind, the instruction gates were not looked at")
 
 
+def run_all(report: Path, verdict: Verdict) -> None:
+    gates = load_gates()
+    check_counts(gates, verdict, counts_alone=False)
+    if sys.platform == "linux":
+        check_isolation(isolation_ratios(), gates, verdict)
+    measure(report)
+    check_ratios(report, gates, verdict)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="measure and judge everything")
+    commands.add_parser("counts", help="judge what does not depend on the machine: calls, requests, instructions")
     ratios = commands.add_parser("ratios", help="judge a pytest-benchmark report")
     ratios.add_argument("report", type=Path)
     ceilings = commands.add_parser("ceilings", help="count instructions and judge, or --write them")
@@ -282,6 +289,12 @@ def main() -> int:
     commands.add_parser("isolation", help="judge what isolation costs a command")
     options = parser.parse_args()
     verdict = Verdict()
+    if options.command in ("run", "counts"):
+        try:
+            require_release_build()
+        except ImportError as error:
+            print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
+            return 0
     if options.command == "ratios":
         check_ratios(options.report, load_gates(), verdict)
     elif options.command == "ceilings":
@@ -290,6 +303,8 @@ def main() -> int:
         check_binding(load_gates(), verdict)
     elif options.command == "worker":
         check_worker(load_gates(), verdict, write=options.write)
+    elif options.command == "counts":
+        check_counts(load_gates(), verdict)
     elif options.command == "isolation":
         check_isolation(isolation_ratios(), load_gates(), verdict)
     else:

@@ -20,7 +20,7 @@ SLOTS: Final = 128
 _HELD_MS: Final = "10000"
 """A counted worker is slow; its events shall travel in one batch all the same, as those of a fast command do."""
 _NOOP: Final = Answers()
-_WRITTEN_S: Final = 10.0
+_WRITTEN_S: Final = 120.0
 
 
 async def count_worker(

@@ -13,7 +13,7 @@ from counts import count_calls, count_worker
 from rig import rig
 from scenario import SAMPLED_OUT, Scenario, run
 
-__all__ = ["COMMANDS", "MARGINS", "check", "measure", "with_limits"]
+__all__ = ["COMMANDS", "MARGINS", "check", "compare", "count", "with_limits"]
 
 MARGINS: Final = {
     "tasks": 0.02,
@@ -35,14 +35,10 @@ OF_ONE_PYTHON: Final = ("calls", "calls_sampled_out", "calls_recorded", "calls_p
 _UNITS: Final = {"cpu_to_yardstick": "x"}
 
 
-async def measure(
-    *,
-    commands: int = COMMANDS,
-    rounds: int = ROUNDS,
-    plug_ins: tuple[str, ...] = (),
-    variables: Mapping[str, str] | None = None,
+async def count(
+    *, commands: int = COMMANDS, plug_ins: tuple[str, ...] = (), variables: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-    """One figure for each name of MARGINS."""
+    """What does not depend on the machine: one figure for each name of MARGINS but `cpu_to_yardstick`."""
     settings = dict(variables or {})
     async with rig() as here:
         counted = await count_worker(here, commands, plug_ins=plug_ins, **settings)
@@ -51,16 +47,25 @@ async def measure(
             here, commands, kind="clock", plug_ins=("clock", *plug_ins), **settings
         )
         counted["calls_sampled_out"] = await count_calls(here, commands, plug_ins=plug_ins, **SAMPLED_OUT, **settings)
-        compared = await run(
-            here, Scenario(commands=2 * commands, rounds=rounds, plug_ins=plug_ins, variables=settings)
-        )
-    found = {**counted, "cpu_to_yardstick": compared["cpu_to_yardstick"]}
-    return {name: found[name] for name in MARGINS}
+    return {name: counted[name] for name in MARGINS if name in counted}
+
+
+async def compare(
+    *,
+    commands: int = COMMANDS,
+    rounds: int = ROUNDS,
+    plug_ins: tuple[str, ...] = (),
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """`cpu_to_yardstick`, from rounds in turns."""
+    scenario = Scenario(commands=2 * commands, rounds=rounds, plug_ins=plug_ins, variables=dict(variables or {}))
+    async with rig() as here:
+        return {"cpu_to_yardstick": (await run(here, scenario))["cpu_to_yardstick"]}
 
 
 def check(found: Mapping[str, float], limits: Mapping[str, Any], python: str, judge: Callable[..., None]) -> None:
-    """Judge every figure. `judge` is Verdict.judge; the count of calls belongs to one version of Python."""
-    for name in MARGINS:
+    """Judge every figure there is. `judge` is Verdict.judge; the count of calls belongs to one version of Python."""
+    for name in found:
         if name in OF_ONE_PYTHON and limits["calls_of"] != python:
             print(f"note: the limit of {name} is that of Python {limits['calls_of']}, here are {found[name]:,.1f}")
             continue
