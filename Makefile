@@ -16,11 +16,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # One more than two cores have, since tests wait: four take as long there, and more CPU. A file's tests stay together.
 JOBS ?= 3
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
-# Tests that hold a time run beside two of their kind, those that hold less than a second or a rate have the machine.
-UNTIMED := not soak and not steady and not gates and not timed and not alone and not as_nobody and not pages
+SUITE := not soak and not steady and not gates and not as_nobody and not pages
+# What depends on the speed of the machine is recorded by `make test`, and decides where this is set.
+HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,10 +60,8 @@ types: $(STAMP) ## mypy --strict
 quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in each dialect
 	$(BIN)/pytest $(PARALLEL) -q tests/unit tests/engine tests/integration/test_pipeline.py -k 'not test_pipeline or 500'
 
-test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks have their own tests (make bench)
-	$(BIN)/pytest tests $(PARALLEL) -m '$(UNTIMED)'
-	$(BIN)/pytest tests/faults -n $(JOBS) --dist worksteal -m timed
-	$(BIN)/pytest tests/faults -m alone
+test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks have their own tests (make counts)
+	$(BIN)/pytest tests $(PARALLEL) -m '$(SUITE)'
 	@if command -v cargo >/dev/null; then cargo test -q --workspace; fi
 
 pages: $(STAMP) ## what the pages say, done as their reader does: commands, the walk to a new kind, the plug-in, the demo
@@ -71,10 +70,11 @@ pages: $(STAMP) ## what the pages say, done as their reader does: commands, the 
 test-nobody: $(STAMP) ## attacks that the worker's user matters for, once more as nobody (by root; else skipped)
 	$(BIN)/pytest tests/security -m as_nobody
 
-# Not the faults and the simulator: they are about delivery, which has no second form.
+# Not the faults and the simulator: they are about delivery, which has no second form. CI runs a part: PURE_TESTS.
+PURE_TESTS ?= tests benches
 test-pure: $(PURE_STAMP) ## the suite but for faults, on a pure install without orjson, uvloop, httptools
 	NOETL_WORKER_BUILD=pure $(PURE_VENV)/bin/python -m pip install -q --no-deps --force-reinstall .
-	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest $(PARALLEL) --ignore=tests/faults --ignore=tests/simulate
+	NOETL_WORKER_ENGINE=python $(PURE_VENV)/bin/pytest $(PARALLEL) --ignore=tests/faults --ignore=tests/simulate $(PURE_TESTS)
 
 test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (3.10, 3.12, 3.13)
 	@set -e; for python in $(OTHER_PYTHONS); do \
@@ -86,12 +86,13 @@ test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (
 	done
 
 # faults and soak write docs/reliability.md and its figures, when nothing fails.
-faults: $(STAMP) ## the fault suite alone, and a minute of steady load
-	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak' --ignore=tests/faults/test_figures.py
+faults: $(STAMP) ## the fault suite and a minute of steady load, then all other tests: times decide (a quiet machine)
+	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak' --ignore=tests/faults/test_figures.py
 	$(BIN)/pytest tests/faults/test_figures.py
+	$(HOLD_TIMES) $(BIN)/pytest tests -m '$(SUITE)' --ignore=tests/faults
 
 steady: $(STAMP) ## 10,000 commands, then a minute of steady load: memory, descriptors, tasks, backlog
-	$(BIN)/pytest tests/faults -m steady
+	$(HOLD_TIMES) $(BIN)/pytest tests/faults -m steady
 
 UPGRADE_FROM ?= 401abcc
 upgrade-test: $(STAMP) ## the version before, this one, and back again, on one durable and one outbox: UPGRADE_FROM=commit
@@ -100,7 +101,7 @@ upgrade-test: $(STAMP) ## the version before, this one, and back again, on one d
 	  status=$$?; git worktree remove --force target/upgrade; exit $$status
 
 soak: $(STAMP) ## the long forms: 10,000 commands under kills, 100,000 commands, real waits (an hour)
-	NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m soak
+	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m soak
 
 # The demo needs no compiler: without a .venv it takes a light one of its own, in seconds.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
@@ -122,7 +123,11 @@ picture: $(STAMP) ## docs/live-view.svg, from a run of the demo
 values: $(STAMP) ## the recorded value playbooks through our worker: brings their table of differences and its document up to date
 	$(BIN)/python tests/compat/values_table.py --write
 
-bench: $(STAMP) ## benchmarks of the engine and of the worker, their gates, and the tests of both
+counts: $(STAMP) ## what a command costs, counted: calls, requests, instructions; and the tests of the benchmarks
+	$(BIN)/python benches/check_gates.py counts
+	$(BIN)/pytest benches
+
+bench: $(STAMP) ## benchmarks of the engine and of the worker, and every gate, times too (a quiet machine)
 	$(BIN)/python benches/check_gates.py run
 	$(BIN)/pytest benches -m 'gates or not gates'
 

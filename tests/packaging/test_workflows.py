@@ -40,6 +40,15 @@ def steps(file: Path) -> Iterator[dict[str, Any]]:
         yield from job.get("steps", [])
 
 
+def made(file: Path) -> set[str]:
+    """The targets that a workflow makes, those of a matrix too."""
+    runs = {step.get("run", "") for step in steps(file)}
+    of_a_matrix = [job["strategy"]["matrix"].get("target", []) for job in jobs(file).values() if "strategy" in job]
+    if "make ${{ matrix.target }}" in runs:
+        runs |= {f"make {target}" for targets in of_a_matrix for target in targets}
+    return {name for run in runs for name in re.findall(r"\bmake ([a-z-]+)", run)}
+
+
 def test_there_are_workflows() -> None:
     assert [file.name for file in FILES] == ["ci.yml", "nightly.yml", "release.yml", "version.yml"]
 
@@ -83,14 +92,16 @@ def test_jobs_wait_for_jobs_that_are_there(file: Path) -> None:
 @each_file
 def test_make_targets_are_there(file: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    called = {name for step in steps(file) for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
-    assert called <= targets
+    assert made(file) <= targets
 
 
 def test_what_make_test_leaves_out_is_run_every_night() -> None:
     nightly = ROOT / ".github/workflows/nightly.yml"
-    called = {name for step in steps(nightly) for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
-    assert called == {"compat", "upgrade-test", "image-test", "soak", "simulate"}
+    ci = set(re.findall(r"^make ([a-z -]+)$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"lint types", "test", "counts"} <= ci
+    assert not ci & {"faults", "steady", "soak", "bench"}, "what measures does not decide whether a change lands"
+    assert {"faults", "steady", "soak", "bench", "simulate", "fuzz", "test-pure", "test-pythons"} <= made(nightly)
+    assert {"compat", "upgrade-test", "image-test"} <= made(nightly)
     checkout = jobs(nightly)["upgrade"]["steps"][0]
     assert checkout["with"]["fetch-depth"] == 0  # the version before is a commit
 
