@@ -70,6 +70,7 @@ async def one(registry, kind, config, credentials):
     return {"data": result.data, "stdout": result.stdout, "stderr": result.stderr, "exit_code": result.exit_code}
 
 async def main(given):
+    os.environ.update(given["environment"])
     registry = Registry(plugins=False, confinement=Confinement(**given["confinement"]))
     commands = [one(registry, kind, config, given["credentials"]) for kind, config in given["commands"]]
     if given["together"]:
@@ -127,6 +128,7 @@ def run_as(
     *,
     together: bool = False,
     credentials: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
     **limits: int,
 ) -> list[dict[str, Any]]:
     """What came of each command, in a worker's process of its own."""
@@ -135,6 +137,7 @@ def run_as(
         "commands": commands,
         "together": together,
         "credentials": credentials or {},
+        "environment": environment or {},
     }
     outcomes: list[dict[str, Any]] = _forked(user, given)
     assert isinstance(outcomes, list), outcomes

@@ -35,6 +35,14 @@ class ToolSettings(NatsSettings):
         help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
         "kernel's and the worker's own",
     )
+    pythons: str = setting(
+        "NOETL_WORKER_PYTHONS",
+        "",
+        values.text,
+        source="ours",
+        help="interpreters and virtual environments that a python step may name besides the worker's own, separated by "
+        "`:`; *: any; empty: none, and any where NOETL_WORKER_ISOLATION is off, as in `dev`",
+    )
     google_hosts: tuple[str, ...] = setting(
         "NOETL_WORKER_GOOGLE_HOSTS",
         "googleapis.com,*.googleapis.com",

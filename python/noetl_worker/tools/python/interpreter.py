@@ -1,32 +1,65 @@
-"""A template process that is started as an interpreter of its own (`python_template.py`)."""
+"""The interpreters of Python code: the worker's own, which is kept warm (`python_template.py`), and those of steps."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
-from noetl_worker.errors import ToolError
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.command_group import remove_group
 from noetl_worker.tools.process.confinement import Confinement
 
-__all__ = ["Interpreter", "arguments"]
+__all__ = ["TemplateProcess", "allowed", "once"]
 
 _SCRIPT: Final = str(Path(__file__).with_name("python_template.py"))
 _OPTIONS: Final = ("-I", "-X", "utf8")
+_PYTHONS: Final = "NOETL_WORKER_PYTHONS"
+_CHANNEL: Final = 3
 
 
-def arguments(interpreter: str, mode: str, descriptor: int, confinement: Confinement) -> list[str]:
-    return [interpreter, *_OPTIONS, _SCRIPT, mode, str(descriptor), confinement.as_text()]
+def allowed(given: str, *, is_confined: bool) -> str:
+    """The interpreter that a step names, by its own path: a link to a directory would make another environment of it.
+
+    Raises:
+        ConfigurationError: the operator has not named it.
+    """
+    found, own = _placed(shutil.which(given) or given), _placed(sys.executable)
+    if found.parent == own.parent and found.resolve() == own.resolve():
+        return sys.executable
+    named = [name for name in os.environ.get(_PYTHONS, "").split(os.pathsep) if name]
+    is_any = "*" in named or not (named or is_confined)
+    if is_any or any(found == _placed(name) or found.parent == Path(name, "bin").resolve() for name in named):
+        return str(found)
+    raise ConfigurationError(f"python: {given!r} is no interpreter for playbooks: {_PYTHONS} does not name it")
 
 
-class Interpreter:
-    """The process, once it is started."""
+def _placed(interpreter: str) -> Path:
+    """Without links, but for the last: by that an environment's interpreter finds its environment."""
+    path = Path(interpreter)
+    return path.parent.resolve() / path.name
 
-    def __init__(self, interpreter: str, confinement: Confinement) -> None:
-        self._interpreter = interpreter
+
+def once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
+    """For a template: the interpreter, as the program of one command, whose request comes next on the same socket."""
+    return {
+        "program": interpreter,
+        "argv": [interpreter, *_OPTIONS, _SCRIPT, "once", str(_CHANNEL), confinement.level],
+        "env": dict(process.base_environment()),
+        "cwd": "/",
+        "channel": _CHANNEL,
+    }
+
+
+class TemplateProcess:
+    """The template, once it is started as a program of its own."""
+
+    def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -34,7 +67,7 @@ class Interpreter:
         """Raises ToolError: it cannot be started."""
         try:
             self._process = subprocess.Popen(
-                arguments(self._interpreter, "serve", control, self._confinement),
+                [sys.executable, *_OPTIONS, _SCRIPT, "serve", str(control), self._confinement.as_text()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=process.base_environment(),
@@ -43,7 +76,7 @@ class Interpreter:
                 start_new_session=True,
             )
         except OSError as error:
-            raise ToolError(f"cannot start the interpreter {self._interpreter!r}: {error}", kind="process") from error
+            raise ToolError(f"cannot start the interpreter {sys.executable!r}: {error}", kind="process") from error
 
     def end(self, seconds: float) -> None:
         """`seconds`: how long it may take to end by itself, with all that it has started: its control socket is

@@ -107,11 +107,14 @@ def set_streams() -> None:
         setattr(sys, "__" + name + "__", stream)
 
 
-def run_command(channel: int) -> NoReturn:
-    """Read the request, run it, send the answer, end the process. Never returns."""
+def run_command(channel: int, is_begun: bool = False) -> NoReturn:
+    """Read the request, run it, send the answer, end the process. Never returns.
+
+    `is_begun`: who started this program has said so.
+    """
     status = 1
     try:
-        status = carry_out(channel)
+        status = carry_out(channel, is_begun)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -119,10 +122,11 @@ def run_command(channel: int) -> NoReturn:
         os._exit(status)
 
 
-def carry_out(channel: int) -> int:
+def carry_out(channel: int, is_begun: bool = False) -> int:
     """The exit status, when the answer has been sent."""
     process = getpid()
-    begin(channel, process)
+    if not is_begun:
+        begin(channel, process)
     request = receive(channel)
     answer, status = execute(request)
     finish_threads()

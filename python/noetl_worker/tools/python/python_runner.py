@@ -1,7 +1,8 @@
 """Runs user Python, and programs, in forked children of a warm template process: the worker's side of
 `python_template.py`, where a command is confined.
 
-One template per interpreter, started when first needed and again when it has died. One that does not answer for 2 s
+One template, of the worker's own interpreter, started when first needed and again when it has died; another interpreter
+is a program that it starts for one command. One that does not answer for 2 s
 (user code may stop its parent) is killed: what had not started by then runs in the next one. Per command: a socket for
 request and answer, two pipes for the output, all three handed to the template, which forks. The answer is JSON
 and only JSON: a pickled one would run the user's code in the worker.
@@ -27,7 +28,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
-from noetl_worker.tools.python.interpreter import Interpreter, arguments
+from noetl_worker.tools.python.interpreter import TemplateProcess, once
 from noetl_worker.tools.python.python_answer import Answer, Request, complete, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, REQUEST
 
@@ -60,7 +61,7 @@ class PythonRun:
 
 
 class PythonRunner:
-    """Warm interpreters by path; `aclose` ends them and whatever still runs in them.
+    """A warm interpreter; `aclose` ends it and whatever still runs in it.
 
     Args:
         answer_s: a template process that has not answered for so long is replaced.
@@ -70,17 +71,15 @@ class PythonRunner:
     def __init__(
         self,
         *,
-        fork: bool = hasattr(os, "fork"),
         confinement: Confinement = UNCONFINED,
         answer_s: float = _ANSWER_S,
         start_s: float = _START_S,
     ) -> None:
         self._limits_s = (answer_s, start_s)
-        self._fork = fork
         self._confinement = confinement
-        self._templates: dict[str, _Template] = {}
-        self._supervisors: dict[str, list[_Template]] = {}
-        """Idle ones, by interpreter."""
+        self._template: _Template | None = None
+        self._supervisors: list[_Template] = []
+        """Idle ones."""
         self._busy: set[_Template] = set()
 
     async def run(
@@ -95,7 +94,7 @@ class PythonRunner:
 
         Args:
             request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
-            interpreter: a CPython 3.9 or newer.
+            interpreter: a CPython 3.9 or newer; another than the worker's own is started for this command alone.
             timeout_s: seconds, then SIGTERM and 2 s later SIGKILL to the child's process group.
 
         Raises:
@@ -103,15 +102,15 @@ class PythonRunner:
             AnswerTooLong: what the code gives is over MAX_ANSWER_BYTES.
             CancelledError: after the group has been stopped.
         """
-        frame = frame_of(request)
+        op, frame = b"F", frame_of(request)
+        if interpreter != sys.executable:
+            op, frame = b"E", frame_of(once(interpreter, self._confinement)) + frame
         started = time.monotonic()
-        if not self._fork:
-            run = await _run_once(frame, interpreter, timeout_s, max_output_bytes, self._confinement)
-        else:
-            run = await self._run_in_template(b"F", frame, interpreter, timeout_s, max_output_bytes)
-        answer, exit_code, stdout, stderr, timed_out, notes = run
+        raw, exit_code, stdout, stderr, timed_out, notes = await self._run(op, frame, timeout_s, max_output_bytes)
+        answer = parsed(raw)
+        _check_started(f"the interpreter {interpreter!r}", answer)
         elapsed = round((time.monotonic() - started) * 1000)
-        return PythonRun(parsed(answer), exit_code, stdout, stderr, timed_out, elapsed, notes)
+        return PythonRun(answer, exit_code, stdout, stderr, timed_out, elapsed, notes)
 
     async def run_program(
         self,
@@ -132,71 +131,66 @@ class PythonRunner:
             ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
             CancelledError: after the group has been stopped.
         """
-        if not self._is_supervised:
+        if not self._confinement.is_on:
             return await process.run_process(
                 argv, env=env, cwd=cwd, timeout_s=timeout_s, max_output_bytes=max_output_bytes
             )
         request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd}
         frame = frame_of(request)
         started = time.monotonic()
-        run = await self._run_in_template(b"E", frame, sys.executable, timeout_s, max_output_bytes)
-        answer, exit_code, stdout, stderr, timed_out, notes = run
-        if answer:
-            reason = f"cannot start {argv[0]!r}: {(parsed(answer) or {}).get('error')}"
-            raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
+        answer, exit_code, stdout, stderr, timed_out, notes = await self._run(b"E", frame, timeout_s, max_output_bytes)
+        _check_started(repr(argv[0]), parsed(answer))
         elapsed = round((time.monotonic() - started) * 1000)
         return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes)
 
-    @property
-    def _is_supervised(self) -> bool:
-        return self._fork and self._confinement.is_on
-
     async def aclose(self) -> None:
         """End the template processes; the last the one that ends a supervisor which cannot end by itself."""
-        for template in (*itertools.chain(*self._supervisors.values()), *self._busy, *self._templates.values()):
+        for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
-        self._templates.clear()
+        self._template = None
         self._supervisors.clear()
 
-    async def _run_in_template(
-        self, op: bytes, frame: bytes, interpreter: str, timeout_s: float | None, limit: int
-    ) -> _Raw:
+    async def _run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
         for _ in range(_TEMPLATES_A_COMMAND):
             with before_any_effect("no room for a template process"):
-                template = self._supervisor(interpreter) if self._is_supervised else self._template(interpreter)
+                template = self._supervisor() if self._confinement.is_on else self._living_template()
             self._busy.add(template)
             try:
                 with suppress(_NotStarted):
                     return await template.run(op, frame, timeout_s, limit)
             finally:
                 self._busy.discard(template)
-                self._put_back(interpreter, template)
+                self._put_back(template)
         raise ToolError("no template process stays alive to start the command", kind="process", retryable=True)
 
-    def _template(self, interpreter: str) -> _Template:
-        template = self._templates.get(interpreter)
-        if template is None or template.is_dead:
-            start = Interpreter(interpreter, self._confinement)
-            template = self._templates[interpreter] = _Template(start, *self._limits_s)
-        return template
+    def _living_template(self) -> _Template:
+        if self._template is None or self._template.is_dead:
+            self._template = _Template(TemplateProcess(self._confinement), *self._limits_s)
+        return self._template
 
-    def _supervisor(self, interpreter: str) -> _Template:
+    def _supervisor(self) -> _Template:
         """An idle one, else a new one: each runs one command at a time, and ends all that it started."""
-        idle = self._supervisors.get(interpreter, [])
-        while idle:
-            supervisor = idle.pop()
+        while self._supervisors:
+            supervisor = self._supervisors.pop()
             if not supervisor.is_dead:
                 return supervisor
-        return _Template(_Fork(self._template(interpreter)), *self._limits_s)
+        return _Template(_Fork(self._living_template()), *self._limits_s)
 
-    def _put_back(self, interpreter: str, template: _Template) -> None:
-        if not self._is_supervised or template.is_dead:
+    def _put_back(self, template: _Template) -> None:
+        if not self._confinement.is_on or template.is_dead:
             return
-        idle = self._supervisors.setdefault(interpreter, [])
-        if len(idle) < _IDLE_SUPERVISORS:
-            idle.append(template)
+        if len(self._supervisors) < _IDLE_SUPERVISORS:
+            self._supervisors.append(template)
         else:
             template.close()
+
+
+def _check_started(what: str, answer: Mapping[str, JsonValue] | None) -> None:
+    """Of a program: a text as `error` is its supervisor's, an object the code's own."""
+    error = (answer or {}).get("error")
+    if isinstance(error, str):
+        reason = f"cannot start {what}: {error}"
+        raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
 
 
 _Raw = tuple["bytes | None", int, str, str, bool, tuple[str, ...]]
@@ -438,47 +432,3 @@ class _Template:
     def close(self) -> None:
         self._is_closed = True
         self._died(end_s=_END_S)
-
-
-async def _run_once(
-    frame: bytes, interpreter: str, timeout_s: float | None, limit: int, confinement: Confinement
-) -> _Raw:
-    """Without fork: an interpreter of its own for the command."""
-    mine, theirs = socket.socketpair()
-    with mine:
-        with theirs:
-            argv = arguments(interpreter, "once", theirs.fileno(), confinement)
-            running = asyncio.ensure_future(
-                process.run_process(
-                    argv,
-                    env=process.base_environment(),
-                    timeout_s=timeout_s,
-                    max_output_bytes=limit,
-                    pass_fds=[theirs.fileno()],
-                )
-            )
-            try:
-                await asyncio.sleep(0)  # the process is started before its end of the socket is closed here
-            except asyncio.CancelledError:
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-                raise
-        mine.setblocking(False)
-        answer = Answer(os.dup(mine.fileno()))
-        answer.watch()
-        feeding = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(mine, frame))
-        try:
-            finished = await running
-        finally:
-            running.cancel()
-            feeding.cancel()
-            await asyncio.gather(running, feeding, return_exceptions=True)
-            answer.close()
-    return (
-        complete(answer),
-        finished.exit_code,
-        finished.stdout,
-        finished.stderr,
-        finished.timed_out,
-        finished.notes,
-    )

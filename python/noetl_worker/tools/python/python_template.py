@@ -5,8 +5,8 @@ loaded, and a fork is as fast as this process is small. The worker's side is `py
 
 * control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
   (socket of the command, stdout, stderr): fork, for Python code. `E`: the same, for a program that the request names
-  (program, argv, env, cwd). `K`: send the signal to the command's process group. `A`: answer. `S` comes with a
-  control socket: fork a supervisor, which serves that one.
+  (program, argv, env, cwd; `channel`: its number for the socket). `K`: send the signal to the command's process group.
+  `A`: answer. `S` comes with a control socket: fork a supervisor, which serves that one.
 * control socket, here -> worker: 17 bytes (op, command number, value). `X` exit status as `subprocess` has it (negative
   for a signal); a fork that fails is `X` with 255. `A`: as asked for. `S`: the supervisor is there.
 * socket of the command: `python_exchange.py`. That a command has begun is said there: the worker does not wake for it.
@@ -138,7 +138,7 @@ class Template:
         try:
             EXCHANGE["begin"](channel, 0)  # what is to be killed is ours to kill
             request = EXCHANGE["receive"](channel)
-            pid = PROGRAM["spawn"](request, out, err)
+            pid = PROGRAM["spawn"](request, channel, out, err)
         except (EOFError, ConnectionError):  # called off
             self.answer(b"X", number, -signal.SIGKILL)
         except (OSError, ValueError) as error:
@@ -255,17 +255,20 @@ def command() -> dict[str, Any]:
 
 
 def main() -> None:
-    """`serve FD CONFINEMENT`: the template. `once FD CONFINEMENT`: one command, where there is no fork."""
+    """`serve FD CONFINEMENT`: the template. `once FD LEVEL`: one command, which a template has started and confined."""
     mode, descriptors = sys.argv[1], [int(sys.argv[2])]
+    if mode == "once":
+        if sys.argv[3] != "off":
+            CONFINEMENT["hide_memory"]()  # the one thing that a new program does not inherit
+        of_command = command()
+        of_command["set_streams"]()
+        of_command["run_command"](of_command["take"]([*descriptors, os.dup(1), os.dup(2)]), is_begun=True)
     confinement = CONFINEMENT["Confinement"].of_text(sys.argv[3])
     if confinement.is_on and confinement.processes:
         read(PROCESS, "command_group")["join"](confinement.processes)
     CONFINEMENT["enter"](confinement)
     of_command = command()
     of_command["set_streams"]()  # here, not in each child
-    if mode == "once":
-        os.set_inheritable(descriptors[0], False)
-        of_command["run_command"](descriptors[0])
     of_command["rehearse"]()
     is_supervisor = False
     while len(descriptors) == 1:

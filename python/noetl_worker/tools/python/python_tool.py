@@ -19,6 +19,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.scratch import Scratch
+from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_auth import Granted, check_auth, granted
 from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
@@ -72,7 +73,7 @@ class PythonConfig:
     libs: dict[str, Any] | list[str] = field(default_factory=dict)
     """Modules to import: global name -> module, or -> {"from": module, "import": name}; or a list of modules."""
     deps: dict[str, Any] | None = None
-    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in}."""
+    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in, see `python`}."""
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or name -> {"key": alias, "service"}: as GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_*
     or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a Postgres password
@@ -82,7 +83,8 @@ class PythonConfig:
     cwd: str | None = None
     """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
     python: str | None = None
-    """Another interpreter, CPython 3.9 or newer; absent: the worker's own."""
+    """Another interpreter, CPython 3.9 or newer; absent: the worker's own. With `NOETL_WORKER_ISOLATION=basic` it
+    has to be one that `NOETL_WORKER_PYTHONS` names. It starts anew for each command (some 0.1 s), the own one is warm."""
     timeout: float | None = None
     """Seconds; absent: what the command has left."""
     memory_mb: int | None = None
@@ -130,6 +132,7 @@ class PythonTool:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._memory_events = memory_events
         self._environment = process.base_environment()
+        self._is_confined = confinement.is_on
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
         self._scratch = Scratch(confinement)
@@ -137,7 +140,7 @@ class PythonTool:
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.code(context, script=config.script, code_b64=config.code_b64, code=config.code)
         timeout_s = time_left(config.timeout, context)
-        sys_path, interpreter = _deps(config)
+        sys_path, interpreter = _deps(config, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
             rights = Granted()
             if config.auth is not None:
@@ -203,17 +206,17 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
     return named
 
 
-def _deps(config: PythonConfig) -> tuple[list[str], str]:
+def _deps(config: PythonConfig, *, is_confined: bool) -> tuple[list[str], str]:
     """(directories to import from, the interpreter)."""
     deps = config.deps or {}
     given = deps.get("sys_path") or []
     sys_path = [given] if isinstance(given, str) else [str(entry) for entry in given]
-    interpreter = config.python or sys.executable
-    if deps.get("venv_path") and not config.python:
+    interpreter = config.python
+    if deps.get("venv_path") and not interpreter:
         interpreter = str(Path(str(deps["venv_path"])) / "bin" / "python")
         if not os.access(interpreter, os.X_OK):
             raise ConfigurationError(f"python: deps: {deps['venv_path']!r} is no virtual environment of this worker")
-    return sys_path, interpreter
+    return sys_path, allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
 
 
 def _directory(cwd: str | None) -> str | None:

@@ -1,0 +1,233 @@
+"""Door 11: a program of an author's own that a step names as its Python interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import pytest
+
+from integration.house import house
+from integration.processes import until
+from noetl_worker.dev.plane import RawCommand
+from noetl_worker.process import event_loop
+
+from .commands import USERS, alive, ends, interpreter_of, run_as
+from .test_secrets_of_the_worker import READS_THE_WORKER, worker_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+
+ATTACK = """
+import json, os, subprocess
+quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+child = subprocess.Popen(["sleep", "600"], start_new_session=True, **quiet)
+status = dict(line[:-1].split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
+result = {{}}
+pid = int(open({worker!r}).read())
+{reads}
+with open({seen!r} + ".part", "w") as file:
+    json.dump({{"left": child.pid, "status": status, "reads": result, "limit": os.sysconf("SC_OPEN_MAX")}}, file)
+os.rename({seen!r} + ".part", {seen!r})
+"""
+MODULES = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class Author:
+    """A directory with an environment whose `.pth` attacks, and a program that does so and then is an interpreter."""
+
+    def __init__(self, user: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="author-"))
+        self.directory.chmod(0o777)
+        self.seen, self.worker = self.directory / "seen", self.directory / "worker"
+        self.worker.write_text(str(os.getpid()))
+        attack = self.directory / "attack.py"
+        attack.write_text(ATTACK.format(worker=str(self.worker), seen=str(self.seen), reads=READS_THE_WORKER))
+        own = interpreter_of(user) or sys.executable
+        self.program = self.directory / "program"
+        self.program.write_text(f'#!/bin/sh\n{own} -I {attack}\nexec {own} "$@"\n')
+        self.program.chmod(0o755)
+        self.environment = self.directory / "environment"
+        modules = self.environment / "lib" / MODULES / "site-packages"
+        modules.mkdir(parents=True)
+        (self.environment / "bin").mkdir()
+        (self.environment / "bin/python").symlink_to(Path(own).resolve())
+        (self.environment / "pyvenv.cfg").write_text(f"home = {Path(own).resolve().parent}\n")
+        (modules / "attack.pth").write_text(f"import sys; exec(open({str(attack)!r}).read(), {{}})\n")
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Every way to have it run."""
+        linked = self.directory / "linked"
+        linked.mkdir(exist_ok=True)
+        if not (linked / "bin").exists():
+            (linked / "bin").symlink_to(self.environment / "bin")
+        code = {"code": "import sys\nresult = sys.prefix"}
+        return [
+            {**code, "python": str(self.program)},
+            {**code, "python": str(self.environment / "bin/python")},
+            {**code, "python": str(linked / "bin/python")},
+            {**code, "deps": {"venv_path": str(self.environment)}},
+        ]
+
+    def saw(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.seen.read_text())
+        self.seen.unlink()
+        return found
+
+
+@pytest.fixture
+def author(user: str) -> Iterator[Author]:
+    made = Author(user)
+    yield made
+    shutil.rmtree(made.directory)
+
+
+def said(outcome: dict[str, Any]) -> str:
+    return str(outcome.get("error"))
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Author, user: str) -> None:
+    """`python: ./program`, or an environment with a `.pth` file: it is the process that commands come from."""
+    for environment in ({}, {"NOETL_WORKER_PYTHONS": "/no/such:/usr"}):
+        outcomes = run_as(user, "basic", [("python", step) for step in author.steps()], environment=environment)
+        assert all("NOETL_WORKER_PYTHONS does not name it" in said(one) for one in outcomes), outcomes
+    assert not author.seen.exists()
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_link_to_an_environment_that_is_named_makes_no_other_one_of_it(author: Author, user: str) -> None:
+    """`/tmp/x/bin` is a link to the named environment's `bin`, and `/tmp/x/pyvenv.cfg` the author's own."""
+    environment = {"NOETL_WORKER_PYTHONS": str(author.environment)}
+    _, named, linked, _ = run_as(user, "basic", [("python", one) for one in author.steps()], environment=environment)
+    assert named["data"] == linked["data"] == str(author.environment)
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("step", range(4))
+def test_interpreter_that_is_named_is_confined_before_it_starts(author: Author, step: int, user: str) -> None:
+    """It has rights and no limits until it takes them from itself, and leaves what it likes."""
+    named = f"{author.program}:{author.environment}"
+    [outcome] = run_as(
+        user,
+        "basic",
+        [("python", author.steps()[step])],
+        environment={"NOETL_WORKER_PYTHONS": named},
+        descriptors=128,
+    )
+    assert outcome["exit_code"] == 0, outcome
+    saw = author.saw()
+    assert not alive(saw["left"])
+    assert (saw["status"]["NoNewPrivs"], saw["limit"]) == ("1", 128)
+    assert int(saw["status"]["CapEff"], 16) >> 19 & 1 == 0
+
+
+CODE = """
+import os, sys
+print(os.environ["KEY"], open("/proc/self/oom_score_adj").read(), auth["a"]["token"])
+try:
+    open("/proc/self/environ").close()
+    result = [sys.executable, n, "read"]
+except PermissionError:
+    result = [sys.executable, n, "hidden"]
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author, user: str) -> None:
+    """(no attack) Input, variables and credentials, its answer, errors, a timeout; its memory is hidden."""
+    (author.environment / "lib" / MODULES / "site-packages/attack.pth").unlink()
+    steps = [
+        {"code": CODE, "input": {"n": 4}, "env": {"KEY": "K"}, "auth": {"a": {"key": "a", "service": "http"}}},
+        {"code": "raise KeyError('x')"},
+        {"code": "print('p')\nwhile True: pass", "timeout": 2},
+        {"code": "result = len(text) * 'x'", "input": {"text": "y" * 3_000_000}},
+        {"code": "import os\nos._exit(3)"},
+    ]
+    good, bad, late, large, ended = run_as(
+        user,
+        "basic",
+        [("python", {**step, "deps": {"venv_path": str(author.environment)}}) for step in steps],
+        environment={"NOETL_WORKER_PYTHONS": f"/no/such:{author.environment}"},
+        credentials={"a": {"type": "bearer", "token": "t"}},
+    )
+    assert good["data"] == [str(author.environment / "bin/python"), 4, "hidden" if user != "root" else "read"]
+    assert good["stdout"].split() == ["K", "1000", "t"]
+    assert "KeyError" in bad["stderr"]
+    assert (late["stdout"], "line 2" in late["stderr"]) == ("p\n", True)
+    assert len(large["data"]) == 3_000_000
+    assert ended["exit_code"] == 3
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_program_that_is_no_interpreter_fails_its_command(user: str) -> None:
+    """(no attack) One that ends at once, and one that is not there."""
+    steps = [{"code": "result = 1", "python": f"/usr/bin/{name}"} for name in ("true", "no-such-python")]
+    environment = {"NOETL_WORKER_PYTHONS": "*"}
+    ended, missing = run_as(user, "basic", [("python", step) for step in steps], environment=environment)
+    assert (ended["exit_code"], ended["data"]) == (0, {"stdout": "", "stderr": ""})
+    assert "cannot start the interpreter '/usr/bin/no-such-python'" in said(missing)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_own_interpreter_needs_no_name_and_without_isolation_none_does(author: Author, user: str) -> None:
+    """(no attack) Under each of its names it is the warm one; `dev` is an author's own machine."""
+    own = Path(interpreter_of(user) or sys.executable)
+    step = {"code": "import sys\nresult = sys.executable"}
+    other = own.parent / "python3"
+    names = [own, *([other] if other.resolve() == own.resolve() else [])]
+    outcomes = run_as(user, "basic", [("python", {**step, "python": str(name)}) for name in names])
+    assert [one["data"] for one in outcomes] == [str(own)] * len(names)
+    [free] = run_as(user, "off", [("python", {**step, "python": str(author.environment / "bin/python")})])
+    assert free["data"] == str(author.environment / "bin/python")
+
+
+LEAVES = """
+import os, subprocess, time
+with open(PLACE + ".part", "w") as file:
+    file.write(f"{os.getpid()} {subprocess.Popen(['sleep', '600'], start_new_session=True).pid}")
+os.rename(PLACE + ".part", PLACE)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(author: Author, user: str) -> None:
+    """It reads the worker's password in `/proc/PPID/mem`, and outlives its command and a killed worker."""
+
+    async def scenario(log: Any) -> None:
+        async with house(worker=False) as home:
+            worker = await worker_of(home, user, "basic", log, NOETL_WORKER_PYTHONS=str(author.environment))
+            author.worker.write_text(str(worker.pid))
+
+            async def ended(config: dict[str, Any]) -> list[str]:
+                [issued] = await home.plane.create_commands([RawCommand("python", config)])
+                await home.wait_terminal(issued.event_id)
+                return home.terminal_events(issued.event_id)
+
+            try:
+                refused, *_, named = author.steps()
+                assert await ended(refused) == ["command.failed"]
+                assert not author.seen.exists()
+                assert await ended(named) == ["command.completed"]
+                saw = author.saw()
+                assert set(saw["reads"].values()) == {"PermissionError"}
+                assert not alive(saw["left"])
+                left = author.directory / "left"
+                code = f"PLACE = {str(left)!r}\n{LEAVES}"
+                await home.plane.create_commands([RawCommand("python", {**named, "code": code})])
+                await until(left.exists, "it runs")
+            finally:
+                worker.kill()
+                worker.wait()
+            assert all([await asyncio.to_thread(ends, int(pid)) for pid in left.read_text().split()])
+
+    with TemporaryFile() as log:
+        event_loop.run(scenario(log))
