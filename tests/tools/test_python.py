@@ -17,7 +17,6 @@ import loops
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
@@ -469,10 +468,23 @@ async def test_another_interpreter_can_be_named() -> None:
         await python("result = 1", {"python": "/no/such/python"})
 
 
-async def test_without_fork_each_command_has_an_interpreter() -> None:
-    tool = PythonTool(PythonRunner(fork=False))
-    good = await arun_tool(tool, {"code": "print('p')\nresult = n", "input": {"n": 4}})
-    bad = await arun_tool(tool, {"code": "raise KeyError('x')"})
-    late = await arun_tool(tool, {"code": "import time\nprint('p')\ntime.sleep(60)", "timeout": 1})
-    assert (good.data, good.stdout, bad.error.message) == (4, "p\n", "KeyError: 'x'")
-    assert (late.status, late.stdout) == (ToolStatus.TIMEOUT, "p\n")
+async def test_another_interpreter_is_started_for_each_command(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.symlink_to(Path(sys.executable).resolve())
+    good, bad = [
+        await python(code, {"python": str(other), "input": {"n": 4}})
+        for code in ("import sys\nprint('p')\nresult = [n, sys.executable]", "raise KeyError('x')")
+    ]
+    assert (good.data, good.stdout, bad.error.message) == ([4, str(other)], "p\n", "KeyError: 'x'")
+
+
+@linux_only
+async def test_cancelled_command_in_another_interpreter_ends(tmp_path: Path) -> None:
+    other, place = tmp_path / "python", tmp_path / "pid"
+    other.symlink_to(Path(sys.executable).resolve())
+    code = f"import os, time\nprint(os.getpid(), file=open({str(place)!r}, 'w'), flush=True)\ntime.sleep(600)"
+    running = asyncio.ensure_future(python(code, {"python": str(other)}))
+    group = await started(place)
+    running.cancel()
+    await asyncio.wait({running})
+    assert await until_gone(group) == []

@@ -16,7 +16,6 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.process import process
-from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
@@ -317,16 +316,6 @@ async def test_cancellation_at_the_end_leaves_no_descriptor_and_no_child(monkeyp
     gc.collect()
     assert [child() for child in children] == [None], "the template keeps nothing of the command"
     await registry.aclose()
-
-
-async def test_cancellation_before_an_interpreter_of_its_own_has_started_ends_it() -> None:
-    request = {"code": "while 1: pass", "input": {}, "libs": {}, "variables": {}, "env": {}, "cwd": "/"}
-    before = asyncio.all_tasks()
-    run = asyncio.ensure_future(PythonRunner(fork=False).run(request))
-    await asyncio.sleep(0)
-    run.cancel()
-    await asyncio.wait({run})
-    assert asyncio.all_tasks() == before
 
 
 async def test_end_of_the_template_kills_no_group_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

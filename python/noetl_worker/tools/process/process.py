@@ -169,7 +169,6 @@ async def run_process(
     max_output_bytes: int = MAX_OUTPUT_BYTES,
     grace_s: float = GRACE_S,
     drain_s: float = DRAIN_S,
-    pass_fds: Sequence[int] = (),
 ) -> Finished:
     """Run `argv` to its end.
 
@@ -189,7 +188,7 @@ async def run_process(
     """
     started = time.monotonic()
     with before_any_effect("no room for the program"):
-        group, out, err = _start(argv, env, cwd, stdin, max_output_bytes, pass_fds)
+        group, out, err = _start(argv, env, cwd, stdin, max_output_bytes)
     try:
         timed_out = await supervise(group, (out, err), timeout_s=timeout_s, grace_s=grace_s, drain_s=drain_s)
     finally:
@@ -420,7 +419,6 @@ def _start(
     cwd: str | os.PathLike[str] | None,
     stdin: bytes | None,
     limit: int,
-    pass_fds: Sequence[int],
 ) -> tuple[_ProcessGroup, Capture, Capture]:
     watchdog.prepare()
     (out_read, out_write), (err_read, err_write) = pipes(2)
@@ -434,7 +432,6 @@ def _start(
             stderr=err_write,
             env=dict(env),
             cwd=cwd,
-            pass_fds=pass_fds,
             start_new_session=True,
         )
         watchdog.guard(process.pid)  # before anything else: until then nothing ends it when we are killed

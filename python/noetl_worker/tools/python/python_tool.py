@@ -83,8 +83,8 @@ class PythonConfig:
     cwd: str | None = None
     """Where it runs; absent: an empty directory; what is in it is removed afterwards."""
     python: str | None = None
-    """Another interpreter, CPython 3.9 or newer; absent: the worker's own. With `NOETL_WORKER_ISOLATION=basic` it
-    has to be one that `NOETL_WORKER_PYTHONS` names. It starts anew for each command (some 0.1 s), the own one is warm."""
+    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm: others start for each command
+    (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic` it has to be one that `NOETL_WORKER_PYTHONS` names."""
     timeout: float | None = None
     """Seconds; absent: what the command has left."""
     memory_mb: int | None = None
