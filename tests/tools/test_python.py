@@ -17,7 +17,6 @@ import loops
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, tool_context
-from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.registry import Registry
 
 from .processes import children_of, linux_only, members_of, open_descriptors, started, until_gone

@@ -7,9 +7,11 @@ its start, so that a command inherits it without a cost of its own. Linux has al
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
+import struct
 import sys
 from collections.abc import Collection
 from contextlib import suppress
@@ -35,6 +37,13 @@ PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
 DROPPED = (19, 21, 38, 39)
 """CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF: each reads the memory of other processes, root's way around."""
+CALLS = {
+    "x86_64": (317, ((0xC000003E, 302), (0xC000003E, 0x4000_0000 | 302), (0x40000003, 340))),
+    "aarch64": (277, ((0xC00000B7, 261), (0x40000028, 369))),
+}
+"""By machine: the number of seccomp(2), and of prlimit64(2) in each of its kinds of program (64 bits, x32, 32 bits)."""
+SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
+"""The flag: a filter is no reason to run slower (kernels before 5.16)."""
 OOM_FIRST = b"1000"
 CHILDREN = "/proc/self/task/{}/children"
 
@@ -79,11 +88,20 @@ class Sets(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
 def missing(children: str = CHILDREN) -> list[str]:
     """What `basic` cannot do on this system, to be logged once at the start. `children`: of a thread, in /proc."""
+    lacking = []
+    if libc is None or not _can_keep_descendants(children):
+        lacking.append("processes that leave their session")
     if libc is None:
-        return ["processes that leave their session", "memory hidden from other processes", "dropped capabilities"]
-    return [] if _can_keep_descendants(children) else ["processes that leave their session"]
+        lacking += ["memory hidden from other processes", "dropped capabilities"]
+    if libc is None or not _can_filter_calls():
+        lacking.append("limits of other processes")
+    return lacking
 
 
 def hide_memory(is_hidden: bool = True) -> None:
@@ -100,7 +118,43 @@ def enter(confinement: Confinement) -> None:
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
         _drop_capabilities()
         hide_memory()
+        if _can_filter_calls():
+            _keep_limits_of_others()
     _limit(confinement)
+
+
+def _can_filter_calls() -> bool:
+    """A filter that is nowhere is taken for one by a kernel that knows filters, and the flag."""
+    return _set_filter(None) == errno.EFAULT
+
+
+def _set_filter(program: Program | None) -> int:
+    """The number of the error; 0: it is set."""
+    assert libc is not None
+    if os.uname().machine not in CALLS:
+        return errno.ENOSYS
+    address = ctypes.byref(program) if program else None
+    number, _ = CALLS[os.uname().machine]
+    done = libc.syscall(number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, address)
+    return 0 if done == 0 else ctypes.get_errno()
+
+
+def _keep_limits_of_others() -> None:
+    """prlimit(2) takes from any process of the user, the worker too, what it cannot take back: here it changes those of
+    the calling process (0) alone, and reads any."""
+    _, calls = CALLS[os.uname().machine]
+    load, is_equal, end, allow, refuse = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000 | errno.EPERM
+    number, kind, process, limits = 0, 4, 16, 32  # in `struct seccomp_data`
+    steps = []
+    for left in reversed(range(len(calls))):
+        of_kind, of_number = calls[-1 - left]
+        steps += [(load, 0, 0, kind), (is_equal, 0, 2, of_kind), (load, 0, 0, number)]
+        steps += [(is_equal, left * 4 + 1, 0, of_number)]
+    steps += [(end, 0, 0, allow), (load, 0, 0, process), (is_equal, 5, 0, 0)]
+    steps += [(load, 0, 0, limits), (is_equal, 0, 2, 0), (load, 0, 0, limits + 4), (is_equal, 1, 0, 0)]
+    steps += [(end, 0, 0, refuse), (end, 0, 0, allow)]
+    text = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    _checked(-_set_filter(Program(len(steps), text)), "seccomp")
 
 
 def begin_supervisor() -> None:
