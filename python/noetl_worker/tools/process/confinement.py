@@ -124,32 +124,34 @@ def enter(confinement: Confinement) -> None:
 
 
 def _can_filter_calls() -> bool:
-    """A filter that is nowhere is taken for one by a kernel that knows filters, and the flag."""
+    """A kernel that knows filters, and the flag, looks for the one that is not there."""
     return _set_filter(None) == errno.EFAULT
 
 
 def _set_filter(program: Program | None) -> int:
     """The number of the error; 0: it is set."""
     assert libc is not None
-    if os.uname().machine not in CALLS:
-        return errno.ENOSYS
+    number, calls = _calls()
     address = ctypes.byref(program) if program else None
-    number, _ = CALLS[os.uname().machine]
-    done = libc.syscall(number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, address)
-    return 0 if done == 0 else ctypes.get_errno()
+    if calls and libc.syscall(number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, address) == 0:
+        return 0
+    return ctypes.get_errno() if calls else errno.ENOSYS
+
+
+def _calls() -> tuple[int, tuple[tuple[int, int], ...]]:
+    return CALLS.get(os.uname().machine if sys.maxsize > 1 << 32 else "", (0, ()))
 
 
 def _keep_limits_of_others() -> None:
     """prlimit(2) takes from any process of the user, the worker too, what it cannot take back: here it changes those of
     the calling process (0) alone, and reads any."""
-    _, calls = CALLS[os.uname().machine]
+    _, calls = _calls()
     load, is_equal, end, allow, refuse = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000 | errno.EPERM
     number, kind, process, limits = 0, 4, 16, 32  # in `struct seccomp_data`
     steps = []
-    for left in reversed(range(len(calls))):
-        of_kind, of_number = calls[-1 - left]
+    for index, (of_kind, of_number) in enumerate(calls, 1):
         steps += [(load, 0, 0, kind), (is_equal, 0, 2, of_kind), (load, 0, 0, number)]
-        steps += [(is_equal, left * 4 + 1, 0, of_number)]
+        steps += [(is_equal, (len(calls) - index) * 4 + 1, 0, of_number)]
     steps += [(end, 0, 0, allow), (load, 0, 0, process), (is_equal, 5, 0, 0)]
     steps += [(load, 0, 0, limits), (is_equal, 0, 2, 0), (load, 0, 0, limits + 4), (is_equal, 1, 0, 0)]
     steps += [(end, 0, 0, refuse), (end, 0, 0, allow)]

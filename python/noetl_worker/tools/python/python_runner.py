@@ -30,7 +30,7 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import TemplateProcess, once
 from noetl_worker.tools.python.python_answer import Answer, Request, complete, frame_of, parsed
-from noetl_worker.tools.python.python_template import ANSWER, REQUEST
+from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
 
 __all__ = ["PythonRun", "PythonRunner"]
 
@@ -108,7 +108,7 @@ class PythonRunner:
         started = time.monotonic()
         raw, exit_code, stdout, stderr, timed_out, notes = await self._run(op, frame, timeout_s, max_output_bytes)
         answer = parsed(raw)
-        _check_started(f"the interpreter {interpreter!r}", answer)
+        _check_started(f"the interpreter {interpreter!r}", exit_code, answer)
         elapsed = round((time.monotonic() - started) * 1000)
         return PythonRun(answer, exit_code, stdout, stderr, timed_out, elapsed, notes)
 
@@ -139,7 +139,7 @@ class PythonRunner:
         frame = frame_of(request)
         started = time.monotonic()
         answer, exit_code, stdout, stderr, timed_out, notes = await self._run(b"E", frame, timeout_s, max_output_bytes)
-        _check_started(repr(argv[0]), parsed(answer))
+        _check_started(repr(argv[0]), exit_code, parsed(answer))
         elapsed = round((time.monotonic() - started) * 1000)
         return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes)
 
@@ -185,11 +185,9 @@ class PythonRunner:
             template.close()
 
 
-def _check_started(what: str, answer: Mapping[str, JsonValue] | None) -> None:
-    """Of a program: a text as `error` is its supervisor's, an object the code's own."""
-    error = (answer or {}).get("error")
-    if isinstance(error, str):
-        reason = f"cannot start {what}: {error}"
+def _check_started(what: str, exit_code: int, answer: Mapping[str, JsonValue] | None) -> None:
+    if exit_code == NOT_STARTED:
+        reason = f"cannot start {what}: {(answer or {}).get('error')}"
         raise ResourceShortage(reason) if is_shortage_text(reason) else ToolError(reason, kind="process")
 
 

@@ -8,7 +8,8 @@ loaded, and a fork is as fast as this process is small. The worker's side is `py
   (program, argv, env, cwd; `channel`: its number for the socket). `K`: send the signal to the command's process group.
   `A`: answer. `S` comes with a control socket: fork a supervisor, which serves that one.
 * control socket, here -> worker: 17 bytes (op, command number, value). `X` exit status as `subprocess` has it (negative
-  for a signal); a fork that fails is `X` with 255. `A`: as asked for. `S`: the supervisor is there.
+  for a signal); a fork that fails is `X` with 255, a program that cannot be started `X` with NOT_STARTED. `A`: as asked
+  for. `S`: the supervisor is there.
 * socket of the command: `python_exchange.py`. That a command has begun is said there: the worker does not wake for it.
 
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
@@ -32,6 +33,8 @@ from typing import Any
 
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
+NOT_STARTED = 256
+"""No exit status, so that no program can say it; the reason is in the socket of the command."""
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
@@ -143,7 +146,7 @@ class Template:
             self.answer(b"X", number, -signal.SIGKILL)
         except (OSError, ValueError) as error:
             EXCHANGE["send"](channel, {"error": str(error)})
-            self.answer(b"X", number, 127)
+            self.answer(b"X", number, NOT_STARTED)
         else:
             self.running[pid] = number
         for descriptor in descriptors:
