@@ -18,7 +18,6 @@ import pytest
 from integration.house import house
 from integration.processes import until
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.process import event_loop
 
 from .commands import USERS, alive, ends, interpreter_of, run_as
 from .test_secrets_of_the_worker import READS_THE_WORKER, worker_of
@@ -209,10 +208,9 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(author: Author, user: str) -> None:
+async def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(author: Author, user: str) -> None:
     """It reads the worker's password in `/proc/PPID/mem`, and outlives its command and a killed worker."""
-
-    async def scenario(log: Any) -> None:
+    with TemporaryFile() as log:
         async with house(worker=False) as home:
             worker = await worker_of(home, user, "basic", log, NOETL_WORKER_PYTHONS=str(author.environment))
             author.worker.write_text(str(worker.pid))
@@ -238,6 +236,3 @@ def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(auth
                 worker.kill()
                 worker.wait()
             assert all([await asyncio.to_thread(ends, int(pid)) for pid in left.read_text().split()])
-
-    with TemporaryFile() as log:
-        event_loop.run(scenario(log))

@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from integration.house import house
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.process import event_loop
 from noetl_worker.tools.process import confinement
 
 from .commands import USERS, run_as, run_one
@@ -61,10 +59,9 @@ result = [status, resource.prlimit(pid, 7)[0]]
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_command_cannot_lower_the_limits_of_its_worker(user: str) -> None:
+async def test_command_cannot_lower_the_limits_of_its_worker(user: str) -> None:
     """`prlimit --nofile=20` makes the worker deaf, `--as=1000000` fails every later command."""
-
-    async def scenario(log: Any) -> None:
+    with TemporaryFile() as log:
         async with house(worker=False) as home:
             worker = await worker_of(home, user, "basic", log)
             try:
@@ -78,9 +75,6 @@ def test_command_cannot_lower_the_limits_of_its_worker(user: str) -> None:
             finally:
                 worker.kill()
                 worker.wait()
-
-    with TemporaryFile() as log:
-        event_loop.run(scenario(log))
 
 
 @pytest.mark.parametrize("user", USERS)

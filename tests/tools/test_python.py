@@ -468,7 +468,7 @@ async def test_another_interpreter_can_be_named() -> None:
 
 
 async def test_another_interpreter_is_started_for_each_command(tmp_path: Path) -> None:
-    other = tmp_path / "python"
+    other = tmp_path.resolve() / "python"
     other.symlink_to(Path(sys.executable).resolve())
     good, bad = [
         await python(code, {"python": str(other), "input": {"n": 4}})

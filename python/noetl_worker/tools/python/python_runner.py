@@ -2,10 +2,10 @@
 `python_template.py`, where a command is confined.
 
 One template, of the worker's own interpreter, started when first needed and again when it has died; another interpreter
-is a program that it starts for one command. One that does not answer for 2 s
-(user code may stop its parent) is killed: what had not started by then runs in the next one. Per command: a socket for
-request and answer, two pipes for the output, all three handed to the template, which forks. The answer is JSON
-and only JSON: a pickled one would run the user's code in the worker.
+is a program of one command. A template that does not answer for 2 s (user code may stop its parent) is killed: what had
+not started by then runs in the next one. Per command: a socket for request and answer, two pipes for the output, all
+three handed to the template, which forks. The answer is JSON and only JSON: a pickled one would run the user's code in
+the worker.
 """
 
 from __future__ import annotations
