@@ -15,6 +15,7 @@ AS_NOBODY = (
     "test_files.py",
     "test_outbox_owner.py",
     "test_own_files.py",
+    "test_pipes.py",
     "test_resource_shortage.py",
     "test_shortage_of_each_kind.py",
     "test_template_process.py",

@@ -216,9 +216,9 @@ def test_what_cannot_be_read_is_told_by_kind(tmp_path: Path) -> None:
     missing = refused({"uri": f"file://{tmp_path}/none"})
     assert (str(missing), missing.kind) == (f"{tmp_path}/none cannot be read: No such file or directory", "not_found")
     folder = refused({"uri": f"file://{tmp_path}"})
-    assert (str(folder), folder.kind) == (f"{tmp_path} is no regular file", "client_error")
+    assert (str(folder), folder.kind) == (f"{tmp_path} cannot be read: it is no regular file", "client_error")
     os.mkfifo(tmp_path / "pipe")
-    assert str(refused({"uri": f"{tmp_path}/pipe"})) == f"{tmp_path}/pipe is no regular file"
+    assert str(refused({"uri": f"{tmp_path}/pipe"})) == f"{tmp_path}/pipe cannot be read: it is no regular file"
     (tmp_path / "large").write_bytes(b"x" * 11)
     large = refused({"uri": f"{tmp_path}/large", "max_bytes": 10})
     assert str(large) == f"{tmp_path}/large has more than 10 bytes (max_bytes)"

@@ -337,8 +337,8 @@ def test_proxy_of_the_workers_environment(server: ToolServer, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"ca_file": "/no/such.pem"}, "http: 'ca_file' '/no/such.pem' cannot be used: "),
-        ({"client_cert": "/no/such.pem"}, "http: 'client_cert' '/no/such.pem' cannot be used: "),
+        ({"ca_file": "/no/such.pem"}, "http: 'ca_file': '/no/such.pem' cannot be read: "),
+        ({"client_cert": "/no/such.pem"}, "http: 'client_cert': '/no/such.pem' cannot be read: "),
         ({"proxy": "gopher://u:hidden@host"}, "http: 'proxy' 'gopher://host' cannot be used: "),
     ],
 )

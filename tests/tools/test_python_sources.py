@@ -160,7 +160,7 @@ def test_code_over_the_limit_is_refused(server: ToolServer, tmp_path: Path) -> N
         ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
         ({"script": {"source": {"type": "inline"}, "uri": "inline"}}, "'script' needs 'uri', or 'source' with 'code'"),
         ({"script": {"source": {"type": "ftp"}}}, "script.source.type 'ftp' is none of inline, file, http, gcs, s3"),
-        ({"script": "/no/such.py"}, "script '/no/such.py' cannot be read: No such file or directory"),
+        ({"script": "/no/such.py"}, "script: '/no/such.py' cannot be read: No such file or directory"),
         (
             {"script": "ftp://b/a.py"},
             "script address 'ftp://b/a.py': a path, file://, http(s)://, gs:// or s3:// is needed",

@@ -105,7 +105,7 @@ def test_inline_script_is_the_steps_own_text() -> None:
 
 
 def test_script_that_cannot_be_read_is_told_with_the_kind(server: ToolServer) -> None:
-    with pytest.raises(ConfigurationError, match=r"duckdb: script '/no/such.sql' cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"duckdb: script: '/no/such.sql' cannot be read: No such file"):
         duckdb({"script": {"uri": "/no/such.sql", "source": {"type": "file"}}})
     with pytest.raises(ToolError, match=r"duckdb: script '.+/status/404' cannot be fetched: HTTP 404"):
         duckdb({"script": server.url("/status/404")})

@@ -18,6 +18,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.json_text import loads
 from noetl_worker.models import JsonValue, ToolResult
+from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http.answer import kind_of, read
@@ -210,7 +211,7 @@ def _from_file(name: str) -> bytes:
     if not path.is_relative_to(root):
         raise ConfigurationError(f"secrets: {name!r} is outside {DIRECTORY_VARIABLE}")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         kind = "auth" if isinstance(error, PermissionError) else "not_found"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from noetl_worker.errors import ConfigurationError
 
@@ -18,6 +20,8 @@ __all__ = [
     "hidden",
     "is_forbidden",
     "keep_own",
+    "open_regular",
+    "opened",
     "roots",
     "within_reach",
 ]
@@ -84,6 +88,34 @@ def checked(kind: str, given: str, path: Path, *, within: str | None = None) -> 
     if allowed and not any(real.is_relative_to(root) for root in allowed):
         raise ConfigurationError(f"{kind}: {given!r} is outside {FILE_ROOTS}={os.environ[FILE_ROOTS]}")
     return real
+
+
+def opened(kind: str, given: str, path: Path) -> BinaryIO:
+    """The file that a playbook names, for reading; called in a thread, as its file system may not answer.
+
+    Raises:
+        ConfigurationError: as `checked`, or it cannot be opened, or is no regular file.
+    """
+    real = checked(kind, given, path)
+    try:
+        return open_regular(real)
+    except OSError as error:
+        raise ConfigurationError(f"{kind}: {given!r} cannot be read: {error.strerror}") from error
+
+
+def open_regular(real: Path) -> BinaryIO:
+    """Of a path without links. Raises OSError, for all but regular files too: a pipe waits for its other end.
+
+    The open file is asked, not its name, which may be another's meanwhile.
+    """
+    descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def is_forbidden(real: Path) -> bool:

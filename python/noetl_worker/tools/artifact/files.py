@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import uuid
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.tools.artifact.file_roots import ARTIFACT_ROOT, checked
+from noetl_worker.tools.artifact.file_roots import ARTIFACT_ROOT, checked, open_regular
 
 __all__ = ["absolute", "path_of", "read_file", "write_file"]
 
@@ -43,9 +42,7 @@ def path_of(uri: str) -> Path:
 def read_file(path: Path, max_bytes: int) -> bytes:
     """At most `max_bytes`. Raises ToolError: not_found, auth, resource (too large), client_error (no regular file)."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
-            raise ToolError(f"{path} is no regular file", kind="client_error")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
         raise _failure("read", path, error) from error

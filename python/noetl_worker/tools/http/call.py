@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -17,6 +18,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue, ToolFailure, ToolResult, ToolStatus
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.http import retry as http_retry
@@ -202,7 +204,8 @@ class Call:
             with ExitStack() as files:
                 headers = self._context.with_trace(self._headers)
                 as_json = self._context.form.field_list_is_json
-                request = build(client, config, headers, authorization, files, lists_are_json=as_json)
+                built = partial(build, client, config, headers, authorization, files, lists_are_json=as_json)
+                request = await finished_off_loop(built) if config.files else built()
                 try:
                     response = await send(
                         client,

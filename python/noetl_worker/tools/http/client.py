@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import ssl
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -20,7 +21,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.tools.artifact.file_roots import checked
+from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.http import egress, egress_backend
 
 __all__ = ["ClientOptions", "Clients", "check_options", "send", "shown", "without_user"]
@@ -30,6 +32,7 @@ KEPT_S: Final = 5.0
 """A client that nobody takes for so long is closed; httpx closes an idle connection then, too."""
 _HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": "noetl-worker"}
 """Only what `answer.py` unpacks within its limit: the other codings would be unpacked without one."""
+_MOST_PEM_BYTES: Final = 4 << 20
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
 
 
@@ -85,7 +88,7 @@ class Clients:
             ConfigurationError: a file or a proxy cannot be used.
         """
         key = (_server_of(to), options)
-        client = self._take(key) or _new_client(options, self._transport)
+        client = self._take(key) or _new_client(options, await _tls_of(options), self._transport)
         self._leased.add(client)
         try:
             yield client
@@ -145,9 +148,9 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
     return ConfigurationError(f"http: 'proxy' {_without_password(proxy)!r} cannot be used: {error}")
 
 
-def _new_client(options: ClientOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    own = options.ca_file or options.client_cert or not options.verify
-    verify = _tls_context(options) if own else _public_tls_context()
+def _new_client(
+    options: ClientOptions, verify: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
     try:
         client = httpx.AsyncClient(
             verify=verify,
@@ -171,23 +174,40 @@ def _public_tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+async def _tls_of(options: ClientOptions) -> ssl.SSLContext:
+    if options.ca_file or options.client_cert or not options.verify:
+        return await finished_off_loop(functools.partial(_tls_context, options))
+    return _public_tls_context()
+
+
 def _tls_context(options: ClientOptions) -> ssl.SSLContext:
-    for name in ("ca_file", "client_cert", "client_key"):
-        if file := getattr(options, name):
-            checked(f"http: {name!r}", file, Path(file))
-    try:
-        context = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else httpx.create_ssl_context()
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"http: 'ca_file' {options.ca_file!r} cannot be used: {error}") from error
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if options.client_cert:
+    with ExitStack() as files:
+        ca, cert, key = (_opened(options, name, files) for name in ("ca_file", "client_cert", "client_key"))
         try:
-            context.load_cert_chain(options.client_cert, options.client_key)
+            context = ssl.create_default_context(cafile=ca) if ca else httpx.create_ssl_context()
         except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"http: 'client_cert' {options.client_cert!r} cannot be used: {error}") from error
+            raise ConfigurationError(f"http: 'ca_file' {options.ca_file!r} cannot be used: {error}") from error
+        if not options.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if cert:
+            try:
+                context.load_cert_chain(cert, key, password="")  # without one OpenSSL asks at the terminal
+            except (OSError, ssl.SSLError) as error:
+                text = f"http: 'client_cert' {options.client_cert!r} cannot be used: {error}"
+                raise ConfigurationError(text) from error
     return context
+
+
+def _opened(options: ClientOptions, name: str, files: ExitStack) -> str | None:
+    """A path that leads OpenSSL, which takes no open file, to the file that was looked at."""
+    given = getattr(options, name)
+    if not given:
+        return None
+    file = files.enter_context(opened(f"http: {name!r}", given, Path(given)))
+    if os.fstat(file.fileno()).st_size > _MOST_PEM_BYTES:  # OpenSSL keeps all of it
+        raise ConfigurationError(f"http: {name!r}: {given!r} is over {_MOST_PEM_BYTES >> 20} MiB")
+    return f"/dev/fd/{file.fileno()}"
 
 
 def _without_password(address: str | None) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -14,7 +15,8 @@ import httpx
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
-from noetl_worker.tools.artifact.file_roots import checked
+from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.auth import Authorization
 from noetl_worker.tools.http.client import shown
@@ -81,7 +83,7 @@ def build(
     *,
     lists_are_json: bool,
 ) -> httpx.Request:
-    """The request of one exchange.
+    """The request of one exchange; in a thread where it has files.
 
     Args:
         headers: `config.headers`, rendered.
@@ -107,9 +109,24 @@ def build(
         params = _fields(given, as_field)
         if params:
             url = url.copy_with(params=url.params.merge(params))
-        return client.build_request(method, url, headers=texts, timeout=timeout, **body)
+        request = client.build_request(method, url, headers=texts, timeout=timeout, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
         raise _not_built(config.url, error) from error
+    if "files" in body:
+        request.stream = _OffLoop(request.stream)
+    return request
+
+
+class _OffLoop(httpx.AsyncByteStream):
+    """A multipart body, whose files httpx would read on the loop."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = iter(self._body)
+        while (piece := await finished_off_loop(partial(next, pieces, None))) is not None:
+            yield piece
 
 
 def _safe(address: str) -> str:
@@ -183,13 +200,7 @@ def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
     if "path" in part:
         path = Path(str(part["path"]))
         file_name = str(part.get("filename") or path.name)
-        path = checked(f"http: files: {name!r}", str(path), path)
-        try:
-            content = files.enter_context(path.open("rb"))
-        except OSError as error:
-            raise ConfigurationError(
-                f"http: files: {name!r}: {str(path)!r} cannot be read: {error.strerror}"
-            ) from error
+        content = files.enter_context(opened(f"http: files: {name!r}", str(path), path))
     elif "content_b64" in part:
         content = _decoded(f"files.{name}.content_b64", part["content_b64"])
     else:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.artifact.file_roots import is_forbidden
 from noetl_worker.tools.contract import ToolContext
 
@@ -40,6 +41,8 @@ _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "sslmode": ("sslmode", "db_sslmode"),
 }
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
+_FILES: Final = ("passfile", "servicefile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
+"""What libpq opens, on the loop: a pipe would hold up all commands."""
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _NO_CONNECTION: Final = "no connection; give 'auth', 'host' or 'connection_string'"
 _NO_PARSE: Final = (
@@ -149,17 +152,19 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     if not address and "host" not in given:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     try:
-        assembled, password = _assembled(str(address or ""), tuple(given.items()))
+        assembled, password, files = _assembled(str(address or ""), tuple(given.items()))
     except psycopg.Error:
         raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
+    if files:
+        await finished_off_loop(lambda: _check_regular(files))
     if password:
         context.keep_secret(password)
     return assembled
 
 
 @functools.lru_cache(maxsize=64)
-def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
-    """The conninfo and its password; libpq's parser takes 0.1 ms, twice what a small query does.
+def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, str, tuple[str, ...]]:
+    """The conninfo, its password and its files; libpq's parser takes 0.1 ms, twice what a small query does.
 
     Raises:
         ConfigurationError: libpq would write a file, or send the worker's own to a server.
@@ -171,7 +176,14 @@ def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, s
         )
     if (file := parts.get("passfile")) and is_forbidden(Path(str(file)).resolve()):
         raise ConfigurationError(f"postgres: {file!r} is the kernel's or the worker's own, not a file for playbooks")
-    return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts.get("password") or "")
+    files = tuple(str(parts[name]) for name in _FILES if parts.get(name))
+    return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts.get("password") or ""), files
+
+
+def _check_regular(files: tuple[str, ...]) -> None:
+    for file in map(Path, files):
+        if file.exists() and not file.is_file():
+            raise ConfigurationError(f"postgres: {str(file)!r} is no regular file")
 
 
 def _in_credential(found: Mapping[str, JsonValue], spellings: tuple[str, ...]) -> Any:

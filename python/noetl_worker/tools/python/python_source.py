@@ -16,7 +16,7 @@ import anyio
 import httpx
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.tools.artifact.file_roots import checked
+from noetl_worker.tools.artifact.file_roots import opened
 from noetl_worker.tools.artifact.s3_object import place_of, signed_headers
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
@@ -248,12 +248,8 @@ def _of_base64(text: str) -> str:
 
 def _of_file(uri: str, kind: str) -> str:
     path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
-    path = checked(f"{kind}: script", uri, path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CODE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{kind}: script {uri!r} cannot be read: {error.strerror}") from error
+    with opened(f"{kind}: script", uri, path) as file:
+        data = file.read(MAX_CODE_BYTES + 1)
     if len(data) > MAX_CODE_BYTES:
         raise ConfigurationError(f"{kind}: script {uri!r} is over {MAX_CODE_BYTES >> 20} MiB")
     return _decoded(data, uri, kind)
