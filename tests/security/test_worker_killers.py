@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import nats
 import pytest
 from nats.aio.msg import Msg
@@ -16,31 +20,53 @@ from structlog.testing import capture_logs
 
 from faults.scene import inside
 from integration.house import House, house
-from integration.processes import SHORT_LEASES, starting_process
+from integration.processes import SHORT_LEASES, Probe, WorkerProcess, starting_process, until
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
-from noetl_worker.jetstream.start_notes import BUCKET, MOST_STARTS, ensure_bucket
+from noetl_worker.jetstream.connection import connect
+from noetl_worker.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
 from noetl_worker.models import Dialect
-from noetl_worker.tools.registry import Registry
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.slots import Slots
+from plug_ins import install
+from tools.http_server import unused_port
+from unit import planes
 
-END_PROCESSES_OR_LOAD_NATIVE_CODE = {
-    *("shell", "python", "duckdb", "ducklake", "transfer", "snowflake", "postgres", "rhai"),
-    *("task_sequence", "workbook"),  # what is in them may be any of these
-}
+STOPS_THE_LOOP = """
+import dataclasses, time
+
+@dataclasses.dataclass
+class Config:
+    def __post_init__(self):
+        time.sleep(600)
+
+class Stops:
+    kind, aliases, config_model, field_aliases = "stops", (), Config, {}
+    raw_fields, side_effecting = frozenset(), False
+
+    async def run(self, config, context):
+        raise AssertionError("its config is never read")
+"""
 
 
 # ── real workers, killed by what they run ──
 
 
-async def killed_until_told(dialect: Dialect, directory: Path) -> None:
+async def killed_until_told(
+    dialect: Dialect, directory: Path, killer: RawCommand, probe: Probe | None = None, plug_ins: str = ""
+) -> None:
+    """`probe`: who has a worker killed that says that it is not alive."""
     innocent_ran = directory / "innocent"
-    killer = RawCommand("shell", {"command": "sleep 0.3; kill -9 $PPID"})
     innocent = RawCommand("shell", {"command": f"sleep 1; echo x >> {innocent_ran}"})
     variables = {"WORKER_ID": "pod-0", "NOETL_WORKER_ACK_WAIT_S": "1", "NOETL_WORKER_ISOLATION": "off"}
     short = "noetl_worker.delivery.acknowledge:MAX_DELAY_S=1"  # of a claim that the dead worker still holds
+    short += " noetl_worker.observability.probes:BLOCKED_AFTER_S=1"
     variables |= inside(SET=f"{short} noetl_worker.jetstream.start_notes:_TRY_S=20")  # on a busy machine
+    variables["PYTHONPATH"] += os.pathsep + plug_ins
+    if probe is not None:
+        variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{probe.port}"
     killed = 0
     async with house(dialect, plane=SHORT_LEASES, worker=False) as home:
         issued: list[Issued] = []
@@ -50,7 +76,9 @@ async def killed_until_told(dialect: Dialect, directory: Path) -> None:
                 issued = issued or await home.plane.create_commands([killer, innocent])
                 told = asyncio.ensure_future(home.wait_terminal(*(one.event_id for one in issued), timeout_s=30))
                 ended = asyncio.ensure_future(worker.exit_code(timeout_s=30))
+                kubelet = asyncio.ensure_future(kill_when_not_alive(worker, probe))
                 await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+                kubelet.cancel()
                 if told.done():
                     ended.cancel()
                     await home.wait_settled(timeout_s=30)  # both are acknowledged: neither comes again
@@ -68,12 +96,35 @@ async def killed_until_told(dialect: Dialect, directory: Path) -> None:
     assert set(innocent_ran.read_text().split()) == {"x"}
 
 
+async def kill_when_not_alive(worker: WorkerProcess, probe: Probe | None) -> None:
+    async def is_blocked() -> bool:
+        try:
+            answer = await probe.get("/livez") if probe is not None else None
+        except httpx.TransportError:
+            return False
+        return answer is not None and "event loop has been blocked" in answer.text
+
+    if probe is not None:
+        await until(is_blocked, "the loop stands still", timeout_s=30)
+        worker.signal(signal.SIGKILL)
+
+
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
     dialect: Dialect, tmp_path: Path
 ) -> None:
     """`kill -9 $PPID` ends worker after worker, and with each the commands that run beside it."""
-    await killed_until_told(dialect, tmp_path)
+    await killed_until_told(dialect, tmp_path, RawCommand("shell", {"command": "sleep 0.3; kill -9 $PPID"}))
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_beside_it_run(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """A command that stops the loop before its tool runs: `/livez` says so, and worker after worker is killed."""
+    (tmp_path / "stops_the_loop.py").write_text(STOPS_THE_LOOP)
+    install(tmp_path, "stops", "stops_the_loop:Stops")
+    await killed_until_told(dialect, tmp_path, RawCommand("stops", {}), Probe(unused_port()), str(tmp_path))
 
 
 # ── what is said to the bucket ──
@@ -129,15 +180,21 @@ async def test_command_that_is_delivered_once_sends_nothing_to_the_bucket(dialec
         [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
         await home.wait_terminal(issued.event_id)
         await home.wait_settled()
-        if dialect is Dialect.RUST:  # on the other one a refused claim takes seconds
-            await delivered_twice(home, RawCommand("noop", {}))  # nor one of a kind that can end no process
         assert said == []
 
 
-@pytest.mark.parametrize("command", ["true", "false"])
-async def test_note_is_taken_away_at_the_end_of_its_command(command: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        RawCommand("shell", {"command": "true"}),
+        RawCommand("shell", {"command": "false"}),
+        RawCommand("noop", {}),
+        RawCommand("no-such-kind", {}),
+    ],
+)
+async def test_note_is_taken_away_at_the_end_of_its_command(command: RawCommand) -> None:
     async with house(Dialect.RUST) as home, overheard(home.nats.url) as said:
-        await delivered_twice(home, RawCommand("shell", {"command": command}))
+        await delivered_twice(home, command)
         [[note]] = notes_in(said)
         assert set(note) == {"worker", "at"}
         client = await nats.connect(home.nats.url)
@@ -184,8 +241,19 @@ async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> No
         assert len(notes_in(said)) == 1
 
 
-def test_each_built_in_kind_says_whether_it_can_end_the_worker() -> None:
-    registry = Registry(plugins=False)
-    said = {kind: vars(type(registry.get(kind))).get("can_end_worker") for kind in registry.kinds()}
-    assert {kind for kind, can in said.items() if can} == END_PROCESSES_OR_LOAD_NATIVE_CODE
-    assert None not in said.values()
+async def test_command_that_waits_for_another_lets_that_one_have_its_last_start() -> None:
+    """(no attack) A parent on its last start waits for its child, which is on its last one, too."""
+    last = json.dumps([{"worker": "w", "at": "then"}] * (MOST_STARTS - 1)).encode()
+    parent, child = (planes.command(event_id=number) for number in (2, 3))
+    async with NatsServer() as server:
+        connection = await connect(load_settings({"NATS_URL": server.url}), "w")
+        await ensure_bucket(connection.client)
+        for one in (parent, child):
+            await connection.client.jetstream().publish(f"$KV.{BUCKET}.{one.execution_id}.{one.event_id}", last)
+        notes, slots = StartNotes(connection, "w"), Slots(2)
+        async with notes.of(parent, slots) as start:
+            with start.waiting("playbook"):
+                with anyio.fail_after(10):
+                    async with notes.of(child, slots) as childs:
+                        assert not childs.is_lost
+        await connection.close()

@@ -18,7 +18,7 @@ from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.errors import ClaimLost, Interrupted, ResourceShortage, ServerRefused, ToolError
 from noetl_worker.jetstream.delivery import Delivery
-from noetl_worker.jetstream.start_notes import StartNotes
+from noetl_worker.jetstream.start_notes import Start, StartNotes
 from noetl_worker.models import (
     Claimed,
     Command,
@@ -44,7 +44,7 @@ from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import Slots
 from noetl_worker.tools.process.shortage import raise_shortage
-from noetl_worker.tools.registry import PreparedTool, Registry
+from noetl_worker.tools.registry import Registry
 
 __all__ = ["ClaimedCommand", "Workplace"]
 
@@ -128,7 +128,11 @@ class ClaimedCommand:
         progress = self._progress
         try:
             try:
-                report = await self._perform()
+                if progress.is_stopping:
+                    raise Interrupted
+                progress.enter(Phase.PREPARING)
+                starts = self._workplace.starts
+                report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
                 progress.enter(Phase.REPORTING)
@@ -141,13 +145,16 @@ class ClaimedCommand:
         finally:
             self._events.abandon()
 
-    async def _perform(self) -> Report | Outcome:
+    async def _noted(self, starts: StartNotes) -> Report | Outcome:
+        async with starts.of(self._events.command, self._workplace.slots) as start:
+            return await self._perform(start)
+
+    async def _perform(self, start: Start | None = None) -> Report | Outcome:
         """Stages 4 to 7a. Whatever goes wrong becomes the report of a failure, or gives the command back untouched."""
         command, dispatch = self._events.command, None
         try:
-            if self._progress.is_stopping:
-                raise Interrupted
-            self._progress.enter(Phase.PREPARING)
+            if start is not None:
+                start.check()
             command = await hydrate(
                 self._claim.body, self._notification, self._plane, bare=command, marks=self._claim.marks
             )
@@ -159,7 +166,7 @@ class ClaimedCommand:
                 self._plane,
                 worker_id=self._worker_id,
                 limits=at.limits,
-                slots=at.slots,
+                slots=start or at.slots,
                 warned=at.warned,
             )
             result = await self._run_tool(command, dispatch)
@@ -233,13 +240,6 @@ class ClaimedCommand:
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
             raise
-        starts, command = self._workplace.starts, self._events.command
-        if starts is None or not self._is_again() or not prepared.can_end_worker:
-            return await self._run_prepared(dispatch, prepared)
-        async with starts.of(command, partial(self._workplace.slots.waiting, command.kind)):
-            return await self._run_prepared(dispatch, prepared)
-
-    async def _run_prepared(self, dispatch: Dispatch, prepared: PreparedTool) -> ToolResult:
         self._progress.interrupt = dispatch.interrupt
         self._progress.enter(Phase.RUNNING)
         self._events.start()

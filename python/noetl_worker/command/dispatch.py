@@ -9,9 +9,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -30,7 +31,6 @@ from noetl_worker.plane.client import Plane
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
-from noetl_worker.slots import Slots
 from noetl_worker.templates import template
 from noetl_worker.templates.redacted import REDACTED, check_given, codes_in, mark_redacted
 from noetl_worker.tools.contract import Stop, ToolContext
@@ -69,6 +69,10 @@ class Limits:
     """For templates."""
 
 
+class _Slots(Protocol):
+    def waiting(self, kind: str | None = None, /) -> AbstractContextManager[None]: ...
+
+
 class Dispatch:
     """The tool call of one command."""
 
@@ -80,7 +84,7 @@ class Dispatch:
         *,
         worker_id: str,
         limits: Limits,
-        slots: Slots,
+        slots: _Slots,
         warned: Warned | None = None,
     ) -> None:
         self._registry = registry

@@ -1,11 +1,13 @@
 """Notes of commands that have started and not ended: what finds a command that ends each worker it runs in.
 
-The number of deliveries does not show it: refusals, leases and drains raise it too. So from the second delivery on, a
-command of a kind that can end the worker's process (`can_end_worker`, tools/contract.py) has its start noted before it
-runs, and the note is taken away at its end, whatever that is. A command that is delivered once pays nothing.
+The number of deliveries does not show it: refusals, leases and drains raise it too. So from the second delivery on a
+command has its start noted before anything of it is read, and the note is taken away once its report is made. Of every
+kind: one that only renders a template can stop the loop until a probe has the worker killed. On the server, as nobody
+can write it down afterwards; from the second delivery on, as a command that is delivered once then pays nothing.
 
 The notes are of a command, not of a message: the Python plane publishes a command of a dead worker again, as other
-messages, of which each begins with its first delivery (wire.md 6.6).
+messages, of which each begins with its first delivery
+(`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -28,8 +30,9 @@ from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.models import Command
+from noetl_worker.slots import Slots
 
-__all__ = ["BUCKET", "MOST_STARTS", "StartNotes", "ensure_bucket"]
+__all__ = ["BUCKET", "MOST_STARTS", "Start", "StartNotes", "ensure_bucket"]
 
 BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
@@ -75,6 +78,44 @@ def _bucket() -> dict[str, Any]:
     }
 
 
+class Start:
+    """One start of a command."""
+
+    def __init__(self, notes: _Notes, alone: asyncio.Lock, slots: Slots) -> None:
+        self._notes = notes
+        self._alone = alone
+        self._slots = slots
+        self._is_alone = False
+
+    @property
+    def is_lost(self) -> bool:
+        return len(self._notes) >= MOST_STARTS
+
+    def check(self) -> None:
+        """Raises ToolError of kind worker_lost: it must not be started again."""
+        if self.is_lost:
+            starts = ", ".join(f"{note['worker']} at {note['at']}" for note in self._notes)
+            raise ToolError(
+                f"{len(self._notes)} workers in a row ended while they had this command ({starts}): it is not started "
+                "again",
+                kind="worker_lost",
+            )
+
+    async def alone(self) -> None:
+        await self._alone.acquire()
+        self._is_alone = True
+
+    def let_others(self) -> None:
+        if self._is_alone:
+            self._is_alone = False
+            self._alone.release()
+
+    def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
+        """`Slots.waiting`, for others: one of them may be on its last start, too."""
+        self.let_others()
+        return self._slots.waiting(kind)
+
+
 class StartNotes:
     """The notes that the commands of one worker make.
 
@@ -90,38 +131,26 @@ class StartNotes:
         self._is_warned = False
 
     @asynccontextmanager
-    async def of(
-        self, command: Command, outside: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> AsyncIterator[None]:
-        """Around the run of a command.
+    async def of(self, command: Command, slots: Slots) -> AsyncIterator[Start]:
+        """Around all that is done for a command.
 
         Before its last start it waits until no other such command runs here: those that ran beside the one that
         ended the worker have as many notes as it has, and must not be taken for it.
-
-        Args:
-            outside: entered while it waits for that.
-
-        Raises:
-            ToolError: of kind worker_lost; it must not be started again.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
-        if notes is None:  # no notes are to be had: the command runs
-            yield
+        start = Start(notes or [], self._alone, slots)
+        if notes is None or start.is_lost:  # without notes the command runs all the same
+            yield start
             return
-        if len(notes) >= MOST_STARTS:
-            raise _lost(notes)
-        if len(notes) < MOST_STARTS - 1:
-            async with self._noted(key, notes):
-                yield
-            return
-        with outside():
-            await self._alone.acquire()
+        if len(notes) == MOST_STARTS - 1:
+            with slots.waiting():
+                await start.alone()
         try:
             async with self._noted(key, notes):
-                yield
+                yield start
         finally:
-            self._alone.release()
+            start.let_others()
 
     @asynccontextmanager
     async def _noted(self, key: str, notes: _Notes) -> AsyncIterator[None]:
@@ -174,11 +203,3 @@ class StartNotes:
         """Not confirmed: a note that stays counts only if the command is started again, and its age is bounded."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
-
-
-def _lost(notes: _Notes) -> ToolError:
-    starts = ", ".join(f"{note['worker']} at {note['at']}" for note in notes)
-    return ToolError(
-        f"{len(notes)} workers in a row ended while they ran this command ({starts}): it is not started again",
-        kind="worker_lost",
-    )

@@ -163,9 +163,7 @@ class Tool(Protocol[ConfigT]):
     outside.
 
     Not needed, but used where a tool has them: `inline = True` says that `run` waits for nothing and takes no time: it
-    is awaited as it is, with no task and no timeout; `can_end_worker = False` says that it starts no process and loads
-    no native code, so that it cannot take the worker's process with it (a tool that does not say so can: when its
-    command is delivered again, its start is noted); `async def aclose(self)` closes what it keeps open between calls;
+    is awaited as it is, with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls;
     `check(config, context)` raises ConfigurationError for what a decoded config asks of other tools;
     `time_needed(config)` gives the seconds that a config without a timeout needs at least, over the worker's default;
     `ignored(config)` gives texts about parts of a decoded config that nothing reads, reported as unknown fields are;

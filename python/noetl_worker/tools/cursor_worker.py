@@ -60,7 +60,6 @@ class CursorWorkerTool:
         {"cursor", "iterator", "tasks"}  # nothing of it is rendered only to be refused
     )
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
 
     async def run(self, config: CursorWorkerConfig, context: ToolContext) -> ToolResult:
         raise ConfigurationError(f"cursor_worker: {_INSTEAD}")

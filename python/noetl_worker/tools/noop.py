@@ -30,7 +30,6 @@ class NoopTool:
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
-    can_end_worker: ClassVar[bool] = False
     inline: ClassVar[bool] = True
 
     async def run(self, config: NoopConfig, context: ToolContext) -> ToolResult:

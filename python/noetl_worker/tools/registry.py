@@ -94,11 +94,6 @@ class PreparedTool:
         """Whether the tool says that it waits for nothing: it needs no task of its own."""
         return bool(getattr(self.tool, "inline", False))
 
-    @property
-    def can_end_worker(self) -> bool:
-        """Whether it starts processes or loads native code; a tool that does not say may do so."""
-        return bool(getattr(self.tool, "can_end_worker", True))
-
     async def run_in_time(self) -> ToolResult:
         """Run it inside of another tool; a while after its timeout it is interrupted, and the result says timeout.
 

@@ -66,7 +66,6 @@ class RhaiTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"script": "code"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True  # it can call http_post
-    can_end_worker: ClassVar[bool] = True
     native_feature: ClassVar[str] = "rhai"
 
     async def run(self, config: RhaiConfig, context: ToolContext) -> ToolResult:

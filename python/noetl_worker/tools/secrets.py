@@ -108,7 +108,6 @@ class SecretsTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
-    can_end_worker: ClassVar[bool] = False
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)

@@ -79,7 +79,6 @@ class ShellTool:
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     is_confined: ClassVar[bool] = True
 
     def __init__(

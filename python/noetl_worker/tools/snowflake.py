@@ -144,7 +144,6 @@ class SnowflakeTool:
     field_aliases: ClassVar[Mapping[str, str]] = {**sql.SPELLINGS_B64, "username": "user", "parameters": "params"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"snowflake.connector": "noetl-worker[snowflake]"}
     imports: ClassVar[tuple[str, ...]] = ("snowflake.connector",)
 

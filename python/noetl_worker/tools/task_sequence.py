@@ -133,7 +133,6 @@ class TaskSequenceTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"tool_config": "tasks", "tool": "tasks"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
     def ignored(self, config: TaskSequenceConfig) -> list[str]:

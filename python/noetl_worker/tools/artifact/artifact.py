@@ -154,7 +154,6 @@ class ArtifactTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)

@@ -55,7 +55,6 @@ class ResultFetchTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = False
-    can_end_worker: ClassVar[bool] = False
 
     def ignored(self, config: ResultFetchConfig) -> list[str]:
         """What the registry reports beside unknown fields."""

@@ -120,7 +120,6 @@ class DuckdbTool:
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {
         "duckdb": "noetl-worker[duckdb]",
         "botocore": "noetl-worker[aws] for s3:// scripts",

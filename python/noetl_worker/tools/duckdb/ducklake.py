@@ -115,7 +115,6 @@ class DucklakeTool:
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"duckdb": "noetl-worker[duckdb]"}
     imports: ClassVar[tuple[str, ...]] = ("duckdb",)
     is_confined: ClassVar[bool] = True

@@ -125,7 +125,6 @@ class HttpTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"verify_ssl": "verify"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"headers", "retry"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
     requires: ClassVar[Mapping[str, str]] = {"google.auth": "noetl-worker[gcp] for service accounts of Google"}
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:

@@ -163,7 +163,6 @@ class ContainerTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"service_account_name": "service_account"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -122,7 +122,6 @@ class McpTool:
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._clients = Clients(transport)

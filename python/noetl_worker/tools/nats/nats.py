@@ -215,7 +215,6 @@ class NatsTool:
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 
     def __init__(self, connections: Connections | None = None) -> None:

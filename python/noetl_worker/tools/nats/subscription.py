@@ -136,7 +136,6 @@ class SubscriptionTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"nats_url": "url", "username": "user", "ack_mode": "ack"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 
     def __init__(self) -> None:

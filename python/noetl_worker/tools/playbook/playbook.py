@@ -82,7 +82,6 @@ class PlaybookTool:
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = False
 
     async def run(self, config: PlaybookConfig, context: ToolContext) -> ToolResult:
         started = await _start(config, context)

@@ -55,7 +55,6 @@ class WorkbookTool:
     field_aliases: ClassVar[Mapping[str, str]] = {}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
 
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)

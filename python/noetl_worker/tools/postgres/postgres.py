@@ -124,7 +124,6 @@ class PostgresTool:
     field_aliases: ClassVar[Mapping[str, str]] = {**CONNECTION_SPELLINGS, **sql.SPELLINGS_B64, "parameters": "params"}
     raw_fields: ClassVar[frozenset[str]] = frozenset({"query_b64"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {
         "psycopg": "noetl-worker[postgres]",
         "botocore": "noetl-worker[aws] for s3:// scripts",

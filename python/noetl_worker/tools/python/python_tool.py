@@ -118,7 +118,6 @@ class PythonTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"code_base64": "code_b64"}
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
     is_confined: ClassVar[bool] = True
 

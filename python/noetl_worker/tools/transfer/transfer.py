@@ -167,7 +167,6 @@ class TransferTool:
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"source"})
     side_effecting: ClassVar[bool] = True
-    can_end_worker: ClassVar[bool] = True
     requires: ClassVar[Mapping[str, str]] = {
         "duckdb": "noetl-worker[duckdb] for duckdb and files",
         "psycopg": "noetl-worker[postgres] for postgres",
