@@ -13,6 +13,7 @@ NO_ATTACK = "(no attack)"
 AS_NOBODY = (
     "test_descriptors.py",
     "test_files.py",
+    "test_names_of_a_database.py",
     "test_outbox_owner.py",
     "test_own_files.py",
     "test_pipes.py",

@@ -115,8 +115,8 @@ async def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"database": "DIR"}, "duckdb: 'DIR' is a directory; name a file in it"),
-        ({"database": "DIR", "read_only": True}, "duckdb: 'DIR' is a directory; name a file in it"),
+        ({"database": "DIR"}, "duckdb: 'database': 'DIR' is no regular file"),
+        ({"database": "DIR", "read_only": True}, "duckdb: 'database': 'DIR' is no regular file"),
         (
             {"database": "DIR/none.duckdb", "read_only": True},
             "duckdb: there is no database file 'DIR/none.duckdb' to read",

@@ -193,7 +193,7 @@ SECRET = 'CREATE OR REPLACE TEMPORARY SECRET "ducklake_catalog" (TYPE postgres, 
             [SECRET + "DATABASE 'db', HOST 'h', PASSWORD 'a b')"],
             {"a b"},
         ),
-        ("sqlite:m.db", "sqlite:m.db", [], set()),
+        ("sqlite:m.db", f"sqlite:{Path('m.db').resolve()}", [], set()),
     ],
 )
 async def test_address_of_a_catalog_stands_in_a_secret(

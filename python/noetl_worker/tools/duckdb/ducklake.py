@@ -6,7 +6,6 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
@@ -14,7 +13,7 @@ from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.duckdb.duckdb import run_opened, run_script, statement_failure
-from noetl_worker.tools.duckdb.paths import check_place, check_sql_files
+from noetl_worker.tools.duckdb.paths import canonical, check_sql_files
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret, check_secrets, quoted, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Threads, Work, extension_of
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
@@ -128,7 +127,7 @@ class DucklakeTool:
         metadata, catalog_secret = _catalog(config, secrets, context)
         if catalog_secret is not None and catalog_secret not in secrets:
             secrets = [*secrets, catalog_secret]
-        check_place("ducklake: 'data_path'", str(config.data_path))
+        canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
         text = sql.script_of(config.query, config.query_b64)
         attach = _attach(config, metadata, catalog_secret)
         opening = Opening(
@@ -150,7 +149,7 @@ class DucklakeTool:
             data = run_script(duckdb, connection, work, batch, text, config.params)
             return {**data, "catalog": {"name": config.catalog_name, "data_path": config.data_path}}
 
-        file = None if ":" in metadata else metadata
+        file = metadata if metadata.startswith("/") else None
         return await run_opened(
             self._threads, opening, body, time_left(config.timeout, context), turn_of=file, read_only=config.read_only
         )
@@ -174,9 +173,9 @@ def _catalog(
             context.keep_secret(values["PASSWORD"])
         return f"{kind}:", DuckdbSecret(_CATALOG_SECRET, kind, kind, values)
     if given:
-        file = given.removeprefix("duckdb:").removeprefix("sqlite:")
-        check_place("ducklake: 'catalog_connection'", file)
-        return given if given.startswith("sqlite:") else str(Path(file).resolve()), None
+        kind = "sqlite:" if given.startswith("sqlite:") else ""
+        file = given.removeprefix("duckdb:").removeprefix(kind)
+        return kind + canonical("ducklake: 'catalog_connection'", file), None
     if from_auth is None:
         raise ConfigurationError(
             f"ducklake: 'auth' has no credential of type {' or '.join(_SERVERS)}; give 'catalog_connection'"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.tools.duckdb.paths import check_place
+from noetl_worker.tools.duckdb.paths import MEMORY, canonical
 
 __all__ = ["DATA_DIR", "MEMORY", "SCOPE", "Placement", "placement", "turn"]
 
@@ -24,7 +24,6 @@ SCOPE: Final = "NOETL_DUCKDB_SCOPE"
 """Variable: `memory` (when absent) or `execution`."""
 DATA_DIR: Final = "NOETL_DATA_DIR"
 """Variable: the directory of the files of `NOETL_DUCKDB_SCOPE=execution`."""
-MEMORY: Final = ":memory:"
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
@@ -36,20 +35,16 @@ class Placement:
     """The directory of the files of executions; None: in memory."""
 
     def database(self, given: str | None, execution_id: int) -> str:
-        """The database to open.
+        """The database to open, as `canonical` names it.
 
         Raises:
             ConfigurationError: the file of another execution, or a data directory that cannot be made.
         """
         if given:
-            # `:memory:name` would be one database for all commands of this process.
-            if given.startswith(MEMORY):
-                return MEMORY
-            check_place("duckdb: 'database'", given)
-            return self._of_no_other(given, execution_id)
+            return self._of_no_other(canonical("duckdb: 'database'", given), execution_id)
         if self.data_dir is None:
             return MEMORY
-        directory = self.data_dir / "noetldb"
+        directory = (self.data_dir / "noetldb").resolve()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -57,8 +52,8 @@ class Placement:
         return str(directory / f"duckdb_{execution_id}.duckdb")
 
     def _of_no_other(self, given: str, execution_id: int) -> str:
-        if self.data_dir is not None and "://" not in given:
-            path = Path(given).resolve()
+        if self.data_dir is not None:
+            path = Path(given)
             owner = _OWNER.fullmatch(path.name)
             is_ours = path.parent == (self.data_dir / "noetldb").resolve()
             if is_ours and owner is not None and owner[1] != str(execution_id):
@@ -126,12 +121,15 @@ _turns: dict[tuple[int, str], _Turns] = {}
 
 @asynccontextmanager
 async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
-    """Wait until this command may have the file open; a database in memory is nobody else's."""
+    """Wait until this command may have the file open; a database in memory is nobody else's.
+
+    Args:
+        database: as `canonical` names it.
+    """
     if database == MEMORY:
         yield
         return
-    name = database if "://" in database else str(Path(database).resolve())
-    key = (id(asyncio.get_running_loop()), name)
+    key = (id(asyncio.get_running_loop()), database)
     turns = _turns.setdefault(key, _Turns())
     turns.users += 1
     try:

@@ -8,15 +8,22 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.artifact.file_roots import FILE_ROOTS, KERNEL, checked, is_forbidden, roots
 
-__all__ = ["check_place", "check_sql_files"]
+__all__ = ["MEMORY", "canonical", "check_sql_files"]
 
+MEMORY: Final = ":memory:"
+_ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
+_FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")
+_NO_PATH: Final = re.compile(r"~|[^/]*:")
+"""What DuckDB expands, or takes for the kind of a database (`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
@@ -24,17 +31,34 @@ _LONGEST: Final = 4096
 _LOGS: Final = re.compile(r"\b(enable_logging|logging_storage)\b", re.IGNORECASE)
 
 
-def check_place(field: str, given: str) -> None:
-    """Of a file or directory that a step names outside of SQL.
+def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
+    """One name for all that DuckDB takes for the same place, of what a step names outside of SQL.
+
+    It is an address as it is written, `MEMORY`, or an absolute path without links, in which DuckDB sees nothing else.
 
     Raises:
-        ConfigurationError: it is not for playbooks, or outside of the file roots, as every address is.
+        ConfigurationError: none of these, not for playbooks, or outside of the file roots, as every address is.
     """
-    path = re.sub(r"^file:(?://)?(?=/)", "", given)
-    if "://" not in path:
-        checked(field, given, Path(path))
-    elif roots():
-        raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
+    if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
+        return MEMORY
+    if _ADDRESS.match(given):
+        if roots():
+            raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
+        return given
+    path = _FILE.sub("", given)
+    if path.startswith("~/"):  # as DuckDB does it
+        path = str(Path(path).expanduser())
+    if _NO_PATH.match(path) or "\0" in path:
+        raise ConfigurationError(
+            f"{field}: {given!r} is no path and no address that is read here; write /a/path, file:///a/path, or an "
+            f"address like s3://bucket/name{'' if is_directory else ' (what is of another kind: ATTACH it in SQL)'}"
+        )
+    real = checked(field, given, Path(path))
+    is_there = stat.S_ISDIR if is_directory else stat.S_ISREG
+    with suppress(OSError):  # it is not there yet, or DuckDB says what is wrong
+        if not is_there(real.stat().st_mode):
+            raise ConfigurationError(f"{field}: {given!r} is no {'directory' if is_directory else 'regular file'}")
+    return str(real)
 
 
 def check_sql_files(kind: str, text: str, params: Any = ()) -> None:

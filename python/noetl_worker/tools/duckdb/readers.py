@@ -1,24 +1,21 @@
-"""Several readers of one DuckDB file at the same time, each with a DuckDB of its own that has the file attached.
+"""A DuckDB file attached to a DuckDB of its own: one writer, or several readers at the same time.
 
-Opened by its name, one file is one instance in a process: what a reader attaches or sets is then everybody's, and
-settings are refused once another one uses them.
-
-The price is the file's lock: closing any descriptor of a file drops the locks that the process has on it (POSIX), so
-the first reader to end would open the file to another process's writer while the others read. One lock of ours is
-renewed after every close until the last reader is gone.
+The price of several readers is the file's lock: closing any descriptor of a file drops the locks that the process has
+on it (POSIX), so the first reader to end would open the file to another process's writer while the others read. One
+lock of ours is renewed after every close until the last reader is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from noetl_worker.errors import ToolError
+from noetl_worker.tools.artifact.file_roots import open_regular
 from noetl_worker.tools.duckdb.secrets import quoted
 
 try:
@@ -26,19 +23,19 @@ try:
 except ImportError:  # not a POSIX system: a lock there belongs to the descriptor, and nothing is dropped
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["attach", "bridged", "detach"]
+__all__ = ["attach", "attach_to_write", "bridged", "detach"]
 
 
 @dataclass
 class _Guard:
-    descriptor: int
+    file: BinaryIO
     readers: int = 0
     is_lost: bool = False
     """Another process got the file between a close and our next lock."""
 
 
 _guards: dict[str, _Guard] = {}
-"""Resolved path -> our lock, while anybody reads the file."""
+"""Path -> our lock, while anybody reads the file."""
 _changing = threading.Lock()
 
 
@@ -63,13 +60,28 @@ def attach(duckdb: Any, connection: Any, database: str, bridge: str) -> None:
             raise
         _lock(database)
     try:
-        others = "SELECT database_name FROM duckdb_databases() WHERE NOT internal AND database_name <> ?"
-        [(name,)] = connection.execute(others, [bridge]).fetchall()
-        connection.execute('USE "{}"; DETACH {}'.format(name.replace('"', '""'), bridge))
+        _use(connection, bridge)
     except BaseException:
         with contextlib.suppress(ToolError):  # the failure that is under way says more
             detach(connection, database)
         raise
+
+
+def attach_to_write(duckdb: Any, connection: Any, database: str, bridge: str) -> None:
+    """As `attach`, for one that has it alone; the end of its connection closes it."""
+    try:
+        connection.execute(f"ATTACH {quoted(database)}")
+    except duckdb.Error:
+        with _changing:
+            _lock_again(database)
+        raise
+    _use(connection, bridge)
+
+
+def _use(connection: Any, bridge: str) -> None:
+    others = "SELECT database_name FROM duckdb_databases() WHERE NOT internal AND database_name <> ?"
+    [(name,)] = connection.execute(others, [bridge]).fetchall()
+    connection.execute('USE "{}"; DETACH {}'.format(name.replace('"', '""'), bridge))
 
 
 def detach(connection: Any, database: str) -> None:
@@ -80,7 +92,7 @@ def detach(connection: Any, database: str) -> None:
     """
     with _changing:
         connection.close()
-        guard = _guards.get(_key(database))
+        guard = _guards.get(database)
         if guard is None:
             return
         was_lost = guard.is_lost  # before this close, which only the others suffer from
@@ -88,32 +100,28 @@ def detach(connection: Any, database: str) -> None:
         if guard.readers:
             _lock_again(database)
         else:
-            os.close(guard.descriptor)
-            del _guards[_key(database)]
+            guard.file.close()
+            del _guards[database]
     if was_lost:
         text = f"another process opened {database!r} for writing while it was read"
         raise ToolError(text, kind="db_lock", retryable=True)
 
 
-def _key(database: str) -> str:
-    return str(Path(database).resolve())
-
-
 def _lock(database: str) -> None:
     if not Path(database).is_file() or fcntl is None:  # s3://, https://, a database of another kind
         return
-    guard = _guards.get(_key(database))
+    guard = _guards.get(database)
     if guard is None:
-        guard = _guards[_key(database)] = _Guard(os.open(database, os.O_RDONLY | os.O_CLOEXEC))
+        guard = _guards[database] = _Guard(open_regular(Path(database)))
     guard.readers += 1
     _lock_again(database)
 
 
 def _lock_again(database: str) -> None:
-    guard = _guards.get(_key(database))
+    guard = _guards.get(database)
     if guard is None:  # nobody else reads it
         return
     try:
-        fcntl.lockf(guard.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.lockf(guard.file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         guard.is_lost = True  # every reader that is still there gets it, when it ends

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import re
 import tempfile
@@ -18,9 +17,9 @@ from typing import Any, Final, Generic, TypeVar
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.tools.artifact import file_roots
-from noetl_worker.tools.duckdb import files as duckdb_files
 from noetl_worker.tools.duckdb import readers as duckdb_readers
 from noetl_worker.tools.duckdb.limits import MemoryCap, keep_to_roots
+from noetl_worker.tools.duckdb.paths import MEMORY
 from noetl_worker.tools.duckdb.secrets import DuckdbSecret
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.process import landlock
@@ -58,6 +57,8 @@ EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 _INTERRUPT_AGAIN_S: Final = 0.05
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
+_LOCKED: Final = ("lock", "already attached")
+"""What DuckDB says of a file that another process has open, or another command of this one."""
 _THREAD: Final = threading.local()
 _EXTENSION: Final = re.compile(r"(?P<name>[a-z0-9_]+)(?: +from +(?P<source>[a-z0-9_]+))?", re.IGNORECASE)
 
@@ -67,7 +68,7 @@ class Opening:
     """What is opened, and what is there before the first statement."""
 
     kind: str
-    database: str = duckdb_files.MEMORY
+    database: str = MEMORY
     read_only: bool = False
     memory_limit: str | None = None
     memory_bytes: int = 0
@@ -149,18 +150,17 @@ def opened(duckdb: Any, opening: Opening, stopped: threading.Event) -> Opened:
         _confine_thread(opening.kind)
     if is_out_of_descriptors():  # not left to DuckDB: 1.5 ends the process where it cannot open what it needs
         raise ResourceShortage(f"{opening.kind}: no descriptor to be had for {opening.database!r}")
-    if opening.read_only and opening.database == duckdb_files.MEMORY:
+    if opening.read_only and opening.database == MEMORY:
         raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
-    if opening.read_only:  # an instance of its own, which has the file attached once it is set up
-        connection = duckdb.connect()
-    else:
-        connection = _patiently(duckdb, opening, stopped, lambda: duckdb.connect(opening.database))
+    # An instance of its own, which has the file attached once it is set up. Opened by its name, a file is one instance
+    # for all of this process, whose secrets (another tenant's) and settings each of them has.
+    connection = duckdb.connect()
     try:
         memory = _set_up(duckdb, connection, opening)
-        if opening.read_only:
+        if opening.database != MEMORY:
             bridge = duckdb_readers.bridged(connection)
-            attach = functools.partial(duckdb_readers.attach, duckdb, connection, opening.database, bridge)
-            _patiently(duckdb, opening, stopped, attach)
+            how = duckdb_readers.attach if opening.read_only else duckdb_readers.attach_to_write
+            _patiently(duckdb, opening, stopped, lambda: how(duckdb, connection, opening.database, bridge))
         if opening.attach is not None:
             opening.attach(duckdb, connection)
         keep_to_roots(duckdb, connection, opening.kind)
@@ -193,23 +193,14 @@ def _patiently(duckdb: Any, opening: Opening, stopped: threading.Event, attempt:
             text = f"Failed to open database {opening.database!r}: {error}"
             if is_shortage_text(str(error)):
                 raise ResourceShortage(text) from error
-            _check_path(opening, error)
-            if "lock" not in str(error).lower():
+            if opening.read_only and opening.database.startswith("/") and not Path(opening.database).exists():
+                missing = f"{opening.kind}: there is no database file {opening.database!r} to read"
+                raise ConfigurationError(missing) from error
+            if not any(word in str(error).lower() for word in _LOCKED):
                 raise ToolError(text, kind="connection", retryable=True) from error
             if waited_s >= _LOCK_WAIT_S or stopped.wait(pause_s):
                 raise ToolError(text, kind="db_lock", retryable=True) from error
         waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, _LOCK_AGAIN_S[1])
-
-
-def _check_path(opening: Opening, error: Exception) -> None:
-    """Raises ConfigurationError when opening failed for what the playbook says, and would fail for ever."""
-    if "://" in opening.database:
-        return
-    path = Path(opening.database)
-    if path.is_dir():
-        raise ConfigurationError(f"{opening.kind}: {opening.database!r} is a directory; name a file in it") from error
-    if opening.read_only and not path.exists():
-        raise ConfigurationError(f"{opening.kind}: there is no database file {opening.database!r} to read") from error
 
 
 class Stepwise:
@@ -335,10 +326,11 @@ def _set_up(duckdb: Any, connection: Any, opening: Opening) -> MemoryCap | None:
         ("extension_directory", os.environ.get(EXTENSION_DIRECTORY), EXTENSION_DIRECTORY),
         ("custom_extension_repository", os.environ.get(EXTENSION_REPOSITORY), EXTENSION_REPOSITORY),
     ]
-    if opening.read_only or opening.database == duckdb_files.MEMORY:
-        # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
-        directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
-        settings.append(("temp_directory", directory, "the directory for temporary files"))
+    # DuckDB's own choice is `.tmp` in the working directory, which a container may not let it write.
+    directory = str(Path(tempfile.gettempdir()) / f"noetl-duckdb-{uuid.uuid4().hex}")
+    if opening.database.startswith("/") and not opening.read_only:
+        directory = f"{opening.database}.tmp"  # beside the file, as where it is opened by its name
+    settings.append(("temp_directory", directory, "the directory for temporary files"))
     # A table that does not exist must not become a Python variable of the worker's, nor its error show our code.
     connection.execute("SET python_enable_replacements = false")
     # A persistent secret would be a file in our home directory, which every later execution can use.

@@ -15,7 +15,7 @@ from noetl_worker.models import JsonValue, ToolStatus
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb.duckdb import statement_failure as duckdb_failure
-from noetl_worker.tools.duckdb.paths import check_place, check_sql_files
+from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
 from noetl_worker.tools.duckdb.secrets import quoted, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from noetl_worker.tools.duckdb.session import library as duckdb_library
@@ -178,14 +178,14 @@ async def _duckdb(
 ) -> AsyncIterator[Reader]:
     duckdb = duckdb_library()
     query = str(source.query) if source.type == "duckdb" else _of_files(source)
-    database = source.database if source.type == "duckdb" else None
+    database = MEMORY
     check_sql_files("transfer: source", query)
-    if database:
-        check_place("transfer: source: 'database'", database)
+    if source.type == "duckdb" and source.database:
+        database = canonical("transfer: source: 'database'", source.database)
     opening = Opening(
         kind="transfer: source",
-        database=database or ":memory:",
-        read_only=database is not None,
+        database=database,
+        read_only=database != MEMORY,
         memory_bytes=limits.duckdb_bytes,
         is_confined=limits.is_confined,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),

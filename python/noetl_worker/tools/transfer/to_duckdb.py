@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.duckdb.duckdb import statement_failure
-from noetl_worker.tools.duckdb.paths import check_place
+from noetl_worker.tools.duckdb.paths import canonical
 from noetl_worker.tools.duckdb.secrets import secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise, library
 from noetl_worker.tools.fields import excerpt
@@ -42,8 +42,7 @@ _KEY: Final = (
 async def duckdb_writer(plan: Plan, context: ToolContext, limits: Limits) -> AsyncIterator[DuckdbWriter]:
     """The file opened for this transfer alone; closing it undoes what is not committed."""
     kind, target = "transfer: target", plan.target
-    database = str(target.database)
-    check_place(f"{kind}: 'database'", database)
+    database = canonical(f"{kind}: 'database'", str(target.database))
     secrets = tuple(await secrets_of(kind, target.auth, context))
     opening = Opening(
         kind,

@@ -1,0 +1,149 @@
+"""Door 11: one database file under several names, and two tenants in one DuckDB."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.duckdb.session import Opening, library, opened
+
+pytest.importorskip("duckdb")
+
+NAMES = [
+    "{there}/x.duckdb",
+    "file:{there}/x.duckdb",
+    "file://{there}/x.duckdb",
+    "file:///{there}/x.duckdb",
+    "file://localhost{there}/x.duckdb",
+    "/{there}/./x.duckdb",
+    "{there}/a://../x.duckdb",
+    "file://{there}/a/../x.duckdb",
+    "{there}/link/x.duckdb",
+    "{there}/link.duckdb",
+    "~/x.duckdb",
+    "x.duckdb",
+    "./a/../x.duckdb",
+]
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with ways to itself; the home and the working one."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a:").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "link.duckdb").symlink_to(tmp_path / "x.duckdb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def query(name: str, text: str, **more: Any) -> list[Any]:
+    data: Any = run_tool("duckdb", {"database": name, "query": text, **more}).data
+    rows: list[Any] = data["rows"]
+    return rows
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_of_a_file_is_that_file(name: str, there: Path) -> None:
+    """(no attack) What one name makes, the others read and write."""
+    query(f"{there}/x.duckdb", "CREATE TABLE t AS SELECT 1 AS i")
+    assert query(name.format(there=there), "INSERT INTO t VALUES (2); FROM t") == [{"i": 1}, {"i": 2}]
+    assert query(name.format(there=there), "FROM t", read_only=True) == [{"i": 1}, {"i": 2}]
+
+
+@pytest.mark.timeout(60)
+async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path) -> None:
+    """B has a file open for a while, A opens it under another name with a secret: B would use A's token."""
+    os.mkfifo(pipe := there / "pipe")
+
+    def command(name: str, text: str) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(arun_tool("duckdb", {"database": name.format(there=there), "query": text}))
+
+    b = command(NAMES[0], f"FROM read_text('{pipe}'); SELECT count(*) AS n FROM duckdb_secrets()")
+    writer = await asyncio.to_thread(os.open, pipe, os.O_WRONLY)  # B has come to its pipe
+    others = [command(name, "CREATE SECRET s (TYPE http, BEARER_TOKEN 'of A'); SELECT 1 AS i") for name in NAMES]
+    try:
+        done, _ = await asyncio.wait(others, timeout=1)  # as far as they come
+    finally:
+        os.close(writer)
+    assert (await b).data["rows"] == [{"n": 0}]
+    assert done == set()
+    assert [one.data["rows"] for one in await asyncio.gather(*others)] == [[{"i": 1}]] * len(NAMES)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_what_takes_no_turn_shares_no_database_either(is_read: bool, there: Path) -> None:
+    """A transfer opens a file while a command has it open: it would share its DuckDB, with all secrets."""
+    file, duckdb, given_up = f"{there}/x.duckdb", library(), threading.Event()
+    given_up.set()
+    b = opened(duckdb, Opening("b", database=file), threading.Event())
+    try:
+        with pytest.raises(ToolError, match="already attached") as caught:
+            opened(duckdb, Opening("a", database=file, read_only=is_read), given_up).close()
+        assert caught.value.kind == "db_lock"
+    finally:
+        b.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["FILE://{there}/x", "File:{there}/x", "duckdb:{there}/x", "sqlite:{there}/x", "md:x", "a:x", "~root/x", ":x"],
+)
+def test_what_duckdb_may_take_for_something_else_is_refused(name: str, there: Path) -> None:
+    """A name that DuckDB reads in a way of its own, as the kind of a database or another user's home."""
+    for kind, config in (
+        ("duckdb", {"database": name, "query": "SELECT 1"}),
+        ("transfer", {"source": {"type": "duckdb", "database": name, "query": "SELECT 1"}, "target": TARGET}),
+        ("transfer", {"source": {"type": "duckdb", "query": "SELECT 1 AS i"}, "target": {**TARGET, "database": name}}),
+    ):
+        with pytest.raises(ConfigurationError, match=r"write /a/path, file:///a/path, or an address"):
+            run_tool(kind, placed(config, there=there))
+
+
+def test_null_in_a_name_is_refused(there: Path) -> None:
+    """`own/file` with a null and a harmless rest: DuckDB reads as far as the null."""
+    with pytest.raises(ConfigurationError, match=r"write /a/path"):
+        query(f"{there}/x.duckdb\0y", "SELECT 1")
+
+
+@pytest.mark.parametrize("made", ["pipe", "directory", "device"])
+def test_database_is_a_regular_file(made: str, there: Path) -> None:
+    """A pipe as a database: its thread would wait for ever, and who reads another file for it."""
+    name = there / "x.duckdb"
+    if made == "pipe":
+        os.mkfifo(name)
+    elif made == "directory":
+        name.mkdir()
+    else:
+        name.symlink_to("/dev/zero")
+    for is_read in (False, True):
+        with pytest.raises(ConfigurationError, match=r"is no regular file|not a file for playbooks"):
+            query(str(name), "SELECT 1", read_only=is_read)
+
+
+def test_file_of_another_execution_is_refused_under_each_name(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database of execution 7, named by execution 8."""
+    monkeypatch.setenv("NOETL_DUCKDB_SCOPE", "execution")
+    monkeypatch.setenv("NOETL_DATA_DIR", str(there))
+    run_tool("duckdb", {"query": "CREATE TABLE t (i INT)"}, execution_id=7)
+    for name in (one for one in NAMES if "x.duckdb" in one):
+        theirs = placed(name.replace("x.duckdb", "noetldb/duckdb_7.duckdb"), there=there)
+        with pytest.raises(ConfigurationError, match="belongs to execution 7, not to 8"):
+            run_tool("duckdb", {"query": "FROM t", "database": theirs}, execution_id=8)
+
+
+TARGET = {"type": "duckdb", "database": "{there}/target.duckdb", "table": "t"}
+
+
+def placed(value: Any, *, there: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: placed(one, there=there) for key, one in value.items()}
+    return value.format(there=there) if isinstance(value, str) else value
