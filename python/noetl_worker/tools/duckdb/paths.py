@@ -22,6 +22,9 @@ __all__ = ["MEMORY", "canonical", "check_sql_files"]
 MEMORY: Final = ":memory:"
 _ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
 _FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")
+_KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
+"""file:///proc, sqlite:/proc"""
+_SCHEME: Final = re.compile(r"[^/]+://")
 _NO_PATH: Final = re.compile(r"~|[^/]*:")
 """What DuckDB expands, or takes for the kind of a database (`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
@@ -45,9 +48,7 @@ def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
         if roots():
             raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
         return given
-    path = _FILE.sub("", given)
-    if path.startswith("~/"):  # as DuckDB does it
-        path = str(Path(path).expanduser())
+    path = _in_home(_FILE.sub("", given))
     if _NO_PATH.match(path) or "\0" in path:
         raise ConfigurationError(
             f"{field}: {given!r} is no path and no address that is read here; write /a/path, file:///a/path, or an "
@@ -59,6 +60,11 @@ def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
         if not is_there(real.stat().st_mode):
             raise ConfigurationError(f"{field}: {given!r} is no {'directory' if is_directory else 'regular file'}")
     return str(real)
+
+
+def _in_home(path: str) -> str:
+    """As DuckDB reads it."""
+    return str(Path(path).expanduser()) if path.startswith("~/") else path
 
 
 def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
@@ -88,8 +94,8 @@ def _quoted(text: str) -> Iterable[str]:
 
 
 def _names_forbidden(name: str) -> bool:
-    path = re.sub(r"^\w+:(?://)?(?=/)", "", name)  # file:///proc, sqlite:/proc
-    if "://" in path or not (path.startswith("/") or ".." in path):  # a name within the working directory
+    path = _in_home(_KIND.sub("", name))
+    if _SCHEME.match(path) or not (path.startswith("/") or ".." in path):  # a name within the working directory
         return False
     magic = _MAGIC.search(path)
     if magic is None:
