@@ -30,7 +30,6 @@ def slowed(monkeypatch: pytest.MonkeyPatch) -> int:
     return 30
 
 
-@pytest.mark.timeout(180)
 def test_every_ratio_gate_fails_on_a_slowed_engine(slowed: int, tmp_path: Path) -> None:
     gates = check_gates.load_gates()
     verdict = check_gates.Verdict()
@@ -40,7 +39,6 @@ def test_every_ratio_gate_fails_on_a_slowed_engine(slowed: int, tmp_path: Path) 
     assert verdict.exit_code() == 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("call", ["decode"] if CAN_COUNT else [])
 def test_instruction_ceiling_fails_on_a_slowed_engine(
     call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -59,7 +57,6 @@ def _judged(gates: dict[str, Any]) -> check_gates.Verdict:
     return verdict
 
 
-@pytest.mark.timeout(300)  # it may have to compile the example first
 @pytest.mark.parametrize("call", ["match_2500"] if CAN_BUILD else [])
 def test_binding_gate_fails_on_a_slowed_engine(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")
@@ -99,7 +96,6 @@ def test_isolation_gate_holds_at_its_limit_and_fails_above() -> None:
             assert len(verdict.failures) == failures
 
 
-@pytest.mark.timeout(120)
 def test_isolation_that_costs_more_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """An isolation that makes each command run twice."""
     import bench_tools

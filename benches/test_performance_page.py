@@ -53,7 +53,6 @@ def test_figures_are_those_of_the_scenarios_of_now() -> None:
 
 
 @needs_rig
-@pytest.mark.timeout(120)
 def test_scenario_gives_rate_cpu_requests_memory_idle_and_tool_starts() -> None:
     options = "--kind python --commands 20 --rounds 1 --slots 2 --delay-ms 1 --context-bytes 1000 --result-bytes 1000"
     timed = "--idle-s 0.2 --paced-s 0.5 --rate 20 --no-yardstick --set NOETL_WORKER_STARTED_HOLD_MS=0"
@@ -72,7 +71,6 @@ def test_scenario_gives_rate_cpu_requests_memory_idle_and_tool_starts() -> None:
 
 
 @needs_rig
-@pytest.mark.timeout(120)
 def test_yardstick_is_timed_as_the_worker_is() -> None:
     options = "--commands 20 --rounds 1 --slots 2 --idle-s 0 --paced-s 0.3 --rate 100"
     ran = subprocess.run([sys.executable, str(PROGRAM), "run", *options.split()], capture_output=True, text=True)

@@ -17,7 +17,6 @@ FASTER = 1.9
 
 
 @pytest.mark.gates
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(not check_gates.can_run_worker(), reason="the rig needs Linux, httptools, orjson, uvloop")
 def test_two_processes_carry_nearly_twice_as_much_as_one() -> None:
     """A process of its own for the measurement: it lowers its priority for good."""

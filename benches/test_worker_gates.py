@@ -27,7 +27,6 @@ def judged(found: dict[str, float], python: str = PYTHON) -> check_gates.Verdict
 
 
 @pytest.mark.gates
-@pytest.mark.timeout(180)
 def test_every_gate_of_the_worker_fails_on_a_worse_one() -> None:
     """Its noop starts tasks, and its commands are reported in two requests where one would do."""
     worse = {"NOETL_WORKER_ALLOW_OVERRIDE": "noop", "NOETL_WORKER_STARTED_HOLD_MS": "0"}

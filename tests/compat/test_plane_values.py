@@ -24,7 +24,7 @@ async def differing(anyio_backend: Any, request: pytest.FixtureRequest) -> dict[
     return found
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1800)  # the first one plays them all
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("playbook", NAMES)
 def test_claims_are_the_recorded_ones_or_the_table_says_why(

@@ -32,7 +32,7 @@ def seen(request: pytest.FixtureRequest) -> dict[str, dict[str, Seen]]:
     return found
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1800)  # the first one plays them all
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("playbook", NAMES)
 def test_values_are_the_recorded_ones_or_the_table_says_why(

@@ -20,12 +20,11 @@ from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.routes.catalog import Entry
 from noetl_worker.models import Dialect
 from noetl_worker.process import event_loop
+from patience import PATIENCE_S
 
 HERE = Path(__file__).parent / "values"
 AT_ONCE = 12
 """Playbooks that run at the same time: they start processes, and the machine has other tests to do."""
-PLAYBOOK_S = 40.0
-"""After this long a playbook counts as hanging."""
 MOST_COMMANDS = 40
 """One with more returns to itself for ever, and is cancelled, as it was for the recording."""
 LARGE_INPUT = ("<word, 22000 times>", "word " * 22_000)
@@ -151,11 +150,11 @@ async def _observe_one(scene: House, listener: Listener, name: str) -> Observed:
     execution = plane.execution(int(said["execution_id"]))
     is_hanging = False
     try:
-        await plane.wait_until(lambda: _is_still(execution) or _is_endless(scene, execution), timeout_s=PLAYBOOK_S)
+        await plane.wait_until(lambda: _is_still(execution) or _is_endless(scene, execution), timeout_s=PATIENCE_S)
         if not _is_still(execution):
             plane.executions.cancel_route(execution.execution_id, {})
         for child in plane.executions.children(execution.execution_id):
-            await plane.wait_until(lambda child=child: _is_still(child), timeout_s=PLAYBOOK_S)
+            await plane.wait_until(lambda child=child: _is_still(child), timeout_s=PATIENCE_S)
     except TimeoutError:
         is_hanging = True
     found: Observed = {"name": name, "outcome": "hanging" if is_hanging else _outcome(scene, execution)}

@@ -10,6 +10,7 @@ import httpx
 
 from noetl_worker.dev import DevControlPlane, PlaneSettings
 from noetl_worker.dev.forms.wire_form import Issued
+from patience import PATIENCE_S
 
 
 @asynccontextmanager
@@ -17,7 +18,7 @@ async def serving(**given: Any) -> AsyncIterator[tuple[DevControlPlane, httpx.As
     """A plane without NATS, and a client for it."""
     async with (
         DevControlPlane(PlaneSettings(**given)) as plane,
-        httpx.AsyncClient(base_url=plane.url, timeout=5, verify=False) as client,
+        httpx.AsyncClient(base_url=plane.url, timeout=PATIENCE_S, verify=False) as client,
     ):
         yield plane, client
 

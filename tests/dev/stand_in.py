@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from noetl_worker.dev.snowflake import Snowflake
 from noetl_worker.models import Dialect
 from noetl_worker.templates.template import render
+from patience import PATIENCE_S
 
 SUBJECTS = "noetl.commands.>"
 
@@ -24,7 +25,7 @@ class StandInWorker:
     """Claims and runs one command after another; reports in the dialect's form."""
 
     def __init__(self, server_url: str, dialect: Dialect, worker_id: str = "stand-in") -> None:
-        self.client = httpx.AsyncClient(base_url=server_url, timeout=10, verify=False)
+        self.client = httpx.AsyncClient(base_url=server_url, timeout=PATIENCE_S, verify=False)
         self.dialect, self.worker_id = dialect, worker_id
         self.snowflake = Snowflake(7)
         self.claimed: list[dict[str, Any]] = []

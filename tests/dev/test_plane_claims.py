@@ -11,6 +11,7 @@ from dev.served_plane import claim, serving
 from nats_client import connected
 from noetl_worker.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
 from noetl_worker.models import Dialect
+from patience import PATIENCE_S
 
 
 async def test_claim_of_a_silent_holder_is_its_own_within_the_lease() -> None:
@@ -48,7 +49,7 @@ async def test_claim_lock_of_somebody_else_has_no_owner() -> None:
 
 
 async def next_message(subscription: Any) -> dict[str, Any]:
-    message = await subscription.next_msg(timeout=5)
+    message = await subscription.next_msg(timeout=PATIENCE_S)
     found = json.loads(message.data)
     assert isinstance(found, dict)
     return found

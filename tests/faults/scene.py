@@ -143,11 +143,9 @@ class Scene(House):
             found.update(dict(self.plane.log.db.execute(query, (execution_id, *event_types))))
         return found
 
-    async def wait_ended(self, issued: Sequence[Issued], *, timeout_s: float) -> None:
+    async def wait_ended(self, issued: Sequence[Issued]) -> None:
         """Wait until each has a terminal event."""
-        await until(
-            lambda: len(self.ends(issued, *TERMINAL)) == len(issued), "all ended", timeout_s=timeout_s, every_s=0.1
-        )
+        await until(lambda: len(self.ends(issued, *TERMINAL)) == len(issued), "all ended", every_s=0.1)
 
     async def forget_delays(self) -> None:
         """Delete the durable: the worker makes it again, and what waits for a delay comes at once (F8)."""
@@ -163,7 +161,7 @@ class Scene(House):
         A flush of the plane's that a killed server never answered holds its feeding up for 10 s.
         """
         wanted = self.grants.total() + count
-        await until(lambda: self.grants.total() >= wanted, f"{count} more commands claimed", timeout_s=25)
+        await until(lambda: self.grants.total() >= wanted, f"{count} more commands claimed")
 
     async def tasks_of(self, worker: WorkerProcess) -> int:
         """Asyncio tasks of a worker that are not done."""
@@ -189,14 +187,12 @@ class Scene(House):
             )
 
         try:
-            await until(same, "nothing left", timeout_s=5, every_s=0.2)
+            await until(same, "nothing left", every_s=0.2)
         except TimeoutError:
             now = await self.leftovers(worker)
             raise AssertionError(f"left behind: {now}, before: {before}") from None
 
-    async def assert_books(
-        self, issued: Sequence[Issued], *, settle_timeout_s: float = 15.0, calls_at_most: int | None = 1
-    ) -> None:
+    async def assert_books(self, issued: Sequence[Issued], *, calls_at_most: int | None = 1) -> None:
         """The invariant: one terminal set each, no tool run without its claim, nothing unacknowledged.
 
         `calls_at_most` None: only the terminal event is counted, not the call event before it.
@@ -209,7 +205,7 @@ class Scene(House):
             assert {ref: calls[ref] for ref in refs if not 1 <= calls[ref] <= calls_at_most} == {}
         over = {ref: (count, self.grants[ref]) for ref, count in self.effects.items() if count > self.grants[ref]}
         assert over == {}, "side effects above claims"
-        await self.wait_settled(settle_timeout_s)
+        await self.wait_settled()
 
     async def stop_all(self) -> None:
         """SIGTERM to all that run; each exits with 0 and leaves no process behind."""

@@ -26,7 +26,7 @@ async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) ->
     """The line that the worker leaves; what ran in it has its one end, and its successor finds nothing undone."""
     assert await worker.exit_code() == CANNOT_GO_ON, worker.text[-3000:]
     await home.start_process("successor")
-    await home.wait_ended([one], timeout_s=20)
+    await home.wait_ended([one])
     await home.assert_books([one])
     await home.stop_all()
     return one_line(worker)

@@ -43,7 +43,7 @@ async def test_f22_values_reach_the_next_steps_whatever_the_worker_holds_for_the
         await home.start_process(**inside(CLOCK=str(clock)))
         home.plane.register_playbook(PASSED_ON)
         execution_id = await home.plane.execute("t/counted")
-        assert await home.plane.wait_ended(execution_id, timeout_s=20) == "COMPLETED"
+        assert await home.plane.wait_ended(execution_id) == "COMPLETED"
         events = home.plane.events(execution_id, "call.done")
         await home.stop_all()
     numbers = {event.node: _number(event) for event in events}
@@ -75,7 +75,7 @@ async def test_f22_worker_whose_clock_is_wrong_and_jumps_ends_every_command(
             await home.wait_terminal(*(one.event_id for one in quick))
             issued += quick
         for execution_id in dict.fromkeys(one.execution_id for one in issued):
-            assert await home.plane.wait_ended(execution_id, timeout_s=20) == "COMPLETED"
+            assert await home.plane.wait_ended(execution_id) == "COMPLETED"
         await home.assert_books(issued)
         below = 0
         for one in issued:

@@ -23,6 +23,7 @@ from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import load_settings
+from patience import PATIENCE_S
 
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
@@ -59,8 +60,8 @@ async def run_and_collect(main: Coroutine[Any, Any, None]) -> None:
 
 async def reconnected(connection: Connection, started: float) -> float:
     """Seconds since `started` until it is connected and the server answers."""
-    await until(lambda: connection.is_connected, "connected again", timeout_s=15, every_s=0.02)
-    await connection.client.flush(timeout=2)
+    await until(lambda: connection.is_connected, "connected again", every_s=0.02)
+    await connection.client.flush(timeout=PATIENCE_S)
     return time.monotonic() - started
 
 
@@ -68,7 +69,7 @@ async def reconnected(connection: Connection, started: float) -> float:
 
 
 def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=20)
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 def make_certificates(directory: Path) -> None:

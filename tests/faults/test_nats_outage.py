@@ -76,7 +76,7 @@ async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_lo
             await until(lambda: len(home.claim_times) > before, "a delivery", every_s=0.005)
             delivered = home.claim_times[before]
             await home.more_grants(250)
-        await home.wait_ended(issued, timeout_s=20)
+        await home.wait_ended(issued)
         await home.assert_books(issued)
         await home.stop_all()
         lost = len(issued) - len(home.ends(issued, *TERMINAL))
@@ -102,7 +102,7 @@ async def black_hole(directory: Path, measured: Measured, *, ping_s: float) -> N
         await until(probe.is_ready, "ready")
         proxy.hold()
         held = time.monotonic()
-        await until(lambda: bool(main_connection(worker, "nats_disconnected")), "found", timeout_s=3 * ping_s + 5)
+        await until(lambda: bool(main_connection(worker, "nats_disconnected")), "found")
         found_s = time.monotonic() - held
 
         async def cut_off() -> bool:

@@ -24,6 +24,7 @@ from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.dev.routes.answers import Answer
 from noetl_worker.models import Dialect
+from patience import PATIENCE_S
 
 QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
 """The loser of a claim asks again after a second at most, not after up to 30."""
@@ -39,12 +40,12 @@ async def two_workers(home: Scene, **variables: str) -> None:
 # ── F27 ──
 
 
-async def race(directory: Path, dialect: Dialect, measured: Measured, count: int, *, within_s: float) -> None:
+async def race(directory: Path, dialect: Dialect, measured: Measured, count: int) -> None:
     async with scene(directory, dialect, plane={"retry_after_s": 1}) as home:
         await two_workers(home, WORKER_MAX_CONCURRENT="32", NOETL_WORKER_MAX_ACK_PENDING="20000", **QUICK)
         issued = await home.plane.create_commands([RawCommand("noop") for _ in range(count)])
-        await home.wait_ended(issued, timeout_s=within_s)
-        await home.assert_books(issued, settle_timeout_s=within_s)
+        await home.wait_ended(issued)
+        await home.assert_books(issued)
         refused = sum(home.asked[one.event_id] - 1 for one in issued)
         await home.stop_all()
         most = max(home.grants.values())
@@ -57,16 +58,15 @@ async def race(directory: Path, dialect: Dialect, measured: Measured, count: int
 async def test_f27_each_command_of_two_racing_workers_runs_once(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    await race(tmp_path, dialect, measured, 500, within_s=20)
+    await race(tmp_path, dialect, measured, 500)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_f27_each_of_10_000_commands_of_two_racing_workers_runs_once(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    await race(tmp_path, dialect, measured, 10_000, within_s=120)
+    await race(tmp_path, dialect, measured, 10_000)
 
 
 HELD = {
@@ -111,7 +111,7 @@ async def given_back_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Is
             answered.clear()
             home.plane.dispatcher.requeue(home.plane.command(one.event_id), as_text=False)
             await home.plane.dispatcher.flush()
-            await asyncio.wait_for(answered.wait(), 5)
+            await asyncio.wait_for(answered.wait(), PATIENCE_S)
             found[refuse].append(took_ms)
         await heard.unsubscribe()
     finally:
@@ -134,7 +134,7 @@ async def test_f27_refused_claim_is_given_back_sooner_than_a_granted_one_is_done
             ratios.append(median(back_ms) / median(done_ms))
             if p99_ms[-1] <= 1.5 or not HOLDS_TIMES:
                 break
-        await home.wait_ended(everything, timeout_s=20)
+        await home.wait_ended(everything)
         await home.assert_books(everything)
         await home.stop_all()
     word = dialect.value
@@ -177,13 +177,12 @@ async def books_of_the_race(home: Scene, executions: list[int]) -> int:
 
     Two claims are two terminal events here: the real plane stores both, and acts on the first (wire.md 3.4).
     """
-    await home.wait_settled(30)
+    await home.wait_settled()
     ends = Counter(event.command_ref for one in executions for event in home.plane.events(one, *TERMINAL))
     refs = [row.command_ref for one in executions for row in home.plane.commands(one)]
     return sum(not 1 <= ends[ref] <= home.grants[ref] for ref in refs)
 
 
-@pytest.mark.timeout(180)
 async def test_command_that_two_workers_are_given_counts_by_its_first_result(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -194,8 +193,8 @@ async def test_command_that_two_workers_are_given_counts_by_its_first_result(
             fcntl.flock(gate, fcntl.LOCK_EX)
             home.plane.register_playbook(TWO_STEPS.replace("GATE", gate.name))
             executions = [await home.plane.execute("t/two") for _ in range(200)]
-            await until(lambda: home.grants.total() == 400, "both have every command", timeout_s=60)
-        await home.plane.wait_all_ended(timeout_s=60)
+            await until(lambda: home.grants.total() == 400, "both have every command")
+        await home.plane.wait_all_ended()
         over = await books_of_the_race(home, executions)  # an execution ends with the first result: the second is later
         twice, again, lost = 0, 0, Counter[str]()
         for execution_id in executions:

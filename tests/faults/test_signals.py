@@ -73,7 +73,7 @@ async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
         gone = "worker_missing" if dialect is Dialect.RUST else "worker_inactive"
         assert home.plane.registry.why_lost(name, 1e9) == gone
         await home.start_process("second", WORKER_ID="pod-1")
-        await home.wait_ended(late, timeout_s=10)
+        await home.wait_ended(late)
         await home.assert_books([*issued, *late])
         assert home.effects.total() == 50
         await home.stop_all()
@@ -183,7 +183,7 @@ async def test_f04_command_of_a_killed_worker_runs_again_in_its_successor_of_the
         one = await killed(home, gate, **variables)
         killed_at = time.monotonic()
         await home.start_process("second", **variables)
-        await until(lambda: gate.runs == 2, "the second run", timeout_s=15)
+        await until(lambda: gate.runs == 2, "the second run")
         again_s = time.monotonic() - killed_at
         assert home.terminal_events(one.event_id) == []
         gate.open()  # for the tool of the killed worker too: nobody listens to it any more
@@ -203,14 +203,14 @@ async def test_f05_command_of_a_killed_worker_is_taken_up_by_another_once_the_pl
         one = await killed(home, gate, **variables)
         killed_at = time.monotonic()
         peer.signal(signal.SIGCONT)
-        await until(lambda: gate.runs == 2, "the second run", timeout_s=20)
+        await until(lambda: gate.runs == 2, "the second run")
         again_s = time.monotonic() - killed_at
         refused = [record for record in peer.logged("message_given_back") if record["reason"] == "held_by_other"]
         assert refused
         assert all(record["delay_s"] > 0 for record in refused)
         gate.open()
         await home.wait_terminal(one.event_id)
-        await home.assert_books([one], settle_timeout_s=40)
+        await home.assert_books([one])
         await home.stop_all()
     measured("F5", "python: runs at a peer after (lease 3 s)", again_s, "s", at_most=3 + 3)
 
@@ -220,7 +220,7 @@ async def test_f05_command_that_is_another_workers_for_ever_is_never_acked(tmp_p
     async with scene(tmp_path, Dialect.RUST) as home:
         one = await killed(home, gate, WORKER_ID="pod-0", **variables)
         stranger = await home.start_process("stranger", WORKER_ID="pod-1", **QUICK, **variables)
-        await until(lambda: len(stranger.logged("message_given_back")) >= 3, "three refusals", timeout_s=20)
+        await until(lambda: len(stranger.logged("message_given_back")) >= 3, "three refusals")
         assert {record["reason"] for record in stranger.logged("message_given_back")} == {"held_by_other"}
         assert await home.unsettled() == 1
         assert home.terminal_events(one.event_id) == []
@@ -228,6 +228,6 @@ async def test_f05_command_that_is_another_workers_for_ever_is_never_acked(tmp_p
         assert await stranger.stop() == 0
         gate.open()
         await home.start_process("second", WORKER_ID="pod-0", **variables)
-        await home.wait_terminal(one.event_id, timeout_s=40)
+        await home.wait_terminal(one.event_id)
         await home.assert_books([one])
         await home.stop_all()

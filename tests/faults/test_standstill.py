@@ -41,7 +41,7 @@ async def test_f12_worker_that_stood_still_tells_nothing_of_a_command_that_passe
         port = free_port()
         one = await paused_while_it_runs(home, gate, port)
         paused, _ = home.processes
-        await until(lambda: gate.runs == 2, "the peer's run", timeout_s=20)
+        await until(lambda: gate.runs == 2, "the peer's run")
         gate.open()
         await home.wait_terminal(one.event_id)
         paused.signal(signal.SIGCONT)
@@ -94,7 +94,7 @@ async def blocked(directory: Path, measured: Measured, *, notice_s: float, ack_w
 
         await until(reported, "liveness 503")
         reported_s = time.monotonic() - began
-        await home.wait_terminal(one.event_id, timeout_s=15)
+        await home.wait_terminal(one.event_id)
 
         async def alive() -> bool:
             return (await probe.get("/livez")).status_code == 200

@@ -31,12 +31,12 @@ DEADLOCKED_THREAD = (
 )
 
 
-async def run_one(home: Scene, command: RawCommand, *, timeout_s: float = 15.0) -> tuple[Issued, float]:
+async def run_one(home: Scene, command: RawCommand) -> tuple[Issued, float]:
     """(the command, seconds from its claim to its terminal event)"""
     [one] = await home.plane.create_commands([command])
     await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
     claimed = time.monotonic()
-    await home.wait_terminal(one.event_id, timeout_s=timeout_s)
+    await home.wait_terminal(one.event_id)
     return one, time.monotonic() - claimed
 
 
@@ -95,7 +95,7 @@ async def test_f17_poison_becomes_dead_letters_and_failed_commands_and_the_worke
         issued = await home.plane.create_commands(
             [RawCommand("teleport", {}), RawCommand("noop", {"result": deep}), RawCommand("noop")]
         )
-        await home.wait_ended(issued, timeout_s=20)
+        await home.wait_ended(issued)
         await home.assert_books(issued)
         assert home.terminal_events(issued[0].event_id) == ["command.failed"]
         assert "teleport" in told(home, issued[0])
@@ -153,7 +153,7 @@ async def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, meas
         many, _ = await run_one(home, RawCommand("shell", {"command": GRANDCHILDREN, "timeout": 1}))
         await until(lambda: len(children_of(worker.process.pid)) == before.children, "the group's end")
         quick, took_s = await run_one(home, RawCommand("shell", {"command": "sleep 1003 & echo started"}))
-        flood, _ = await run_one(home, RawCommand("shell", {"command": FLOOD}), timeout_s=40)
+        flood, _ = await run_one(home, RawCommand("shell", {"command": FLOOD}))
         keeps, most = worker.memory_mb()
         closed, _ = await run_one(home, RawCommand("shell", {"command": "exec 0<&-; cat; echo went on"}))
         assert "went on" in told(home, closed)

@@ -78,9 +78,9 @@ async def course(home: Scene, unknown: Sequence[int] = ()) -> Course:
             bodies.append(notification(home, event_id, event_id - 1, 1))
     before, started = home.plane.requests.total(), time.monotonic()
     await publish_all(home, bodies)
-    await home.wait_terminal(*(one.event_id for one in issued), timeout_s=30)
+    await home.wait_terminal(*(one.event_id for one in issued))
     found = Course(time.monotonic() - started, home.plane.requests.total() - before)
-    await home.assert_books(issued, settle_timeout_s=30)
+    await home.assert_books(issued)
     return found
 
 

@@ -30,16 +30,15 @@ async def started(home: Scene, name: str, *, before: bool = False, **given: str)
 async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[Any]:
     """Commands that this worker runs while the plane is away, and is killed with their outcomes on disk."""
     issued: list[Any] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * EACH)
-    await until(lambda: gate.runs == EACH, "all run", timeout_s=30)
+    await until(lambda: gate.runs == EACH, "all run")
     async with home.plane.outage():
         gate.open()
-        await until(lambda: home.outbox_rows() == EACH, "all refused, and on disk", timeout_s=30)
+        await until(lambda: home.outbox_rows() == EACH, "all refused, and on disk")
         worker.signal(signal.SIGKILL)
         await worker.exit_code()
     return issued
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Dialect, tmp_path: Path) -> None:
     async with scene(tmp_path, dialect) as home:
@@ -52,11 +51,11 @@ async def test_both_versions_share_a_durable_and_an_outbox_directory(dialect: Di
         issued: list[Any] = await home.plane.create_commands(
             [RawCommand("shell", {"command": gate.command()})] * (2 * EACH)
         )
-        await until(lambda: gate.runs == 2 * EACH, "the slots of both are full", timeout_s=60)
+        await until(lambda: gate.runs == 2 * EACH, "the slots of both are full")
         gate.open()
         issued += await home.plane.create_commands([home.effect()] * 50)
-        await home.wait_ended(issued, timeout_s=60)
-        await home.assert_books(issued, settle_timeout_s=60)
+        await home.wait_ended(issued)
+        await home.assert_books(issued)
         assert [await worker.stop() for worker in workers] == [0, 0]
 
 
@@ -64,7 +63,6 @@ def unreadable(home: Scene) -> list[Path]:
     return list(Path(home.outbox.name).glob("*.unreadable"))
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialect, tmp_path: Path) -> None:
     leases = SHORT_LEASES if dialect is Dialect.PYTHON else {}
@@ -74,18 +72,18 @@ async def test_outcomes_survive_the_way_to_this_version_and_back(dialect: Dialec
         issued = await killed_with_outcomes(home, first, gate)
 
         second = await started(home, "this")
-        await home.wait_ended(issued, timeout_s=60)
+        await home.wait_ended(issued)
         assert gate.runs == EACH, "told from the rows of version 1, and not run again"
         issued += await killed_with_outcomes(home, second, next_gate)
 
         third = await started(home, "back", before=True)
-        await third.wait_logged("outbox_row_unreadable", timeout_s=30)
-        await home.wait_ended(issued, timeout_s=60)
+        await third.wait_logged("outbox_row_unreadable")
+        await home.wait_ended(issued)
         assert next_gate.runs == 2 * EACH, "what this version did not report is run again"
         assert await third.stop() == 0
         assert unreadable(home), "kept, and not lost"
 
         await started(home, "again")
-        await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are reported", timeout_s=60)
-        await home.assert_books(issued, settle_timeout_s=60)
+        await until(lambda: not unreadable(home) and not home.outbox_rows(), "all rows are reported")
+        await home.assert_books(issued)
         await home.stop_all()

@@ -18,6 +18,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker import Worker
+from patience import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -130,7 +131,7 @@ class House:
     def terminal_events(self, event_id: int) -> list[str]:
         return [event.event_type for event in self.plane.events_of_command(event_id, *TERMINAL)]
 
-    async def wait_terminal(self, *event_ids: int, timeout_s: float = 20.0) -> None:
+    async def wait_terminal(self, *event_ids: int) -> None:
         """Wait until each of these commands has a terminal event."""
         missing = {self.plane.command(one).command_ref for one in event_ids if not self.terminal_events(one)}
 
@@ -140,18 +141,19 @@ class House:
 
         forget = self.plane.log.listen(note)
         try:
-            await self.plane.wait_until(lambda: not missing, timeout_s=timeout_s)
+            await self.plane.wait_until(lambda: not missing, timeout_s=PATIENCE_S)
+        except TimeoutError:
+            raise TimeoutError(f"no terminal event within {PATIENCE_S:g} s: {sorted(missing)}") from None
         finally:
             forget()
 
-    async def wait_settled(self, timeout_s: float = 10.0) -> None:
+    async def wait_settled(self) -> None:
         """Wait until JetStream has nothing waiting or unacknowledged."""
 
-        async def poll() -> None:
-            while await self.unsettled():
-                await asyncio.sleep(0.05)
+        async def nothing() -> bool:
+            return not await self.unsettled()
 
-        await asyncio.wait_for(poll(), timeout_s)
+        await until(nothing, "nothing is waiting or unacknowledged", every_s=0.05)
 
 
 @asynccontextmanager

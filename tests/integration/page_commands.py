@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from patience import PATIENCE_S
+
 __all__ = ["NOT_RUN", "ROOT", "Line", "commands_of", "files_of", "first_of_each", "fresh_clone", "pages", "shows"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -119,7 +121,7 @@ def fresh_clone(into: Path) -> None:
         shutil.copytree(ROOT / "examples", into / "examples")
         return
     command = ["git", "clone", "-q", str(ROOT), str(into)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import long_steps
 import noetl_worker
 from integration.house import House
 from noetl_worker.cli import app_for
+from patience import PATIENCE_S, until
 
 INSIDE = str(Path(__file__).parents[1] / "faults" / "inside")
 """sitecustomize.py: what a test changes inside of a worker process."""
@@ -68,36 +69,12 @@ def guarded(steps: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, "NOETL_WORKER_ENVIRONMENT_KEPT": "FAULTS_*", "FAULTS_STEPS": str(steps)}
 
 
-def not_counted() -> float:
-    return 0.0
-
-
-async def until(
-    predicate: Callable[[], bool | Awaitable[bool]],
-    what: str,
-    *,
-    timeout_s: float = 10.0,
-    every_s: float = 0.03,
-    but: Callable[[], float] = not_counted,
-) -> None:
-    """Ask again and again until it holds. Raises TimeoutError that names `what`. `but`: seconds that do not count."""
-    began_s = time.monotonic() - but()
-    while True:
-        answer = predicate()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        if time.monotonic() - but() - began_s > timeout_s:
-            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
-        await asyncio.sleep(every_s)
-
-
 class WorkerProcess:
     """One `python -m noetl_worker run`. Standard input is /dev/null; all output goes to one file."""
 
     def __init__(self, directory: Path, name: str, variables: dict[str, str], arguments: Sequence[str] = ()) -> None:
         self.log_path = directory / f"{name}.log"
         self.started_at = time.monotonic()
-        self._without_core_s = 0.0
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "noetl_worker", *arguments],
@@ -126,15 +103,7 @@ class WorkerProcess:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
-    def without_core_s(self) -> float:
-        """Seconds in which it could have run and another process did: ten starts at a time on two cores took 20 s each,
-        while a worker that hangs waits for no core. Nothing, where the system does not say it."""
-        with suppress(OSError):
-            waited_ns = Path(f"/proc/{self.process.pid}/schedstat").read_text(encoding="ascii").split()[1]
-            self._without_core_s = int(waited_ns) / 1e9
-        return self._without_core_s
-
-    async def wait_logged(self, event: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
+    async def wait_logged(self, event: str) -> dict[str, Any]:
         """The first record with this `event`. Raises AssertionError with the log when the process ends before it."""
 
         def there() -> bool:
@@ -142,15 +111,14 @@ class WorkerProcess:
             assert found or self.is_running, f"ended with {self.process.returncode}:\n{self.text[-3000:]}"
             return found
 
-        await until(there, f"log event {event!r}", timeout_s=timeout_s, but=self.without_core_s)
+        await until(there, f"log event {event!r}")
         return self.logged(event)[0]
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    async def exit_code(self, *, timeout_s: float = 15.0) -> int:
-        what = "the end of the worker"
-        await until(lambda: not self.is_running, what, timeout_s=timeout_s, but=self.without_core_s)
+    async def exit_code(self) -> int:
+        await until(lambda: not self.is_running, "the end of the worker")
         return int(self.process.returncode)
 
     async def stop(self) -> int:
@@ -211,7 +179,7 @@ async def refused_start(directory: Path, **variables: str) -> WorkerProcess:
     """A worker that is expected to end by itself; it has ended when this returns."""
     worker = WorkerProcess(directory, "refused", {"WORKER_METRICS_BIND": "", **variables}, ["run"])
     try:
-        await worker.exit_code(timeout_s=25)
+        await worker.exit_code()
     finally:
         await asyncio.to_thread(worker.end)
     return worker
@@ -234,7 +202,7 @@ class Probe:
 
     async def get(self, path: str) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
-            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S)
 
     async def is_ready(self) -> bool:
         try:
@@ -301,7 +269,7 @@ def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
             stdin=subprocess.DEVNULL,
             stdout=out_file,
             stderr=err_file,
-            timeout=25,
+            timeout=PATIENCE_S,
             check=False,
         )
     return Ended(done.returncode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))

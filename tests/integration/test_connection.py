@@ -13,11 +13,13 @@ from typing import Any, cast
 import pytest
 from nats.errors import FlushTimeoutError
 
+import virtual_time
 from faults.test_names_and_keys import make_login
 from noetl_worker.dev.nats_server import NatsServer, free_port
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
+from patience import PATIENCE_S
 
 
 def settings(url: str) -> Settings:
@@ -73,9 +75,9 @@ async def test_connection_goes_on_reading_after_a_flush_that_was_given_up() -> N
             with pytest.raises(FlushTimeoutError):
                 await client.flush(timeout=0.05)  # type: ignore[arg-type]
             is_given_up.set()
-            await client.flush(timeout=5)
+            await client.flush(timeout=PATIENCE_S)
             await client.publish("soon", b"")
-            assert await asyncio.wait_for(got.get(), 5) == b"hi"
+            assert await got.get() == b"hi"
         finally:
             await connection.close()
 
@@ -89,7 +91,7 @@ async def test_receiver_gets_what_is_published_until_its_subscription_ends_and_i
         for number in (b"1", b"2"):
             subscription = await client.receive("a", lambda message: got.put_nowait(message.data))
             await client.publish("a", number)
-            assert await asyncio.wait_for(got.get(), 5) == number
+            assert await got.get() == number
             await getattr(subscription, end)()
         await client.publish("a", b"3")
         await client.flush()
@@ -126,6 +128,7 @@ async def test_server_that_goes_away_while_the_connection_is_closed_does_not_spo
     await connection.close()
 
 
+@virtual_time.PASSES
 async def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_the_end() -> None:
     """Cancelled, nats-py's drain goes on to flush for 10 s, and wait_for waited for that; close has no limit at all."""
 
@@ -145,7 +148,7 @@ async def test_server_that_stands_still_with_much_to_be_read_does_not_hold_up_th
     connection.client = cast(Any, Full())
     closing = asyncio.ensure_future(connection.close())
     done, _ = await asyncio.wait({closing}, timeout=8)
-    assert done
+    assert done, "the seconds are virtual"
 
 
 # ── logins and certificates ──
@@ -165,7 +168,7 @@ async def lets_in(url: str, **variables: str) -> bool:
         if "refuses the login" in str(error):
             return False
         raise
-    await connection.client.flush(timeout=2)
+    await connection.client.flush(timeout=PATIENCE_S)
     await connection.close()
     return True
 

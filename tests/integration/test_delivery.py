@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from integration.house import house
-from integration.test_pipeline import wait_for
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models import Dialect
 from noetl_worker.outcome import recent_batches
 from noetl_worker.worker import Worker
+from patience import until
 
 TWO_STEPS = """
 metadata: {name: two, path: t/two}
@@ -84,7 +84,7 @@ PARENT = """
 metadata: {name: parent, path: t/parent}
 workflow:
   - step: start
-    tool: {kind: playbook, path: t/child, return_result: true, poll_interval: 0.05, timeout: 20}
+    tool: {kind: playbook, path: t/child, return_result: true, poll_interval: 0.05, timeout: 1000}
 """
 CHILD = """
 metadata: {name: child, path: t/child}
@@ -100,7 +100,7 @@ async def test_playbook_that_waits_for_its_child_holds_no_slot(dialect: Dialect)
         home.plane.register_playbook(PARENT)
         home.plane.register_playbook(CHILD)
         parents = [await home.plane.execute("t/parent") for _ in range(3)]
-        assert [await home.plane.wait_ended(one, timeout_s=20) for one in parents] == ["COMPLETED"] * 3
+        assert [await home.plane.wait_ended(one) for one in parents] == ["COMPLETED"] * 3
 
 
 def reconnected(worker: Worker) -> None:
@@ -118,12 +118,12 @@ async def test_no_more_commands_run_than_there_are_slots_even_when_old_pulls_sti
     async with house(dialect, WORKER_MAX_CONCURRENT="4") as home:
         worker = home.workers[0]
         reconnected(worker)  # the server may still hold the pulls of before
-        await wait_for(lambda: bool(worker.puller and worker.puller.outstanding))
+        await until(lambda: bool(worker.puller and worker.puller.outstanding), "a pull that is open")
         reconnected(worker)
         # The tools say themselves when they run: a command whose outcome waits to be told has left its slot.
         command = f"echo 1 >> {notes}; sleep 0.2; echo -1 >> {notes}"
         issued = await home.plane.create_commands([RawCommand("shell", {"command": command})] * 16)
-        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=25)
+        await home.wait_terminal(*(one.event_id for one in issued))
         most = max(itertools.accumulate(int(line) for line in notes.read_text().split()))
         assert most <= 4
         assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)

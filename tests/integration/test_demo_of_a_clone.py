@@ -11,6 +11,7 @@ import pytest
 
 from integration.page_commands import ROOT, commands_of, fresh_clone
 from integration.processes import environment
+from patience import PATIENCE_S
 
 pytestmark = pytest.mark.pages
 
@@ -27,7 +28,6 @@ def clone(into: Path) -> None:
     (into / ".venv/.stamp").touch()  # after every file of the clone: what make goes by
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="no repository to clone")
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 @pytest.mark.skipif(not SCRIPT.exists(), reason="no environment with the command: make would ask a package registry")
@@ -45,7 +45,7 @@ def test_demo_of_the_first_page_completes_in_a_clone(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

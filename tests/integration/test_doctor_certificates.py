@@ -14,12 +14,13 @@ import pytest
 from integration.findings import serving, settings
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.doctor import State, nats, tls
+from patience import PATIENCE_S
 
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=20)
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

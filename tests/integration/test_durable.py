@@ -23,6 +23,7 @@ from noetl_worker.jetstream.consumer import ensure_at_start, ensure_durable, loo
 from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import load_settings
+from patience import PATIENCE_S
 
 
 async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
         await until(lambda: connection.last_error is not None, "the server has dropped the request")
         await server.stop()
         async with NatsServer(port=server.port):
-            durable = await asyncio.wait_for(starting, 20)
+            durable = await starting
             assert (durable.stream, durable.name) == (STREAM, DURABLE)
             await connection.close()
 
@@ -156,7 +157,7 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
         for _ in range(3):
             await client.jetstream().publish("noetl.commands", b"x")
         subscription = await client.jetstream().pull_subscribe_bind(DURABLE, STREAM)
-        taken = await subscription.fetch(2, timeout=5)
+        taken = await subscription.fetch(2, timeout=PATIENCE_S)
         gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
         with capture_logs() as logs:
             seen = await look(client, durable)

@@ -15,8 +15,6 @@ from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.jetstream.puller import Puller
 from noetl_worker.settings.settings import Settings
 
-WAIT_S = 20.0
-
 
 async def publish_and_see_it_delivered(given: Settings, durable: Durable) -> None:
     client = await nats.connect(given.nats_servers[0])
@@ -50,11 +48,11 @@ async def test_message_that_is_on_its_way_when_pulling_ends_is_still_delivered()
             ensure=lambda: ensure_durable(connection.client, given),
         )
         pulling = asyncio.ensure_future(puller.run())
-        await asyncio.wait_for(pull_is_open(given, durable), WAIT_S)
+        await pull_is_open(given, durable)
         # Our loop stands still meanwhile: the message is in our socket, and nobody has read it.
         elsewhere = threading.Thread(target=lambda: asyncio.run(publish_and_see_it_delivered(given, durable)))
         elsewhere.start()
-        elsewhere.join(WAIT_S)
+        elsewhere.join()
         pulling.cancel()
         await asyncio.gather(pulling, return_exceptions=True)
         await connection.close()

@@ -122,7 +122,7 @@ async def reported_twice(
             for kind, config in configs.items()
         ]
         issued = await home.plane.create_commands(commands, one_execution=False)
-        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=60)
+        await home.wait_terminal(*(one.event_id for one in issued))
         await services.fresh(home.nats.url)
         async with rehearsal(dialect, home.plane.url, services.credentials) as rehearsing:
             for (kind, config), one in zip(configs.items(), issued, strict=True):

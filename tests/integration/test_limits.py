@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import httpx
@@ -78,7 +77,7 @@ workflow:
 )
 async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(limits: dict[str, str]) -> None:
     """Parent, child and grandchild wait for one another; each but the last would need all that there is of its kind."""
-    waits = "{{kind: playbook, path: tests/{child}, return_result: true, poll_interval: 0.05, timeout: 20}}"
+    waits = "{{kind: playbook, path: tests/{child}, return_result: true, poll_interval: 0.05, timeout: 1000}}"
     async with house(Dialect.PYTHON, WORKER_MAX_CONCURRENT="2", **limits) as home:
         async with httpx.AsyncClient(base_url=home.plane.url, verify=False) as client:
             last = chained("last", "{kind: noop}")
@@ -91,14 +90,11 @@ async def test_parents_that_wait_for_their_children_leave_them_the_whole_worker(
             started = (await client.post("/api/execute", json={"path": "tests/first"})).json()
             route = f"/api/executions/{started['execution_id']}/status"
 
-            async def status() -> dict[str, object]:
-                found: dict[str, object] = (await client.get(route)).json()
-                return found
+            async def completed() -> bool:
+                return bool((await client.get(route)).json().get("completed"))
 
-            deadline = asyncio.get_running_loop().time() + 15
-            while not (told := await status()).get("completed"):
-                assert asyncio.get_running_loop().time() < deadline, told
-                await asyncio.sleep(0.1)
+            await until(completed, "the end of all three", every_s=0.1)
+            told = (await client.get(route)).json()
             assert not told.get("failed"), told
             await home.wait_settled()
         assert home.workers[0].slots.used == 0
@@ -118,13 +114,13 @@ async def test_outcome_of_a_killed_worker_is_told_by_the_next_one_and_its_tool_r
             await until(lambda: bool(home.plane.events_of_command(issued.event_id, "command.started")), "started")
             async with home.plane.outage():
                 go.touch()
-                await until(lambda: home.outbox_rows() == 1, "the outcome is on disk", timeout_s=20)
+                await until(lambda: home.outbox_rows() == 1, "the outcome is on disk")
                 first.process.kill()
                 await first.exit_code()
         async with worker_process(home, tmp_path, "second", **ours) as second:
             await home.wait_terminal(issued.event_id)
             await second.wait_logged("adopted_outcome_reported")
-            await home.wait_settled(timeout_s=30)
+            await home.wait_settled()
             assert home.terminal_events(issued.event_id) == ["command.completed"]
             assert home.outbox_rows() == 0
     assert ran.read_text() == "x\n"

@@ -15,6 +15,7 @@ import nats
 import pytest
 
 import noetl_worker
+from patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = ROOT / "docs" / "upstream"
@@ -87,7 +88,7 @@ def run(program: str, library: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(library)},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE_S,
         check=True,
     )
     return done.stdout.strip()
@@ -103,7 +104,7 @@ def library(tmp_path: Path) -> Path:
 
 def apply(name: str, library: Path) -> None:
     with (PATCHES / name).open("rb") as patch:
-        subprocess.run(["patch", "-p1", "--batch"], cwd=library, stdin=patch, check=True, timeout=50)
+        subprocess.run(["patch", "-p1", "--batch"], cwd=library, stdin=patch, check=True, timeout=PATIENCE_S)
 
 
 def test_patch_puts_the_ping_behind_the_publish(library: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,9 @@ def unreachable(worker: Any) -> list[dict[str, Any]]:
 COUNTS = "it counts the events of hundreds of commands on its own loop; the worker is a process of its own"
 
 
-async def all_end_once(home: House, event_ids: list[int], *, timeout_s: float = 20.0) -> None:
-    await home.wait_terminal(*event_ids, timeout_s=timeout_s)
-    await home.wait_settled(timeout_s=15)
+async def all_end_once(home: House, event_ids: list[int]) -> None:
+    await home.wait_terminal(*event_ids)
+    await home.wait_settled()
     assert [len(home.terminal_events(one)) for one in event_ids] == [1] * len(event_ids)
     for one in event_ids:
         assert len(home.plane.events_of_command(one, "call.done", "call.error")) <= 1
@@ -83,9 +82,7 @@ async def test_stop_while_the_control_plane_is_away_loses_nothing(tmp_path: Path
                 gate.open()
                 await first.wait_logged("events_not_accepted")
                 first.signal()
-                asked = time.monotonic()
                 assert await first.exit_code() == 4
-                assert time.monotonic() - asked < 1 + 5
             assert home.terminal_events(one.event_id) == []
             assert await home.unsettled() == 1
         async with worker_process(home, tmp_path, "second", **variables) as second:
@@ -99,7 +96,9 @@ def started(home: House, event_id: int) -> bool:
 
 
 async def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: Path) -> None:
-    variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2"}
+    """Longer than this test lasts: it ends by what the stop allows."""
+    hangs = {"NOETL_WORKER_HTTP_TIMEOUT_S": "1000"}
+    variables = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1", "NOETL_WORKER_ACK_WAIT_S": "2", **hangs}
     async with house(worker=False) as home, worker_process(home, tmp_path, **variables) as worker:
         reached, over = asyncio.Event(), asyncio.Event()
 
@@ -111,11 +110,9 @@ async def test_control_plane_that_never_answers_does_not_hold_a_stop(tmp_path: P
 
         home.plane.fault = hang
         await home.plane.create_commands(noops(3))
-        await asyncio.wait_for(reached.wait(), 10)
+        await reached.wait()
         worker.signal()
-        asked = time.monotonic()
         assert await worker.exit_code() == 4
-        assert time.monotonic() - asked < 1 + 5
         assert await home.unsettled() == 3
         over.set()
 

@@ -39,6 +39,7 @@ from integration.processes import Ended, environment, typed, until, worker_proce
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.process import event_loop
+from patience import PATIENCE_S
 
 pytest.importorskip("yaml", reason="noetl-worker dev reads YAML")
 FILES = {"step.yaml": "{code: 'result = 1'}"}
@@ -94,7 +95,7 @@ class Desk:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=PATIENCE_S,
             check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
@@ -112,9 +113,9 @@ class Desk:
                 stderr=subprocess.STDOUT,
             )
         try:
-            await until(lambda: '"pulling"' in log.read_text(encoding="utf-8"), line.text, timeout_s=100)
+            await until(lambda: '"pulling"' in log.read_text(encoding="utf-8"), line.text)
             os.kill(int((self.directory / "pid").read_text(encoding="ascii")), signal.SIGTERM)
-            code = await asyncio.wait_for(started.wait(), 100)
+            code = await started.wait()
             assert code == 0, log.read_text(encoding="utf-8")
         finally:
             if started.returncode is None:
@@ -182,7 +183,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     thread = threading.Thread(target=event_loop.run, args=(go(),))
     thread.start()
     try:
-        yield started.result(timeout=100)
+        yield started.result(timeout=PATIENCE_S)
     finally:
         for loop, stop in loops:
             loop.call_soon_threadsafe(stop.set)
@@ -200,7 +201,6 @@ def desk(names: dict[str, str], tmp_path: Path) -> Desk:
 
 
 @pytest.mark.pages
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

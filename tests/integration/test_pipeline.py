@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import loops
+from holds import HOLDS_TIMES
 from integration.house import CLAIM, House, house
 from noetl_worker.delivery import acknowledge
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.models import Dialect
+from patience import until
 
 BIG = "result = {'rows': [{'i': i, 'text': 'x' * 100} for i in range(2000)], 'count': 2000}"
 
@@ -55,12 +57,11 @@ FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
 """Turns that end in command.failed: on the Rust plane a tool's own failure completes (wire.md 9.3, item 7)."""
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
     async with house(dialect, WORKER_MAX_CONCURRENT="32") as home:
         issued = await home.plane.create_commands([mixed(n) for n in range(500)])
-        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=90)
+        await home.wait_terminal(*(one.event_id for one in issued))
         await home.wait_settled()
         for number, one in enumerate(issued):
             await asyncio.sleep(0)  # each looks through thousands of events
@@ -116,7 +117,9 @@ async def test_worker_claims_within_a_second_of_its_start(dialect: Dialect) -> N
             await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
             return time.monotonic() - started
 
-    assert min([await go() for _ in range(3)]) < 1.0
+    took_s = min([await go() for _ in range(3 if HOLDS_TIMES else 1)])
+    print(f"{dialect.value}: claims {took_s:.3f} s after its start")
+    assert took_s < 1.0 or not HOLDS_TIMES
 
 
 async def test_blocked_loop_causes_no_second_delivery_and_no_second_run() -> None:
@@ -185,7 +188,7 @@ async def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dea
             "server_url": home.plane.url,
         }
         await home.publish(json.dumps(body).encode())
-        await home.wait_settled(timeout_s=50)
+        await home.wait_settled()
         assert home.plane.requests[CLAIM] == 6
         [letter] = await home.dead_letters()
         assert letter["reason"].startswith("unknown command")
@@ -208,7 +211,7 @@ async def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_e
             "execution_pool": "shared",
         }
         await home.publish(json.dumps(body).encode(), "noetl.commands.gpu.7")
-        await home.wait_settled(timeout_s=50)
+        await home.wait_settled()
         assert home.plane.requests[CLAIM] == 0
         assert home.terminal_events(foreign.event_id) == []
         [letter] = await home.dead_letters()
@@ -224,7 +227,7 @@ async def test_command_published_twice_runs_once(as_text: bool) -> None:
         [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 0.5"})])
         await home.plane.publish_again(one.event_id, as_text=as_text)
         await home.wait_terminal(one.event_id)
-        await home.wait_settled(timeout_s=30)
+        await home.wait_settled()
         assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
         assert home.plane.requests[CLAIM] == 1
 
@@ -251,17 +254,9 @@ async def test_claim_held_by_another_is_given_back_and_not_acked() -> None:
             claim = f"{home.plane.url}/api/commands/{one.event_id}/claim"
             assert (await client.post(claim, json={"worker_id": "somebody"})).status_code == 200
         worker = await home.start_worker()
-        await wait_for(lambda: worker.settled.get("nak:held_by_other", 0) >= 1)
+        await until(lambda: worker.settled.get("nak:held_by_other", 0) >= 1, "it is given back")
         assert await home.unsettled() == 1
         assert home.terminal_events(one.event_id) == []
-
-
-async def wait_for(predicate: Any, timeout_s: float = 10.0) -> None:
-    async def poll() -> None:
-        while not predicate():
-            await asyncio.sleep(0.02)
-
-    await asyncio.wait_for(poll(), timeout_s)
 
 
 async def test_stop_gives_back_what_is_not_claimed_and_finishes_what_runs() -> None:
@@ -276,7 +271,7 @@ async def test_stop_gives_back_what_is_not_claimed_and_finishes_what_runs() -> N
             "deregister" in route for route in home.plane.requests
         )
         await home.start_worker(WORKER_MAX_CONCURRENT="8")
-        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=20)
+        await home.wait_terminal(*(one.event_id for one in issued))
         assert all(len(home.terminal_events(one.event_id)) == 1 for one in issued)
 
 
@@ -288,11 +283,9 @@ def rows(home: House, issued: Any) -> list[Any]:
 async def test_command_that_outlives_the_drain_is_interrupted_and_not_failed(dialect: Dialect) -> None:
     async with house(dialect, worker=False) as home:
         worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3", WORKER_ID="stable")
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 30"})])
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1000"})])
         await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-        started = time.monotonic()
         assert await home.stop_worker(worker) == 4
-        assert time.monotonic() - started < 5
         assert home.terminal_events(one.event_id) == []
         assert worker.settled == {"nak:interrupted": 1}
 
@@ -300,7 +293,7 @@ async def test_command_that_outlives_the_drain_is_interrupted_and_not_failed(dia
 async def test_interrupted_command_is_told_as_failed_where_nobody_could_take_it_up_again() -> None:
     async with house(Dialect.RUST, worker=False) as home:
         worker = await home.start_worker(NOETL_WORKER_DRAIN_TIMEOUT_S="0.3")
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 30"})])
+        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1000"})])
         await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
         assert await home.stop_worker(worker) == 4
         [failed] = home.plane.events_of_command(one.event_id, "command.failed")

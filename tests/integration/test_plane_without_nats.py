@@ -44,7 +44,7 @@ async def test_plane_that_is_replaced_by_a_later_one_makes_the_worker_not_ready(
         health = home.workers[0].health
         assert health.ready
         become_later(home)
-        await until(lambda: not health.ready, "not ready", timeout_s=30)
+        await until(lambda: not health.ready, "not ready")
         assert "no longer sends commands over NATS" in health.reason
         home.plane.fault = None  # the release is rolled back
-        await until(lambda: health.ready, "ready again", timeout_s=30)
+        await until(lambda: health.ready, "ready again")

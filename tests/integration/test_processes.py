@@ -26,8 +26,6 @@ from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.supervisor.supervisor import Supervisor, start_delay_s
 
-START_S = 40.0
-
 
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -38,7 +36,7 @@ def is_gone(pid: int) -> bool:
 
 
 async def pulling(worker: WorkerProcess, count: int) -> None:
-    await until(lambda: len(worker.logged("pulling")) >= count, f"{count} times pulling", timeout_s=START_S)
+    await until(lambda: len(worker.logged("pulling")) >= count, f"{count} times pulling")
 
 
 def value(text: str, name: str) -> float:
@@ -60,14 +58,14 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
         await pulling(worker, 2)
         assert {line["worker_id"] for line in worker.logged("pulling")} == {"w-1", "w-2"}
         probe = Probe(port)
-        await until(probe.is_ready, "both are ready", timeout_s=START_S)
+        await until(probe.is_ready, "both are ready")
         issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
-        await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+        await until(lambda: gate.runs == 2, "each worker has one")
 
         async def both_are_counted() -> bool:  # gauges are read twice a second
             return value(await probe.metrics(), "noetl_worker_concurrent_dispatches") == 2
 
-        await until(both_are_counted, "both commands are counted", timeout_s=START_S)
+        await until(both_are_counted, "both commands are counted")
         metrics = await probe.metrics()
         assert value(metrics, "noetl_worker_slots") == 2
         assert value(metrics, "noetl_worker_ready") == 1
@@ -76,10 +74,10 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
         assert [len(one["commands"]) for one in inflight["processes"]] == [1, 1]
         workers = children(worker.process.pid)
         worker.signal()
-        await until(lambda: len(worker.logged("draining")) == 2, "both drain", timeout_s=START_S)
+        await until(lambda: len(worker.logged("draining")) == 2, "both drain")
         assert (await probe.get("/readyz")).status_code == 503
         gate.open()
-        assert await worker.exit_code(timeout_s=START_S) == 0
+        assert await worker.exit_code() == 0
         signals = [(line.get("processes", 1), line["signals"]) for line in worker.logged("stop_requested")]
         assert sorted(signals) == [(1, 1), (1, 1), (2, 1)], "each has one signal: a second one cancels commands"
         assert all(home.terminal_events(one.event_id) == ["command.completed"] for one in issued)
@@ -93,18 +91,18 @@ async def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path:
         await pulling(worker, 2)
         first, second = children(worker.process.pid)
         os.kill(first, signal.SIGKILL)
-        await until(lambda: bool(worker.logged("process_died")), "the death is told", timeout_s=START_S)
+        await until(lambda: bool(worker.logged("process_died")), "the death is told")
         [died] = worker.logged("process_died")
         assert died["exit_code"] == -signal.SIGKILL
         assert "out of memory" in died["advice"]
         [one] = await home.plane.create_commands([RawCommand("noop")])
         await home.wait_terminal(one.event_id)
         await pulling(worker, 3)
-        await until(Probe(port).is_ready, "both are ready", timeout_s=START_S)
+        await until(Probe(port).is_ready, "both are ready")
         assert second in children(worker.process.pid)
         assert value(await Probe(port).metrics(), "noetl_worker_process_restarts_total") == 1
         worker.signal()
-        assert await worker.exit_code(timeout_s=START_S) == 0
+        assert await worker.exit_code() == 0
 
 
 async def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
@@ -113,7 +111,7 @@ async def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> N
         await pulling(worker, 2)
         workers = children(worker.process.pid)
         worker.process.kill()
-        await until(lambda: all(map(is_gone, workers)), "no worker is left", timeout_s=START_S)
+        await until(lambda: all(map(is_gone, workers)), "no worker is left")
 
 
 async def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ async def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_pat
     async with house(Dialect.RUST, worker=False) as home:
         home.plane.fault = health
         async with starting_process(home, tmp_path, WORKER_ID="w", NOETL_WORKER_PROCESSES="2") as worker:
-            assert await worker.exit_code(timeout_s=START_S) == 3
+            assert await worker.exit_code() == 3
         assert worker.logged("process_died") == []
 
 
@@ -134,14 +132,14 @@ async def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Pa
     async with house(worker=False) as home, starting_process(home, tmp_path, **two) as worker:
         await pulling(worker, 2)
         issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
-        await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+        await until(lambda: gate.runs == 2, "each worker has one")
         async with home.plane.outage():
             gate.open()
-            await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk", timeout_s=START_S)
+            await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk")
             assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2
-        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=START_S)
+        await home.wait_terminal(*(one.event_id for one in issued))
         worker.signal()
-        assert await worker.exit_code(timeout_s=START_S) == 0
+        assert await worker.exit_code() == 0
 
 
 @pytest.mark.parametrize(("signals", "code"), [(2, 4), (3, 130)])
@@ -160,14 +158,14 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
         stubborn = RawCommand("shell", {"command": gate.command(before="trap '' TERM;")})
         issued = await home.plane.create_commands([stubborn] * 2)
         try:
-            await until(lambda: gate.runs == 2, "each worker has one", timeout_s=START_S)
+            await until(lambda: gate.runs == 2, "each worker has one")
             workers = children(worker.process.pid)
             for event in ("draining", "cancelling")[:signals]:
                 worker.signal()
-                await until(lambda event=event: len(worker.logged(event)) == 2, event, timeout_s=START_S)
+                await until(lambda event=event: len(worker.logged(event)) == 2, event)
             if signals == 3:
                 worker.signal()
-            assert await worker.exit_code(timeout_s=START_S) == code
+            assert await worker.exit_code() == code
             assert worker.logged("stopped")[-1]["codes"] == [code, code]
             assert all(is_gone(pid) for pid in workers)
             assert not any(home.terminal_events(one.event_id) for one in issued)

@@ -19,6 +19,7 @@ from integration.house import House, house
 from noetl_worker.dev.event_log import LoggedEvent
 from noetl_worker.dev.live_view import reported
 from noetl_worker.dev.plane import RawCommand
+from patience import PATIENCE_S
 from tools.http_server import Answer, Seen, ToolServer, as_json
 
 LOOKS = """
@@ -99,7 +100,7 @@ class Meeting:
     def __call__(self, seen: Seen) -> Answer:
         with self.lock:
             barrier = self.barriers.setdefault(seen.param("kind"), threading.Barrier(2))
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=PATIENCE_S)
         return as_json(
             {
                 "who": seen.param("who"),
@@ -190,7 +191,6 @@ def check_python(who: str, result: Any, seen: list[Any]) -> None:
     seen.append(result)
 
 
-@pytest.mark.timeout(90)
 async def test_two_executions_side_by_side_find_nothing_of_each_other(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

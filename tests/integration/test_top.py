@@ -74,9 +74,9 @@ async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Pa
             home, tmp_path, WORKER_METRICS_BIND=address, WORKER_ID="w-1", WORKER_MAX_CONCURRENT="3"
         ) as worker,
     ):
-        await worker.wait_logged("pulling", timeout_s=40)
+        await worker.wait_logged("pulling")
         [one] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()}, step="slow")])
-        await until(lambda: gate.runs == 1, "the tool runs", timeout_s=40)
+        await until(lambda: gate.runs == 1, "the tool runs")
         look = (await Probe(port).get("/debug/inflight")).json()
         [command] = look["commands"]
         assert (command["command_id"], command["step"]) == (str(one.command_id), "slow")
@@ -90,8 +90,8 @@ async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Pa
         told = await asyncio.to_thread(typed, "top", "--json", WORKER_METRICS_BIND=address)
         assert json.loads(told.out)["address"] == address
         gate.open()
-        await home.wait_terminal(one.event_id, timeout_s=40)
-        await until(lambda: nothing_runs(port), "nothing runs", timeout_s=40)
+        await home.wait_terminal(one.event_id)
+        await until(lambda: nothing_runs(port), "nothing runs")
 
 
 async def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_workers_of_this_machine_are_found_without_an_address(tmp_path: Pa
             starting = starting_process(home, tmp_path, f"worker-{number}", WORKER_METRICS_BIND=bind)
             workers.append(await stack.enter_async_context(starting))
         for worker in workers:
-            await worker.wait_logged("pulling", timeout_s=40)
+            await worker.wait_logged("pulling")
         assert found(await asyncio.to_thread(top)) == set(addresses)
         workers[0].signal(signal.SIGKILL)
         await workers[0].exit_code()

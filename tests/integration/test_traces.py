@@ -31,6 +31,7 @@ from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.transport.opening import open_transport
+from patience import PATIENCE_S
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -165,9 +166,10 @@ async def test_requests_to_the_plane_carry_the_trace_of_their_command(transport:
     traced, token = TracedTransport(below), CURRENT.set(_Span())
     with HttpStub() as stub:
         stub.answer("POST /api/commands/1/claim", json={})
-        await traced.send("POST", stub.url + "/api/commands/1/claim", {"content-type": "application/json"}, b"{}", 5)
+        url = stub.url + "/api/commands/1/claim"
+        await traced.send("POST", url, {"content-type": "application/json"}, b"{}", PATIENCE_S)
         CURRENT.reset(token)
-        await traced.send("POST", stub.url + "/api/commands/1/claim", {}, b"{}", 5)
+        await traced.send("POST", url, {}, b"{}", PATIENCE_S)
         await traced.close()
         assert [request.headers.get("traceparent") for request in stub.requests] == [PARENT, None]
         assert stub.requests[0].headers["content-type"] == "application/json"

@@ -23,6 +23,7 @@ from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport.opening import open_transport
 from noetl_worker.transport.transport import MAX_BODY_BYTES, PROBE_S, PROBES, Response, Transport
+from patience import PATIENCE_S
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution"}
@@ -51,7 +52,7 @@ async def against(
             await use(wire, url)
         finally:
             await wire.close()
-        await asyncio.wait([task for task in answering if task is not None], timeout=5)  # it hears of the end
+        await asyncio.wait([task for task in answering if task is not None])  # it hears of the end
 
 
 def chunks(sizes: Iterable[int], sent: list[int]) -> Handler:
@@ -73,7 +74,7 @@ async def test_chunked_answer_without_an_end_is_refused_and_not_read_on(transpor
 
     async def use(wire: Transport, url: str) -> None:
         with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
-            await wire.send("GET", url, {}, None, 30)
+            await wire.send("GET", url, {}, None, PATIENCE_S)
 
     await against(chunks(repeat(256 * 1024, 100_000), sent), transport, use)
     assert MAX_BODY_BYTES <= sent[0] < 2 * MAX_BODY_BYTES  # the part that went over the limit may not count as sent
@@ -87,9 +88,9 @@ async def test_chunked_answer_may_be_as_large_as_the_limit(transport: str, over:
     async def use(wire: Transport, url: str) -> None:
         if over:
             with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
-                await wire.send("GET", url, {}, None, 30)
+                await wire.send("GET", url, {}, None, PATIENCE_S)
         else:
-            answers.append(await wire.send("GET", url, {}, None, 30))
+            answers.append(await wire.send("GET", url, {}, None, PATIENCE_S))
 
     await against(chunks([whole] * 64 + [1] * over, [0]), transport, use)
     assert [len(answer.body) for answer in answers] == ([] if over else [MAX_BODY_BYTES])
@@ -104,7 +105,7 @@ async def test_declared_length_over_the_limit_is_refused_before_it_is_read(trans
 
     async def use(wire: Transport, url: str) -> None:
         with pytest.raises(MaybeProcessed, match="larger than"):
-            await wire.send("GET", url, {}, None, 5)
+            await wire.send("GET", url, {}, None, PATIENCE_S)
 
     await against(answer, transport, use)
 

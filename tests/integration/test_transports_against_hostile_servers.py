@@ -20,6 +20,7 @@ from noetl_worker.settings.settings import load_settings
 from noetl_worker.transport import on_loop
 from noetl_worker.transport.opening import open_transport
 from noetl_worker.transport.transport import Response, Transport
+from patience import PATIENCE_S
 
 PEM = Path(__file__, "../../tools/loopback.pem").resolve()
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\n{"a": 1}'
@@ -83,7 +84,7 @@ async def transport(name: str, **settings: str) -> AsyncIterator[Transport]:
         await wire.close()
 
 
-async def post(wire: Transport, url: str, timeout_s: float = 5.0) -> Response:
+async def post(wire: Transport, url: str, timeout_s: float = PATIENCE_S) -> Response:
     return await wire.send("POST", f"{url}/api/x?y=1", {"content-type": "application/json"}, b"{}", timeout_s)
 
 
@@ -162,7 +163,7 @@ async def test_second_answer_to_one_request_is_given_to_nobody(name: str) -> Non
 
     async with serving(script) as url, transport(name) as wire:
         for number in range(3):
-            answer = await wire.send("GET", f"{url}/{number}", {}, None, 5)
+            answer = await wire.send("GET", f"{url}/{number}", {}, None, PATIENCE_S)
             assert answer.body == f"/{number}".encode()
 
 
@@ -252,17 +253,19 @@ async def test_kept_connection_serves_many_requests(name: str) -> None:
 
 
 async def test_requests_over_the_limit_wait_for_a_connection_and_are_unsent_when_none_comes(name: str) -> None:
-    free = asyncio.Event()
+    free, arrived = asyncio.Event(), asyncio.Queue[None]()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             await head_of(reader)
+            arrived.put_nowait(None)
             await free.wait()
             writer.write(OK)
 
     async with serving(script) as url, transport(name) as wire:
         holding = [asyncio.ensure_future(post(wire, url)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        for _ in holding:
+            await arrived.get()
         with pytest.raises((NotSent, MaybeProcessed)):
             await post(wire, url, timeout_s=0.1)
         waiting = asyncio.ensure_future(post(wire, url))
@@ -320,7 +323,7 @@ async def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
 
     async with serving(script) as url, transport(name) as wire:
         try:
-            answer = await wire.send("PUT", f"{url}/r", {}, (b"x" * 40_000_000,), 5)
+            answer = await wire.send("PUT", f"{url}/r", {}, (b"x" * 40_000_000,), PATIENCE_S)
         except MaybeProcessed:
             return  # the connection broke under the body before the answer was seen
         assert answer.status == 413
@@ -332,7 +335,7 @@ async def test_early_answer_ends_the_sending_of_a_large_body(name: str) -> None:
 async def test_what_cannot_be_reached_is_unsent(url: str, name: str) -> None:
     async with transport(name) as wire:
         with pytest.raises(NotSent):
-            await wire.send("POST", url, {}, b"{}", 5)
+            await wire.send("POST", url, {}, b"{}", PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,7 @@ async def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, 
     async def go() -> None:
         async with serving(script) as url, transport(name) as wire:
             try:
-                await wire.send("GET", url + path, headers, None, 5)
+                await wire.send("GET", url + path, headers, None, PATIENCE_S)
             except (NotSent, MaybeProcessed):
                 return
 

@@ -45,7 +45,6 @@ async def reported(count: int, text: str = ARTICLES) -> tuple[str, dict[str, Any
         return status, {event.node: event.result for event in done}
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("count", [20, 1_500])
 async def test_next_step_reads_what_the_step_returned_however_large_it_is(count: int) -> None:
     status, results = await reported(count)
@@ -66,7 +65,6 @@ SEVERAL = """
 """A list of tasks: the worker renders it, from names that the plane stores above 8 kB."""
 
 
-@pytest.mark.timeout(60)
 async def test_list_of_tasks_reads_a_value_as_it_was_or_fails_with_its_place() -> None:
     text = ARTICLES.rstrip() + SEVERAL
     status, results = await reported(3, text)
@@ -77,7 +75,6 @@ async def test_list_of_tasks_reads_a_value_as_it_was_or_fails_with_its_place() -
     assert re.search(place, results["several:task_sequence"]["context"]["error"])
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("comment", "ends"), [("", "COMPLETED"), ("# a word\n" * 1_000, "FAILED")])
 async def test_config_that_the_plane_has_stored_without_an_object_fails_its_command(comment: str, ends: str) -> None:
     tool = {"kind": "noop", "result": {"auth": {"user": "ada"}, "text": comment}}

@@ -141,7 +141,7 @@ async def tried(engine: Engine, dialect: Dialect, user: str) -> None:
             print(f"{dialect.value}, user {user}: the chart's job made the durable")
             changed = {"WORKER_ID": "pool-0", "NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_OUTBOX": "always"}
             with engine.container(worker, user, mounts, changed) as name:
-                await until(PROBES.is_ready, "readiness", timeout_s=30)
+                await until(PROBES.is_ready, "readiness")
                 await asyncio.to_thread(engine, "exec", name, *engine.health_check())
                 print("ready; the health check answers")
                 await each_kind(home, user)
@@ -159,7 +159,7 @@ async def each_kind(home: House, user: str) -> None:
         "duckdb": '"row_count": 1',
     }
     issued = await home.plane.create_commands(kinds(home.plane.url).values())
-    await home.wait_terminal(*(command.event_id for command in issued), timeout_s=60)
+    await home.wait_terminal(*(command.event_id for command in issued))
     for (kind, part), command in zip(expected.items(), issued, strict=True):
         events = home.plane.events_of_command(command.event_id)
         results = json.dumps([event.result for event in events])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
+
 pytest.importorskip("check_jsonschema", reason="needs the dev group")
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +19,7 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 def check(*arguments: str | Path) -> str:
     """What it finds; empty if nothing."""
     command = [sys.executable, "-m", "check_jsonschema", "--quiet", "--no-cache", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode in (0, 1), done.stderr
     return "" if done.returncode == 0 else done.stdout + done.stderr or "found something, and says nothing"
 

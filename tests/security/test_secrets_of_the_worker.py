@@ -95,7 +95,7 @@ async def worker_of(
         assert process.poll() is None, text()
         return '"event": "pulling"' in text() or '"event":"pulling"' in text()
 
-    await until(pulls, "the worker pulls", timeout_s=30)
+    await until(pulls, "the worker pulls")
     return process
 
 

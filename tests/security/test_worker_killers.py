@@ -72,16 +72,16 @@ async def killed_until_told(
         issued: list[Issued] = []
         while killed <= 1 + MOST_STARTS:
             async with starting_process(home, directory, f"worker-{killed}", **variables) as worker:
-                await worker.wait_logged("pulling", timeout_s=30)
+                await worker.wait_logged("pulling")
                 issued = issued or await home.plane.create_commands([killer, innocent])
-                told = asyncio.ensure_future(home.wait_terminal(*(one.event_id for one in issued), timeout_s=30))
-                ended = asyncio.ensure_future(worker.exit_code(timeout_s=30))
+                told = asyncio.ensure_future(home.wait_terminal(*(one.event_id for one in issued)))
+                ended = asyncio.ensure_future(worker.exit_code())
                 kubelet = asyncio.ensure_future(kill_when_not_alive(worker, probe))
                 await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
                 kubelet.cancel()
                 if told.done():
                     ended.cancel()
-                    await home.wait_settled(timeout_s=30)  # both are acknowledged: neither comes again
+                    await home.wait_settled()  # both are acknowledged: neither comes again
                     assert await worker.stop() == 0
                     break
                 told.cancel()

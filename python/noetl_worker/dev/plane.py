@@ -45,7 +45,7 @@ from noetl_worker.process import event_loop
 
 __all__ = ["DevControlPlane", "RawCommand"]
 
-WAIT_S: Final = 10.0
+WAIT_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from noetl_worker.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.dev.plane import WAIT_S, DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import Dialect, JsonValue
@@ -46,7 +46,7 @@ class SeparatePlane:
         found = await self.ask(do="create", command=dataclasses.asdict(command), count=count)
         return list(found["commands"])
 
-    async def wait_ended(self, execution_id: int, *, timeout_s: float = 30.0) -> str:
+    async def wait_ended(self, execution_id: int, *, timeout_s: float = WAIT_S) -> str:
         """COMPLETED, FAILED or CANCELLED. Raises TimeoutError."""
         found = await self.ask(do="wait", execution_id=execution_id, timeout_s=timeout_s)
         if found["status"] is None:
