@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.hazards import NUMBERS, json_bytes
+from holds import HOLDS_TIMES
 from noetl_worker.engine.pure import document
 from noetl_worker.errors import DocumentError, EngineError
 from noetl_worker.models import FitRules
@@ -143,8 +145,32 @@ def _outcome(parse: Any, data: bytes) -> tuple[str, str]:
 @pytest.mark.rust
 def test_other_threads_run_while_a_large_document_is_fitted(engines: tuple[Any, Any]) -> None:
     data = b"[" + b",".join([b'{"id":12345,"name":"some words of text"}'] * 400_000) + b"]"
-    # Holding the lock would stop this thread for the whole call; the best of three tries, for a busy machine.
-    assert min(_longest_pause(engines[1], data) for _ in range(3)) < 0.5
+    assert any(_turns_meanwhile(engines[1], data) for _ in range(20)), "holding the lock, it gives nobody a turn"
+    pause = min(_longest_pause(engines[1], data) for _ in range(3 if HOLDS_TIMES else 1))
+    print(f"longest pause, as a share of the call: {pause:.2f}")
+    assert pause < 0.5 or not HOLDS_TIMES
+
+
+def _turns_meanwhile(engine: Any, data: bytes) -> int:
+    """How often this thread had its turn while another one fitted `data`: nobody is asked to give the lock away."""
+    phase: list[str] = []
+
+    def fit() -> None:
+        phase.append("begun")
+        engine.fit_result(data, SMALL)
+        phase.append("done")
+
+    thread, interval, turns = threading.Thread(target=fit), sys.getswitchinterval(), 0
+    sys.setswitchinterval(1000.0)
+    try:
+        thread.start()
+        while len(phase) < 2:
+            turns += len(phase)
+            time.sleep(0)
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    return turns
 
 
 def _longest_pause(engine: Any, data: bytes) -> float:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -224,12 +223,11 @@ async def test_failure_tells_what_the_script_had_printed() -> None:
 
 
 @pytest.mark.rust
-@pytest.mark.parametrize("code", ["loop { }", "sleep(60)", "loop { try { sleep(60) } catch { } }"])
+@pytest.mark.parametrize("code", ["loop { }", "sleep(1000)", "loop { try { sleep(1000) } catch { } }"])
 async def test_timeout_of_the_command_ends_the_script(code: str) -> None:
-    started = time.monotonic()
+    """It would go on for longer than this test lasts."""
     result = await run(code, timeout_s=0.2)
     assert result.status is ToolStatus.TIMEOUT
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.rust
@@ -240,19 +238,20 @@ async def test_cancelled_task_stops_its_script() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    cancelled_at = time.monotonic()  # returns when the executor's threads have ended
-    assert time.monotonic() - cancelled_at < 10
+    await asyncio.get_running_loop().shutdown_default_executor()  # the thread has ended
 
 
 @pytest.mark.rust
 async def test_gil_is_free_while_a_script_runs() -> None:
-    task = asyncio.create_task(RhaiTool().run(RhaiConfig("sleep_ms(200)"), context()))
-    turns = 0
-    while not task.done():
+    task = asyncio.create_task(RhaiTool().run(RhaiConfig("sleep(60)"), context(None)))
+    while not any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
         await asyncio.sleep(0)
-        turns += 1
-    await task
-    assert turns > 50
+    for _ in range(5_000):
+        await asyncio.sleep(0)
+    assert not task.done(), "held, the first of these turns would have taken as long as the script"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,16 @@ import pytest
 import noetl_worker
 from noetl_worker.engine import load_engine, protocol
 from noetl_worker.errors import EnginePanic, EngineUnavailable, SettingsError
+from patience import PATIENCE_S
 
 PACKAGE_ROOT = str(Path(noetl_worker.__file__).parents[1])
 
 
 def in_fresh_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": PACKAGE_ROOT, **environment}
-    return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=50)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=PATIENCE_S
+    )
 
 
 def without_rust(monkeypatch: pytest.MonkeyPatch) -> None:
