@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import noetl_worker
+from patience import PATIENCE_S
 
 NOBODY = 65_534
 LIBRARIES = os.pathsep.join(
@@ -144,7 +145,7 @@ def run_as(
     return outcomes
 
 
-def printed_under(user: str, program: str, *arguments: str, given: Any = None, timeout_s: float = 50.0) -> Any:
+def printed_under(user: str, program: str, *arguments: str, given: Any = None) -> Any:
     """What a program in Python prints as JSON, under this user; `given` is its standard input, as JSON."""
     done = subprocess.run(
         under(user, [interpreter_of(user) or sys.executable, "-c", program, *arguments]),
@@ -152,7 +153,7 @@ def printed_under(user: str, program: str, *arguments: str, given: Any = None, t
         **_PLACE,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -171,8 +172,8 @@ def alive(pid: int) -> bool:
 
 
 def ends(pid: int) -> bool:
-    """Whether it ends within some seconds: a signal that is sent is not yet delivered."""
-    deadline = time.monotonic() + 10
+    """Whether it ends: a signal that is sent is not yet delivered."""
+    deadline = time.monotonic() + PATIENCE_S
     while alive(pid) and time.monotonic() < deadline:
         os.sched_yield()
     return not alive(pid)

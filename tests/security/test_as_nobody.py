@@ -23,7 +23,7 @@ PROJECT = Path(__file__, "../../..").resolve()
 pytestmark = [
     pytest.mark.as_nobody,
     pytest.mark.skipif("nobody" not in USERS, reason="needs root, setpriv and an interpreter that nobody may start"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1800),  # the tests of a whole file in each
 ]
 
 
@@ -102,7 +102,7 @@ def report() -> Iterator[Path]:
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1500,
         )
         assert done.returncode in (0, 1), done.stdout + done.stderr
         yield written

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -20,6 +21,7 @@ from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
 from noetl_worker.observability.probe_connections import MAX_CONNECTIONS, ProbeConnection
 from noetl_worker.observability.probes import Health, probe_app
+from patience import PATIENCE_S
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -27,14 +29,15 @@ HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def probe_port(answered_within_s: float) -> AsyncIterator[int]:
-    made = type("Connection", (ProbeConnection,), {"answered_within_s": answered_within_s})
+async def probe_port(answered_within_s: float) -> AsyncIterator[tuple[int, Any]]:
+    """Its number, and the class of its connections."""
+    made: Any = type("Connection", (ProbeConnection,), {"answered_within_s": answered_within_s})
     config = uvicorn.Config(probe_app(Health()), http=made, log_level="error", lifespan="off")
     server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         await until(lambda: server.started, "serving")
-        yield listener.getsockname()[1]
+        yield listener.getsockname()[1], made
     finally:
         server.should_exit = True
         await serving
@@ -61,9 +64,11 @@ async def closed_by_server(reader: asyncio.StreamReader) -> None:
 @pytest.mark.parametrize("after", [0, 1], ids=["at once", "after an answer"])
 async def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: int) -> None:
     """Connections to the probe port that never ask, or ask by a byte now and then."""
-    async with probe_port(0.05) as port:
+    async with probe_port(600.0 if after else 0.05) as (port, made):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(after):
+            assert await answered(reader, writer)
+            made.answered_within_s = 0.05  # after the next answer
             assert await answered(reader, writer)
         writer.write(sent)
         await closed_by_server(reader)
@@ -71,7 +76,7 @@ async def test_connection_that_asks_for_nothing_is_closed(sent: bytes, after: in
 
 
 async def test_connections_are_bounded_and_a_probe_that_asks_at_once_is_heard() -> None:
-    async with probe_port(600.0) as port:  # nothing is closed for its age here
+    async with probe_port(600.0) as (port, _):  # nothing is closed for its age here
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 10)]
         await asyncio.gather(*(closed_by_server(reader) for reader, _ in silent[:10]))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -92,7 +97,7 @@ async def test_idle_connections_to_the_probe_port_fail_no_command(tmp_path: Path
         resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (250, 250))
         with ExitStack() as idle:
             for _ in range(300):
-                idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S))
             issued = await home.plane.create_commands([RawCommand("shell", {"command": "true"})] * 20)
             await home.wait_terminal(*(one.event_id for one in issued))
             assert (await Probe(port).get("/livez")).status_code == 200
@@ -113,7 +118,9 @@ SHOW = (
 @pytest.mark.parametrize(("soft", "hard"), [(256, 512), (512, 512)])
 def test_soft_limit_of_open_files_is_raised_to_the_hard_one(soft: int, hard: int) -> None:
     code = SHOW.format(soft=soft, hard=hard)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=PATIENCE_S
+    )
     assert done.stdout.split() == ["512", "512", "512"], done.stderr
 
 

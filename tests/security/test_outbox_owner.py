@@ -28,6 +28,7 @@ from noetl_worker.outbox.rows import read_row
 from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
+from patience import PATIENCE_S
 from unit.planes import URL, ScriptedTransport, answer, batch_status, emitter, settings
 
 NOBODY, STRANGER = 65534, 65533
@@ -102,7 +103,11 @@ def run_as(user: int, code: str, *arguments: str) -> str:
     before = ["setpriv", *ids] if user else []
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(SOURCE), *filter(None, sys.path)])}
     done = subprocess.run(
-        [*before, sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=30, env=environment
+        [*before, sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        env=environment,
     )
     if user and "Permission denied" in done.stderr and "noetl_worker" not in done.stdout:
         pytest.skip(f"user {user} cannot run this interpreter: {done.stderr[-200:]}")

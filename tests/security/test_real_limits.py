@@ -120,7 +120,7 @@ directory.cleanup()
 
 @functools.cache
 def outcomes_under(user: str, limit: str) -> dict[str, Any]:
-    found: dict[str, Any] = printed_under(user, _WORKER, limit, given=KINDS, timeout_s=100)
+    found: dict[str, Any] = printed_under(user, _WORKER, limit, given=KINDS)
     return found
 
 

@@ -31,6 +31,7 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.shell import ShellTool
+from patience import PATIENCE_S
 from unit.planes import ScriptedTransport
 from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 
@@ -200,7 +201,7 @@ def test_refused_fork_is_a_shortage() -> None:
         [*user, sys.executable, "-c", REFUSED],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
     )
     if "Permission denied" in done.stderr:

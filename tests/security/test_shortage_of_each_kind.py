@@ -18,6 +18,7 @@ from noetl_worker.testing import tool_context
 from noetl_worker.tools.artifact import files as artifact_files
 from noetl_worker.tools.process.shortage import is_shortage, is_shortage_text, started
 from noetl_worker.tools.registry import Registry
+from patience import PATIENCE_S
 from tools.databases import duckdb_extensions
 from tools.fake_snowflake import FakeSnowflake, OperationalError
 
@@ -197,7 +198,7 @@ def test_call_that_was_refused_a_thread_never_runs() -> None:
         patch.setattr("threading.Thread.start", refused)
         with pytest.raises(ResourceShortage, match="no thread to be had"):
             started(executor, lambda: ran.append("given back"))
-    assert started(executor, lambda: "next").result(timeout=10) == "next"
+    assert started(executor, lambda: "next").result(timeout=PATIENCE_S) == "next"
     executor.shutdown(wait=True)
     assert ran == []
     with pytest.raises(RuntimeError, match="after shutdown"):  # a bug of ours is no shortage
