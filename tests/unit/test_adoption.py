@@ -255,5 +255,5 @@ async def test_outcomes_for_a_place_that_is_away_hold_up_no_others(tmp_path: Pat
             await asyncio.sleep(0.001)
         await adoption.stop()
 
-    await asyncio.wait_for(go(), 10)
+    await asyncio.wait_for(go(), 10)  # virtual seconds
     ours.outbox.close()

@@ -118,7 +118,7 @@ async def test_waiting_requests_go_on_one_after_the_other_when_places_are_left()
         await asyncio.sleep(0)
         gate.leave()
 
-    await asyncio.wait_for(asyncio.gather(*(request(number) for number in range(20))), 5)
+    await asyncio.gather(*(request(number) for number in range(20)))
     assert order == list(range(20))
 
 
@@ -129,7 +129,7 @@ async def test_cancelled_waiter_passes_its_turn_on() -> None:
     await asyncio.sleep(0)
     gate.leave()
     waiting[0].cancel()
-    assert await asyncio.wait_for(waiting[1], 0.5)
+    assert await waiting[1]
 
 
 def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedTransport]:

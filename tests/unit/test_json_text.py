@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from noetl_worker import json_text
@@ -195,6 +195,7 @@ _values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=_values)
 def test_any_value_is_written_the_same_way(value: Any) -> None:
     said = exactly(json.loads(json_text.dumps(value)))

@@ -20,6 +20,7 @@ import structlog
 import virtual_time
 from noetl_worker.delivery.keepalive import InProgress, Keepalive
 from noetl_worker.process import event_loop
+from patience import PATIENCE_S
 from unit.planes import settings
 
 REPLY = "$JS.ACK.NOETL_COMMANDS.noetl_worker.1.2.2.1790000022953000000.0"
@@ -143,7 +144,7 @@ async def server() -> AsyncIterator[Server]:
 async def ended_by_itself() -> None:
     for thread in threading.enumerate():
         if thread.name == "noetl-keepalive":
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, PATIENCE_S)
 
 
 @asynccontextmanager
@@ -176,7 +177,7 @@ async def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(pa
         await ended_by_itself()
     assert not keepalive.is_alive()
     assert [("name_for" in error, "str" in error) for error in errors] == [(of_registry, not of_registry)]
-    await asyncio.wait_for(server.closed.wait(), 10)
+    await server.closed.wait()
 
 
 async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(server: Server) -> None:
@@ -185,12 +186,12 @@ async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(server: Serv
 
     def hold() -> None:
         dying.set()
-        may_end.wait(10)
+        may_end.wait(PATIENCE_S)
 
     keepalive = server.keepalive(SimpleNamespace(unique="w"))
     async with logged(hold):
         await keepalive.start()
-        await asyncio.to_thread(dying.wait, 10)
+        await asyncio.to_thread(dying.wait, PATIENCE_S)
         asyncio.get_running_loop().call_later(0.1, may_end.set)
         await keepalive.stop()
     assert not keepalive.is_alive()
@@ -201,10 +202,10 @@ async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(server: 
     tool_may_end = threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
-    tool = loop.run_in_executor(None, tool_may_end.wait, 30)
+    tool = loop.run_in_executor(None, tool_may_end.wait)
     await keepalive.start()
     stopping = asyncio.ensure_future(keepalive.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=10)
+    done, _ = await asyncio.wait({stopping}, timeout=PATIENCE_S)
     tool_may_end.set()
     await tool
     assert done
@@ -216,12 +217,12 @@ async def test_thread_whose_start_was_cancelled_puts_everything_away_and_ends(se
     keepalive = server.keepalive()
     async with logged() as errors:
         starting = asyncio.ensure_future(keepalive.start())
-        await asyncio.wait_for(server.accepted.wait(), 10)
+        await server.accepted.wait()
         starting.cancel()
         await asyncio.wait({starting})
         asyncio.get_running_loop().call_later(0.1, server.may_answer.set)
         await keepalive.stop()
-        await asyncio.wait_for(server.closed.wait(), 10)
+        await server.closed.wait()
     assert (keepalive.is_alive(), errors) == (False, [])
 
 
@@ -232,7 +233,7 @@ async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_
         """Called in the thread before its first function."""
         sys.setprofile(None)
         begun.set()
-        may_go_on.wait(10)
+        may_go_on.wait(PATIENCE_S)
 
     keepalive = server.keepalive()
     threading.setprofile(hold)
@@ -240,10 +241,10 @@ async def test_thread_that_was_stopped_before_it_began_puts_everything_away_and_
         starting = asyncio.ensure_future(keepalive.start())
         await asyncio.sleep(0)
         threading.setprofile(None)  # type: ignore[arg-type]
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
         starting.cancel()
         await asyncio.wait({starting})
         asyncio.get_running_loop().call_later(0.1, may_go_on.set)
         await keepalive.stop()
-        await asyncio.wait_for(server.closed.wait(), 10)
+        await server.closed.wait()
     assert (keepalive.is_alive(), errors) == (False, [])

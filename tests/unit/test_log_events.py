@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import noetl_worker
+from patience import PATIENCE_S
 
 PACKAGE = Path(noetl_worker.__file__).parent
 CHANGELOG = Path(__file__, "../../../CHANGELOG.md").resolve()
@@ -81,6 +82,8 @@ logging.getLogger("library").warning("of a library")
 
 def test_line_is_one_write_whatever_python_buffers() -> None:
     """Processes share stderr: a line in two writes has that of another one in it."""
-    ran = subprocess.run([sys.executable, "-c", WRITES_LINES], capture_output=True, text=True, check=True, timeout=30)
+    ran = subprocess.run(
+        [sys.executable, "-c", WRITES_LINES], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     written = [ast.literal_eval(line) for line in ran.stdout.splitlines()]
     assert [text.endswith("\n") for text in written] == [True, True]

@@ -21,6 +21,7 @@ import loop_guard
 from faults.scene import inside
 from integration.processes import environment
 from noetl_worker.process import event_loop
+from patience import PATIENCE_S
 
 LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
 
@@ -176,6 +177,6 @@ event_loop.run(too_long(), {loop!r})
         [sys.executable, "-c", program, "noetl_worker"],
         env=environment(NOETL_WORKER_ISOLATION="off", **inside(STEPS=str(tmp_path / "steps"))),
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert "ms of CPU in one step" in (tmp_path / "steps").read_text()

@@ -20,6 +20,7 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.outbox.directory import signing_key
 from noetl_worker.outbox.file import OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
+from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
 from unit.planes import URL
 
@@ -39,7 +40,7 @@ def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: 
         "ours = box(Path(sys.argv[1])); assert ours.keep(event_set(7)); assert ours.keep(event_set(8))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    died = subprocess.run([sys.executable, "-c", script, str(tmp_path), *sys.path], timeout=30)
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path), *sys.path], timeout=PATIENCE_S)
     assert died.returncode == -signal.SIGKILL
     ours = box(tmp_path)
     adopted = sorted(taken(ours), key=lambda one: one.event_id)

@@ -77,4 +77,4 @@ async def test_durable_that_nobody_answers_for_holds_up_no_pull() -> None:
         client.is_connected = False  # else the end drains
         await event_loop.end(running)
 
-    await asyncio.wait_for(go(), 4)
+    await asyncio.wait_for(go(), 4)  # virtual seconds

@@ -19,6 +19,7 @@ from noetl_worker.errors import SettingsError
 from noetl_worker.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, load_settings, read_settings
 from noetl_worker.worker import Worker
+from patience import PATIENCE_S
 
 NOWHERE = Path(os.devnull)
 
@@ -232,7 +233,7 @@ print(engine.ENGINE)
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert (done.stdout.strip(), done.returncode) == ("python", 0), done.stderr
 

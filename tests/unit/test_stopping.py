@@ -93,7 +93,7 @@ async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_an
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     for task in list(scene.worker.deliveries.tasks):
-        await asyncio.wait({task}, timeout=1)
+        await asyncio.wait({task})
     assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
 
 
@@ -118,7 +118,7 @@ async def test_cancellation_that_meets_an_answer_of_nats_does_not_hold_up_the_en
     working = asyncio.ensure_future(scene.work(puller, on_drain=drains.set))
     await puller.pulls.wait()
     scene.worker.request_stop()
-    assert await asyncio.wait_for(working, 10) is False, "nothing was cut off"
+    assert await working is False, "nothing was cut off"
     assert drains.is_set()
 
 

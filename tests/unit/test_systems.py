@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from patience import PATIENCE_S
+
 _WITHOUT_POSIX = """
 import os, sys
 for name in ("fork", "killpg", "setsid", "geteuid", "getuid", "posix_spawn", "memfd_create", "getxattr"):
@@ -25,7 +27,7 @@ main()
 
 def without_posix(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = _WITHOUT_POSIX.replace("{arguments}", repr(list(arguments)))
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize(

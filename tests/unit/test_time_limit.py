@@ -12,6 +12,7 @@ import pytest
 
 import loops
 from integration.processes import environment
+from patience import PATIENCE_S
 
 HANGS = """
     import asyncio
@@ -44,7 +45,7 @@ def test_that_hangs_ends_with_its_traceback(loop: tuple[str, dict[str, Any]], tm
         env={**environment(), "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Timeout (0:00:01.25"), done.stdout + done.stderr
