@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from integration.processes import environment
+from patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 WALK = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a tool kind")[2].partition("\n## ")[0]
@@ -71,14 +72,13 @@ def python(root: Path, *arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.pages
 def test_kind_is_listed_described_and_run(copy: Path) -> None:
     assert "Greets somebody." in python(copy, "-m", "noetl_worker", "tools", "greet")
@@ -87,7 +87,6 @@ def test_kind_is_listed_described_and_run(copy: Path) -> None:
     assert "## greet" in (copy / "docs/tools.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.pages
 def test_tests_of_all_kinds_hold_for_it_and_its_own_pass(copy: Path) -> None:
     tests = ("tests/tools/test_greet.py", "tests/tools/test_tool_docs.py")

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.duckdb import secrets as duckdb_secrets
 from noetl_worker.tools.duckdb.session import Opening, Threads, Work
+from patience import PATIENCE_S
 
 from .databases import Postgres, duckdb_extensions
 
 pytest.importorskip("duckdb")
 
-ENDLESS = "select count(*) from range(100000000000) a where sin(a.range) > 0.5"
+ENDLESS = "select count(*) from range(1000000000000000) a where sin(a.range) > 0.5"
 
 
 def query(text: Any, **config: Any) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def test_memory_limit_of_the_worker_names_its_variable(monkeypatch: pytest.Monke
 
 async def test_command_that_waits_for_a_thread_times_out_without_one() -> None:
     threads, over = Threads(most=1), threading.Event()
-    busy = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), lambda *_: over.wait(20)), None))
+    busy = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), lambda *_: over.wait(PATIENCE_S)), None))
     await asyncio.sleep(0)
     with pytest.raises(asyncio.TimeoutError):
         await threads.run(Work(Opening("duckdb"), lambda *_: None), 0.2)
@@ -298,10 +298,10 @@ def test_more_than_memory_allows_is_a_resource_failure(tmp_path: Path) -> None:
 
 
 def test_huge_result_is_read_only_as_far_as_it_is_kept() -> None:
-    began = time.monotonic()
-    data = query("select i, repeat('x', 1000) as x from range(100000000) r(i)", max_rows=5, memory_limit="200MB")
+    """To its end it takes longer than this test lasts."""
+    text = "select i, repeat('x', 1000) as x from range(1000000000000) r(i)"
+    data = query(text, max_rows=5, memory_limit="200MB")
     assert (len(data["rows"]), data["truncated"]) == (5, True)
-    assert time.monotonic() - began < 10
 
 
 # ── secrets ─────────────────────────────────────────────────────────────────────────────────────
@@ -344,10 +344,8 @@ def test_postgres_is_attached_by_a_secret(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_timeout_interrupts_the_query() -> None:
-    began = time.monotonic()
     result = run_tool("duckdb", {"query": ENDLESS, "timeout": 0.3})
     assert result.status is ToolStatus.TIMEOUT
-    assert time.monotonic() - began < 10
 
 
 async def test_cancelled_call_interrupts_the_query() -> None:
@@ -358,13 +356,11 @@ async def test_cancelled_call_interrupts_the_query() -> None:
         connection.execute(ENDLESS)
 
     call = asyncio.ensure_future(threads.run(Work(Opening("duckdb"), body), None))
-    await asyncio.to_thread(begun.wait, 20)
-    began = time.monotonic()
+    await asyncio.to_thread(begun.wait, PATIENCE_S)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     threads.close()
-    assert (time.monotonic() - began) < 10
 
 
 async def test_many_at_once() -> None:

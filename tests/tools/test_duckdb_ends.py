@@ -14,6 +14,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.tools.duckdb.duckdb import run_opened
 from noetl_worker.tools.duckdb.files import turn
 from noetl_worker.tools.duckdb.session import Opening, Stepwise, Threads, Work
+from patience import PATIENCE_S
 
 pytest.importorskip("duckdb")
 
@@ -46,7 +47,7 @@ class Connection:
 
     def close(self) -> None:
         self._watched.closing.set()
-        self._watched.may_close.wait(20)
+        self._watched.may_close.wait(PATIENCE_S)
         self._connection.close()
         self._watched.closed += 1
         self._watched.after_closing()
@@ -62,7 +63,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
 
     def connected(*arguments: Any) -> Any:
         watched.opening.set()
-        watched.may_open.wait(20)
+        watched.may_open.wait(PATIENCE_S)
         return Connection(connect(*arguments), watched)
 
     monkeypatch.setattr(duckdb, "connect", connected)
@@ -81,7 +82,7 @@ async def test_steps_cancelled_before_the_thread_has_begun_to_close_are_closed(w
 
     async def steps() -> None:
         async with Stepwise(Opening("transfer")) as ready:
-            before.append(asyncio.ensure_future(ready.do(lambda _: busy.wait(20))))
+            before.append(asyncio.ensure_future(ready.do(lambda _: busy.wait(PATIENCE_S))))
             await asyncio.sleep(0)
             at_its_end.set()
 
@@ -107,11 +108,11 @@ async def test_steps_cancelled_while_they_are_opened_are_closed_before_the_cance
             raise AssertionError("it was cancelled before")
 
     call = asyncio.ensure_future(steps())
-    await asyncio.to_thread(watched.opening.wait, 20)
+    await asyncio.to_thread(watched.opening.wait, PATIENCE_S)
     call.cancel()
     await asyncio.sleep(0)
     watched.may_open.set()
-    await asyncio.to_thread(watched.closing.wait, 20)
+    await asyncio.to_thread(watched.closing.wait, PATIENCE_S)
     await asyncio.wait({call}, timeout=0.1)
     assert not call.done()
     watched.may_close.set()
@@ -127,7 +128,7 @@ async def test_steps_cancelled_while_they_are_closed_end_as_cancelled(watched: W
             await ready.do(lambda connection: connection.execute("select 1"))
 
     call = asyncio.ensure_future(steps())
-    await asyncio.to_thread(watched.closing.wait, 20)
+    await asyncio.to_thread(watched.closing.wait, PATIENCE_S)
     call.cancel()
     await asyncio.wait({call}, timeout=0.1)
     watched.may_close.set()
@@ -173,11 +174,11 @@ async def test_cancellation_waits_for_a_thread_that_is_being_stopped_already(tim
 
     def body(*_: object) -> None:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
 
     threads, work = Threads(), Work(Opening("duckdb"), body)
     call = asyncio.ensure_future(threads.run(work, timeout_s))
-    await asyncio.to_thread(begun.wait, 20)
+    await asyncio.to_thread(begun.wait, PATIENCE_S)
     if timeout_s is None:
         call.cancel()
     while not work.is_stopped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -47,13 +48,15 @@ def test_data_has_the_fields_of_the_planes_own_worker(status: int) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(status, json={"status": "ok"}, headers={"X-Two": "2"})
 
+    began_s = time.monotonic()
     rust, python = (call({}, answer, dialect=plane).data for plane in (Dialect.RUST, Dialect.PYTHON))
+    took_s = time.monotonic() - began_s
     assert rust.keys() == {"status_code", "headers", "body", "data"}
     assert python.keys() == {"status_code", "headers", "data", "url", "elapsed"}
     assert rust["body"] == rust["data"] == python["data"] == {"status": "ok"}
     assert (rust["status_code"], rust["headers"]["x-two"]) == (status, "2")
     assert python["url"] == "http://host/path"
-    assert 0 <= python["elapsed"] < 5
+    assert 0 <= python["elapsed"] <= took_s
 
 
 @pytest.mark.parametrize("method", ["post", "POST", " Post "])

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import gzip
 import socket
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -82,9 +81,7 @@ def test_body_that_is_not_what_it_says_is_a_parse_error(server: ToolServer) -> N
     ],
 )
 def test_every_timeout_ends_the_call(server: ToolServer, path: str, config: dict[str, Any], message: str) -> None:
-    began = time.monotonic()
     result = get(server, path, **config)
-    assert time.monotonic() - began < 5
     assert result.status is ToolStatus.TIMEOUT
     assert result.error is not None
     assert (result.error.message, result.error.retryable) == (message, True)

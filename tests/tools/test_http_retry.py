@@ -213,7 +213,7 @@ def test_retry_after_is_waited_for(server: ToolServer) -> None:
     began = time.monotonic()
     result = get(server, "/flaky?fail=1&status=429&retry_after=1", {"max_attempts": 2, **QUICK})
     assert result.status is ToolStatus.SUCCESS
-    assert 1.0 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1.0
 
 
 @pytest.mark.parametrize(
@@ -238,26 +238,24 @@ def test_retry_after_in_the_future() -> None:
 
 
 def test_no_wait_beyond_the_time_that_is_left(server: ToolServer) -> None:
-    began = time.monotonic()
-    result = get(server, "/flaky?fail=1&status=429&retry_after=60", {"max_attempts": 2, **QUICK}, timeout_s=20.0)
-    assert time.monotonic() - began < 10
+    """Both are longer than this test lasts."""
+    path = "/flaky?fail=1&status=429&retry_after=6000"
+    result = get(server, path, {"max_attempts": 2, **QUICK}, timeout_s=2000.0)
     assert result.error is not None
     assert result.error.kind == "rate_limit"
-    assert result.data["headers"]["retry-after"] == "60"
+    assert result.data["headers"]["retry-after"] == "6000"
 
 
 def test_timeout_covers_all_tries(server: ToolServer) -> None:
-    began = time.monotonic()
     config = {
         "url": server.url("/silent"),
-        "attempt_timeout": 0.6,
+        "attempt_timeout": 0.1,
         "timeout": 1.5,
-        "retry": {"max_attempts": 9, **QUICK},
+        "retry": {"max_attempts": 1_000_000, **QUICK},
     }
     result = run_tool("http", config)
-    assert time.monotonic() - began < 5
     assert result.status is ToolStatus.TIMEOUT
-    assert 2 <= len(server.requests) <= 3
+    assert 2 <= len(server.requests) <= 1.5 / 0.1
 
 
 @pytest.mark.parametrize("config", [{"timeout": {"read": 0.2, "total": 9}}, {"spec": {"timeout": {"read": "200ms"}}}])

@@ -18,9 +18,10 @@ from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.nats.connections import Address, Connections
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
+from patience import PATIENCE_S
 
 from .nats_service import Session, client, credentials, running, with_session
-from .processes import open_descriptors
+from .processes import open_descriptors, with_time
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,10 @@ def test_a_login_inside_the_url_is_not_shown_and_its_password_is_a_secret(server
 
 async def test_a_missing_permission_is_told_and_not_only_a_timeout(server: NatsServer) -> None:
     async def body(session: Session) -> None:
-        error = await session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=1.5)
+        error = await with_time(
+            lambda s: session.refused("js_stream_info", auth="nats_narrow", stream="S", timeout=s),
+            lambda error: error.kind == "auth",
+        )
         assert (error.kind, error.code) == ("auth", "permissions_violation")
         assert 'js_stream_info failed: nats: permissions violation for publish to "$js.api.stream.info.s"' in str(error)
 
@@ -280,7 +284,7 @@ async def test_a_cancellation_that_meets_the_new_connection_is_not_lost(monkeypa
             await asyncio.Event().wait()
 
     calls.append(asyncio.ensure_future(operation()))
-    await asyncio.wait(calls, timeout=5)
+    await asyncio.wait(calls, timeout=PATIENCE_S)
     assert calls[0].cancelled()
 
 

@@ -18,6 +18,7 @@ from noetl_worker.tools.nats import messages as nats_messages
 from noetl_worker.tools.nats.messages import Inbox, pull
 from noetl_worker.tools.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
+from patience import PATIENCE_S
 
 from .nats_service import Session, running, with_session
 
@@ -36,7 +37,7 @@ async def test_publish_reaches_a_subscriber(server: NatsServer) -> None:
         await session.connection.flush()
         data = await session.call("publish", subject="greet.ada", data={"n": 1}, headers={"X-N": 5, "X-None": None})
         assert data == {"status": "success", "subject": "greet.ada", "size": 7}
-        message = await subscription.next_msg(timeout=5)
+        message = await subscription.next_msg(timeout=PATIENCE_S)
         assert (message.data, message.headers) == (b'{"n":1}', {"X-N": "5"})
 
     await with_session(server, body)
@@ -236,7 +237,7 @@ async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> Non
         await connection.close()
         await server.kill()
         with pytest.raises(ToolError) as caught:
-            await asyncio.wait_for(reading, 4)
+            await asyncio.wait_for(reading, 5)  # it is told before the time that it asked for is over
         assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from integration.processes import environment
 from noetl_worker.testing import HttpStub
+from patience import PATIENCE_S
 
 pytestmark = pytest.mark.pages
 
@@ -37,7 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(PLUGIN, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
     options = ("--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder / "site"))
-    subprocess.run([sys.executable, *PIP, *options, str(source)], check=True, timeout=55, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *PIP, *options, str(source)], check=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+    )
     return folder
 
 
@@ -49,7 +52,7 @@ def python(folder: Path, arguments: Sequence[str], *, cwd: str = "source") -> su
         cwd=folder / cwd,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=PATIENCE_S,
         stdin=subprocess.DEVNULL,
     )
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -298,10 +297,8 @@ def test_credential_alias_in_both_spellings(address: str) -> None:
 
 
 def test_timeout_cancels_the_statement_on_the_server(query: Any, address: str) -> None:
-    began = time.monotonic()
-    config = {"query": "select pg_sleep(60) as marker_of_test", "connection_string": address, "timeout": 0.3}
+    config = {"query": "select pg_sleep(1000) as marker_of_test", "connection_string": address, "timeout": 0.3}
     assert run_tool("postgres", config).status is ToolStatus.TIMEOUT
-    assert time.monotonic() - began < 10
     running = (
         "select count(*) as n from pg_stat_activity where state = 'active' and query like '%marker_of_' || 'test%'"
     )
@@ -309,17 +306,14 @@ def test_timeout_cancels_the_statement_on_the_server(query: Any, address: str) -
 
 
 async def test_cancelled_call_ends(address: str) -> None:
-    async def scenario() -> None:
-        registry = Registry(plugins=False)
-        config = {"query": "select pg_sleep(60)", "connection_string": address}
-        call = asyncio.ensure_future(registry.run_tool("postgres", config, tool_context(registry=registry)))
-        await asyncio.wait({call}, timeout=0.3)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        await registry.aclose()
-
-    await asyncio.wait_for(scenario(), 20)
+    registry = Registry(plugins=False)
+    config = {"query": "select pg_sleep(1000)", "connection_string": address}
+    call = asyncio.ensure_future(registry.run_tool("postgres", config, tool_context(registry=registry)))
+    await asyncio.wait({call}, timeout=0.3)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await registry.aclose()
 
 
 async def test_many_at_once(address: str) -> None:

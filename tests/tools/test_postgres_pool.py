@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from holds import HOLDS_TIMES
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import tool_context
@@ -20,6 +21,7 @@ from noetl_worker.tools.postgres.address import conninfo
 from noetl_worker.tools.postgres.pool import Pools
 from noetl_worker.tools.postgres.postgres import PostgresTool, session_settings
 from noetl_worker.tools.registry import Registry
+from patience import until
 
 from .databases import Postgres
 
@@ -53,12 +55,9 @@ async def worker(server: Postgres, tool: PostgresTool) -> AsyncIterator[Run]:
 
 
 async def on(server: Postgres, scenario: Callable[[Run, PostgresTool], Coroutine[Any, Any, None]], **pool: Any) -> None:
-    async def whole() -> None:
-        tool = PostgresTool(**pool)
-        async with worker(server, tool) as run:
-            await scenario(run, tool)
-
-    await asyncio.wait_for(whole(), 40)
+    tool = PostgresTool(**pool)
+    async with worker(server, tool) as run:
+        await scenario(run, tool)
 
 
 async def backend(run: Run, **config: Any) -> int:
@@ -152,7 +151,7 @@ async def test_restarted_server_is_no_failure(server: Postgres) -> None:
 
 async def test_connection_lost_during_a_statement_is_told_and_retryable(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
-        call = asyncio.ensure_future(run("select pg_sleep(30) /* to_be_lost */"))
+        call = asyncio.ensure_future(run("select pg_sleep(1000) /* to_be_lost */"))
         await until_active(server, "to_be_lost")
         await server.asql(
             "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -183,10 +182,12 @@ async def test_no_more_connections_than_allowed_and_everyone_is_served(server: P
 
 async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
-        first = asyncio.ensure_future(run("select pg_sleep(1)"))
-        await until_active(server, "pg_sleep(1)")
-        with pytest.raises(AssertionError):  # its result is a timeout
-            await run("select 1", timeout=0.1)
+        async with await psycopg.AsyncConnection.connect(server.uri, autocommit=True) as other:
+            await other.execute("select pg_advisory_lock(7)")
+            first = asyncio.ensure_future(run("select pg_advisory_lock(7)"))
+            await until_active(server, "pg_advisory_lock")
+            with pytest.raises(AssertionError):  # its result is a timeout
+                await run("select 1", timeout=0.1)
         await first
         assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
 
@@ -195,7 +196,7 @@ async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Post
 
 async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clean(server: Postgres) -> None:
     async def scenario(run: Run, tool: PostgresTool) -> None:
-        call = asyncio.ensure_future(run("create temp table t(i int); select pg_sleep(30) /* to_be_cancelled */"))
+        call = asyncio.ensure_future(run("create temp table t(i int); select pg_sleep(1000) /* to_be_cancelled */"))
         await until_active(server, "to_be_cancelled")
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -211,15 +212,12 @@ async def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
     tool = PostgresTool(Pools(max_size=2, max_idle_s=0.2, max_age_s=0.5))
     async with worker(server, tool) as run:
         first = await backend(run)
-        assert await backend(run) == first
-        deadline = time.monotonic() + 10
-        while tool.pools.open_connections() and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        assert tool.pools.open_connections() == 0
-        gone = f"select count(*) from pg_stat_activity where pid = {first}"
-        while (await server.asql(gone)) != [(0,)] and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        assert (await server.asql(gone)) == [(0,)]
+        await until(lambda: tool.pools.open_connections() == 0, "the idle one is closed")
+
+        async def gone() -> bool:
+            return (await server.asql(f"select count(*) from pg_stat_activity where pid = {first}")) == [(0,)]
+
+        await until(gone, "its end on the server")
         await run("select pg_sleep(0.6)")  # older than allowed when it comes back
         await asyncio.sleep(0)
         assert tool.pools.open_connections() == 0
@@ -232,10 +230,9 @@ async def test_everything_is_closed_at_the_end(server: Postgres) -> None:
         pids.append(await backend(run))
 
     await on(server, scenario)
-    deadline = time.monotonic() + 10
-    while server.sql(f"select 1 from pg_stat_activity where pid = {pids[0]}") and time.monotonic() < deadline:
-        pass
-    assert server.sql(f"select 1 from pg_stat_activity where pid = {pids[0]}") == []
+    await until(
+        lambda: not server.sql(f"select 1 from pg_stat_activity where pid = {pids[0]}"), "its end on the server"
+    )
 
 
 def test_a_tool_on_a_second_event_loop_opens_connections_of_its_own(server: Postgres) -> None:
@@ -326,13 +323,13 @@ async def test_a_small_query_costs_little_more_than_psycopg_alone(server: Postgr
         async with await psycopg.AsyncConnection.connect(server.uri, autocommit=True) as own:
             await (await own.execute("SELECT 1 AS one")).fetchall()
 
-    ratios = sorted([await ratio(driver, pooled) for _ in range(4)])
+    ratios = sorted([await ratio(driver, pooled) for _ in range(4 if HOLDS_TIMES else 1)])
     saved = await median(connecting, 15) / await median(prepared.run, 100)
     await alone.close()
     await tool.aclose()
     print(f"pool / driver {ratios}, connecting / whole tool {saved:.1f}")
-    assert ratios[0] <= 1.5, ratios
-    assert saved > 2, saved
+    assert ratios[0] <= 1.5 or not HOLDS_TIMES
+    assert saved > 2 or not HOLDS_TIMES
 
 
 async def ratio(driver: Call, pooled: Call) -> float:

@@ -15,7 +15,7 @@ import loops
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.process import process
 
-from .processes import open_descriptors, started, until_gone
+from .processes import open_descriptors, started, until_gone, with_time
 
 
 @pytest.fixture(params=loops.BOTH)
@@ -25,6 +25,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 def sh(script: str, **options: Any) -> Coroutine[Any, Any, process.Finished]:
     return process.run_process(["sh", "-c", script], env=process.base_environment(), **options)
+
+
+async def stopped_late(script: str, **options: Any) -> process.Finished:
+    """By its timeout, after it has written something."""
+    return await with_time(lambda timeout_s: sh(script, timeout_s=timeout_s, **options), lambda found: found.stdout)
 
 
 async def test_output_and_exit_code_come_back() -> None:
@@ -45,7 +50,7 @@ async def test_stdin_is_fed_and_else_empty() -> None:
 
 
 async def test_timeout_stops_the_whole_group_and_keeps_the_output() -> None:
-    finished = await sh("echo $$; sleep 60 & sleep 60 | cat", timeout_s=1.0)
+    finished = await stopped_late("echo $$; sleep 1000 & sleep 1000 | cat")
     assert finished.timed_out
     assert finished.exit_code == -15
     assert await until_gone(int(finished.stdout)) == []
@@ -54,20 +59,20 @@ async def test_timeout_stops_the_whole_group_and_keeps_the_output() -> None:
 async def test_group_that_ignores_sigterm_is_killed_after_the_grace() -> None:
     script = "trap '' TERM; echo $$; while :; do sleep 1; done"
     began = time.monotonic()
-    finished = await sh(script, timeout_s=1.0, grace_s=0.3)
+    finished = await stopped_late(script, grace_s=0.3)
     assert finished.timed_out
     assert finished.exit_code == -9
-    assert 1.3 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1.8
     assert await until_gone(int(finished.stdout)) == []
 
 
 async def test_grandchild_that_ignores_sigterm_is_killed_when_its_leader_ends() -> None:
-    finished = await sh("echo $$; (trap '' TERM; sleep 60) & wait", timeout_s=1.0)
+    finished = await stopped_late("echo $$; (trap '' TERM; sleep 1000) & wait")
     assert await until_gone(int(finished.stdout)) == []
 
 
 async def test_cancelled_task_stops_the_group(tmp_path: Path) -> None:
-    task = asyncio.ensure_future(sh(f"echo $$ > {tmp_path}/pid; sleep 60 & sleep 60"))
+    task = asyncio.ensure_future(sh(f"echo $$ > {tmp_path}/pid; sleep 1000 & sleep 1000"))
     group = await started(tmp_path / "pid")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -77,28 +82,24 @@ async def test_cancelled_task_stops_the_group(tmp_path: Path) -> None:
 
 async def test_second_cancellation_kills_without_waiting_for_the_grace(tmp_path: Path) -> None:
     script = f"trap 'echo 1 > {tmp_path}/term' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.01; done"
-    task = asyncio.ensure_future(sh(script, grace_s=30.0))
+    task = asyncio.ensure_future(sh(script, grace_s=1000.0))
     group = await started(tmp_path / "pid")
     task.cancel()
     await started(tmp_path / "term")
-    began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await until_gone(group) == []
-    assert (time.monotonic() - began) < 5
 
 
 async def test_background_process_holding_the_pipe_does_not_hang_the_call() -> None:
-    began = time.monotonic()
-    finished = await sh("sleep 60 & echo $$", drain_s=0.2)
-    assert time.monotonic() - began < 5
+    finished = await sh("sleep 1000 & echo $$", drain_s=0.2)
     assert finished.exit_code == 0
     assert await until_gone(int(finished.stdout)) == []
 
 
 async def test_background_process_with_closed_pipes_is_killed_at_the_end() -> None:
-    finished = await sh("sleep 60 >/dev/null 2>&1 & echo $$")
+    finished = await sh("sleep 1000 >/dev/null 2>&1 & echo $$")
     assert await until_gone(int(finished.stdout)) == []
 
 
@@ -148,7 +149,7 @@ async def test_hundred_programs_run_at_once_without_threads_or_leaked_descriptor
 async def test_end_is_noticed_where_there_are_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open")
     assert (await sh("echo a; exit 2")).exit_code == 2
-    assert (await sh("sleep 60", timeout_s=0.1)).timed_out
+    assert (await sh("sleep 1000", timeout_s=0.1)).timed_out
 
 
 async def test_scratch_directory_is_removed_with_its_content() -> None:

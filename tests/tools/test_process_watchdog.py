@@ -13,12 +13,13 @@ import pytest
 
 import noetl_worker
 from noetl_worker.tools.process.watchdog import Watchdog
+from patience import PATIENCE_S
 
 from .processes import linux_only, members_of, started, until_gone
 
 
 async def test_killed_worker_leaves_no_program_running(tmp_path: Path) -> None:
-    command = f"echo $$ > {tmp_path}/pid; (sleep 60 & sleep 60) & wait"
+    command = f"echo $$ > {tmp_path}/pid; (sleep 1000 & sleep 1000) & wait"
     worker = f"""
 
 from noetl_worker.tools.process.watchdog import watchdog
@@ -58,7 +59,7 @@ def children() -> set[int]:
 
 
 def sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["sleep", "60"], start_new_session=True)
+    return subprocess.Popen(["sleep", "1000"], start_new_session=True)
 
 
 def test_guarded_group_dies_with_the_pipe_and_a_released_one_does_not() -> None:
@@ -68,7 +69,7 @@ def test_guarded_group_dies_with_the_pipe_and_a_released_one_does_not() -> None:
     watchdog.guard(released.pid)
     watchdog.release(released.pid)
     watchdog.close()
-    assert guarded.wait(10) == -signal.SIGKILL
+    assert guarded.wait(PATIENCE_S) == -signal.SIGKILL
     assert released.poll() is None
     released.kill()
     released.wait()
@@ -78,14 +79,14 @@ def test_guarded_group_dies_with_the_pipe_and_a_released_one_does_not() -> None:
 def test_watchdog_whose_pipe_has_a_copy_somewhere_is_ended_and_its_groups_too() -> None:
     """The end of the worker waited for a pipe that never ended."""
     watchdog = Watchdog(end_s=0.05)
-    program = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     before = descriptors()
     watchdog.guard(program.pid)
     (pipe,) = descriptors() - before
     copy = os.dup(pipe)
     try:
         watchdog.close()
-        assert program.wait(5) == -signal.SIGKILL
+        assert program.wait(PATIENCE_S) == -signal.SIGKILL
     finally:
         os.close(copy)
         program.kill()
@@ -101,7 +102,7 @@ def test_watchdog_that_died_is_started_again_and_knows_everything() -> None:
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # it has ended, and is the watchdog's to reap
     watchdog.guard(second.pid)
     watchdog.close()
-    assert (first.wait(10), second.wait(10)) == (-signal.SIGKILL, -signal.SIGKILL)
+    assert (first.wait(PATIENCE_S), second.wait(PATIENCE_S)) == (-signal.SIGKILL, -signal.SIGKILL)
 
 
 def test_watchdog_that_cannot_be_started_is_told_once(

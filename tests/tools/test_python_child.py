@@ -171,7 +171,7 @@ async def test_output_that_a_pipe_does_not_hold_is_read_while_the_command_runs(s
 
 async def test_killed_worker_leaves_no_user_code_running(tmp_path: Path) -> None:
     """SIGKILL gives the worker no chance to clean up: the template notices the end of its socket."""
-    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)"
+    code = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(1000)"
     worker = f"from noetl_worker.testing import run_tool\nrun_tool('python', {{'code': {code!r}}})"
     package = Path(noetl_worker.__file__).parent.parent
     process = subprocess.Popen(  # noqa: ASYNC220 - the loop has nothing else to do

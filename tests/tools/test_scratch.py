@@ -115,7 +115,7 @@ async def test_directories_go_with_a_tool_that_nobody_closed(place: Path) -> Non
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
-        ("shell", {"command": "ls -A; pwd; touch left; (setsid sleep 60 &)"}),
+        ("shell", {"command": "ls -A; pwd; touch left; (setsid sleep 1000 &)"}),
         ("python", {"code": "import os\nprint(*os.listdir('.'))\nprint(os.getcwd())\nopen('left', 'w').close()"}),
     ],
 )

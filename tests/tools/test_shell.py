@@ -17,7 +17,7 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.registry import Registry
 from noetl_worker.tools.shell import ShellTool
 
-from .processes import PeakMemory, children_of, linux_only
+from .processes import PeakMemory, children_of, linux_only, with_time
 
 
 @pytest.fixture(params=loops.BOTH)
@@ -60,20 +60,27 @@ async def test_outputs_of_a_list_have_a_line_break_between_them_on_the_python_pl
 
 
 async def test_timeout_keeps_what_was_printed() -> None:
-    result = await arun_tool("shell", {"command": "echo before; sleep 60", "timeout_seconds": 0.8})
+    async def run(timeout_s: float) -> tuple[float, Any]:
+        return timeout_s, await arun_tool("shell", {"command": "echo before; sleep 1000", "timeout_seconds": timeout_s})
+
+    timeout_s, result = await with_time(run, lambda found: found[1].data["stdout"])
     assert result.status is ToolStatus.TIMEOUT
-    assert result.error.message == "Execution timed out after 0.8 seconds"
+    assert result.error.message == f"Execution timed out after {timeout_s:g} seconds"
     assert result.error.retryable
     assert result.data["stdout"] == "before\n"
 
 
 async def test_commands_own_timeout_bounds_the_tool() -> None:
-    result = await arun_tool("shell", {"command": "sleep 60", "timeout": 50}, timeout_s=0.2)
+    result = await arun_tool("shell", {"command": "sleep 1000", "timeout": 50}, timeout_s=0.2)
     assert result.status is ToolStatus.TIMEOUT
 
 
 async def test_timeout_covers_all_commands_of_a_list() -> None:
-    result = await arun_tool("shell", {"cmds": ["sleep 0.2", "sleep 60"], "timeout": 1})
+    config = {"cmds": ["sleep 0.2", "sleep 1000"]}
+    result = await with_time(
+        lambda timeout_s: arun_tool("shell", {**config, "timeout": timeout_s}),
+        lambda found: len(found.data["commands"]) == 2,
+    )
     assert result.status is ToolStatus.TIMEOUT
     assert len(result.data["commands"]) == 2
 
@@ -277,7 +284,7 @@ async def test_no_zombies_and_no_processes_stay() -> None:
     context = tool_context(registry=registry)
     await registry.run_tool("shell", {"command": "true"}, context)
     before = set(children_of(os.getpid()))
-    config = {"command": "sleep 60 & sleep 60 >/dev/null 2>&1 & true"}
+    config = {"command": "sleep 1000 & sleep 1000 >/dev/null 2>&1 & true"}
     await asyncio.gather(*(registry.run_tool("shell", config, context) for _ in range(5)))
     assert (set(children_of(os.getpid())) - before) == set()
 

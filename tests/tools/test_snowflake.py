@@ -15,6 +15,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.registry import Registry
+from patience import PATIENCE_S
 
 from .databases import Postgres
 from .fake_snowflake import FakeSnowflake, OperationalError, ProgrammingError
@@ -162,14 +163,14 @@ async def test_cancelled_command_closes_its_session(snow: FakeSnowflake) -> None
 
     def block() -> None:
         started.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
 
     snow.before = block
     registry = Registry(plugins=False)
     call = asyncio.ensure_future(
         registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, tool_context(registry=registry))
     )
-    await asyncio.to_thread(started.wait, 20)
+    await asyncio.to_thread(started.wait, PATIENCE_S)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -184,21 +185,21 @@ async def test_session_that_opens_after_its_command_was_cancelled_is_closed(
 
     def connect(**settings: Any) -> Any:
         started.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
         return snow.connect(**settings)
 
     monkeypatch.setattr(sys.modules["snowflake.connector"], "connect", connect)
     registry = Registry(plugins=False)
     context = tool_context(registry=registry)
     call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
-    await asyncio.to_thread(started.wait, 20)
+    await asyncio.to_thread(started.wait, PATIENCE_S)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     go_on.set()
     for thread in threading.enumerate():
         if thread.name.startswith("snowflake"):
-            thread.join(20)
+            thread.join(PATIENCE_S)
     assert (len(snow.connected), snow.closed) == (1, 1)
 
 

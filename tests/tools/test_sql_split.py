@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from noetl_worker.tools.sql.split import bare, statements
@@ -51,6 +51,7 @@ def test_code_without_its_strings_names_and_comments(text: str, code: str) -> No
     assert bare(text) == code
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text("ab'\"$-/*; \nE\\", max_size=12), max_size=6))
 def test_any_text_is_split_without_losing_code(pieces: list[str]) -> None:
     text = ";".join(pieces)

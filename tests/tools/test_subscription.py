@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -63,10 +64,11 @@ async def reading(server: NatsServer, body: Callable[[Reader], Awaitable[None]],
 @pytest.mark.parametrize("mode", ["on_success", "auto", True, "TRUE"])
 async def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> None:
     async def body(reader: Reader) -> None:
+        began_s = time.monotonic()
         data = await reader.call("poll", ack=mode, batch=1)
+        took_ms = (time.monotonic() - began_s) * 1000
         (message,) = data.pop("messages")
-        duration_ms = data["metrics"].pop("duration_ms")
-        assert 0 <= duration_ms < 5000
+        assert 0 <= data["metrics"].pop("duration_ms") <= took_ms + 1  # it is rounded
         assert data == {
             "status": "success", "source": "nats", "operation": "poll", "count": 1, "acked": True,
             "ack_mode": str(mode).lower(), "ack_ids": [], "metrics": {"bytes": 8, "redelivered": 0},

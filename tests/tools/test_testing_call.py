@@ -173,7 +173,7 @@ def test_request_without_an_answer_gets_404_and_the_ones_there_are() -> None:
 
 def test_late_answer_makes_the_tools_timeout_strike_and_the_stub_does_not_wait_for_it() -> None:
     with HttpStub() as server:
-        server.answer("GET /slow", delay_s=30)
+        server.answer("GET /slow", delay_s=1000)
         call = call_tool("http", {"url": f"{server.url}/slow", "timeout": 0.2})
     assert call.kind == "timeout"
 

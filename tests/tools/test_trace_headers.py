@@ -11,6 +11,7 @@ from nats_client import connected
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.models import Dialect
 from noetl_worker.testing import HttpStub, MemoryControlPlane, arun_tool, run_tool
+from patience import PATIENCE_S
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWN = "00-11111111111111111111111111111111-2222222222222222-01"
@@ -65,7 +66,7 @@ async def test_nats_messages_have_it_as_headers() -> None:
         config = {"operation": "publish", "url": server.url, "subject": "greet", "data": "x"}
         for headers in ({"X-N": "5"}, {"traceparent": OWN}):
             await arun_tool("nats", {**config, "headers": headers}, trace_headers=traced)
-        first, second = [await heard.next_msg(timeout=5) for _ in range(2)]
+        first, second = [await heard.next_msg(timeout=PATIENCE_S) for _ in range(2)]
         await client.close()
         assert first.headers == {"traceparent": TRACEPARENT, "tracestate": "a=b", "X-N": "5"}
         assert (second.headers or {})["traceparent"] == OWN

@@ -14,6 +14,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import run_tool
 from noetl_worker.tools.transfer.plan import table_parts
+from patience import PATIENCE_S
 
 from .databases import Postgres
 from .transfers import OLD, filled, in_duckdb, move, of, to, with_tables
@@ -65,10 +66,10 @@ def test_replacing_a_table_with_its_own_rows_is_refused(pg: Postgres, source: st
         with pytest.raises(
             ConfigurationError, match=r"the source reads move\.whole, which mode 'replace' empties first"
         ):
-            move(of(pg, f"select i from {source}"), to(pg, "move.whole"), mode="replace", timeout=20)
-        move(of(pg, f"select i + 1 as i from {source}"), to(pg, "move.whole"), timeout=20)
+            move(of(pg, f"select i from {source}"), to(pg, "move.whole"), mode="replace", timeout=PATIENCE_S)
+        move(of(pg, f"select i + 1 as i from {source}"), to(pg, "move.whole"), timeout=PATIENCE_S)
         assert pg.sql("select i from move.whole order by i") == [(1,), (2,)]
-        move(of(pg, "select 5 as i"), to(pg, "move.whole"), mode="replace", timeout=20)
+        move(of(pg, "select 5 as i"), to(pg, "move.whole"), mode="replace", timeout=PATIENCE_S)
         assert pg.sql("select i from move.whole") == [(5,)]
     finally:
         pg.sql("drop table move.whole cascade")
