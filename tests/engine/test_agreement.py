@@ -17,7 +17,7 @@ from noetl_worker.models import FitRules
 
 pytestmark = pytest.mark.rust
 
-FAST = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def agree(call: hazards.Call, engines: tuple[Any, Any]) -> None:

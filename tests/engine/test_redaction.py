@@ -197,7 +197,7 @@ PIECES = (
 _pieces = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=_pieces)
 def test_redacting_twice_changes_nothing_more(engine: Any, text: str) -> None:
     once = engine.redact_text(text, ["s3cr3t"])
@@ -236,7 +236,7 @@ _letters = st.text(alphabet="abé", max_size=6)
 
 
 @pytest.mark.rust
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=st.text(alphabet="abé", max_size=60), secrets=st.lists(_letters, max_size=30), others=st.booleans())
 def test_engines_find_the_same_secrets(engines: Any, text: str, secrets: list[str], others: bool) -> None:
     """Overlapping ones, on both ways of looking: one search each, and one pass for all."""

@@ -128,7 +128,7 @@ async def test_supervisor_that_its_command_stopped_ends_with_the_worker(tmp_path
     code = f"""
 import os, pathlib, signal, subprocess
 os.kill(os.getppid(), signal.SIGSTOP)
-program = subprocess.Popen(["sleep", "60"], start_new_session=True)
+program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
 told = pathlib.Path({str(tmp_path / "being told")!r})
 told.write_text(f"{{os.getppid()}} {{os.getpid()}} {{program.pid}}")
 told.rename({str(told)!r})

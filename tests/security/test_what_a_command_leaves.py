@@ -14,10 +14,10 @@ from .commands import USERS, alive, ends, run_as, run_one
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="Linux")  # noqa: PTH110
 
 IN_ITS_OWN_SESSION = (
-    "setsid sleep 600 >/dev/null 2>&1 </dev/null & "
+    "setsid sleep 1000 >/dev/null 2>&1 </dev/null & "
     "until read pid name state parent group session rest </proc/$!/stat && [ $session = $! ]; do :; done; echo $!"
 )
-PARENT_AND_SURVIVOR = "setsid sleep 600 >/dev/null 2>&1 </dev/null & echo $!; kill -9 $PPID; sleep 600"
+PARENT_AND_SURVIVOR = "setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo $!; kill -9 $PPID; sleep 1000"
 FORKED_TWICE = """
 import os, sys
 read, write = os.pipe()
@@ -28,7 +28,7 @@ if os.fork() == 0:
         os.write(write, str(os.getpid()).encode())
         for descriptor in (0, 1, 2, write):
             os.close(descriptor)
-        os.execvp("sleep", ["sleep", "600"])
+        os.execvp("sleep", ["sleep", "1000"])
     os._exit(0)
 os.wait()
 result = int(os.read(read, 20))
@@ -75,7 +75,7 @@ def test_child_ends_although_the_process_above_its_command_was_killed(user: str)
 @pytest.mark.parametrize("user", USERS)
 def test_background_program_lives_while_its_command_does(user: str) -> None:
     """(no attack) What a command starts in the background, twice forked, is its own for as long as it runs."""
-    script = "(sleep 0.2 &); (sleep 600 & echo $! > pid); sleep 0.5; kill -0 $(cat pid) && echo there"
+    script = "(sleep 0.2 &); (sleep 1000 & echo $! > pid); sleep 0.5; kill -0 $(cat pid) && echo there"
     assert run_one(user, "basic", "shell", {"command": script})["stdout"] == "there\n"
 
 
