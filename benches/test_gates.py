@@ -57,6 +57,7 @@ def _judged(gates: dict[str, Any]) -> check_gates.Verdict:
     return verdict
 
 
+@pytest.mark.timeout(1800)  # it may have to compile the example first
 @pytest.mark.parametrize("call", ["match_2500"] if CAN_BUILD else [])
 def test_binding_gate_fails_on_a_slowed_engine(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("noetl_worker._core", reason="no Rust engine in this install")

@@ -96,13 +96,13 @@ def sends_of(worker: WorkerProcess, ref: str) -> int:
 async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(transport: str, measured: Measured) -> None:
     """What is called unsent is sent again: a child playbook would be started twice."""
     pytest.importorskip(transport)
-    settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "0.5"})
+    settings = load_settings({"NOETL_WORKER_HTTP_TRANSPORT": transport, "NOETL_WORKER_HTTP_TIMEOUT_S": "2"})
     client = open_transport(settings, max_connections=4)
     told: Counter[type[Exception]] = Counter()
 
     async def send(port: int) -> None:
         try:
-            await client.send("POST", f"http://127.0.0.1:{port}/api/execute", {}, b"{}", 0.5)
+            await client.send("POST", f"http://127.0.0.1:{port}/api/execute", {}, b"{}", 2)
         except (MaybeProcessed, NotSent) as error:
             told[type(error)] += 1
 

@@ -20,7 +20,7 @@ from noetl_worker.models import Dialect
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
 QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
 """Refused claims are given back for a second at most, not for up to 30 s."""
-LONG_DRAIN = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "60"}
+LONG_DRAIN = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1000"}
 
 
 def shell(command: str) -> RawCommand:
@@ -54,7 +54,7 @@ async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
 ) -> None:
     run_s = 1.0
     async with scene(tmp_path, dialect) as home:
-        variables = {"WORKER_MAX_CONCURRENT": "64", "NOETL_WORKER_DRAIN_TIMEOUT_S": "30", "WORKER_ID": "pod-0"}
+        variables = {"WORKER_MAX_CONCURRENT": "64", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1000", "WORKER_ID": "pod-0"}
         worker = await home.start_process(**variables)
         name = (await worker.wait_logged("registered"))["worker_id"]
         issued = await home.plane.create_commands([home.effect(f"sleep {run_s}; ")] * 50)

@@ -28,7 +28,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 async def with_plane(dialect: Dialect, transport: str, use: Use, **settings: Any) -> None:
     async with DevControlPlane(PlaneSettings(dialect=dialect, **settings)) as control_plane:
         variables = {"NOETL_SERVER_URL": control_plane.url, "NOETL_WORKER_HTTP_TRANSPORT": transport}
-        chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": "5"})
+        chosen = load_settings({**variables, "NOETL_WORKER_HTTP_TIMEOUT_S": f"{PATIENCE_S:g}"})
         client = ControlPlaneClient(open_transport(chosen), chosen)
         try:
             plane = await client.plane("")

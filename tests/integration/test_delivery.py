@@ -66,7 +66,7 @@ async def test_worker_whose_connection_is_closed_for_good_drains_and_says_so() -
 
 async def test_draining_worker_is_never_ready_again() -> None:
     async with house(worker=False) as home:
-        worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1")
+        worker = await home.start_worker(WORKER_NATS_LAG_POLL_INTERVAL="1", NOETL_WORKER_DRAIN_TIMEOUT_S="1000")
         [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 2.5"})])
         await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
         running = home.run_of(worker)

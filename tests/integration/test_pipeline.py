@@ -261,7 +261,7 @@ async def test_claim_held_by_another_is_given_back_and_not_acked() -> None:
 
 async def test_stop_gives_back_what_is_not_claimed_and_finishes_what_runs() -> None:
     async with house(worker=False) as home:
-        worker = await home.start_worker(WORKER_MAX_CONCURRENT="2")
+        worker = await home.start_worker(WORKER_MAX_CONCURRENT="2", NOETL_WORKER_DRAIN_TIMEOUT_S="1000")
         issued = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"}) for _ in range(6)])
         await home.plane.wait_until(lambda: sum(bool(row.worker_id) for row in rows(home, issued)) == 2)
         assert await home.stop_worker(worker) == 0

@@ -52,7 +52,7 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
     async with (
         house(Dialect.RUST, worker=False) as home,
         starting_process(
-            home, tmp_path, WORKER_ID="w", WORKER_MAX_CONCURRENT="1", NOETL_WORKER_DRAIN_TIMEOUT_S="60", **variables
+            home, tmp_path, WORKER_ID="w", WORKER_MAX_CONCURRENT="1", NOETL_WORKER_DRAIN_TIMEOUT_S="1000", **variables
         ) as worker,
     ):
         await pulling(worker, 2)
@@ -151,7 +151,7 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
     variables = {
         "NOETL_WORKER_PROCESSES": "2",
         "WORKER_MAX_CONCURRENT": "1",
-        "NOETL_WORKER_DRAIN_TIMEOUT_S": "60",
+        "NOETL_WORKER_DRAIN_TIMEOUT_S": "1000",
     }
     async with house(worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
         await pulling(worker, 2)

@@ -132,7 +132,7 @@ def test_another_attempt_and_each_task_of_a_sequence_has_a_job_of_its_own() -> N
 def test_a_timeout_deletes_the_job_and_keeps_the_output() -> None:
     running = {"state": {"running": {}}}
     cluster = FakeCluster({"active": 1}, container=running, log="so far")
-    result = call(cluster, {"timeout": 0.05})
+    result = call(cluster, {"timeout": 0.5})
     assert result.status is ToolStatus.TIMEOUT
     assert (result.data["state"], result.stdout) == ("timeout", "so far")
     assert cluster.deleted == [result.data["job_name"]]
@@ -160,7 +160,7 @@ def test_a_job_that_cannot_be_deleted_is_a_warning() -> None:
         return refusal(403, "jobs.batch is forbidden") if request.method == "DELETE" else None
 
     logger = RecordedLogger()
-    result = call(FakeCluster({"active": 1}, before=before), {"timeout": 0.05}, logger=logger)
+    result = call(FakeCluster({"active": 1}, before=before), {"timeout": 0.5}, logger=logger)
     assert result.status is ToolStatus.TIMEOUT
     assert [event for level, event, _ in logger.records if level == "warning"] == ["container_not_deleted"]
 

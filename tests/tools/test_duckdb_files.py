@@ -18,6 +18,7 @@ from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.duckdb import files as duckdb_files
 from noetl_worker.tools.registry import Registry
+from patience import PATIENCE_S
 
 pytest.importorskip("duckdb")
 
@@ -103,7 +104,7 @@ async def test_readers_of_a_file_have_it_together(tmp_path: Path) -> None:
     file = str(tmp_path / "a.duckdb")
     await arun_tool("duckdb", {"query": "create table t as select 1 as i", "database": file})
     registry = Registry(plugins=False)
-    config = {"query": "select i from t", "database": file, "read_only": True, "timeout": 5}
+    config = {"query": "select i from t", "database": file, "read_only": True, "timeout": PATIENCE_S}
     async with duckdb_files.turn(file, read_only=True):
         result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
     assert result.status is ToolStatus.SUCCESS

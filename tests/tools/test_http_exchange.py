@@ -18,6 +18,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
 from noetl_worker.tools.registry import Registry
+from patience import PATIENCE_S
 
 from .http_server import Answer, Seen, ToolServer, unused_port
 from .processes import PeakMemory, open_descriptors
@@ -97,7 +98,7 @@ def test_connection_that_is_not_made_in_time_names_its_timeout() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}/"
-        result = run_tool("http", {"url": url, "connect_timeout": 0.2, "timeout": 5})
+        result = run_tool("http", {"url": url, "connect_timeout": 0.2, "timeout": PATIENCE_S})
     assert result.status is ToolStatus.TIMEOUT
     assert result.error is not None
     assert result.error.message == "http: no connection after 0.2 seconds (connect_timeout)"

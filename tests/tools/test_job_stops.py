@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+import virtual_time
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.kubernetes.script import ScriptTool
@@ -15,6 +16,7 @@ from noetl_worker.tools.kubernetes.script import ScriptTool
 from .cluster import FakeCluster
 from .containers import tool_on
 
+anyio_backend = virtual_time.anyio_backend
 CREDENTIALS = {"k8s": {"type": "kubernetes", "url": "https://cluster.test", "token": "t0ken"}}
 CONFIGS = {"container": {"image": "busybox"}, "script": {"script": {"content": "print('hi')"}}}
 

@@ -361,13 +361,13 @@ def test_a_stream_that_never_answers_ends_with_the_timeout() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Silence())
 
-    result, _ = call(answer, {"tool": "t", "timeout": 0.05})
+    result, _ = call(answer, {"tool": "t", "timeout": 0.5})
     assert result.status is ToolStatus.TIMEOUT
     assert result.data == {"status": "error", "server": "kubernetes", "endpoint": ENDPOINT, "method": "tools/call"}
 
 
 def test_the_timeout_may_come_from_the_workers_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "0.05")
+    monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "0.5")
 
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Silence())

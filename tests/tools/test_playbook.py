@@ -296,7 +296,7 @@ def test_child_that_is_named_twice_is_refused() -> None:
 
 
 def test_wait_ends_at_the_timeout() -> None:
-    result = wait_for({"completed": False}, timeout=0.2)
+    result = wait_for({"completed": False}, timeout=0.5)
     assert result.status is ToolStatus.TIMEOUT
     assert result.data["execution_id"] == "1001"
 

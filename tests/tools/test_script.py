@@ -191,7 +191,7 @@ def test_job_that_ran_out_of_memory_says_so(cluster: FakeCluster, tmp_path: Path
 
 def test_timeout_deletes_the_job_and_keeps_its_output(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.polls = 10_000
-    result = script(tmp_path, {"timeout": 0.2})
+    result = script(tmp_path, {"timeout": 1.5})
     assert result.status is ToolStatus.TIMEOUT
     assert (result.data["status"], result.data["output"]) == ("timeout", "line 1\nline \ufffd\n")
     assert cluster.deleted == [f"{JOBS}/{result.data['job_name']}"]

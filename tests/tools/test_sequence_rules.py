@@ -239,7 +239,7 @@ def test_commands_timeout_ends_the_sequence_with_what_there_is() -> None:
         {"name": "a", "kind": "stub", "say": 1},
         {"name": "b", "kind": "stub", "wait": 60, "spec": rules({"when": True, "then": "retry"})},
     ]
-    result = go(tasks, timeout_s=0.2)
+    result = go(tasks, timeout_s=0.5)
     assert result.status is ToolStatus.TIMEOUT
     assert result.data["results"]["a"] == 1
     assert result.data["failed_task"] == "b"
