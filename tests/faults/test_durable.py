@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import nats
-import pytest
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from faults.conftest import Measured

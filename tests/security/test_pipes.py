@@ -55,7 +55,7 @@ async def test_named_pipes_hold_up_no_other_command(tmp_path: Path) -> None:
         worker_process(home, tmp_path, WORKER_METRICS_BIND=f"127.0.0.1:{probe.port}") as worker,
     ):
         issued = await home.plane.create_commands([*commands, RawCommand("noop", {})])
-        await home.wait_terminal(*(one.event_id for one in issued), timeout_s=20)
+        await home.wait_terminal(*(one.event_id for one in issued))
         *ends, last = [home.terminal_events(one.event_id) for one in issued]
         assert ends == [["command.failed"]] * len(commands)
         assert last == ["command.completed"]

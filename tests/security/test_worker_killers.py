@@ -105,7 +105,7 @@ async def kill_when_not_alive(worker: WorkerProcess, probe: Probe | None) -> Non
         return answer is not None and "event loop has been blocked" in answer.text
 
     if probe is not None:
-        await until(is_blocked, "the loop stands still", timeout_s=30)
+        await until(is_blocked, "the loop stands still")
         worker.signal(signal.SIGKILL)
 
 

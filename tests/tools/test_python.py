@@ -479,7 +479,7 @@ async def test_another_interpreter_is_started_for_each_command(tmp_path: Path) -
 async def test_cancelled_command_in_another_interpreter_ends(tmp_path: Path) -> None:
     other, place = tmp_path / "python", tmp_path / "pid"
     other.symlink_to(Path(sys.executable).resolve())
-    code = f"import os, time\nprint(os.getpid(), file=open({str(place)!r}, 'w'), flush=True)\ntime.sleep(600)"
+    code = f"import os, time\nprint(os.getpid(), file=open({str(place)!r}, 'w'), flush=True)\ntime.sleep(1000)"
     running = asyncio.ensure_future(python(code, {"python": str(other)}))
     group = await started(place)
     running.cancel()

@@ -1,10 +1,12 @@
-"""What ends a test that hangs (tests/time_limit.py)."""
+"""What ends a test that hangs (tests/time_limit.py), and that nothing else about it depends on the machine's speed."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,43 @@ def test_that_hangs_ends_with_its_traceback(loop: tuple[str, dict[str, Any]], tm
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Timeout (0:00:01.25"), done.stdout + done.stderr
+
+
+CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time"})
+TESTS = Path(loops.__file__).parent
+
+
+def reads_clock(node: ast.AST, names: frozenset[str] = frozenset()) -> bool:
+    """Or has a name that was given what a clock said."""
+    return any(
+        (isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr in CLOCKS)
+        or (isinstance(one, ast.Name) and one.id in names)
+        for one in ast.walk(node)
+    )
+
+
+def limits(tree: ast.AST) -> Iterator[ast.AST]:
+    """Assertions that something took no longer than so many seconds, wherever they are made; and marks of a test."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = [one for one in ast.walk(function) if isinstance(one, ast.Assign) and reads_clock(one.value)]
+            names = frozenset(ast.unparse(target) for one in given for target in one.targets)
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assert) and "HOLDS_TIMES" not in ast.unparse(node):
+                    compared = [one for one in ast.walk(node) if isinstance(one, ast.Compare)]
+                    below = [one.left for one in compared if isinstance(one.ops[0], ast.Lt | ast.LtE)]
+                    yield from (node for left in below if reads_clock(left, names))
+        elif isinstance(function, ast.Call) and ast.unparse(function.func) == "pytest.mark.timeout":
+            yield from (function for limit in function.args if isinstance(limit, ast.Constant) and limit.value <= 300)
+
+
+def test_no_assertion_holds_seconds_of_a_clock_and_no_test_has_less_time_than_all() -> None:
+    """A figure is held where HOLDS_TIMES (tests/holds.py) says so, or by `measured` of the faults."""
+    found = {
+        f"{path.relative_to(TESTS)}:{node.lineno}": ast.unparse(node)  # type: ignore[attr-defined]
+        for path in TESTS.rglob("*.py")
+        for node in limits(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+    told = "def test_it():\n    began = time.monotonic()\n    assert time.monotonic() - began < 5"
+    assert len(list(limits(ast.parse(told)))) == 1
