@@ -115,6 +115,24 @@ def test_open_s3_bucket_is_asked_without_a_signature_and_a_wrong_region_is_told(
         python({"script": {"uri": "s3://far/a.py", "source": source}})
 
 
+@pytest.mark.usefixtures("no_account")
+@pytest.mark.parametrize("uri", ["s3://open/../other/a.py", "s3://../a.py", "gs://open/../other/a.py", "gs://../a.py"])
+def test_name_of_an_object_leads_to_no_other_bucket(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url("").rstrip("/"))
+    with pytest.raises(ToolError, match="cannot be a part of an address"):
+        python({"script": {"uri": uri, "source": {"endpoint": server.url("/")}}})
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("no_account")
+def test_key_with_empty_parts_is_asked_for_as_it_is(server: ToolServer) -> None:
+    serve(server, "/open/a//b.py", "result = 1")
+    source = {"type": "s3", "endpoint": server.url("/")}
+    assert python({"script": {"uri": "s3://open/a//b.py", "source": source}}).data == 1
+
+
 def test_inline_source_of_the_fixtures() -> None:
     source = {"type": "inline", "code": "result = {'message': 'works'}"}
     assert python({"script": {"uri": "inline", "source": source}, "input": {}}).data == {"message": "works"}

@@ -146,6 +146,17 @@ def test_a_google_secret_is_fetched_with_the_credential(config: dict[str, Any], 
     assert "hunter22" in secrets
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{"name": "projects/../secrets/db"}, {"name": "db", "project": "p", "version": "1/../../../other/secrets/x"}],
+)
+def test_name_or_version_leads_to_no_other_address_of_google(config: dict[str, Any]) -> None:
+    seen: list[httpx.Request] = []
+    with pytest.raises(ConfigurationError, match="cannot be a part of an address"):
+        fetched({"provider": "gcp", "auth": "gcp", **config}, given(b"hunter22", seen), credentials=GOOGLE)
+    assert seen == []
+
+
 def test_the_workers_own_identity_is_used_without_a_credential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GCE_METADATA_HOST", "metadata.test")
     monkeypatch.setenv("HOME", "/nonexistent")

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 import virtual_time
-from noetl_worker.errors import CredentialError, NotSent
+from noetl_worker.errors import ConfigurationError, CredentialError, NotSent
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
@@ -232,6 +232,15 @@ async def test_keychain_entry_that_does_not_exist_is_an_error_where_undefined_is
 async def without_entries() -> JsonValue:
     at, _ = plane(lambda *_: answer(200, {"status": "not_found"}))
     return await CommandCredentials(command(catalog_id="9"), at).keychain_names({"tok"})
+
+
+async def test_catalog_id_of_an_author_leads_to_no_other_route() -> None:
+    at, transport = plane(lambda *_: answer(200, TOKEN))
+    with pytest.raises(ConfigurationError, match="cannot be a part of an address"):
+        await CommandCredentials(command(catalog_id="../credentials/other?x="), at).keychain_names({"tok"})
+    assert transport.sent == []
+    await CommandCredentials(command(catalog_id="9/a?b"), at).keychain_names({"tok"})
+    assert transport.sent[0][1].startswith("/api/keychain/9%2Fa%3Fb/tok?scope_type=global&")
 
 
 async def test_command_without_catalog_says_why_there_is_no_keychain() -> None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
 
 from noetl_worker import json_text
 from noetl_worker.errors import (
@@ -37,6 +36,7 @@ from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.transport import Body, Response, Transport, size_of
+from noetl_worker.transport.url_path import url_path
 
 __all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "json_body", "refusal"]
 
@@ -241,12 +241,12 @@ class Plane:
 
     def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
         """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
-        url, body = f"{self.url}/api/commands/{event_id}/claim", _claim_body(worker_id)
+        url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
         return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=CLAIM_PATIENCE_S)
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
         """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
-        return await self._object("GET", f"/api/commands/{event_id}")
+        return await self._object("GET", url_path("api", "commands", event_id))
 
     def post_events(
         self,
@@ -275,11 +275,11 @@ class Plane:
 
     async def batch_state(self, request_id: str) -> BatchState:
         """Python plane only."""
-        return BatchState.read(await self._object("GET", f"/api/events/batch/{quote(request_id, safe='')}/status"))
+        return BatchState.read(await self._object("GET", url_path("api", "events", "batch", request_id, "status")))
 
     async def is_cancelled(self, execution_id: int) -> bool:
         """Only the cancelled flag of the answer can be trusted (wire.md T-37)."""
-        answer = await self._object("GET", f"/api/executions/{execution_id}/cancellation-check")
+        answer = await self._object("GET", url_path("api", "executions", execution_id, "cancellation-check"))
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -291,24 +291,29 @@ class Plane:
         return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
-        return await self._object("GET", f"/api/executions/{execution_id}/status")
+        return await self._object("GET", url_path("api", "executions", execution_id, "status"))
 
-    async def execution_detail(self, execution_id: int, view: str = "") -> Mapping[str, JsonValue]:
-        """An execution with its events: all on the Rust plane, the newest page on the Python one (`view`: another)."""
-        return await self._object("GET", f"/api/executions/{execution_id}{view}")
+    async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
+        """An execution with its events: all on the Rust plane, the newest page on the Python one."""
+        return await self._object("GET", url_path("api", "executions", execution_id))
+
+    async def events_of(self, execution_id: int, event_type: str, page_size: int) -> Mapping[str, JsonValue]:
+        """The newest events of a type. Python plane only."""
+        path = url_path("api", "executions", execution_id, "events", event_type=event_type, page_size=page_size)
+        return await self._object("GET", path)
 
     # ── variables (wire.md 3.6) ──
 
     async def get_vars(self, execution_id: int) -> dict[str, JsonValue]:
         """All variables, name -> value, whichever form the plane answers."""
-        answer = await self._json("GET", f"/api/vars/{execution_id}")
+        answer = await self._json("GET", url_path("api", "vars", execution_id))
         if isinstance(answer, list):
             return {row["var_name"]: row.get("var_value") for row in answer}
         return {name: row.get("value") for name, row in answer.get("variables", {}).items()}
 
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
         """One variable's value; None when there is none."""
-        answer = await self._send("GET", f"/api/vars/{execution_id}/{quote(name, safe='')}")
+        answer = await self._send("GET", url_path("api", "vars", execution_id, name))
         if answer.status == 404:
             return None
         row = _expect(f"GET variable {name}", answer)
@@ -318,7 +323,9 @@ class Plane:
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
         """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
-        await self._json("POST", f"/api/vars/{execution_id}", self.rules.variables_body(variables, source_step))
+        await self._json(
+            "POST", url_path("api", "vars", execution_id), self.rules.variables_body(variables, source_step)
+        )
 
     # ── results and credentials (wire.md 3.8, 3.9) ──
 
@@ -341,11 +348,11 @@ class Plane:
         head = json_text.dumps(fields)[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
         extra_s = max(self.rules.storing_s(len(data)), _on_its_way_s(body))
-        return await self._result_call("PUT", f"/{execution_id}", body, extra_s=extra_s, patience_s=patience_s)
+        return await self._result_call("PUT", url_path(execution_id), body, extra_s=extra_s, patience_s=patience_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
         """The data behind a `noetl://...` reference, and their JSON. `said`: the reference as the claim has it."""
-        path = f"/resolve?ref={quote(ref, safe='')}"
+        path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
         if has_expired(answer):
             answer = await self._result_call("GET", path)
@@ -381,9 +388,7 @@ class Plane:
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
         """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""
-        path = f"/api/credentials/{quote(alias, safe='')}?include_data=true"
-        if execution_id is not None:
-            path += f"&execution_id={execution_id}"
+        path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
         answer = await self._send("GET", path)
         if answer.status == 404:
             raise CredentialError(
@@ -396,9 +401,7 @@ class Plane:
         self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
     ) -> Mapping[str, JsonValue]:
         """A keychain entry; always 200, `status` says success, expired or not_found."""
-        path = f"/api/keychain/{catalog_id}/{quote(name, safe='')}?scope_type={scope}"
-        if execution_id is not None:
-            path += f"&execution_id={execution_id}"
+        path = url_path("api", "keychain", catalog_id, name, scope_type=scope, execution_id=execution_id)
         return await self._object("GET", path)
 
     # ── registry (wire.md 3.7) ──

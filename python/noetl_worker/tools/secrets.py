@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
-from urllib.parse import quote
 
 import httpx
 
@@ -25,7 +24,7 @@ from noetl_worker.tools.http.answer import kind_of, read
 from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import HOSTS_SUFFIX, SECRET_VARIABLE, Destination, named_hosts
-from noetl_worker.tools.http.tokens import Tokens
+from noetl_worker.tools.http.tokens import SECRET_MANAGER, Tokens, secret_address
 from noetl_worker.tools.process.shortage import before_any_effect
 
 __all__ = ["SecretsConfig", "SecretsTool"]
@@ -33,7 +32,6 @@ __all__ = ["SecretsConfig", "SecretsTool"]
 DEFAULT_TIMEOUT_S: Final = 30.0
 DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
 ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"
-_GOOGLE_API: Final = "https://secretmanager.googleapis.com/v1/"
 _GOOGLE_NAME: Final = re.compile(r"projects/[^/]+(?:/locations/[^/]+)?/secrets/[^/]+(?:/versions/[^/]+)?")
 _MAX_BYTES: Final = 1 << 20
 _SAME: Final = {
@@ -147,11 +145,11 @@ class SecretsTool:
     async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
         """(content, version)."""
         auth: str | Mapping[str, Any] = {"type": "gcp_adc"} if config.auth is None else config.auth
-        permit = await self._authorizer.authorize(auth, context, Destination(_GOOGLE_API))
+        permit = await self._authorizer.authorize(auth, context, Destination(SECRET_MANAGER))
         path = await _google_path(config, context)
-        request = httpx.Request("GET", f"{_GOOGLE_API}{quote(path)}:access", headers=dict(permit.headers))
+        request = httpx.Request("GET", secret_address(path), headers=dict(permit.headers))
         try:
-            async with self._clients.lease(to=_GOOGLE_API) as client:
+            async with self._clients.lease(to=SECRET_MANAGER) as client:
                 response = await client.send(request, stream=True)
                 answer = await read(response, 2 * _MAX_BYTES)
         except httpx.HTTPError as error:

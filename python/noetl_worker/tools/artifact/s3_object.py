@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.python.python_auth import aws_variables
+from noetl_worker.transport.url_path import url_path
 
 __all__ = ["Place", "place_of", "signed_headers"]
 
@@ -53,9 +54,10 @@ async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -
     parts = urlsplit(uri)
     endpoint = details.get("endpoint") or known.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
     # The bucket in the path and not in the host: a name with a dot in it has no certificate.
-    url = f"{str(endpoint).rstrip('/')}/{quote(parts.netloc)}/{quote(parts.path.lstrip('/'), safe='/~')}"
+    key = parts.path.lstrip("/").split("/")  # a key may have empty parts
+    path = url_path(parts.netloc) + "".join(url_path(part) if part else "/" for part in key)
     keys = [known.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
-    return Place(url, region, *keys)
+    return Place(str(endpoint).rstrip("/") + path, region, *keys)
 
 
 async def signed_headers(place: Place) -> dict[str, str]:

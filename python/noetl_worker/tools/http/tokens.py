@@ -27,10 +27,12 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import Content, kind_of, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
+from noetl_worker.transport.url_path import url_path
 
-__all__ = ["CLOUD_PLATFORM", "Tokens", "check_grant", "is_own_identity"]
+__all__ = ["CLOUD_PLATFORM", "SECRET_MANAGER", "Tokens", "check_grant", "is_own_identity", "secret_address"]
 
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
+SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
 _MAX_TOKENS: Final = 256
 _EARLY_S: Final = 60.0
 """A token is fetched anew this long before its end, or at nine tenths of a shorter life."""
@@ -111,9 +113,8 @@ class Tokens:
 
     async def google_secret(self, name: str, token: str) -> str:
         """The text of `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager."""
-        path = name if "/versions/" in name else f"{name}/versions/latest"
-        url = f"https://secretmanager.googleapis.com/v1/{path}:access"
-        answer = await self._exchange(httpx.Request("GET", url, headers={"Authorization": f"Bearer {token}"}))
+        address = secret_address(name if "/versions/" in name else f"{name}/versions/latest")
+        answer = await self._exchange(httpx.Request("GET", address, headers={"Authorization": f"Bearer {token}"}))
         payload = answer.get("payload")
         if not isinstance(payload, Mapping) or not isinstance(payload.get("data"), str):
             raise CredentialError(f"http: the secret {name!r} has no data")
@@ -247,6 +248,11 @@ def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
     if isinstance(inner, dict):
         return inner
     return values if "private_key" in values or "refresh_token" in values else None
+
+
+def secret_address(name: str) -> str:
+    """Of `projects/<p>/secrets/<s>/versions/<v>`."""
+    return f"{SECRET_MANAGER}{url_path('v1', *name.split('/'))}:access"
 
 
 def is_own_identity(values: Mapping[str, JsonValue]) -> bool:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 import anyio
 import httpx
@@ -24,6 +23,7 @@ from noetl_worker.tools.http.answer import kind_of, read
 from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.postgres.address import credential_data, written_data
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
+from noetl_worker.transport.url_path import url_path
 
 __all__ = ["Cluster", "ClusterRefusal", "Place", "check_auth", "place_of"]
 
@@ -125,9 +125,9 @@ class Cluster:
     def __init__(self, clients: Clients, place: Place, namespace: str) -> None:
         self._clients = clients
         self._place = place
-        self._jobs = f"/apis/batch/v1/namespaces/{quote(namespace, safe='')}/jobs"
-        self._core = f"/api/v1/namespaces/{quote(namespace, safe='')}"
-        self._pods = f"{self._core}/pods"
+        self._jobs = url_path("apis", "batch", "v1", "namespaces", namespace, "jobs")
+        self._core = url_path("api", "v1", "namespaces", namespace)
+        self._pods = self._core + url_path("pods")
 
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """The Job as the cluster has it; the one that is there when it was created before."""
@@ -142,23 +142,23 @@ class Cluster:
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
         """A `configmaps` or `secrets` object, unless it is there already."""
         try:
-            await self._object("POST", f"{self._core}/{resource}", dict(manifest))
+            await self._object("POST", self._core + url_path(resource), dict(manifest))
         except ClusterRefusal as error:
             if error.status != 409:
                 raise
 
     async def job(self, name: str) -> Mapping[str, Any]:
-        return _job(await self._object("GET", f"{self._jobs}/{quote(name, safe='')}"))
+        return _job(await self._object("GET", self._jobs + url_path(name)))
 
     async def pods(self, name: str) -> list[Mapping[str, Any]]:
         """The pods of a Job."""
-        answer = await self._object("GET", f"{self._pods}?labelSelector={quote(f'job-name={name}', safe='')}")
+        answer = await self._object("GET", self._pods + url_path(labelSelector=f"job-name={name}"))
         return list(answer.get("items") or [])
 
     async def log(self, pod: str, container: str, max_bytes: int) -> str:
         """The container's output, its first `max_bytes`."""
-        query = f"container={quote(container, safe='')}&limitBytes={max_bytes}"
-        content = await self._send("GET", f"{self._pods}/{quote(pod, safe='')}/log?{query}", None, max_bytes)
+        path = self._pods + url_path(pod, "log", container=container, limitBytes=max_bytes)
+        content = await self._send("GET", path, None, max_bytes)
         if len(content) >= max_bytes:  # cut, or about to be
             content = without_half_at_end(content)
         return content.decode("utf-8", "replace")
@@ -166,7 +166,7 @@ class Cluster:
     async def delete(self, name: str) -> None:
         """The Job and its pods; one that is gone already is what was wanted."""
         try:
-            await self._object("DELETE", f"{self._jobs}/{quote(name, safe='')}?propagationPolicy=Background")
+            await self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background"))
         except ClusterRefusal as error:
             if error.status != 404:
                 raise

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import httpx
@@ -26,6 +26,7 @@ from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.process.shortage import before_any_effect
+from noetl_worker.transport.url_path import url_path
 
 __all__ = ["Sources", "check_code", "check_script"]
 
@@ -110,7 +111,7 @@ class Sources:
             if emulator and alias is None
             else await self._authorizer.authorize(auth, context, Destination(base))
         )
-        url = f"{base}/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}?alt=media"
+        url = base + url_path("storage", "v1", "b", bucket, "o", name, alt="media")
         return await self._fetched(url, uri, authorization, details)
 
     async def _fetched(self, url: str, name: str, authorization: Authorization, details: Mapping[str, Any]) -> str:

@@ -1,0 +1,33 @@
+"""The path of a request, made of segments: what an author or a server says is one segment, and no way elsewhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from noetl_worker.errors import ConfigurationError
+
+__all__ = ["url_path"]
+
+_LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
+"""Within a segment too: a proxy may read `%2F` as `/` before it resolves the dots."""
+
+
+def url_path(*segments: str | int, **query: str | int | None) -> str:
+    """`/a/b?c=d` with each part escaped; a parameter that is None is left out.
+
+    Raises:
+        ConfigurationError: a segment is empty, or has `.` or `..` as a part.
+    """
+    path = ""
+    for segment in segments:
+        if type(segment) is int:
+            path += f"/{segment}"
+            continue
+        text = str(segment)
+        if not text or _LEADS_ELSEWHERE.search(text):
+            raise ConfigurationError(f"{text[:200]!r} cannot be a part of an address: it is empty or has '.' or '..'")
+        path += f"/{quote(text, safe='')}"
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
