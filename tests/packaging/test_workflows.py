@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,30 @@ def test_actions_are_released_versions(file: Path) -> None:
 @each_file
 def test_no_step_runs_what_it_fetches_unseen(file: Path) -> None:
     assert [step["run"] for step in steps(file) if UNSEEN.search(step.get("run", ""))] == []
+
+
+def unpinned(script: str) -> list[str]:
+    """What is installed by name without its one version; this project and a wheel of it bring ranges of their own."""
+    installed = [re.split(r"&&|[;|]", rest)[0] for rest in re.findall(r"\bpip3? install\b([^\n]*)", script)]
+    words = [word for line in installed for word in shlex.split(line.replace("--group test", ""))]
+    return [word for word in words if word[0] not in "-.$" and not re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.]+", word)]
+
+
+def test_installation_without_a_version_is_found() -> None:
+    assert unpinned("a && python -m pip install -q build && b") == ["build"]
+    assert unpinned("pip install 'twine>=6' x==1.2.3\npip install --upgrade pip") == ["twine>=6", "pip"]
+    assert unpinned("pip install -q x[y]==1.2 '.[local]' --group test && twine check") == []
+
+
+@each_file
+def test_tools_are_installed_in_one_version(file: Path) -> None:
+    assert [word for step in steps(file) for word in unpinned(step.get("run", ""))] == []
+
+
+@each_file
+def test_crates_are_installed_in_one_version(file: Path) -> None:
+    lines = [line for step in steps(file) for line in step.get("run", "").splitlines() if "cargo install" in line]
+    assert [line for line in lines if not re.search(r"cargo install --locked [\w-]+@\d", line)] == []
 
 
 @each_file
