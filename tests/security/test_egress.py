@@ -265,8 +265,40 @@ def test_own_proxy_of_the_worker_is_not_checked_but_an_address_behind_it_is(
     monkeypatch.delenv("no_proxy", raising=False)
     run_tool("http", {"url": "http://elsewhere.test/echo"})
     assert len(server.requests) == 1
-    with pytest.raises(ToolError, match="does not connect to 169"):
-        run_tool("http", {"url": "http://169.254.169.254/"})
+
+
+SPELLINGS = ["169.254.169.254", "2852039166", "0xa9fea9fe", "0XA9FEA9FE", "0xa9.254.169.254", "025177524776",
+             "0251.0376.0251.0376", "169.254.43518", "169.16689662", "169.254.169.254.", "169%2e254.169.254",
+             "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["http", pytest.param("rhai", marks=pytest.mark.rust)])
+@pytest.mark.parametrize("host", SPELLINGS)
+def test_no_spelling_of_a_denied_address_is_asked_of_a_proxy(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch, kind: str, host: str
+) -> None:
+    """An address written as a number, in hex, octal or with parts left out, which the proxy's resolver reads."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, server.url(""))
+    url = f"http://{host}/latest"
+    if kind == "http":
+        with pytest.raises(ToolError, match=r"(does not connect to .*EGRESS_DENY has link-local|Invalid IPv4 address)"):
+            run_tool("http", {"url": url})
+    else:
+        said = said_by_rhai(CALL.replace("{url}", url))
+        assert said.endswith(("its NOETL_WORKER_EGRESS_DENY has link-local", "invalid authority"))
+    assert server.requests == []
+
+
+def test_spelling_of_an_allowed_address_is_asked_of_a_proxy(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url(""))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    run_tool("http", {"url": "http://3221225985/echo"})
     assert len(server.requests) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -54,11 +55,22 @@ class Networks:
 
     def item_with(self, address: str) -> str | None:
         """The item that has this address, in whichever form it is written; None: no one has."""
-        for form in _forms(ipaddress.ip_address(address.partition("%")[0])):
+        for form in _forms(_read(address)):
             for item, network in self.items:
                 if form in network:
                     return item
         return None
+
+
+def _read(text: str) -> Address:
+    """An address as a resolver reads it: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are one."""
+    try:
+        return ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(text.rstrip(".")))
+        except (OSError, UnicodeError):
+            raise ValueError(f"{text!r} is a name") from None
 
 
 def _forms(address: Address) -> Iterator[Address]:

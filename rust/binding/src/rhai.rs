@@ -1,6 +1,5 @@
 //! The rhai tool for `python/noetl_worker/tools/rhai.py`.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,9 +43,9 @@ pub fn run_rhai<'py>(
     refusal: Py<PyAny>,
 ) -> PyResult<(&'static str, Option<Bound<'py, PyBytes>>, String, String)> {
     let timeout = timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-    let denied = move |host: &str, address: IpAddr| {
+    let denied = move |host: &str, address: &str| {
         Python::attach(|py| {
-            let said = refusal.call1(py, (host, address.to_string()));
+            let said = refusal.call1(py, (host, address));
             said.and_then(|said| said.extract::<Option<String>>(py)).unwrap_or_else(|error| Some(error.to_string()))
         })
     };

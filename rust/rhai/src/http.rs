@@ -1,7 +1,6 @@
 //! HTTP inside scripts. Every call returns a map: {status, status_str, body, body_raw, ok, error}.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +112,7 @@ impl Resolver for GuardedResolver {
         }
         let (mut allowed, mut reason) = (self.empty(), None);
         for address in found.iter() {
-            match (self.denied)(uri.host().unwrap_or_default(), address.ip()) {
+            match (self.denied)(uri.host().unwrap_or_default(), &address.ip().to_string()) {
                 None => allowed.push(*address),
                 Some(text) => reason = Some(text),
             }
@@ -129,8 +128,7 @@ impl Resolver for GuardedResolver {
 fn check_literal(denied: &Arc<Denied>, url: &str) -> Result<(), ureq::Error> {
     let uri: Uri = url.parse().map_err(ureq::http::Error::from)?;
     let host = uri.host().unwrap_or_default();
-    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    match address.and_then(|address| denied(host, address)) {
+    match denied(host, host.trim_start_matches('[').trim_end_matches(']')) {
         Some(text) => Err(ureq::Error::Other(text.into())),
         None => Ok(()),
     }

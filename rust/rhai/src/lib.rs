@@ -10,7 +10,6 @@ mod functions;
 mod http;
 mod json;
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -75,8 +74,8 @@ pub struct Run {
     pub output: String,
 }
 
-/// Why a script may not connect to this address of a host; None: it may.
-pub type Denied = dyn Fn(&str, IpAddr) -> Option<String> + Send + Sync;
+/// Why a script may not connect to this address of a host, or to what is written for it; None: it may.
+pub type Denied = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
 
 /// When a script has to end (a deadline, a flag that another thread may set), and where it may not connect to.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
@@ -39,15 +40,17 @@ def deny(items: Iterable[str]) -> None:
 async def check_literal(request: httpx.Request) -> None:
     """The event hook of a client: an address in a URL is checked where a proxy makes the connection, too."""
     with suppress(ValueError):  # a name
-        check(request.url.host, request.url.host)
+        check(request.url.host, unquote(request.url.host))
 
 
 def refusal(host: str, address: str) -> str | None:
-    """Why there is no connection to this address of a host; None: there may be one."""
+    """Why there is no connection to this address of a host; None: there may be one, or the text is a name."""
     try:
-        check(host, address)
+        check(host, unquote(address))
     except EgressDenied as error:
         return str(error)
+    except ValueError:
+        return None
     return None
 
 
