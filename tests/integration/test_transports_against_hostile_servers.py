@@ -179,6 +179,41 @@ async def test_answer_that_does_not_end_is_given_up_at_the_deadline(part: bytes,
             await post(wire, url, timeout_s=0.2)
 
 
+FLOODS = {
+    "trailers": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"a: b\r\n"),
+    "one trailer": (CHUNKED + b"2\r\n{}\r\n0\r\na: ", b"bbbbbbbb"),
+    "trailers after much content": (CHUNKED + b"4000000\r\n" + b" " * (1 << 26) + b"\r\n0\r\n", b"a: b\r\n"),
+    "interim answers": (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    "interim answers with headers": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "chunks of one byte": (CHUNKED, b"1\r\nx\r\n"),
+    "chunks with extensions": (CHUNKED, b"1;" + b"e" * 100 + b"\r\nx\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPORTS[1:], indirect=True)
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_flood_beside_the_content_of_an_answer_is_ended_by_its_size(flood: str, name: str) -> None:
+    """A server that does not stop: what is read of it is bounded, whatever the deadline; buffers of the system are
+    some megabytes."""
+    head, part = FLOODS[flood]
+    sent, block = 0, part * (1 << 16)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await head_of(reader)
+        writer.write(head)
+        while sent < 1 << 26:
+            writer.write(block)
+            await writer.drain()
+            sent += len(block)
+        await asyncio.Event().wait()
+
+    async with serving(script) as url, transport(name) as wire:
+        with pytest.raises(MaybeProcessed, match="cannot be read|beside its content"):
+            await post(wire, url, timeout_s=30)
+    assert sent < 1 << 24
+
+
 async def test_drip_that_never_pauses_is_given_up_at_the_deadline(name: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)

@@ -44,6 +44,8 @@ __all__ = ["OnLoopTransport"]
 MAX_IDLE_S: Final = 4.0
 """A kept connection is not used after so long: uvicorn closes at 5, and a request that meets that is in doubt."""
 MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of one answer, for all that is not its content: head, interim answers, trailers, and what the frames of its chunks
+have above a byte for each byte of content."""
 _NO_LIMIT_S: Final = 365 * 86_400.0
 _LONGEST_WRITE: Final = 64 * 1024
 """A longer body is written behind its head instead of being copied to it."""
@@ -91,10 +93,9 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._content = bytearray()
         self._has_head = False
-        self._head_bytes = 0
+        self._beside = 0
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
@@ -114,7 +115,7 @@ class _Connection(asyncio.Protocol):
     def ask(self, deadline: float, request: bytes = b"") -> asyncio.Future[Response]:
         """The answer to a request that is written with the others of this turn, or by `send_parts`; or `_Broken`."""
         self._answer = answer = self._loop.create_future()
-        self._deadline, self.unwritten = deadline, request
+        self._deadline, self.unwritten, self._beside = deadline, request, 0
         # One timer for many requests: it is put off when it rings too early.
         if self._timer is None or self._rings_at > deadline:
             self._set_timer(deadline)
@@ -211,16 +212,15 @@ class _Connection(asyncio.Protocol):
         if self._answer is None or self.unwritten:  # nobody asked: an answer too many, or a 408 before the closing
             self.close("data without a request")
             return
-        if not self._has_head:
-            self._head_bytes += len(data)
+        self._beside += len(data)  # `on_body` takes off what is content
         try:
             self._parser.feed_data(data)
         except Exception as error:  # whatever a parser raises, this is no answer
             cause = error.__context__ or error  # httptools wraps what a callback raises
             self.close(f"the answer cannot be read: {type(cause).__name__}: {cause}")
             return
-        if not self._has_head and self._head_bytes > MAX_HEAD_BYTES:
-            self.close(f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
+        if self._beside > MAX_HEAD_BYTES:
+            self.close(f"what the answer has beside its content is larger than {MAX_HEAD_BYTES} bytes")
 
     def _ends_with_the_connection(self) -> bool:
         if not self._has_head or self._answer is None:
@@ -231,10 +231,11 @@ class _Connection(asyncio.Protocol):
     # ── the parser ──
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._pairs.append((name, value))
+        if not self._has_head:  # nobody reads trailers
+            self._pairs.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+        if self._beside > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             raise ValueError(f"the head is larger than {MAX_HEAD_BYTES} bytes")
         for name, value in self._pairs:
             # In another spelling it is refused where its body is.
@@ -246,22 +247,22 @@ class _Connection(asyncio.Protocol):
         return sum(len(name) + len(value) for name, value in self._pairs)
 
     def on_body(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._size += len(part)
-        if self._size > MAX_BODY_BYTES:
+        self._content += part
+        self._beside = max(0, self._beside - 2 * len(part))
+        if len(self._content) > MAX_BODY_BYTES:
             raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        pairs, parts = self._pairs, self._parts
-        self._pairs, self._parts, self._size, self._has_head, self._head_bytes = [], [], 0, False, 0
+        pairs, content = self._pairs, self._content
+        self._pairs, self._content, self._has_head = [], bytearray(), False
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             return
         answer, self._answer = self._answer, None
         if answer is None:
             raise ValueError("a second answer")
         if not answer.done():
-            answer.set_result(Response(status, Headers(pairs), b"".join(parts)))
+            answer.set_result(Response(status, Headers(pairs), bytes(content)))
         self._idle_since = self._loop.time()
         if not self._parser.should_keep_alive():
             self._is_open = False
