@@ -209,7 +209,7 @@ async def test_flood_beside_the_content_of_an_answer_is_ended_by_its_size(flood:
         await asyncio.Event().wait()
 
     async with serving(script) as url, transport(name) as wire:
-        with pytest.raises(MaybeProcessed, match="cannot be read|beside its content"):
+        with pytest.raises(MaybeProcessed, match=r"cannot be read|beside its content"):
             await post(wire, url, timeout_s=30)
     assert sent < 1 << 24
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from noetl_worker import engine, json_text
+from noetl_worker import json_text
 from noetl_worker.command.cancellation import until_cancelled
 from noetl_worker.command.scope import SHUTDOWN, Scope
 from noetl_worker.command.text_marks import marks_of
@@ -421,7 +421,7 @@ class _ToolPlane:
         return await self._plane.execution_detail(execution_id)
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
-        safe = await asyncio.to_thread(engine.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
+        safe = await asyncio.to_thread(redaction.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
         return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
 
     async def resolve_result(self, ref: str) -> JsonValue:

@@ -25,6 +25,7 @@ from noetl_worker.models import (
     JsonValue,
     RaisedFailure,
     Report,
+    SecretTexts,
     SetVar,
     ToolFailure,
     ToolResult,
@@ -184,15 +185,15 @@ def fit_text(text: str, rules: FitRules) -> str:
 
 
 def _clean(text: str, rules: FitRules) -> str:
-    clean = engine.redact_text(text, rules.secrets, rules.secret_words + rules.message_words)
-    return without_null(clean)
+    known = SecretTexts(rules.secrets, rules.secret_words, rules.message_words)
+    return without_null(redaction.redact_text(text, known))
 
 
 async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
     packed = json_text.dumps(body)
     try:
         if len(packed) > _THREAD_BYTES:
-            return await finished_off_loop(partial(engine.fit_result, packed, rules))
-        return engine.fit_result(packed, rules)
+            return await finished_off_loop(partial(redaction.fit_result, packed, rules))
+        return redaction.fit_result(packed, rules)
     except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
-        return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)
+        return redaction.fit_result(json_text.dumps(json_text.plain(body)), rules)
