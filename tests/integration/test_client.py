@@ -43,9 +43,9 @@ async def test_variables_are_set_and_read_in_the_planes_own_form(dialect: Dialec
     async def use(plane: Plane, control_plane: DevControlPlane) -> None:
         [one] = await control_plane.create_commands([RawCommand()], publish=False)
         big = 2**63 - 1
-        await plane.set_vars(one.execution_id, {"n": big, "deep": {"x": [1, None]}, "name/with slash": "ü"}, "start")
-        assert await plane.get_vars(one.execution_id) == {"n": big, "deep": {"x": [1, None]}, "name/with slash": "ü"}
-        assert await plane.get_var(one.execution_id, "n") == big
+        variables = {"n": big, "deep": {"x": [1, None]}, "name with space": "ü"}
+        await plane.set_vars(one.execution_id, variables, "start")
+        assert {name: await plane.get_var(one.execution_id, name) for name in variables} == variables
         assert await plane.get_var(one.execution_id, "missing") is None
 
     await with_plane(dialect, transport, use)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import virtual_time
-from noetl_worker.errors import NotSent
+from noetl_worker.errors import MaybeProcessed, NotSent, TransportError
 from noetl_worker.models import Dialect
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.gate import DOWN_AFTER, Gate
@@ -171,3 +171,23 @@ def test_plane_in_trouble_does_not_hold_up_the_others() -> None:
     assert at.client.servers.open_share() == 1.0
     other.refused(time.monotonic())
     assert at.client.servers.open_share() < 1.0
+
+
+async def test_claim_waits_at_a_plane_that_is_down_only_while_no_other_plane_gives_commands() -> None:
+    transport = ScriptedTransport(lambda *_: MaybeProcessed("no answer"))
+    variables = {"NOETL_WORKER_TRUSTED_SERVERS": "http://second.test", "NOETL_CONTROL_PLANE": "python"}
+    client = ControlPlaneClient(transport, settings(**variables))
+    down = await client.plane("http://second.test")
+
+    async def waited_s() -> float:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(TransportError):
+            await down.claim(7, "worker")
+        return asyncio.get_running_loop().time() - started
+
+    for _ in range(DOWN_AFTER):
+        with pytest.raises(MaybeProcessed):
+            await down.claim(7, "worker")
+    assert await waited_s() > 0
+    await client.plane(URL)
+    assert await waited_s() == 0

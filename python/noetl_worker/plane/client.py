@@ -242,7 +242,10 @@ class Plane:
     def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
         """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
         url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
-        return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=CLAIM_PATIENCE_S)
+        patience_s = CLAIM_PATIENCE_S
+        if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
+            patience_s = 0.0  # it holds no slot that a command of another plane could have
+        return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s)
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
         """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
@@ -304,13 +307,6 @@ class Plane:
 
     # ── variables (wire.md 3.6) ──
 
-    async def get_vars(self, execution_id: int) -> dict[str, JsonValue]:
-        """All variables, name -> value, whichever form the plane answers."""
-        answer = await self._json("GET", url_path("api", "vars", execution_id))
-        if isinstance(answer, list):
-            return {row["var_name"]: row.get("var_value") for row in answer}
-        return {name: row.get("value") for name, row in answer.get("variables", {}).items()}
-
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
         """One variable's value; None when there is none."""
         answer = await self._send("GET", url_path("api", "vars", execution_id, name))
@@ -323,9 +319,8 @@ class Plane:
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
         """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
-        await self._json(
-            "POST", url_path("api", "vars", execution_id), self.rules.variables_body(variables, source_step)
-        )
+        body = self.rules.variables_body(variables, source_step)
+        await self._json("POST", url_path("api", "vars", execution_id), body)
 
     # ── results and credentials (wire.md 3.8, 3.9) ──
 
