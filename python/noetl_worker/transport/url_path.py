@@ -10,6 +10,8 @@ from noetl_worker.errors import ConfigurationError
 
 __all__ = ["url_path"]
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+"""Most parts: nothing to escape, no dot."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 """Within a segment too: a proxy may read `%2F` as `/` before it resolves the dots."""
 
@@ -22,12 +24,13 @@ def url_path(*segments: str | int, **query: str | int | None) -> str:
     """
     path = ""
     for segment in segments:
-        if type(segment) is int:
-            path += f"/{segment}"
-            continue
         text = str(segment)
+        if _PLAIN(text) is not None:
+            path += f"/{text}"
+            continue
         if not text or _LEADS_ELSEWHERE.search(text):
             raise ConfigurationError(f"{text[:200]!r} cannot be a part of an address: it is empty or has '.' or '..'")
         path += f"/{quote(text, safe='')}"
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
+    if given := {name: value for name, value in query.items() if value is not None}:
+        path += f"?{urlencode(given, quote_via=quote, safe='')}"
+    return path
