@@ -61,7 +61,7 @@ async def flooding(kind: str) -> AsyncIterator[tuple[House, DevControlPlane, Flo
 
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_plane_that_floods_its_answers_holds_up_no_command_of_another(kind: str) -> None:
-    """Endless trailers, interim answers or one-byte chunks at every claim; before, 17 to 46 of 48 commands waited."""
+    """Endless trailers, interim answers or one-byte chunks at every claim."""
     async with flooding(kind) as (home, other, flood):
         url = other.settings.public_url
         assert url is not None
