@@ -59,7 +59,6 @@ def test_each_name_of_a_file_is_that_file(name: str, there: Path) -> None:
     assert query(name.format(there=there), "FROM t", read_only=True) == [{"i": 1}, {"i": 2}]
 
 
-@pytest.mark.timeout(60)
 async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path) -> None:
     """B has a file open for a while, A opens it under another name with a secret: B would use A's token."""
     os.mkfifo(pipe := there / "pipe")

@@ -207,7 +207,7 @@ def _opened(options: ClientOptions, name: str, files: ExitStack) -> str | None:
     file = files.enter_context(opened(f"http: {name!r}", given, Path(given)))
     if os.fstat(file.fileno()).st_size > _MOST_PEM_BYTES:  # OpenSSL keeps all of it
         raise ConfigurationError(f"http: {name!r}: {given!r} is over {_MOST_PEM_BYTES >> 20} MiB")
-    return f"/dev/fd/{file.fileno()}"
+    return str(Path("/dev/fd", str(file.fileno())))
 
 
 def _without_password(address: str | None) -> str:
