@@ -7,6 +7,7 @@ import base64
 import os
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ async def test_without_result_the_output_is_the_data_and_the_python_plane_is_tol
     told = {"status": "success", "message": "Code executed without explicit result variable"}
     assert (await python("print('hi')", dialect=Dialect.PYTHON)).data == {**told, **output}
     assert (await python("print('hi')\nresult = None", dialect=Dialect.PYTHON)).data == output
+
+
+async def test_python_plane_input_that_prints_an_object_is_it_and_text_loses_its_last_line_break() -> None:
+    """Recorded: filters-basic, types-in-text, loop-sequential, view-shell. Nothing in it is rendered."""
+    given = {
+        "json": '{"a": [1, null]}', "printed": " [1, 'b', {'k': None}] ", "out": "one\ntwo\n\n", "crlf": "hi\r\n",
+        "number": "12", "no": "[see below]", "braces": "{{ braces }}", "inner": {"out": "hi\n", "json": "[1]"},
+    }  # fmt: skip
+    data = {"braces": "{{ 1 + 1 }}"}
+    of_plane = partial(python, "return input_data", {"input": given}, variables=data)
+    read = {"json": {"a": [1, None]}, "printed": [1, "b", {"k": None}], "out": "one\ntwo\n", "crlf": "hi"}
+    assert (await of_plane(dialect=Dialect.PYTHON)).data == {**given, **read, **data}
+    assert (await of_plane(dialect=Dialect.RUST)).data == {**given, **data}
 
 
 async def test_main_gets_its_parameters_by_name() -> None:

@@ -126,6 +126,7 @@ class PythonRules:
         not_of_http=frozenset({"body"}),
         field_list_is_json=False,
         main_first=True,
+        reads_input_again=True,  # recorded: filters-basic, loop-number, view-shell
         variables_hide_arguments=False,
         says_no_result=True,  # recorded: py-print
         has_return_code=True,

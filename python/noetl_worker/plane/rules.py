@@ -136,6 +136,9 @@ class ToolForm:
     """Whether a list in `params` or `form` (kind http) is sent as one JSON text, or its field for each item."""
     main_first: bool
     """Whether a function `main` counts before a variable `result` (kind python)."""
+    reads_input_again: bool
+    """Whether code (kind python) is given the object or list that a text of its input prints, and any other text
+    without its last line break."""
     variables_hide_arguments: bool
     """Whether a script (kind rhai) sees a variable of the command in place of an argument of the same name."""
     says_no_result: bool

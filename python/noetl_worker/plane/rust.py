@@ -66,6 +66,7 @@ class RustRules:
         not_of_http=frozenset({"url", "elapsed"}),
         field_list_is_json=True,
         main_first=False,
+        reads_input_again=False,
         variables_hide_arguments=True,
         says_no_result=False,
         has_return_code=False,

@@ -160,7 +160,8 @@ class DuckdbTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """On the Python plane also under the names that its worker gives each statement (recorded: duckdb-multi)."""
+    """On the Python plane also under the names that its worker gives each statement (recorded: duckdb-multi), where
+    JSON is the text that it is there (duckdb-json)."""
     data = batch.data(form)
     if form.numbers_statements:
         data["executed_commands"] = len(batch.statements)
@@ -254,7 +255,8 @@ def _run_one(duckdb: Any, connection: Any, batch: sql.Batch, statement: Any, par
             batch.samples[-1] = []
     elif columns and not (columns == ["Success"] and not rows and _may_give_nothing(statement)):
         types = [str(column[1]) for column in described[: len(columns)]]
-        batch.returned(shown, columns, with_json(special.rows(rows) if special else rows, types))
+        given = special.rows(rows) if special else rows
+        batch.returned(shown, columns, with_json(given, types), first=given)
         if _is_returning(statement):
             batch.statements[-1]["affected_rows"] = len(rows) + _number_of_more(result)
     else:

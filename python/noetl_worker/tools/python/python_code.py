@@ -6,7 +6,7 @@ Read by path into the template process, as `python_template.py` is: the standard
 from __future__ import annotations
 
 import ast
-import json
+import copy
 import symtable
 import types
 from typing import Any
@@ -30,7 +30,7 @@ def assigns_result(table: symtable.SymbolTable) -> bool:
 def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
     """The input named `result`, and a copy to compare it with afterwards."""
     injected = request["input"].get("result")
-    return injected, injected if injected is None else json.loads(json.dumps(injected))
+    return injected, copy.deepcopy(injected)
 
 
 def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:

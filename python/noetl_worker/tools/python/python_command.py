@@ -53,6 +53,7 @@ EMPTY_REQUEST: dict[str, Any] = {
     "env": {**os.environ, "TMPDIR": "/"},
     "cwd": "/",
     "main_first": False,
+    "reads_input_again": False,
     "memory_mb": None,
 }
 LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
@@ -162,6 +163,8 @@ def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """
     try:
         prepare_process(request)
+        if request["reads_input_again"]:
+            request["input"] = {name: VALUES["read_again"](value) for name, value in request["input"].items()}
         scope = make_scope(request)
         given = as_given(request)
         try:

@@ -43,7 +43,9 @@ class PythonConfig:
 
     The code finds each key of `input` as a global, all of them as `args` and `input_data`; also `context`,
     `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
-    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker.
+    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane, as
+    with its own worker, an input whose text prints an object or a list (JSON, or as Python prints it) is that object or
+    list, and any other text loses its last line break.
 
     Result: the value, which is what a top-level `return` gives, else the global `result`, else what `main()` (also
     `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it) returns; with none of
@@ -186,6 +188,7 @@ def _request(
         "auth": rights.data,
         "secret_files": {name: text for name, text in rights.files.items() if name not in own},
         "main_first": context.form.main_first,
+        "reads_input_again": context.form.reads_input_again,
         "memory_mb": config.memory_mb,
         # A plane's render context can be megabytes: it travels only to code that can look at it.
         "variables": dict(context.variables) if _READS_CONTEXT.search(code) else {},

@@ -5,17 +5,34 @@ Read by path into the template process, as `python_template.py` is: the standard
 
 from __future__ import annotations
 
+import ast
 import base64
 import dataclasses
 import datetime
 import decimal
 import enum
+import json
 import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 MAX_DEPTH = 200
+
+
+def read_again(value: Any) -> Any:
+    """An input as the Python plane's own worker gives it: that plane prints an object or a list of a single tool's
+    input before a worker has it. Nothing in it is rendered."""
+    if type(value) is not str:
+        return value
+    text = value.strip()
+    if text[:1] + text[-1:] in ("{}", "[]"):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                return read(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):  # it only looks like one
+                continue
+    return value.removesuffix("\n").removesuffix("\r")
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:

@@ -46,12 +46,19 @@ class Batch:
     samples: list[list[JsonValue]] = field(default_factory=list)
     """By statement the first rows it gave, as lists; of a write that was counted one row, the count."""
 
-    def returned(self, statement: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A statement gave rows (at most `max_rows` + 1 of them)."""
+    def returned(
+        self,
+        statement: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        first: Sequence[Sequence[Any]] | None = None,
+    ) -> None:
+        """A statement gave rows, at most `max_rows` + 1; `first`: how its first ones are shown, if otherwise."""
         self.columns = _unique(columns)
         self.truncated = len(rows) > self.max_rows
         kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]
-        self.samples.append(list(kept[:_SAMPLE_ROWS]))
+        shown = kept if first is None else first
+        self.samples.append([[json_form(value) for value in row] for row in shown[:_SAMPLE_ROWS]])
         self.rows = [dict(zip(self.columns, row, strict=True)) for row in kept] if self.as_objects else list(kept)
         self.statements.append({"statement": statement, "row_count": len(kept), "affected_rows": None})
 
