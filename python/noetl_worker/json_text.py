@@ -29,7 +29,7 @@ try:
 except ImportError:  # no wheel for this platform: slower, same answers
     orjson = None
 
-__all__ = ["dumps", "embed", "escaped_size", "loads", "loads_exact", "plain"]
+__all__ = ["dumps", "embed", "escaped_size", "fits", "loads", "loads_exact", "plain"]
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
@@ -131,6 +131,11 @@ def escaped_size(data: bytes) -> int:
     units = len(data.decode().encode("utf-16-le")) // 2
     plain_units = len(data.translate(None, _BEYOND_ASCII))
     return plain_units + _ESCAPE_CHARS * (units - plain_units) + deletes
+
+
+def fits(data: bytes, max_bytes: int) -> bool:
+    """Whether the escaped form of this JSON has at most so many bytes."""
+    return len(data) * _ESCAPE_CHARS <= max_bytes or (len(data) <= max_bytes and escaped_size(data) <= max_bytes)
 
 
 class _Embedded:

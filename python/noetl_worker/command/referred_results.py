@@ -23,7 +23,7 @@ from noetl_worker.templates.redacted import REDACTED, mark_redacted
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 
-__all__ = ["with_referred_results"]
+__all__ = ["as_python_plane", "with_referred_results"]
 
 _MAX_TRIES: Final = 20
 _MAX_BYTES: Final = MAX_BODY_BYTES
@@ -115,7 +115,10 @@ def _own_reference(value: Mapping[str, JsonValue], rules: DialectRules) -> Mappi
     if rules.has_step_records:
         return {"ref": value["_ref"]} if "_ref" in value and "_store" in value else {}
     has_result = "data" in value and isinstance(value.get("_ref"), dict)
-    return {} if has_result or not value.keys() >= {"status", "context"} else _object(value.get("reference"))
+    if has_result or not value.keys() >= {"status", "context"}:
+        return {}
+    # Of a list of tasks that was cut, what is no plain value is in `context` alone.
+    return _object(value.get("reference")) or _object(_object(value["context"]).get("reference"))
 
 
 # ── what the command reads ──────────────────────────────────────────────────────────────────────
@@ -244,7 +247,7 @@ async def _resolved(earlier: _Referred, plane: Plane) -> tuple[JsonValue, bytes]
 def _put(variables: dict[str, Any], earlier: _Referred, stored: JsonValue, rules: DialectRules) -> None:
     """Set the step's name, wherever the claim has it."""
     if not rules.has_step_records:
-        value = _as_python_plane(stored, earlier.summary)
+        value = as_python_plane(stored, earlier.summary)
         for copy in _COPIES:
             held = variables.get(copy)
             if isinstance(held, dict) and earlier.name in held:
@@ -257,7 +260,7 @@ def _put(variables: dict[str, Any], earlier: _Referred, stored: JsonValue, rules
     variables[earlier.name] = value
 
 
-def _as_python_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+def as_python_plane(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
     """As the plane hands out a result that it has just resolved (recorded: result-reference-claim-2)."""
     rows = {"rows": stored} if isinstance(stored, list) else {}
     return WithFallback({"data": stored, **rows, **_object(stored)}, {**summary, "context": stored})

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from noetl_worker import backoff
+from noetl_worker import backoff, json_text
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
 from noetl_worker.models import AlreadyFinished, Upload
 from noetl_worker.observability import metrics
@@ -32,6 +32,7 @@ from noetl_worker.plane.client import Plane, json_body, refusal
 from noetl_worker.plane.event_ids import EventIds
 from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, until_it_passes
 from noetl_worker.plane.python import unqueued_batch
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response
@@ -268,7 +269,10 @@ class Emitter:
             # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
-                answer, how, reason = await self._try(plane, event_set, patience_s, course)
+                body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
+                if most is not None and not json_text.fits(body, most) and await self._cut(event_set, most):
+                    return
+                answer, how, reason = await self._try(plane, event_set, body, patience_s, course)
             else:
                 answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
             if how is Verdict.ACCEPTED and answer is not None:
@@ -283,26 +287,26 @@ class Emitter:
                 self._not_stored(event_set, reason)
                 return
             if answer is not None and is_refused:
-                raise refusal(f"{event_set.last_event} after {course.tries} tries", answer)
+                await self._refused(plane, event_set, answer, course)
+                return
             if answer is not None and MEANING[answer.status] is Meaning.AUTH:
                 # Who is refused here is refused the next claim too: pulling more would only fill the outbox.
                 plane.client.auth_refused(plane.url)
-            self._set_aside(event_set, course)
-            metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
-            delay_s = self._delay_s(course.tries, answer)
-            log.warning(
-                "events_not_accepted",
-                **event_set.who(),
-                tries=course.tries,
-                next_try_s=round(delay_s, 2),
-                reason=reason,
-            )
-            if self.stopping.is_grace_over:  # it had its last try
-                raise Interrupted
-            await self.stopping.sleep(delay_s)
+            await self._wait(event_set, course, answer, reason)
             now = time.monotonic()
             if ownership.in_doubt(now):  # somebody else may have ended it while we waited
                 course.known_until = -math.inf
+
+    async def _wait(self, event_set: EventSet, course: _Course, answer: Response | None, reason: str) -> None:
+        """Until the next try; Interrupted where there is none any more."""
+        self._set_aside(event_set, course)
+        metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
+        delay_s = self._delay_s(course.tries, answer)
+        tries, next_try_s = course.tries, round(delay_s, 2)
+        log.warning("events_not_accepted", **event_set.who(), tries=tries, next_try_s=next_try_s, reason=reason)
+        if self.stopping.is_grace_over:  # it had its last try
+            raise Interrupted
+        await self.stopping.sleep(delay_s)
 
     async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
         """Ask whose the command is. Where it is over by our own events, whose answer was lost, nothing is left to be
@@ -348,8 +352,28 @@ class Emitter:
         if is_there or self.outbox.keep(event_set):
             course.leave()
 
-    async def _post_end(self, plane: Plane, event_set: EventSet, patience_s: float | None, course: _Course) -> Response:
-        part, body = event_set.part, event_set.body()
+    async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, course: _Course) -> None:
+        """Go on without the result where it is its size that was refused; raises ServerRefused."""
+        limit = event_set.rules.batch_limit(answer.body)
+        if limit is not None:
+            plane.server.batch_bytes = limit
+            if await self._cut(event_set, limit):
+                return
+        raise refusal(f"{event_set.last_event} after {course.tries} tries", answer)
+
+    @staticmethod
+    async def _cut(event_set: EventSet, most: int) -> bool:
+        """Whether a result was taken out of the events: it is stored first."""
+        if not await finished_off_loop(partial(event_set.cut, most)):
+            return False
+        log.info("result_left_out_of_event", **event_set.who(), bytes=event_set.size, limit=most)
+        event_set.was_tried = False
+        return True
+
+    async def _post_end(
+        self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, course: _Course
+    ) -> Response:
+        part = event_set.part
         slow: asyncio.TimerHandle | None = None
 
         def is_slow() -> None:
@@ -369,15 +393,15 @@ class Emitter:
                 slow.cancel()
 
     async def _try(
-        self, plane: Plane, event_set: EventSet, patience_s: float | None, course: _Course
+        self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, course: _Course
     ) -> tuple[Response | None, Verdict, str]:
         """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.issues_commands:
-                answer = await self._post_end(plane, event_set, patience_s, course)
+                answer = await self._post_end(plane, event_set, sent, patience_s, course)
             else:
-                answer = await plane.post_events(part.path, event_set.body(), event_set.headers, patience_s=patience_s)
+                answer = await plane.post_events(part.path, sent, event_set.headers, patience_s=patience_s)
         except NotSent as error:
             event_set.was_tried = not first_try
             return None, Verdict.PASSING, str(error)

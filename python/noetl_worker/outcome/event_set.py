@@ -16,6 +16,7 @@ from noetl_worker import json_text
 from noetl_worker.models import CommandId, Dialect, Exit, JsonValue, LoopPosition, Report, Upload
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.rules import DialectRules, Part
+from noetl_worker.plane.stored_results import whole_of
 
 __all__ = ["VERSION", "EventSet"]
 
@@ -88,6 +89,8 @@ class EventSet:
     is_rescue: bool = False
     """The plane has confirmed that, and gives the command to nobody: sent whatever a claim would say. Not on disk: who
     reads a row asks the plane."""
+    unstored: str = ""
+    """Why the result store did not take the result."""
     size: int = 0
     """Bytes of the last request of events."""
     rules: DialectRules = field(init=False, repr=False)
@@ -144,6 +147,21 @@ class EventSet:
         """What an operator searches the log for."""
         return {"execution_id": self.execution_id, "command_id": self.command_id, "step": self.step}
 
+    def cut(self, max_bytes: int) -> bool:
+        """Leave the result out of the events, for a plane that takes no more than this in a batch: it is stored first.
+
+        Returns:
+            Whether there was one; what the store did not take fails its command, which says so.
+        """
+        if not self.unstored:
+            return self.rules.cut(self.report, self.step, max_bytes)
+        text, self.unstored = self.unstored, ""
+        if self.report.error is None:
+            self._fail(text)
+        else:  # of a failure its text is what counts
+            self.report.response = None
+        return True
+
     # ── what becomes of it ──
 
     def accepted(self, answer: JsonValue) -> None:
@@ -179,12 +197,14 @@ class EventSet:
         if not self.rules.inlines_unstored_results:
             self._fail(unstored_text(upload, reason))
         elif report.response is None:
-            report.response = json_text.embed(upload.data)
+            self.unstored = unstored_text(upload, reason)
+            report.response = json_text.embed(whole_of(upload.data))
 
     def _fail(self, text: str) -> None:
         """The command failed after all; nothing of its end was sent before."""
         report = self.report
-        report.status, report.context, report.response = "error", {"status": "error", "error": text}, None
+        report.status, report.context = "error", {"status": "error", "error": text}
+        report.response = report.context
         report.error, report.error_kind, report.exit = text, "resource", None
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]

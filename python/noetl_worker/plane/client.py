@@ -31,7 +31,7 @@ from noetl_worker.plane.health import PlaneHealth, read_health
 from noetl_worker.plane.python import BatchState
 from noetl_worker.plane.rules import stored_name
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
-from noetl_worker.plane.stored_results import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on
+from noetl_worker.plane.stored_results import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on, whole_of
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
 from noetl_worker.settings.settings import Settings
@@ -226,15 +226,14 @@ class ControlPlaneClient:
 class Plane:
     """One control plane in its dialect."""
 
-    __slots__ = ("_headers", "_store_route", "client", "dialect", "gate", "retry_pace", "rules", "store_gate", "url")
+    __slots__ = ("_headers", "client", "dialect", "gate", "retry_pace", "rules", "server", "store_gate", "url")
 
     def __init__(self, client: ControlPlaneClient, url: str, dialect: Dialect) -> None:
         self.client = client
         self.url = url
         self.dialect, self.rules = dialect, RULES[dialect]
         self._headers = client.headers_for(f"{url}/")
-        server = client.servers.at(url)
-        self._store_route = server.store_route
+        self.server = server = client.servers.at(url)
         self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
 
     # ── commands and events: the answer is read by claim.py and events.py ──
@@ -351,7 +350,9 @@ class Plane:
         answer = await self._result_call("GET", path)
         if has_expired(answer):
             answer = await self._result_call("GET", path)
-        return _expect_json(f"resolving {ref}{note_on(answer, said)}", answer), answer.body
+        found = _expect_json(f"resolving {ref}{note_on(answer, said)}", answer)
+        whole = whole_of(answer.body)
+        return found if whole is answer.body else json_text.loads(whole), whole
 
     async def _result_call(
         self,
@@ -372,14 +373,14 @@ class Plane:
 
         if self.rules.has_one_store_route:
             return await ask(FIRST_ROUTE)
-        if known := self._store_route.known:
+        if known := self.server.store_route.known:
             answer = await ask(known)
             if not is_no_route(answer):
                 return answer
-        refused = await self._store_route.find(
+        refused = await self.server.store_route.find(
             lambda url: self.client.send("GET", self.url + url, gate=self.store_gate, patience_s=patience_s), known
         )
-        return refused if refused is not None else await ask(self._store_route.known)
+        return refused if refused is not None else await ask(self.server.store_route.known)
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
         """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""

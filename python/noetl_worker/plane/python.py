@@ -6,15 +6,17 @@ recorded in `five-events-*`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from noetl_worker import json_text
+from noetl_worker import engine, json_text
 from noetl_worker.models import (
     AlreadyFinished,
     ClaimOutcome,
     Command,
     Dialect,
+    FitRules,
     FittedResult,
     HeldByOther,
     HeldByThisWorker,
@@ -36,7 +38,14 @@ from noetl_worker.plane.rules import (
     preview_of,
     unique,
 )
-from noetl_worker.plane.stored_results import IN_MEMORY, has_unbroken_text, may_redact, scrubbing_s
+from noetl_worker.plane.stored_results import (
+    IN_MEMORY,
+    has_unbroken_text,
+    is_packed,
+    may_redact,
+    packed_for_store,
+    scrubbing_s,
+)
 
 __all__ = ["BatchState", "PythonRules", "payload_of_result", "unqueued_batch"]
 
@@ -65,6 +74,12 @@ second read in its source, as `processing_error` and `processing_timeout`: after
 with one of them is said by the request that waited for the queue, and waits no more."""
 _LIST_OF_TASKS: Final = ":task_sequence"
 """At the end of its step's name."""
+_CUT: Final = "_truncated"
+"""In a preview, and in what is sent of a list of tasks: there is more of it in the result store."""
+_PREVIEW_BYTES: Final = FitRules().preview_bytes
+_MOST_ESCAPED: Final = 6
+"""Bytes of a byte of JSON where the plane counts it escaped: `\\u007f`."""
+_LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
 _FAILURE: Final = ("call.error", "step.exit", "command.failed")
@@ -154,6 +169,7 @@ class PythonRules:
     has_one_store_route = False
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     forgets_batches = True
+    batch_bytes: int | None = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:
         return bool(body == {"status": "ok"})
@@ -208,9 +224,7 @@ class PythonRules:
         return Report(status=result.status, context=context, response=json_text.embed(fitted.body))
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        if json_text.escaped_size(fitted.body) <= max_bytes:
-            return True
-        return json_text.escaped_size(json_text.dumps(report.context)) <= max_bytes
+        return json_text.fits(fitted.body, max_bytes) or json_text.fits(json_text.dumps(report.context), max_bytes)
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         preview = _allowed(preview_of(fitted))
@@ -227,7 +241,22 @@ class PythonRules:
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
         """One that it keeps in the memory of one server alone, where the batch has room for it."""
-        return answer.get("store") == IN_MEMORY and _has_room(upload.data)
+        return answer.get("store") == IN_MEMORY and _has_room(upload.data) and not is_packed(upload.data)
+
+    def batch_limit(self, body: bytes) -> int | None:
+        found = _LIMIT.search(body)
+        return int(found[1]) if found else None
+
+    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
+        if report.response is None:
+            return False
+        whole, room = json_text.dumps(report.response), max_bytes - max_bytes // 8
+        if report.upload is None and report.reference is None:
+            preview = _allowed(_preview(whole))
+            report.upload = Upload(step, packed_for_store(whole) if has_unbroken_text(whole) else whole, step, preview)
+            report.context = preview if isinstance(preview, dict) else {"preview": preview}
+        report.response = _brief_tasks(whole, room) if step.endswith(_LIST_OF_TASKS) else None
+        return True
 
     def can_store(self, data: bytes) -> bool:
         return not has_unbroken_text(data)
@@ -347,9 +376,34 @@ def _would_be_hidden(data: JsonValue) -> bool:
     return isinstance(data, dict) and not _NAMES_OF_PLANE.isdisjoint(data)
 
 
+def _preview(data: bytes, most_bytes: int = _PREVIEW_BYTES) -> JsonValue:
+    rules = FitRules(max_bytes=0, preview_bytes=most_bytes)
+    return json_text.loads(engine.fit_result(data, rules).preview or b"null")
+
+
+def _brief_tasks(whole: bytes, room: int) -> JsonValue:
+    """Of a list of tasks its smaller parts as they are, and previews of those for which a batch has no room."""
+    data = json_text.loads_exact(whole)
+    if not isinstance(data, dict) or _CUT in data:  # it was cut to another limit
+        return None
+    parts: list[tuple[int, dict[str, JsonValue], str]] = []
+    for name in data:
+        holder, names = (data[name], data[name]) if name in ("results", "ctx") else (data, (name,))
+        parts += [(json_text.escaped_size(json_text.dumps(holder[key])), holder, key) for key in names]
+    parts.sort(key=lambda part: part[0])
+    for left, (size, holder, key) in enumerate(parts):
+        others = len(parts) - left - 1
+        if size > room - others * _PREVIEW_BYTES:
+            most_bytes = min(_PREVIEW_BYTES, room // (others + 1) // _MOST_ESCAPED)
+            holder[key] = _preview(json_text.dumps(holder[key]), most_bytes)
+            size = json_text.escaped_size(json_text.dumps(holder[key]))
+        room -= size
+    return {**data, _CUT: True}
+
+
 def _has_room(response: bytes) -> bool:
     """Whether a batch has room for it, beside its reference."""
-    return len(response) <= _MAX_RESPONSE_BYTES and json_text.escaped_size(response) <= _MAX_RESPONSE_BYTES
+    return json_text.fits(response, _MAX_RESPONSE_BYTES)
 
 
 def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:
@@ -398,6 +452,8 @@ def _call(end: Ending, result: JsonValue) -> dict[str, JsonValue]:
     }
     if _has_response(report):
         payload["response"] = report.response  # what templates of later steps see (wire.md 4.6)
+        if isinstance(report.response, dict) and _CUT in report.response:
+            payload["response"] = {**report.response, "reference": report.reference}  # where they find the rest
     if report.error is not None:
         payload["error"] = report.error  # a text: an object is a 500 after the row is stored (wire.md 9.4)
     return payload

@@ -242,6 +242,21 @@ class DialectRules(Protocol):
         """The report of one that does not."""
         ...
 
+    batch_bytes: int | None
+    """What a batch of events may have, unless the plane has said otherwise."""
+
+    def batch_limit(self, body: bytes) -> int | None:
+        """What a batch may have, by the body of its refusal; None: it was refused for something else."""
+        ...
+
+    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
+        """Take a result out of a report for which a batch of `max_bytes` has no room, to be stored where it is not.
+
+        Returns:
+            Whether there was one.
+        """
+        ...
+
     def can_store(self, data: bytes) -> bool: ...
 
     def storing_s(self, size: int) -> float:

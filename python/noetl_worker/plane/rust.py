@@ -94,6 +94,7 @@ class RustRules:
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
     forgets_batches = False
+    batch_bytes: int | None = None
 
     def is_health(self, body: JsonValue) -> bool:
         if not isinstance(body, dict):
@@ -137,6 +138,12 @@ class RustRules:
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
         return False
+
+    def batch_limit(self, body: bytes) -> None:
+        return None
+
+    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
+        return False  # no result is in its events that is not within the budget
 
     def can_store(self, data: bytes) -> bool:
         return True

@@ -40,6 +40,8 @@ class Server:
     """In front of its result store: one that is away must not hold up claims and events."""
     retry_pace: RetryPace
     store_route: StoreRoute = field(default_factory=StoreRoute)
+    batch_bytes: int | None = None
+    """What it said that a batch of events may have, when it refused one."""
 
 
 class Servers:

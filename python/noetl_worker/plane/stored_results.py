@@ -15,16 +15,18 @@ a short text under `password` or `token` is kept (result-get-secret-like).
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import string
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 from noetl_worker import json_text
-from noetl_worker.errors import NotSent, TransportError
+from noetl_worker.errors import ControlPlaneError, NotSent, TransportError
 from noetl_worker.models import JsonValue
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
-from noetl_worker.transport.transport import Response
+from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
 
 __all__ = [
     "FIRST_ROUTE",
@@ -37,9 +39,13 @@ __all__ = [
     "has_null",
     "has_unbroken_text",
     "is_no_route",
+    "is_packed",
     "may_redact",
     "note_on",
+    "packed_for_store",
     "scrubbing_s",
+    "unpacked",
+    "whole_of",
     "without_null",
 ]
 
@@ -53,6 +59,11 @@ LONGEST_UNBROKEN: Final = 20_000
 # Base64 in both alphabets as well, and whatever is beyond ASCII: what that regular expression takes for a letter is not
 # known, and a text too many that goes into the event does no harm.
 _UNBROKEN: Final = (string.ascii_letters + string.digits + "_-+/=").encode() + bytes(range(0x80, 0x100))
+_PACKED: Final = "_zlib_base64"
+"""The one key of a result that is stored packed."""
+_PACKED_START: Final = b'{"_zlib_base64":'
+_PIECE: Final = 20
+"""Characters of packed text without a space: the store is soon through them, and none looks like a key or token."""
 _BYTES_PER_S: Final = 12_500
 """Of nothing but unbroken texts of that length, looked through twice."""
 NULL_MARK: Final = b"\\u0000"
@@ -129,6 +140,36 @@ def _is_in_key_of_container(word: bytes, lower: bytes) -> bool:
             return True
         at = lower.find(word, rest.end())  # not from the next byte on: a long text would be read once for each word
     return False
+
+
+def packed_for_store(data: bytes) -> bytes:
+    """JSON in a form in which this store is soon through it, however long its texts are."""
+    text = base64.b64encode(zlib.compress(data, 1))
+    return json_text.dumps({_PACKED: b" ".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE)).decode()})
+
+
+def is_packed(data: bytes) -> bool:
+    return data.startswith(_PACKED_START)
+
+
+def whole_of(data: bytes) -> bytes:
+    """The JSON of a stored result, packed or not."""
+    return (unpacked(json_text.loads(data)) if is_packed(data) else None) or data
+
+
+def unpacked(stored: JsonValue) -> bytes | None:
+    """The JSON of a result that was stored packed; None: it was not. Raises ControlPlaneError where it is not whole."""
+    text = stored.get(_PACKED) if isinstance(stored, dict) else None
+    if not isinstance(text, str):
+        return None
+    reading = zlib.decompressobj()
+    try:
+        data = reading.decompress(base64.b64decode(text), MAX_BODY_BYTES)
+    except (ValueError, zlib.error) as error:
+        raise ControlPlaneError(f"a stored result is not as it was packed: {error}") from error
+    if not reading.eof:
+        raise ControlPlaneError(f"a stored result is not whole, or has more than {MAX_BODY_BYTES} bytes")
+    return data
 
 
 def scrubbing_s(size: int) -> float:

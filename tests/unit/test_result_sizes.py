@@ -1,0 +1,143 @@
+"""A result of any size up to 16 MiB is reported: what a batch has no room for is stored, and can be had from there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from noetl_worker.errors import ControlPlaneError
+from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
+from noetl_worker.outcome import results
+from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.plane.client import Plane
+from noetl_worker.plane.stored_results import has_unbroken_text
+from unit.planes import URL, Ours, answer, command, emitter, plane
+
+MIB = 1024 * 1024
+BATCH_BYTES = 2 * MIB
+REF = "noetl://execution/7/result/start/1"
+STORED = {"ref": REF, "store": "kv", "scope": "execution"}
+WORD, LINE = "a word ", "a word " * 600
+SIZES = [0.5, 1.5, 2.5, 5, 16]
+
+
+def printed(text: str) -> dict[str, Any]:
+    """As kind shell gives it on the Python plane: its output twice."""
+    entry = {"cmd_preview": "run", "returncode": 0, "stdout": text, "stderr": ""}
+    return {"returncode": 0, "stdout": text, "stderr": "", "commands": [entry]}
+
+
+SHAPES = {
+    "text": lambda size: {"text": WORD * (size // len(WORD))},
+    "text without a space": lambda size: {"text": "x" * size, "count": 1},
+    "rows": lambda size: {"rows": [{"id": 7, "line": LINE}] * (size // len(LINE)), "row_count": 3},
+    "output": lambda size: printed(WORD * (size // len(WORD))),
+    "output without a space": lambda size: printed("x" * size),
+}
+
+
+class Limited:
+    """A plane with a limit of its own, and a result store."""
+
+    def __init__(self, dialect: Dialect, batch_bytes: int = BATCH_BYTES, put: Any = None) -> None:
+        self.batch_bytes, self.refused, self.stored = batch_bytes, 0, b""
+        self._put = put or answer(200, STORED)
+        self.plane, self.transport = plane(self.answer, dialect)
+
+    def answer(self, method: str, path: str, body: Any) -> Any:
+        if method == "PUT":
+            self.stored = json.dumps(body["data"], separators=(",", ":")).encode()
+            return self._put
+        if "/api/events" in path:
+            return self._events(path, body)
+        return answer(200, self.stored if "ref=noetl" in path else "where")
+
+    def _events(self, path: str, body: Any) -> Any:
+        if path == "/api/events":
+            return answer(200, {"event_id": 7})
+        if len(json.dumps([event["payload"] for event in body["events"]], separators=(",", ":"))) <= self.batch_bytes:
+            return answer(202, {"event_ids": [5]})
+        self.refused += 1  # recorded: refused-batch-payload-2mib-above
+        text = f"Value error, Batch payload exceeds configured limit ({self.batch_bytes} bytes)"
+        return answer(422, {"detail": [{"type": "value_error", "loc": ["body"], "msg": text, "ctx": {"error": {}}}]})
+
+
+async def reported(at: Limited, data: Any, *, is_list: bool = False) -> dict[str, Any]:
+    """The payload of the last `call.done`, or `call.error`, that the plane was sent."""
+    named = {"kind": "task_sequence", "step": "start:task_sequence"} if is_list else {}
+    one = command(at.plane.dialect, **named)
+    report = await results.report(one, ToolResult.success(data), CaseDecision(), FitRules())
+    told = CommandEvents(one, at.plane, "w-1", emitter(), hold_s=5.0)
+    told.start()
+    await told.finish(report, Ours())
+    batch = at.transport.bodies("/api/events/batch")[-1]
+    called: dict[str, Any] = next(item for item in batch["events"] if item["name"] in ("call.done", "call.error"))
+    assert called["name"] == "call.done", called["payload"].get("error")
+    return called["payload"]
+
+
+async def whole(at: Limited, payload: dict[str, Any]) -> Any:
+    """The result as a later step can have it: from the event, or from the store."""
+    if "reference" in payload["result"]:
+        found, _ = await at.plane.stored_result(payload["result"]["reference"]["ref"])
+        return found["data"] if at.plane.dialect is Dialect.RUST else found
+    return payload["response"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_result_of_any_size_is_reported_and_can_be_had(dialect: Dialect, size: float, shape: str) -> None:
+    at, data = Limited(dialect), SHAPES[shape](int(size * MIB))
+    payload = await reported(at, data)
+    assert await whole(at, payload) == data
+    assert at.refused == 0, "the plane's own limit is known"
+    assert dialect is Dialect.RUST or not has_unbroken_text(at.stored), "its store would look through it for minutes"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1.5, 5])
+async def test_large_list_of_tasks_says_what_fits_and_where_the_rest_is(size: float, shape: str) -> None:
+    at, large = Limited(Dialect.PYTHON), SHAPES[shape](int(size * MIB))
+    tasks = {"first": {"rows": [1, 2, 3]}, "gen": large, "last": {"n": 5}}
+    data = {"status": "ok", "_prev": {"n": 5}, "results": tasks, "ctx": {"name": "Ada"}}
+    payload = await reported(at, data, is_list=True)
+    response = payload["response"]
+    kept = {**response, "results": {**response["results"], "gen": None}}
+    expected = {**data, "results": {**tasks, "gen": None}}
+    assert {name: kept[name] for name in expected} == expected
+    if response["results"]["gen"] != large:
+        assert len(json.dumps(response["results"]["gen"])) < 10_000, "a preview"
+        assert (response["_truncated"], response["reference"]["ref"]) == (True, REF)
+        assert await whole(at, payload) == data
+    assert at.refused == 0
+
+
+async def test_limit_that_a_plane_says_is_kept_to_from_then_on() -> None:
+    """For this plane alone. Also for what has room in an event of another one."""
+    at, data = Limited(Dialect.PYTHON, batch_bytes=50_000), {"rows": [WORD] * 9_000}
+    assert await whole(at, await reported(at, data)) == data
+    assert at.refused == 1
+    for _ in range(3):
+        assert await whole(at, await reported(at, data)) == data
+    assert at.refused == 1
+    elsewhere = Plane(at.plane.client, f"{URL}:81", Dialect.PYTHON)
+    assert (at.plane.server.batch_bytes, elsewhere.server.batch_bytes) == (50_000, None)
+
+
+@pytest.mark.parametrize("shape", ["text", "text without a space"])
+async def test_result_that_neither_the_store_nor_a_batch_takes_fails_its_command_and_says_so(shape: str) -> None:
+    at = Limited(Dialect.PYTHON, put=answer(404, {"detail": "Not Found"}))
+    with pytest.raises(AssertionError, match=r"the result store of the control plane does not take it: .*404"):
+        await reported(at, SHAPES[shape](5 * MIB))
+    assert at.refused == 0
+
+
+async def test_stored_result_that_lost_its_end_is_an_error() -> None:
+    at = Limited(Dialect.PYTHON)
+    payload = await reported(at, SHAPES["text without a space"](5 * MIB))
+    at.stored = at.stored[: len(at.stored) // 2] + b'"}'
+    with pytest.raises(ControlPlaneError, match="a stored result is not"):
+        await whole(at, payload)
