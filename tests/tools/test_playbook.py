@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from urllib.parse import quote
 
 import pytest
 
+import virtual_time
 from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError
 from noetl_worker.models import Dialect, ToolStatus
-from noetl_worker.testing import MemoryControlPlane, run_tool
+from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
 
 SAMPLES = Path(__file__, "../../compat/samples/rust-control-plane.jsonl").resolve()
 RECORDED = {
@@ -92,6 +94,11 @@ def wait_for(*answers: Mapping[str, Any] | Exception, **config: Any) -> Any:
     return run_tool("playbook", whole, control_plane=EndingPlane(*answers), dialect=Dialect.PYTHON)
 
 
+async def waited(config: dict[str, Any], control_plane: MemoryControlPlane, dialect: Dialect) -> Any:
+    """In virtual time: the plane is asked for 15 s for a step that it does not have."""
+    return await arun_tool("playbook", {"path": "c", **config}, control_plane=control_plane, dialect=dialect)
+
+
 def python_status(case: str) -> dict[str, Any]:
     """The recorded status answer of an execution that ended on the Python plane."""
     lines = map(json.loads, PYTHON_CASES.read_text().splitlines())
@@ -142,6 +149,15 @@ def test_inferred_completion_between_two_steps_is_not_the_childs_end(config: dic
     assert data["variables"] == over["variables"]
 
 
+@virtual_time.PASSES
+async def test_step_that_the_planes_list_does_not_have_yet_is_asked_for_again() -> None:
+    """Seen on the Python plane: the list came 0.3 s behind the end."""
+    early = {"completed": True, "completed_steps": ["start", "test_step"], "variables": {"message": "hi"}}
+    ended = {**early, "completed_steps": ["start", "test_step", "end"], "variables": {"message": "hi", "end": {"n": 1}}}
+    result = await waited({"return_step": "end"}, EndingPlane(early, early, ended), Dialect.PYTHON)
+    assert (result.status, result.data["result"]) == (ToolStatus.SUCCESS, {"n": 1})
+
+
 def test_inferred_completion_is_believed_for_a_step_that_ran_as_a_sequence() -> None:
     ended = {"completed": True, "completion_inferred": True, "completed_steps": ["end:task_sequence"]}
     assert wait_for({**ended, "variables": {"end": 2}}, return_step="end").data["result"] == 2
@@ -189,12 +205,14 @@ def test_reference_that_leads_nowhere_is_an_error_and_no_preview() -> None:
         wait_on_rust_plane(detail, return_step="start")
 
 
-def test_missing_step_on_the_rust_plane_is_named() -> None:
+@virtual_time.PASSES
+async def test_missing_step_on_the_rust_plane_is_named() -> None:
     text = "child execution 1001 completed without a result of 'strat'; it has: big, start"
-    result = wait_on_rust_plane(RECORDED[HELLO], return_step="strat")
+    plane = EndingPlane(COMPLETED, detail=RECORDED[HELLO])
+    result = await waited({"return_step": "strat"}, plane, Dialect.RUST)
     assert (result.error.message, result.error.kind, result.data["status"]) == (text, "not_found", COMPLETED)
     with pytest.raises(ToolError, match="without a result of 'strat'"):
-        wait_on_rust_plane(RECORDED[HELLO], return_result=True, result_step="strat")
+        await waited({"return_result": True, "result_step": "strat"}, plane, Dialect.RUST)
 
 
 def test_failed_child_whose_value_was_asked_for_fails_the_execution_on_the_rust_plane() -> None:
@@ -220,10 +238,13 @@ def test_child_that_did_not_complete_is_a_failure(ended: dict[str, Any], word: s
     assert result.data["status"] == word
 
 
+@virtual_time.PASSES
 @pytest.mark.parametrize("name", ["return_step", "result_step"])
-def test_step_that_the_child_does_not_have_is_a_failure(name: str) -> None:
+async def test_step_that_the_child_does_not_have_is_a_failure_after_15_seconds(name: str) -> None:
     ended = {"completed": True, "variables": {"finish": 1}, "completed_steps": ["start", "finish", "end"]}
-    result = wait_for(ended, **{name: "finsh"})
+    began = time.monotonic()
+    result = await waited({name: "finsh"}, EndingPlane(ended), Dialect.PYTHON)
+    assert time.monotonic() - began == 15.0
     assert result.error is not None
     assert (result.status, result.error.kind) == (ToolStatus.ERROR, "not_found")
     text = "child execution 1001 completed without a result of 'finsh'; it has: end, finish, start"

@@ -26,6 +26,9 @@ __all__ = ["PlaybookConfig", "PlaybookTool"]
 
 _WAIT_S: Final = 300.0
 _MIN_POLL_S: Final = 0.05
+_LIST_LAG_S: Final = 15.0
+"""For so long after a child's end its step is looked for: the plane's list of completed steps may lag behind the end
+(seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class PlaybookConfig:
     return_result: bool = False
     """Wait for the child's end and give its result back."""
     return_step: str | None = None
-    """Wait for the child's end and give this step's result back."""
+    """Wait for the child's end and give this step's result back; a plane that lists it late is asked for 15 s more."""
     result_step: str | None = None
     """The same as `return_step`, as newer playbooks write it."""
     timeout: float | None = None
@@ -136,19 +139,25 @@ async def _outcome(
     async def ask(question: Callable[[], Awaitable[Any]]) -> Any:
         return await _answered(question, config, context)
 
-    status = await _child_end(execution_id, config, context, ask)
-    state = state_of(status)
-    if state != "completed":
-        text = f"child execution {execution_id} {state}"
-        return _failure(text, "playbook", config, _beside(status, started, context), context)
-    try:
-        value = await result_of(status, config.step, execution_id, context, ask)
-    except NoSuchResult as error:
-        wanted = f"a result of {config.step!r}" if config.step else "any result"
-        text = f"child execution {execution_id} completed without {wanted}; it has: {error}"
-        return _failure(text[:2000], "not_found", config, _beside(status, started, context), context)
-    except NotShown:
-        return _not_shown(execution_id, status, started, config, context)
+    now, until = asyncio.get_running_loop().time, 0.0
+    while True:
+        status = await _child_end(execution_id, config, context, ask)
+        state = state_of(status)
+        if state != "completed":
+            text = f"child execution {execution_id} {state}"
+            return _failure(text, "playbook", config, _beside(status, started, context), context)
+        until = until or now() + _LIST_LAG_S
+        try:
+            value = await result_of(status, config.step, execution_id, context, ask)
+            break
+        except NoSuchResult as error:
+            if now() >= until:
+                wanted = f"a result of {config.step!r}" if config.step else "any result"
+                text = f"child execution {execution_id} completed without {wanted}; it has: {error}"
+                return _failure(text[:2000], "not_found", config, _beside(status, started, context), context)
+        except NotShown:
+            return _not_shown(execution_id, status, started, config, context)
+        await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
     if context.form.child_is_its_status:
         return ToolResult.success({**_shown(status, started, context), "result": value})
     # As the Rust worker gives it: what the child left is the step's value. A `status` of the child's own stays.
