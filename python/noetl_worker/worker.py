@@ -166,7 +166,8 @@ class Worker:
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
             execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
-            puller = self.puller = self._make_puller(connection, durable, execution)
+            self._warn_of_stream(durable, plane)
+            puller = self.puller = self._make_puller(connection, durable, execution, plane)
             self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
         finally:
@@ -184,14 +185,18 @@ class Worker:
             pulse.cancel()
             log.info("stopped", settled=dict(self.settled))
 
-    def _make_puller(self, connection: Connection, durable: Durable, execution: Execution) -> Puller:
+    def _warn_of_stream(self, durable: Durable, plane: Plane) -> Durable:
+        durable.warn_of_stream(self.settings, is_made_bare=plane.rules.makes_bare_stream)
+        return durable
+
+    def _make_puller(self, connection: Connection, durable: Durable, execution: Execution, plane: Plane) -> Puller:
         store = DeadLetterStore(connection, self.settings.dead_letter_subject)
         settle = partial(
             settle_delivery, DeadLetters(store.publish, self.settings.dead_letter_subject, self.identity.unique)
         )
 
         async def ensure() -> Durable:
-            return await ensure_durable(connection.client, self.settings)
+            return self._warn_of_stream(await ensure_durable(connection.client, self.settings), plane)
 
         return Puller(
             connection,

@@ -20,6 +20,7 @@ from noetl_worker.jetstream import comparison
 from noetl_worker.jetstream.api import ask
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_at_start, ensure_durable, look
+from noetl_worker.models import Dialect
 from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import load_settings
@@ -110,6 +111,22 @@ async def test_durable_deleted_under_a_worker_is_made_again_and_nothing_runs_twi
             assert home.terminal_events(before.event_id) == ["command.completed"]
             config = (await ask(client, f"CONSUMER.INFO.{STREAM}.{DURABLE}"))["config"]
             assert config["filter_subjects"] == ["noetl.commands", "noetl.commands.>"]
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_stream_as_the_python_plane_makes_it_is_no_difference_there(dialect: Dialect) -> None:
+    """The Rust plane makes none, and publishes below the bare subject."""
+    async with house(dialect, worker=False) as home:
+        client = await nats.connect(home.nats.url)
+        try:
+            config = (await ask(client, f"STREAM.INFO.{STREAM}"))["config"]
+            await ask(client, f"STREAM.UPDATE.{STREAM}", {**config, "subjects": ["noetl.commands"]})
+            with capture_logs() as logs:
+                await home.start_worker()
+            told = [line["field"] for line in logs if line["event"] == "stream_differs"]
+            assert told == ([] if dialect is Dialect.PYTHON else ["subjects"])
         finally:
             await client.close()
 

@@ -239,6 +239,15 @@ def test_failure_is_told_once_and_without_its_causes_inside(arguments: tuple[str
     assert "caused by" not in error
 
 
+@pytest.mark.parametrize("dialect", Dialect)
+def test_failure_is_shown_where_the_result_would_be(dialect: Dialect) -> None:
+    config = '{"sql": "select", "connection_string": "postgres://127.0.0.1:1/none"}'
+    ended = typed("exec", "postgres", "--config", config, "--dialect", dialect.value)
+    assert ended.code == 1
+    assert ended.err.startswith("call.error after ")
+    assert "127.0.0.1" in json.loads(ended.out)["error"]
+
+
 def test_credential_that_is_missing_is_named_with_the_flag_that_gives_it() -> None:
     config = '{"url": "http://127.0.0.1:1/", "auth": "other"}'
     ended = typed("exec", "http", "--config", config)

@@ -1,4 +1,4 @@
-"""A step that waits for a child whose list of completed steps lags behind its end: one seed, one run, no real seconds."""
+"""A step that waits for a child whose list of completed steps lags behind its end: one seed, one run, virtual time."""
 
 from __future__ import annotations
 

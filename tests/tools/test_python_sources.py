@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,16 @@ def test_code_over_the_limit_is_refused(server: ToolServer, tmp_path: Path) -> N
     (tmp_path / "a.py").write_bytes(b"#" * (4 << 20) + b"\n")
     with pytest.raises(ConfigurationError, match="is over 4 MiB"):
         python({"script": str(tmp_path / "a.py")})
+
+
+def test_relative_script_that_is_not_there_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = f"script 'steps/load.py' cannot be read: No such file or directory (looked for in {tmp_path})"
+    for uri in ("steps/load.py", "file:steps/load.py"):
+        with pytest.raises(ConfigurationError, match=re.escape(text.replace("steps/load.py", uri))):
+            run_tool("python", {"script": {"uri": uri, "source": {"type": "file"}}})
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,17 @@ class Durable:
     ack_wait_s: float
     max_ack_pending: int
     filters: tuple[str, ...]
+    stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """Of a stream that was there before."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
+
+    def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
+        """Say what the stream lacks; `is_made_bare`: but for the subjects of one that the plane makes like this."""
+        if self.stream_config is None:
+            return
+        is_as_made = is_made_bare and self.stream_config.get("subjects") == [settings.nats_subject]
+        rows = stream_rows(self.stream_config, settings)
+        _warn("stream_differs", self.stream, [row for row in rows if not (is_as_made and row.field == "subjects")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +133,6 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     found = await _find_commands(client, settings)
     if found.stream_info is None:
         await _make_stream(client, found.stream, settings)
-    else:
-        _warn("stream_differs", found.stream, stream_rows(found.stream_info["config"], settings))
     info = found.durable_info
     if info is None:
         info = await _make_durable(client, found, settings)
@@ -134,7 +142,8 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
         raise JetStreamError(_refusal(found, fatal[0], settings))
     _warn("durable_differs", found.durable, rows)
     await _warn_of_letters(client, settings)
-    return _durable(found.stream, info)
+    config = found.stream_info["config"] if found.stream_info is not None else None
+    return replace(_durable(found.stream, info), stream_config=config)
 
 
 async def ensure_at_start(client: Client, settings: Settings) -> Durable:

@@ -157,6 +157,7 @@ class PythonRules:
     claim_limit_s = 1700.0  # a claim of 1,800 s is given to another worker, whatever the holder's health (wire.md 3.2)
     stale_after_s = 30.0  # wire.md 3.2
     heartbeat_registers = True  # it logs a warning for every heartbeat; its own worker registers again (wire.md 9.5)
+    makes_bare_stream = True
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
     names_are_flat = False

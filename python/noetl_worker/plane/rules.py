@@ -176,6 +176,8 @@ class DialectRules(Protocol):
     stale_after_s: float
     """Silence of a worker after which its claims are given away."""
     heartbeat_registers: bool
+    makes_bare_stream: bool
+    """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
     copies_have_text_ids: bool
     """Whether a notification that is published again has the command's id as text (wire.md T-2)."""
 

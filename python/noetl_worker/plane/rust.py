@@ -82,6 +82,7 @@ class RustRules:
     claim_limit_s = math.inf
     stale_after_s = math.inf
     heartbeat_registers = False
+    makes_bare_stream = False
     copies_have_text_ids = False
     step_input_wins = False
     names_are_flat = True

@@ -25,7 +25,8 @@ def print_result(done: Rehearsed, *, as_json: bool) -> None:
         typer.echo(json.dumps(line, ensure_ascii=False))
         return
     typer.echo(f"{call['name']} after {done.seconds:.3f} s", err=True)
-    shown = payload.get("response", payload.get("result"))
+    said = {name: payload[name] for name in ("error", "error_kind") if name in payload}
+    shown = payload.get("response", payload.get("result")) or said or None  # the Rust plane is told the text alone
     typer.echo(harmless(json.dumps(shown, indent=2, ensure_ascii=False)))
 
 

@@ -100,7 +100,8 @@ def opened(kind: str, given: str, path: Path) -> BinaryIO:
     try:
         return open_regular(real)
     except OSError as error:
-        raise ConfigurationError(f"{kind}: {given!r} cannot be read: {error.strerror}") from error
+        where = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
+        raise ConfigurationError(f"{kind}: {given!r} cannot be read: {error.strerror}{where}") from error
 
 
 def open_regular(real: Path) -> BinaryIO:
