@@ -174,6 +174,7 @@ def _end_of(event: Stored) -> dict[str, Any]:
     result = said.get("result") or {}
     context = result.get("context") or {}
     found = {"status": result.get("status"), "value": context.get("data")}
+    found |= {"reference": True} if result.get("reference") else {}
     return found | {key: context[key] for key in ("error", "exit_code") if context.get(key) is not None}
 
 

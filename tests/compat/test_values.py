@@ -9,6 +9,7 @@ import pytest
 
 from compat.accepted_values import accepted, changes
 from compat.document import document
+from compat.live_table import LIVE
 from compat.values_run import Seen, chosen, compare, names
 from compat.values_table import CLAIMS, CLASSES, DOCUMENT, PLANES, VALUES, Table
 
@@ -82,6 +83,13 @@ def test_every_line_names_a_playbook_and_a_reason_of_a_known_class(file: Path) -
         assert table.playbooks[plane].keys() <= set(NAMES)
         lines = [table.everywhere[plane], *table.playbooks[plane].values()]
         assert {why for one in lines for why in one.values()} <= table.reasons.keys()
+
+
+@pytest.mark.parametrize("file", [VALUES, LIVE], ids=["values", "live"])
+def test_each_deliberate_reason_says_which_playbook_it_breaks(file: Path) -> None:
+    reasons = Table.load(file).reasons
+    assert [name for name, one in reasons.items() if one["class"] == "ours" and not one.get("breaks")] == []
+    assert [name for name, one in reasons.items() if one["class"] != "ours" and "breaks" in one] == []
 
 
 def test_no_line_of_the_table_is_open() -> None:

@@ -110,6 +110,8 @@ def _one(at: str, recorded: Mapping[str, Any], ours: Mapping[str, Any]) -> Itera
     for key in ("status", "exit_code"):
         if recorded.get(key) != ours.get(key):
             yield _line(f"{at}.{key}", recorded.get(key), ours.get(key))
+    if bool(recorded.get("reference")) != bool(ours.get("reference")):
+        yield _line(f"{at}.reference", bool(recorded.get("reference")), bool(ours.get("reference")))
     if bool(recorded.get("error")) != bool(ours.get("error")):
         yield _line(f"{at}.error", recorded.get("error"), ours.get("error"))
     yield from _value(f"{at}.value", recorded.get("value"), ours.get("value"))

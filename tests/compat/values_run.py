@@ -107,7 +107,7 @@ class Listener:
         if "response" in payload or not reference:
             found["value"] = payload.get("response", result.get("context"))
         else:
-            found["value"] = resolve(reference["ref"])
+            found |= {"value": resolve(reference["ref"]), "reference": True}
         return found
 
     def _rust(self, name: str, payload: dict[str, Any], resolve: Any) -> dict[str, Any]:
@@ -117,6 +117,7 @@ class Listener:
         context = result.get("context") or {}
         found = {"status": result.get("status"), "value": context.get("data")}
         found |= {key: context[key] for key in ("error", "exit_code") if context.get(key) is not None}
+        found |= {"reference": True} if result.get("reference") else {}
         return found
 
 

@@ -26,7 +26,7 @@ DOCUMENT = HERE.parent.parent / "docs" / "compatibility.md"
 CLASSES = {
     "worker": "fault or limit of the published worker",
     "plane": "limit of the real plane that the development plane does not copy",
-    "ours": "deliberate",
+    "ours": "deliberate; of each which playbook it breaks, and why it stays",
     "race": "another one in every run",
     "open": "not settled",
 }
@@ -39,7 +39,7 @@ RACE = "race"
 """Class of what may differ and need not: its lines are never stale."""
 HEAD = """\
 # Where a value of ours (this worker, the development plane) is not the recorded one (published worker, real plane).
-# reasons: name -> class (worker, plane, ours, open) and text.
+# reasons: name -> class (worker, plane, ours, open) and text; of ours which playbook it breaks, and why it stays.
 # everywhere: lines for any playbook of a plane; `+`: a key that only ours has, `-`: one that only theirs has.
 # Then by plane and playbook: path -> reason; `*` is any text. A line that no longer differs fails the test.
 # Brought up to date by `make values`, which keeps reasons and drops and adds lines.
@@ -79,7 +79,8 @@ class Table:
     def _lines(self) -> Iterable[str]:
         yield "reasons:"
         for name, reason in sorted(self.reasons.items()):
-            yield f"  {name}: {{class: {reason['class']}, text: {_quoted(reason['text'])}}}"
+            told = "".join(f", {key}: {_quoted(reason[key])}" for key in ("text", "breaks") if key in reason)
+            yield f"  {name}: {{class: {reason['class']}{told}}}"
         yield "everywhere:"
         for plane in PLANES:
             yield f"  {plane}:"
@@ -263,7 +264,8 @@ def reasons_of_each_class(reasons: Mapping[str, Mapping[str, str]]) -> Iterable[
             yield f"{title[0].upper()}{title[1:]}:"
             yield ""
             for name in found:
-                yield from item(f"- `{name}`: {reasons[name]['text']}")
+                breaks = reasons[name].get("breaks")
+                yield from item(f"- `{name}`: {reasons[name]['text']}" + (f". Breaks: {breaks}" if breaks else ""))
 
 
 def item(text: str, indent: str = "  ") -> list[str]:
