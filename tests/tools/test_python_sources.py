@@ -170,7 +170,7 @@ def test_relative_script_that_is_not_there_says_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = f"script 'steps/load.py' cannot be read: No such file or directory (looked for in {tmp_path})"
+    text = f"script: 'steps/load.py' cannot be read: No such file or directory (looked for in {tmp_path})"
     for uri in ("steps/load.py", "file:steps/load.py"):
         with pytest.raises(ConfigurationError, match=re.escape(text.replace("steps/load.py", uri))):
             run_tool("python", {"script": {"uri": uri, "source": {"type": "file"}}})
