@@ -14,7 +14,7 @@ import long_steps
 import loop_guard
 import loops
 
-pytest_plugins = ["time_limit"]
+pytest_plugins = ["surroundings", "time_limit"]
 
 # A shell starts background jobs with SIGINT ignored, and that is inherited by what the tests start: a Ctrl-C sent to
 # a worker would then do nothing. With a handler here, children start with the default again.

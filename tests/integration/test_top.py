@@ -87,7 +87,9 @@ async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Pa
         shown = await asyncio.to_thread(typed, "top", address, "--once")
         assert (shown.code, shown.err) == (0, "")
         assert str(one.command_id) in shown.out
-        told = await asyncio.to_thread(typed, "top", "--json", WORKER_METRICS_BIND=address)
+        told = await asyncio.to_thread(
+            typed, "top", "--json", WORKER_METRICS_BIND=address, NOETL_WORKER_OUTBOX_DIR=home.outbox.name
+        )
         assert json.loads(told.out)["address"] == address
         gate.open()
         await home.wait_terminal(one.event_id)

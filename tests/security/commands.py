@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,11 @@ LIBRARIES = os.pathsep.join(
 )
 """Where this process has them from, whatever interpreter runs it."""
 
-_PLACE: dict[str, Any] = {
-    "env": {"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
-    "cwd": "/",
-}
+
+def _place() -> dict[str, Any]:
+    of_the_run = {"HOME": tempfile.gettempdir(), "TMPDIR": tempfile.gettempdir()}
+    variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": LIBRARIES, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"env": {**variables, **of_the_run}, "cwd": "/"}
 
 
 def under(user: str, argv: Sequence[str]) -> list[str]:
@@ -110,7 +112,7 @@ def _forked(user: str, given: dict[str, Any]) -> Any:
     """What a worker's process has printed when it has ended."""
     if user not in _running:
         argv = under(user, [interpreter_of(user) or sys.executable, "-c", _WORKERS])
-        _running[user] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **_PLACE)
+        _running[user] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **_place())
     workers = _running.pop(user)  # not there for the next where this one is not waited for
     assert workers.stdin is not None
     assert workers.stdout is not None
@@ -150,7 +152,7 @@ def printed_under(user: str, program: str, *arguments: str, given: Any = None) -
     done = subprocess.run(
         under(user, [interpreter_of(user) or sys.executable, "-c", program, *arguments]),
         input=json.dumps(given),
-        **_PLACE,
+        **_place(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_password_of_postgres_is_in_no_environment(user: str) -> None:
 def test_key_of_google_is_in_no_directory(user: str) -> None:
     """Another command lists the temporary directory and reads the key file there."""
     code = (
-        "found = [open(path).read() for path in glob.glob('/tmp/noetl-*/google-*.json')]\n"
+        f"found = [open(path).read() for path in glob.glob('{tempfile.gettempdir()}/noetl-*/google-*.json')]\n"
         "result = [json.loads(reads('GOOGLE_APPLICATION_CREDENTIALS')[0]), found]"
     )
     account, found = python(user, "basic", code, gcp=ACCOUNT)["data"]

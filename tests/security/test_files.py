@@ -20,7 +20,11 @@ from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
 from tools.fake_snowflake import FakeSnowflake
 
-OURS = f"{tempfile.gettempdir()}/noetl-worker-outbox-0/x.sqlite3"
+OURS = "{temporary}/noetl-worker-outbox-0/x.sqlite3"
+
+
+def there(text: str) -> str:
+    return text.replace("{temporary}", tempfile.gettempdir())
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ async def read_by_each_kind(file: str) -> list[str]:
 @pytest.mark.parametrize("file", ["/proc/self/environ", "/proc/self/../self/mem", "/sys/kernel/notes", OURS])
 async def test_kernels_and_workers_files_are_no_artifact_upload_or_certificate(file: str) -> None:
     """An artifact, a file of a request or a certificate that is /proc/self/environ, or the outbox."""
-    assert all("not a file for playbooks" in said for said in await read_by_each_kind(file))
+    assert all("not a file for playbooks" in said for said in await read_by_each_kind(there(file)))
 
 
 async def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(inside: Path) -> None:
@@ -108,7 +112,7 @@ def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, monkeypatch: p
 def test_sql_that_names_a_file_of_the_kernel_or_the_worker_is_refused(sql: str) -> None:
     """DuckDB runs inside of the worker: `read_text('/proc/self/environ')` is the worker reading itself."""
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-        query(sql)
+        query(there(sql))
 
 
 def test_parameters_and_databases_are_looked_at_too() -> None:
@@ -116,7 +120,7 @@ def test_parameters_and_databases_are_looked_at_too() -> None:
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
         query("SELECT * FROM read_text(?)", params=["/proc/self/environ"])
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-        query("SELECT 1", database=OURS)
+        query("SELECT 1", database=there(OURS))
 
 
 @pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
@@ -304,7 +308,7 @@ def test_no_kind_opens_a_file_of_the_kernel_or_the_worker(
     (tmp_path / "a.csv").write_text("x\n1\n")
     needs_duckdb(kind)
     with pytest.raises(ConfigurationError, match="not a file for playbooks"):
-        run_tool(kind, placed(config, root=tmp_path, file=file))
+        run_tool(kind, placed(config, root=tmp_path, file=there(file)))
 
 
 @each_place
@@ -387,12 +391,12 @@ def test_sql_of_snowflake_has_its_connector_open_no_file(
     [
         ("sslkeylogfile={place}/anything", "'sslkeylogfile' is not for playbooks"),
         ("passfile=/proc/self/environ", "not a file for playbooks"),
-        (f"passfile={OURS}", "not a file for playbooks"),
+        ("passfile=" + OURS, "not a file for playbooks"),
     ],
 )
 def test_address_of_postgres_writes_no_file_and_sends_none(more: str, said: str, tmp_path: Path) -> None:
     """libpq appends keys of TLS to a file, or sends what it finds in one to a server of the playbook's."""
     pytest.importorskip("psycopg")
-    given = more.format(place=tmp_path)
+    given = there(more).format(place=tmp_path)
     with pytest.raises(ConfigurationError, match=said):
         run_tool("postgres", {"connection_string": f"host=127.0.0.1 port=9 {given}", "query": "SELECT 1"})
