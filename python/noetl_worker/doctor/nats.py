@@ -34,7 +34,7 @@ _OTHER_POOL: Final = (
 """To change it (nats ensure) would take another pool's commands away from it."""
 
 
-async def examine(settings: Settings, now: Callable[[], float] = time.time) -> list[Finding]:
+async def examine(settings: Settings, now: Callable[[], float] = lambda: time.time()) -> list[Finding]:
     where = ", ".join(settings.nats_servers)
     try:
         connection = await connect(settings, "noetl-worker doctor", attempts=1)

@@ -33,7 +33,7 @@ class Health:
 
     ready: bool = False
     reason: str = "starting"
-    pulse: float = field(default_factory=time.monotonic)
+    pulse: float = field(default_factory=lambda: time.monotonic())
     """When the main loop last turned (monotonic seconds)."""
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None

@@ -48,7 +48,7 @@ class CredentialCache:
         *,
         ttl_s: float = TTL_S,
         max_entries: int = MAX_ENTRIES,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
     ) -> None:
         self._ttl_s = ttl_s
         self._max_entries = max_entries

@@ -80,7 +80,7 @@ class Supervisor:
         flags: Mapping[str, str | None],
         *,
         worker: Sequence[str] = (sys.executable, "-m", "noetl_worker", "run"),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
         delay_s: Callable[[int], float] = start_delay_s,
     ) -> None:
         self._settings = settings

@@ -185,7 +185,7 @@ class Progress:
     last: ToolResult | None = None
     previous: JsonValue = None
     steps: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     def __post_init__(self) -> None:
         variables = self.context.variables

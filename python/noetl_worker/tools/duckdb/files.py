@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,16 +61,16 @@ class Placement:
         return given
 
 
-def placement(environ: Mapping[str, str] = os.environ) -> Placement:
+def placement() -> Placement:
     """What the environment says.
 
     Raises:
         ConfigurationError: an unknown scope, or `execution` without a directory.
     """
-    scope = environ.get(SCOPE, "").strip().lower() or "memory"
-    directory = environ.get(DATA_DIR, "").strip()
+    scope = os.environ.get(SCOPE, "").strip().lower() or "memory"
+    directory = os.environ.get(DATA_DIR, "").strip()
     if scope not in ("memory", "execution"):
-        raise ConfigurationError(f"{SCOPE}={environ[SCOPE]!r} is not usable: give memory or execution")
+        raise ConfigurationError(f"{SCOPE}={os.environ[SCOPE]!r} is not usable: give memory or execution")
     if scope == "execution" and not directory:
         raise ConfigurationError(f"{SCOPE}=execution needs {DATA_DIR}: the directory its database files go to")
     return Placement(Path(directory) if scope == "execution" else None)

@@ -59,7 +59,7 @@ class Tokens:
         now: monotonic seconds.
     """
 
-    def __init__(self, clients: Clients, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clients: Clients, now: Callable[[], float] = lambda: time.monotonic()) -> None:
         self._clients = clients
         self._now = now
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
