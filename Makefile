@@ -21,7 +21,7 @@ SUITE := not soak and not steady and not gates and not as_nobody and not pages
 HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
+.PHONY: help setup lint types quick anywhere test pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels image-test fuzz simulate upgrade-test compat compat-values supply-chain check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ types: $(STAMP) ## mypy --strict
 
 quick: $(STAMP) ## the inner loop: unit tests, both engines, one pipeline in each dialect
 	$(BIN)/pytest $(PARALLEL) -q tests/unit tests/engine tests/integration/test_pipeline.py -k 'not test_pipeline or 500'
+
+anywhere: $(STAMP) ## quick at other clocks, users, paths, settings, beside other servers (root on Linux, 15 minutes)
+	tests/anywhere/run.sh
 
 test: $(STAMP) ## the suite, with both engines where cargo is; the benchmarks have their own tests (make counts)
 	$(BIN)/pytest tests $(PARALLEL) -m '$(SUITE)'

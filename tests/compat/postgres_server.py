@@ -17,8 +17,8 @@ class PostgresServer:
     user of its own) is used, and the server is started here.
     """
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="noetl-postgres-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> PostgresServer:

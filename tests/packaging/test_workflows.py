@@ -126,7 +126,7 @@ def test_what_make_test_leaves_out_is_run_every_night() -> None:
     assert {"lint types", "test", "counts"} <= ci
     assert not ci & {"faults", "steady", "soak", "bench"}, "what measures does not decide whether a change lands"
     assert {"faults", "steady", "soak", "bench", "simulate", "fuzz", "test-pure", "test-pythons"} <= made(nightly)
-    assert {"compat", "upgrade-test", "image-test"} <= made(nightly)
+    assert {"anywhere", "compat", "upgrade-test", "image-test"} <= made(nightly)
     checkout = jobs(nightly)["upgrade"]["steps"][0]
     assert checkout["with"]["fetch-depth"] == 0  # the version before is a commit
 
