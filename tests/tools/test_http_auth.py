@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,14 +283,17 @@ def own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own_identity")
+@pytest.mark.parametrize("has_home", [True, False])
 def test_metadata_server_is_asked_without_a_key(
-    server: ToolServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch, has_home: bool
 ) -> None:
+    """Where the user has no entry, and nothing sets HOME, too."""
     path = "/computeMetadata/v1/instance/service-accounts/default/token"
     server.routes[path] = lambda seen: as_json({"access_token": "meta", "expires_in": 300})
     monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    if not has_home:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
     assert told(server, {"type": "gcp_adc"})["headers"]["authorization"] == "Bearer meta"
     assert server.requests[0].headers["metadata-flavor"] == "Google"
     assert server.requests[0].param("scopes") == "https://www.googleapis.com/auth/cloud-platform"

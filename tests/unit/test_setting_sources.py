@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -111,6 +112,15 @@ def test_context_gives_what_is_not_set_otherwise(tmp_path: Path) -> None:
     in_home = {"HOME": str(tmp_path / "home"), "NATS_CONTEXT": "x"}
     context(tmp_path / "home/.config", "x", user="h")
     assert load_settings(in_home, dotenv=NOWHERE).nats_user == "h"
+
+
+@pytest.mark.parametrize("name", ["mine", "~/mine.json"])
+def test_context_of_a_user_who_has_no_home_names_its_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a pod's user without an entry, where nothing sets HOME."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
+    with pytest.raises(SettingsError, match=r"NATS_CONTEXT='.*mine.*'.*\(~/.*mine\.json: No such file"):
+        load_settings({"NATS_CONTEXT": name}, dotenv=NOWHERE)
 
 
 def test_login_of_a_context_is_not_mixed_with_one_that_is_set(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -47,17 +48,19 @@ def context_texts(name: str, environment: Mapping[str, str], given: Collection[s
     has_login = any(variable in given for variable in (*_LOGIN.values(), "NATS_SEED"))
     used = _OTHER if has_login else {**_OTHER, **_LOGIN}
     texts = {variable: str(context[key]) for key, variable in used.items() if context.get(key)}
-    expanded = {
-        used[key]: str(Path(str(context[key])).expanduser()) for key in _PATHS & used.keys() if context.get(key)
-    }
+    expanded = {used[key]: _expanded(str(context[key])) for key in _PATHS & used.keys() if context.get(key)}
     return str(path), {variable: text for variable, text in {**texts, **expanded}.items() if variable not in given}
 
 
 def _path_of(name: str, environment: Mapping[str, str]) -> Path:
     if "/" in name:
-        return Path(name).expanduser()
-    base = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME") or "~", ".config").expanduser())
+        return Path(_expanded(name))
+    base = environment.get("XDG_CONFIG_HOME") or _expanded(f"{environment.get('HOME') or '~'}/.config")
     return Path(base, "nats", "context", f"{name}.json")
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 - Path's raises where the user has no home
 
 
 def _read(path: Path, name: str) -> Mapping[str, Any]:

@@ -263,7 +263,8 @@ def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
 def _default_account() -> Mapping[str, JsonValue] | None:
     """The key file of the worker's environment; None when the metadata server has to be asked."""
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    path = Path(named) if named else Path.home() / _GCLOUD_FILE
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
+    path = Path(named) if named else Path(home, _GCLOUD_FILE)
     if not named and not path.exists():
         return None
     try:
