@@ -4,6 +4,7 @@
 #   tests/anywhere/run.sh                               all of them
 #   tests/anywhere/run.sh clock-5-s settings            these
 #   RUN='.venv/bin/pytest tests/tools' tests/anywhere/run.sh settings       other tests there
+# LOGS: a directory that keeps the whole output of each. SEED: of an order of chance that was red.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -89,7 +90,9 @@ for place in "${@:-clock-5-s clock-400-days year-2038 bare settings space nobody
     note=''
     [ "$name" = space ] && note=" (seed $SEED)"
     printf '%-16s %-5s %4d s%s\n' "$name" $colour $((SECONDS - began)) "$note"
-    [ $colour = green ] || { grep -E '^(FAILED|ERROR)' "$WORK/$name.log" || tail -n 20 "$WORK/$name.log"; } | cut -c1-300
+    if [ $colour = red ]; then
+      { grep -E '^(FAILED|ERROR)' "$WORK/$name.log" || tail -n 20 "$WORK/$name.log"; } | cut -c1-300
+    fi
     if [ -n "${LOGS:-}" ]; then mkdir -p "$LOGS" && cp "$WORK/$name.log" "$LOGS"; fi
   done
 done

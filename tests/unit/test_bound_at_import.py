@@ -50,16 +50,16 @@ def at_import(tree: ast.AST) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(node)
 
 
-def is_of_the_machine(name: str) -> bool:
-    parts = name.split(".")
-    return ".".join(parts[-2:]) in OF_THE_MACHINE or parts[-1] == EXPANDS
+def is_of_the_machine(node: ast.Attribute) -> bool:
+    owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+    return f"{owner}.{node.attr}" in OF_THE_MACHINE or node.attr == EXPANDS
 
 
 def bound(text: str) -> Iterator[int]:
     """Lines at which a file binds something of the machine, or imports it by its own name: that binds it too."""
     tree = ast.parse(text)
     for node in at_import(tree):
-        if isinstance(node, ast.Attribute) and is_of_the_machine(ast.unparse(node)):
+        if isinstance(node, ast.Attribute) and is_of_the_machine(node):
             yield node.lineno
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
