@@ -18,7 +18,7 @@ import pytest
 KEPT: Final = frozenset(
     {
         *("NOETL_WORKER_BUILD", "NOETL_WORKER_ENGINE", "NOETL_WORKER_REQUIRE_RUST"),
-        *("NOETL_WORKER_FAULTS_WRITE", "NOETL_WORKER_UPGRADE_FROM"),
+        *("NOETL_WORKER_FAULTS_WRITE", "NOETL_WORKER_HOLD_TIMES", "NOETL_WORKER_UPGRADE_FROM"),
     }
 )
 """What the Makefile says to the tests themselves."""

@@ -98,7 +98,7 @@ def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, monkeypatch: p
         "SELECT * FROM read_blob('file:///proc/self/mem')",
         "SELECT * FROM read_blob('file://localhost/proc/self/mem')",
         "SELECT * FROM read_blob('/tmp/a://../../proc/self/mem')",
-        f"SELECT * FROM read_text('~{'/..' * (len(Path.home().parts) - 1)}/proc/self/environ')",
+        f"SELECT * FROM read_text('~{'/..' * 20}/proc/self/environ')",
         'SELECT * FROM "/proc/self/environ"',
         "SELECT * FROM read_text($$/proc/self/environ$$)",
         "SELECT * FROM read_text('/tmp/../proc/1/environ')",

@@ -28,7 +28,7 @@ BOUND: Final = {
     "python/noetl_worker/engine/__init__.py": (1, "the engine is chosen once: its functions are imported by name"),
     "python/noetl_worker/tools/python/python_command.py": (2, "the template process: its variables are its commands'"),
     "tests/faults/inside/sitecustomize.py": (3, "a worker process starts with it: it is told there what to change"),
-    "tests/faults/test_race.py": (1, "what the Makefile says to the run"),
+    "tests/holds.py": (1, "what the Makefile says to the run"),
     "tests/faults/test_upgrade.py": (1, "what the Makefile says to the run"),
     "tests/loop_guard.py": (1, "what a person says to the run"),
     "tests/security/test_outbox_owner.py": (1, "a skip: a run has one user"),
