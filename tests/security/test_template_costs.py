@@ -267,6 +267,24 @@ def test_each_name_is_really_called() -> None:
 
 
 @pytest.mark.parametrize(
+    "call", ["'9'.encode().decode({0})", "'é'.encode({0})", "'9'.encode(errors='x', encoding={0})"]
+)
+@pytest.mark.parametrize("name", ["'punycode'", "'PUNY_CODE'", "'idna'", "'unicode_escape'", "'hex'", "text", "1"])
+def test_encoding_whose_time_grows_with_the_square_is_refused(call: str, name: str) -> None:
+    """`encode().decode('punycode')` of 900 kB holds the loop for two minutes."""
+    with pytest.raises(
+        TemplateError, match=r"the encodings of a template are utf-8, .*: take another in a python step"
+    ):
+        template.render(f"{{{{ {call.format(name)} }}}}", {"text": "a" * 1_000_000})
+
+
+def test_encodings_of_text_are_read_and_written() -> None:
+    for name in ("utf-8", "UTF_8", "utf8", "utf-16", "UTF-16-LE", "utf_32_be", "utf-8-sig"):
+        assert template.render(f"{{{{ 'é€'.encode('{name}').decode('{name}') }}}}", {}) == "é€"
+    assert template.render("{{ 'aé'.encode('ascii', 'ignore').decode('latin-1') }}", {}) == "a"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "{% set ns = namespace(a=[1]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a }}",
