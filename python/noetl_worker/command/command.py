@@ -7,7 +7,6 @@ Fields arrive as objects, as JSON text, or as a reference to the result store (w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -39,7 +38,7 @@ _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output",
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _LOOP_SIZE: Final = "__loop_collection_size"
-_CLOSED_MARKS: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_MARKS: Final = (("{{", "}}"), ("{%", "%}"))
 
 
 def is_reference(value: JsonValue) -> bool:
@@ -241,11 +240,16 @@ def _marked(value: Any, data: Sequence[str]) -> Any:
 def _is_of_data(text: str, data: Sequence[str]) -> bool:
     left = text
     for item in data:
-        if _CLOSED_MARKS.search(item):
+        if _has_closed_marks(item):
             left = left.replace(item, "")
     if not has_template(left):
         return True
-    return not _CLOSED_MARKS.search(left) and any(item in left for item in data)
+    return not _has_closed_marks(left) and any(item in left for item in data)
+
+
+def _has_closed_marks(text: str) -> bool:
+    """Not a pattern: from each mark on it would look through the rest of a text that closes none."""
+    return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
 
 
 def _with_full_result(value: JsonValue) -> JsonValue:

@@ -36,9 +36,9 @@ _ALIAS_WORDS: Final = frozenset({"auth", "credential", "credentials", "authentic
 """In a tool's config a text under such a name (`auth`, `pg_auth`) is an alias, which errors have to name."""
 _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNORECASE)
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
-_USER_INFO: Final = re.compile(r"://[^/\s:@?#]*:(?!\d{1,5}/)(\S+)@")
-"""More than `redact` takes for a password in free text: in a config one with a slash in it is a mistake, which the
-error text would quote. Digits before a slash are a port."""
+_USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
+"""Of a word up to its last `@`. More than `redact` takes for a password in free text: in a config one with a slash in
+it is a mistake, which the error text would quote. Digits before a slash are a port."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
 """Of an address's query."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
@@ -170,10 +170,11 @@ class KnownSecrets:
     def _add_of_address(self, value: JsonValue) -> None:
         """The password of `scheme://user:password@host`, and what signs an address: nobody else can use it without."""
         for text in _scalars(value):
-            for found in _USER_INFO.finditer(text):
-                self.add(found.group(1))
-                self.add(unquote(found.group(1)))
             if "://" in text:
+                for word in text.split() if "@" in text else ():
+                    if found := _USER_INFO.search(word.rpartition("@")[0]):
+                        self.add(found.group(1))
+                        self.add(unquote(found.group(1)))
                 for parameter in _PARAMETER.finditer(text):
                     if _is_signature(*parameter.groups()):
                         self.add(parameter.group(2))

@@ -17,7 +17,7 @@ __all__ = ["TIMEOUTS", "effective_timeout", "seconds", "time_left", "timeout_par
 TIMEOUTS: Final = ("timeout", "timeout_seconds")
 """The names of a timeout, at the top of a config and under its `spec`."""
 _PARTS: Final = ("total", "connect", "read")
-_DURATION: Final = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(ms|s|sec|secs|m|min|mins|h)?\s*")
+_DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|sec|secs|m|min|mins|h)?\s*")
 _UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0}
 
 

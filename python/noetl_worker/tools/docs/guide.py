@@ -45,8 +45,8 @@ def guide_of(tool: Tool[Any]) -> Guide:
 
 def parse_guide(text: str, kind: str) -> Guide:
     """Raises ConfigurationError for a heading or a line of `Errors` that is of another form."""
-    _, *rest = re.split(r"^## +(.+?) *$", text, flags=re.MULTILINE)
-    parts = dict(zip(rest[::2], (part.strip() for part in rest[1::2]), strict=True))
+    _, *rest = re.split(r"^## +(\S.*)$", text, flags=re.MULTILINE)
+    parts = dict(zip(map(str.rstrip, rest[::2]), (part.strip() for part in rest[1::2]), strict=True))
     odd = [name for name in parts if name not in _HEADINGS]
     if odd:
         raise ConfigurationError(f"guide of {kind!r}: heading {odd[0]!r} is none of {', '.join(_HEADINGS)}")

@@ -23,7 +23,7 @@ from noetl_worker.tools.sql import sql
 __all__ = ["DucklakeConfig", "DucklakeTool"]
 
 _CATALOG_SECRET: Final = "ducklake_catalog"
-_PAIR: Final = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)")
+_PAIR: Final = re.compile(r"\b(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)")
 _SERVERS: Final = ("postgres", "mysql")
 
 

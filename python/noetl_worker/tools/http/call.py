@@ -36,7 +36,7 @@ __all__ = ["Call", "collected"]
 
 ATTEMPT_TIMEOUT_S: Final = 60.0
 _NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
-_TOKEN_CALL: Final = re.compile(r"\btoken\(\s*([^()]+?)\s*\)")
+_TOKEN_CALL: Final = re.compile(r"\btoken\(([^()]+)\)")
 _TOKENS_NAME: Final = "noetl_tokens_"
 
 

@@ -52,8 +52,8 @@ _NO_PARSE: Final = (
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 
-_SCHEMA: Final = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))\s*')
-_SCHEMAS: Final = re.compile(f"(?:{_SCHEMA.pattern},)*{_SCHEMA.pattern}")
+_SCHEMA: Final = re.compile(r'"((?:[^"]|"")+)"|([^\W\d][\w$]*)')
+_SCHEMAS: Final = re.compile(rf"(?:\s*(?:{_SCHEMA.pattern})\s*,)*\s*(?:{_SCHEMA.pattern})\s*")
 
 
 class PostgresFields(Protocol):

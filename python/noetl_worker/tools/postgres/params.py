@@ -17,7 +17,7 @@ from noetl_worker.tools.sql import split as sql_split
 
 __all__ = ["adapted", "unused_values"]
 
-_PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^)]+)\))?[sbt])")
+_PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
 _NUMBER: Final = re.compile(r"(?<![\w$])\$(\d+)")
 _EXACT: Final = 2**53
 """Up to here every whole number is a float."""
