@@ -32,6 +32,7 @@ from noetl_worker.plane.dialects import RULES
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.templates import template
+from noetl_worker.templates.paths import names_in
 from noetl_worker.templates.redacted import REDACTED, check_given, codes_in, mark_redacted
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.docs.task_schema import kinds_in
@@ -354,7 +355,7 @@ class Dispatch:
         """Of code that may read a variable that the plane has taken something out of: a template that does fails."""
         code = " ".join(codes_in(self._command.config))
         names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
-        in_code = {name for name in set(names.values()) if re.search(rf"\b{re.escape(name)}\b", code)}
+        in_code = names_in(code, names.values())
         read = [place for place, name in names.items() if name in in_code]
         if read:
             advice = "see that the code does not read these, or let the earlier step name them otherwise"

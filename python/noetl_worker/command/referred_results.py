@@ -18,7 +18,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.rules import DialectRules
-from noetl_worker.templates.paths import Path, paths_in
+from noetl_worker.templates.paths import Path, names_in, paths_in
 from noetl_worker.templates.redacted import REDACTED, mark_redacted
 from noetl_worker.templates.template import WithFallback, has_template
 from noetl_worker.transport.transport import MAX_BODY_BYTES
@@ -168,7 +168,7 @@ def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
 def _needed_by_code(code: str, kind: str, referred: Mapping[str, _Referred]) -> set[str]:
     if kind != "rhai" and not (kind == "python" and _CODE_READS_NAMES.search(code)):
         return set()
-    return {name for name in referred if re.search(rf"\b{re.escape(name)}\b", code)}
+    return names_in(code, referred)
 
 
 def _needed_by_path(path: Path, referred: Mapping[str, _Referred], variables: Mapping[str, Any]) -> set[str]:

@@ -16,13 +16,14 @@ class Warned:
     """What has been logged; of more than REMEMBERED the oldest is forgotten, and logged again."""
 
     def __init__(self) -> None:
-        self._logged: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        self._logged: OrderedDict[int, None] = OrderedDict()
 
     def is_new(self, *what: str) -> bool:
-        if what in self._logged:
-            self._logged.move_to_end(what)
+        known = hash(what)  # what a playbook says may be long
+        if known in self._logged:
+            self._logged.move_to_end(known)
             return False
-        self._logged[what] = None
+        self._logged[known] = None
         if len(self._logged) > REMEMBERED:
             self._logged.popitem(last=False)
         return True

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_CHARS, Named, holds_text, named_by
+from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.models import JsonValue, SecretTexts
 from noetl_worker.secrets.forms import encoded_forms, lines_of, written_forms
 from noetl_worker.secrets.strength import Strength, strength_of
@@ -232,8 +233,7 @@ def _is_signature(name: str, value: str) -> bool:
     return last in _MAYBE_SIGNATURES and strength_of(value) is Strength.STRONG
 
 
-@lru_cache(maxsize=4096)
-def _meaning_of(key: str) -> _Meaning:
+def _meaning(key: str) -> _Meaning:
     """What stands under a name in a config.
 
     Bare `tokens` may be the words of a text: its results are hidden, but no word is taken out everywhere for it.
@@ -241,6 +241,9 @@ def _meaning_of(key: str) -> _Meaning:
     last, named = _last_word(key), named_by(key)
     is_several = last == "passwords" or (named is Named.SECRETS and key.lower() != "tokens")
     return _Meaning(last in _ALIAS_WORDS, named is Named.SECRET, is_several)
+
+
+_meaning_of: Final = ByShortKey(_meaning, most=4096).__getitem__
 
 
 def _is_public(key: str) -> bool:

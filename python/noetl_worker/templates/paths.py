@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import re
+from collections.abc import Iterable
+from typing import Final, TypeAlias
 
 from jinja2 import TemplateError, nodes
 
 from noetl_worker.templates.sandbox import LENIENT
 
-__all__ = ["Path", "paths_in"]
+__all__ = ["Path", "names_in", "paths_in"]
+
+_WORD: Final = re.compile(r"\w+")
 
 Path: TypeAlias = tuple[str | int, ...]
 """A name, then keys and indexes that are written out: `a.b[0]`. It ends where one is computed, or at a slice."""
@@ -38,3 +42,9 @@ def paths_in(text: str) -> set[Path]:
             found.add((node.name, *reversed(keys)))
         waiting += node.iter_child_nodes()
     return found
+
+
+def names_in(code: str, names: Iterable[str]) -> set[str]:
+    """Which of the names are in the code. No pattern of each, which would go through it, and be kept, once a name."""
+    words = set(_WORD.findall(code))
+    return {name for name in names if name in words or (not _WORD.fullmatch(name) and name in code)}

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import Enum
-from functools import lru_cache
 from typing import Final
 
 from noetl_worker.engine.pure.secrets import MARK, MIN_SECRET_CHARS, Secrets, without_surrogates
+from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.models import JsonValue
 
 __all__ = ["MARK", "MIN_SECRET_CHARS", "Named", "Redactor", "holds_text", "named_by", "redact_text"]
@@ -97,9 +97,7 @@ class Named(Enum):
     """Several, unless the value holds no text: `access_tokens: 5` is a number of them."""
 
 
-@lru_cache(maxsize=4096)
-def named_by(key: str) -> Named:
-    """What a key names: judged by whole words and pairs of words, unless the last word describes the secret only."""
+def _named_by(key: str) -> Named:
     words = [word.lower() for word in _WORD.findall(key)]
     if not words or (len(words) > 1 and words[-1] in DESCRIBING_WORDS):
         return Named.NOTHING
@@ -112,6 +110,10 @@ def named_by(key: str) -> Named:
         if _is_secret_word(previous, single) and not is_plain:
             named = Named.SECRETS
     return named
+
+
+named_by: Final = ByShortKey(_named_by, most=4096).__getitem__
+"""What a key names: judged by whole words and pairs of words, unless the last word describes the secret only."""
 
 
 def _is_secret_word(previous: str, word: str) -> bool:

@@ -5,12 +5,12 @@ It holds the password: it is a pool's key only as a hash, and never part of a me
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.process.threads import finished_off_loop
@@ -113,8 +113,7 @@ def schemas_of(text: str) -> list[str]:
     return [quoted.replace('""', '"') if quoted else bare.encode().lower().decode() for quoted, bare in found]
 
 
-@functools.lru_cache(maxsize=64)
-def _parses(address: str) -> bool:
+def _is_read(address: str) -> bool:
     """Whether libpq can read it: 0.1 ms, so it is asked once. Where it is not installed, True: the run shows that."""
     try:
         psycopg = library()
@@ -125,6 +124,9 @@ def _parses(address: str) -> bool:
     except psycopg.Error:
         return False
     return True
+
+
+_parses: Final = ByShortKey(_is_read, most=64).__getitem__
 
 
 async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> str:
@@ -152,7 +154,7 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     if not address and "host" not in given:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
     try:
-        assembled, password, files = _assembled(str(address or ""), tuple(given.items()))
+        assembled, password, files = _assembled((str(address or ""), tuple(given.items())))
     except psycopg.Error:
         raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
     if files:
@@ -162,13 +164,13 @@ async def conninfo(kind: str, fields: PostgresFields, context: ToolContext) -> s
     return assembled
 
 
-@functools.lru_cache(maxsize=64)
-def _assembled(address: str, given: tuple[tuple[str, Any], ...]) -> tuple[str, str, tuple[str, ...]]:
+def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str, tuple[str, ...]]:
     """The conninfo, its password and its files; libpq's parser takes 0.1 ms, twice what a small query does.
 
     Raises:
         ConfigurationError: libpq would write a file, or send the worker's own to a server.
     """
+    address, given = fields
     parts = {**({} if address else _OF_FIELDS), **library().conninfo.conninfo_to_dict(address), **dict(given)}
     if parts.get("sslkeylogfile"):
         raise ConfigurationError(
@@ -184,6 +186,9 @@ def _check_regular(files: tuple[str, ...]) -> None:
     for file in map(Path, files):
         if file.exists() and not file.is_file():
             raise ConfigurationError(f"postgres: {str(file)!r} is no regular file")
+
+
+_assembled: Final = ByShortKey(_assemble, most=64).__getitem__
 
 
 def _in_credential(found: Mapping[str, JsonValue], spellings: tuple[str, ...]) -> Any:
