@@ -42,6 +42,13 @@ _EMBEDDED_DEPTH: Final = 8
 """What is embedded is embedded by us, in an event: not deeper than this. Deeper it is parsed, which takes longer."""
 _ESCAPE_CHARS: Final = 6
 """Of a UTF-16 unit: `\\u` and four digits."""
+_MAX_MEMORY: Final = 512 << 20
+"""Bytes of the values that one text may make: no more than these of `[],[],...` are read, a third of a worker's GB."""
+_MEMORY_OF: Final = {b"[": 100, b"{": 100, b":": 100, b",": 32, b'"': 28}
+"""What each of these bytes stands for in CPython, about; the texts themselves are counted by their length."""
+_MAX_EXPANSION: Final = 44
+"""Of `[],`: what is shorter than a 44th cannot be over it, and is not looked at."""
+_LOOKED_AT: Final = 1 << 20
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _OPTIONS: Final = (
     0
@@ -55,8 +62,9 @@ _OPTIONS: Final = (
 def loads(data: bytes | str) -> JsonValue:
     """Parse one JSON text. Raises DocumentError (code json_syntax) with the position, never a library's error.
 
-    A whole number beyond 64 bits is read as a float.
+    A whole number beyond 64 bits is read as a float. Code json_size: its values would take too much memory.
     """
+    _check_size(data)
     try:
         return orjson.loads(data) if orjson is not None else _loads_exactly(data)
     except (ValueError, RecursionError) as error:
@@ -71,10 +79,36 @@ def loads_exact(data: bytes | str) -> JsonValue:
     raw = data.encode() if isinstance(data, str) else data
     if orjson is not None and _LONG_NUMBER.search(raw) is None:
         return loads(raw)
+    _check_size(raw)
     try:
         return _loads_exactly(raw, _exact_decoder)
     except (ValueError, RecursionError) as error:
         raise DocumentError("json_syntax", f"not JSON: {error}") from error
+
+
+def _check_size(data: bytes | str) -> None:
+    """Raises DocumentError before anything is made of it."""
+    if len(data) * _MAX_EXPANSION <= _MAX_MEMORY:
+        return
+    raw = data.encode() if isinstance(data, str) else data
+    if len(raw) + _memory_of(raw) > _MAX_MEMORY and (size := len(raw) + _memory_of_values(raw)) > _MAX_MEMORY:
+        reason = f"{len(raw):,} bytes of JSON that would take {size >> 20:,} MiB of memory, over {_MAX_MEMORY >> 20}"
+        raise DocumentError("json_size", f"{reason}: pass on fewer values, or a file")
+
+
+def _memory_of(data: bytes) -> int:
+    return sum(size * data.count(sign) for sign, size in _MEMORY_OF.items())
+
+
+def _memory_of_values(raw: bytes) -> int:
+    """The same without what stands in texts, a part at a time."""
+    data = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    size, is_text = 0, 0
+    for start in range(0, len(data), _LOOKED_AT):
+        parts = data[start : start + _LOOKED_AT].split(b'"')
+        size += _memory_of(b"".join(parts[is_text::2])) + _MEMORY_OF[b'"'] * (len(parts) - 1)
+        is_text ^= 1 - len(parts) % 2
+    return size
 
 
 def _loads_exactly(data: bytes | str, decoder: json.JSONDecoder | None = None) -> JsonValue:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from noetl_worker import json_text
 from noetl_worker.command.text_marks import marks_of
-from noetl_worker.errors import MaybeProcessed, TransportError
+from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
 from noetl_worker.models import (
     AuthRefusedClaim,
     Claimed,
@@ -76,7 +77,8 @@ def _is_of_a_plane(body: JsonValue) -> bool:
 def _read_success(answer: Response) -> ClaimOutcome:
     body = answer.json()
     if type(body) is not dict:
-        return Refused(f"claim answered {answer.status} with a body that is not a JSON object: is a proxy in between?")
+        what = f"claim answered {answer.status} with a body that is not a JSON object"
+        return Refused(f"{what}{_reason(answer.body)}: is a proxy in between?")
     for needed in _NEEDED:
         if needed not in body or body[needed] is None:
             missing = [key for key in _NEEDED if body.get(key) is None]
@@ -84,3 +86,11 @@ def _read_success(answer: Response) -> ClaimOutcome:
     if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
         return Refused(f"claim answered {answer.status} with a context or meta that is not an object")
     return Claimed(body, marks_of(answer.body))
+
+
+def _reason(body: bytes) -> str:
+    try:
+        json_text.loads(body)
+    except DocumentError as error:
+        return f" ({error})"
+    return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker import json_text
-from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import excerpt, without_half_at_end
@@ -99,13 +98,20 @@ class RhaiTool:
         if output:
             took["stdout"] = _without_half(output)
         if kind == "success":
-            return ToolResult.success(json.loads(value), **took)
+            return ToolResult.success(_read(value), **took)
         if kind == "configuration":
             raise ConfigurationError(f"rhai: {message}")
         if kind == "timeout" and timeout_s is not None:
             return ToolResult.timed_out(timeout_s, **took)
         printed = f"; it had printed: {excerpt(output, _PRINTED)}" if output else ""
         raise ToolError(f"rhai: {message}{printed}", kind=_FAILURES[kind])
+
+
+def _read(value: str) -> JsonValue:
+    try:
+        return json_text.loads_exact(value)
+    except DocumentError as error:
+        raise ToolError(f"rhai: the result is nested too deeply, or too large: {error}", kind="resource") from error
 
 
 def _without_half(output: str) -> str:

@@ -20,7 +20,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class AnswerTooLong(Exception):
-    """More than MAX_ANSWER_BYTES."""
+    """More than MAX_ANSWER_BYTES, or than the values of one may take of the memory."""
 
 
 def frame_of(request: Mapping[str, JsonValue]) -> bytes:
@@ -87,10 +87,13 @@ def complete(capture: process.Capture) -> bytes | None:
 
 
 def parsed(answer: bytes | None) -> Mapping[str, JsonValue] | None:
+    """What it says; None where that is none of an answer's forms. Raises AnswerTooLong."""
     if not answer:
         return None
     try:
         value = json_text.loads(answer)
-    except DocumentError:  # killed while it wrote
-        return None
+    except DocumentError as error:
+        if error.code == "json_size":
+            raise AnswerTooLong(str(error)) from error
+        return None  # killed while it wrote
     return value if isinstance(value, dict) else None

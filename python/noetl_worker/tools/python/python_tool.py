@@ -260,13 +260,13 @@ def _result(
 
 def _failure(run: PythonRun, config: PythonConfig, out_of_memory: bool) -> ToolFailure | None:
     error = (run.answer or {}).get("error")
-    if isinstance(error, Mapping):
+    if isinstance(error, Mapping) and error.keys() >= {"message", "type"}:
         message, code = str(error["message"]), str(error["type"])
         if code == "MemoryError" and config.memory_mb is not None:
             message += f" (memory_mb={config.memory_mb})"
         return ToolFailure(message, kind="python", code=code)
     if run.exit_code == 0:
-        return None if run.answer is not None else ToolFailure(_NO_ANSWER, kind="process", code="0")
+        return None if run.answer is not None and error is None else ToolFailure(_NO_ANSWER, kind="process", code="0")
     if run.exit_code == -signal.SIGKILL and out_of_memory:
         return ToolFailure("Python code was killed: out of memory", kind="process", code="out_of_memory")
     text, died = f"Python code {process.exit_text(run.exit_code)}", run.exit_code < 0

@@ -1,0 +1,103 @@
+"""Doors 3 and 9: JSON of which CPython makes many times its size, and answers that no command gives by itself."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from noetl_worker import json_text
+from noetl_worker.command.claim import read_claim
+from noetl_worker.errors import DocumentError, ToolError
+from noetl_worker.models import Dialect, Refused
+from noetl_worker.testing import arun_tool
+from noetl_worker.transport.transport import Response
+
+DENSE = b"[" + b"[]," * 5_000_000 + b"[]]"
+OWN_ANSWER = """
+import os, socket
+data = memoryview({data})
+for number in range(3, 64):
+    try:
+        socket.socket(fileno=os.dup(number))
+    except OSError:
+        continue
+    while data:
+        data = data[os.write(number, data):]
+    break
+os._exit(0)
+"""
+"""Code that writes the answer of its process itself, and ends it."""
+
+
+@pytest.mark.parametrize("read", [json_text.loads, json_text.loads_exact])
+@pytest.mark.parametrize("data", [DENSE, DENSE.decode(), b'{"a": 12345678901234567890, "b": ' + DENSE + b"}"])
+def test_json_whose_values_would_take_the_memory_is_refused_before_any_is_made(
+    read: Callable[[bytes | str], Any], data: bytes | str
+) -> None:
+    """62 MB of `[],[],...` became 2.2 GB of lists, and held the loop for 5 s."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DocumentError, match=r"would take .* MiB of memory, over 512: pass on") as error:
+            read(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert error.value.code == "json_size"
+    assert peak < 4 * len(data)
+
+
+def test_text_that_looks_like_dense_json_is_read() -> None:
+    text = DENSE.decode() + '"\\' * 3
+    assert json_text.loads(json_text.dumps({"text": text})) == {"text": text}
+
+
+def test_json_of_few_values_is_read_whatever_its_size() -> None:
+    assert json_text.loads(b'["' + b"x" * 30_000_000 + b'", 1]')[1] == 1
+
+
+async def test_result_that_would_take_the_memory_fails_its_command() -> None:
+    code = OWN_ANSWER.format(data="b'{\"result\": [' + b'[],' * 5_000_000 + b'[]]}'")
+    ended = await _run("python", code)
+    assert ended == ("python", ended[1])
+    assert "the result of the Python code is 15,000," in ended[1]
+    assert "fewer values, or a file" in ended[1]
+
+
+def test_claim_that_would_take_the_memory_is_refused_with_its_size() -> None:
+    outcome = read_claim(Response(200, {}, b'{"context": ' + DENSE + b"}"), Dialect.PYTHON)
+    assert isinstance(outcome, Refused)
+    assert "would take" in str(outcome)
+
+
+@pytest.mark.parametrize("error", ['{"type": "E"}', '{"message": "m"}', "{}", '"text"', "[1]", "7"])
+async def test_answer_with_an_error_of_no_known_form_is_said_to_be_unreadable(error: str) -> None:
+    """An answer without `message` was a KeyError of unknown kind, and an error that is a text a success."""
+    kind, message = await _run("python", OWN_ANSWER.format(data=f"b'{{\"error\": {error}}}'"))
+    assert kind == "process"
+    assert "without a result that can be read" in message
+
+
+async def test_answer_that_is_nested_too_deeply_is_said_to_be_unreadable() -> None:
+    kind, message = await _run("python", OWN_ANSWER.format(data="b'{\"result\": ' + b'[' * 5000 + b']' * 5000 + b'}'"))
+    assert kind == "process"
+    assert "without a result that can be read" in message
+
+
+async def test_result_of_rhai_that_is_nested_too_deeply_is_named() -> None:
+    """It was a RecursionError of unknown kind."""
+    kind, message = await _run("rhai", "let x = []; for i in 0..5000 { x = [x]; } x")
+    assert kind == "resource"
+    assert message.startswith("rhai: the result is nested too deeply")
+
+
+async def _run(tool: str, code: str) -> tuple[str | None, str]:
+    """The kind of a failure, and its text."""
+    try:
+        result = await arun_tool(tool, {"code": code})
+    except ToolError as error:
+        return error.kind, str(error)
+    assert result.error is not None
+    return result.error.kind, result.error.message
