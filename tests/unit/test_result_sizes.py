@@ -86,6 +86,7 @@ async def whole(at: Limited, payload: dict[str, Any]) -> Any:
     return payload["response"]
 
 
+@pytest.mark.heavy_on_loop(reason="the plane of this test is on it, and reads 32 MiB")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dialect", Dialect)
@@ -105,12 +106,10 @@ async def test_large_list_of_tasks_says_what_fits_and_where_the_rest_is(size: fl
     data = {"status": "ok", "_prev": {"n": 5}, "results": tasks, "ctx": {"name": "Ada"}}
     payload = await reported(at, data, is_list=True)
     response = payload["response"]
-    kept = {**response, "results": {**response["results"], "gen": None}}
-    expected = {**data, "results": {**tasks, "gen": None}}
-    assert {name: kept[name] for name in expected} == expected
-    if response["results"]["gen"] != large:
-        assert len(json.dumps(response["results"]["gen"])) < 10_000, "a preview"
-        assert (response["_truncated"], response["reference"]["ref"]) == (True, REF)
+    if response != data:
+        reference = {"_truncated": True, "reference": payload["result"]["reference"]}
+        small = {"first": tasks["first"], "last": tasks["last"]}
+        assert response == {**data, "results": small, **reference}, "no preview, which would be taken for the result"
         assert await whole(at, payload) == data
     assert at.refused == 0
 

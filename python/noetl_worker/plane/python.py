@@ -253,9 +253,12 @@ class PythonRules:
             return False
         whole, room = json_text.dumps(report.response), max_bytes - max_bytes // 8
         if report.upload is None and report.reference is None:
-            preview = _allowed(_preview(whole))
-            report.upload = Upload(step, packed_for_store(whole) if has_unbroken_text(whole) else whole, step, preview)
+            is_unbroken, preview = has_unbroken_text(whole), _allowed(_preview(whole))
             report.context = preview if isinstance(preview, dict) else {"preview": preview}
+            if is_unbroken:  # the plane would show the preview's fields as those of the result, which it cannot read
+                said = ("status", "error") if report.error is not None else ()
+                report.context = {_CUT: True, **{name: report.context.get(name) for name in said}}
+            report.upload = Upload(step, packed_for_store(whole) if is_unbroken else whole, step, preview)
         report.response = _brief_tasks(whole, room) if step.endswith(_LIST_OF_TASKS) else None
         return True
 
@@ -377,28 +380,27 @@ def _would_be_hidden(data: JsonValue) -> bool:
     return isinstance(data, dict) and not _NAMES_OF_PLANE.isdisjoint(data)
 
 
-def _preview(data: bytes, most_bytes: int = _PREVIEW_BYTES) -> JsonValue:
-    rules = FitRules(max_bytes=0, preview_bytes=most_bytes)
-    return json_text.loads(engine.fit_result(data, rules).preview or b"null")
+def _preview(data: bytes) -> JsonValue:
+    return json_text.loads(engine.fit_result(data, FitRules(max_bytes=0)).preview or b"null")
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
-    """Of a list of tasks its smaller parts as they are, and previews of those for which a batch has no room."""
+    """Of a list of tasks what a batch has room for: what it has set, which is nowhere else, and the smaller parts.
+
+    The others are left out: a template that the plane cannot render comes to the worker, which reads the whole.
+    """
     data = json_text.loads_exact(whole)
     if not isinstance(data, dict) or _CUT in data:  # it was cut to another limit
         return None
-    parts: list[tuple[int, dict[str, JsonValue], str]] = []
+    parts: list[tuple[bool, int, dict[str, JsonValue], str]] = []
     for name in data:
         holder, names = (data[name], data[name]) if name in ("results", "ctx") else (data, (name,))
-        parts += [(json_text.escaped_size(json_text.dumps(holder[key])), holder, key) for key in names]
-    parts.sort(key=lambda part: part[0])
-    for left, (size, holder, key) in enumerate(parts):
-        others = len(parts) - left - 1
-        if size > room - others * _PREVIEW_BYTES:
-            most_bytes = min(_PREVIEW_BYTES, room // (others + 1) // _MOST_ESCAPED)
-            holder[key] = _preview(json_text.dumps(holder[key]), most_bytes)
-            size = json_text.escaped_size(json_text.dumps(holder[key]))
+        sized = ((json_text.escaped_size(json_text.dumps(holder[key])), holder, key) for key in names)
+        parts += [(name != "ctx", *part) for part in sized]
+    for _, size, holder, key in sorted(parts, key=lambda part: part[:2]):
         room -= size
+        if room < 0:
+            del holder[key]
     return {**data, _CUT: True}
 
 
