@@ -19,7 +19,8 @@ from noetl_worker.models import Command, Envelope, JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.rules import DialectRules
-from noetl_worker.plane.stored_results import unpacked
+from noetl_worker.plane.stored_results import has_packed, unpacked
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import REDACTED, check_given, mark_redacted
 from noetl_worker.templates.template import PlainText, WithFallback, has_template
 
@@ -110,7 +111,8 @@ async def hydrate(
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command.kind, plane, redacted)
-    variables = _names(variables, of_step, plane.rules)
+    named = partial(_names, variables, of_step, plane.rules)
+    variables = await finished_off_loop(named) if has_packed(variables) else named()
     if "action" not in variables:
         variables["action"] = command.kind
     if "node_name" not in variables:

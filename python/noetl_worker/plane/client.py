@@ -31,7 +31,7 @@ from noetl_worker.plane.health import PlaneHealth, read_health
 from noetl_worker.plane.python import BatchState
 from noetl_worker.plane.rules import stored_name
 from noetl_worker.plane.servers import CONNECTIONS_BESIDE_SLOTS, MAX_SERVERS, Servers
-from noetl_worker.plane.stored_results import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on, whole_of
+from noetl_worker.plane.stored_results import FIRST_ROUTE, LONGEST_UNBROKEN, has_expired, is_no_route, note_on, restored
 from noetl_worker.secrets import redaction
 from noetl_worker.secrets.credential_cache import CredentialCache
 from noetl_worker.settings.settings import Settings
@@ -351,7 +351,7 @@ class Plane:
         if has_expired(answer):
             answer = await self._result_call("GET", path)
         found = _expect_json(f"resolving {ref}{note_on(answer, said)}", answer)
-        whole = whole_of(answer.body)
+        whole = await restored(answer.body)
         return found if whole is answer.body else json_text.loads(whole), whole
 
     async def _result_call(

@@ -20,12 +20,14 @@ import re
 import string
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from noetl_worker import json_text
 from noetl_worker.errors import ControlPlaneError, NotSent, TransportError
 from noetl_worker.models import JsonValue
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
+from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.transport.transport import MAX_BODY_BYTES, Response
 
 __all__ = [
@@ -37,12 +39,14 @@ __all__ = [
     "StoreRoute",
     "has_expired",
     "has_null",
+    "has_packed",
     "has_unbroken_text",
     "is_no_route",
     "is_packed",
     "may_redact",
     "note_on",
     "packed_for_store",
+    "restored",
     "scrubbing_s",
     "unpacked",
     "whole_of",
@@ -155,6 +159,16 @@ def is_packed(data: bytes) -> bool:
 def whole_of(data: bytes) -> bytes:
     """The JSON of a stored result, packed or not."""
     return (unpacked(json_text.loads(data)) if is_packed(data) else None) or data
+
+
+async def restored(data: bytes) -> bytes:
+    """The same, with no work on the loop for a packed one."""
+    return await finished_off_loop(partial(whole_of, data)) if is_packed(data) else data
+
+
+def has_packed(values: Mapping[str, JsonValue]) -> bool:
+    """Whether one of these objects is a packed result."""
+    return any(type(value) is dict and _PACKED in value for value in values.values())
 
 
 def unpacked(stored: JsonValue) -> bytes | None:
