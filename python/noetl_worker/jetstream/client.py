@@ -1,16 +1,44 @@
-"""The client of nats-py: its `flush` and `drain` mean what they say, and a message can be had as it is read."""
+"""The client of nats-py: its `flush` and `drain` mean what they say, a message can be had as it is read, and what a
+server sends is bounded."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
 from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import ProtocolError
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 __all__ = ["Client"]
+
+_LARGEST_MESSAGE: Final = 64 * 1024 * 1024
+"""What a server can be set to; not what it says of itself."""
+_LONGEST_HEADERS: Final = 1024 * 1024
+_LONGEST_LINE: Final = 64 * 1024
+
+
+class _Parser(Parser):
+    """The library's keeps a line until it ends and a message of any size that is announced."""
+
+    nc: Client
+
+    async def parse(self, data: bytes = b"") -> None:
+        self.nc.left -= len(data)
+        await super().parse(data)
+        if self.state == AWAITING_MSG_PAYLOAD:
+            most = min(_LARGEST_MESSAGE, self.nc.left + len(self.buf))
+            is_too_much = self.needed > most or self.header_needed > _LONGEST_HEADERS
+        else:
+            is_too_much = self.nc.left < 0 or len(self.buf) > _LONGEST_LINE
+        if is_too_much:
+            self.nc.has_had_too_much = True
+            self.reset()
+            raise ProtocolError("the server sends more than is read")  # the connection ends with it
 
 
 class Client(LibraryClient):
@@ -27,6 +55,10 @@ class Client(LibraryClient):
         super().__init__()
         self.receivers: Final[dict[int, Callable[[Msg], None]]] = {}
         """By the number of their subscription."""
+        self.left: float = math.inf
+        """How many bytes the server may still send."""
+        self.has_had_too_much = False
+        self._ps = _Parser(self)
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
         """Subscribe; `receiver` is called with each message as it is read, and raises nothing: that would end the

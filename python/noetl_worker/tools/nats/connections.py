@@ -19,6 +19,7 @@ import anyio
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, ToolError
 from noetl_worker.models import JsonValue
+from noetl_worker.tools.artifact.payload import MAX_RESULT_BYTES
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
@@ -26,6 +27,10 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 __all__ = ["Address", "Connections", "Login", "address_of", "check_login"]
 
 CONNECT_TIMEOUT_S: Final = 5.0
+COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
+"""What a server may send for one command: its result in base64, with what is around it."""
+_IDLE_BYTES: Final = 64 * 1024
+"""The same while there is no command: pings, and answers that come late."""
 _RESETS: Final = 3
 """Connections that are reset while they are made, before that is believed."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -194,9 +199,12 @@ class Connections:
             async with entry.making:
                 if entry.client is None or not entry.client.is_connected:
                     entry.client = await self._connect(address, entry)
+            entry.client.left += COMMAND_BYTES
             yield entry.client
         finally:
             entry.users -= 1
+            if entry.client is not None:
+                entry.client.left = min(entry.client.left, _IDLE_BYTES + entry.users * COMMAND_BYTES)
             await self._close_surplus()
 
     def refusal(self, address: Address, subject: str | None = None) -> str | None:
@@ -243,6 +251,7 @@ class Connections:
 
         login = _login_options(address)
         client = Client()
+        client.left = _IDLE_BYTES
         try:
             # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets the new connection
             with anyio.fail_after(CONNECT_TIMEOUT_S):

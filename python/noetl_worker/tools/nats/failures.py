@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
-from noetl_worker.tools.nats.connections import Address, Connections
+from noetl_worker.tools.nats.connections import COMMAND_BYTES, Address, Connections
 
 __all__ = ["failure_of", "not_permitted", "spoken"]
 
@@ -21,6 +21,9 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
         try:
             yield client
         except (nats.errors.Error, OSError) as error:
+            if client.has_had_too_much:
+                text = f"{operation} failed: the server sent more than {COMMAND_BYTES >> 20} MiB for one command"
+                raise ToolError(text, kind="resource") from error
             raise failure_of(operation, error, connections.refusal(address)) from error
 
 
