@@ -17,7 +17,6 @@ __all__ = [
     "SOURCE_HASH",
     "CaseTable",
     "NeedsTemplate",
-    "RhaiStop",
     "__version__",
     "_panic",
     "compile_cases",
@@ -93,22 +92,14 @@ class NeedsTemplate:
     def template(self) -> JsonValue: ...
     def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None: ...
 
-@final
-class RhaiStop:
-    """A flag that ends a running script; only in builds with the `rhai` feature."""
-
-    def __new__(cls) -> RhaiStop: ...
-    def set(self) -> None: ...
-
 def run_rhai(
     code: str,
     variables: bytes,
     timeout_s: float | None,
-    stop: RhaiStop,
     refusal: Callable[[str, str], str | None],
 ) -> tuple[str, bytes | None, str, str]:
     """Run a script; only in builds with the `rhai` feature. `refusal(host, address)`: why it may not connect there.
 
-    Returns (kind, value as JSON or None, message, output); kind is `success`, `configuration`, `script`, `limit`,
-    `timeout` or `cancelled`.
+    Returns (kind, value as JSON or None, message, output); kind is `success`, `configuration`, `script`, `limit` or
+    `timeout`.
     """

@@ -6,7 +6,9 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
@@ -46,8 +48,15 @@ def context(timeout_s: float | None = 30.0, **variables: Any) -> ToolContext:
 async def run(
     code: str, args: Mapping[str, Any] | None = None, timeout_s: float | None = 30.0, **variables: Any
 ) -> ToolResult:
-    config = RhaiConfig(code=code, input=args or {})
-    return await RhaiTool().run(config, context(timeout_s, **variables))
+    return await run_in(context(timeout_s, **variables), RhaiConfig(code=code, input=args or {}))
+
+
+async def run_in(given: ToolContext, config: RhaiConfig) -> ToolResult:
+    tool = RhaiTool()
+    try:
+        return await tool.run(config, given)
+    finally:
+        await tool.aclose()
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +119,7 @@ async def test_variable_of_the_command_hides_an_argument_on_the_rust_plane(
     """Seen live (rhai-same-name): in a list of tasks the argument counts there too. The map `args` always has it."""
     names = {**of_a_task, "who": "argument", "ctx": {"who": "workload"}}
     config = RhaiConfig(code="[who, args.who, step]", input={"who": "argument", "step": "x"})
-    result = await RhaiTool().run(config, replace(context(**names), dialect=dialect))
+    result = await run_in(replace(context(**names), dialect=dialect), config)
     assert result.data == [who, "argument", "s1"]
 
 
@@ -230,28 +239,44 @@ async def test_timeout_of_the_command_ends_the_script(code: str) -> None:
     assert result.status is ToolStatus.TIMEOUT
 
 
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
+    """Its address, whether it has been asked, and whether who asked is gone."""
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while await reader.read(1024):
+                asked.set()
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", asked, gone
+
+
 @pytest.mark.rust
 async def test_cancelled_task_stops_its_script() -> None:
-    task = asyncio.create_task(RhaiTool().run(RhaiConfig("loop { }"), context(None)))
-    while not any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-        await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.get_running_loop().shutdown_default_executor()  # the thread has ended
+    async with silent_server() as (url, asked, gone):
+        task = asyncio.create_task(run(f'http_get("{url}")'))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await gone.wait()
 
 
 @pytest.mark.rust
-async def test_gil_is_free_while_a_script_runs() -> None:
-    task = asyncio.create_task(RhaiTool().run(RhaiConfig("sleep(60)"), context(None)))
-    while not any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-        await asyncio.sleep(0)
-    for _ in range(5_000):
-        await asyncio.sleep(0)
-    assert not task.done(), "held, the first of these turns would have taken as long as the script"
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+async def test_script_that_waits_takes_no_thread_that_names_are_looked_up_in() -> None:
+    """Eight that slept took all default threads: an `http` command waited for its name until they had ended."""
+    with ThreadPoolExecutor(1) as only:
+        asyncio.get_running_loop().set_default_executor(only)
+        async with silent_server() as (url, asked, _):
+            task = asyncio.create_task(run(f'http_get("{url}")'))
+            await asked.wait()
+            assert await asyncio.get_running_loop().getaddrinfo("localhost", 1)
+            task.cancel()
+            await asyncio.wait({task})
 
 
 async def test_pure_install_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Kind `rhai`: a script in the native build's interpreter.
+"""Kind `rhai`: a script in the native build's interpreter, in a process of its own.
+
+What one call of a script may take is bounded nowhere in that interpreter (`replace` of a long text, closures in
+closures, values that hold themselves): a process ends with it, with its memory and its stack.
 
 One superset of the two published dialects (tools.md 6.3): `http_*` return maps with `status`, `body` and `error`,
 `args` is a map and each of its members a variable too, values keep their JSON types.
@@ -7,21 +10,25 @@ differs-from-upstream: the published tool has no limits at all, allows `eval` an
 
 from __future__ import annotations
 
-import asyncio
 import importlib
+import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from noetl_worker import json_text
-from noetl_worker.errors import ConfigurationError, DocumentError, ToolError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.fields import excerpt, without_half_at_end
 from noetl_worker.tools.http import egress
-from noetl_worker.tools.process.shortage import raise_shortage
+from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.python.python_answer import AnswerTooLong
+from noetl_worker.tools.python.python_runner import PythonRun, PythonRunner
 
 __all__ = ["RhaiConfig", "RhaiTool"]
 
@@ -36,12 +43,29 @@ _MAX_OUTPUT_BYTES: Final = 65_536
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
 """Characters of what a script printed that its failure shows."""
-_FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource", "cancelled": "cancelled"}
+_FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource"}
+_MEMORY_MB: Final = 512
+_GRACE_S: Final = 1.0
+"""A script looks at the clock between two calls; one that is in a call for so long after its time is killed."""
+_PACKAGES: Final = str(Path(__file__).parents[2])
+_VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
+"""What Rust's HTTP client reads, in capitals too."""
+_IN_PROCESS: Final = """
+from noetl_worker._core import run_rhai
+
+def refusal(host, address):
+    from noetl_worker.tools.http import egress
+    egress.deny(args["denied"])
+    return egress.refusal(host, address)
+
+kind, value, message, output = run_rhai(args["code"], args["scope"].encode(), args["timeout_s"], refusal)
+result = {"kind": kind, "value": json.loads(value or b"null"), "message": message, "output": output}
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RhaiConfig:
-    """Runs a Rhai script in an interpreter inside the worker: no process, no files, no modules, limits on everything.
+    """Runs a Rhai script in a process of its own: no files, no modules, 512 MiB of memory, limits on everything.
 
     The script sees each member of `input` as a variable, and the maps `args`, `vars` and `workload`. Its functions are
     `log`, `timestamp`, `sleep`, `parse_json`, `to_json`, `contains`, `contains_any`, `http_get`, `http_post`,
@@ -57,7 +81,7 @@ class RhaiConfig:
 
 
 class RhaiTool:
-    """Runs in a thread without the GIL; ends at the deadline, or some 25 ms after a cancellation."""
+    """Runs in a process that is forked as one of `python` is; ends at the deadline and with a cancellation."""
 
     kind: ClassVar[str] = "rhai"
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +90,12 @@ class RhaiTool:
     raw_fields: ClassVar[frozenset[str]] = frozenset()
     side_effecting: ClassVar[bool] = True  # it can call http_post
     native_feature: ClassVar[str] = "rhai"
+    is_confined: ClassVar[bool] = True
+
+    def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
+        self._runner = PythonRunner(confinement=confinement)
+        own = {name: value for name, value in os.environ.items() if name.lower() in _VARIABLES}
+        self._environment: dict[str, JsonValue] = {**process.base_environment(), **own}
 
     async def run(self, config: RhaiConfig, context: ToolContext) -> ToolResult:
         """Run the script.
@@ -79,39 +109,62 @@ class RhaiTool:
                 the playbook go on as if nothing had happened on the Rust plane, where the published worker fails it.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
-        core = _native()
-        stop = core.RhaiStop()
-        limits = [limit for limit in (config.timeout, context.timeout_s) if limit is not None]
-        timeout_s = min(limits, default=None)
-        variables = json_text.dumps(_scope(config, context))
-        started = time.monotonic()
+        _check_native()
+        timeout_s = time_left(config.timeout, context)
         try:
-            kind, value, message, output = await asyncio.to_thread(
-                core.run_rhai, config.code, variables, timeout_s, stop, egress.refusal
+            run = await self._runner.run(
+                self._request(config, context, timeout_s),
+                timeout_s=None if timeout_s is None else timeout_s + _GRACE_S,
             )
-        except RuntimeError as error:  # before it has begun
-            raise_shortage("no thread to be had for the script", error)
-            raise
-        finally:
-            stop.set()  # a cancelled task leaves its thread behind: the script must not go on in it
-        took: dict[str, Any] = {"duration_ms": int((time.monotonic() - started) * 1000)}
-        if output:
-            took["stdout"] = _without_half(output)
-        if kind == "success":
-            return ToolResult.success(_read(value), **took)
-        if kind == "configuration":
-            raise ConfigurationError(f"rhai: {message}")
-        if kind == "timeout" and timeout_s is not None:
-            return ToolResult.timed_out(timeout_s, **took)
-        printed = f"; it had printed: {excerpt(output, _PRINTED)}" if output else ""
-        raise ToolError(f"rhai: {message}{printed}", kind=_FAILURES[kind])
+        except AnswerTooLong as error:
+            raise ToolError(f"rhai: the value is {error}", kind="resource") from error
+        if run.timed_out:
+            return ToolResult.timed_out(timeout_s or 0.0)
+        return _result(run, timeout_s)
+
+    async def aclose(self) -> None:
+        """End the template process."""
+        await self._runner.aclose()
+
+    def _request(self, config: RhaiConfig, context: ToolContext, timeout_s: float | None) -> dict[str, JsonValue]:
+        given: dict[str, JsonValue] = {
+            "code": config.code,
+            "scope": json_text.dumps(_scope(config, context)).decode(),
+            "timeout_s": timeout_s,
+            "denied": list(egress.denied()),
+        }
+        return {
+            **{name: {} for name in ("variables", "libs", "auth", "secret_files")},
+            "code": _IN_PROCESS,
+            "input": given,
+            "execution_id": str(context.execution_id),
+            "step": context.step,
+            "env": self._environment,
+            "cwd": _PACKAGES,  # and found there: nothing of the worker is loaded in the template
+            "main_first": False,
+            "memory_mb": _MEMORY_MB,
+        }
 
 
-def _read(value: str) -> JsonValue:
-    try:
-        return json_text.loads_exact(value)
-    except DocumentError as error:
-        raise ToolError(f"rhai: the result is nested too deeply, or too large: {error}", kind="resource") from error
+def _result(run: PythonRun, timeout_s: float | None) -> ToolResult:
+    answer = (run.answer or {}).get("result")
+    if not isinstance(answer, Mapping):
+        error = (run.answer or {}).get("error")
+        said = str(error.get("message")) if isinstance(error, Mapping) else process.exit_text(run.exit_code)
+        limit = f"it may need {_MEMORY_MB} MiB of memory, and nest values as deep as its stack holds them"
+        raise ToolError(f"rhai: the process of the script failed ({said}); {limit}", kind="resource")
+    took: dict[str, Any] = {"duration_ms": run.duration_ms}
+    kind, output = str(answer["kind"]), str(answer["output"])
+    if output:
+        took["stdout"] = _without_half(output)
+    if kind == "success":
+        return ToolResult.success(answer["value"], **took)
+    if kind == "configuration":
+        raise ConfigurationError(f"rhai: {answer['message']}")
+    if kind == "timeout" and timeout_s is not None:
+        return ToolResult.timed_out(timeout_s, **took)
+    printed = f"; it had printed: {excerpt(output, _PRINTED)}" if output else ""
+    raise ToolError(f"rhai: {answer['message']}{printed}", kind=_FAILURES[kind])
 
 
 def _without_half(output: str) -> str:
@@ -122,14 +175,13 @@ def _without_half(output: str) -> str:
     return without_half_at_end(data.removesuffix(b"\n")).decode("utf-8", "replace") + "\n"
 
 
-def _native() -> Any:
+def _check_native() -> None:
     try:
         core = importlib.import_module("noetl_worker._core")
     except ImportError as error:
         raise ConfigurationError(_INSTALL) from error
     if "rhai" not in core.FEATURES:
         raise ConfigurationError(_INSTALL)
-    return core
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:

@@ -1,6 +1,5 @@
 //! The rhai tool for `python/noetl_worker/tools/rhai.py`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,36 +9,16 @@ use pyo3::types::PyBytes;
 
 use crate::guard::guarded;
 
-/// A flag that ends a running script; set from any thread.
-#[pyclass(frozen, module = "noetl_worker._core")]
-pub struct RhaiStop {
-    flag: Arc<AtomicBool>,
-}
-
-#[pymethods]
-impl RhaiStop {
-    #[new]
-    fn new() -> Self {
-        Self { flag: Arc::new(AtomicBool::new(false)) }
-    }
-
-    /// Ask the script to end; it does within some 25 ms, or when its HTTP call ends.
-    fn set(&self) {
-        self.flag.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Run a script without the GIL; returns (kind, value as JSON or None, message, output).
+/// Run a script; returns (kind, value as JSON or None, message, output).
 ///
 /// `refusal(host, address)` is why a script may not connect there, or None. One that fails refuses.
 #[pyfunction]
-#[pyo3(signature = (code, variables, timeout_s, stop, refusal))]
+#[pyo3(signature = (code, variables, timeout_s, refusal))]
 pub fn run_rhai<'py>(
     py: Python<'py>,
     code: &str,
     variables: &[u8],
     timeout_s: Option<f64>,
-    stop: &RhaiStop,
     refusal: Py<PyAny>,
 ) -> PyResult<(&'static str, Option<Bound<'py, PyBytes>>, String, String)> {
     let timeout = timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
@@ -49,7 +28,7 @@ pub fn run_rhai<'py>(
             said.and_then(|said| said.extract::<Option<String>>(py)).unwrap_or_else(|error| Some(error.to_string()))
         })
     };
-    let limits = Limits::new(timeout, Arc::clone(&stop.flag), Arc::new(denied));
+    let limits = Limits::new(timeout, Arc::new(denied));
     guarded(py, || {
         let ran = py.detach(|| run(code, variables, &limits));
         Ok(match ran.value {
@@ -61,6 +40,5 @@ pub fn run_rhai<'py>(
 
 /// Add the tool to the module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<RhaiStop>()?;
     module.add_function(wrap_pyfunction!(run_rhai, module)?)
 }

@@ -7,9 +7,6 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, Position};
 
 use crate::{json, Limits, Output};
 
-/// A sleeping script looks this often whether it has to end.
-const SLICE: Duration = Duration::from_millis(25);
-
 /// Register everything but HTTP.
 pub fn register(engine: &mut Engine, limits: &Limits, output: &Output) {
     register_output(engine, output);
@@ -54,14 +51,9 @@ fn since_epoch() -> Duration {
 }
 
 fn sleep(time: Duration, limits: &Limits) -> Result<(), Box<EvalAltResult>> {
-    let mut left = time;
-    while !left.is_zero() {
-        if limits.verdict().is_some() {
-            return Err(terminated());
-        }
-        let slice = left.min(SLICE).min(limits.left().unwrap_or(SLICE).max(Duration::from_millis(1)));
-        thread::sleep(slice);
-        left = left.saturating_sub(slice);
+    thread::sleep(limits.left().map_or(time, |left| time.min(left)));
+    if limits.are_over() {
+        return Err(terminated());
     }
     Ok(())
 }

@@ -42,12 +42,12 @@ pub fn register(engine: &mut Engine, limits: &Limits) {
 }
 
 fn call(limits: &Limits, method: &str, url: &str, body: Option<&Dynamic>, token: Option<&str>) -> Answer {
-    if limits.verdict().is_some() {
+    if limits.are_over() {
         return Err(terminated());
     }
     let timeout = limits.left().unwrap_or(REQUEST_TIMEOUT).min(REQUEST_TIMEOUT);
     let answer = send(&guarded(timeout, &limits.denied), &limits.denied, method, url, body, token);
-    if limits.verdict().is_some() {
+    if limits.are_over() {
         return Err(terminated());
     }
     Ok(match answer {

@@ -10,7 +10,6 @@ mod functions;
 mod http;
 mod json;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,8 +38,6 @@ pub enum FailureKind {
     Limit,
     /// The deadline passed.
     Timeout,
-    /// It was stopped.
-    Cancelled,
 }
 
 impl FailureKind {
@@ -51,7 +48,6 @@ impl FailureKind {
             Self::Script => "script",
             Self::Limit => "limit",
             Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -77,30 +73,26 @@ pub struct Run {
 /// Why a script may not connect to this address of a host, or to what is written for it; None: it may.
 pub type Denied = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
 
-/// When a script has to end (a deadline, a flag that another thread may set), and where it may not connect to.
+/// When a script has to end, and where it may not connect to.
 #[derive(Clone)]
 pub struct Limits {
     deadline: Option<Instant>,
-    stop: Arc<AtomicBool>,
     denied: Arc<Denied>,
 }
 
 impl Limits {
-    /// A script may run this long, or until `stop` is set.
-    pub fn new(timeout: Option<Duration>, stop: Arc<AtomicBool>, denied: Arc<Denied>) -> Self {
-        Self { deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), stop, denied }
+    /// A script may run this long.
+    pub fn new(timeout: Option<Duration>, denied: Arc<Denied>) -> Self {
+        Self { deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), denied }
     }
 
     fn left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Why the script has to end now.
-    fn verdict(&self) -> Option<FailureKind> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Some(FailureKind::Cancelled);
-        }
-        (self.left() == Some(Duration::ZERO)).then_some(FailureKind::Timeout)
+    /// Whether the script has to end now.
+    fn are_over(&self) -> bool {
+        self.left() == Some(Duration::ZERO)
     }
 }
 
@@ -154,7 +146,7 @@ fn evaluate(code: &str, variables: &[u8], limits: &Limits, output: &Output) -> R
     })?;
     match engine.eval_ast_with_scope::<Dynamic>(&mut scope, &program) {
         Ok(value) => Ok(json::to_bytes(&value)),
-        Err(error) => Err(failure(&error, limits)),
+        Err(error) => Err(failure(&error)),
     }
 }
 
@@ -184,34 +176,23 @@ fn engine(limits: &Limits, output: &Output) -> Engine {
     let ends = limits.clone();
     engine.on_progress(move |operations| {
         // The clock costs more than most operations do.
-        let is_time_to_look = operations % 256 == 0;
-        if is_time_to_look && ends.verdict().is_some() {
-            Some(Dynamic::UNIT)
-        } else {
-            None
-        }
+        (operations % 256 == 0 && ends.are_over()).then_some(Dynamic::UNIT)
     });
     functions::register(&mut engine, limits, output);
     http::register(&mut engine, limits);
     engine
 }
 
-fn failure(error: &EvalAltResult, limits: &Limits) -> Failure {
+fn failure(error: &EvalAltResult) -> Failure {
     let message = error.to_string();
-    match (error.unwrap_inner(), limits.verdict()) {
-        (EvalAltResult::ErrorTerminated(..), Some(FailureKind::Timeout)) => {
+    match error.unwrap_inner() {
+        EvalAltResult::ErrorTerminated(..) => {
             Failure { kind: FailureKind::Timeout, message: "the script ran past its timeout".to_owned() }
         }
-        (EvalAltResult::ErrorTerminated(..), _) => {
-            Failure { kind: FailureKind::Cancelled, message: "the script was stopped".to_owned() }
-        }
-        (
-            EvalAltResult::ErrorTooManyOperations(..)
-            | EvalAltResult::ErrorDataTooLarge(..)
-            | EvalAltResult::ErrorStackOverflow(..)
-            | EvalAltResult::ErrorTooManyVariables(..),
-            _,
-        ) => Failure { kind: FailureKind::Limit, message },
+        EvalAltResult::ErrorTooManyOperations(..)
+        | EvalAltResult::ErrorDataTooLarge(..)
+        | EvalAltResult::ErrorStackOverflow(..)
+        | EvalAltResult::ErrorTooManyVariables(..) => Failure { kind: FailureKind::Limit, message },
         _ => Failure { kind: FailureKind::Script, message },
     }
 }

@@ -16,7 +16,7 @@ from noetl_worker.settings.networks import DEFAULT_DENIED, Networks, items_of
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["EgressDenied", "check", "check_literal", "deny", "refusal"]
+__all__ = ["EgressDenied", "check", "check_literal", "denied", "deny", "refusal"]
 
 _denied = Networks.of(items_of(DEFAULT_DENIED))
 
@@ -35,6 +35,11 @@ def deny(items: Iterable[str]) -> None:
     """Set what this process's tools do not connect to: items of networks.py. Raises ValueError for another."""
     global _denied
     _denied = Networks.of(items)
+
+
+def denied() -> tuple[str, ...]:
+    """The items, for `deny` in another process."""
+    return tuple(dict.fromkeys(item for item, _ in _denied.items))
 
 
 async def check_literal(request: httpx.Request) -> None:
