@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -145,3 +147,138 @@ async def test_nats_server_is_not_read_on_when_its_command_has_ended() -> None:
         await server.has_ended.wait()
         await registry.aclose()
     assert server.sent <= 16 * MEBIBYTE
+
+
+# ── Postgres ────────────────────────────────────────────────────────────────────────────────────
+
+MOST_OF_POSTGRES = 96 * MEBIBYTE
+"""64 MiB, and what the kernel takes of a connection on both sides."""
+KIBIBYTES = 256
+TEXT_COLUMN = b"x\0" + struct.pack("!IHIhIH", 0, 0, 25, -1, 0xFFFFFFFF, 0)
+
+
+def framed(kind: bytes, body: bytes = b"", rest: int = 0) -> bytes:
+    """A message, to its last `rest` bytes."""
+    return kind + struct.pack("!I", len(body) + rest + 4) + body
+
+
+def value(size: int) -> bytes:
+    """The beginning of a row."""
+    return framed(b"D", struct.pack("!HI", 1, size), size)
+
+
+HELLO = framed(b"R", struct.pack("!I", 0)) + framed(b"S", b"client_encoding\0UTF8\0")
+READY = framed(b"Z", b"I")
+DONE = framed(b"C", b"SELECT 1\0") + READY
+ROWS = framed(b"T", struct.pack("!H", 1) + TEXT_COLUMN)
+ONE_ROW = ROWS + value(1) + b"1" + DONE
+
+
+def without_end(head: bytes) -> Iterator[bytes]:
+    return itertools.chain([head], itertools.repeat(bytes(MEBIBYTE), 2 * FLOOD // MEBIBYTE))
+
+
+def large_rows() -> Iterator[bytes]:
+    yield ROWS
+    for _ in range(2 * FLOOD // MEBIBYTE // 16):
+        yield value(16 * MEBIBYTE)
+        yield from itertools.repeat(bytes(MEBIBYTE), 16)
+
+
+class Postgres:
+    """Speaks as much of the protocol as a statement needs; `answer(query)`: what it sends, None: that it is done."""
+
+    def __init__(
+        self, answer: Callable[[bytes], Iterator[bytes] | None], hello: Callable[[], Iterator[bytes]] | None = None
+    ) -> None:
+        self.sent = 0
+        self.connections = 0
+        self.has_ended = asyncio.Event()
+        self._answer = answer
+        self._hello = hello or (lambda: iter([HELLO + READY]))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await self._read(reader)
+            await self._send(writer, self._hello())
+            while self.sent < 2 * FLOOD:
+                kind = await reader.readexactly(1)
+                body = await self._read(reader)
+                if kind == b"P":
+                    writer.write(framed(b"1") + framed(b"2"))
+                if kind in b"PQ":
+                    await self._send(writer, self._answer(body) or iter([DONE]))
+        self.has_ended.set()
+        writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        return await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big") - 4)
+
+    async def _send(self, writer: asyncio.StreamWriter, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            self.sent += len(piece)
+
+    async def run(self, query: str, **config: Any) -> Any:
+        """Once, by a tool of its own."""
+        async with self.address() as address:
+            return (await arun_tool("postgres", {**address, "query": query, **config})).data
+
+    @asynccontextmanager
+    async def address(self) -> AsyncIterator[dict[str, Any]]:
+        pytest.importorskip("psycopg")
+        async with await asyncio.start_server(self.serve, "127.0.0.1", 0) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            yield {"host": "127.0.0.1", "port": port, "user": "u", "database": "d", "sslmode": "disable"}
+
+
+@pytest.mark.parametrize("name", ["value", "rows", "notice"])
+@pytest.mark.parametrize("params", [[], [1]], ids=["text", "parameters"])
+async def test_postgres_server_is_read_within_a_budget(params: list[int], name: str) -> None:
+    """A value of 1 GB, rows of 16 MB, or a notice without end: libpq keeps them whole, `max_rows` counts no bytes."""
+    floods = {
+        "value": lambda: without_end(ROWS + value(1 << 30)),
+        "rows": large_rows,
+        "notice": lambda: without_end(framed(b"N", b"", 1 << 30)),
+    }
+    server = Postgres(lambda query: floods[name]() if b"huge" in query else None)
+    with pytest.raises(ToolError, match="the server sends more than 64 MiB at once") as caught:
+        await server.run("select huge + $1" if params else "select huge", params=params)
+    await server.has_ended.wait()
+    assert caught.value.kind == "resource"
+    assert server.sent <= MOST_OF_POSTGRES
+
+
+async def test_postgres_server_is_read_within_a_budget_while_it_is_connected_to() -> None:
+    """It greets without end."""
+    server = Postgres(lambda query: None, lambda: without_end(HELLO + framed(b"N", b"", 1 << 30)))
+    with pytest.raises(ToolError, match="the server sends more than 64 MiB at once"):
+        await server.run("select 1")
+    await server.has_ended.wait()
+    assert server.sent <= MOST_OF_POSTGRES
+
+
+async def test_postgres_connection_that_is_flooded_between_two_commands_is_closed() -> None:
+    """The answer to the reset of a connection, which the next command reads."""
+    server = Postgres(lambda query: without_end(ROWS + value(1 << 30)) if b"CLOSE ALL" in query else iter([ONE_ROW]))
+    registry = Registry(plugins=False)
+    async with server.address() as address:
+        for _ in range(2):
+            result = await registry.run_tool(
+                "postgres", {**address, "query": "select 1"}, tool_context(registry=registry)
+            )
+            assert result.data["rows"] == [{"x": "1"}]
+        await server.has_ended.wait()
+        await registry.aclose()
+    assert server.connections == 2
+    assert server.sent <= MOST_OF_POSTGRES
+
+
+async def test_rows_of_postgres_that_are_left_out_are_not_counted() -> None:
+    """(no attack) 160 MiB, of which one row is wanted."""
+    row = value(KIBIBYTES * 1024) + bytes(b"x" * KIBIBYTES * 1024)
+    server = Postgres(lambda query: itertools.chain([ROWS], itertools.repeat(row, 640), [DONE]))
+    data = await server.run("select huge", max_rows=1)
+    assert (data["row_count"], data["truncated"]) == (1, True)

@@ -131,14 +131,14 @@ async def test_shortage_of_a_server_is_not_that_of_this_machine(monkeypatch: pyt
     pytest.importorskip("psycopg")
     import psycopg
 
-    from noetl_worker.tools.postgres import pool as postgres_pool
+    from noetl_worker.tools.postgres import connection as postgres_connection
 
     async def connect(*_: Any, **__: Any) -> Any:
         raise psycopg.OperationalError(f'FATAL: could not open file "global/1": {os.strerror(errno.EMFILE)} in system')
 
     monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
     with pytest.raises(ToolError) as caught:
-        await postgres_pool.connect("host=x")
+        await postgres_connection.connect("host=x")
     assert not isinstance(caught.value, ResourceShortage)
 
 

@@ -19,13 +19,11 @@ from typing import Any, Final
 
 import anyio
 
-from noetl_worker.errors import ResourceShortage, ToolError
-from noetl_worker.tools.postgres import types as postgres_types
+from noetl_worker.errors import ToolError
 from noetl_worker.tools.postgres.address import library
-from noetl_worker.tools.postgres.errors import connection_failure
-from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
+from noetl_worker.tools.postgres.connection import connect
 
-__all__ = ["Pools", "connect"]
+__all__ = ["Pools"]
 
 MAX_SIZE: Final = 8
 """Connections to one address; a further command waits for one, within its own timeout."""
@@ -33,33 +31,11 @@ MAX_IDLE_S: Final = 60.0
 MAX_AGE_S: Final = 1800.0
 """A connection is not used again after this long: load balancers and changed roles are followed."""
 _ANSWER_S: Final = 5.0
-_NO_SOCKET: Final = "could not create socket"
-"""libpq's words for what happens here (it may also give none); a server without descriptors says the same of itself."""
 _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; "
 )
 """DISCARD ALL in its parts: by itself it may not stand in one text with the session's settings, which follow."""
-
-
-async def connect(conninfo: str) -> Any:
-    """A new connection: autocommit, our readers of values, nothing prepared on the server.
-
-    Raises:
-        ResourceShortage: this machine has no descriptor for it.
-        ToolError: auth, not_found or connection (retryable), with the server's words.
-    """
-    with before_any_effect("no room for a connection"):
-        psycopg = library()
-        try:
-            connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
-        except psycopg.Error as error:
-            message = str(error)
-            if (_NO_SOCKET in message and is_shortage_text(message)) or is_out_of_descriptors():
-                raise ResourceShortage(f"no room for a connection: {error}") from error
-            raise connection_failure(error) from error
-    postgres_types.register(psycopg, connection)
-    return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +239,7 @@ class _Pool:
                     await member.connection.execute(f"RESET ALL; {session}")
                     member.session = session
                 is_ready = True
-        except (psycopg.Error, OSError, TimeoutError):
+        except (psycopg.Error, ToolError, OSError, TimeoutError):
             is_ready = False  # restarted, terminated or forgotten by a firewall: the next one, or a new one
         finally:
             if not is_ready:
@@ -296,11 +272,13 @@ async def _reset_answer(psycopg: Any, member: _Member) -> bool:
     pgconn = member.connection.pgconn
     statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
     went_through = True
+    member.connection.begin()
     pgconn.consume_input()
     while True:
         while pgconn.is_busy():
             with anyio.fail_after(_ANSWER_S):
                 await _readable(pgconn.socket)
+            member.connection.count()
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:

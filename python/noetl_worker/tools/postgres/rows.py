@@ -15,7 +15,7 @@ from noetl_worker.tools.sql.sql import Batch
 
 __all__ = ["UNCOUNTED", "run_text"]
 
-_ROWS_AT_A_TIME: Final = 1000
+_ROWS_AT_A_TIME: Final = 100
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
 """Commands whose count is that of the rows they give."""
 
@@ -59,6 +59,9 @@ class _Results:
 
     def __init__(self, connection: Any, batch: Batch) -> None:
         self.error: Exception | None = None
+        self._connection = connection
+        self._kept = 0
+        """Bytes that came with what is kept."""
         self._psycopg = library()
         self._status = self._psycopg.pq.ExecStatus
         self._encoding = connection.info.encoding
@@ -90,6 +93,9 @@ class _Results:
         if wanted > 0:
             self._reader.set_pgresult(result)
             self._rows += self._reader.load_rows(0, wanted, tuple)
+            self._kept = self._connection.received
+        else:
+            self._connection.received = self._kept
 
     def _end_of_rows(self, result: Any) -> None:
         rows, self._rows = self._rows, []

@@ -21,8 +21,8 @@ from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from noetl_worker.tools.duckdb.session import library as duckdb_library
 from noetl_worker.tools.duckdb.values import Reading, reading
 from noetl_worker.tools.postgres.address import conninfo, library
+from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
-from noetl_worker.tools.postgres.pool import connect
 from noetl_worker.tools.postgres.postgres import session_settings
 from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, TransferSource

@@ -10,8 +10,8 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.postgres.address import conninfo, library
+from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
-from noetl_worker.tools.postgres.pool import connect
 from noetl_worker.tools.postgres.postgres import session_settings
 from noetl_worker.tools.transfer.plan import JsonText, Limits, Plan, json_inside, json_text, matched, without_json
 
