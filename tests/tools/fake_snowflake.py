@@ -52,6 +52,7 @@ class FakeSnowflake:
         self.fail_to_close: Exception | None = None
         self.fail: dict[str, Exception] = {}
         self.before: Callable[[], None] = lambda: None
+        self.before_close: Callable[[], object] = lambda: None
 
     def connect(self, **settings: Any) -> _Connection:
         self.connected.append(settings)
@@ -82,6 +83,7 @@ class _Connection:
         return _Cursor(self._account)
 
     def close(self) -> None:
+        self._account.before_close()
         if self._account.fail_to_close is not None:
             raise self._account.fail_to_close
         self._account.closed += 1

@@ -7,6 +7,7 @@ import gc
 import io
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -201,6 +202,26 @@ async def test_session_that_opens_after_its_command_was_cancelled_is_closed(
         if thread.name.startswith("snowflake"):
             thread.join(PATIENCE_S)
     assert (len(snow.connected), snow.closed) == (1, 1)
+
+
+async def test_session_that_does_not_end_takes_no_thread_that_names_are_looked_up_in(snow: FakeSnowflake) -> None:
+    loop, is_closing, let_go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hang() -> None:
+        loop.call_soon_threadsafe(is_closing.set)
+        let_go.wait()
+
+    snow.before_close = hang
+    with ThreadPoolExecutor(1) as only:
+        loop.set_default_executor(only)
+        running = asyncio.create_task(arun_tool("snowflake", {"query": "select 1 as i", **SIGN_IN}))
+        await is_closing.wait()
+        looking = asyncio.ensure_future(loop.getaddrinfo("localhost", 1))
+        await asyncio.wait({looking}, timeout=20)
+        was_found = looking.done()
+        let_go.set()
+        await asyncio.wait({running, looking})
+    assert was_found
 
 
 async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(snow: FakeSnowflake) -> None:

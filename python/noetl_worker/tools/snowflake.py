@@ -368,11 +368,13 @@ class Session:
             with suppress(ResourceShortage):  # without a thread nobody has signed in
                 started(self._thread, self._close_late)  # cancelled while it signs in: its turn comes after that
         else:
-            # Not in the thread: a statement may still keep that one busy.
+            # Not in the thread, which a statement may still keep busy; nor in the loop's own: it may take for ever.
+            other = ThreadPoolExecutor(1, thread_name_prefix="snowflake-end")
             try:
-                closing = asyncio.get_running_loop().run_in_executor(None, connection.close)
-            except RuntimeError:  # no other thread is to be had: in its turn, then
+                closing = asyncio.wrap_future(started(other, connection.close))
+            except ResourceShortage:  # no other thread is to be had: in its turn, then
                 closing = asyncio.wrap_future(started(self._thread, connection.close))
+            other.shutdown(wait=False)
             closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it ends by itself, too
             await asyncio.wait({closing}, timeout=_STOP_S)
         self._thread.shutdown(wait=False)
