@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import struct
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -282,3 +285,30 @@ async def test_rows_of_postgres_that_are_left_out_are_not_counted() -> None:
     server = Postgres(lambda query: itertools.chain([ROWS], itertools.repeat(row, 640), [DONE]))
     data = await server.run("select huge", max_rows=1)
     assert (data["row_count"], data["truncated"]) == (1, True)
+
+
+def flooding_thread(listening: socket.socket, sent: list[int]) -> None:
+    """As fast as it can, not by turns with who reads."""
+    connection, _ = listening.accept()
+    with connection, suppress(OSError):
+        connection.recv(1024)
+        connection.sendall(HELLO + READY)
+        connection.recv(1024)
+        connection.sendall(ROWS + value(1 << 30))
+        while sum(sent) < 1 << 30:
+            sent.append(connection.send(bytes(MEBIBYTE)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what comes")
+async def test_postgres_server_that_sends_faster_than_libpq_returns_is_cut_off() -> None:
+    """libpq reads on while there is something: of 1 GB from the same machine, up to all of it in one call."""
+    pytest.importorskip("psycopg")
+    sent: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=flooding_thread, args=(listening, sent))
+        thread.start()
+        address = {"host": "127.0.0.1", "port": listening.getsockname()[1], "user": "u", "database": "d"}
+        with pytest.raises(ToolError, match="the server sends more than 64 MiB at once"):
+            await arun_tool("postgres", {**address, "sslmode": "disable", "query": "select huge"})
+        thread.join()
+    assert sum(sent) <= 4 * 64 * MEBIBYTE

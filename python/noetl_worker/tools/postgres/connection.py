@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any, Final
 
 from noetl_worker.errors import ResourceShortage, ToolError
@@ -18,6 +21,8 @@ __all__ = ["connect"]
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of one exchange: a text, a statement with parameters, a chunk of a transfer."""
+_LOOK_S: Final = 0.02
+_LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
 """Where it is in Linux's `struct tcp_info`."""
 _NO_SOCKET: Final = "could not create socket"
@@ -49,11 +54,21 @@ def _too_much() -> ToolError:
     return ToolError(f"{what}: select fewer or shorter rows (transfer: a smaller chunk_size)", kind="resource")
 
 
-def _come(descriptor: int) -> int:
-    """Bytes that have come on a TCP connection: Linux counts them (`tcpi_bytes_received`). Of any other 0.
+def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any, Any]:
+    """One of psycopg's generators; `count` is called with what it waited for, before it reads."""
+    try:
+        wanted = next(exchange)
+        while True:
+            ready = yield wanted
+            if ready:
+                count(wanted)
+            wanted = exchange.send(ready)
+    except StopIteration as end:
+        return end.value
 
-    Not what waits to be read: libpq reads on while there is something, or less, for want of room.
-    """
+
+def _come(descriptor: int) -> int:
+    """Bytes that have come on a TCP connection: Linux counts them (`tcpi_bytes_received`). Of any other 0."""
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
     try:
         information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
@@ -64,48 +79,129 @@ def _come(descriptor: int) -> int:
         connection.detach()
 
 
-def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any, Any]:
-    """One of psycopg's generators; `count` is called with what it waited for, before it reads."""
-    try:
-        wanted = next(exchange)
-        while True:
-            ready = yield wanted
-            count(wanted)
-            wanted = exchange.send(ready)
-    except StopIteration as end:
-        return end.value
+class _Watch:
+    """A thread that cuts connections off while libpq reads: that goes on for as long as there is something, which from
+    a server nearby is to the end of a value of 1 GB. It ends when there has been nothing to do for 5 s."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._most: dict[int, int] = {}
+        """By descriptor, what may come of it."""
+        self._thread: threading.Thread | None = None
+
+    def set(self, descriptor: int, most: int) -> bool:
+        """Whether it has been cut off."""
+        with self._changed:
+            if self._most.setdefault(descriptor, most) < 0:
+                return True
+            self._most[descriptor] = most
+            self._start()
+            self._changed.notify()
+            return False
+
+    def end(self, descriptor: int) -> bool:
+        with self._changed:
+            return self._most.pop(descriptor, 0) < 0
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        # no thread or descriptor to be had: it is counted between two reads alone, and tried again at the next
+        with suppress(RuntimeError, OSError):
+            ended, other = socket.socketpair()
+            other.close()
+            thread = threading.Thread(target=self._look, args=(ended,), name="postgres-watch", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _look(self, ended: socket.socket) -> None:
+        with ended, self._changed:
+            while self._most or self._changed.wait(_LINGER_S):
+                for descriptor, most in self._most.items():
+                    if 0 <= most < _come(descriptor):
+                        os.dup2(ended.fileno(), descriptor, inheritable=False)
+                        self._most[descriptor] = -1
+                self._changed.wait(_LOOK_S)
+            self._thread = None
+
+
+_watch: Final = _Watch()
+
+
+class _Exchange:
+    """A text and its answers, or less."""
+
+    __slots__ = ("_descriptor", "_reads", "_seen", "received")
+
+    def __init__(self, descriptor: int) -> None:
+        self.received = 0
+        """What has come since its first read; who lets go of something takes it off again."""
+        self._descriptor = descriptor
+        self._seen = 0
+        self._reads = 0
+
+    def count(self, _: Any) -> None:
+        """Before something is read. Raises ToolError: it is too much."""
+        self._reads += 1
+        if self._reads == 1:  # before it knows of a long message, libpq reads no more than it has room for
+            return
+        come = _come(self._descriptor)
+        if self._reads > 2:
+            self.received += come - self._seen
+        self._seen, left = come, _MOST_BYTES - self.received
+        if left < 0 or _watch.set(self._descriptor, come + left):
+            raise _too_much()
+
+    def end(self) -> bool:
+        """Whether it was cut off. Before the connection is closed: its descriptor may be another's then."""
+        return self._reads > 1 and _watch.end(self._descriptor)
+
+
+def _count_of_connecting(wanted: Any) -> None:
+    if _come(wanted[0]) > _MOST_BYTES:
+        raise _too_much()
 
 
 @functools.cache
 def _bounded_class() -> Any:
-    class Bounded(library().AsyncConnection):  # type: ignore[misc]
-        """libpq keeps a value, a row and a notice whole, whatever their size: what is to be read is counted before."""
+    psycopg = library()
+    from psycopg import waiting
 
-        received = 0
-        """What has come of the exchange so far; who lets go of it takes it off again."""
-        _seen = 0
+    library_class: Any = psycopg.AsyncConnection
+
+    class Bounded(library_class):  # type: ignore[misc]
+        """libpq keeps a value, a row and a notice whole, whatever their size: what comes is counted."""
+
+        exchange: _Exchange
 
         @classmethod
         def _connect_gen(cls, *arguments: Any, **options: Any) -> Generator[Any, Any, Any]:
-            def count(wanted: Any) -> None:
-                if _come(wanted[0]) > _MOST_BYTES:
-                    raise _too_much()
-
-            return _counted(super()._connect_gen(*arguments, **options), count)
+            return _counted(super()._connect_gen(*arguments, **options), _count_of_connecting)
 
         async def wait(self, exchange: Any, *arguments: Any, **options: Any) -> Any:
-            self.begin()
-            return await super().wait(_counted(exchange, lambda _: self.count()), *arguments, **options)
+            counting = self.exchange = _Exchange(self.pgconn.socket)
+            try:
+                return await super().wait(_counted(exchange, counting.count), *arguments, **options)
+            except (ToolError, psycopg.OperationalError) as error:
+                self._end(error)
+                raise
+            finally:
+                counting.end()
 
-        def begin(self) -> None:
-            self.received, self._seen = 0, _come(self.pgconn.socket)
+        async def read(self, exchange: Any) -> Any:
+            """As `wait`, but with a cancellation it is over: the server is asked for nothing."""
+            counting = self.exchange = _Exchange(self.pgconn.socket)
+            try:
+                return await waiting.wait_async(_counted(exchange, counting.count), self.pgconn.socket, 1.0)
+            except (ToolError, psycopg.OperationalError) as error:
+                self._end(error)
+                raise
+            finally:
+                counting.end()
 
-        def count(self) -> None:
-            """Before something is read. Raises ToolError when it is too much; the connection is closed then."""
-            come = _come(self.pgconn.socket)
-            self.received, self._seen = self.received + come - self._seen, come
-            if self.received > _MOST_BYTES:
+        def _end(self, error: Exception) -> None:
+            if self.exchange.end() or isinstance(error, ToolError):
                 self.pgconn.finish()
-                raise _too_much()
+                raise _too_much() from error
 
     return Bounded

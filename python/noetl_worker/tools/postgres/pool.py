@@ -272,33 +272,16 @@ async def _reset_answer(psycopg: Any, member: _Member) -> bool:
     pgconn = member.connection.pgconn
     statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
     went_through = True
-    member.connection.begin()
     pgconn.consume_input()
     while True:
-        while pgconn.is_busy():
+        if pgconn.is_busy():
             with anyio.fail_after(_ANSWER_S):
-                await _readable(pgconn.socket)
-            member.connection.count()
-            pgconn.consume_input()
-        result = pgconn.get_result()
+                result = await member.connection.read(psycopg.generators.fetch(pgconn))
+        else:
+            result = pgconn.get_result()
         if result is None:
             return went_through and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
         went_through = went_through and result.status in statuses
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, _set, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(descriptor)
-
-
-def _set(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 def _has_news(descriptor: int) -> bool:

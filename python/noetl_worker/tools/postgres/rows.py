@@ -93,9 +93,9 @@ class _Results:
         if wanted > 0:
             self._reader.set_pgresult(result)
             self._rows += self._reader.load_rows(0, wanted, tuple)
-            self._kept = self._connection.received
+            self._kept = self._connection.exchange.received
         else:
-            self._connection.received = self._kept
+            self._connection.exchange.received = self._kept
 
     def _end_of_rows(self, result: Any) -> None:
         rows, self._rows = self._rows, []
