@@ -275,6 +275,7 @@ async def test_script_that_waits_takes_no_thread_that_names_are_looked_up_in() -
             task = asyncio.create_task(run(f'http_get("{url}")'))
             await asked.wait()
             assert await asyncio.get_running_loop().getaddrinfo("localhost", 1)
+            assert not task.done()
             task.cancel()
             await asyncio.wait({task})
 
