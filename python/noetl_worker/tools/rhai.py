@@ -142,6 +142,7 @@ class RhaiTool:
             "env": self._environment,
             "cwd": _PACKAGES,  # and found there: nothing of the worker is loaded in the template
             "main_first": False,
+            "reads_input_again": False,
             "memory_mb": _MEMORY_MB,
         }
 
