@@ -4,12 +4,14 @@
 #   tests/anywhere/run.sh                               all of them
 #   tests/anywhere/run.sh clock-5-s settings            these
 #   RUN='.venv/bin/pytest tests/tools' tests/anywhere/run.sh settings       other tests there
-# LOGS: a directory that keeps the whole output of each. SEED: of an order of chance that was red.
+# LOGS: a directory that keeps the whole output of each. SEED: of the order of the tests, which is left to chance, so
+# that each night others meet a clock of 5 s.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 RUN=${RUN:-make -s quick}
 SEED=${SEED:-$RANDOM}
+export PYTEST_ADDOPTS="--random-order --random-order-seed=$SEED"
 LONG=$(printf 'one-hundred-and-fifty-characters-%.0s' 1 2 3 4 5)
 WORK=$(mktemp -d /tmp/anywhere-XXXX)
 chmod 755 "$WORK"
@@ -68,11 +70,7 @@ settings() {
     HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 http_proxy=http://127.0.0.1:9 COLUMNS=40 NO_COLOR=1 \
     OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9 .venv/bin/python tests/anywhere/neighbours.py $RUN
 }
-# A path with a space; the tests in an order of chance.
-space() {
-  copy_to "$WORK/a space/of mine" .venv/bin/python && cd "$WORK/a space/of mine" &&
-    env PYTEST_ADDOPTS="--random-order --random-order-seed=$SEED" $RUN
-}
+space() { copy_to "$WORK/a space/of mine" .venv/bin/python && cd "$WORK/a space/of mine" && $RUN; }
 # A path of 150 characters, of a user who is nobody.
 nobody() {
   local python to="$WORK/$LONG"
@@ -83,13 +81,12 @@ nobody() {
 one-core() { taskset -c 0 $RUN; }
 
 red=0
+echo "SEED=$SEED"
 for place in "${@:-clock-5-s clock-400-days year-2038 bare settings space nobody one-core}"; do
   for name in $place; do
     began=$SECONDS
     if ("$name") >"$WORK/$name.log" 2>&1; then colour=green; else colour=red red=1; fi
-    note=''
-    [ "$name" = space ] && note=" (seed $SEED)"
-    printf '%-16s %-5s %4d s%s\n' "$name" $colour $((SECONDS - began)) "$note"
+    printf '%-16s %-5s %4d s\n' "$name" $colour $((SECONDS - began))
     if [ $colour = red ]; then
       { grep -E '^(FAILED|ERROR)' "$WORK/$name.log" || tail -n 20 "$WORK/$name.log"; } | cut -c1-300
     fi

@@ -173,6 +173,11 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
         durable = await ensure_durable(client, settings)
         for _ in range(3):
             await client.jetstream().publish("noetl.commands", b"x")
+
+        async def is_waiting() -> bool:
+            return bool((await client.jetstream().consumer_info(STREAM, DURABLE)).num_pending == 3)
+
+        await until(is_waiting, "the durable knows of all three: it hears of them after the stream")
         subscription = await client.jetstream().pull_subscribe_bind(DURABLE, STREAM)
         taken = await subscription.fetch(2, timeout=PATIENCE_S)
         gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
