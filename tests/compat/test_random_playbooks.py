@@ -83,7 +83,7 @@ def test_the_last_results_have_every_playbook_or_name_it_as_missing() -> None:
     *rows, drawn = results()
     run = [row["playbook"] for row in rows]
     assert sorted([*run, *drawn["missing"]]) == sorted([*names(), *live_names()])
-    assert drawn["missing"] in ([], ["rhai-throw-list"]), "until the next make compat-values"
+    assert set(drawn["missing"]) <= {"rhai-throw-list", "large-sizes"}, "until the next make compat-values"
 
 
 def test_what_the_plane_refuses_is_not_counted_as_equal() -> None:

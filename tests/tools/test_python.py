@@ -482,10 +482,9 @@ async def test_another_interpreter_can_be_named() -> None:
 async def test_another_interpreter_is_started_for_each_command(tmp_path: Path) -> None:
     other = tmp_path.resolve() / "python"
     other.symlink_to(Path(sys.executable).resolve())
-    good, bad = [
-        await python(code, {"python": str(other), "input": {"n": 4}})
-        for code in ("import sys\nprint('p')\nresult = [n, sys.executable]", "raise KeyError('x')")
-    ]
+    code = "import sys\nprint('p')\nresult = [n, sys.executable]"
+    good = await python(code, {"python": str(other), "input": {"n": 4}})
+    bad = await python("raise KeyError('x')", {"python": str(other)})
     assert (good.data, good.stdout, bad.error.message) == ([4, str(other)], "p\n", "KeyError: 'x'")
 
 
