@@ -73,7 +73,6 @@ def seen_by(end: LoggedEvent, dialect: Dialect) -> Any:
     return context.get("_prev") or {name: context[name] for name in ("bytes", "digest")}
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.heavy_on_loop(reason="the development plane is on it, and copies a result of megabytes several times")
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_later_steps_read_what_a_batch_of_events_had_no_room_for(dialect: Dialect) -> None:
