@@ -299,7 +299,8 @@ async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(
         if path == "/api/execute":
             return answer(200, {"execution_id": "8", "status": "started", "commands_generated": 1})
         if path == "/api/executions/8/status":
-            return answer(200, {"execution_id": "8", "status": "COMPLETED", "completed": True, "failed": False})
+            ended = {"completed_steps": ["end"], "variables": {"end": {"ok": True}}, "failed": False}
+            return answer(200, {"execution_id": "8", "status": "COMPLETED", "completed": True, **ended})
         if path.startswith(("/api/credentials", "/api/keychain", "/api/result/resolve", "/api/api/result")):
             return answer(404, {"detail": "not recorded"})
         return accept(method, path, sent)

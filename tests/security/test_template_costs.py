@@ -17,7 +17,7 @@ import pytest
 
 from holds import HOLDS_TIMES
 from noetl_worker.errors import TemplateError
-from noetl_worker.templates import template
+from noetl_worker.templates import limits, template
 from noetl_worker.templates.costs import FILTER_COSTS, METHOD_COSTS, TEST_COSTS
 from noetl_worker.templates.sandbox import LENIENT
 
@@ -228,14 +228,14 @@ def is_slow(took_s: float, limit_s: float) -> bool:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.skipif(not HOLDS_TIMES, reason="a time: make faults")
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_call_of_a_template_holds_up_the_loop(group: str) -> None:
     """Judged beside plain Python in the same thread, since a second means nothing on a busy machine."""
     limit_s = limit()
     suspects = [expression for expression in GROUPS[group] if is_slow(rendering(expression).taken_s, limit_s)]
     slow = [expression for expression in suspects if all(is_slow(taken(expression), limit_s) for _ in range(LOOKS))]
-    print("in terms of the limit:", [(expression, taken(expression) / limit_s) for expression in slow])
-    assert slow == [] or not HOLDS_TIMES
+    assert slow == []
 
 
 @pytest.mark.timeout(1800)
@@ -294,12 +294,14 @@ def test_encodings_of_text_are_read_and_written() -> None:
         "{% set n = 2 ** 9000 %}{% for i in range(99999) %}{% set m = n // 3 ** 2000 %}{% endfor %}",
     ],
 )
-def test_one_budget_is_for_all_of_a_rendering(text: str) -> None:
+def test_one_budget_is_for_all_of_a_rendering(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TIME_S", 1_000.0)
     with pytest.raises(TemplateError, match=OVER):
         template.render([text], values())
 
 
-def test_one_budget_is_for_all_texts_of_a_rendering() -> None:
+def test_one_budget_is_for_all_texts_of_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TIME_S", 1_000.0)
     with pytest.raises(TemplateError, match=OVER):
         template.render(["{% for i in range(9999) %}{% endfor %}"] * 1000, {})
     with pytest.raises(TemplateError, match=OVER):

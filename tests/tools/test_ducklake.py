@@ -4,7 +4,6 @@ the installed DuckDB is (and `duckdb-extension-postgres-scanner` for a catalog i
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -211,7 +210,7 @@ async def test_address_of_a_catalog_stands_in_a_secret(
     assert result.error is None
     assert [one for one in told if "SECRET" in one.split("(")[0]] == secret
     [attach] = [one for one in told if one.startswith("ATTACH")]
-    assert attach.startswith(f"ATTACH 'ducklake:{metadata.replace('{here}', os.getcwd())}' ")
+    assert attach.startswith(f"ATTACH 'ducklake:{metadata.replace('{here}', str(Path.cwd()))}' ")
     assert not any(one in attach for one in password)
     assert seen == password
 
