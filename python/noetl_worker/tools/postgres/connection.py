@@ -69,7 +69,10 @@ def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any,
 
 def _come(descriptor: int) -> int:
     """Bytes that have come on a TCP connection: Linux counts them (`tcpi_bytes_received`). Of any other 0."""
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    except OSError:  # libpq has closed it meanwhile: its server is gone
+        return 0
     try:
         information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
         return int.from_bytes(information[_BYTES_RECEIVED], sys.byteorder)
