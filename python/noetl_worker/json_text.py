@@ -46,8 +46,8 @@ _MAX_MEMORY: Final = 512 << 20
 """Bytes of the values that one text may make: no more than these of `[],[],...` are read, a third of a worker's GB."""
 _MEMORY_OF: Final = {b"[": 100, b"{": 100, b":": 100, b",": 32, b'"': 28}
 """What each of these bytes stands for in CPython, about; the texts themselves are counted by their length."""
-_MAX_EXPANSION: Final = 44
-"""Of `[],`: what is shorter than a 44th cannot be over it, and is not looked at."""
+_SURELY_FITS: Final = _MAX_MEMORY // 44
+"""Bytes that cannot be over it, and are not looked at: `[],` grows the most, 44 times."""
 _LOOKED_AT: Final = 1 << 20
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _OPTIONS: Final = (
@@ -64,7 +64,8 @@ def loads(data: bytes | str) -> JsonValue:
 
     A whole number beyond 64 bits is read as a float. Code json_size: its values would take too much memory.
     """
-    _check_size(data)
+    if len(data) > _SURELY_FITS:
+        _check_size(data)
     try:
         return orjson.loads(data) if orjson is not None else _loads_exactly(data)
     except (ValueError, RecursionError) as error:
@@ -79,7 +80,8 @@ def loads_exact(data: bytes | str) -> JsonValue:
     raw = data.encode() if isinstance(data, str) else data
     if orjson is not None and _LONG_NUMBER.search(raw) is None:
         return loads(raw)
-    _check_size(raw)
+    if len(raw) > _SURELY_FITS:
+        _check_size(raw)
     try:
         return _loads_exactly(raw, _exact_decoder)
     except (ValueError, RecursionError) as error:
@@ -88,8 +90,6 @@ def loads_exact(data: bytes | str) -> JsonValue:
 
 def _check_size(data: bytes | str) -> None:
     """Raises DocumentError before anything is made of it."""
-    if len(data) * _MAX_EXPANSION <= _MAX_MEMORY:
-        return
     raw = data.encode() if isinstance(data, str) else data
     if len(raw) + _memory_of(raw) > _MAX_MEMORY and (size := len(raw) + _memory_of_values(raw)) > _MAX_MEMORY:
         reason = f"{len(raw):,} bytes of JSON that would take {size >> 20:,} MiB of memory, over {_MAX_MEMORY >> 20}"

@@ -19,7 +19,7 @@ from noetl_worker.models import Command, Envelope, JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.plane.rules import DialectRules
-from noetl_worker.plane.stored_results import has_packed, unpacked
+from noetl_worker.plane.stored_results import PACKED, has_packed, unpacked
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import REDACTED, check_given, mark_redacted
 from noetl_worker.templates.template import PlainText, WithFallback, has_template
@@ -205,7 +205,7 @@ def _names(variables: dict[str, Any], of_step: Mapping[str, Any], rules: Dialect
         value = variables[name]
         if type(value) is dict and "context" in value and name not in _PLANES_OWN:
             names = dict(variables) if names is variables else names
-            whole = unpacked(value)  # the plane has resolved the reference
+            whole = unpacked(value) if PACKED in value else None  # the plane has resolved the reference
             names[name] = _with_full_result(value) if whole is None else as_python_plane(json_text.loads(whole), value)
     if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
         names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}

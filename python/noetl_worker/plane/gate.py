@@ -53,15 +53,12 @@ class Gate:
         self._reduced_at = float("-inf")
         self._refused_at = float("-inf")
         self._refusals = 0
+        self.is_down = False
         self.silences = 0
         """Requests without an answer, ever: since one the plane may have been restarted."""
         self._closed_until = _NEVER
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def is_down(self) -> bool:
-        return self._refusals >= DOWN_AFTER
 
     @property
     def inside(self) -> int:
@@ -102,7 +99,7 @@ class Gate:
     def try_enter(self) -> bool:
         """Take a place if there is one at once."""
         # The usual case first, without a call: nothing was refused lately.
-        is_quiet = self._refusals < DOWN_AFTER and self._closed_until == _NEVER and self._inside < self._reduced_to
+        is_quiet = not self.is_down and self._closed_until == _NEVER and self._inside < self._reduced_to
         if not is_quiet and not self.has_room():
             return False
         self._inside += 1
@@ -120,7 +117,7 @@ class Gate:
         Args:
             took_s: None for a request whose time says nothing of how much the plane takes.
         """
-        self._refusals = 0
+        self._refusals, self.is_down = 0, False
         if took_s is None:
             return
         if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
@@ -133,6 +130,7 @@ class Gate:
         now = self._clock()
         if sent_at >= self._refused_at:
             self._refusals += 1
+            self.is_down = self._refusals >= DOWN_AFTER
             self._refused_at = now
             if self.is_down:
                 attempt = self._refusals - DOWN_AFTER + 1
@@ -160,7 +158,7 @@ class Gate:
         """Whether a request that comes now would not wait."""
         if self._closed_until != _NEVER and self._clock() < self._closed_until:
             return False
-        if self._refusals >= DOWN_AFTER:
+        if self.is_down:
             return self._inside == 0
         return self._inside < self._reduced_to or self._inside < self.limit()
 

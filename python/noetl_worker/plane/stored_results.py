@@ -35,6 +35,7 @@ __all__ = [
     "IN_MEMORY",
     "LONGEST_UNBROKEN",
     "NULL_MARK",
+    "PACKED",
     "NullCharacters",
     "StoreRoute",
     "has_expired",
@@ -63,7 +64,7 @@ LONGEST_UNBROKEN: Final = 20_000
 # Base64 in both alphabets as well, and whatever is beyond ASCII: what that regular expression takes for a letter is not
 # known, and a text too many that goes into the event does no harm.
 _UNBROKEN: Final = (string.ascii_letters + string.digits + "_-+/=").encode() + bytes(range(0x80, 0x100))
-_PACKED: Final = "_zlib_base64"
+PACKED: Final = "_zlib_base64"
 """The one key of a result that is stored packed."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 _PIECE: Final = 20
@@ -149,7 +150,7 @@ def _is_in_key_of_container(word: bytes, lower: bytes) -> bool:
 def packed_for_store(data: bytes) -> bytes:
     """JSON in a form in which this store is soon through it, however long its texts are."""
     text = base64.b64encode(zlib.compress(data, 1))
-    return json_text.dumps({_PACKED: b" ".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE)).decode()})
+    return json_text.dumps({PACKED: b" ".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE)).decode()})
 
 
 def is_packed(data: bytes) -> bool:
@@ -168,12 +169,15 @@ async def restored(data: bytes) -> bytes:
 
 def has_packed(values: Mapping[str, JsonValue]) -> bool:
     """Whether one of these objects is a packed result."""
-    return any(type(value) is dict and _PACKED in value for value in values.values())
+    for value in values.values():  # noqa: SIM110 - of each command: a generator is a call for each name
+        if type(value) is dict and PACKED in value:
+            return True
+    return False
 
 
 def unpacked(stored: JsonValue) -> bytes | None:
     """The JSON of a result that was stored packed; None: it was not. Raises ControlPlaneError where it is not whole."""
-    text = stored.get(_PACKED) if isinstance(stored, dict) else None
+    text = stored.get(PACKED) if isinstance(stored, dict) else None
     if not isinstance(text, str):
         return None
     reading = zlib.decompressobj()

@@ -142,7 +142,7 @@ class KnownSecrets:
             if kind is str or kind is int or kind is float:
                 self._add_named(name, value, is_text=kind is str)
             elif kind is dict or isinstance(value, Mapping):
-                meaning = _meaning_of(name)
+                meaning = _MEANINGS[name]
                 if meaning.is_alias:
                     self._add_auth(value)
                 elif meaning.is_several:  # `api_keys: {github: ...}`: one under each name; numbers are counts
@@ -156,7 +156,7 @@ class KnownSecrets:
                 self._add_named(name, value, is_text=isinstance(value, str))
 
     def _add_named(self, name: str, value: Any, *, is_text: bool) -> None:
-        meaning = _meaning_of(name)
+        meaning = _MEANINGS[name]
         if not meaning.is_alias and (meaning.is_secret or (meaning.is_several and is_text)):
             self.add_all(value)
         elif is_text and "://" in value:
@@ -243,7 +243,7 @@ def _meaning(key: str) -> _Meaning:
     return _Meaning(last in _ALIAS_WORDS, named is Named.SECRET, is_several)
 
 
-_meaning_of: Final = ByShortKey(_meaning, most=4096).__getitem__
+_MEANINGS: Final = ByShortKey(_meaning, most=4096)
 
 
 def _is_public(key: str) -> bool:

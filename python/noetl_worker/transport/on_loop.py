@@ -248,7 +248,8 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         self._content += part
-        self._beside = max(0, self._beside - 2 * len(part))
+        left = self._beside - 2 * len(part)
+        self._beside = left if left > 0 else 0
         if len(self._content) > MAX_BODY_BYTES:
             raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
 

@@ -12,6 +12,8 @@ __all__ = ["url_path"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """Most parts: nothing to escape, no dot."""
+_OF_EACH_COMMAND: Final = frozenset({"api", "commands", "claim"})
+"""Not looked at once more for each: a claim is one call here."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 """Within a segment too: a proxy may read `%2F` as `/` before it resolves the dots."""
 
@@ -24,6 +26,9 @@ def url_path(*segments: str | int, **query: str | int | None) -> str:
     """
     path = ""
     for segment in segments:
+        if type(segment) is int or segment in _OF_EACH_COMMAND:
+            path += f"/{segment}"
+            continue
         text = str(segment)
         if _PLAIN(text) is not None:
             path += f"/{text}"
@@ -31,6 +36,6 @@ def url_path(*segments: str | int, **query: str | int | None) -> str:
         if not text or _LEADS_ELSEWHERE.search(text):
             raise ConfigurationError(f"{text[:200]!r} cannot be a part of an address: it is empty or has '.' or '..'")
         path += f"/{quote(text, safe='')}"
-    if given := {name: value for name, value in query.items() if value is not None}:
+    if query and (given := {name: value for name, value in query.items() if value is not None}):
         path += f"?{urlencode(given, quote_via=quote, safe='')}"
     return path
