@@ -122,7 +122,8 @@ class Load:
             {
                 "execution_id": EXECUTION_ID,
                 "event_id": event_id,
-                "command_id": event_id,  # a number: text is what a reaper publishes again (wire.md T-2)
+                # a number: text is what a reaper publishes again (protocol/notification.md#message)
+                "command_id": event_id,
                 "step": "s",
                 "server_url": self._stub_url,
             }

@@ -108,7 +108,7 @@ class EnginePanic(NoetlWorkerError):
 class ToolError(NoetlWorkerError):
     """A tool could not do its work; becomes `call.error` + `command.failed`.
 
-    `kind` is one word of the taxonomy of tools.md 5.6 (configuration, connection, timeout, auth, ...).
+    `kind` is one word of the taxonomy of protocol/tasks.md#results (configuration, connection, timeout, auth, ...).
     """
 
     default_kind: ClassVar[str] = "unknown"

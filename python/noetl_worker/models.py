@@ -65,7 +65,8 @@ class Dialect(str, Enum):
 
 
 class Envelope(NamedTuple):
-    """A decoded command notification (wire.md 2). A NamedTuple: it is made once per message on the hot path."""
+    """A decoded command notification (protocol/notification.md#message). A NamedTuple: it is made once per message on
+    the hot path."""
 
     execution_id: int
     event_id: int
@@ -80,7 +81,7 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoopPosition:
-    """Which item of a loop a command is; the Python plane has it echoed into the events (wire.md 4.8)."""
+    """Which item of a loop a command is; the Python plane has it echoed into the events (protocol/command.md#loops)."""
 
     event_id: JsonValue = None
     iteration_index: JsonValue = None
@@ -195,7 +196,7 @@ class ToolStatus(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ToolFailure:
-    """Why a tool's status is not success (taxonomy of tools.md 5.6)."""
+    """Why a tool's status is not success (taxonomy of protocol/tasks.md#results)."""
 
     message: str
     kind: str = "unknown"
@@ -252,7 +253,8 @@ class ToolResult:
         return ToolResult(self.status, self.data, self.error, self.stdout, self.stderr, self.exit_code, duration_ms)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The wire's ToolResult (wire.md 4.3): `status` always, the others only when set; `error` is a string."""
+        """The wire's ToolResult (protocol/tasks.md#results): `status` always, the others only when set; `error` is a
+        string."""
         body: dict[str, JsonValue] = {"status": self.status.value}
         if self.error is not None:
             body["error"] = self.error.message
@@ -263,7 +265,7 @@ class ToolResult:
         return body
 
 
-# ── cases (conditions.md 1) ─────────────────────────────────────────────────────────────────────
+# ── cases (protocol/conditions.md#cases) ─────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +355,7 @@ class FitRules:
     """How a result is fitted to an event (engine call `fit_result`)."""
 
     max_bytes: int = 102_400
-    """Inclusive budget of the compact JSON, in bytes (wire.md 9.4, 4.9)."""
+    """Inclusive budget of the compact JSON, in bytes (protocol/results.md#limits)."""
     preview_bytes: int = 4_096
     preview_depth: int = 8
     secrets: tuple[str, ...] = ()
@@ -390,7 +392,7 @@ class FittedResult(NamedTuple):
 
 @dataclass(slots=True)
 class Upload:
-    """A result over the event budget, for the result store (wire.md 3.9)."""
+    """A result over the event budget, for the result store (protocol/results.md#store)."""
 
     name: str
     data: bytes
@@ -401,7 +403,7 @@ class Upload:
     """What the event's context has beside the result, whatever stands for it (Rust plane: the command id)."""
 
     def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The reference of wire.md 3.9, from what the store answered."""
+        """The reference of protocol/results.md#store, from what the store answered."""
         meta: dict[str, JsonValue] = {
             "bytes": answer.get("bytes", len(self.data)),
             "sha256": answer.get("sha256"),
@@ -439,7 +441,7 @@ class Report:
     error: str | None = None
     """Set: the command failed, and this text says why."""
     error_kind: str | None = None
-    """Of a failure that the worker found (timeout, cancelled, configuration, ...: tools.md 5.6)."""
+    """Of a failure that the worker found (timeout, cancelled, configuration, ...: protocol/tasks.md#results)."""
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""

@@ -137,7 +137,7 @@ class Progress:
     def _cut_if_still(self, phase: Phase) -> None:
         if self.phase is not phase:
             return
-        if self.is_issuing():  # what the plane does in that request would be lost (wire.md 9.5)
+        if self.is_issuing():  # what the plane does in that request would be lost (protocol/events.md#rust-plane)
             asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, phase)
         else:
             self.cut()

@@ -133,7 +133,8 @@ async def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name:
     for event, expected in zip(ours, theirs, strict=True):
         assert {*event} == {*expected}
         assert {*event["payload"]} == {*expected["payload"]}
-        # `attempts` is what the recorded worker's single events carry; this plane drops a batch's meta (wire.md 9.3)
+        # `attempts` is what the recorded worker's single events carry; this plane drops a batch's meta
+        # (protocol/events.md#rust-plane)
         assert {*event["meta"]} >= {*expected["meta"]}
 
 
@@ -197,7 +198,7 @@ async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
     ("name", "recorded"),
     [
         ("register", "runtime-register"),
-        ("heartbeat", "runtime-register"),  # its heartbeat logs a warning for each (wire.md 9.5)
+        ("heartbeat", "runtime-register"),  # its heartbeat logs a warning for each (protocol/events.md#rust-plane)
         ("deregister", "runtime-deregister-delete"),
         ("vars-set", "vars-set"),
         ("claim", "tool-python-claim-start"),

@@ -1,4 +1,4 @@
-"""How the vectors' templates are rendered, and the fixed metadata they assume (conditions.md 14)."""
+"""How the vectors' templates are rendered, and the fixed metadata they assume (protocol/conditions.md)."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ async def test_f15_answer_that_never_comes_leaves_one_row(
         refs = [str(one.command_id) for one in issued]
         sends = {ref: sends_of(worker, ref) for ref in refs}
     word = f"{dialect.value}, {transport}"
-    # The Rust plane's batch has no key and makes its own ids: each send that it processed is a row (wire.md 9.3).
+    # The Rust plane's batch has no key and makes its own ids: each send that it processed is a row
+    # (protocol/events.md#rust-plane).
     most = 1 if dialect is Dialect.PYTHON else max(sends.values())
     over = sum(calls[ref] > sends[ref] for ref in refs)
     measured("F15", f"{word}: most call.done rows of a command, the plane {how}", max(calls.values()), "", at_most=most)

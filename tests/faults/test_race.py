@@ -156,7 +156,8 @@ workflow:
 
 
 def give_to_everybody(home: Scene) -> None:
-    """A claim of a command that is not over gets the command, as under contention on the real plane (wire.md 9.4)."""
+    """A claim of a command that is not over gets the command, as under contention on the real plane
+    (protocol/events.md#python-plane)."""
     claims: Any = home.plane.claims
     real, given = claims.claim, dict[int, Answer]()
 
@@ -175,7 +176,8 @@ def give_to_everybody(home: Scene) -> None:
 async def books_of_the_race(home: Scene, executions: list[int]) -> int:
     """Everything is acked, by both; how many commands have not one terminal event for each claim that was granted.
 
-    Two claims are two terminal events here: the real plane stores both, and acts on the first (wire.md 3.4).
+    Two claims are two terminal events here: the real plane stores both, and acts on the first
+    (protocol/events.md#python-plane).
     """
     await home.wait_settled()
     ends = Counter(event.command_ref for one in executions for event in home.plane.events(one, *TERMINAL))

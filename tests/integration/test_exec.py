@@ -268,7 +268,7 @@ GO_ON = {"policy": {"rules": [{"else": {"then": {"do": "continue"}}}]}}
 async def test_what_a_task_raised_fails_its_list_as_it_fails_the_tool_alone_unless_a_rule_goes_on(
     kind: str, dialect: Dialect
 ) -> None:
-    """Recorded on the Rust plane: error-sql-sequence, error-sql, error-http-refused; rhai throws (tools.md 6.3)."""
+    """Recorded on the Rust plane: error-sql-sequence, error-sql, error-http-refused; rhai throws."""
     if kind == "rhai":
         pytest.importorskip("noetl_worker._core")
     task = {"name": "one", **RAISING[kind]}

@@ -54,7 +54,8 @@ def mixed(number: int) -> RawCommand:
 
 
 FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
-"""Turns that end in command.failed: on the Rust plane a tool's own failure completes (wire.md 9.3, item 7)."""
+"""Turns that end in command.failed: on the Rust plane a tool's own failure completes
+(protocol/events.md#rust-plane)."""
 
 
 @pytest.mark.parametrize("dialect", Dialect)

@@ -14,7 +14,7 @@ from noetl_worker.models import Dialect
 from noetl_worker.plane import plane_watch
 
 LATER = {"status": "ok", "database": "connected", "nats": "removed", "uptime_seconds": 1, "version": "3.60.2"}
-"""The recorded answer of 3.54.0 with what wire.md 1.4 says of 3.60.2."""
+"""The recorded answer of 3.54.0 with what protocol/pools.md#subjects says of 3.60.2."""
 
 
 def become_later(home: House) -> None:

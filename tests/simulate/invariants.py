@@ -1,4 +1,4 @@
-"""What must hold in every run (peers.md 5b), watched while it happens and checked at its end."""
+"""What must hold in every run, watched while it happens and checked at its end."""
 
 from __future__ import annotations
 
@@ -254,15 +254,15 @@ class Witness:
             self.violate(f"{command.cut_off[0].name} hangs up on the plane, which works on what follows {command.step}")
 
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
-        """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout, wire.md 9.4; a
-        restart, 9.5). Only the worker that sent it can mend it, and it is gone."""
+        """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout,
+        protocol/events.md#python-plane; a restart, 9.5). Only the worker that sent it can mend it, and it is gone."""
         if not command.sets or self._plane.dialect is not Dialect.PYTHON:
             return False
         tellers = {one.worker_id for one in command.sets}
         return all(life.ended_at < self.closing_at for life in lives if life.worker_id in tellers)
 
     def _expected(self, command: Command) -> str:
-        """On the Rust plane a returned failure completes the step (wire.md 9.3, item 7)."""
+        """On the Rust plane a returned failure completes the step (protocol/events.md#rust-plane)."""
         ending = command.config.get("ending", "success")
         is_failed = ending == "raises" or (ending == "error" and self._plane.dialect is Dialect.PYTHON)
         return "FAILED" if is_failed else "COMPLETED"

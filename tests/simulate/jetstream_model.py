@@ -1,4 +1,4 @@
-"""A small JetStream: one server, streams of limits retention, pull consumers with explicit acks (peers.md 4g).
+"""A small JetStream: one server, streams of limits retention, pull consumers with explicit acks.
 
 test_jetstream_model.py runs one script against this and against a real nats-server.
 """

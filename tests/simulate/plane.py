@@ -1,6 +1,7 @@
 """What both control planes have in common: commands, the registry, what is kept for the invariants.
 
-An oracle of its own, written from wire.md and not from the development control plane: small enough to be read.
+An oracle of its own, written from protocol/README.md and not from the development control plane: small enough to be
+read.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Command:
     holder: str | None = None
     claimed_at: float = 0.0
     high_id: int = 0
-    """Rust plane: an event with a lower id is never seen by the orchestrator (wire.md 9.3, item 5)."""
+    """Rust plane: an event with a lower id is never seen by the orchestrator (protocol/events.md#ids)."""
     result_ids: list[int] = field(default_factory=list)
     is_refused: bool = False
     """The plane refuses every event of it for good."""
@@ -59,7 +60,7 @@ class Command:
     """When which worker asked for it; a worker by its own name, without what makes its id unique."""
     grants: list[tuple[float, str]] = field(default_factory=list)
     leaked_to: set[str] = field(default_factory=set)
-    """Workers that were let in only because claims of the same instant all are (wire.md 9.4)."""
+    """Workers that were let in only because claims of the same instant all are (protocol/events.md#python-plane)."""
     refused_at: dict[str, float] = field(default_factory=dict)
     """Worker -> when it was told that the command is another's, or over; gone when it is let in again."""
     sets: list[TerminalSet] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The Python control plane: leases, batches with a key, an engine behind a queue (wire.md 3.2, 3.5, 9.4, 9.5)."""
+"""The Python control plane: leases, batches with a key, an engine behind a queue (protocol/claim.md#leases)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PythonPlane(Plane):
         self.loses_batches = False
         """Fault: batches are stored and never acted on (503 ack_timeout)."""
         self.leaks_claims = False
-        """Fault: claims of the same instant are all let in (5 of 12 rounds, wire.md 9.4)."""
+        """Fault: claims of the same instant are all let in (5 of 12 rounds, protocol/events.md#python-plane)."""
 
     def command_id(self, execution_id: int, command_id: int, event_id: int) -> int | str:
         return command_id

@@ -1,4 +1,5 @@
-"""The Rust control plane: claims for ever, event ids from the worker, history in id order (wire.md 9.3)."""
+"""The Rust control plane: claims for ever, event ids from the worker, history in id order
+(protocol/events.md#rust-plane)."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ class RustPlane(Plane):
 
     def end_with_work(self, path: str, body: Mapping[str, Any]) -> Command | None:
         """It issues the next commands inside of the request, and drops that work when the client hangs up; a second
-        `command.completed` does not mend it (wire.md 9.5, item 5)."""
+        `command.completed` does not mend it (protocol/events.md#rust-plane)."""
         if path != "/api/events" or body.get("event_type") not in _ENDS:
             return None
         command = self.by_id.get(str((body.get("meta") or {}).get("command_id")))
@@ -87,7 +88,7 @@ class RustPlane(Plane):
     def _apply(self, command: Command, name: str, worker_id: str, event_id: int) -> None:
         """History is read in id order: what counts is what lies above the claim, and an end above its result.
 
-        What comes twice and late lies above the end, and is harmless there (wire.md 9.3, items 5 and 6).
+        What comes twice and late lies above the end, and is harmless there (protocol/events.md#ids).
         """
         if event_id >> 22 > (self.new_id() >> 22) + 1:
             command.problems.append(f"{name} has id {event_id}, ahead of the plane: later results are passed over")

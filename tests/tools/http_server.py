@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 __all__ = ["ITEMS", "Seen", "ToolServer", "unused_port"]
 
 ITEMS = 35
-"""What /pages, /offset and /cursor have between them: the fixtures' number (tools.md 7.2)."""
+"""What /pages, /offset and /cursor have between them: the fixtures' number."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def stored(value: JsonValue) -> tuple[MemoryControlPlane, str]:
     ],
 )
 def test_a_reference_is_found_wherever_playbooks_write_it(config: dict[str, Any]) -> None:
-    """tools.md 8, traps 13 and 14: under `args`, under `input`, under both, flat."""
+    """Under `args`, under `input`, under both, flat."""
     plane, reference = stored([1, 2])
     config = json.loads(json.dumps(config).replace("REF", reference))
     assert artifact(config, control_plane=plane).data["data"] == [1, 2]

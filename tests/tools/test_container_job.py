@@ -100,7 +100,7 @@ def test_the_whole_config_is_in_the_job() -> None:
 
 
 def test_kubernetes_own_spelling_is_taken() -> None:
-    """tools.md 8, trap 12: what was written camelCase was dropped, and the Job ran with an empty value."""
+    """What was written camelCase was dropped, and the Job ran with an empty value."""
     cluster = FakeCluster({})
     env = [
         {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
@@ -166,7 +166,7 @@ def test_the_least_config_leaves_the_rest_to_kubernetes() -> None:
 
 
 def test_the_steps_input_is_not_taken_for_the_arguments() -> None:
-    """tools.md 8, trap 33: the step's input overwrote argv."""
+    """The step's input overwrote argv."""
     cluster = FakeCluster({})
     call(cluster, {"wait": False, "args": ["x"], "input": {"n": 1}})
     assert created(cluster)["spec"]["template"]["spec"]["containers"][0]["args"] == ["x"]
@@ -265,7 +265,7 @@ def test_a_broken_config_is_told_with_its_field(config: dict[str, Any], message:
 
 
 def test_a_list_valued_command_of_numbers_is_text() -> None:
-    """tools.md 8, trap 43: a list was refused where text was expected."""
+    """A list was refused where text was expected."""
     cluster = FakeCluster({})
     call(cluster, {"wait": False, "command": ["sleep", 5]})
     assert json.loads(cluster.requests[0].content)["spec"]["template"]["spec"]["containers"][0]["command"] == [
@@ -274,7 +274,7 @@ def test_a_list_valued_command_of_numbers_is_text() -> None:
 
 
 def test_credential_may_be_named_as_in_every_kind() -> None:
-    """tools.md 4.5: {source: credential, key: alias}; it was taken for the credential's own data."""
+    """protocol/tasks.md#fields: {source: credential, key: alias}; it was taken for the credential's own data."""
     cluster = FakeCluster({})
     auth = {"source": "credential", "key": "k8s"}
     made = run_tool(

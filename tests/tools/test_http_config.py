@@ -155,7 +155,7 @@ def test_bodies_on_the_wire(server: ToolServer, fields: dict[str, Any], body: by
     assert (seen.body, seen.headers.get("content-type")) == (body, content_type)
 
 
-# ── the traps of tools.md 8 that name this kind ─────────────────────────────────────────────────
+# ── what upstream got wrong in this kind ─────────────────────────────────────────────────
 
 
 def test_trap_9_numbers_in_parameters_headers_and_forms(server: ToolServer) -> None:

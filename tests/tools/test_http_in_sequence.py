@@ -1,4 +1,4 @@
-"""Kind `http` inside a task sequence, the way the fixtures page and retry (tools.md 7.2), through the registry."""
+"""Kind `http` inside a task sequence, the way the fixtures page and retry, through the registry."""
 
 from __future__ import annotations
 

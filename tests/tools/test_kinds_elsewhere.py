@@ -10,7 +10,7 @@ from noetl_worker.tools.kinds.elsewhere import INSTEAD
 from noetl_worker.tools.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 
-# every kind of the planes' own lists and of both workers' registries (tools.md 1.3, 2.20)
+# every kind of the planes' own lists and of both workers' registries
 NAMED_BY_NOETL = [
     "http",
     "postgres",

@@ -65,7 +65,7 @@ def test_tools_are_listed(mode: str) -> None:
     ("name", "text"), [("fail", "Error executing tool fail"), ("unknown-tool", "Unknown tool: none")]
 )
 def test_a_tool_that_reports_an_error_is_a_failure(mode: str, name: str, text: str) -> None:
-    """tools.md 8, trap 37: recorded as success, dead providers went unnoticed."""
+    """Recorded as success, dead providers went unnoticed."""
     result = replayed(mode, name)
     assert result.status is ToolStatus.ERROR
     assert result.error is not None
@@ -417,7 +417,7 @@ def test_a_server_that_is_not_well_is_a_failure() -> None:
         ({"server": "x"}, {"NOETL_MCP_URL": "http://c/", "NOETL_MCP_KUBERNETES_URL": "http://d/"}, "x", "c"),
         ({}, {"NOETL_MCP_KUBERNETES_ENDPOINT": "http://e/"}, "kubernetes", "e"),
         ({"name": "x"}, {"NOETL_MCP_X_URL": "http://f/", "NOETL_MCP_KUBERNETES_URL": "http://e/"}, "x", "f"),
-        # tools.md 8, trap 50: the task's label in `name` does not hide the server
+        # the task's label in `name` does not hide the server
         ({"name": "my_label"}, {"NOETL_MCP_KUBERNETES_ENDPOINT": "http://e/"}, "kubernetes", "e"),
     ],
 )

@@ -296,7 +296,7 @@ async def test_an_object_above_the_limit_is_not_read(server: NatsServer) -> None
 
 
 async def test_the_tasks_label_is_not_taken_for_the_objects_name(server: NatsServer) -> None:
-    """tools.md 8, trap 50: `object` wins over `name`, which one plane leaves in the config as the label."""
+    """`object` wins over `name`, which one plane leaves in the config as the label."""
 
     async def body(session: Session) -> None:
         bucket = await session.store()

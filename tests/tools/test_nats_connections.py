@@ -39,7 +39,7 @@ async def number_of_next(session: Session) -> int:
 
 
 async def test_commands_of_one_credential_share_a_connection(server: NatsServer) -> None:
-    """tools.md 8, trap 28: a connection per call churned the server."""
+    """A connection per call churned the server."""
 
     async def body(session: Session) -> None:
         bucket = await session.bucket()

@@ -242,7 +242,7 @@ async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> Non
 
 
 def test_limits_are_hard_whatever_is_asked_for(server: NatsServer) -> None:
-    """tools.md 8, trap 4: reading from a stream must not hold a slot."""
+    """Reading from a stream must not hold a slot."""
     context = tool_context()
     bounds = {"batch": 50_000, "timeout_ms": 3_600_000}
     raw = {"operation": "js_consume", "url": "nats://h", "stream": "s", "consumer": "c", **bounds}

@@ -1,4 +1,4 @@
-"""Policy rules of a task sequence, as a whole (tools.md 5.3, 5.4)."""
+"""Policy rules of a task sequence, as a whole (protocol/tasks.md#policies)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_else_takes_failures_too() -> None:
 
 @pytest.mark.parametrize(("dialect", "ran"), [(Dialect.RUST, 2), (Dialect.PYTHON, 1)])
 def test_action_without_when_and_else_never_holds_on_the_rust_plane_and_says_so(dialect: Dialect, ran: int) -> None:
-    """Seen live (policy-no-when); of the Python plane's worker the source says it (tools.md 5.3)."""
+    """Seen live (policy-no-when); of the Python plane's worker the source says it (protocol/tasks.md#policies)."""
     stub, log = StubTool(), RecordedLogger()
     bare = {"name": "a", "kind": "stub", "say": 1, "spec": rules({"then": {"do": "break"}})}
     go([bare, {"kind": "stub", "say": 2}], stub=stub, dialect=dialect, logger=log)

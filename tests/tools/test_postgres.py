@@ -423,7 +423,7 @@ def test_no_connection_says_why(address: str, change: Any, kind: str, retryable:
     ],
 )
 async def test_user_and_database_are_postgres_unless_given(given: Any, user: str | None, database: str | None) -> None:
-    """tools.md 2.6; of a `connection_string` the published worker's library makes what libpq does."""
+    """Of a `connection_string` the published worker's library makes what libpq does."""
     import psycopg.conninfo
 
     config = PostgresConfig(query="select 1", **given)

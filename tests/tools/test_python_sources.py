@@ -337,7 +337,7 @@ result = {
     }
 
 
-# ── the traps of tools.md 8 that name this kind ─────────────────────────────────────────────────
+# ── what upstream got wrong in this kind ─────────────────────────────────────────────────
 
 
 def test_trap_5_print_does_not_destroy_the_result() -> None:

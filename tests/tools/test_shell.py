@@ -289,7 +289,7 @@ async def test_no_zombies_and_no_processes_stay() -> None:
     assert (set(children_of(os.getpid())) - before) == set()
 
 
-# ── the traps of tools.md 8 that name this kind ─────────────────────────────────────────────────
+# ── what upstream got wrong in this kind ─────────────────────────────────────────────────
 
 
 def test_trap_1_default_shell_is_the_one_every_image_has() -> None:

@@ -83,7 +83,7 @@ async def test_a_poll_acks_what_it_returns(server: NatsServer, mode: Any) -> Non
 
 @pytest.mark.parametrize("mode", ["manual", "defer", False])
 async def test_a_deferred_ack_is_given_by_a_later_call(server: NatsServer, mode: Any) -> None:
-    """tools.md 8, trap 22: acked before the work, messages were lost."""
+    """Acked before the work, messages were lost."""
 
     async def body(reader: Reader) -> None:
         data = await reader.call("poll", ack=mode)

@@ -187,7 +187,7 @@ class ArgvTool:
 
 @pytest.mark.parametrize("args", [["a", "x"], ["a", "{{ n }}"], "{{ whole }}"])
 def test_args_are_the_tools_where_it_has_this_field(args: Any) -> None:
-    """tools.md 8, traps 33 and 43: refused as 'must be an object', or taken for the input."""
+    """Refused as 'must be an object', or taken for the input."""
     task = {"name": "t", "kind": "argv", "args": args, "input": {"n": "x"}}
     registry = Registry([ArgvTool()], plugins=False)
     result = run_tool("task_sequence", [task], registry=registry, variables={"whole": ["a", "x"]})

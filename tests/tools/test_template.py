@@ -1,4 +1,5 @@
-"""Templates: the rules of `templates.template`, and every row of the table in tools.md 3.2 with the choice made."""
+"""Templates: the rules of `templates.template`, and every row of the table in protocol/tasks.md#templates with the
+choice made."""
 
 from __future__ import annotations
 

@@ -167,7 +167,8 @@ def test_table_says_of_every_kind_when_and_whether_a_retry_helps() -> None:
     assert {"connection", "timeout", "rate_limit", "auth", "not_found", "client_error", "server_error"} <= set(
         ERROR_KINDS
     )
-    assert {"schema", "parse", "transform", "unknown"} <= set(ERROR_KINDS)  # the Python worker's, tools.md 5.6
+    # the Python worker's, protocol/tasks.md#results
+    assert {"schema", "parse", "transform", "unknown"} <= set(ERROR_KINDS)
 
 
 # ── noetl-worker tools ──────────────────────────────────────────────────────────────────────────

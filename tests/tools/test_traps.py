@@ -1,4 +1,4 @@
-"""The 53 recorded traps of NoETL's tool layer (tools.md 8): each with the tests that keep us out of it.
+"""The 53 recorded traps of NoETL's tool layer: each with the tests that keep us out of it.
 
 A row names tests that exist; one without is a decision, with its reason. Traps without a test elsewhere have one here.
 """

@@ -18,7 +18,7 @@ from noetl_worker.settings.settings import load_settings
 
 SAMPLES = Path(__file__, "../../compat/samples").resolve()
 POOL_SUBJECT = "noetl.commands.shared.767499259015856274"
-"""As the Python plane publishes with NOETL_COMMAND_ROUTING_ENABLED (wire.md 1.4)."""
+"""As the Python plane publishes with NOETL_COMMAND_ROUTING_ENABLED (protocol/pools.md#subjects)."""
 
 
 def recorded(plane: str) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(ROOT.joinpath("docs/protocol").glob("*.md"))
 MARK: Final = re.compile(r"\[((?:py|rs|values|test|source) [^\]]+)\]")
-REFERENCE: Final = re.compile(r"docs/protocol/([a-z]+\.md)(?:#([a-z0-9-]+))?")
+REFERENCE: Final = re.compile(r"\bprotocol/([a-z]+\.md)(?:#([a-z0-9-]+))?")
 FOLDERS: Final = ("python", "rust", "tests", "benches")
 SESSION: Final = "*"
 """`[rs *]`: the whole session of the published worker, whose records have no names."""

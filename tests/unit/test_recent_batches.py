@@ -108,7 +108,8 @@ async def test_batch_that_was_worked_off_is_asked_about_once_and_not_sent_again(
 
 
 async def test_batch_that_is_stored_and_forgotten_is_rescued() -> None:
-    """A restarted plane never works it off, and answers its events as duplicates (wire.md 9.4, 9.5)."""
+    """A restarted plane never works it off, and answers its events as duplicates
+    (protocol/batches.md#after-the-answer)."""
     said = Restarted("batch.accepted")
     await checked(said)
     assert said.sent_again(1) == [["step.exit"]]
@@ -210,7 +211,8 @@ async def test_batch_that_the_plane_could_not_begin_with_is_rescued(was_away: bo
 
 @pytest.mark.parametrize("was_away", [False, True])
 async def test_batch_that_the_plane_could_not_process_is_said_with_its_reason(was_away: bool) -> None:
-    """Nobody else hears of it: the plane has answered 202, and the execution stays RUNNING (wire.md 3.5)."""
+    """Nobody else hears of it: the plane has answered 202, and the execution stays RUNNING
+    (protocol/batches.md#request)."""
     said = Restarted("batch.accepted", "batch.processing", states={str(FIRST): "failed processing_error"})
     with capture_logs() as lines:
         await checked(said, was_away=was_away, checks=3)

@@ -422,7 +422,7 @@ async def test_answer_without_a_reference_is_not_the_stores() -> None:
 
 
 async def test_failure_of_a_result_that_is_not_stored_names_its_command() -> None:
-    """What the plane counts loop items by (wire.md 9.3, item 8)."""
+    """What the plane counts loop items by (protocol/events.md#rust-plane)."""
     transport = await tell(store_then_accept(answer(413, b"too large")), Dialect.RUST)
     told = transport.bodies("/api/events/batch")[-1]["events"][-1]
     assert told["payload"]["command_id"] == told["meta"]["command_id"] == "7:start:9"

@@ -1,4 +1,4 @@
-"""Stage 6: which case holds for a result, and what the worker does about it (conditions.md 2, 7).
+"""Stage 6: which case holds for a result, and what the worker does about it (protocol/conditions.md#cases).
 
 Cases run on the tool's result, success or not. What a match means for the events is `results.report`'s part; the one
 action with an effect of its own, `set_var`, happens here, before the terminal events: if it fails, the command fails.

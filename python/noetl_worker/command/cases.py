@@ -52,7 +52,7 @@ def match_cases(
         ConditionError: a reached condition cannot be evaluated; the text, `case` and `condition` say which one. Codes:
             `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
 
-    Source: conditions.md 2; vectors C001-C155, K01-K40. Twin: none, both engines are called from here.
+    Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. Twin: none, both engines are called from here.
     """
     table = compile_cases(cases)
     if len(table) == 0:

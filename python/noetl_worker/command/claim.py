@@ -47,7 +47,7 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOut
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
-    """What one answer means (the table of docs/delivery.md; wire.md 3.2, 9.3, 9.4)."""
+    """What one answer means (the table of docs/delivery.md; protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)

@@ -119,7 +119,7 @@ class ClaimedCommand:
 
     def _is_again(self) -> bool:
         """Whether it may have been started before: delivered again, or published again by the Python plane, whose
-        copies have the command's id as text (wire.md T-2)."""
+        copies have the command's id as text (protocol/notification.md#message)."""
         is_copy = self._plane.rules.copies_have_text_ids and type(self._notification.command_id) is str
         return is_copy or self._delivery.num_delivered > 1
 

@@ -1,7 +1,7 @@
 """Stage 4: a claim's answer -> a Command: references resolved, JSON-string fields parsed, input bound.
 
-Fields arrive as objects, as JSON text, or as a reference to the result store (wire.md 5.1); a task sequence's
-`tool_config` is {"tasks": [...]} on one plane and a list on the other (5.2). Keys that only the worker reads
+Fields arrive as objects, as JSON text, or as a reference to the result store (protocol/command.md#python-plane); a task
+sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other (5.2). Keys that only the worker reads
 (`cases`, `input`, the loop's bookkeeping) are taken out here, so that a tool sees its own fields alone.
 """
 
@@ -284,7 +284,7 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """As the notification has it: the planes compare with what they sent (wire.md 2.2)."""
+    """As the notification has it: the planes compare with what they sent (protocol/notification.md#message)."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
     if from_meta == command_id:
@@ -295,7 +295,7 @@ def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
 
 
 def _attempt(meta: Mapping[str, JsonValue]) -> int:
-    """`attempt` on the wire, `attempts` in the published worker's mind (wire.md T-29)."""
+    """`attempt` on the wire, `attempts` in the published worker's mind (protocol/command.md#python-plane)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1
 

@@ -268,7 +268,7 @@ class Dispatch:
         return Scope(self._stop, prepared.timeout_s or self._limits.hard_s, poll_s=poll_s, until_cancelled=asking)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
-        """A task sequence's data has one shape per plane (tools.md 5.5)."""
+        """A task sequence's data has one shape per plane (protocol/tasks.md#lists)."""
         if not self._rules.tools.sequence_is_flat:
             return replace(result, data=python_form(data))
         if result.exit_code is None and result.status is ToolStatus.SUCCESS:
@@ -282,7 +282,8 @@ class Dispatch:
             # The input has been rendered by the plane; what is in braces there now is data (or had no value).
             **command.variables,
             **given,
-            # Metadata wins over variables of the same name (tools.md 1.4). The id is a number on one plane.
+            # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
+            # plane.
             "execution_id": str(command.execution_id) if self._rules.ids_are_text else command.execution_id,
             "step": command.step,
             "server_url": command.server_url,

@@ -1,8 +1,8 @@
 """Results of earlier steps that a claim has as a reference and a preview, put in the place of the preview.
 
-Both planes hand them out so (wire.md 9.3 item 9, 9.5). A template that reads past the preview would get nothing, or the
-first row as if it were all of them, silently. So what the command's own templates and code read, and the preview does
-not say, is fetched: each reference once. What cannot be fetched is an error.
+Both planes hand them out so (protocol/results.md#store). A template that reads past the preview would get nothing, or
+the first row as if it were all of them, silently. So what the command's own templates and code read, and the preview
+does not say, is fetched: each reference once. What cannot be fetched is an error.
 """
 
 from __future__ import annotations

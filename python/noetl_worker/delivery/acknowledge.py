@@ -54,7 +54,8 @@ REPORTED: Final = Outcome(OutcomeKind.REPORTED)
 """The terminal events are accepted."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
-"""A message that has met server errors only is set aside before the stream forgets it after an hour (wire.md 1.3)."""
+"""A message that has met server errors only is set aside before the stream forgets it after an hour
+(protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
 """Deliveries before that: an old message (all workers were away) must not be set aside for one error."""
 

@@ -12,7 +12,8 @@ def decode_notification(data: bytes) -> Envelope:
     """Decode one command notification on the chosen engine.
 
     Args:
-        data: the message's payload, UTF-8 JSON (wire.md 2); fields that are not known are ignored.
+        data: the message's payload, UTF-8 JSON (protocol/notification.md#message); fields that are not known are
+        ignored.
 
     Returns:
         Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when there is none.

@@ -1,9 +1,9 @@
 """Which pools' commands run here: a notification that names another one is not claimed.
 
-A durable that lets one through has other filters than the settings (wire.md T-22), or is shared by two pools. The pool
-`system` is different: a filter for all pools brings its commands to every durable, and they are for its workers alone.
-The Rust plane 3.54.0 gives the claim of its `__orchestrate__` to whoever asks, and reports the running execution as
-FAILED when that fails; both were run.
+A durable that lets one through has other filters than the settings (protocol/notification.md#durable), or is shared by
+two pools. The pool `system` is different: a filter for all pools brings its commands to every durable, and they are for
+its workers alone. The Rust plane 3.54.0 gives the claim of its `__orchestrate__` to whoever asks, and reports the
+running execution as FAILED when that fails; both were run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["PoolRefusal", "Pools"]
 
 _MOST_CHARS = 60
 _USUAL = "shared"
-"""Where the Rust plane puts a command, if nothing else says another pool (wire.md 1.4)."""
+"""Where the Rust plane puts a command, if nothing else says another pool (protocol/pools.md#subjects)."""
 log = structlog.get_logger("noetl_worker")
 
 

@@ -1,7 +1,7 @@
 """How often commands are asked for again that the plane cannot give, while it gives others.
 
 A server error of one command looks like one of the whole plane. Who waits as for a plane that is away (0.5 s growing to
-30 s) asks a thousand such commands 60 times a second, for ever; peers.md, F18, wants 5.
+30 s) asks a thousand such commands 60 times a second, for ever; protocol/jetstream.md#acknowledging, wants 5.
 """
 
 from __future__ import annotations

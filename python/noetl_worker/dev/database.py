@@ -82,7 +82,7 @@ def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
 
 
 class Ids:
-    """Ids that only grow: the Python plane's database form, or the Rust plane's snowflakes (wire.md 4.12)."""
+    """Ids that only grow: the Python plane's database form, or the Rust plane's snowflakes (protocol/events.md#ids)."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._snowflake = Snowflake(1)

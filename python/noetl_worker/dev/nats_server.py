@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 3600.0
-"""The Python plane's stream forgets messages after an hour (wire.md 1.3)."""
+"""The Python plane's stream forgets messages after an hour (protocol/notification.md#stream)."""
 
 
 _PORTS: Final = range(10_000, 32_000)

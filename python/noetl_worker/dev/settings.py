@@ -13,7 +13,7 @@ __all__ = ["PlaneSettings"]
 
 @dataclass(frozen=True, slots=True)
 class PlaneSettings:
-    """Settings of one DevControlPlane. Times in seconds, sizes in bytes (wire.md 3.2, 3.5, 4.9, 6.6)."""
+    """Settings of one DevControlPlane. Times in seconds, sizes in bytes (protocol/claim.md#leases)."""
 
     dialect: Dialect = Dialect.PYTHON
     host: str = "127.0.0.1"
@@ -43,7 +43,8 @@ class PlaneSettings:
     inline_field_max_bytes: int = 8_192
 
     result_prefix: Literal["/api", "/api/api"] = "/api"
-    """Release v4.0.0 of the Python plane mounts /result under a doubled /api (wire.md 3.9); later ones do not."""
+    """Release v4.0.0 of the Python plane mounts /result under a doubled /api (protocol/results.md#store); later ones do
+    not."""
     stream: str = "NOETL_COMMANDS"
     subject: str = "noetl.commands"
     stream_storage: Literal["memory", "file"] = "memory"

@@ -1,5 +1,5 @@
 """64-bit event ids as a control plane makes them: 41 bits of milliseconds, 10 bits of node, 12 bits of sequence
-(wire.md 4.12).
+ (protocol/events.md#ids).
 
 Of several makers with one node number each would begin every millisecond's sequence at 0, and their ids would be the
 same: a sequence begins anywhere in its lower half.

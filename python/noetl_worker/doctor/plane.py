@@ -84,7 +84,8 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings) ->
 
 
 def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """The rows of the registry that are ready; another program on our durable makes it anew (wire.md T-23)."""
+    """The rows of the registry that are ready; another program on our durable makes it anew
+    (protocol/notification.md#durable)."""
     check, wanted = "registered workers", "on this durable no workers of another program"
     foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
     foreign = [row for row in foreign if "engine" not in _labels(row)]

@@ -108,7 +108,7 @@ class Engine(Protocol):
     """The module `noetl_worker.engine.pure` or `noetl_worker._core`."""
 
     def decode_notification(self, data: bytes) -> Envelope:
-        """Decode a command notification (wire.md 2).
+        """Decode a command notification (protocol/notification.md#message).
 
         Raises NotificationError with a code of DocumentError, or `not_an_object`, `missing_field`, `wrong_type`,
         `empty_field`, `out_of_range`.

@@ -84,7 +84,8 @@ def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, An
 
 
 def new_stream(name: str, settings: Settings) -> dict[str, Any]:
-    """As the Python plane makes it (wire.md 1.3), so that whoever comes first makes the same stream."""
+    """As the Python plane makes it (protocol/notification.md#stream), so that whoever comes first makes the same
+    stream."""
     return {
         "name": name,
         "subjects": [settings.nats_subject, f"{settings.nats_subject}.>"],
@@ -101,7 +102,8 @@ def new_durable(settings: Settings) -> dict[str, Any]:
         {
             "name": settings.nats_consumer,
             "durable_name": settings.nats_consumer,
-            # all, not new: a command published before the first start must not wait for a reaper (wire.md T-24)
+            # all, not new: a command published before the first start must not wait for a reaper
+            # (protocol/notification.md#durable)
             "deliver_policy": "all",
             "ack_policy": "explicit",
             "replay_policy": "instant",

@@ -24,7 +24,8 @@ from noetl_worker.transport.tls import TlsFiles
 __all__ = ["Connection", "connect", "nats_login"]
 
 PING_INTERVAL_S: Final = 10
-"""With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min (peers.md 2a.3)."""
+"""With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min
+(protocol/jetstream.md#outages)."""
 CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
 """Before the second of the first attempts, doubling to 5 s."""
@@ -220,7 +221,7 @@ def describe(error: BaseException) -> str:
 def nats_login(settings: Settings) -> dict[str, Any]:
     """NATS_CREDS, else an NKEY seed (with a JWT), else user and password, else the URL's user-info, else the token.
 
-    The precedence is the Rust worker's (wire.md 1.1); percent-encoding in the URL is undone.
+    The precedence is the Rust worker's (protocol/notification.md#login); percent-encoding in the URL is undone.
     """
     if settings.nats_creds or settings.nats_nkey or settings.nats_seed:
         return _login_by_key(settings)

@@ -127,8 +127,8 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
     Raises:
         JetStreamError: JetStream is off, or the durable differs so that a worker must not or cannot use it: it
-            filters other subjects than the settings say (then another pool's commands would be claimed, wire.md
-            T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
+            filters other subjects than the settings say (then another pool's commands would be claimed,
+            protocol/README.md T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
     """
     found = await _find_commands(client, settings)
     if found.stream_info is None:
@@ -372,7 +372,7 @@ def _log_changes(before: Durable, seen: Look) -> None:
 
 
 def _watch_limit(durable: Durable, seen: Look) -> None:
-    """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (peers.md F10)."""
+    """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending
     labels = (durable.stream, durable.name)

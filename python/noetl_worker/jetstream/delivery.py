@@ -80,7 +80,8 @@ class Delivery:
         await self._publish(_ACK)
 
     async def nak(self, delay_s: float) -> None:
-        """Give it back, to come again after `delay_s`. Never without a delay but at shutdown (peers.md 2a.15)."""
+        """Give it back, to come again after `delay_s`. Never without a delay but at shutdown
+        (protocol/jetstream.md#acknowledging)."""
         body = b'-NAK {"delay":%d}' % int(delay_s * 1_000_000_000) if delay_s > 0 else b"-NAK"
         await self._publish(body)
 

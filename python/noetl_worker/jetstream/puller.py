@@ -1,8 +1,8 @@
 """The pull loop after ADR-37, on a core subscription with a callback.
 
 `fetch()` of nats-py stalls with a message waiting, hides a deleted consumer and loses its request over a server
-restart (peers.md 2a). Here one pull request is in flight; it is refilled when half of it is used; the window is
-the number of free slots and never more, so a message is never held by a worker that cannot run it.
+restart (protocol/jetstream.md#pulling). Here one pull request is in flight; it is refilled when half of it is used; the
+window is the number of free slots and never more, so a message is never held by a worker that cannot run it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ log = structlog.get_logger("noetl_worker.events")
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
 """Of what is refused, all that a plane says about a set; any other is a route that is away, or somebody between."""
 LATE_S: Final = 30.0
-"""After so long without an accepted event the plane may have given the claim away (wire.md 3.2: a stale holder)."""
+"""After so long without an accepted event the plane may have given the claim away (protocol/claim.md#leases: a stale
+holder)."""
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_END_S: Final = 0.5
@@ -72,7 +73,7 @@ class Verdict(Enum):
 
 
 def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> Verdict:
-    """What one answer to an event request means (wire.md 3.4, 3.5, 9.3 item 5, 9.4).
+    """What one answer to an event request means (protocol/events.md).
 
     `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
     """
@@ -86,7 +87,7 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
         if has_own_id and b"duplicate key" in answer.body:
             # On a retry it is our own event that was stored before the answer was lost.
             return Verdict.NEW_ID if first_try else Verdict.ACCEPTED
-        # The single route of the Python plane wraps a passing 503 into a 500 (wire.md 9.4).
+        # The single route of the Python plane wraps a passing 503 into a 500 (protocol/events.md#python-plane).
         return Verdict.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else Verdict.DOUBTFUL
     # A page of a proxy, or a route that is away while the plane is replaced, says nothing about the set.
     return Verdict.REFUSED if is_the_planes and status in _REFUSALS else Verdict.DOUBTFUL
@@ -445,7 +446,7 @@ class Emitter:
         """As `_try`, for a result that goes to the result store.
 
         The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
-        again (wire.md 9.5): it is not repeated.
+        again (protocol/events.md#rust-plane): it is not repeated.
         """
         execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
         if event_set.was_tried and may_still_run:
@@ -476,7 +477,7 @@ class Emitter:
     async def _looked_into(self, plane: Plane, event_set: EventSet, body: Any, how: Verdict) -> Verdict:
         """What the plane's events add to its answer: a taken id can be our own (a proxy has sent the request twice, and
         the second was answered first), and the Python plane can hold the rows and never process them. That it says with
-        a 503, or, when that answer was lost, with "duplicate" to the same key (wire.md 9.4).
+        a 503, or, when that answer was lost, with "duplicate" to the same key (protocol/batches.md#rescue).
         """
         if how is Verdict.NEW_ID:
             return Verdict.ACCEPTED if await is_stored(plane, event_set) else how

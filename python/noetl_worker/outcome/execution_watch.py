@@ -1,8 +1,8 @@
 """Whether an execution goes on after the end of one of its commands was cut off on its way.
 
 The Rust plane issues the next commands inside of the request that reports an end, and drops that work when the
-request is cut off (wire.md 9.5): it has the event then, the execution is RUNNING for ever, and no second try mends it.
-A worker cannot mend it either; it can say so.
+request is cut off (protocol/events.md#rust-plane): it has the event then, the execution is RUNNING for ever, and no
+second try mends it. A worker cannot mend it either; it can say so.
 """
 
 from __future__ import annotations

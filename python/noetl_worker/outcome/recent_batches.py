@@ -1,10 +1,10 @@
 """Batches that the Python plane has answered 202 and has not worked off yet, as far as this worker knows.
 
-It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands (wire.md 9.5). So the
-last ones are kept until the plane says what became of them. It is asked when they are many, rarely else, and thoroughly
-once a request had no answer or it does not know a batch of ours any more. What it knows nothing of is sent again; what
-it has stored and never worked off is rescued, but for a command of a loop. A worker that dies meanwhile has forgotten
-them as well.
+It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands
+(protocol/batches.md#after-the-answer). So the last ones are kept until the plane says what became of them. It is asked
+when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours any
+more. What it knows nothing of is sent again; what it has stored and never worked off is rescued, but for a command of a
+loop. A worker that dies meanwhile has forgotten them as well.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ event log: then one that a restart has lost is `accepted` for ever."""
 _BYTES_BESIDE: Final = 4096
 """Of a batch, what its objects take beside its text, about."""
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Some 1,500 usual batches; in a plane 1,024 wait at most (wire.md 3.5)."""
+"""Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#request)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
 _UNSEEN: Final = -1

@@ -1,9 +1,9 @@
 """Stage 7a: a tool's result held to the event budget: redacted, measured, and reported by reference when too large.
 
 Both planes drop or choke on large results (the Python one loses the context silently above 102,400 bytes of
-compact JSON, wire.md 4.9), so what is over the budget goes to the result store and the event carries a reference
-and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and tried as
-the events are.
+compact JSON, protocol/results.md#limits), so what is over the budget goes to the result store and the event carries a
+reference and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and
+tried as the events are.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
 
     A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
     because playbooks are written for it: the Python plane gets call.error, the Rust plane a call.done with that
-    status (the playbook goes on; wire.md 9.3, item 7), but call.error of a list of tasks that ended by what one of
-    them raised (recorded: error-sql-sequence).
+    status (the playbook goes on; protocol/events.md#rust-plane), but call.error of a list of tasks that ended by what
+    one of them raised (recorded: error-sql-sequence).
     """
     fitted = await fit_result(command, result, rules)
     action = decision.action

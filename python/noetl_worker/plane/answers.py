@@ -60,7 +60,7 @@ CUT_BY_A_PROXY: Final = frozenset({502, 504})
 
 
 def retry_after_s(answer: Response) -> float | None:
-    """Retry-After in seconds; the planes send whole seconds only (wire.md 3.1)."""
+    """Retry-After in seconds; the planes send whole seconds only (protocol/claim.md#statuses)."""
     text = answer.headers.get("retry-after", "")
     return min(float(text), _MAX_HEADER_S) if text.isdecimal() else None
 

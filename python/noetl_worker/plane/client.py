@@ -1,8 +1,8 @@
 """Every HTTP call a worker makes to a control plane, for both dialects.
 
 `ControlPlaneClient` owns the transport and the identity; `plane(server_url)` gives the plane that issued one
-command: claims and events go back to where the notification came from (wire.md T-34), as far as the settings name that
-server (servers.py).
+command: claims and events go back to where the notification came from (protocol/notification.md#message), as far as the
+settings name that server (servers.py).
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Plane:
     # ── commands and events: the answer is read by claim.py and events.py ──
 
     def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
-        """POST /api/commands/{event_id}/claim (wire.md 3.2)."""
+        """POST /api/commands/{event_id}/claim (protocol/claim.md#leases)."""
         url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
         patience_s = CLAIM_PATIENCE_S
         if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
@@ -247,7 +247,7 @@ class Plane:
         return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s)
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
-        """GET /api/commands/{event_id}: the command without claiming it (wire.md 3.3)."""
+        """GET /api/commands/{event_id}: the command without claiming it (protocol/claim.md#fetch)."""
         return await self._object("GET", url_path("api", "commands", event_id))
 
     def post_events(
@@ -269,7 +269,7 @@ class Plane:
         self, path: str, body: bytes, *, patience_s: float | None, on_sent: Callable[[], None]
     ) -> Awaitable[Response]:
         """POST /api/events with the end of a command: the plane issues the next commands inside of this request, and
-        drops that work when it is cut off (wire.md 9.5). It has no limit of its own."""
+        drops that work when it is cut off (protocol/events.md#rust-plane). It has no limit of its own."""
         url = self.url + path
         return self.client.send_without_limit(
             "POST", url, body, self._headers, gate=self.gate, patience_s=patience_s, on_sent=on_sent
@@ -280,12 +280,12 @@ class Plane:
         return BatchState.read(await self._object("GET", url_path("api", "events", "batch", request_id, "status")))
 
     async def is_cancelled(self, execution_id: int) -> bool:
-        """Only the cancelled flag of the answer can be trusted (wire.md T-37)."""
+        """Only the cancelled flag of the answer can be trusted (protocol/executions.md#cancellation)."""
         answer = await self._object("GET", url_path("api", "executions", execution_id, "cancellation-check"))
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """POST /api/execute {path | catalog_id, payload, parent_execution_id} (wire.md 9.3, item 11)."""
+        """POST /api/execute {path | catalog_id, payload, parent_execution_id} (protocol/executions.md#children)."""
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
@@ -304,7 +304,7 @@ class Plane:
         path = url_path("api", "executions", execution_id, "events", event_type=event_type, page_size=page_size)
         return await self._object("GET", path)
 
-    # ── variables (wire.md 3.6) ──
+    # ── variables (protocol/executions.md#variables) ──
 
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
         """One variable's value; None when there is none."""
@@ -321,7 +321,7 @@ class Plane:
         body = self.rules.variables_body(variables, source_step)
         await self._json("POST", url_path("api", "vars", execution_id), body)
 
-    # ── results and credentials (wire.md 3.8, 3.9) ──
+    # ── results and credentials (protocol/executions.md#credentials) ──
 
     async def put_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str
@@ -400,7 +400,7 @@ class Plane:
         path = url_path("api", "keychain", catalog_id, name, scope_type=scope, execution_id=execution_id)
         return await self._object("GET", path)
 
-    # ── registry (wire.md 3.7) ──
+    # ── registry (protocol/registry.md#registration) ──
 
     async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         return await self._object("POST", "/api/worker/pool/register", dict(body))
@@ -460,7 +460,7 @@ def refusal(what: str, answer: Response) -> ServerRefused:
         return AuthRefused(
             f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
-    # Only a 404: the texts of a 400, 415 or 422 that are no JSON are the Rust plane's own (wire.md 3.1).
+    # Only a 404: the texts of a 400, 415 or 422 that are no JSON are the Rust plane's own (protocol/claim.md#statuses).
     is_page = answer.status == 404 and bool(answer.body) and type(answer.json()) is not dict
     return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_page)
 

@@ -1,10 +1,10 @@
 """Ids of the events that the Rust plane takes ids for: the ends of commands. 41 bits of milliseconds, 10 bits of node,
-12 bits of sequence (wire.md 4.12).
+12 bits of sequence (protocol/events.md#ids).
 
 The plane reads its history in id order. What it is sent below an id that it has seen is passed over, but for an end: an
-end below the events of its own command leaves the execution RUNNING for ever (wire.md 9.3, item 5), and one above the
-plane's time hides the results that come after it (run on server 3.54.0: with the worker's clock 50 ms ahead each step
-got null for the result of the one before, and all were green). So no clock of ours is asked: an end is given the
+end below the events of its own command leaves the execution RUNNING for ever (protocol/events.md#ids), and one above
+the plane's time hides the results that come after it (run on server 3.54.0: with the worker's clock 50 ms ahead each
+step got null for the result of the one before, and all were green). So no clock of ours is asked: an end is given the
 millisecond after the events of its command, whose ids the plane has made and answered.
 """
 

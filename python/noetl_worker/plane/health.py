@@ -1,7 +1,7 @@
 """What a control plane says of itself at GET /api/health: which of the two it is, and whether commands come over NATS.
 
 The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands in another way, and a worker in front of
-one would wait for ever and look well (wire.md 1.4).
+one would wait for ever and look well (protocol/pools.md#subjects).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class PlaneHealth:
 
 
 def read_health(body: JsonValue) -> PlaneHealth | None:
-    """`version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (wire.md 9); None: neither."""
+    """`version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (protocol/registry.md#identity); None:
+    neither."""
     for rules in RULES.values():
         if rules.is_health(body):
             version, nats = body.get("version"), body.get("nats")

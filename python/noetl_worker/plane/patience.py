@@ -25,7 +25,8 @@ log = structlog.get_logger("noetl_worker.patience")
 
 
 class Doubt:
-    """Answers that may be our mistake as well as a fault (a 500, wire.md 3.4): bounded, where a passing trouble is not.
+    """Answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane): bounded, where a
+    passing trouble is not.
 
     In tries and in time: tries alone are over in 3 s, and a plane that restarts turned good results into failures (seen
     in the simulator).

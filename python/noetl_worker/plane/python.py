@@ -1,4 +1,4 @@
-"""The dialect of the Python control plane (wire.md 4.5, 9.4).
+"""The dialect of the Python control plane (protocol/events.md#python-plane).
 
 One batch a set, with a text as execution id and an Idempotency-Key; only call.done and call.error are actionable, as
 recorded in `five-events-*`.
@@ -50,16 +50,18 @@ from noetl_worker.plane.stored_results import (
 __all__ = ["BatchState", "PythonRules", "payload_of_result", "unqueued_batch"]
 
 _CONTEXT_BYTES: Final = 102_400
-"""Above this the plane drops the context of an event silently (wire.md 4.9). As this and all its limits, of JSON in
-which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4, `utils.py`)."""
+"""Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
+of JSON in which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4,
+`utils.py`)."""
 _SEQUENCES: Final = ("task_sequence", "pipeline")
 """Of these the plane reads the fields of the tasks and what they set from `response` alone: it goes out in full,
-beside the reference, as its own worker's does (wire.md 9.5)."""
+beside the reference, as its own worker's does (protocol/results.md#store)."""
 _NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "ref", "_ref"})
 """What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
 result-reference-claim-2)."""
 _MAX_RESPONSE_BYTES: Final = 1_835_008
-"""Of a result beside its reference: a batch may have 2 MiB (wire.md 3.5), with the previews of three events in it."""
+"""Of a result beside its reference: a batch may have 2 MiB (protocol/batches.md#request), with the previews of three
+events in it."""
 _FORBIDDEN: Final = "_internal_data"
 """A key that an event may have in its `response` alone (read in its source): with it in `result.context`, down to depth
 8, or beside `result` it is answered with 500 (recorded: refused-*-internal-data*)."""
@@ -93,7 +95,7 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
 
 
 class BatchState(NamedTuple):
-    """What became of a batch of events (GET /api/events/batch/{id}/status, wire.md 3.5)."""
+    """What became of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#request)."""
 
     word: str
     """accepted, processing, completed or failed."""
@@ -154,9 +156,11 @@ class PythonRules:
         bare_rule_holds=True,
     )
     lets_same_name_in = False
-    claim_limit_s = 1700.0  # a claim of 1,800 s is given to another worker, whatever the holder's health (wire.md 3.2)
-    stale_after_s = 30.0  # wire.md 3.2
-    heartbeat_registers = True  # it logs a warning for every heartbeat; its own worker registers again (wire.md 9.5)
+    # a claim of 1,800 s is given to another worker, whatever the holder's health (protocol/claim.md#leases)
+    claim_limit_s = 1700.0
+    stale_after_s = 30.0  # protocol/claim.md#leases
+    # it logs a warning for every heartbeat; its own worker registers again (protocol/registry.md#heartbeat)
+    heartbeat_registers = True
     makes_bare_stream = True
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
@@ -236,7 +240,8 @@ class PythonRules:
                 report.response = json_text.embed(fitted.body)
             else:
                 report.is_changed_by_store = True
-        if not is_unbroken:  # the store would look through it for minutes, and answer nobody (wire.md 9.5)
+        # the store would look through it for minutes, and answer nobody (protocol/results.md#redaction)
+        if not is_unbroken:
             report.upload = Upload(command.step, fitted.body, command.step, preview)
         return report
 
@@ -279,7 +284,7 @@ class PythonRules:
         return True
 
     def new_key(self, worker_id: str, execution_id: int) -> str:
-        # A key per set, kept over its tries: the same key with another body stores nothing (wire.md 9.4).
+        # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
         return f"{worker_id}:{execution_id}:{unique()}"
 
     def body(self, end: Ending, part: Part) -> bytes:
@@ -301,12 +306,12 @@ class PythonRules:
         return _batch(end, end.worker_id, events)
 
     def can_rescue(self, end: Ending) -> bool:
-        """Not in a loop, where it issues items again that have run (wire.md 9.5), and not of a list of tasks, whose
-        `step.exit` the engine passes over (4.8)."""
+        """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
+        tasks, whose `step.exit` the engine passes over (4.8)."""
         return end.loop is None and not end.step.endswith(_LIST_OF_TASKS)
 
     def rescue(self, end: Ending) -> bytes:
-        """`step.exit` alone, actionable, under a new key: the one rescue seen to work (wire.md 9.4)."""
+        """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""
         report = end.report
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(end, word, _result(word, report)), "step.exit"
@@ -360,7 +365,7 @@ def _plain_values(data: JsonValue) -> JsonValue:
         return None
     found = _scalars(data)
     for name in data:
-        # `context` as an object is another copy of a step's result (wire.md 4.6)
+        # `context` as an object is another copy of a step's result (protocol/events.md#python-plane)
         if type(data[name]) is dict and name not in _NO_OBJECT and (inner := _scalars(data[name])):
             found[name] = inner
     return found or None
@@ -454,11 +459,12 @@ def _call(end: Ending, result: JsonValue) -> dict[str, JsonValue]:
         "result": result,
     }
     if _has_response(report):
-        payload["response"] = report.response  # what templates of later steps see (wire.md 4.6)
+        payload["response"] = report.response  # what templates of later steps see (protocol/events.md#python-plane)
         if isinstance(report.response, dict) and _CUT in report.response:
             payload["response"] = {**report.response, "reference": report.reference}  # where they find the rest
     if report.error is not None:
-        payload["error"] = report.error  # a text: an object is a 500 after the row is stored (wire.md 9.4)
+        # a text: an object is a 500 after the row is stored (protocol/events.md#python-plane)
+        payload["error"] = report.error
     return payload
 
 

@@ -1,7 +1,7 @@
 """The worker's row in the plane's registry: register, heartbeat or register again, deregister.
 
 The row's `name` is the id used in claims: a holder without a fresh row loses its commands after the lease
-(wire.md 3.2, rules 2-5).
+ (protocol/claim.md#leases).
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ class Registration:
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
             "name": worker_id,
-            # `component_type` only: with `kind` beside it the Rust plane answers 422 (wire.md 9.3, item 3)
+            # `component_type` only: with `kind` beside it the Rust plane answers 422
+            # (protocol/registry.md#registration)
             "component_type": "worker_pool",
             "runtime": "python",
             "status": "ready",
             "capacity": settings.max_concurrent,
             "pid": os.getpid(),
             "hostname": socket.gethostname(),
-            # No NATS URL here: the published Python worker leaks its password that way (wire.md T-7).
+            # No NATS URL here: the published Python worker leaks its password that way
+            # (protocol/registry.md#registration).
             "labels": {
                 "pool_name": settings.pool_name,
                 "nats_consumer": settings.nats_consumer,

@@ -77,7 +77,7 @@ class Part(NamedTuple):
     """Whether the plane takes the event's id from us (a single event of the Rust plane)."""
     issues_commands: bool
     """Whether the plane issues the next commands inside of this request, and drops that work when it is cut off
-    (wire.md 9.5)."""
+    (protocol/events.md#rust-plane)."""
 
     @classmethod
     def of(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
@@ -153,11 +153,13 @@ class ToolForm:
     child_is_its_status: bool
     """Whether a child execution is given as its status document, or as the value it left."""
     start_takes_trace: bool
-    """Whether the start of a child has a field `trace`, which the notifications of its commands carry (wire.md 2.1)."""
+    """Whether the start of a child has a field `trace`, which the notifications of its commands carry
+    (protocol/notification.md#message)."""
     sequence_is_flat: bool
     """Whether the tasks of a sequence stand by their labels alone, those that failed too."""
     bare_rule_holds: bool
-    """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never (tools.md 5.3)."""
+    """Whether a rule of a policy with an action and neither `when` nor `else` holds always, or never
+    (protocol/tasks.md#policies)."""
 
 
 class DialectRules(Protocol):
@@ -179,7 +181,8 @@ class DialectRules(Protocol):
     makes_bare_stream: bool
     """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
     copies_have_text_ids: bool
-    """Whether a notification that is published again has the command's id as text (wire.md T-2)."""
+    """Whether a notification that is published again has the command's id as text
+    (protocol/notification.md#message)."""
 
     def is_health(self, body: JsonValue) -> bool:
         """Whether a plane of this dialect answers GET /api/health like this."""

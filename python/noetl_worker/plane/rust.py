@@ -1,7 +1,7 @@
-"""The dialect of the Rust control plane: EE-3 events (wire.md 4.2, 9.3).
+"""The dialect of the Rust control plane: EE-3 events (protocol/events.md#rust-plane).
 
 A fast command is a batch (started, call.done) and one single `command.completed` with `meta.command_id`, since the
-plane's batches lose meta (wire.md 9.3, item 8).
+plane's batches lose meta (protocol/events.md#rust-plane).
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ class RustRules:
     names_are_flat = True
     has_step_records = True
     ids_are_text = False
-    error_fails_command = False  # wire.md 9.3, item 7
+    error_fails_command = False  # protocol/events.md#rust-plane
     inlines_unstored_results = False
     looks_through_results = False
-    redacts_results = False  # it gives back what was stored (wire.md 9.3, item 9)
+    redacts_results = False  # it gives back what was stored (protocol/results.md#store)
     has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
     forgets_batches = False
@@ -125,7 +125,7 @@ class RustRules:
         return body
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
-        # command_id inside the context is what the plane counts loop items by (wire.md 9.3, item 8)
+        # command_id inside the context is what the plane counts loop items by (protocol/events.md#rust-plane)
         context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
         return Report(result.status.value, json_text.embed(context))
 
@@ -156,7 +156,7 @@ class RustRules:
         """As a batch: its ids are the plane's own, and the answer has them.
 
         With a clock behind, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
-        execution would stay RUNNING for ever (wire.md 9.3, item 5).
+        execution would stay RUNNING for ever (protocol/events.md#ids).
         """
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
@@ -165,10 +165,10 @@ class RustRules:
         """All but the last as one batch, whose ids are the plane's; the last one alone, with its meta and an id of
         ours: it is the one that must not be stored twice.
 
-        call.done first: the orchestrator runs on command.completed and needs the result by then (wire.md 4.7). It can
-        miss one all the same, while another branch of the playbook ends; it takes the result from command.completed
-        then, which therefore has it too (run on server 3.54.0 with three branches of five steps: a value was lost in
-        17 of 120 executions, and in none of 240 with it).
+        call.done first: the orchestrator runs on command.completed and needs the result by then
+        (protocol/events.md#rust-plane). It can miss one all the same, while another branch of the playbook ends; it
+        takes the result from command.completed then, which therefore has it too (run on server 3.54.0 with three
+        branches of five steps: a value was lost in 17 of 120 executions, and in none of 240 with it).
         """
         if report.error is not None:
             return _FAILURE[with_start]
@@ -210,7 +210,8 @@ def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> by
 
 
 def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict[str, Any]:
-    # `name` and `payload` only: together with their aliases they are a duplicate field, 422 (wire.md 9.3).
+    # `name` and `payload` only: together with their aliases they are a duplicate field, 422
+    # (protocol/events.md#rust-plane).
     return {
         "step": command.step,
         "name": name,
@@ -222,7 +223,7 @@ def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict
 
 
 def _meta(command: Subject) -> dict[str, JsonValue]:
-    # command_id always: without it a finished command is let in again (wire.md 9.3, item 4).
+    # command_id always: without it a finished command is let in again (protocol/claim.md#rust-plane).
     return {"command_id": str(command.command_id), "attempts": command.attempt}
 
 

@@ -145,7 +145,7 @@ class Servers:
 
 
 def normal_url(url: str) -> str:
-    """Without trailing `/` and `/api`, as the planes' own workers do (wire.md 2.3)."""
+    """Without trailing `/` and `/api`, as the planes' own workers do (protocol/notification.md#message)."""
     url = url.strip().rstrip("/")
     while url.endswith("/api"):
         url = url[: -len("/api")].rstrip("/")

@@ -1,4 +1,4 @@
-"""What a plane can store, and for how long the Python plane's result store is at it (wire.md 9.5).
+"""What a plane can store, and for how long the Python plane's result store is at it (protocol/results.md#redaction).
 
 Both planes keep results and variables in Postgres as JSONB, which refuses U+0000. What has it is answered with 500
 (recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a fault that passes; and
@@ -56,7 +56,7 @@ __all__ = [
 
 FIRST_ROUTE: Final = "/api/result"
 _ROUTES: Final = (FIRST_ROUTE, "/api/api/result")
-"""Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (wire.md T-10)."""
+"""Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
 IN_MEMORY: Final = "memory"
 """The `store` of a result that only the server which took it has, until it is restarted: what a store falls back to."""
 LONGEST_UNBROKEN: Final = 20_000
@@ -271,7 +271,7 @@ class StoreRoute:
             if self.known != stale:  # found by another one meanwhile
                 return None
             for route in _ROUTES:
-                try:  # what is no reference is answered as it is (wire.md 9.4)
+                try:  # what is no reference is answered as it is (protocol/results.md#store)
                     answer = await ask(f"{route}/resolve?ref=where")
                 except TransportError as error:
                     raise NotSent(str(error)) from error

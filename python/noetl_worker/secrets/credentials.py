@@ -5,7 +5,7 @@ text (production-lessons 17). Every secret handed to a tool is remembered for th
 
 Who may see a cached secret is in its key: a credential is asked for with the execution's id, so its answer is that
 execution's; a keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the
-execution (wire.md 3.8: the plane's own cache keys).
+execution (protocol/executions.md#credentials: the plane's own cache keys).
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class CommandCredentials:
         return found
 
     async def resolve_references(self, value: JsonValue) -> JsonValue:
-        """`value` with every {"$noetl_ref": {"kind": "keychain", ...}} replaced by its secret (wire.md 5.1)."""
+        """`value` with every {"$noetl_ref": {"kind": "keychain", ...}} replaced by its secret
+        (protocol/command.md#python-plane)."""
         if isinstance(value, dict):
             reference = value.get(_REFERENCE_KEY)
             if isinstance(reference, dict):

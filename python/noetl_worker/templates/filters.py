@@ -1,4 +1,4 @@
-"""The filters of NoETL's templates (tools.md 3.1), and how a value becomes text.
+"""The filters of NoETL's templates (protocol/tasks.md#templates), and how a value becomes text.
 
 Where the two upstream workers differ, the choice is noted at the filter; `tests/tools/test_template.py` has
 each as a case.
@@ -31,7 +31,7 @@ _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", 
 def truthy(value: JsonValue) -> bool:
     """Whether a condition's value holds: Python truthiness, and the falsy words of the planes for text.
 
-    Falsy text, after trim and lower case: "" false 0 no none null off {} [] (tools.md 3.4).
+    Falsy text, after trim and lower case: "" false 0 no none null off {} [] (protocol/conditions.md#truth).
     """
     if isinstance(value, str):
         return value.strip().lower() not in _FALSY_WORDS

@@ -1,4 +1,5 @@
-"""The Jinja2 environment behind `template.py`: sandboxed, chainable, with NoETL's filters (tools.md 3.1)."""
+"""The Jinja2 environment behind `template.py`: sandboxed, chainable, with NoETL's filters
+(protocol/tasks.md#templates)."""
 
 from __future__ import annotations
 
@@ -251,7 +252,8 @@ class Environment(ImmutableSandboxedEnvironment):
         return obj if isinstance(obj, Undefined) else self.undefined(obj=obj, name=attribute)
 
     def step_result(self, context: Context, name: str, obj: Any) -> Any:
-        """`step.result`: its key of that name, else the step's own data, which older playbooks write so (tools.md 3.3).
+        """`step.result`: its key of that name, else the step's own data, which older playbooks write so
+        (protocol/command.md#names).
 
         For a variable of the command only: a row of a loop without a `result` has none.
         """

@@ -11,7 +11,7 @@ The rules:
   PlainText wherever it stands.
 
 differs-from-upstream: both upstream workers print a template and guess the type from the printed text, which
-turns the string "42" into a number (tools.md 3.2).
+turns the string "42" into a number (protocol/tasks.md#templates).
 """
 
 from __future__ import annotations

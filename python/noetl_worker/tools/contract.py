@@ -65,7 +65,7 @@ class ToolControlPlane(Protocol):
 
 
 class Stop:
-    """Why a running tool must stop: a level that stays set (an edge can be missed, peers.md 5a)."""
+    """Why a running tool must stop: a level that stays set (an edge can be missed)."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -155,11 +155,11 @@ class Tool(Protocol[ConfigT]):
     """A tool kind.
 
     `kind`: the registry key. `aliases`: other kinds that mean the same tool. `config_model`: a dataclass that
-    mashumaro can decode; field names are the canonical ones of tools.md 8.1. Its `__post_init__` raises ValueError (or
-    ConfigurationError) for whatever is seen to be wrong from the rendered values alone: the command is then refused
-    before it is reported as started. What a credential, a file or the worker's environment decides is for `run`.
-    `field_aliases`: other spelling -> canonical name. `raw_fields`: fields that are not rendered before the tool runs
-    (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing
+    mashumaro can decode; field names are the canonical ones of protocol/tasks.md#fields. Its `__post_init__` raises
+    ValueError (or ConfigurationError) for whatever is seen to be wrong from the rendered values alone: the command is
+    then refused before it is reported as started. What a credential, a file or the worker's environment decides is for
+    `run`. `field_aliases`: other spelling -> canonical name. `raw_fields`: fields that are not rendered before the tool
+    runs (a sequence renders its own tasks one by one). `side_effecting`: False only when running twice changes nothing
     outside.
 
     Not needed, but used where a tool has them: `inline = True` says that `run` waits for nothing and takes no time: it

@@ -1,4 +1,4 @@
-"""Kind `cursor_worker`: what the Python plane makes of a cursor loop. Known, and refused (tools.md 2.20)."""
+"""Kind `cursor_worker`: what the Python plane makes of a cursor loop. Known, and refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The words of `output.error.kind`: by which a playbook's rules and the events name a failure.
 
-Most are the Python worker's (tools.md 5.6), so that playbooks written for it hold; the others it calls `unknown`.
-The built-in tools use no word that is not here; a plug-in may, but a playbook author will look here first.
+Most are the Python worker's (protocol/tasks.md#results), so that playbooks written for it hold; the others it calls
+`unknown`. The built-in tools use no word that is not here; a plug-in may, but a playbook author will look here first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a playbook's fields to a tool's config: spellings, types, and what to say when they do not fit.
 
-One table of spellings for all tools (tools.md 8.1); one decoder (mashumaro) that converts what YAML and the
+One table of spellings for all tools (protocol/tasks.md#fields); one decoder (mashumaro) that converts what YAML and the
 planes blur, a number where text is meant, and refuses the rest with the field's name.
 """
 
@@ -48,7 +48,7 @@ _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "auth": ("credential",),
     "timeout": ("timeout_seconds",),
 }
-"""Canonical field -> other spellings (tools.md 8.1). One counts only for a tool that has the field and
+"""Canonical field -> other spellings (protocol/tasks.md#fields). One counts only for a tool that has the field and
 not the spelling. What only one tool has besides is in its `field_aliases`, which win over this table.
 """
 
@@ -140,7 +140,8 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):  # the Rust plane turns `password: "0123"` into a number (tools.md 3.4)
+    # the Rust plane turns `password: "0123"` into a number (protocol/conditions.md#truth)
+    if isinstance(value, (int, float)):
         return str(value)
     raise ValueError("not text")
 

@@ -1,6 +1,6 @@
-"""Policy rules of a task: what to do with its outcome (tools.md 5.3, 5.4).
+"""Policy rules of a task: what to do with its outcome (protocol/tasks.md#policies).
 
-Rules are parsed before anything runs, so that a verb nobody knows is refused instead of ignored (tools.md 8, trap 24).
+Rules are parsed before anything runs, so that a verb nobody knows is refused instead of ignored.
 The first rule that holds decides; a condition that cannot be evaluated does not hold, and says so in the log.
 """
 
@@ -68,7 +68,7 @@ class Rule:
 
 
 class StatusWord(str):
-    """`output.status`: prints what the plane's own worker says, equals every word for it (tools.md 8.1, 2)."""
+    """`output.status`: prints what the plane's own worker says, equals every word for it (protocol/tasks.md#fields)."""
 
     __slots__ = ("_words",)
     _words: frozenset[str]
@@ -243,7 +243,8 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
     if not isinstance(assignments, Mapping):
         raise ConfigurationError(f"{where}: 'set' must be an object")
     to, attempts, delay_s = then.get("to"), _count(then.get("attempts")), _seconds(then.get("delay"))
-    # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it (tools.md 5.4).
+    # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it
+    # (protocol/tasks.md#policies).
     return Action(
         do=verb,
         attempts=_ATTEMPTS if attempts is None else max(1, attempts),

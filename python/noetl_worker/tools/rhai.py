@@ -3,7 +3,7 @@
 What one call of a script may take is bounded nowhere in that interpreter (`replace` of a long text, closures in
 closures, values that hold themselves): a process ends with it, with its memory and its stack.
 
-One superset of the two published dialects (tools.md 6.3): `http_*` return maps with `status`, `body` and `error`,
+One superset of the two published dialects: `http_*` return maps with `status`, `body` and `error`,
 `args` is a map and each of its members a variable too, values keep their JSON types.
 differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
 """

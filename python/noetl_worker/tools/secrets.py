@@ -1,4 +1,4 @@
-"""Kind `secrets` (and `secret_manager`): a secret for the tasks that follow in the same sequence (tools.md 2.15)."""
+"""Kind `secrets` (and `secret_manager`): a secret for the tasks that follow in the same sequence."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class SecretsTool:
     Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too long).
 
     differs-from-upstream: `env` reads only what the worker offers to playbooks, since its own passwords are in its
-    environment too; the value never reaches an event (tools.md 8, trap 11).
+    environment too; the value never reaches an event.
     """
 
     kind: ClassVar[str] = "secrets"

@@ -1,4 +1,4 @@
-"""Kind `shell`: commands through a shell, in their own process group (tools.md 2.1)."""
+"""Kind `shell`: commands through a shell, in their own process group."""
 
 from __future__ import annotations
 

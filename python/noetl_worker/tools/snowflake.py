@@ -1,4 +1,4 @@
-"""Kind `snowflake`: SQL in Snowflake through its own connector (tools.md 2.7)."""
+"""Kind `snowflake`: SQL in Snowflake through its own connector."""
 
 from __future__ import annotations
 

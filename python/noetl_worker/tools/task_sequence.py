@@ -1,8 +1,8 @@
 """Kind `task_sequence`: the tasks of a list-valued `tool`, one after the other, under their policy rules.
 
-Each task is rendered once, just before it runs, and against what the tasks before it left (tools.md 5). A failure
-of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that holds `{{` is
-never evaluated.
+Each task is rendered once, just before it runs, and against what the tasks before it left (protocol/tasks.md#lists). A
+failure of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that holds `{{`
+is never evaluated.
 
 The result's data is one neutral object (`Progress.data`); `python_form` and `rust_form` give each plane its own.
 """
@@ -77,7 +77,7 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
         raise ConfigurationError(f"task_sequence: task[{index}] must have exactly one labeled entry (got {len(entry)})")
     if not isinstance(tool.get("kind"), str):
         raise ConfigurationError(f"task_sequence: task {label!r} missing required 'kind' field")
-    if tool.get("name") == label:  # the label, not a field of the tool (tools.md 8, trap 50)
+    if tool.get("name") == label:  # the label, not a field of the tool
         del tool["name"]
     spec, assignments = _object(label, "spec", tool), _object(label, "set", tool)
     below = {name: spec[name] for name in _BOTH_INPUTS if name in spec and tool.get(name) is None}
@@ -472,7 +472,8 @@ def _too_many(steps: int) -> ToolFailure:
 
 
 def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)} (tools.md 5.5)."""
+    """{status: ok|failed|break, _prev, results, ctx}, on failure {error, failed_task (label)}
+    (protocol/tasks.md#lists)."""
     form: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
     context: dict[str, JsonValue] = {}
     for name, value in data["updates"].items():
@@ -489,7 +490,8 @@ def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def rust_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """{label: data, ..., _context_updates}, on failure {labeled_results, failed_task (index)} (tools.md 5.5)."""
+    """{label: data, ..., _context_updates}, on failure {labeled_results, failed_task (index)}
+    (protocol/tasks.md#lists)."""
     if "error" in data:
         return {"labeled_results": data["results"], "failed_task": data["failed_index"]}
     form = dict(data["results"])

@@ -19,7 +19,8 @@ __all__ = ["Body", "Response", "Transport", "parts_of", "size_of"]
 
 USER_AGENT = "noetl-worker"
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""As the Rust plane's own limit (wire.md 3.9). A larger answer is refused instead of filling the memory."""
+"""As the Rust plane's own limit (protocol/results.md#store). A larger answer is refused instead of filling the
+memory."""
 _NOT_READ: Final = object()
 Body: TypeAlias = bytes | tuple[bytes, ...]
 """A tuple's parts are sent one after the other and never put together: a large result is not copied to be sent."""

@@ -1,4 +1,4 @@
-//! Case tables: parse once, find the first case that holds (conditions.md 1, 2).
+//! Case tables: parse once, find the first case that holds (protocol/conditions.md#cases).
 //! Twin: `python/noetl_worker/engine/pure/case.py`.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! The twelve operators and the condition that applies one (conditions.md 1, 3-5).
+//! The twelve operators and the condition that applies one (protocol/conditions.md#cases).
 //! Twin: `python/noetl_worker/engine/pure/condition.py`.
 
 use std::borrow::Cow;

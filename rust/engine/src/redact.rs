@@ -312,7 +312,7 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Whether a value does nothing but stand for one kept elsewhere (wire.md 5.1): a reference that carries a value
+/// Whether a value does nothing but stand for one kept elsewhere (protocol/command.md#python-plane): a reference that carries a value
 /// beside it is none.
 pub fn is_reference(value: Value<'_>) -> bool {
     if value.kind() != Kind::Object {

@@ -1,4 +1,5 @@
-"""Events as the Python plane takes them: what it refuses, what it stores, what moves an execution (wire.md 4, 9.4)."""
+"""Events as the Python plane takes them: what it refuses, what it stores, what moves an execution
+(protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -153,7 +154,7 @@ class PythonEvents:
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
 
     def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
-        """The row of one event. A result context above the limit is dropped silently (wire.md 9.4)."""
+        """The row of one event. A result context above the limit is dropped silently (protocol/results.md#limits)."""
         payload, result = item.payload, _object(item.payload.get("result"))
         small = {key: payload[key] for key in ("worker_id", "command_id") if key in payload}
         if "context" in result:
@@ -198,7 +199,7 @@ class PythonEvents:
         if execution.playbook is not None and step not in execution.playbook.steps:
             return 0  # recorded: odd-call-done-unknown-step
         if item.name == "step.exit" and item.step != step:
-            return 0  # of a list of tasks it is passed over (wire.md 4.8)
+            return 0  # of a list of tasks it is passed over (protocol/command.md#loops)
         if item.name == "command.failed":
             if ref is None:
                 return 0

@@ -1,4 +1,5 @@
-"""How the Python plane keeps results and writes commands (wire.md 5.1; recorded: *-claim, *-nats)."""
+"""How the Python plane keeps results and writes commands (protocol/command.md#python-plane; recorded: *-claim,
+*-nats)."""
 
 from __future__ import annotations
 
@@ -229,7 +230,7 @@ def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def with_context(value: JsonValue) -> JsonValue:
-    """A step's result as templates see it: itself, plus an alias `context` (wire.md 4.6)."""
+    """A step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
     if isinstance(value, dict) and "context" not in value:
         return {**value, "context": value}
     return ListResult(value) if isinstance(value, list) else value

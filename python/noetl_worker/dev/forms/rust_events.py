@@ -1,4 +1,5 @@
-"""Events as the Rust plane takes them: single EE-3 events with ids of their own, and its batch (wire.md 9.3)."""
+"""Events as the Rust plane takes them: single EE-3 events with ids of their own, and its batch
+(protocol/events.md#rust-plane)."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ class RustEvents:
             return rust_error(500, _DUPLICATE)
         named = meta.get("command_id") if isinstance(meta, dict) else None
         if named is not None and item.name in _TERMINAL:
-            # Only an event that names its command in meta makes a claim answer "terminal" (wire.md 9.3 item 4).
+            # Only an event that names its command in meta makes a claim answer "terminal"
+            # (protocol/claim.md#rust-plane).
             self._log.set_status(str(named), _TERMINAL[item.name])
         if not self._is_behind(item, event_id):
             self._act(execution, item, event_id)
@@ -207,7 +209,7 @@ def _status(name: str) -> str:
 
 
 def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Outcome:
-    """A tool that failed is `call.done` with its status; the playbook goes on (wire.md 9.3 item 7)."""
+    """A tool that failed is `call.done` with its status; the playbook goes on (protocol/events.md#rust-plane)."""
     result = _object(reported.get("result"))
     context = _object(result.get("context"))
     reference = result.get("reference")

@@ -1,4 +1,5 @@
-"""How the Rust plane keeps results and writes commands (wire.md 5.2, 9.3; recorded: rust-control-plane)."""
+"""How the Rust plane keeps results and writes commands (protocol/command.md#rust-plane; recorded:
+rust-control-plane)."""
 
 from __future__ import annotations
 
@@ -178,7 +179,8 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
 
 
 def _namespace(outcome: Outcome, *, is_sequence: bool) -> JsonValue:
-    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (tools.md 3.3); no status, no error."""
+    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/command.md#names); no status, no
+    error."""
     value = outcome.value
     if not isinstance(value, dict):
         return value
@@ -196,7 +198,7 @@ def _hydrated(outcome: Outcome) -> JsonValue:
 
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A sequence's tasks give their fields to the top level when every value is an object (tools.md 5.5)."""
+    """A sequence's tasks give their fields to the top level when every value is an object (protocol/tasks.md#lists)."""
     merged: dict[str, JsonValue] = {}
     if value and all(isinstance(inner, dict) for inner in value.values()):
         for inner in value.values():

@@ -42,7 +42,7 @@ class WireForm(Form, Protocol):
         """Name under which the command runs."""
 
     def issue(self, execution: Execution, command: StepCommand, ids: CommandIds) -> Issued:
-        """The command's action, context and meta (wire.md 5)."""
+        """The command's action, context and meta (protocol/command.md)."""
 
     def raw(
         self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: CommandIds

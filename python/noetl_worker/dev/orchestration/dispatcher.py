@@ -124,7 +124,8 @@ class Dispatcher:
         self._outgoing.append(_Outgoing(command.event_id, subject, body))
 
     def requeue(self, row: CommandRow, *, as_text: bool) -> None:
-        """Publish a command again. The Python plane's reaper writes the command_id as text (wire.md 2.2)."""
+        """Publish a command again. The Python plane's reaper writes the command_id as text
+        (protocol/notification.md#message)."""
         is_number = self._settings.dialect is Dialect.PYTHON and not as_text
         command_id = int(row.command_ref) if is_number else row.command_ref
         self.queue(Issued(row.execution_id, row.event_id, command_id, row.node, row.action, {}, {}))

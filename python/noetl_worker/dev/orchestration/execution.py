@@ -142,7 +142,7 @@ class Outcome:
 
     @property
     def output(self) -> dict[str, JsonValue]:
-        """`output` in `set` blocks and arc conditions (tools.md 5.6)."""
+        """`output` in `set` blocks and arc conditions (protocol/tasks.md#results)."""
         return {
             "status": "ok" if self.is_ok else "error",
             "data": self.value,

@@ -1,4 +1,4 @@
-"""Publishes commands again that nobody works on (wire.md 6.6). The claim decides who gets them."""
+"""Publishes commands again that nobody works on (protocol/notification.md#copies). The claim decides who gets them."""
 
 from __future__ import annotations
 

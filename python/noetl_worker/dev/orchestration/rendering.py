@@ -43,7 +43,7 @@ _UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
 """Of the Rust plane's engine (recorded: filter-urlencode)."""
 _SYNTAX: Final = Syntax(autoescape=False)
 _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
-"""conditions.md 9: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
+"""protocol/conditions.md#truth: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
 
 
 def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:

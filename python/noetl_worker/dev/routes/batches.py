@@ -1,4 +1,4 @@
-"""The Python plane's batch route: rows at once, the engine later (wire.md 3.5, 9.4)."""
+"""The Python plane's batch route: rows at once, the engine later (protocol/batches.md)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Batches:
         self._queue: deque[_Pending] = deque()
         self.fault: QueueFault | None = None
         """The next batches meet this fault: no batch worker at all, a full queue (rows stored, never acted on), or a
-        restart right after the answer (wire.md 9.5: the same, and their ids are unknown)."""
+        restart right after the answer (protocol/batches.md#after-the-answer: the same, and their ids are unknown)."""
         self.on_queued: Callable[[], None] = lambda: None
 
     # ── accepting ───────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""Who may run a command: the claim of either plane (wire.md 3.2, 9.3 item 4, 9.4)."""
+"""Who may run a command: the claim of either plane (protocol/claim.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Credentials and keychain entries (wire.md 3.8). Values are kept in clear: this is a development plane."""
+"""Credentials and keychain entries (protocol/executions.md#credentials). Values are kept in clear: this is a
+development plane."""
 
 from __future__ import annotations
 

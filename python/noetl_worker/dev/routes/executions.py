@@ -1,4 +1,5 @@
-"""Executions: starting, cancelling and looking at them (wire.md 3.10; recorded: execute-*, tool-*-status, cancel-*)."""
+"""Executions: starting, cancelling and looking at them (protocol/executions.md; recorded: execute-*, tool-*-status,
+cancel-*)."""
 
 from __future__ import annotations
 
@@ -166,7 +167,7 @@ class Executions:
         if self._is_rust:
             return self._cancel_rust(execution)
         # The real plane looks at the last event, and after a batch that is never the end of the playbook:
-        # a finished execution still answers "cancelled" (wire.md 9.4).
+        # a finished execution still answers "cancelled" (protocol/executions.md).
         status = self._status_of_last_event(execution)
         if status != "RUNNING":
             message = f"Execution {execution_id} is already {status}"

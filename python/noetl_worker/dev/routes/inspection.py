@@ -1,4 +1,4 @@
-"""Looking at executions: detail, status and events routes (wire.md 3.10)."""
+"""Looking at executions: detail, status and events routes (protocol/executions.md)."""
 
 from __future__ import annotations
 

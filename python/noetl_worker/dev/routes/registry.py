@@ -1,4 +1,4 @@
-"""The runtime registry: which workers say they are alive (wire.md 3.7, 9.3 item 3)."""
+"""The runtime registry: which workers say they are alive (protocol/registry.md#registration)."""
 
 from __future__ import annotations
 

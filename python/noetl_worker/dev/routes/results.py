@@ -1,4 +1,4 @@
-"""Stored results: what is too large for an event or a command, by reference (wire.md 3.9)."""
+"""Stored results: what is too large for an event or a command, by reference (protocol/results.md#store)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ class Results:
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
     ) -> Mapping[str, JsonValue]:
-        """A command's context with every field above the inline limit replaced by a reference (wire.md 5.1).
+        """A command's context with every field above the inline limit replaced by a reference
+        (protocol/command.md#python-plane).
 
         Recorded (view-seq-http, names-list): it counts JSON with spaces.
         """

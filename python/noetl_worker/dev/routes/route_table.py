@@ -1,4 +1,4 @@
-"""Which room answers which route (wire.md 3)."""
+"""Which room answers which route (protocol/README.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["RUST_VERSION", "route_table"]
 
 RUST_VERSION: Final = "3.54.0"
-"""The Rust plane that was recorded; `version` in its health answer is how workers recognise it (wire.md 9.3 item 1)."""
+"""The Rust plane that was recorded; `version` in its health answer is how workers recognise it
+(protocol/registry.md#identity)."""
 _MAX_ID: Final = 2**63 - 1
 
 

@@ -1,4 +1,4 @@
-"""Variables of an execution, as `set_var` writes them (wire.md 3.6)."""
+"""Variables of an execution, as `set_var` writes them (protocol/executions.md#variables)."""
 
 from __future__ import annotations
 

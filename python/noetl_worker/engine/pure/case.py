@@ -1,4 +1,5 @@
-"""Case tables: parse once, find the first case that holds (conditions.md 1, 2). Twin: rust/engine/src/case.rs."""
+"""Case tables: parse once, find the first case that holds (protocol/conditions.md#cases). Twin:
+rust/engine/src/case.rs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command notifications: bytes to `Envelope` (wire.md 2). Twin: rust/engine/src/envelope.rs."""
+"""Command notifications: bytes to `Envelope` (protocol/notification.md#message). Twin: rust/engine/src/envelope.rs."""
 
 from __future__ import annotations
 

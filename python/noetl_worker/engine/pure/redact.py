@@ -142,7 +142,7 @@ _REFERENCE_FIELDS: Final = frozenset({
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Whether a value does nothing but stand for one kept elsewhere (wire.md 5.1).
+    """Whether a value does nothing but stand for one kept elsewhere (protocol/command.md#python-plane).
 
     A reference that carries a value beside it is none.
     """

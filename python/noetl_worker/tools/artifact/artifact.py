@@ -1,4 +1,4 @@
-"""Kind `artifact`: content by reference, from and to the result store, files and HTTP (tools.md 2.16)."""
+"""Kind `artifact`: content by reference, from and to the result store, files and HTTP."""
 
 from __future__ import annotations
 

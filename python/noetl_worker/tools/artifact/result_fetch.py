@@ -1,4 +1,4 @@
-"""Kind `result_fetch`: what stands behind a reference to the control plane's result store (tools.md 2.16)."""
+"""Kind `result_fetch`: what stands behind a reference to the control plane's result store."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def reference_of(value: JsonValue) -> str:
     """The text of a reference, from the text or from an object that has it. Raises ValueError for anything else."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
-        # the Python plane would answer such a text with itself (wire.md 9.4)
+        # the Python plane would answer such a text with itself (protocol/results.md#store)
         raise ValueError(f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}")
     return given
 

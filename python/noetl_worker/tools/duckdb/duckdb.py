@@ -1,4 +1,4 @@
-"""Kind `duckdb`: SQL in an embedded DuckDB (tools.md 2.5), in memory unless a database file is named."""
+"""Kind `duckdb`: SQL in an embedded DuckDB, in memory unless a database file is named."""
 
 from __future__ import annotations
 

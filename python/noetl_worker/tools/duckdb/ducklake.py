@@ -1,4 +1,4 @@
-"""Kind `ducklake`: SQL in a DuckLake catalog (tools.md 2.5), through the engine of kind `duckdb`."""
+"""Kind `ducklake`: SQL in a DuckLake catalog, through the engine of kind `duckdb`."""
 
 from __future__ import annotations
 

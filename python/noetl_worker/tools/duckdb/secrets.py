@@ -77,7 +77,8 @@ _OTHER_WORDS: Final = {
     "bearer_token": "http",
 }
 _MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential")
-"""An object with one of these as text is one credential; otherwise it maps names to credentials (tools.md 4.5)."""
+"""An object with one of these as text is one credential; otherwise it maps names to credentials
+(protocol/tasks.md#fields)."""
 
 
 def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:

@@ -234,7 +234,7 @@ def _charset(response: httpx.Response, notes: list[str]) -> str:
 
 
 def kind_of(status: int) -> tuple[str, bool]:
-    """(kind of tools.md 5.6, whether the same request may succeed later)."""
+    """(kind of protocol/tasks.md#results, whether the same request may succeed later)."""
     if status in (401, 403):
         return "auth", False
     if status == 404:

@@ -1,4 +1,5 @@
-"""The `auth` field of a request: a credential's alias or an object, as headers and parameters (tools.md 4.1, 4.5)."""
+"""The `auth` field of a request: a credential's alias or an object, as headers and parameters
+(protocol/tasks.md#fields)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _RESERVED: Final = frozenset(
     {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
     | {"provider", "username", "password", "header", "value", "alias", "headers"}
 )
-"""Keys that make `auth` one object; an object without any of them is alias -> object (tools.md 4.5)."""
+"""Keys that make `auth` one object; an object without any of them is alias -> object (protocol/tasks.md#fields)."""
 _SUPPORTED: Final = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
 _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 

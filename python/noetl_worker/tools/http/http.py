@@ -1,4 +1,4 @@
-"""Kind `http`: a request and its answer (tools.md 2.2, both workers' fields)."""
+"""Kind `http`: a request and its answer (both workers' fields)."""
 
 from __future__ import annotations
 

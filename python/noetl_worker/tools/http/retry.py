@@ -1,4 +1,4 @@
-"""The `retry` field of an `http` step: tries after a failure, and pages after a success (tools.md 1.1, 5.7).
+"""The `retry` field of an `http` step: tries after a failure, and pages after a success.
 
 Every form that playbooks have is read into one Plan, and a word that nobody knows is refused: upstream reads `retry`
 and, depending on the worker, does nothing with it.
@@ -266,7 +266,7 @@ def holds(rule: Rule, facts: Facts, render: Callable[..., JsonValue], warn: Call
 
 
 def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
-    """Whether a condition holds, by the truth of its own value (tools.md, trap 42): a cursor is another page.
+    """Whether a condition holds, by the truth of its own value: a cursor is another page.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """

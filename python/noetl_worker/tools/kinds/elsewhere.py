@@ -1,4 +1,4 @@
-"""Kinds that NoETL's registries name and this worker has no tool for, and what to use instead (tools.md 1.3, 2.20)."""
+"""Kinds that NoETL's registries name and this worker has no tool for, and what to use instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kind `container`: a container as a Kubernetes Job, waited for (tools.md 2.10)."""
+"""Kind `container`: a container as a Kubernetes Job, waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kind `script`: a Python script as a Kubernetes Job (tools.md 2.9)."""
+"""Kind `script`: a Python script as a Kubernetes Job."""
 
 from __future__ import annotations
 

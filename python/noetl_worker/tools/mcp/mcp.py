@@ -1,4 +1,4 @@
-"""Kind `mcp`: one call of a Model Context Protocol server over HTTP (tools.md 2.12)."""
+"""Kind `mcp`: one call of a Model Context Protocol server over HTTP."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class McpTool:
 
     Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
 
-    differs-from-upstream: a failure is a failure (both workers record a success with status error in it: tools.md 8,
-    trap 37); the session is closed; `notifications/initialized` is sent.
+    differs-from-upstream: a failure is a failure (both workers record a success with status error in
+    it); the session is closed; `notifications/initialized` is sent.
     """
 
     kind: ClassVar[str] = "mcp"

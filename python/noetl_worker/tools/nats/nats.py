@@ -1,4 +1,4 @@
-"""Kind `nats`: key-value buckets, object stores, messages and streams of NATS (tools.md 2.11)."""
+"""Kind `nats`: key-value buckets, object stores, messages and streams of NATS."""
 
 from __future__ import annotations
 

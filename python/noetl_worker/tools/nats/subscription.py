@@ -1,4 +1,4 @@
-"""Kind `subscription`: a bounded read of a durable consumer, and the settling of what was read (tools.md 2.17)."""
+"""Kind `subscription`: a bounded read of a durable consumer, and the settling of what was read."""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@ The Python plane's status answer has values of steps (`variables`), but not of a
 is left out, and so is a list of tasks (recorded: tool-shell-status-final, task-sequence-status-final; `reference` is
 read in its source, and that later versions show no step's value at all, only what `set` made). Its events have no more:
 what stands there is `result.context` of a worker's event, and not its `response`; but the `reference` of a large result
-(wire.md 4.9; that an event keeps it is read in its source). The Rust plane's status answer has no values, they stand in
-the child's events (wire.md 9.5).
+ (protocol/results.md#limits; that an event keeps it is read in its source). The Rust plane's status answer has no
+ values, they stand in
+the child's events (protocol/executions.md#children).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
     """Of a large result, on the Python plane: from the step's last end, as far as the newest events go back.
 
     Not of a loop, whose last item is not all of it. Of a list of tasks, which has another name, the result is not what
-    the step gives (wire.md 4.8). Raises NotShown where there is none.
+    the step gives (protocol/command.md#loops). Raises NotShown where there is none.
     """
     ends = (event for event in _events(detail) if event.get("node_name") == step and event.get("event_type") in _ENDS)
     last = next(ends, {})

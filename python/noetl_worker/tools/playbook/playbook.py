@@ -1,4 +1,4 @@
-"""Kind `playbook`: start a child execution (tools.md 2.13), and wait for it only when asked to."""
+"""Kind `playbook`: start a child execution, and wait for it only when asked to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kind `workbook`: a tool that the playbook has once, under `workbook`, for several steps (tools.md 2.20)."""
+"""Kind `workbook`: a tool that the playbook has once, under `workbook`, for several steps."""
 
 from __future__ import annotations
 

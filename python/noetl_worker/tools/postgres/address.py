@@ -30,7 +30,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 """What a connection has unless its `connection_string` says otherwise; seconds."""
 _OF_FIELDS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
-"""What an address without a `connection_string` has unless it is given (tools.md 2.6): libpq's own would be the user of
+"""What an address without a `connection_string` has unless it is given: libpq's own would be the user of
 the worker's process, and a database of that name."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "host": ("db_host", "host", "hostname"),
@@ -196,7 +196,7 @@ def _in_credential(found: Mapping[str, JsonValue], spellings: tuple[str, ...]) -
 
 
 async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> dict[str, Any]:
-    """The data of `auth`: an alias; an object that names one (tools.md 4.5); or the data itself.
+    """The data of `auth`: an alias; an object that names one (protocol/tasks.md#fields); or the data itself.
 
     {"credential": alias, ...} and {"source": "credential", "key": alias, ...}: the other fields win over the
     credential's. {"anything": {...}} with one entry is that entry.

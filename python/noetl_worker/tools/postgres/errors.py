@@ -1,4 +1,4 @@
-"""What a Postgres reported, as a ToolError: message, SQLSTATE, place, detail and hint (tools.md 8, trap 7)."""
+"""What a Postgres reported, as a ToolError: message, SQLSTATE, place, detail and hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kind `postgres`: SQL through psycopg 3 (tools.md 2.6), on a pooled connection that is reset after every command."""
+"""Kind `postgres`: SQL through psycopg 3, on a pooled connection that is reset after every command."""
 
 from __future__ import annotations
 

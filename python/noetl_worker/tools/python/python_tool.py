@@ -1,4 +1,4 @@
-"""Kind `python`: user code in a process of its own (tools.md 2.4)."""
+"""Kind `python`: user code in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of user code: what the Python worker lends it (tools.md 2.4), and the JSON-plain form of its result.
+"""Values of user code: what the Python worker lends it, and the JSON-plain form of its result.
 
 Read by path into the template process, as `python_template.py` is: the standard library only.
 """

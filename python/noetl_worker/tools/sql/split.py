@@ -1,7 +1,7 @@
 """Where one SQL statement ends: for the drivers that take only one at a time with parameters.
 
 Text is split by the server or the driver wherever it can be; a splitter of one's own has been wrong five times
-upstream (tools.md 8, traps 8 and 10). This one knows strings, E-strings, quoted names, dollar quotes, line comments
+upstream. This one knows strings, E-strings, quoted names, dollar quotes, line comments
 and nested block comments, of Postgres.
 """
 

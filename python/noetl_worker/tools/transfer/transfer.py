@@ -1,4 +1,4 @@
-"""Kind `transfer`: rows from one place into a table of another, in one transaction (tools.md 2.8)."""
+"""Kind `transfer`: rows from one place into a table of another, in one transaction."""
 
 from __future__ import annotations
 
