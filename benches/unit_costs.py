@@ -18,7 +18,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from measured_process import cpu_s
 from noetl_worker import engine, json_text
-from noetl_worker.command.claim import claim_command
+from noetl_worker.claim.claim import claim_command
 from noetl_worker.dev.nats_server import NatsServer
 from noetl_worker.models import Claimed
 from noetl_worker.plane.client import ControlPlaneClient, Plane

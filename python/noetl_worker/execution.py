@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from noetl_worker.command.claim import claim_command
+from noetl_worker.claim.claim import claim_command
 from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
 from noetl_worker.delivery import acknowledge, envelope
 from noetl_worker.delivery.in_flight import Seen

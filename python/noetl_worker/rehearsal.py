@@ -16,10 +16,10 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from noetl_worker import json_text
+from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
 from noetl_worker.command.command import hydrate
 from noetl_worker.command.dispatch import Dispatch, Limits
-from noetl_worker.command.text_marks import marks_of
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress
@@ -27,12 +27,12 @@ from noetl_worker.errors import ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Claimed, Envelope, JsonValue, Outcome
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.phases import Progress
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.event_ids import event_ids_of
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.rules import BATCH, SINGLE
+from noetl_worker.plane.rust.event_ids import event_ids_of
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import Slots

@@ -21,8 +21,8 @@ import structlog
 from noetl_worker import __version__, backoff, engine
 from noetl_worker.command.claimed_command import Workplace
 from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.deliveries import Deliveries
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.delivery.deliveries import Deliveries
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.delivery.keepalive import Keepalive
@@ -36,17 +36,17 @@ from noetl_worker.jetstream.puller import Puller
 from noetl_worker.jetstream.start_notes import StartNotes
 from noetl_worker.observability import metrics
 from noetl_worker.observability.probes import Health
-from noetl_worker.observability.readings import PULSE_S, Readings
 from noetl_worker.observability.tracing import TracedTransport
 from noetl_worker.outbox.directory import directory_of
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.adoption import Adoption
-from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
-from noetl_worker.plane.event_ids import event_ids_of
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.plane_watch import PlaneWatch
+from noetl_worker.plane.rust.event_ids import event_ids_of
+from noetl_worker.readings import PULSE_S, Readings
+from noetl_worker.recovery.adoption import Adoption
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT, Slots

@@ -17,8 +17,8 @@ from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.outbox.directory import signing_key
 from noetl_worker.outbox.file import OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.outcome.adoption import Adoption
 from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.recovery.adoption import Adoption
 from unit.planes import ScriptedTransport, answer, batch_status, emitter, settings
 
 RECORDED = Path(__file__, "../samples/outbox/version-1.jsonl").resolve().read_text("utf-8").splitlines()

@@ -17,8 +17,8 @@ import pytest
 
 from compat.recorded_claims import hydrated, ran_with
 from noetl_worker import json_text
+from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.command import case_actions
-from noetl_worker.command.text_marks import marks_of
 from noetl_worker.errors import ToolError
 from noetl_worker.marks import Marks
 from noetl_worker.models import CaseDecision, Fail, ToolResult

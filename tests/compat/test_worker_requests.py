@@ -20,10 +20,10 @@ from noetl_worker.command.command import hydrate
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.execution import Execution
 from noetl_worker.models import Dialect, Envelope, Report, Settlement
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.identity import Identity
 from noetl_worker.plane.registration import Registration
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from unit.planes import URL, Ours, ScriptedTransport, answer, emitter, settings
@@ -140,7 +140,7 @@ async def test_fast_command_on_the_rust_plane_has_the_recorded_split_shape(name:
 
 async def test_slow_events_on_the_rust_plane_have_the_recorded_shapes() -> None:
     *batches, (_, completed) = await sent_for("claim", OK, Dialect.RUST, slow=True)
-    # One alone goes as a batch, which takes its ids from the plane (plane/rust.py).
+    # One alone goes as a batch, which takes its ids from the plane (plane/rust/rules.py).
     for (path, batch), name in zip(batches, ("event-started", "event-call-done"), strict=True):
         [event], expected = batch["events"], CASES[name]["req"]
         assert (path, event["name"]) == ("/api/events/batch", expected["event_type"])

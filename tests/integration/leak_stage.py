@@ -36,10 +36,10 @@ from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.event_ids import EventIds
 from noetl_worker.plane.identity import Identity
+from noetl_worker.plane.rust.event_ids import EventIds
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.slots import Slots
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry

@@ -18,8 +18,8 @@ from noetl_worker.cli.views.findings import print_findings
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.doctor import Finding, State, examine, machine, outbox
 from noetl_worker.models import Dialect, Report
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.settings.settings import load_settings
 
 # ── all of it ──

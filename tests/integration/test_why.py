@@ -20,8 +20,8 @@ from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.models import Dialect, Report
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import HttpStub
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noetl_worker import json_text
-from noetl_worker.command.claim import read_claim
+from noetl_worker.claim.claim import read_claim
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models import Dialect, Refused
 from noetl_worker.testing import arun_tool

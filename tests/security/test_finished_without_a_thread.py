@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from noetl_worker.errors import TransportError
 from noetl_worker.models import CaseDecision, Command, Dialect, FitRules, ToolResult
-from noetl_worker.outcome import results
+from noetl_worker.report import results
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.process import scratch_directory

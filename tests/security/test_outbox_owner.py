@@ -23,11 +23,11 @@ from structlog.testing import capture_logs
 import noetl_worker
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.models import Dialect, Report
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.outcome.adoption import Adoption
-from noetl_worker.outcome.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
+from noetl_worker.recovery.adoption import Adoption
 from patience import PATIENCE_S
 from unit.planes import URL, ScriptedTransport, answer, batch_status, emitter, settings
 

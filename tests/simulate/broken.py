@@ -19,12 +19,12 @@ from noetl_worker.dev.snowflake import DEFAULT_EPOCH_MS
 from noetl_worker.errors import ClaimLost
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import HeldByOther, Outcome, OutcomeKind, Report
-from noetl_worker.outcome import emitter
-from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.outcome.recent_batches import RecentBatches
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import ControlPlaneClient
-from noetl_worker.plane.event_ids import EventIds
+from noetl_worker.plane.rust.event_ids import EventIds
+from noetl_worker.recovery.recent_batches import RecentBatches
+from noetl_worker.report import emitter
+from noetl_worker.report.events import CommandEvents
 
 __all__ = ["BUGS", "with_bug"]
 

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import Row
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.event_set import EventSet
 
 __all__ = ["SimOutbox", "new_disk"]
 

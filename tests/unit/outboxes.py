@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from noetl_worker.models import Dialect, Report
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.event_set import EventSet
 from unit.planes import URL
 
 OPEN: list[Outbox] = []

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from noetl_worker.models import Command, Dialect, Envelope
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.event_ids import EventIds
+from noetl_worker.plane.rust.event_ids import EventIds
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.stopping import Level, Stopping
 from noetl_worker.transport.transport import Body, Response

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from noetl_worker.models import Dialect, Report
-from noetl_worker.outcome.emitter import Emitter
-from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.report.emitter import Emitter
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Ours, Script, ScriptedTransport, answer, command, emitter, plane
 

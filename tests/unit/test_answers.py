@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.command.claim import read_claim
+from noetl_worker.claim.claim import read_claim
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.models import AuthRefusedClaim, Dialect, Refused, RetryLater
-from noetl_worker.outcome.emitter import Verdict, verdict
 from noetl_worker.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import ControlPlaneClient, refusal
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.patience import is_passing
+from noetl_worker.report.emitter import Verdict, verdict
 from unit.planes import ScriptedTransport, answer, settings
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()

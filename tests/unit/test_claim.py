@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.command.claim import claim_command, read_claim
+from noetl_worker.claim.claim import claim_command, read_claim
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.errors import MaybeProcessed, NotSent

@@ -10,10 +10,10 @@ import pytest
 import structlog
 
 import virtual_time
+from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, CredentialError, NotSent
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.secrets.known import KnownSecrets
 from noetl_worker.templates import template
 from unit.planes import URL, Script, ScriptedTransport, answer, command, plane, settings

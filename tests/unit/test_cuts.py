@@ -19,8 +19,8 @@ from nats.aio.msg import Msg
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, TemplateError, ToolError
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Report
-from noetl_worker.outcome import results
 from noetl_worker.plane.client import refusal
+from noetl_worker.report import results
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
 from noetl_worker.testing import MemoryControlPlane, call_tool, run_tool

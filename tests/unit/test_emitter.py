@@ -13,10 +13,10 @@ import pytest
 import virtual_time
 from noetl_worker.errors import ClaimLost, ServerRefused
 from noetl_worker.models import AlreadyFinished, Dialect, Report
-from noetl_worker.outcome.emitter import LATE_S, Emitter
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.gate import DOWN_AFTER
+from noetl_worker.report.emitter import LATE_S, Emitter
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.slots import Slots
 from unit.outboxes import OPEN, box, event_set, left, taken
 from unit.planes import URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings

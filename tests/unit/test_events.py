@@ -13,9 +13,9 @@ import virtual_time
 from json_libraries import without_orjson
 from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
-from noetl_worker.outcome import results
-from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.outbox.event_set import EventSet
+from noetl_worker.report import results
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import URL, answer, command, emitter, plane
 from unit.reports import OK, accept, names, tell

@@ -22,8 +22,8 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
-from noetl_worker.outcome import results
-from noetl_worker.plane.stored_results import NullCharacters, has_null
+from noetl_worker.plane.python.store import NullCharacters, has_null
+from noetl_worker.report import results
 from unit.planes import command, plane
 from unit.reports import tell
 

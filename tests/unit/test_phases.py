@@ -10,7 +10,7 @@ import pytest
 
 import virtual_time
 from noetl_worker import stopping
-from noetl_worker.delivery.deliveries import CANCEL_TIMEOUT_S
+from noetl_worker.deliveries import CANCEL_TIMEOUT_S
 from noetl_worker.jetstream import connection
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.settings.settings import load_settings

@@ -12,11 +12,11 @@ import pytest
 import virtual_time
 from noetl_worker.delivery.keepalive import InProgress
 from noetl_worker.observability import metrics
-from noetl_worker.observability.readings import PULSE_S, Readings
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.gate import DOWN_AFTER
 from noetl_worker.plane.registration import Registration
 from noetl_worker.plane.servers import Servers
+from noetl_worker.readings import PULSE_S, Readings
 from noetl_worker.slots import Slots
 from unit.outboxes import event_set
 from unit.planes import answer, plane, settings

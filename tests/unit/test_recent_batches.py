@@ -14,8 +14,8 @@ import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import LoopPosition, Report
 from noetl_worker.observability import metrics
-from noetl_worker.outcome.events import CommandEvents
-from noetl_worker.outcome.recent_batches import CHECK_S, MAX_BYTES, OVERDUE_S, RecentBatches
+from noetl_worker.recovery.recent_batches import CHECK_S, MAX_BYTES, OVERDUE_S, RecentBatches
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
 

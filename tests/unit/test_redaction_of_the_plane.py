@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from noetl_worker import json_text
 from noetl_worker.dev.routes.stored_form import REDACTED, as_stored
 from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, ToolResult
-from noetl_worker.outcome import results
-from noetl_worker.plane.stored_results import may_redact
+from noetl_worker.plane.python.store import may_redact
+from noetl_worker.report import results
 from unit.planes import answer, command
 from unit.reports import tell
 

@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefused
 from noetl_worker.models import AlreadyFinished, CaseDecision, Dialect, FitRules, LoopPosition, ToolResult
-from noetl_worker.outcome import results
-from noetl_worker.outcome.emitter import LATE_S, Verdict, verdict
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane import patience
+from noetl_worker.report import results
+from noetl_worker.report.emitter import LATE_S, Verdict, verdict
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import After, Hurried, Ours, answer, batch_status, command, emitter, plane
 from unit.reports import OK, accept, names, tell

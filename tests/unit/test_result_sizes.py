@@ -12,10 +12,10 @@ import pytest
 from noetl_worker.engine import ENGINE
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
-from noetl_worker.outcome import results
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane.client import Plane
-from noetl_worker.plane.stored_results import has_unbroken_text
+from noetl_worker.plane.python.store import has_unbroken_text
+from noetl_worker.report import results
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import MAX_BODY_BYTES
 from unit.planes import URL, Ours, answer, command, emitter, plane
 

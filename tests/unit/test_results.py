@@ -23,7 +23,7 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
-from noetl_worker.outcome import results
+from noetl_worker.report import results
 from unit.planes import command
 
 RULES = FitRules.of(SecretTexts(), max_bytes=102_400)

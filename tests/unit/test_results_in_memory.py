@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from noetl_worker.models import CaseDecision, Dialect, FitRules, ToolResult
 from noetl_worker.observability.step_log import Warned
-from noetl_worker.outcome import results
-from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.report import results
+from noetl_worker.report.events import CommandEvents
 from unit.planes import Ours, answer, command, emitter, plane
 
 FITS = {"rows": [[i, "a word " * 20] for i in range(2_000)]}

@@ -9,8 +9,8 @@ import pytest
 
 from noetl_worker import json_text
 from noetl_worker.models import CaseDecision, Dialect, FitRules, Report, SecretTexts, ToolResult
-from noetl_worker.outcome import results
-from noetl_worker.plane.python import payload_of_result
+from noetl_worker.plane.python.rules import payload_of_result
+from noetl_worker.report import results
 from unit.planes import command
 from unit.reports import tell
 

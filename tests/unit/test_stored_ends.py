@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
 from noetl_worker.models import AlreadyFinished, LoopPosition, Report
-from noetl_worker.outcome.events import CommandEvents
+from noetl_worker.report.events import CommandEvents
 from unit.planes import Answer, answer, batch_status, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})

@@ -19,15 +19,15 @@ import virtual_time
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ControlPlaneError, DocumentError, MaybeProcessed, NotSent
 from noetl_worker.models import CaseDecision, Dialect, Exit, Fail, FitRules, ToolResult
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.outcome import results
-from noetl_worker.outcome.adoption import Adoption
-from noetl_worker.outcome.emitter import Emitter
-from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane import patience
 from noetl_worker.plane.client import ControlPlaneClient, Plane
-from noetl_worker.plane.stored_results import LONGEST_UNBROKEN, has_unbroken_text
+from noetl_worker.plane.python.store import LONGEST_UNBROKEN, has_unbroken_text
+from noetl_worker.recovery.adoption import Adoption
+from noetl_worker.report import results
+from noetl_worker.report.emitter import Emitter
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.slots import Slots
 from unit.planes import URL, After, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 

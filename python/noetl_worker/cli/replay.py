@@ -74,7 +74,7 @@ def _refusal_text(error: ServerRefused, event_id: int) -> str:
 
 async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:
     from noetl_worker import json_text
-    from noetl_worker.command.claim import read_claim
+    from noetl_worker.claim.claim import read_claim
     from noetl_worker.models import Claimed, Envelope
     from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
     from noetl_worker.transport.opening import open_transport

@@ -18,7 +18,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
-from noetl_worker.plane.stored_results import NullCharacters, has_null
+from noetl_worker.plane.python.store import NullCharacters, has_null
 from noetl_worker.secrets import redaction
 from noetl_worker.templates import template
 

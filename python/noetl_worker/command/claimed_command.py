@@ -33,13 +33,13 @@ from noetl_worker.models import (
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import SafeLogger
 from noetl_worker.observability.step_log import Warned
-from noetl_worker.outcome import results
-from noetl_worker.outcome.emitter import Emitter
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.identity import Identity
+from noetl_worker.report import results
+from noetl_worker.report.emitter import Emitter
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.secrets import redaction
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import Slots

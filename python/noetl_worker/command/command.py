@@ -18,8 +18,8 @@ from noetl_worker.marks import ALL, Marks
 from noetl_worker.models import Command, Envelope, JsonValue
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.plane.python.store import PACKED, has_packed, unpacked
 from noetl_worker.plane.rules import DialectRules
-from noetl_worker.plane.stored_results import PACKED, has_packed, unpacked
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.templates.redacted import REDACTED, check_given, mark_redacted
 from noetl_worker.templates.template import PlainText, WithFallback, has_template

@@ -17,9 +17,9 @@ from typing import Any, Final, Protocol
 import structlog
 
 from noetl_worker import json_text
+from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.command.cancellation import until_cancelled
-from noetl_worker.command.scope import SHUTDOWN, Scope
-from noetl_worker.command.text_marks import marks_of
+from noetl_worker.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError
 from noetl_worker.models import Command, FitRules, JsonValue, SecretTexts, ToolResult, ToolStatus
 from noetl_worker.observability import metrics
@@ -30,13 +30,13 @@ from noetl_worker.observability.tracing import trace_headers
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.secrets import redaction
-from noetl_worker.secrets.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.templates import template
 from noetl_worker.templates.paths import names_in
 from noetl_worker.templates.redacted import REDACTED, check_given, codes_in, mark_redacted
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.docs.task_schema import kinds_in
 from noetl_worker.tools.registry import PreparedTool, Registry
+from noetl_worker.tools.scope import SHUTDOWN, Scope
 from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_form
 
 __all__ = ["Dispatch", "Limits", "failure_of"]

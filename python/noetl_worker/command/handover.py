@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from noetl_worker import backoff
-from noetl_worker.command.claim import claim_command
+from noetl_worker.claim.claim import claim_command
 from noetl_worker.delivery import acknowledge
 from noetl_worker.errors import ClaimLost, ControlPlaneError, ResourceShortage
 from noetl_worker.jetstream.delivery import Delivery
@@ -31,9 +31,9 @@ from noetl_worker.models import (
     RetryLater,
 )
 from noetl_worker.observability import metrics
-from noetl_worker.outcome.events import CommandEvents
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.identity import Identity
+from noetl_worker.report.events import CommandEvents
 from noetl_worker.settlement import assert_never
 
 __all__ = ["ClaimedOnce", "give_back", "give_back_unstarted"]

@@ -17,9 +17,9 @@ import structlog
 from noetl_worker.errors import DocumentError
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.directory import require_own_directory, signing_key
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, Row
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.outcome.event_set import EventSet
 
 __all__ = ["Outbox"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.outbox.directory import require_own_directory, require_own_file
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.rows import read_row
-from noetl_worker.outcome.event_set import EventSet
 
 if sys.platform != "win32":  # where there is no outbox
     import fcntl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from noetl_worker import json_text
 from noetl_worker.errors import DocumentError
 from noetl_worker.outbox import rows_v1 as outbox_rows_v1
-from noetl_worker.outcome.event_set import VERSION, EventSet
+from noetl_worker.outbox.event_set import VERSION, EventSet
 
 __all__ = ["read_row"]
 

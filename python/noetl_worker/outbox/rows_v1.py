@@ -11,8 +11,8 @@ from typing import Any
 
 from noetl_worker import json_text
 from noetl_worker.models import Dialect, JsonValue, LoopPosition, Report, Upload
-from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.plane.python import payload_of_result
+from noetl_worker.outbox.event_set import EventSet
+from noetl_worker.plane.python.rules import payload_of_result
 from noetl_worker.plane.rules import Part
 
 __all__ = ["read"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.models import Dialect
-from noetl_worker.plane.python import PythonRules
+from noetl_worker.plane.python.rules import PythonRules
 from noetl_worker.plane.rules import DialectRules
-from noetl_worker.plane.rust import RustRules
+from noetl_worker.plane.rust.rules import RustRules
 
 __all__ = ["RULES"]
 

@@ -216,7 +216,7 @@ class DialectRules(Protocol):
     looks_through_results: bool
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
     redacts_results: bool
-    """Whether the store puts "[REDACTED]" in place of what looks like a secret (plane/stored_results.py)."""
+    """Whether the store puts "[REDACTED]" in place of what looks like a secret (plane/python/store.py)."""
     has_one_store_route: bool
     store_fields: Mapping[str, JsonValue]
     """What every PUT of a result has beside it."""

@@ -13,10 +13,10 @@ from typing import Final
 
 import structlog
 
-from noetl_worker.delivery.retry_pace import RetryPace
 from noetl_worker.observability import metrics
 from noetl_worker.plane.gate import Gate
-from noetl_worker.plane.stored_results import StoreRoute
+from noetl_worker.plane.python.store import StoreRoute
+from noetl_worker.plane.retry_pace import RetryPace
 from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 

@@ -2,7 +2,7 @@
 
 Fields of a command above 8 kB are there (protocol/command.md#python-plane), and so are large results. What looks like a
 secret is taken
-out: a list under `authors` too (read in its source; `plane/stored_results.py` has the rule). A tool that is given the
+out: a list under `authors` too (read in its source; `plane/python/store.py` has the rule). A tool that is given the
 text in its place is green with a wrong value, or says that a credential of that name is not there. So each is found
 when it is fetched, and what reads one fails.
 """

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from noetl_worker.models import CommandId, Dialect, JsonValue, ToolResult
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.rules import ToolForm
-from noetl_worker.plane.rust import RustRules
+from noetl_worker.plane.rust.rules import RustRules
 
 __all__ = ["Stop", "Tool", "ToolContext", "ToolControlPlane", "ToolForm", "ToolLogger"]
 

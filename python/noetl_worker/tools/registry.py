@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from noetl_worker.command.scope import Scope
 from noetl_worker.errors import ConfigurationError, TemplateError, ToolError, UnknownTool
 from noetl_worker.models import JsonValue, ToolResult
 from noetl_worker.templates.template import has_template
@@ -30,6 +29,7 @@ from noetl_worker.tools.kinds.elsewhere import INSTEAD
 from noetl_worker.tools.kinds.plain_configs import Checked, PlainConfigs
 from noetl_worker.tools.kinds.rules import KindRules
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
+from noetl_worker.tools.scope import Scope
 
 __all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "effective_timeout"]
 

@@ -32,7 +32,7 @@ from noetl_worker.models import (
     ToolStatus,
 )
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.stored_results import NULL_MARK, NullCharacters, has_null, without_null
+from noetl_worker.plane.python.store import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.secrets import redaction
 

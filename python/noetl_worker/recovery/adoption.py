@@ -18,12 +18,12 @@ from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import NO_MESSAGE, InFlight
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
 from noetl_worker.observability import metrics
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.file import Row
-from noetl_worker.outcome.emitter import Emitter
-from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.outcome.recent_batches import RecentBatches
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
+from noetl_worker.recovery.recent_batches import RecentBatches
+from noetl_worker.report.emitter import Emitter
 
 __all__ = ["Adoption"]
 

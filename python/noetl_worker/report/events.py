@@ -18,11 +18,11 @@ import structlog
 from noetl_worker.errors import TransportError
 from noetl_worker.models import Command, Report
 from noetl_worker.observability.step_log import StepLog, Warned
-from noetl_worker.outcome.emitter import Emitter, Ownership, Verdict, verdict
-from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.dialects import RULES
-from noetl_worker.plane.stored_results import IN_MEMORY
+from noetl_worker.plane.python.store import IN_MEMORY
+from noetl_worker.report.emitter import Emitter, Ownership, Verdict, verdict
 
 __all__ = ["CommandEvents"]
 

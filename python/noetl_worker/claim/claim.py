@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from noetl_worker import json_text
-from noetl_worker.command.text_marks import marks_of
+from noetl_worker.claim.text_marks import marks_of
 from noetl_worker.errors import DocumentError, MaybeProcessed, TransportError
 from noetl_worker.models import (
     AuthRefusedClaim,

@@ -28,6 +28,14 @@ from noetl_worker.models import (
     ToolStatus,
     Upload,
 )
+from noetl_worker.plane.python.store import (
+    IN_MEMORY,
+    has_unbroken_text,
+    is_packed,
+    may_redact,
+    packed_for_store,
+    scrubbing_s,
+)
 from noetl_worker.plane.rules import (
     BATCH,
     Ending,
@@ -37,14 +45,6 @@ from noetl_worker.plane.rules import (
     ToolForm,
     preview_of,
     unique,
-)
-from noetl_worker.plane.stored_results import (
-    IN_MEMORY,
-    has_unbroken_text,
-    is_packed,
-    may_redact,
-    packed_for_store,
-    scrubbing_s,
 )
 
 __all__ = ["BatchState", "PythonRules", "payload_of_result", "unqueued_batch"]

@@ -16,10 +16,10 @@ from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Outcome
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import debug_is_on
-from noetl_worker.observability.readings import PULSE_S
-from noetl_worker.outcome.emitter import Emitter
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.process import event_loop
+from noetl_worker.readings import PULSE_S
+from noetl_worker.report.emitter import Emitter
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import REPORT_S, TOOL_S, Level, Stopping
 

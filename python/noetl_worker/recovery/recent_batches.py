@@ -22,13 +22,13 @@ import structlog
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ServerRefused
 from noetl_worker.observability import metrics
-from noetl_worker.outcome.batch_events import BatchEvents
-from noetl_worker.outcome.emitter import NOT_RESCUED_ADVICE, Emitter
-from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing
-from noetl_worker.plane.python import BatchState
+from noetl_worker.plane.python.rules import BatchState
 from noetl_worker.process import event_loop
+from noetl_worker.report.batch_events import BatchEvents
+from noetl_worker.report.emitter import NOT_RESCUED_ADVICE, Emitter
 
 __all__ = ["CHECK_S", "OVERDUE_S", "RecentBatches"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
 
 __all__ = ["BatchEvents"]

@@ -15,8 +15,8 @@ from typing import Any, Final
 from noetl_worker import json_text
 from noetl_worker.models import CommandId, Dialect, Exit, JsonValue, LoopPosition, Report, Upload
 from noetl_worker.plane.dialects import RULES
+from noetl_worker.plane.python.store import whole_of
 from noetl_worker.plane.rules import DialectRules, Part
-from noetl_worker.plane.stored_results import whole_of
 
 __all__ = ["VERSION", "EventSet"]
 

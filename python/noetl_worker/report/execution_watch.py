@@ -16,7 +16,7 @@ import structlog
 
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.observability import metrics
-from noetl_worker.outcome.event_set import EventSet
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane
 from noetl_worker.plane.patience import is_passing, until_it_passes
 from noetl_worker.plane.rules import ENDS

@@ -22,17 +22,17 @@ from noetl_worker import backoff, json_text
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, NotSent, TransportError
 from noetl_worker.models import AlreadyFinished, Upload
 from noetl_worker.observability import metrics
+from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
-from noetl_worker.outcome.batch_events import BatchEvents
-from noetl_worker.outcome.event_set import EventSet
-from noetl_worker.outcome.execution_watch import ExecutionWatch, is_stored
-from noetl_worker.outcome.started_clock import StartedClock
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.event_ids import EventIds
 from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, until_it_passes
-from noetl_worker.plane.python import unqueued_batch
+from noetl_worker.plane.python.rules import unqueued_batch
+from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.report.batch_events import BatchEvents
+from noetl_worker.report.execution_watch import ExecutionWatch, is_stored
+from noetl_worker.report.started_clock import StartedClock
 from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response

@@ -1,0 +1,1 @@
+"""What a granted claim is, and who may run its command."""

@@ -1,0 +1,1 @@
+"""What the Rust control plane wants to hear, and what it does that no other does."""
