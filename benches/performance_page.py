@@ -39,10 +39,12 @@ _GROWTH: Final = {
     "rss_mb": "RSS, MB",
 }
 _BESIDE: Final = ("yardstick's CPU", "ratio")
-_ROOMS: Final = {
+_PACKAGES: Final = {
     "transport": "two requests over HTTP/1.1, on the loop: heads, deadlines, sizes, connections taken and kept",
-    "command": "the claim read, its references, templates and secrets looked for, its input bound, one tool, cases",
-    "outcome": "the result fitted and redacted, the events, their answer judged, batches remembered",
+    "claim": "the claim's answer read, and what is in it looked for: templates, references, secrets",
+    "command": "its references resolved, its input bound, one tool, cases",
+    "report": "the result fitted and redacted, the events, their answer judged",
+    "recovery": "batches remembered",
     "plane": "how much the plane takes now (gate), the events in its dialect",
     "delivery": "decoding, what is in flight and finished, keepalive, settlement",
     "python": "the standard library, and constructors that dataclasses generate",
@@ -163,7 +165,7 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
         f"which is there when it has read the claim: {_quantiles(yardstick['tool_start_ms'])}. The round with the "
         "least p99 of each.",
         "",
-        *_rooms(counts["worker"]["calls_by_room"], counts["yardstick"]["calls"]),
+        *_packages(counts["worker"]["calls_by_package"], counts["yardstick"]["calls"]),
     ]
 
 
@@ -197,14 +199,14 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _rooms(calls: Mapping[str, float], of_yardstick: float) -> list[str]:
-    ordered = sorted(calls, key=lambda room: -calls[room])
-    rows = [[f"`{room}`", _ROOMS[room], _number(calls[room])] for room in ordered if room in _ROOMS]
-    rest = sum(calls[room] for room in ordered if room not in _ROOMS)
+def _packages(calls: Mapping[str, float], of_yardstick: float) -> list[str]:
+    ordered = sorted(calls, key=lambda name: -calls[name])
+    rows = [[f"`{name}`", _PACKAGES[name], _number(calls[name])] for name in ordered if name in _PACKAGES]
+    rest = sum(calls[name] for name in ordered if name not in _PACKAGES)
     return [
         "Where the worker makes its calls, those of builtins at who calls them:",
         "",
-        *_table(["room", "what for", "calls"], [*rows, ["others", "", _number(rest)]]),
+        *_table(["package", "what for", "calls"], [*rows, ["others", "", _number(rest)]]),
         "",
         f"The yardstick makes {_number(of_yardstick)}. The others are the rules of [delivery](delivery.md) and "
         "[security](security.md): none is left out for a command that does nothing.",

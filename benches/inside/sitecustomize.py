@@ -52,20 +52,20 @@ def _count_tasks(loop: Any) -> None:
     loop.set_task_factory(made)
 
 
-def _by_room(found: Any, total: int) -> dict[str, int]:
+def _by_package(found: Any, total: int) -> dict[str, int]:
     """Calls by the part of the program that makes them. A builtin counts for the function that calls it."""
-    rooms: Counter[str] = Counter()
+    packages: Counter[str] = Counter()
     for entry in found:
         if isinstance(entry.code, str):
             continue
-        room = _room(entry.code.co_filename)
-        rooms[room] += entry.callcount
-        rooms[room] += sum(inner.callcount for inner in entry.calls or () if isinstance(inner.code, str))
-    rooms["loop"] += total - sum(rooms.values())  # builtins that the loop calls itself
-    return dict(rooms)
+        package = _package(entry.code.co_filename)
+        packages[package] += entry.callcount
+        packages[package] += sum(inner.callcount for inner in entry.calls or () if isinstance(inner.code, str))
+    packages["loop"] += total - sum(packages.values())  # builtins that the loop calls itself
+    return dict(packages)
 
 
-def _room(file: str) -> str:
+def _package(file: str) -> str:
     """A folder of the package, a module at its top, or the distribution: the library's own code is `python`."""
     parts = Path(file).parts
     for root in ("noetl_worker", "site-packages"):
@@ -95,7 +95,7 @@ def _main(kind: str, file: Path) -> None:
             # Not by pstats: its table keeps one of the functions that have the same name, as all generated __init__.
             found = profile.getstats()
             COUNTED["calls"] = sum(entry.callcount for entry in found)  # recursive ones too
-            COUNTED["calls_by_room"] = _by_room(found, COUNTED["calls"])
+            COUNTED["calls_by_package"] = _by_package(found, COUNTED["calls"])
         whole = file.with_suffix(".part")
         whole.write_text(json.dumps(COUNTED), encoding="utf-8")
         whole.rename(file)

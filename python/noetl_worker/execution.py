@@ -2,9 +2,9 @@
 
     bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
 
-Each stage is a verb below, or in `ClaimedCommand`, and a room of its own. Nothing is acknowledged before the plane has
-accepted the terminal events; whatever fails after the claim ends in exactly one terminal set. All of it is one task; a
-stop of the worker looks at the phase (phases.py).
+Each stage is a verb below, or in `ClaimedCommand`, and a package or module of its own. Nothing is acknowledged before
+the plane has accepted the terminal events; whatever fails after the claim ends in exactly one terminal set. All of it
+is one task; a stop of the worker looks at the phase (phases.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The frozen values that cross rooms: what a stage hands to the next one, and nothing else.
+"""The frozen values that cross packages: what a stage hands to the next one, and nothing else.
 
 Ids are Python ints (64-bit, exact) or, for `command_id`, whatever form was received: it is echoed unchanged
 (the Rust plane compares strings, the Python plane parses both).

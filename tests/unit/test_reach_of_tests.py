@@ -35,7 +35,7 @@ REPLACED_ATTRIBUTES: Final = {
     "tools/test_nats_messages.py": (1, "a cancellation in the very step in which a pull has ended"),
     "tools/test_python_limits.py": (2, "a cancellation and a close in the very step in which a command has ended"),
 }
-"""Test files that replace attributes of the package, how many, and why no seam of the room does."""
+"""Test files that replace attributes of the package, how many, and why no seam of the package does."""
 OWN_RUNNERS: Final = {
     "integration/test_end_of_pulling.py": "a thread has a loop of its own while the test's stands still",
     "integration/test_no_secret_leaves.py": "Hypothesis plays its plans on one stage",

@@ -102,8 +102,8 @@ NO_ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("room", ["plane", "tools", "secrets", "command"])
-def test_every_path_of_a_request_is_made_of_segments(room: str) -> None:
-    sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in (PACKAGE / room).rglob("*.py")}
+@pytest.mark.parametrize("package", ["plane", "tools", "secrets", "command"])
+def test_every_path_of_a_request_is_made_of_segments(package: str) -> None:
+    sources = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in (PACKAGE / package).rglob("*.py")}
     found = {name: paths_by_hand(source) for name, source in sources.items() if name not in NO_ADDRESSES}
     assert {name: lines for name, lines in found.items() if lines} == {}

@@ -1,6 +1,6 @@
 """What stands between this machine and a worker that works: `noetl-worker doctor`.
 
-One function a check, in the room of what it looks at: `machine.py`, `outbox.py`, `nats.py`, `permissions.py`,
+One function a check, in the module of what it looks at: `machine.py`, `outbox.py`, `nats.py`, `permissions.py`,
 `plane.py`, `tls.py`. Each gives findings, which are data. Nothing is changed anywhere.
 """
 

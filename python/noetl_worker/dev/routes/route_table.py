@@ -1,4 +1,4 @@
-"""Which room answers which route (protocol/README.md)."""
+"""Which module answers which route (protocol/README.md)."""
 
 from __future__ import annotations
 

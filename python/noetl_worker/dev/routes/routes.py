@@ -1,4 +1,4 @@
-"""The real planes' routes, in front of the rooms that answer them."""
+"""The real planes' routes, in front of the modules that answer them."""
 
 from __future__ import annotations
 
