@@ -44,6 +44,8 @@ _PACKAGES: Final = {
     "claim": "the claim's answer read, and what is in it looked for: templates, references, secrets",
     "command": "its references resolved, its input bound, one tool, cases",
     "report": "the result fitted and redacted, the events, their answer judged",
+    "outbox": "the events of a command as a set, until they are accepted",
+    "deliveries": "the deliveries that the worker holds",
     "recovery": "batches remembered",
     "plane": "how much the plane takes now (gate), the events in its dialect",
     "delivery": "decoding, what is in flight and finished, keepalive, settlement",
