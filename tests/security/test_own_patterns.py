@@ -12,6 +12,8 @@ SUSPECT_S, SURE_S, FLOOR_S = 0.0005, 0.2, 0.005
 """What a linear one takes a twentieth of at a first look, what it never takes, and what is too short to be judged."""
 LOOKS = 3
 """The quickest counts: what else runs on the machine only ever adds."""
+TIMES = 8
+"""A square one is one each time; what else runs on the machine makes a linear one look so now and then."""
 
 
 def taken(pattern: re.Pattern[str], use: str, text: str) -> float:
@@ -35,8 +37,12 @@ def is_square(pattern: re.Pattern[str], use: str, parts: tuple[str, str, str]) -
         return True
     if taken(pattern, use, text(FIRST)) < SUSPECT_S:
         return False
-    once, twice = (min(taken(pattern, use, text(size)) for _ in range(LOOKS)) for size in SIZES)
-    return twice > FLOOR_S and twice > 3 * once
+
+    def looks_square() -> bool:
+        once, twice = (min(taken(pattern, use, text(size)) for _ in range(LOOKS)) for size in SIZES)
+        return twice > FLOOR_S and twice > 3 * once
+
+    return all(looks_square() for _ in range(TIMES))
 
 
 def test_time_of_no_pattern_grows_with_the_square_of_its_text() -> None:
