@@ -172,7 +172,7 @@ async def prepare_for_reading(stage: Stage) -> None:
 
 async def _batch_without_actionable(stage: Stage) -> None:
     """`actionable` defaults to false in a batch: stored, and the status only guesses the end
-    (protocol/events.md#python-plane)."""
+    (protocol/batches.md#request)."""
     row = await claimed(stage)
     events = [
         {"step": row.node, "name": name, "payload": {"command_id": int(row.command_ref)}}

@@ -198,7 +198,7 @@ async def calls(dialect: Dialect) -> dict[str, tuple[str, str, Any]]:
     ("name", "recorded"),
     [
         ("register", "runtime-register"),
-        ("heartbeat", "runtime-register"),  # its heartbeat logs a warning for each (protocol/events.md#rust-plane)
+        ("heartbeat", "runtime-register"),  # its heartbeat logs a warning for each (protocol/registry.md#heartbeat)
         ("deregister", "runtime-deregister-delete"),
         ("vars-set", "vars-set"),
         ("claim", "tool-python-claim-start"),

@@ -218,7 +218,7 @@ async def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone(
 
 
 async def test_step_exit_of_a_list_of_tasks_is_passed_over() -> None:
-    """protocol/command.md#loops."""
+    """protocol/batches.md#rescue."""
     async with serving() as (plane, client):
         (issued,) = await plane.create_commands([RawCommand(step="start:task_sequence")])
         await report(client, issued, {**done(issued)[1], "actionable": True}, key="k1")

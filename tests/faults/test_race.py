@@ -157,7 +157,7 @@ workflow:
 
 def give_to_everybody(home: Scene) -> None:
     """A claim of a command that is not over gets the command, as under contention on the real plane
-    (protocol/events.md#python-plane)."""
+    (protocol/claim.md#races)."""
     claims: Any = home.plane.claims
     real, given = claims.claim, dict[int, Answer]()
 

@@ -42,7 +42,7 @@ async def test_batch_that_is_stored_but_never_processed_is_rescued_and_the_playb
 async def test_batch_that_a_restarted_plane_has_forgotten_is_rescued_and_the_playbook_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It had answered 202; nothing else ever comes of it (40 of 502 commands; protocol/events.md#rust-plane)."""
+    """It had answered 202; nothing else ever comes of it (40 of 502 commands; protocol/batches.md#after-the-answer)."""
     monkeypatch.setattr(recent_batches, "CHECK_S", 0.2)
     async with house() as home:
         home.plane.register_playbook(TWO_STEPS)

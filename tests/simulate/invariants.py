@@ -255,7 +255,7 @@ class Witness:
 
     def _is_lost_by_plane(self, command: Command, lives: Sequence[WorkerProcess]) -> bool:
         """The plane has stored an end, will never act on it and refuses every claim (503 ack_timeout,
-        protocol/events.md#python-plane; a restart, 9.5). Only the worker that sent it can mend it, and it is gone."""
+        protocol/batches.md#rescue; or a restart). Only the worker that sent it can mend it, and it is gone."""
         if not command.sets or self._plane.dialect is not Dialect.PYTHON:
             return False
         tellers = {one.worker_id for one in command.sets}

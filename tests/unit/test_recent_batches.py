@@ -212,7 +212,7 @@ async def test_batch_that_the_plane_could_not_begin_with_is_rescued(was_away: bo
 @pytest.mark.parametrize("was_away", [False, True])
 async def test_batch_that_the_plane_could_not_process_is_said_with_its_reason(was_away: bool) -> None:
     """Nobody else hears of it: the plane has answered 202, and the execution stays RUNNING
-    (protocol/batches.md#request)."""
+    (protocol/batches.md#after-the-answer)."""
     said = Restarted("batch.accepted", "batch.processing", states={str(FIRST): "failed processing_error"})
     with capture_logs() as lines:
         await checked(said, was_away=was_away, checks=3)

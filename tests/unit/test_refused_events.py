@@ -204,7 +204,7 @@ async def test_batch_that_was_stored_and_never_processed_is_rescued(answers_get_
     ("data", "context"), [({"rows": [{"i": 1}], "n": 1}, {"rows": [{"i": 1}], "n": 1}), ([1, 2], {"data": [1, 2]})]
 )
 async def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
-    """It is what later steps see of the command then (protocol/events.md#python-plane); elsewhere it has the plain
+    """It is what later steps see of the command then (protocol/batches.md#rescue); elsewhere it has the plain
     values alone."""
     report = await results.report(command(), ToolResult.success(data), CaseDecision(), FitRules())
     sent = (await tell(report, _Batches(answers_get_lost=False))).bodies("/api/events/batch")
@@ -216,7 +216,7 @@ async def test_rescue_has_the_whole_result(data: Any, context: Any) -> None:
 
 @pytest.mark.parametrize("answers_get_lost", [False, True])
 async def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost: bool) -> None:
-    """Its `step.exit` alone made the plane issue items again (20 became 30; protocol/events.md#rust-plane)."""
+    """Its `step.exit` alone made the plane issue items again (20 became 30; protocol/batches.md#rescue)."""
     batches = _Batches(answers_get_lost=answers_get_lost)
     loop = LoopPosition(event_id="loop_7", iteration_index=3, epoch_id="loop_7")
     with capture_logs() as lines:
@@ -229,7 +229,7 @@ async def test_batch_of_a_loop_is_not_rescued_and_that_is_said(answers_get_lost:
 
 @pytest.mark.parametrize("answers_get_lost", [False, True])
 async def test_batch_of_a_list_of_tasks_is_not_rescued_and_that_is_said(answers_get_lost: bool) -> None:
-    """The engine passes its `step.exit` over (protocol/command.md#loops)."""
+    """The engine passes its `step.exit` over (protocol/batches.md#rescue)."""
     batches = _Batches(answers_get_lost=answers_get_lost)
     with capture_logs() as lines:
         sent = (await tell(OK, batches, step="start:task_sequence")).bodies("/api/events/batch")

@@ -15,7 +15,7 @@ from unit.planes import answer, plane, settings
 )
 async def test_beat_is_a_registration_where_the_plane_warns_of_every_heartbeat(dialect: Dialect, beat: str) -> None:
     """The Python plane logs a warning for each heartbeat; its own worker registers again
-    (protocol/events.md#rust-plane)."""
+    (protocol/registry.md#heartbeat)."""
     at, transport = plane(lambda *_: answer(200, {"status": "ok"}), dialect)
     registration = Registration(at, settings(), "w", version="0", engine="rust")
     assert await registration.register()

@@ -1,7 +1,7 @@
 """Stage 4: a claim's answer -> a Command: references resolved, JSON-string fields parsed, input bound.
 
 Fields arrive as objects, as JSON text, or as a reference to the result store (protocol/command.md#python-plane); a task
-sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other (5.2). Keys that only the worker reads
+sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys that only the worker reads
 (`cases`, `input`, the loop's bookkeeping) are taken out here, so that a tool sees its own fields alone.
 """
 

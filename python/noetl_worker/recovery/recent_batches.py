@@ -40,7 +40,7 @@ event log: then one that a restart has lost is `accepted` for ever."""
 _BYTES_BESIDE: Final = 4096
 """Of a batch, what its objects take beside its text, about."""
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#request)."""
+"""Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
 _UNSEEN: Final = -1

@@ -446,7 +446,7 @@ class Emitter:
         """As `_try`, for a result that goes to the result store.
 
         The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
-        again (protocol/events.md#rust-plane): it is not repeated.
+        again (protocol/results.md#redaction): it is not repeated.
         """
         execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
         if event_set.was_tried and may_still_run:

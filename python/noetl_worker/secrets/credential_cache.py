@@ -22,7 +22,7 @@ TTL_S: Final = 60.0
 """Longest time a secret is used without asking again. differs-from-upstream: the Python worker keeps it for 300 s; a
 rotated or withdrawn credential would be used for that long."""
 MAX_ENTRIES: Final = 256
-"""As the Python worker's cache (protocol/tasks.md#fields); the entry that was not used for longest goes first."""
+"""As the Python worker's (protocol/executions.md#credentials); the entry that was not used for longest goes first."""
 
 Key: TypeAlias = tuple[str | int | None, ...]
 

@@ -140,7 +140,7 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    # the Rust plane turns `password: "0123"` into a number (protocol/conditions.md#truth)
+    # the Rust plane turns `password: "0123"` into a number (protocol/command.md#rust-plane)
     if isinstance(value, (int, float)):
         return str(value)
     raise ValueError("not text")

@@ -68,7 +68,7 @@ class Rule:
 
 
 class StatusWord(str):
-    """`output.status`: prints what the plane's own worker says, equals every word for it (protocol/tasks.md#fields)."""
+    """`output.status`: prints what the plane's worker says, equals every word for it (protocol/tasks.md#policies)."""
 
     __slots__ = ("_words",)
     _words: frozenset[str]

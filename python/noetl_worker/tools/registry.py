@@ -403,7 +403,7 @@ def _with_timeout(
     """The config as an object, with one rendered `timeout` in seconds for every way it can be written.
 
     A bare list is a sequence's tasks. Fields of the tool that stand under `spec` are taken from there
-    (playbooks of the Python plane write them so; protocol/tasks.md#lists).
+    (playbooks of the Python plane write them so; protocol/tasks.md#fields).
     """
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     in_spec = raw.get("spec")

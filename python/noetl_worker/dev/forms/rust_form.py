@@ -179,7 +179,7 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
 
 
 def _namespace(outcome: Outcome, *, is_sequence: bool) -> JsonValue:
-    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/command.md#names); no status, no
+    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/tasks.md#results); no status, no
     error."""
     value = outcome.value
     if not isinstance(value, dict):

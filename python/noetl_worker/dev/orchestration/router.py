@@ -189,7 +189,7 @@ class Router:
     # ── steps ───────────────────────────────────────────────────────────────────────────────────
 
     def _leave(self, execution: Execution, step: Step, outcome: Outcome, decision: Decision) -> None:
-        """Step `set`, then the arcs, then each chosen arc's `set` and target (order: protocol/tasks.md#lists)."""
+        """Step `set`, then the arcs, then each chosen arc's `set` and target (order: protocol/tasks.md#results)."""
         if step.name not in execution.completed_steps:
             execution.completed_steps.append(step.name)
         event = {"name": outcome.event_type, "step": step.name, "payload": {"response": outcome.value}}

@@ -95,7 +95,7 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
 
 
 class BatchState(NamedTuple):
-    """What became of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#request)."""
+    """What became of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#after-the-answer)."""
 
     word: str
     """accepted, processing, completed or failed."""
@@ -307,7 +307,7 @@ class PythonRules:
 
     def can_rescue(self, end: Ending) -> bool:
         """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
-        tasks, whose `step.exit` the engine passes over (4.8)."""
+        tasks, whose `step.exit` the engine passes over."""
         return end.loop is None and not end.step.endswith(_LIST_OF_TASKS)
 
     def rescue(self, end: Ending) -> bytes:
