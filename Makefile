@@ -13,8 +13,8 @@ OTHER_PYTHONS := $(shell $(PYTHON) tests/interpreters.py 2>/dev/null)
 export CARGO_NET_RETRY ?= 0
 # The suite starts hundreds of workers and child processes: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-# Twice as many as two cores have, since half of a test is a wait. A file's tests stay together.
-JOBS ?= 4
+# More than two cores have, since half of a test is a wait. A file's tests stay together.
+JOBS ?= 5
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SUITE := not soak and not steady and not gates and not as_nobody and not pages
 # What depends on the speed of the machine is recorded by `make test`, and decides where this is set.
