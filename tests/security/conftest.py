@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import loops
+from noetl_worker.tools.artifact import file_roots
 
 from .commands import end_workers
 
@@ -21,3 +22,9 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def no_worker_stays() -> Iterator[None]:
     yield
     end_workers()
+
+
+@pytest.fixture(autouse=True)
+def files_of_no_worker() -> None:
+    """A worker that a test before ran in this process has hidden its own files, and what is above them, from DuckDB."""
+    file_roots.keep_own(())
