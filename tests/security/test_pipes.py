@@ -68,6 +68,7 @@ async def test_only_regular_files_are_opened(made: str, tmp_path: Path, monkeypa
     """A pipe, a directory or a socket as a file that a step names, and as a secret in a file."""
     pytest.importorskip("psycopg")
     monkeypatch.setenv("NOETL_SECRETS_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     there = tmp_path / "there.sql"
     with socket.socket(socket.AF_UNIX) as listening:
         match made:
@@ -76,7 +77,7 @@ async def test_only_regular_files_are_opened(made: str, tmp_path: Path, monkeypa
             case "directory":
                 there.mkdir()
             case _:
-                listening.bind(str(there))
+                listening.bind(there.name)  # the whole path may be longer than an address of a socket
         said = "No such device" if made == "socket" else "no regular file"
         for kind, config in [*steps_that_open(str(there)), ("secrets", {"provider": "file", "name": there.name})]:
             with pytest.raises((ConfigurationError, ToolError), match=f"{said}|is no regular file"):

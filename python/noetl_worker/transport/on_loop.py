@@ -94,6 +94,7 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Response] | None = None
         self._pairs: list[tuple[bytes, bytes]] = []
         self._content = bytearray()
+        self._size = 0
         self._has_head = False
         self._beside = 0
         self._deadline = 0.0
@@ -247,16 +248,18 @@ class _Connection(asyncio.Protocol):
         return sum(len(name) + len(value) for name, value in self._pairs)
 
     def on_body(self, part: bytes) -> None:
+        size = len(part)
         self._content += part
-        left = self._beside - 2 * len(part)
+        self._size += size
+        left = self._beside - 2 * size
         self._beside = left if left > 0 else 0
-        if len(self._content) > MAX_BODY_BYTES:
+        if self._size > MAX_BODY_BYTES:
             raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         pairs, content = self._pairs, self._content
-        self._pairs, self._content, self._has_head = [], bytearray(), False
+        self._pairs, self._content, self._size, self._has_head = [], bytearray(), 0, False
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             return
         answer, self._answer = self._answer, None
