@@ -20,10 +20,10 @@ from measured_process import cpu_s
 from noetl_worker import engine, json_text
 from noetl_worker.claim.claim import claim_command
 from noetl_worker.dev.nats_server import NatsServer
+from noetl_worker.local_run import LocalRun, Withheld, WithholdingTransport
 from noetl_worker.models import Claimed
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.registration import Registration
-from noetl_worker.rehearsal import Rehearsal, Withheld, WithholdingTransport
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.transport.opening import open_transport
 
@@ -190,9 +190,9 @@ async def plane_units(client: httpx.AsyncClient, nats_url: str, pids: Iterable[i
 async def _reports(settings: Settings, commands: Iterable[tuple[Any, Any]]) -> list[tuple[Withheld, ...]]:
     """What the worker sends of each, not sent."""
     real = open_transport(settings, max_connections=8)
-    async with Rehearsal(settings, WithholdingTransport(real.send, real.close)) as rehearsal:
-        plane = await rehearsal.client.plane("")
-        return [(await rehearsal.run(claim.body, envelope, plane)).withheld for claim, envelope in commands]
+    async with LocalRun(settings, WithholdingTransport(real.send, real.close)) as local_run:
+        plane = await local_run.client.plane("")
+        return [(await local_run.run(claim.body, envelope, plane)).withheld for claim, envelope in commands]
 
 
 def _name(request: Withheld) -> str:

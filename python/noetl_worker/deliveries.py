@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import structlog
 
 from noetl_worker.delivery import acknowledge
-from noetl_worker.execution import Execution
+from noetl_worker.executor import Executor
 from noetl_worker.jetstream.delivery import Delivery
 from noetl_worker.models import Outcome
 from noetl_worker.observability import metrics
@@ -21,13 +21,13 @@ from noetl_worker.process import event_loop
 from noetl_worker.readings import PULSE_S
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.slots import Slots
-from noetl_worker.stopping import REPORT_S, TOOL_S, Level, Stopping
+from noetl_worker.stopping import REPORT_S, TOOL_S, StopLevel, Stopping
 
 __all__ = ["CANCEL_TIMEOUT_S", "Deliveries"]
 
 Settle: TypeAlias = Callable[[Delivery, Outcome], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
-"""From the end of the grace until all is given back: a tool is interrupted, then its command is reported or kept."""
+"""From the end of the grace until all is returned: a tool is interrupted, then its command is reported or kept."""
 log = structlog.get_logger("noetl_worker")
 
 
@@ -70,18 +70,18 @@ class Deliveries:
             Exception: what ended the pulling or `watch`, after the drain.
         """
         pulling, watching = asyncio.ensure_future(puller.run()), asyncio.ensure_future(watch)
-        stopped = asyncio.ensure_future(self._stopping.reached(Level.DRAIN))
+        stopped = asyncio.ensure_future(self._stopping.reached(StopLevel.DRAIN))
         try:
             await asyncio.wait({pulling, watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
             broken = next((task.exception() for task in (pulling, watching) if task.done()), None)
             on_drain()
-            self._stopping.reach(Level.DRAIN)
+            self._stopping.reach(StopLevel.DRAIN)
             was_cut_off = await self.drain(puller, keepalive)
             if broken is not None:
                 raise broken
             return was_cut_off
         finally:
-            self._stopping.reach(Level.DRAIN)  # cancelled, too: what still comes is given back
+            self._stopping.reach(StopLevel.DRAIN)  # cancelled, too: what still comes is returned
             await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
@@ -90,23 +90,23 @@ class Deliveries:
 
         An end that the plane issues commands in is waited for until the second signal.
         """
-        puller.pause(True)  # the subscription stays: what an open pull still brings is given back at once
+        puller.pause(True)  # the subscription stays: what an open pull still brings is returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
         deadline = time.monotonic() + self._drain_timeout_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
-            if not await self._stopping.first(*running, seconds=left_s, until=Level.GRACE_OVER):
+            if not await self._stopping.first(*running, seconds=left_s, until=StopLevel.GRACE_OVER):
                 break
         tasks, issuing = self.running(), self._issuing()
         if tasks:
             log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing))
-            self._stopping.reach(Level.GRACE_OVER)
+            self._stopping.reach(StopLevel.GRACE_OVER)
             for progress in list(self.tasks.values()):
                 progress.stop()
             await self._wait_for_commands(CANCEL_TIMEOUT_S, or_issuing=True)
         while self._issuing() and not self._stopping.is_hard and keepalive.is_alive():
-            await self._stopping.sleep(PULSE_S, until=Level.HARD)
+            await self._stopping.sleep(PULSE_S, until=StopLevel.HARD)
         is_cut_off = self._stopping.is_hard or bool(self._issuing())
-        self._stopping.reach(Level.HARD)
+        self._stopping.reach(StopLevel.HARD)
         for progress in list(self.tasks.values()):
             progress.cut()
         await self._wait_for_commands(CANCEL_TIMEOUT_S)
@@ -129,26 +129,26 @@ class Deliveries:
 
     # ── one delivery ──
 
-    def deliver(self, delivery: Delivery, execution: Execution, settle: Settle) -> None:
+    def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
         """A message is here: work on it, or give it back when we are stopping or full."""
-        if self._stopping.level >= Level.DRAIN or self._slots.free() <= 0:
+        if self._stopping.level >= StopLevel.DRAIN or self._slots.free() <= 0:
             progress = Progress()
-            is_full = self._stopping.level < Level.DRAIN
-            outcome = acknowledge.no_free_slot() if is_full else acknowledge.given_back()
+            is_full = self._stopping.level < StopLevel.DRAIN
+            outcome = acknowledge.no_free_slot() if is_full else acknowledge.returned()
             progress.enter(Phase.SETTLING)
             task = asyncio.ensure_future(self._answer(settle, delivery, outcome))
         else:
             progress = Progress()
-            execution.workplace.keepalive.track(delivery.reply, delivery.received_at)
-            task = asyncio.get_running_loop().create_task(self._handle(delivery, execution, settle, progress))
+            executor.services.keepalive.track(delivery.reply, delivery.received_at)
+            task = asyncio.get_running_loop().create_task(self._handle(delivery, executor, settle, progress))
         self.tasks[task] = progress
         progress.task = task
         self._slots.take()
         task.add_done_callback(self._done)
 
-    async def _handle(self, delivery: Delivery, execution: Execution, settle: Settle, progress: Progress) -> None:
+    async def _handle(self, delivery: Delivery, executor: Executor, settle: Settle, progress: Progress) -> None:
         try:
-            outcome = await execution.run(delivery, progress)
+            outcome = await executor.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
             log.exception("delivery_failed", stream_sequence=delivery.stream_sequence)
             outcome = acknowledge.internal_error(delivery.num_delivered, f"{type(error).__name__}: {error}")
@@ -162,7 +162,7 @@ class Deliveries:
                 return
             await self._answer(settle, delivery, outcome)
         finally:
-            execution.workplace.keepalive.untrack(delivery.reply)
+            executor.services.keepalive.untrack(delivery.reply)
 
     async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome) -> None:
         metrics.ENDED[outcome.kind].value += 1
@@ -187,6 +187,6 @@ class Deliveries:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self.tasks[task]
-        self._slots.give_back()
+        self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from noetl_worker.models import AlreadyFinished, HeldByOther, NotFound, Refused
+    from noetl_worker.models import AlreadyFinished, ClaimRefused, HeldByOther, NotFound
 
 __all__ = [
     "AuthRefused",
@@ -124,7 +124,7 @@ class ToolError(NoetlWorkerError):
 
 class ResourceShortage(ToolError):
     """This machine had no descriptor, process or memory left, and the tool has had no effect yet: the command can be
-    given back. Where it has had one, `ToolError` of kind `resource` says so.
+    returned. Where it has had one, `ToolError` of kind `resource` says so.
     """
 
     def __init__(self, message: str) -> None:
@@ -149,7 +149,7 @@ class CommandCancelled(ToolError):
 
 
 class Interrupted(NoetlWorkerError):
-    """The worker stops, and this command's tool was stopped for it: the command is given back."""
+    """The worker stops, and this command's tool was stopped for it: the command is returned."""
 
 
 class UnknownTool(ConfigurationError):
@@ -219,7 +219,7 @@ class PlaneWithoutNats(ControlPlaneError):
 class ClaimLost(ControlPlaneError):
     """The command of the outcome belongs to another worker, or is over. `claim` is the plane's answer."""
 
-    def __init__(self, claim: HeldByOther | AlreadyFinished | NotFound | Refused) -> None:
+    def __init__(self, claim: HeldByOther | AlreadyFinished | NotFound | ClaimRefused) -> None:
         super().__init__(claim.reason)
         self.claim = claim
 

@@ -20,6 +20,7 @@ __all__ = [
     "CaseAction",
     "CaseDecision",
     "ClaimOutcome",
+    "ClaimRefused",
     "Claimed",
     "Command",
     "CommandId",
@@ -38,7 +39,6 @@ __all__ = [
     "NotFound",
     "Outcome",
     "OutcomeKind",
-    "Refused",
     "Report",
     "Retry",
     "RetryLater",
@@ -174,14 +174,14 @@ class NotFound:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ClaimRefused:
     """It can never be claimed like this: set it aside with the answer."""
 
     reason: str
 
 
 ClaimOutcome: TypeAlias = (
-    Claimed | AlreadyFinished | HeldByOther | HeldByThisWorker | RetryLater | AuthRefusedClaim | NotFound | Refused
+    Claimed | AlreadyFinished | HeldByOther | HeldByThisWorker | RetryLater | AuthRefusedClaim | NotFound | ClaimRefused
 )
 
 

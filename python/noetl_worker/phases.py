@@ -3,9 +3,9 @@
 | phase | when the grace is over |
 |---|---|
 | received, settling | nothing: it ends by itself |
-| claiming | its answer is waited for, CLAIM_S; a command that is ours is given back |
-| preparing, waiting | cut at once, and given back: nothing has happened yet |
-| running | the tool is interrupted (scope.py), and the command given back |
+| claiming | its answer is waited for, CLAIM_S; a command that is ours is returned |
+| preparing, waiting | cut at once, and returned: nothing has happened yet |
+| running | the tool is interrupted (scope.py), and the command returned |
 | deciding | nothing: it ends by itself |
 | reporting | one more try, REPORT_S; then the outbox has it; an end that issues commands has until the hard stop |
 

@@ -46,7 +46,7 @@ class OutcomeKind(Enum):
     """For the pool `system`, brought by a filter for all pools: its own workers have it from their own durable."""
     DUPLICATE = "in_flight_here"
     NO_SLOT = "no_free_slot"
-    GIVEN_BACK = "given_back"
+    RETURNED = "returned"
     INTERRUPTED = "interrupted"
     SHORT_OF_RESOURCES = "short_of_resources"
     INTERNAL_ERROR = "internal_error"
@@ -70,7 +70,7 @@ def _settlement(kind: OutcomeKind) -> Settlement:
             return Settlement.NAK
         case OutcomeKind.BUSY | OutcomeKind.AUTH_REFUSED | OutcomeKind.NOT_FOUND:
             return Settlement.NAK
-        case OutcomeKind.NO_SLOT | OutcomeKind.GIVEN_BACK | OutcomeKind.INTERRUPTED:
+        case OutcomeKind.NO_SLOT | OutcomeKind.RETURNED | OutcomeKind.INTERRUPTED:
             return Settlement.NAK
         case OutcomeKind.SHORT_OF_RESOURCES | OutcomeKind.INTERNAL_ERROR | OutcomeKind.FOREIGN_POOL:
             return Settlement.NAK
@@ -97,7 +97,7 @@ SETTLED: Final[Mapping[tuple[OutcomeKind, Settlement], str]] = {
     for kind in OutcomeKind
     for settlement in Settlement
 }
-"""The words of the summary line, by what was really answered: a dead letter that could not be stored is given back."""
+"""The words of the summary line, by what was really answered: a dead letter that could not be stored is returned."""
 
 
 @dataclass(frozen=True, slots=True)

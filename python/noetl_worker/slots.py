@@ -22,7 +22,7 @@ _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
+class _Waiter:
     """A command that waits for its kind, or runs within its limits."""
 
     kind: str
@@ -54,7 +54,7 @@ class Slots:
         self._used = 0
         self._waiting = 0
         self._running: Counter[str] = Counter()
-        self._queue: list[_Place] = []
+        self._queue: list[_Waiter] = []
         self._is_starved = False
         self._rate = _Rate(rate, clock) if rate else None
         self.on_free: Callable[[], None] = lambda: None
@@ -91,7 +91,7 @@ class Slots:
         if self._rate is not None:
             self._rate.spend()
 
-    def give_back(self, slots: int = 1) -> None:
+    def release(self, slots: int = 1) -> None:
         self._used -= slots
         if self._queue:
             self._admit()
@@ -114,7 +114,7 @@ class Slots:
         self._waiting += 1
         if kind is not None:
             self._running[kind] -= 1
-        self.give_back(cost)
+        self.release(cost)
         try:
             yield
         finally:
@@ -134,7 +134,7 @@ class Slots:
         if not self.is_limited(kind):
             yield
             return
-        place = _Place(kind, cost, asyncio.get_running_loop().create_future())
+        place = _Waiter(kind, cost, asyncio.get_running_loop().create_future())
         self._used -= 1
         self._queue.append(place)
         self._admit()
@@ -151,7 +151,7 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Let in, in their order, who fits. One that lacks slots only is not overtaken: it would wait for ever."""
+        """Admit, in their order, what fits. One that lacks slots only is not overtaken: it would wait for ever."""
         self._is_starved = False
         for place in list(self._queue):
             is_full = place.kind in self._limits and self._running[place.kind] >= self._limits[place.kind]
@@ -165,7 +165,7 @@ class Slots:
             self._running[place.kind] += 1
             place.admitted.set_result(None)
 
-    def _leave(self, place: _Place) -> None:
+    def _leave(self, place: _Waiter) -> None:
         """Back to the one slot that the delivery holds."""
         if place in self._queue:
             self._queue.remove(place)
@@ -173,7 +173,7 @@ class Slots:
             self._admit()
             return
         self._running[place.kind] -= 1
-        self.give_back(place.cost - 1)
+        self.release(place.cost - 1)
 
 
 class _Rate:

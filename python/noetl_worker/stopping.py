@@ -1,7 +1,7 @@
 """The stop of a worker: a level that is asked for once and stays, waits that it shortens, and how long is left.
 
 drain       nothing more is pulled; what runs goes on, for NOETL_WORKER_DRAIN_TIMEOUT_S
-grace over  tools are interrupted, waits end, what is reported gets one more try; then everything is given back
+grace over  tools are interrupted, waits end, what is reported gets one more try; then everything is returned
 hard        what is still under way is cut off
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-__all__ = ["CLAIM_S", "KEEPALIVE_S", "REPORT_S", "TOOL_S", "Level", "Stopping"]
+__all__ = ["CLAIM_S", "KEEPALIVE_S", "REPORT_S", "TOOL_S", "StopLevel", "Stopping"]
 
 T = TypeVar("T")
 CLAIM_S: Final = 3.0
@@ -25,7 +25,7 @@ KEEPALIVE_S: Final = 5.0
 """How long the keepalive has after all that, to deregister and to close its connection."""
 
 
-class Level(IntEnum):
+class StopLevel(IntEnum):
     NONE = 0
     DRAIN = 1
     GRACE_OVER = 2
@@ -36,10 +36,10 @@ class Stopping:
     """How far the stop of this worker has come."""
 
     def __init__(self) -> None:
-        self.level = Level.NONE
-        self._reached = {level: asyncio.Event() for level in Level if level}
+        self.level = StopLevel.NONE
+        self._reached = {level: asyncio.Event() for level in StopLevel if level}
 
-    def reach(self, level: Level) -> None:
+    def reach(self, level: StopLevel) -> None:
         """Go to this level; never back."""
         for reached, event in self._reached.items():
             if reached <= level:
@@ -48,21 +48,21 @@ class Stopping:
 
     @property
     def is_draining(self) -> bool:
-        return self.level >= Level.DRAIN
+        return self.level >= StopLevel.DRAIN
 
     @property
     def is_grace_over(self) -> bool:
-        return self.level >= Level.GRACE_OVER
+        return self.level >= StopLevel.GRACE_OVER
 
     @property
     def is_hard(self) -> bool:
-        return self.level >= Level.HARD
+        return self.level >= StopLevel.HARD
 
-    async def reached(self, level: Level) -> None:
+    async def reached(self, level: StopLevel) -> None:
         """Wait for this level."""
         await self._reached[level].wait()
 
-    async def sleep(self, seconds: float, *, until: Level = Level.GRACE_OVER) -> bool:
+    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> bool:
         """Sleep; False when the stop came to `until` before the time was over."""
         stopped = asyncio.ensure_future(self._reached[until].wait())
         try:
@@ -71,7 +71,7 @@ class Stopping:
         finally:
             stopped.cancel()
 
-    async def first(self, *awaited: asyncio.Future[Any], seconds: float | None, until: Level) -> bool:
+    async def first(self, *awaited: asyncio.Future[Any], seconds: float | None, until: StopLevel) -> bool:
         """Wait for one of these futures; False when the time is over, or the stop came to `until`, before that."""
         stopped = asyncio.ensure_future(self._reached[until].wait())
         try:
@@ -82,7 +82,7 @@ class Stopping:
 
     async def unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
         """Its result; None when a stop comes first: a start that waits for a server must not outlast a SIGTERM."""
-        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.reached(Level.DRAIN))
+        task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.reached(StopLevel.DRAIN))
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():

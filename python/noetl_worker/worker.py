@@ -1,6 +1,6 @@
 """The worker's life: connect, register, pull, drain, deregister.
 
-A stop is a level: it is asked for once and stays. First: drain (stop pulling, give back what is not claimed, let
+A stop is a level: it is asked for once and stays. First: drain (stop pulling, return what is not claimed, let
 what runs finish). Second: cancel. Third: exit at once. Heartbeat and keepalive outlive the drain.
 """
 
@@ -19,7 +19,7 @@ import nats
 import structlog
 
 from noetl_worker import __version__, backoff, engine
-from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.tool_rules import log_what_is_not_confined, registry_of
 from noetl_worker.deliveries import Deliveries
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
@@ -28,7 +28,7 @@ from noetl_worker.delivery.in_flight_view import InFlightView
 from noetl_worker.delivery.keepalive import Keepalive
 from noetl_worker.delivery.pools import Pools
 from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
-from noetl_worker.execution import Execution
+from noetl_worker.executor import Executor
 from noetl_worker.jetstream.connection import Connection, connect
 from noetl_worker.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
@@ -50,7 +50,7 @@ from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.settings.settings import Settings
 from noetl_worker.slots import WAITING_PER_SLOT, Slots
-from noetl_worker.stopping import Level, Stopping
+from noetl_worker.stopping import StopLevel, Stopping
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.opening import open_transport
 
@@ -61,7 +61,7 @@ __all__ = ["EXIT_CANCELLED", "EXIT_OK", "Worker"]
 
 EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
-"""Commands were still running when the drain timeout was over (or a second signal came); they were given back."""
+"""Commands were still running when the drain timeout was over (or a second signal came); they were returned."""
 EXIT_AT_ONCE: Final = 130
 
 log = structlog.get_logger("noetl_worker")
@@ -114,7 +114,7 @@ class Worker:
         """Ask for the next level: drain, cancel, exit."""
         self._stops_asked += 1
         log.info("stop_requested", signals=self._stops_asked, in_flight=len(self.deliveries.tasks))
-        self.stopping.reach(Level.DRAIN if self._stops_asked == 1 else Level.HARD)
+        self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
         if self._stops_asked >= 3:
             os._exit(EXIT_AT_ONCE)
 
@@ -165,9 +165,9 @@ class Worker:
             )
             self._adoption = Adoption(client, emitter, self.in_flight)
             self._adoption.look()  # before the first pull: what is reported already must not run again
-            execution = self._execution(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
+            executor = self._executor(client, keepalive, emitter, StartNotes(connection, self.identity.unique))
             self._warn_of_stream(durable, plane)
-            puller = self.puller = self._make_puller(connection, durable, execution, plane)
+            puller = self.puller = self._make_puller(connection, durable, executor, plane)
             self.slots.on_free = puller.wake
             return await self._work(connection, durable, puller, plane, keepalive)
         finally:
@@ -189,7 +189,7 @@ class Worker:
         durable.warn_of_stream(self.settings, is_made_bare=plane.rules.makes_bare_stream)
         return durable
 
-    def _make_puller(self, connection: Connection, durable: Durable, execution: Execution, plane: Plane) -> Puller:
+    def _make_puller(self, connection: Connection, durable: Durable, executor: Executor, plane: Plane) -> Puller:
         store = DeadLetterStore(connection, self.settings.dead_letter_subject)
         settle = partial(
             settle_delivery, DeadLetters(store.publish, self.settings.dead_letter_subject, self.identity.unique)
@@ -202,7 +202,7 @@ class Worker:
             connection,
             durable,
             window=lambda: 0 if self.outbox.is_full else self.slots.window(),
-            deliver=partial(self.deliveries.deliver, execution=execution, settle=settle),
+            deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
             ensure=ensure,
         )
 
@@ -251,7 +251,7 @@ class Worker:
             ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
         """
         tries = 0
-        while self.stopping.level < Level.DRAIN:
+        while self.stopping.level < StopLevel.DRAIN:
             try:
                 plane = await client.plane(self.settings.server_url)
                 if self.settings.control_plane != "auto":  # else it was asked just now
@@ -267,7 +267,7 @@ class Worker:
                     error=str(error),
                     advice="is NOETL_SERVER_URL right? Nothing is pulled until it answers",
                 )
-            await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=Level.DRAIN)
+            await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
         return None
 
     def _warn_if_any_server_is_followed(self) -> None:
@@ -290,7 +290,7 @@ class Worker:
     async def _watch(
         self, connection: Connection, durable: Durable, puller: Puller, plane: Plane, keepalive: Keepalive
     ) -> None:
-        """Every few seconds: the durable's lag, whether NATS is there, whether we are let in again.
+        """Every few seconds: the durable's lag, whether NATS is there, whether we are authorized again.
 
         Raises:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
@@ -299,9 +299,9 @@ class Worker:
         report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
-        while self.stopping.level < Level.DRAIN:
+        while self.stopping.level < StopLevel.DRAIN:
             await asyncio.sleep(self.settings.lag_poll_interval_s)
-            if self.stopping.level >= Level.DRAIN:
+            if self.stopping.level >= StopLevel.DRAIN:
                 return
             if connection.client.is_closed:
                 raise WorkerBroken(connection.why_closed())
@@ -311,7 +311,7 @@ class Worker:
                     "Please report the log's keepalive_died"
                 )
             if self._auth_refused and await self._let_in(plane):
-                if self.stopping.level >= Level.DRAIN:  # meanwhile: who drains never pulls again
+                if self.stopping.level >= StopLevel.DRAIN:  # meanwhile: who drains never pulls again
                     return
                 self._auth_refused = False
                 puller.pause(False)
@@ -329,7 +329,7 @@ class Worker:
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
     def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
-        if self._auth_refused or self.stopping.level >= Level.DRAIN:
+        if self._auth_refused or self.stopping.level >= StopLevel.DRAIN:
             return  # those reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
         why = why or ("the outbox is full" if self.outbox.is_full else None)
@@ -352,10 +352,10 @@ class Worker:
             readings.take()
             await asyncio.sleep(PULSE_S)
 
-    def _execution(
+    def _executor(
         self, client: ControlPlaneClient, keepalive: Keepalive, emitter: Emitter, starts: StartNotes
-    ) -> Execution:
-        workplace = Workplace(
+    ) -> Executor:
+        services = WorkerServices(
             self.settings,
             self.identity,
             self.registry,
@@ -367,4 +367,4 @@ class Worker:
             starts=starts,
             logs_acks=self.deliveries.logs_debug,
         )
-        return Execution(client, workplace, Pools(self.settings), self.traces)
+        return Executor(client, services, Pools(self.settings), self.traces)

@@ -90,8 +90,8 @@ def _calm_the_collector() -> None:
     """What is loaded by now stays: it is not looked through again and again, nor is each few hundred new objects.
 
     It is not looked through once before either: that would be 40 ms of the start, for half a megabyte. A command makes
-    some hundred containers and leaves no circles. At the interpreter's thresholds (700, 10, 10) the collector took a
-    sixth of a fast command's time. This is for the worker's own process: a library must not.
+    some hundred containers and leaves no reference cycles. At the interpreter's thresholds (700, 10, 10) the collector
+    took a sixth of a fast command's time. This is for the worker's own process: a library must not.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -14,7 +14,7 @@ from typing import Any
 
 from noetl_worker import json_text
 from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.marks import ALL, Marks
 from noetl_worker.models import Command, Dialect, Envelope, ToolResult
 from noetl_worker.plane.client import Plane
@@ -78,7 +78,7 @@ async def _hydrated(claim: Mapping[str, Any], at: Plane, marks: Marks = ALL) -> 
 async def _run(plane_name: str, claim: Mapping[str, Any], script: Script, registry: Registry) -> ToolResult:
     at, _ = plane(script, Dialect(plane_name))
     command = await _hydrated(claim, at)
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0)
     dispatch = Dispatch(registry, command, at, worker_id="w", limits=limits, slots=Slots(1))
     return await dispatch.run(await dispatch.prepare())
 

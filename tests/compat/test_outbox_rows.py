@@ -15,7 +15,7 @@ import pytest
 
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.outbox.directory import signing_key
-from noetl_worker.outbox.file import OutboxFile, Row
+from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import read_row
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.recovery.adoption import Adoption
@@ -31,7 +31,7 @@ def left_by_version_1(directory: Path, row: dict[str, Any]) -> None:
     file = OutboxFile.made(directory, signing_key(directory))
     data = row["data"].encode() if row["data"] else None
     contents = row["row"].encode()
-    file.put(Row(row["key"], row["command_id"], row["place"], len(contents), contents, data))
+    file.put(OutboxRow(row["key"], row["command_id"], row["place"], len(contents), contents, data))
     file.close(is_empty=False)
 
 

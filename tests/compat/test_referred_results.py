@@ -49,7 +49,7 @@ class Store:
         if route.startswith("/api/keychain"):
             return answer(200, {"status": "not_found"})
         assert (method, route) == ("GET", "/api/result/resolve")
-        if not ref.startswith("noetl"):  # which of two routes answers: text that is no reference is given back
+        if not ref.startswith("noetl"):  # which of two routes answers: text that is no reference is returned
             return answer(200, ref)
         assert unquote(ref) == self.ref
         self.asked += 1

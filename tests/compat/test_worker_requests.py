@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.command import hydrate
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.execution import Execution
+from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, Envelope, Report, Settlement
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.identity import Identity
@@ -310,8 +310,8 @@ async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(
     variables = {"NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_STARTED_HOLD_MS": "10000"}
     ours = settings(NOETL_WORKER_COMMAND_TIMEOUT_S="5", **variables)
 
-    workplace = Workplace(ours, Identity(ours), registry, InFlight(), NeverExpires(), emitter(), Slots(4))  # type: ignore[arg-type]
-    execution = Execution(ControlPlaneClient(transport, ours), workplace)
+    services = WorkerServices(ours, Identity(ours), registry, InFlight(), NeverExpires(), emitter(), Slots(4))  # type: ignore[arg-type]
+    execution = Executor(ControlPlaneClient(transport, ours), services)
     notification = {
         "execution_id": body["execution_id"],
         "event_id": body["event_id"],

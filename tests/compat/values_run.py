@@ -17,7 +17,7 @@ from compat.values_compare import differences
 from compat.values_server import RECORDED_AT, values_server
 from integration.house import House, house
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.catalog import Entry
+from noetl_worker.dev.routes.catalog import CatalogEntry
 from noetl_worker.models import Dialect
 from noetl_worker.process import event_loop
 from patience import PATIENCE_S
@@ -142,7 +142,7 @@ async def observe(dialect: Dialect, wanted: Sequence[str], server: str, postgres
 async def _observe_one(scene: House, listener: Listener, name: str) -> Observed:
     plane = scene.plane
     entry = plane.catalog.find(path=f"values/{name}")
-    assert isinstance(entry, Entry)
+    assert isinstance(entry, CatalogEntry)
     answer = plane.executions.execute_route({"path": entry.path})
     said = json.loads(answer.body)
     if answer.status != 200:

@@ -132,7 +132,7 @@ def _specified(data: bytes) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DocumentError("json_utf8", f"not UTF-8 at byte {error.start}") from None
-    return document.Reader(text).document()
+    return document.DocumentReader(text).document()
 
 
 def _outcome(parse: Any, data: bytes) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from patience import PATIENCE_S
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
 NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
 QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
-"""Refused claims are given back for a second at most, not for up to 30 s."""
+"""Refused claims are returned for a second at most, not for up to 30 s."""
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ from integration.processes import until
 from nats_client import connected
 from noetl_worker.dev.forms.wire_form import Issued
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.dev.routes.answers import Answer
+from noetl_worker.dev.routes.answers import HttpAnswer
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
@@ -79,7 +79,7 @@ PAIRS, ROUNDS = 300 if HOLDS_TIMES else 30, 5
 """The best of so many rounds: a machine that does something else meanwhile spoils one, a slow path spoils all."""
 
 
-async def given_back_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issued], list[float], list[float]]:
+async def returned_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issued], list[float], list[float]]:
     """(commands, ms to a refused claim's NAK, ms to a granted command's ACK) from the claim's arrival, in turn."""
     asked_at, took_ms, refuse = 0.0, 0.0, False
     answered = asyncio.Event()
@@ -128,7 +128,7 @@ async def test_f27_refused_claim_is_given_back_sooner_than_a_granted_one_is_done
         await home.start_process(NOETL_WORKER_MAX_ACK_PENDING="20000", **QUICK)
         p99_ms, ratios, everything = [], [], []
         for _ in range(ROUNDS):
-            issued, back_ms, done_ms = await given_back_and_done_ms(home, dialect)
+            issued, back_ms, done_ms = await returned_and_done_ms(home, dialect)
             everything += issued
             p99_ms.append(sorted(back_ms)[int(len(back_ms) * 0.99)])
             ratios.append(median(back_ms) / median(done_ms))
@@ -159,10 +159,10 @@ def give_to_everybody(home: Scene) -> None:
     """A claim of a command that is not over gets the command, as under contention on the real plane
     (protocol/claim.md#races)."""
     claims: Any = home.plane.claims
-    real, given = claims.claim, dict[int, Answer]()
+    real, given = claims.claim, dict[int, HttpAnswer]()
 
-    def claim(event_id: int, worker_id: str) -> Answer:
-        said: Answer = real(event_id, worker_id)
+    def claim(event_id: int, worker_id: str) -> HttpAnswer:
+        said: HttpAnswer = real(event_id, worker_id)
         if b"active_claim" in said.body and event_id in given:
             home.grants[home.plane.command(event_id).command_ref] += 1
             return given[event_id]

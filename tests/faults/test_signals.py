@@ -1,4 +1,4 @@
-"""F1 to F5: signals. What runs finishes or is given back; what a killed worker held is run by who may have it."""
+"""F1 to F5: signals. What runs finishes or is returned; what a killed worker held is run by who may have it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
 QUICK = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=1")
-"""Refused claims are given back for a second at most, not for up to 30 s."""
+"""Refused claims are returned for a second at most, not for up to 30 s."""
 LONG_DRAIN = {"NOETL_WORKER_DRAIN_TIMEOUT_S": "1000"}
 
 
@@ -119,7 +119,7 @@ async def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewh
 
 
 async def taken_up(home: Scene, gate: Gate, one: Issued) -> None:
-    """A successor runs what was given back, or left, to its one end; the books are closed."""
+    """A successor runs what was returned, or left, to its one end; the books are closed."""
     gate.open()  # for a tool that its worker has left behind too
     await home.start_process("second", WORKER_ID="pod-0", **BEATS)
     await home.wait_terminal(one.event_id)
@@ -138,7 +138,7 @@ async def test_f03_second_signal_cancels_at_once(tmp_path: Path, measured: Measu
         worker.signal()
         took_s = await exit_after(worker, 4)
         assert home.terminal_events(one.event_id) == []
-        assert await home.unsettled() >= 1  # given back; the plane may have published it again besides
+        assert await home.unsettled() >= 1  # returned; the plane may have published it again besides
         await taken_up(home, gate, one)
     measured("F3", "second signal: exit 4 after", took_s, "s", at_most=1)
 
@@ -205,7 +205,7 @@ async def test_f05_command_of_a_killed_worker_is_taken_up_by_another_once_the_pl
         peer.signal(signal.SIGCONT)
         await until(lambda: gate.runs == 2, "the second run")
         again_s = time.monotonic() - killed_at
-        refused = [record for record in peer.logged("message_given_back") if record["reason"] == "held_by_other"]
+        refused = [record for record in peer.logged("message_returned") if record["reason"] == "held_by_other"]
         assert refused
         assert all(record["delay_s"] > 0 for record in refused)
         gate.open()
@@ -220,8 +220,8 @@ async def test_f05_command_that_is_another_workers_for_ever_is_never_acked(tmp_p
     async with scene(tmp_path, Dialect.RUST) as home:
         one = await killed(home, gate, WORKER_ID="pod-0", **variables)
         stranger = await home.start_process("stranger", WORKER_ID="pod-1", **QUICK, **variables)
-        await until(lambda: len(stranger.logged("message_given_back")) >= 3, "three refusals")
-        assert {record["reason"] for record in stranger.logged("message_given_back")} == {"held_by_other"}
+        await until(lambda: len(stranger.logged("message_returned")) >= 3, "three refusals")
+        assert {record["reason"] for record in stranger.logged("message_returned")} == {"held_by_other"}
         assert await home.unsettled() == 1
         assert home.terminal_events(one.event_id) == []
         measured("F5", "rust: acked without an outcome", 1 - await home.unsettled(), "", exactly=0)

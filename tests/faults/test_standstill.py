@@ -62,7 +62,7 @@ async def test_f12_worker_that_stood_still_tells_what_is_still_its_own(tmp_path:
     async with scene(tmp_path, Dialect.RUST) as home:
         one = await paused_while_it_runs(home, gate)
         paused, peer = home.processes
-        await until(lambda: bool(peer.logged("message_given_back")), "the peer refused")
+        await until(lambda: bool(peer.logged("message_returned")), "the peer refused")
         gate.open()
         before = home.grants.total()
         paused.signal(signal.SIGCONT)

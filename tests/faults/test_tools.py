@@ -100,11 +100,11 @@ async def test_f17_poison_becomes_dead_letters_and_failed_commands_and_the_worke
         assert home.terminal_events(issued[0].event_id) == ["command.failed"]
         assert "teleport" in told(home, issued[0])
         assert home.terminal_events(issued[2].event_id) == ["command.completed"]
-        letters = await home.dead_letters()
-        assert all(letter["reason"].startswith("not a notification") for letter in letters)
+        dead_letters = await home.dead_letters()
+        assert all(dead_letter["reason"].startswith("not a notification") for dead_letter in dead_letters)
         assert worker.is_running
         await home.stop_all()
-    measured("F17", f"{dialect.value}: poison without a dead letter", len(POISON) - len(letters), "", exactly=0)
+    measured("F17", f"{dialect.value}: poison without a dead letter", len(POISON) - len(dead_letters), "", exactly=0)
 
 
 # ── F19 ──
@@ -163,7 +163,7 @@ async def test_f20_grandchildren_a_flood_and_a_closed_input(tmp_path: Path, meas
         await home.assert_holds_no_more(worker, before)
         await home.stop_all()
     measured("F20", "more memory over 1 GB of output", most - most_before, "MB", at_most=32)
-    measured("F20", "memory that is not given back after 1 GB of output", keeps - had, "MB", at_most=8)
+    measured("F20", "memory that is not returned after 1 GB of output", keeps - had, "MB", at_most=8)
     measured("F20", "a shell that leaves a child behind: reported after", took_s, "s", at_most=3)
 
 

@@ -113,9 +113,9 @@ async def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
         else:
             await course(home, unknown)
         measured("U", f"{word}: most asks for one", max(home.asked[one] for one in unknown), "", at_most=6)
-        letters = await home.dead_letters()
-        assert all(letter["reason"].startswith("unknown command") for letter in letters)
-        kept = sorted(json.loads(letter["notification"])["event_id"] for letter in letters)
+        dead_letters = await home.dead_letters()
+        assert all(dead_letter["reason"].startswith("unknown command") for dead_letter in dead_letters)
+        kept = sorted(json.loads(dead_letter["notification"])["event_id"] for dead_letter in dead_letters)
         measured("U", f"{word}: unknown without a dead letter", len(unknown) - len(kept), "", exactly=0)
         assert kept == unknown
         await home.assert_holds_no_more(worker, before)

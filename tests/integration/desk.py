@@ -17,7 +17,7 @@ from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.settings.settings import load_settings
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
-LETTERS = "noetl.dead_letters"
+DEAD_LETTERS = "noetl.dead_letters"
 
 
 class Desk:
@@ -25,7 +25,7 @@ class Desk:
 
     def __init__(self, server: NatsServer, connection: Connection) -> None:
         self.server, self.connection = server, connection
-        self.store = DeadLetterStore(connection, LETTERS)
+        self.store = DeadLetterStore(connection, DEAD_LETTERS)
 
     async def type(self, *arguments: str, **variables: str) -> Ended:
         given = {"NATS_URL": self.server.url, **variables}
@@ -60,7 +60,7 @@ class Desk:
         given: dict[str, Any] = {"subject": "noetl.commands", "stream_sequence": 1, "num_delivered": 6, **fields}
         headers = given.pop("headers", None)
         message_id = given.pop("message_id", uuid.uuid4().hex)
-        await self.store.publish(LETTERS, pack(data, headers, reason=reason, worker_id="w-1", **given), message_id)
+        await self.store.publish(DEAD_LETTERS, pack(data, headers, reason=reason, worker_id="w-1", **given), message_id)
 
 
 @asynccontextmanager

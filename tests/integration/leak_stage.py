@@ -1,7 +1,7 @@
 """A worker's whole way of a command without sockets, with an ear at everything that leaves the process.
 
 A tool of its own gets a secret in one of several ways and puts it into any number of places. What leaves is kept:
-requests to the plane, letters to NATS, log lines in both forms, metrics, the outbox on disk, the dev live views.
+requests to the plane, dead letters to NATS, log lines in both forms, metrics, the outbox on disk, the dev live views.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import structlog
 from rich.console import Console
 
 import logging_guard
-from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.dead_letter import DeadLetters, settle_delivery
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.dev.live_view import JsonView, LineView, TableView, View
 from noetl_worker.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import ToolError
-from noetl_worker.execution import Execution
+from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
@@ -337,9 +337,9 @@ class Stage:
         self._looked_at: dict[Path, bytes] = {}
         self.outbox = Outbox("always", outbox, max_rows=100, max_bytes=1_000_000)
         emitter = Emitter(EventIds(1), self.outbox)
-        workplace = Workplace(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
-        self.execution = Execution(self.client, workplace)
-        self.letters: list[bytes] = []
+        services = WorkerServices(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
+        self.execution = Executor(self.client, services)
+        self.dead_letters: list[bytes] = []
         self.lines = io.StringIO()
         self.views: list[View] = [
             LineView(Console(file=self.lines, width=100_000)),
@@ -375,18 +375,18 @@ class Stage:
         self.plane.keychain.write(CATALOG, "leaky", {"token_data": {"value": plan.secret, "user": "me"}})
         self.client.credential_cache.clear()
 
-    async def _publish(self, subject: str, letter: bytes, message_id: str) -> None:
-        self.letters.append(letter)
+    async def _publish(self, subject: str, dead_letter: bytes, message_id: str) -> None:
+        self.dead_letters.append(dead_letter)
 
     def left(self) -> Iterator[tuple[str, bytes]]:
         """Everything that has left so far, and forget it."""
         yield from (("request", body) for body in self.wire.sent)
-        yield from (("letter", letter) for letter in self.letters)
+        yield from (("dead letter", dead_letter) for dead_letter in self.dead_letters)
         yield "view", self.lines.getvalue().encode()
         yield "metrics", metrics.exposition()
         yield from (("outbox", self._written(path)) for path in sorted(self.directory.rglob("*")) if path.is_file())
         self.wire.sent.clear()
-        self.letters.clear()
+        self.dead_letters.clear()
         self.lines.seek(0)
         self.lines.truncate()
 

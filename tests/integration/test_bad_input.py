@@ -145,9 +145,11 @@ async def test_claim_answers_that_make_no_sense_become_dead_letters_and_the_work
         await home.wait_settled()
         home.plane.fault = None
         names = dict(zip(answers, BAD_CLAIMS, strict=True))
-        kept = {names[str(json.loads(letter["notification"])["event_id"])] for letter in await home.dead_letters()}
+        kept = {
+            names[str(json.loads(dead_letter["notification"])["event_id"])] for dead_letter in await home.dead_letters()
+        }
         assert set(BAD_CLAIMS) - kept == set()
-        assert all(letter["reason"] for letter in await home.dead_letters())
+        assert all(dead_letter["reason"] for dead_letter in await home.dead_letters())
         [good] = await home.plane.create_commands(noops(1))
         await home.wait_terminal(good.event_id)
         assert await worker.stop() == 0

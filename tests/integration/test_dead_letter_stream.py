@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from integration.desk import LETTERS, STREAM, Desk, desk
+from integration.desk import DEAD_LETTERS, STREAM, Desk, desk
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.settings.settings import load_settings
 
 
-async def make_letters(there: Desk, name: str = DEAD_LETTER_STREAM, *more: str, **fields: Any) -> None:
-    await there.ask(f"STREAM.CREATE.{name}", {"name": name, "subjects": [LETTERS, *more], **fields})
+async def make_dead_letters(there: Desk, name: str = DEAD_LETTER_STREAM, *more: str, **fields: Any) -> None:
+    await there.ask(f"STREAM.CREATE.{name}", {"name": name, "subjects": [DEAD_LETTERS, *more], **fields})
 
 
 async def config_of(there: Desk, name: str = DEAD_LETTER_STREAM) -> dict[str, Any]:
@@ -24,18 +24,18 @@ async def config_of(there: Desk, name: str = DEAD_LETTER_STREAM) -> dict[str, An
 
 
 async def fill(there: Desk) -> None:
-    """More letters than 4 KiB hold."""
+    """More dead letters than 4 KiB hold."""
     for number in range(20):
-        await there.keep(b"letter %d" % number)
+        await there.keep(b"dead letter %d" % number)
 
 
-def of_letters(out: str) -> dict[str, dict[str, Any]]:
+def of_dead_letters(out: str) -> dict[str, dict[str, Any]]:
     return {one["field"]: one for one in json.loads(out)["dead_letters"]["fields"]}
 
 
-async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_ones_after_apply() -> None:
+async def test_stream_that_forgets_dead_letters_is_told_at_the_start_and_refuses_new_ones_after_apply() -> None:
     async with desk() as there:
-        await make_letters(there, discard="old", max_bytes=4096, max_age=7 * 86_400 * 10**9)
+        await make_dead_letters(there, discard="old", max_bytes=4096, max_age=7 * 86_400 * 10**9)
         await there.keep(b"first")
         with capture_logs() as logs:
             await ensure_durable(there.connection.client, load_settings({}))
@@ -47,7 +47,7 @@ async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_
         looked = await there.type("nats", "ensure")
         assert looked.code == 5
         assert f"dead letters {DEAD_LETTER_STREAM}: discard is old, wanted new" in looked.out
-        report = of_letters((await there.type("nats", "ensure", "--json")).out)
+        report = of_dead_letters((await there.type("nats", "ensure", "--json")).out)
         assert {field: (one["is"], one["wanted"], one["agrees"]) for field, one in report.items()} == {
             "discard": ("old", "new", False),
             "max_bytes": ("4096", "any", True),
@@ -70,7 +70,7 @@ async def test_stream_that_forgets_letters_is_told_at_the_start_and_refuses_new_
 
 async def test_stream_of_somebody_s_own_is_left_to_them() -> None:
     async with desk() as there:
-        await make_letters(there, "MINE", "mine.>", discard="old")
+        await make_dead_letters(there, "MINE", "mine.>", discard="old")
         applied = await there.type("nats", "ensure", "--apply")
         assert applied.code == 5
         assert "left to you, since somebody decided it: nats stream edit MINE --discard new" in applied.out
@@ -85,22 +85,22 @@ async def test_stream_as_we_make_it_agrees_and_one_that_is_not_there_is_no_diffe
         await there.keep()
         after = await there.type("nats", "ensure", "--json")
         assert after.code == 0
-        assert {one["agrees"] for one in of_letters(after.out).values()} == {True}
+        assert {one["agrees"] for one in of_dead_letters(after.out).values()} == {True}
 
 
-async def test_login_that_may_not_look_at_the_letters_starts_all_the_same() -> None:
+async def test_login_that_may_not_look_at_the_dead_letters_starts_all_the_same() -> None:
     denied = f'permissions: {{ publish: {{ deny: ["$JS.API.STREAM.INFO.{DEAD_LETTER_STREAM}"] }} }}'
     config = f'authorization {{ users: [ {{ user: w, password: "w", {denied} }} ] }}\nno_auth_user: w'
     async with desk(config) as there:
-        await make_letters(there, discard="old")
+        await make_dead_letters(there, discard="old")
         with capture_logs() as logs:
             durable = await ensure_durable(there.connection.client, load_settings({}))
         assert durable.stream == STREAM
         [told] = [line for line in logs if line["event"] == "dead_letter_stream_unknown"]
-        assert told["subject"] == LETTERS
+        assert told["subject"] == DEAD_LETTERS
 
 
-async def test_letter_of_a_message_that_comes_again_is_kept_once() -> None:
+async def test_dead_letter_of_a_message_that_comes_again_is_kept_once() -> None:
     async with desk() as there:
         for _ in range(2):  # stored, and the end of its message was not confirmed
             await there.keep(b"the same", message_id="noetl_commands-7-1700000000000000000")

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typer.testing import CliRunner
 
-from integration.desk import LETTERS, STREAM, desk
+from integration.desk import DEAD_LETTERS, STREAM, desk
 from integration.house import House, house
 from integration.processes import Ended, command_line, until
 from noetl_worker.cli import app_for
@@ -23,7 +23,7 @@ from noetl_worker.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLet
 
 
 async def refused_command(home: House) -> tuple[Any, dict[str, Any]]:
-    """A command whose claim was refused, so that it is a dead letter; and the letter."""
+    """A command whose claim was refused, so that it is a dead letter; and the dead letter."""
 
     def refuse(request: Request) -> Response | None:
         is_claim = request.url.path.endswith("/claim")
@@ -31,14 +31,14 @@ async def refused_command(home: House) -> tuple[Any, dict[str, Any]]:
 
     home.plane.fault = refuse
     [issued] = await home.plane.create_commands([RawCommand("noop")])
-    await until(lambda: _has_letters(home), "the dead letter")
+    await until(lambda: _has_dead_letters(home), "the dead letter")
     await home.wait_settled()
     home.plane.fault = None
-    [letter] = await home.dead_letters()
-    return issued, letter
+    [dead_letter] = await home.dead_letters()
+    return issued, dead_letter
 
 
-async def _has_letters(home: House) -> bool:
+async def _has_dead_letters(home: House) -> bool:
     return bool(await home.dead_letters())
 
 
@@ -71,7 +71,7 @@ async def test_dead_letter_is_listed_shown_and_put_back_to_work(tmp_path: Path) 
         assert "no dead letter 1" in gone.err
 
 
-async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_is_its_letter_gone() -> None:
+async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_is_its_dead_letter_gone() -> None:
     async with desk() as there:
         await there.make_stream()
         headers = {"traceparent": "00-1", "Nats-Msg-Id": "old", "Nats-Expected-Last-Sequence": "77"}
@@ -86,7 +86,7 @@ async def test_message_comes_back_byte_for_byte_with_its_headers_and_only_then_i
         assert await there.messages(DEAD_LETTER_STREAM) == 0
 
 
-async def test_letter_stays_when_the_message_is_not_taken() -> None:
+async def test_dead_letter_stays_when_the_message_is_not_taken() -> None:
     async with desk() as there:
         await there.keep()
         ended = await there.type("dead-letters", "requeue", "1")
@@ -99,24 +99,24 @@ async def test_requeue_that_is_repeated_publishes_once() -> None:
     async with desk() as there:
         await there.make_stream()
         await there.keep(b"one")
-        [kept] = [one async for one in there.store.letters(DEAD_LETTER_STREAM)]
+        [kept] = [one async for one in there.store.dead_letters(DEAD_LETTER_STREAM)]
 
         class Killed(DeadLetterStore):
             async def remove(self, sequence: int) -> None:
                 raise JetStreamError("the connection is gone")
 
-        half = await requeue(Killed(there.connection, LETTERS), kept)
+        half = await requeue(Killed(there.connection, DEAD_LETTERS), kept)
         assert isinstance(half, NotRequeued)
         assert "still there" in half.why
         for _ in range(2):  # the operator again, and another one at the same time
             assert isinstance(await requeue(there.store, kept), Requeued)
         assert await there.messages() == 1
         assert await there.messages(DEAD_LETTER_STREAM) == 0
-        # The same number in a stream made anew is another letter.
+        # The same number in a stream made anew is another dead letter.
         await there.ask(f"STREAM.DELETE.{DEAD_LETTER_STREAM}")
-        store = DeadLetterStore(there.connection, LETTERS)
-        await store.publish(LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"), "two")
-        [other] = [one async for one in store.letters(DEAD_LETTER_STREAM)]
+        store = DeadLetterStore(there.connection, DEAD_LETTERS)
+        await store.publish(DEAD_LETTERS, pack(b"two", None, reason="r", subject="noetl.commands"), "two")
+        [other] = [one async for one in store.dead_letters(DEAD_LETTER_STREAM)]
         assert other.sequence == kept.sequence
         assert isinstance(await requeue(store, other), Requeued)
         assert await there.messages() == 2
@@ -139,14 +139,14 @@ async def test_requeue_all_takes_the_oldest_first_and_only_those_with_the_reason
         assert [json.loads(line)["id"] for line in left.out.splitlines()] == [4, 2]
 
 
-async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_letter() -> None:
+async def test_list_shows_the_newest_first_within_the_limit_and_skips_what_is_no_dead_letter() -> None:
     async with desk() as there:
         await there.ask("STREAM.CREATE.MINE", {"name": "MINE", "subjects": ["noetl.dead_letters", "mine.>"]})
         for number in range(1, 6):
             await there.connection.client.jetstream().publish("mine.x", b"x")
             await there.keep(b"%d" % number, reason=f"unknown command: {number}")
         await there.store.remove(8)
-        await there.connection.client.jetstream().publish(LETTERS, b"not ours")
+        await there.connection.client.jetstream().publish(DEAD_LETTERS, b"not ours")
         ended = await there.type("dead-letters", "list", "-n", "3", "--json")
         assert [json.loads(line)["id"] for line in ended.out.splitlines()] == [11, 10, 6]
         ended = await there.type("dead-letters", "list")
@@ -166,7 +166,7 @@ async def test_message_cannot_write_to_the_operator_s_terminal() -> None:
             assert "not a notification" in ended.out
 
 
-async def test_letters_that_are_not_there_are_told_from_a_stream_that_is_not_there() -> None:
+async def test_dead_letters_that_are_not_there_are_told_from_a_stream_that_is_not_there() -> None:
     async with desk() as there:
         listed = await there.type("dead-letters", "list", "--json")
         assert (listed.code, listed.out) == (0, "")

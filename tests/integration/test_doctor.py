@@ -36,7 +36,7 @@ async def test_nothing_is_wrong_in_front_of_a_plane_with_a_worker(dialect: Diale
         assert found["control plane version"].found.startswith(dialect.value)
         assert "1 ready: w" in found["registered workers"].found
         assert await home.unsettled() == 0
-        assert await home.dead_letters() == []  # trying the permission keeps no letter
+        assert await home.dead_letters() == []  # trying the permission keeps no dead letter
 
 
 def test_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from integration.processes import command_line, typed
 from noetl_worker.cli import app_for
 from noetl_worker.cli.exec_tool import NoPlane, body_of
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.local_run import LocalRun, WithholdingTransport
 from noetl_worker.models import Dialect
-from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
 from noetl_worker.tools.docs.guide import guide_of
@@ -124,7 +124,7 @@ async def reported_twice(
         issued = await home.plane.create_commands(commands, one_execution=False)
         await home.wait_terminal(*(one.event_id for one in issued))
         await services.fresh(home.nats.url)
-        async with rehearsal(dialect, home.plane.url, services.credentials) as rehearsing:
+        async with local_run(dialect, home.plane.url, services.credentials) as rehearsing:
             for (kind, config), one in zip(configs.items(), issued, strict=True):
                 plane = await rehearsing.client.plane("")
                 done = await rehearsing.run(*body_of(actions[kind], config, {}, names), plane)
@@ -142,16 +142,16 @@ def calls(body: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 @asynccontextmanager
-async def rehearsal(
+async def local_run(
     dialect: Dialect = Dialect.PYTHON, url: str = "http://none.invalid", credentials: Mapping[str, Any] | None = None
-) -> AsyncIterator[Rehearsal]:
+) -> AsyncIterator[LocalRun]:
     """As `exec` makes it; errors name the address, so it is the other's where both are compared."""
     settings = load_settings({**SETTINGS, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": url})
-    async with Rehearsal(settings, WithholdingTransport(NoPlane(credentials or {}).answer)) as made:
+    async with LocalRun(settings, WithholdingTransport(NoPlane(credentials or {}).answer)) as made:
         yield made
 
 
-async def executed(rehearsing: Rehearsal, kind: str, config: Any, names: Mapping[str, Any]) -> Mapping[str, Any]:
+async def executed(rehearsing: LocalRun, kind: str, config: Any, names: Mapping[str, Any]) -> Mapping[str, Any]:
     """The call event."""
     plane = await rehearsing.client.plane("")
     done = await rehearsing.run(*body_of(kind, config, {}, names), plane)
@@ -162,7 +162,7 @@ async def executed(rehearsing: Rehearsal, kind: str, config: Any, names: Mapping
 @pytest.mark.parametrize("kind", sorted(NEEDS_A_PLANE))
 async def test_tool_that_needs_a_control_plane_fails_and_says_so(kind: str) -> None:
     config = {"path": "a/b", "ref": "noetl://execution/1/result/a/b", "name": "x"}
-    async with rehearsal() as rehearsing:
+    async with local_run() as rehearsing:
         call = await executed(rehearsing, kind, {NEEDED[kind]: config[NEEDED[kind]]}, {})
         assert call["name"] == "call.error"
 
@@ -172,7 +172,7 @@ async def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> Non
     known = {"api": {"name": "api", "type": "bearer", "data": {"token": token}}}
     with HttpStub() as stub:
         stub.answer("GET /who", json={"you": f"Bearer {token}"})
-        async with rehearsal(credentials=known) as rehearsing:
+        async with local_run(credentials=known) as rehearsing:
             call = await executed(rehearsing, "http", {"url": f"{stub.url}/who", "auth": "api"}, {})
         assert stub.requests[0].headers["authorization"] == f"Bearer {token}"
         assert call["name"] == "call.done"
@@ -181,7 +181,7 @@ async def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> Non
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_result_over_the_size_of_an_event_is_fitted_and_not_stored(dialect: Dialect) -> None:
-    async with rehearsal(dialect) as rehearsing:
+    async with local_run(dialect) as rehearsing:
         call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 40000}"}, {})
         assert call["payload"]["result"]["reference"]["ref"] == "(not stored: exec)"
         assert len(json.dumps(call)) < 102_400
@@ -272,7 +272,7 @@ async def test_what_a_task_raised_fails_its_list_as_it_fails_the_tool_alone_unle
     if kind == "rhai":
         pytest.importorskip("noetl_worker._core")
     task = {"name": "one", **RAISING[kind]}
-    async with rehearsal(dialect) as rehearsing:
+    async with local_run(dialect) as rehearsing:
         alone = await executed(rehearsing, kind, RAISING[kind], {})
         listed = await executed(rehearsing, "task_sequence", [task], {})
         handled = await executed(rehearsing, "task_sequence", [{**task, "spec": GO_ON}], {})

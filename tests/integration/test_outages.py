@@ -166,5 +166,5 @@ async def test_refused_credentials_stop_the_pull_and_let_in_again_it_goes_on(tmp
         fresh = await home.plane.create_commands(noops(5))
         await home.wait_terminal(refused.event_id, *(one.event_id for one in fresh))
         assert all(len(home.terminal_events(one.event_id)) <= 1 for one in (refused, *later, *fresh))
-        assert await home.unsettled() >= 1  # given back, not lost
+        assert await home.unsettled() >= 1  # returned, not lost
         assert await worker.stop() == 0

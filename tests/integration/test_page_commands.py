@@ -129,7 +129,7 @@ async def busy(home: House) -> dict[str, str]:
     await home.wait_terminal(issued.event_id)
     for number in range(2):
         await home.publish(b"no notification %d" % number)
-    await until(lambda: _has_letters(home), "two dead letters")
+    await until(lambda: _has_dead_letters(home), "two dead letters")
     return {
         "767533785830130589": str(issued.event_id),
         "767533785830130588": str(issued.command_id),
@@ -139,7 +139,7 @@ async def busy(home: House) -> dict[str, str]:
     }
 
 
-async def _has_letters(home: House) -> bool:
+async def _has_dead_letters(home: House) -> bool:
     return len(await home.dead_letters()) == 2
 
 

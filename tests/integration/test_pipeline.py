@@ -166,15 +166,15 @@ async def test_bytes_that_are_no_notification_become_dead_letters_and_the_worker
         issued = await home.plane.create_commands([RawCommand("noop")])
         await home.wait_terminal(issued[0].event_id)
         await home.wait_settled()
-        letters = await home.dead_letters()
-        assert len(letters) == len(BAD_NOTIFICATIONS)
-        assert all(letter["reason"].startswith("not a notification") for letter in letters)
+        dead_letters = await home.dead_letters()
+        assert len(dead_letters) == len(BAD_NOTIFICATIONS)
+        assert all(dead_letter["reason"].startswith("not a notification") for dead_letter in dead_letters)
         assert home.plane.requests[CLAIM] == 1
 
 
 @pytest.fixture
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is given back comes again after half a second at most, not after up to 30 s."""
+    """What is returned comes again after half a second at most, not after up to 30 s."""
     monkeypatch.setattr(acknowledge, "MAX_DELAY_S", 0.5)
 
 
@@ -191,9 +191,9 @@ async def test_unknown_command_is_asked_six_times_at_most_and_then_kept_as_a_dea
         await home.publish(json.dumps(body).encode())
         await home.wait_settled()
         assert home.plane.requests[CLAIM] == 6
-        [letter] = await home.dead_letters()
-        assert letter["reason"].startswith("unknown command")
-        assert json.loads(letter["notification"]) == body
+        [dead_letter] = await home.dead_letters()
+        assert dead_letter["reason"].startswith("unknown command")
+        assert json.loads(dead_letter["notification"]) == body
 
 
 @pytest.mark.usefixtures("short_delays")
@@ -215,10 +215,10 @@ async def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_e
         await home.wait_settled()
         assert home.plane.requests[CLAIM] == 0
         assert home.terminal_events(foreign.event_id) == []
-        [letter] = await home.dead_letters()
-        assert (letter["kind"], letter["num_delivered"]) == ("pool_not_served", 6)
-        assert letter["reason"] == "another pool's command: it is for pool 'shared', this worker's: gpu"
-        assert (letter["step"], json.loads(letter["notification"])) == ("start", body)
+        [dead_letter] = await home.dead_letters()
+        assert (dead_letter["kind"], dead_letter["num_delivered"]) == ("pool_not_served", 6)
+        assert dead_letter["reason"] == "another pool's command: it is for pool 'shared', this worker's: gpu"
+        assert (dead_letter["step"], json.loads(dead_letter["notification"])) == ("start", body)
 
 
 @pytest.mark.usefixtures("short_delays")
@@ -246,7 +246,7 @@ async def test_finished_command_that_comes_again_to_a_new_worker_is_acked_withou
         assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
 
 
-async def test_claim_held_by_another_is_given_back_and_not_acked() -> None:
+async def test_claim_held_by_another_is_returned_and_not_acked() -> None:
     import httpx
 
     async with house(worker=False, plane={"retry_after_s": 1}) as home:
@@ -255,7 +255,7 @@ async def test_claim_held_by_another_is_given_back_and_not_acked() -> None:
             claim = f"{home.plane.url}/api/commands/{one.event_id}/claim"
             assert (await client.post(claim, json={"worker_id": "somebody"})).status_code == 200
         worker = await home.start_worker()
-        await until(lambda: worker.settled.get("nak:held_by_other", 0) >= 1, "it is given back")
+        await until(lambda: worker.settled.get("nak:held_by_other", 0) >= 1, "it is returned")
         assert await home.unsettled() == 1
         assert home.terminal_events(one.event_id) == []
 

@@ -10,8 +10,8 @@ import pytest
 from integration.findings import by_check, settings
 from integration.house import CLAIM, House, house, noops
 from noetl_worker.dev.plane import RawCommand
+from noetl_worker.diagnosis import Diagnosis
 from noetl_worker.doctor import State, nats
-from noetl_worker.inquiry import Inquiry
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.models import Dialect
@@ -54,7 +54,7 @@ async def test_command_of_the_pool_system_is_acknowledged_without_a_claim_and_is
 
 
 async def test_commands_of_the_pool_system_take_no_place_of_max_ack_pending() -> None:
-    """Given back, they would stay unacknowledged, and once there are as many no command comes to this durable."""
+    """Returned, they would stay unacknowledged, and once there are as many no command comes to this durable."""
     limits = {"WORKER_MAX_CONCURRENT": "2", "NOETL_WORKER_MAX_ACK_PENDING": "2"}
     async with house(Dialect.RUST, **limits) as home:
         for _ in range(3):
@@ -111,6 +111,6 @@ async def test_why_says_that_the_command_was_passed_over(tmp_path: Path) -> None
         row = home.plane.command(await publish_to_system(home, DRIVE))
         await home.wait_settled()
         ours = settings(tmp_path, NATS_URL=home.nats.url, NOETL_SERVER_URL=home.plane.url, WORKER_METRICS_BIND="")
-        story = await Inquiry(ours, str(row.command_ref), execution_id=row.execution_id, most=10).ask()
+        story = await Diagnosis(ours, str(row.command_ref), execution_id=row.execution_id, most=10).ask()
         said = [fact.text for fact in story.facts if fact.source == "NATS"]
         assert any("passed over" in text and "do not name system" in text for text in said)

@@ -15,7 +15,7 @@ from integration.processes import command_line, typed
 from noetl_worker.delivery.dead_letter import pack
 from noetl_worker.dev.nats_server import free_port
 from noetl_worker.dev.plane import RawCommand
-from noetl_worker.inquiry import Inquiry, Story
+from noetl_worker.diagnosis import Diagnosis, Story
 from noetl_worker.jetstream.connection import connect
 from noetl_worker.jetstream.consumer import ensure_durable
 from noetl_worker.jetstream.dead_letter_store import DeadLetterStore
@@ -25,7 +25,7 @@ from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import HttpStub
 
-LETTERS = "noetl.dead_letters"
+DEAD_LETTERS = "noetl.dead_letters"
 
 
 def settings(home: House, **variables: str) -> Settings:
@@ -40,7 +40,7 @@ def settings(home: House, **variables: str) -> Settings:
 
 async def asked(home: House, command_id: object, **options: Any) -> Story:
     most, execution_id = options.pop("most", 100), options.pop("execution_id", None)
-    return await Inquiry(settings(home, **options), str(command_id), execution_id=execution_id, most=most).ask()
+    return await Diagnosis(settings(home, **options), str(command_id), execution_id=execution_id, most=most).ask()
 
 
 def texts(story: Story, source: str) -> str:
@@ -56,13 +56,13 @@ async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dial
         await home.wait_terminal(good.event_id, bad.event_id)
         await home.wait_settled()
         story = await asked(home, good.command_id)
-        assert story.verdict.startswith("it completed, by w-1")
+        assert story.conclusion.startswith("it completed, by w-1")
         assert "command.claimed" in texts(story, "plane")
         assert "acknowledged" in texts(story, "NATS")
         assert story.unknown == []
         failed = await asked(home, bad.command_id)
         ended = "it failed, by w-1" if dialect is Dialect.PYTHON else "it completed with status error, by w-1"
-        assert failed.verdict.startswith(ended)
+        assert failed.conclusion.startswith(ended)
         assert "not today" in texts(failed, "plane")
         assert "not today" not in texts(story, "plane")
 
@@ -70,11 +70,11 @@ async def test_command_that_ended_is_told_by_the_plane_and_by_nats(dialect: Dial
 async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
     async with house(worker=False) as home:
         [one] = await home.plane.create_commands([RawCommand("noop")])
-        assert "there is no durable noetl_worker" in (await asked(home, one.command_id)).verdict
+        assert "there is no durable noetl_worker" in (await asked(home, one.command_id)).conclusion
         connection = await connect(settings(home), "test", attempts=5)
         await ensure_durable(connection.client, settings(home))
         await connection.close()
-        assert "waits in the stream" in (await asked(home, one.command_id)).verdict
+        assert "waits in the stream" in (await asked(home, one.command_id)).conclusion
         other = await asked(home, one.command_id, most=1)
         assert other.is_known
         [two] = await home.plane.create_commands([RawCommand("noop")])
@@ -102,10 +102,10 @@ async def test_dead_letter_is_told_with_its_number_and_reason() -> None:
             stream_sequence=1,
             num_delivered=6,
         )
-        await DeadLetterStore(connection, LETTERS).publish(LETTERS, kept, "one")
+        await DeadLetterStore(connection, DEAD_LETTERS).publish(DEAD_LETTERS, kept, "one")
         await connection.close()
         story = await asked(home, "1:load:3")
-        assert story.verdict.startswith("it was set aside as dead letter 1: noetl-worker dead-letters show 1")
+        assert story.conclusion.startswith("it was kept as dead letter 1: noetl-worker dead-letters show 1")
         assert "unknown command: 404 (6 deliveries, kept by w-2)" in texts(story, "NATS")
         assert any("execution 1" in text for text in story.unknown)  # the plane does not know it
 
@@ -119,7 +119,7 @@ async def test_outcome_in_the_outbox_is_told_with_who_sends_it() -> None:
         outbox.close()
         story = await asked(home, "42:load:7")
         assert "of a dead process: the next worker here sends it" in texts(story, "machine")
-        assert story.verdict.startswith("it ran, and its outcome waits in the outbox")
+        assert story.conclusion.startswith("it ran, and its outcome waits in the outbox")
 
 
 async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_it_was_delivered() -> None:
@@ -130,7 +130,7 @@ async def test_worker_of_this_machine_tells_what_it_does_with_it_and_how_often_i
         async with house(worker=False) as home:
             bind = stub.url.removeprefix("http://")
             story = await asked(home, "42:load:7", WORKER_METRICS_BIND=bind)
-            assert story.verdict == "a worker of this machine has it: running"
+            assert story.conclusion == "a worker of this machine has it: running"
             assert "w-9" in texts(story, "machine")
             assert "for 3.5 s, delivery 2" in texts(story, "machine")
             other = await asked(home, "42:load:8", WORKER_METRICS_BIND=bind)
@@ -147,7 +147,7 @@ async def test_source_that_cannot_be_asked_is_named_and_the_others_are_asked() -
         assert any("no NATS" in text for text in without.unknown)
         assert any("--execution" in text for text in without.unknown)
         story = await asked(home, one.command_id, NATS_URL=nowhere, execution_id=one.execution_id)
-        assert story.verdict.startswith("it completed")
+        assert story.conclusion.startswith("it completed")
 
 
 async def test_command_line_ends_with_5_where_nothing_is_known() -> None:

@@ -37,12 +37,12 @@ ALONE = {
     "test_root_can_do_all_of_it_without_isolation": "root",
     "test_whole_outbox_of_another_user_is_not_taken_over_by_root": "root",
     "test_refused_fork_is_a_shortage": "nobody",  # no count of processes binds root
-    "test_kind_is_given_back_where_the_user_has_no_process_left": "nobody",
+    "test_kind_is_returned_where_the_user_has_no_process_left": "nobody",
     "test_large_answer_to_a_request_that_was_sent_is_read": "nobody",
     "test_large_result_is_reported": "nobody",
     "test_scratch_directory_is_removed": "nobody",
     "test_event_is_sent_again_where_the_name_of_the_plane_cannot_be_looked_up": "nobody",
-    "test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_once": "nobody",
+    "test_command_that_is_refused_a_process_or_a_thread_is_returned_and_runs_once": "nobody",
 }
 
 

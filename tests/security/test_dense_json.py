@@ -11,7 +11,7 @@ import pytest
 from noetl_worker import json_text
 from noetl_worker.claim.claim import read_claim
 from noetl_worker.errors import DocumentError, ToolError
-from noetl_worker.models import Dialect, Refused
+from noetl_worker.models import ClaimRefused, Dialect
 from noetl_worker.testing import arun_tool
 from noetl_worker.transport.transport import Response
 
@@ -68,7 +68,7 @@ async def test_result_that_would_take_the_memory_fails_its_command() -> None:
 
 def test_claim_that_would_take_the_memory_is_refused_with_its_size() -> None:
     outcome = read_claim(Response(200, {}, b'{"context": ' + DENSE + b"}"), Dialect.PYTHON)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, ClaimRefused)
     assert "would take" in str(outcome)
 
 

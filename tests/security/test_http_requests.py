@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.delivery.dead_letter import Letter, pack
+from noetl_worker.delivery.dead_letter import DeadLetter, pack
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import run_tool
@@ -210,7 +210,7 @@ def test_dead_letter_keeps_no_credential_of_a_header() -> None:
     }
     body = pack(b"{}", {**credentials, "traceparent": "00-1", "Nats-Msg-Id": "7"}, reason="r", subject="s")
     assert b"aaa-" not in body
-    letter = Letter.parse(body)
-    assert dict(letter.headers) == {"traceparent": "00-1", "Nats-Msg-Id": "7"}
-    assert set(letter.headers_left_out) == set(credentials)
-    assert dict(letter.detail) == {}
+    dead_letter = DeadLetter.parse(body)
+    assert dict(dead_letter.headers) == {"traceparent": "00-1", "Nats-Msg-Id": "7"}
+    assert set(dead_letter.headers_left_out) == set(credentials)
+    assert dict(dead_letter.detail) == {}

@@ -178,7 +178,7 @@ def test_program_that_is_no_interpreter_fails_its_command(user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_interpreter_cannot_say_that_the_machine_has_nothing_left(author: Author, user: str) -> None:
-    """Its command would be given back for ever, and its worker take fewer and fewer."""
+    """Its command would be returned for ever, and its worker take fewer and fewer."""
     author.program.write_text("""#!/bin/sh\nprintf '{"error": "[Errno 11] nothing left"}' >&3\n""")
     config = {"code": "result = 1", "python": str(author.program)}
     [outcome] = run_as(user, "basic", [("python", config)], environment={"NOETL_WORKER_PYTHONS": "*"})

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.tools.artifact.s3_object import Place, signed_headers
+from noetl_worker.tools.artifact.s3_object import S3Location, signed_headers
 
 pytest.importorskip("botocore")
-OPEN = Place("http://127.0.0.1:9/bucket/key", "us-east-1", None, None, None)
+OPEN = S3Location("http://127.0.0.1:9/bucket/key", "us-east-1", None, None, None)
 KEYS = '{"Version": 1, "AccessKeyId": "AKIDOFPROGRAM", "SecretAccessKey": "secret"}'
 
 

@@ -1,4 +1,4 @@
-"""Door 6: the kernel's own limits, not calls that stand in for it: a kind that meets one has its command given back.
+"""Door 6: the kernel's own limits, not calls that stand in for it: a kind that meets one has its command returned.
 
 No limit of a process gives ENFILE (the whole system's table of files) or refuses a fork for want of memory: these two
 are shown by calls that raise them (test_resource_shortage.py).
@@ -126,7 +126,7 @@ def outcomes_under(user: str, limit: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(USERS == ("root",), reason="no count of processes binds root")
 @pytest.mark.parametrize("name", KINDS)
-def test_kind_is_given_back_where_the_user_has_no_process_left(name: str) -> None:
+def test_kind_is_returned_where_the_user_has_no_process_left(name: str) -> None:
     """The user's processes and threads are used up by others (RLIMIT_NPROC)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)
@@ -137,7 +137,7 @@ def test_kind_is_given_back_where_the_user_has_no_process_left(name: str) -> Non
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in BY_FORK])
-def test_kind_is_given_back_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
+def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
     """The worker's memory is used up by others (RLIMIT_AS)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)

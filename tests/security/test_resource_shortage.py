@@ -37,7 +37,7 @@ from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
 SOON = inside(SET="noetl_worker.delivery.acknowledge:MAX_DELAY_S=0.1")
-"""In a worker of these tests: what is given back comes again after a tenth of a second, not after one or two."""
+"""In a worker of these tests: what is returned comes again after a tenth of a second, not after one or two."""
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -63,7 +63,7 @@ def without_descriptors(worker: WorkerProcess) -> Callable[[], None]:
     return without(worker, resource.RLIMIT_NOFILE, 3)
 
 
-async def given_back_once(
+async def returned_once(
     commands: Sequence[RawCommand],
     before: Sequence[RawCommand],
     short: Callable[[WorkerProcess], Callable[[], None]],
@@ -84,7 +84,7 @@ async def given_back_once(
             await until(lambda count=told_before: len(worker.logged("resource_shortage")) > count, "it is logged")
             again()
             await home.wait_terminal(issued.event_id)
-            assert worker.logged("resource_shortage")[told_before]["given_back"] is True
+            assert worker.logged("resource_shortage")[told_before]["returned"] is True
             assert home.terminal_events(issued.event_id) == ["command.completed"]
             assert home.plane.events_of_command(issued.event_id, "call.error") == []
         assert await worker.stop() == 0
@@ -102,30 +102,30 @@ def writing(effects: Path) -> dict[str, RawCommand]:
 
 
 @pytest.mark.parametrize("kind", ["shell", "python", "sequence"])
-async def test_command_that_finds_no_descriptor_is_given_back_and_runs_once(kind: str, tmp_path: Path) -> None:
+async def test_command_that_finds_no_descriptor_is_returned_and_runs_once(kind: str, tmp_path: Path) -> None:
     """The descriptors are used up: a kind finds none when it is loaded."""
     effects = tmp_path / "effects"
     command = writing(effects)[kind]
-    await given_back_once([command], [RawCommand("noop", {})], without_descriptors, Dialect.PYTHON, tmp_path)
+    await returned_once([command], [RawCommand("noop", {})], without_descriptors, Dialect.PYTHON, tmp_path)
     assert effects.read_text() == "x"
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_given_back_and_runs_once(
+async def test_command_of_a_warm_kind_that_finds_no_descriptor_is_returned_and_runs_once(
     dialect: Dialect, tmp_path: Path
 ) -> None:
     """The descriptors are used up: a warm kind finds none when it starts something."""
     effects = tmp_path / "effects"
     commands = writing(effects)
     harmless = [RawCommand("python", {"code": "result = 1"}), RawCommand("shell", {"command": ":"})]
-    await given_back_once([*commands.values()], harmless, without_descriptors, dialect, tmp_path)
+    await returned_once([*commands.values()], harmless, without_descriptors, dialect, tmp_path)
     assert effects.read_text() == "x" * len(commands)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="no count of processes binds root")
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("kind", ["shell", "python", "duckdb"])
-async def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_runs_once(
+async def test_command_that_is_refused_a_process_or_a_thread_is_returned_and_runs_once(
     kind: str, dialect: Dialect, tmp_path: Path
 ) -> None:
     """The user's count of processes and threads is used up."""
@@ -139,18 +139,18 @@ async def test_command_that_is_refused_a_process_or_a_thread_is_given_back_and_r
         "duckdb": {"query": f"COPY (SELECT 'x') TO '{effects}' (HEADER false)"},
     }[kind]
     short = partial(without, what=resource.RLIMIT_NPROC, least=0)
-    await given_back_once([RawCommand(kind, config)], [RawCommand("noop", {})], short, dialect, tmp_path)
+    await returned_once([RawCommand(kind, config)], [RawCommand("noop", {})], short, dialect, tmp_path)
     assert effects.read_text().strip() == "x"
 
 
-async def test_http_request_that_cannot_connect_is_given_back_before_it_was_sent(tmp_path: Path) -> None:
+async def test_http_request_that_cannot_connect_is_returned_before_it_was_sent(tmp_path: Path) -> None:
     async with house(worker=False) as home, worker_process(home, tmp_path, **SOON) as worker:
         get = {"url": f"{home.plane.url}/api/health"}
         [warm] = await home.plane.create_commands([RawCommand("http", {"url": "http://127.0.0.1:9/"})])
         await home.wait_terminal(warm.event_id)
         again = without_descriptors(worker)
         [issued] = await home.plane.create_commands([RawCommand("http", get)])
-        assert (await worker.wait_logged("resource_shortage"))["given_back"] is True
+        assert (await worker.wait_logged("resource_shortage"))["returned"] is True
         again()
         await home.wait_terminal(issued.event_id)
         assert home.terminal_events(issued.event_id) == ["command.completed"]
@@ -168,7 +168,7 @@ async def test_rust_plane_without_worker_id_is_reported_at_once(tmp_path: Path) 
         assert home.terminal_events(issued.event_id) == ["command.failed"]
         [error] = home.plane.events_of_command(issued.event_id, "call.error")
         assert "'error_kind': 'resource'" in repr(error)
-        assert [line["given_back"] for line in worker.logged("resource_shortage")] == [False]
+        assert [line["returned"] for line in worker.logged("resource_shortage")] == [False]
         assert await worker.stop() == 0
 
 
@@ -240,16 +240,16 @@ class Old(Delivery):
 
 async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[Outcome | None, ScriptedTransport, Gate]:
     transport = ScriptedTransport(script_for(dialect, {}, "short"))
-    # Once its start is known to the Python plane it cannot be given back: not after 25 ms on a busy machine.
+    # Once its start is known to the Python plane it cannot be returned: not after 25 ms on a busy machine.
     whole = execution(transport, dialect, Beats(), **{"NOETL_WORKER_STARTED_HOLD_MS": "10000", **variables})
     machine = Gate(8)
-    workplace = dataclasses.replace(whole.workplace, registry=Registry([Short()], plugins=False), machine=machine)
-    whole = dataclasses.replace(whole, workplace=workplace)
+    services = dataclasses.replace(whole.services, registry=Registry([Short()], plugins=False), machine=machine)
+    whole = dataclasses.replace(whole, services=services)
     return await whole.run(message), transport, machine
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-async def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
+async def test_command_is_returned_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
     outcome, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
     assert outcome is not None
     assert (outcome.settlement, outcome.reason) == (Settlement.NAK, "short_of_resources")
@@ -260,7 +260,7 @@ async def test_command_is_given_back_with_a_delay_no_event_and_fewer_slots(diale
 
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("why", ["old", "started", "nobody could take it up"])
-async def test_command_that_cannot_be_given_back_is_reported_as_failed_of_kind_resource(
+async def test_command_that_cannot_be_returned_is_reported_as_failed_of_kind_resource(
     dialect: Dialect, why: str
 ) -> None:
     if (why, dialect) in (("started", Dialect.RUST), ("nobody could take it up", Dialect.PYTHON)):

@@ -1,4 +1,4 @@
-"""Door 6: a kind that finds no descriptor before it has had any effect has its command given back."""
+"""Door 6: a kind that finds no descriptor before it has had any effect has its command returned."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def without_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-async def test_kind_that_finds_no_descriptor_has_its_command_given_back(
+async def test_kind_that_finds_no_descriptor_has_its_command_returned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The descriptors are used up by others; before, this was the command's final failure."""
@@ -109,7 +109,7 @@ async def test_kind_that_finds_no_descriptor_has_its_command_given_back(
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_file_is_not_written_by_a_put_that_is_given_back(tmp_path: Path) -> None:
+def test_file_is_not_written_by_a_put_that_is_returned(tmp_path: Path) -> None:
     """(no attack) It is run again, and has to find what was there before."""
     place = tmp_path / "file"
     place.write_bytes(b"before")
@@ -165,7 +165,7 @@ THREADED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", THREADED)
-async def test_kind_that_is_refused_a_thread_has_its_command_given_back(
+async def test_kind_that_is_refused_a_thread_has_its_command_returned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's processes and threads are used up by others."""
@@ -197,7 +197,7 @@ def test_call_that_was_refused_a_thread_never_runs() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("threading.Thread.start", refused)
         with pytest.raises(ResourceShortage, match="no thread to be had"):
-            started(executor, lambda: ran.append("given back"))
+            started(executor, lambda: ran.append("returned"))
     assert started(executor, lambda: "next").result(timeout=PATIENCE_S) == "next"
     executor.shutdown(wait=True)
     assert ran == []
@@ -205,7 +205,7 @@ def test_call_that_was_refused_a_thread_never_runs() -> None:
         started(executor, lambda: None)
 
 
-async def test_snowflake_that_finds_no_descriptor_has_its_command_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_snowflake_that_finds_no_descriptor_has_its_command_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """(no attack) The connector tries until the time is up, or says that it could not connect, and not why."""
     pytest.importorskip("duckdb")
     account = FakeSnowflake()

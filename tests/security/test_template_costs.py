@@ -124,7 +124,7 @@ GROUPS["whole templates"] = list(TEXTS)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _given_back() -> Iterator[None]:
+def _returned() -> Iterator[None]:
     """What the collector would go through again and again for the rest of this process."""
     yield
     values.cache_clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.file import Row
+from noetl_worker.outbox.file import OutboxRow
 from noetl_worker.outbox.outbox import Outbox
 
 __all__ = ["SimOutbox", "new_disk"]
@@ -32,7 +32,7 @@ class SimOutbox(Outbox):
         if not self._is_dead:
             super().drop(event_set)
 
-    def adopt(self) -> list[Row]:
+    def adopt(self) -> list[OutboxRow]:
         return [] if self._is_dead else super().adopt()
 
     def load(self, key: str) -> EventSet | None:

@@ -189,8 +189,8 @@ class Witness:
     def _dead_letters(self) -> dict[int, str]:
         """Sequence of the message -> the reason that is kept with it."""
         stream = next((one for one in self._server.streams.values() if DEAD_LETTERS in one.subjects), None)
-        letters = [json.loads(one.data) for one in stream.messages.values()] if stream is not None else []
-        return {letter["stream_sequence"]: str(letter["reason"]) for letter in letters}
+        dead_letters = [json.loads(one.data) for one in stream.messages.values()] if stream is not None else []
+        return {dead_letter["stream_sequence"]: str(dead_letter["reason"]) for dead_letter in dead_letters}
 
     # ── at the end ──
 

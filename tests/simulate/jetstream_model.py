@@ -42,7 +42,7 @@ class Pending:
 
     deadline: float
     holder: Peer | None
-    """Who has it; None once it was given back."""
+    """Who has it; None once it was returned."""
     waits_again: bool = False
     """In the queue of what is delivered again."""
 

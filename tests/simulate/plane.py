@@ -62,7 +62,7 @@ class Command:
     leaked_to: set[str] = field(default_factory=set)
     """Workers that were let in only because claims of the same instant all are (protocol/claim.md#races)."""
     refused_at: dict[str, float] = field(default_factory=dict)
-    """Worker -> when it was told that the command is another's, or over; gone when it is let in again."""
+    """Worker -> when it was told that the command is another's, or over; gone when it is accepted again."""
     sets: list[TerminalSet] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
     """`result` of every call.done that was stored."""

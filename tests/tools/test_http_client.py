@@ -35,7 +35,7 @@ async def test_command_has_a_client_for_itself_and_the_next_one_takes_it_over() 
     async with clients.lease(to=A) as first, clients.lease(to=A) as second:
         assert second is not first
     async with clients.lease(to="http://a.example/other?x=1") as third:
-        assert third is first  # the one that was given back last
+        assert third is first  # the one that was returned last
     await clients.aclose()
     assert first.is_closed
     assert second.is_closed
@@ -104,7 +104,7 @@ async def test_closing_all_connections_does_not_fail_the_command_that_has_one() 
     assert client.is_closed
 
 
-async def test_client_that_is_given_back_while_the_surplus_is_closed_stays_open() -> None:
+async def test_client_that_is_returned_while_the_surplus_is_closed_stays_open() -> None:
     transport = SlowToClose()
     clients = Clients(transport, max_idle=1)
     async with clients.lease(to="http://unused.example"):

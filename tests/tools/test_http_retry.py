@@ -15,7 +15,7 @@ from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import retry_after_s
-from noetl_worker.tools.http.retry import Pages, Rule
+from noetl_worker.tools.http.retry import Pages, RetryRule
 
 from .http_server import ITEMS, ToolServer, as_json, unused_port
 
@@ -40,23 +40,24 @@ def get(server: ToolServer, path: str, retry: Any, **more: Any) -> ToolResult:
     [
         (None, ()),
         (False, ()),
-        (True, (Rule(),)),
-        (5, (Rule(attempts=5),)),
-        ("5", (Rule(attempts=5),)),
+        (True, (RetryRule(),)),
+        (5, (RetryRule(attempts=5),)),
+        ("5", (RetryRule(attempts=5),)),
         ({"max_attempts": 2, "initial_delay": 0.5, "backoff_multiplier": 3, "max_delay": 9, "jitter": False},
-         (Rule(attempts=2, delay_s=0.5, multiplier=3.0, max_delay_s=9.0, jitter=False),)),
+         (RetryRule(attempts=2, delay_s=0.5, multiplier=3.0, max_delay_s=9.0, jitter=False),)),
         ({"max_retries": 2, "initial_delay_ms": 250, "max_delay_ms": 1000},
-         (Rule(attempts=3, delay_s=0.25, max_delay_s=1.0),)),
-        ({"attempts": 4, "backoff": "linear", "delay": "500ms"}, (Rule(attempts=4, backoff="linear", delay_s=0.5),)),
-        ({"retry_on": ["timeout", 429]}, (Rule(statuses=frozenset({429}), kinds=frozenset({"timeout"})),)),
-        ({"retry_when": "{{ a }}", "stop_when": "{{ b }}"}, (Rule(when="{{ a }}", stop_when="{{ b }}"),)),
-        ({"on_error": {"when": "{{ a }}", "max_attempts": 2}}, (Rule(when="{{ a }}", attempts=2),)),
+         (RetryRule(attempts=3, delay_s=0.25, max_delay_s=1.0),)),
+        ({"attempts": 4, "backoff": "linear", "delay": "500ms"},
+         (RetryRule(attempts=4, backoff="linear", delay_s=0.5),)),
+        ({"retry_on": ["timeout", 429]}, (RetryRule(statuses=frozenset({429}), kinds=frozenset({"timeout"})),)),
+        ({"retry_when": "{{ a }}", "stop_when": "{{ b }}"}, (RetryRule(when="{{ a }}", stop_when="{{ b }}"),)),
+        ({"on_error": {"when": "{{ a }}", "max_attempts": 2}}, (RetryRule(when="{{ a }}", attempts=2),)),
         ([{"when": "{{ a }}", "then": {"max_attempts": 2}}, {"when": "{{ b }}", "then": {}}],
-         (Rule(when="{{ a }}", attempts=2), Rule(when="{{ b }}"))),
+         (RetryRule(when="{{ a }}", attempts=2), RetryRule(when="{{ b }}"))),
     ],
 )  # fmt: skip
-def test_every_form_of_tries(retry: Any, rules: tuple[Rule, ...]) -> None:
-    assert http_retry.parse(retry) == http_retry.Plan(rules)
+def test_every_form_of_tries(retry: Any, rules: tuple[RetryRule, ...]) -> None:
+    assert http_retry.parse(retry) == http_retry.RetryPlan(rules)
 
 
 def test_whole_hundreds_of_statuses() -> None:
@@ -137,12 +138,12 @@ def test_retry_that_cannot_be_read_says_where(retry: Any, message: str) -> None:
 
 
 def test_delays_grow_to_their_limit_and_are_spread() -> None:
-    rule = Rule(delay_s=1.0, max_delay_s=5.0, jitter=False)
+    rule = RetryRule(delay_s=1.0, max_delay_s=5.0, jitter=False)
     assert [http_retry.delay_s(rule, tries) for tries in (1, 2, 3, 4)] == [1, 2, 4, 5]
-    linear = Rule(delay_s=1.0, backoff="linear", jitter=False)
+    linear = RetryRule(delay_s=1.0, backoff="linear", jitter=False)
     assert [http_retry.delay_s(linear, tries) for tries in (1, 2, 3)] == [1, 2, 3]
-    assert http_retry.delay_s(Rule(backoff="none"), 3) == 0
-    spread = {http_retry.delay_s(Rule(), 1) for _ in range(50)}
+    assert http_retry.delay_s(RetryRule(backoff="none"), 3) == 0
+    spread = {http_retry.delay_s(RetryRule(), 1) for _ in range(50)}
     assert len(spread) > 10
     assert all(0.5 <= delay <= 1.5 for delay in spread)
 

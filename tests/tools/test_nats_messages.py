@@ -179,7 +179,7 @@ async def test_a_pull_that_is_cancelled_twice_gives_its_messages_back_all_the_sa
     await with_session(server, body)
 
 
-async def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_given_back(
+async def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_returned(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def then_cancelled(*arguments: Any) -> list[Any]:

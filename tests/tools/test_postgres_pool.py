@@ -18,7 +18,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.postgres.address import conninfo
-from noetl_worker.tools.postgres.pool import Pools
+from noetl_worker.tools.postgres.pool import ConnectionPools
 from noetl_worker.tools.postgres.postgres import PostgresTool, session_settings
 from noetl_worker.tools.registry import Registry
 from patience import until
@@ -177,7 +177,7 @@ async def test_no_more_connections_than_allowed_and_everyone_is_served(server: P
         assert len(set(found)) <= 3
         assert tool.pools.open_connections() <= 3
 
-    await on(server, scenario, pools=Pools(max_size=3))
+    await on(server, scenario, pools=ConnectionPools(max_size=3))
 
 
 async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Postgres) -> None:
@@ -191,7 +191,7 @@ async def test_waiting_for_a_connection_counts_as_the_commands_time(server: Post
         await first
         assert (await run("select 1 as one"))["rows"] == [{"one": 1}]
 
-    await on(server, scenario, pools=Pools(max_size=1))
+    await on(server, scenario, pools=ConnectionPools(max_size=1))
 
 
 async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_is_clean(server: Postgres) -> None:
@@ -209,7 +209,7 @@ async def test_cancelled_command_is_cancelled_on_the_server_and_its_connection_i
 
 
 async def test_idle_and_old_connections_are_closed(server: Postgres) -> None:
-    tool = PostgresTool(Pools(max_size=2, max_idle_s=0.2, max_age_s=0.5))
+    tool = PostgresTool(ConnectionPools(max_size=2, max_idle_s=0.2, max_age_s=0.5))
     async with worker(server, tool) as run:
         first = await backend(run)
         await until(lambda: tool.pools.open_connections() == 0, "the idle one is closed")
@@ -363,7 +363,7 @@ async def test_cancellation_that_meets_an_answer_of_an_idle_connection_is_not_lo
     after 5 s.
     """
 
-    pools = Pools(ping_after_s=-1.0 if meets == "ping" else 20.0)
+    pools = ConnectionPools(ping_after_s=-1.0 if meets == "ping" else 20.0)
     calls: list[asyncio.Future[None]] = []
 
     async def command(statement: str) -> None:

@@ -18,7 +18,7 @@ import noetl_worker
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python import python_exchange
-from noetl_worker.tools.python.python_answer import Answer, Request
+from noetl_worker.tools.python.python_answer import PythonAnswer, Request
 from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.python.python_tool import PythonTool
 from noetl_worker.tools.shell import ShellTool
@@ -137,7 +137,7 @@ async def test_directory_of_a_command_is_gone_with_it(
 @linux_only
 @pytest.mark.parametrize("confinement", [UNCONFINED, Confinement("basic")], ids=lambda one: one.level)
 async def test_command_has_few_pages_of_memory_copied_before_its_code(confinement: Confinement) -> None:
-    """Page faults, counted by the kernel: 535 to 555 before the template rehearsed, 350 to 380 since."""
+    """Page faults, counted by the kernel: 535 to 555 before the template local_outcome, 350 to 380 since."""
     code = "with open('/proc/self/stat') as file:\n    result = int(file.read().rpartition(')')[2].split()[7])"
     tool = PythonTool(PythonRunner(confinement=confinement), confinement=confinement)
     try:
@@ -152,7 +152,7 @@ async def test_command_has_begun_or_never_will_once_its_template_is_given_up() -
     mine, theirs = socket.socketpair()
     other, late = socket.socketpair()
     with mine, theirs, other, late:
-        answers = [Answer(os.dup(mine.fileno())), Answer(os.dup(other.fileno()))]
+        answers = [PythonAnswer(os.dup(mine.fileno())), PythonAnswer(os.dup(other.fileno()))]
         python_exchange.begin(theirs.fileno(), 42)
         for channel, answer in zip((mine, other), answers, strict=True):
             Request(channel, b"").end()

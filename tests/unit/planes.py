@@ -16,7 +16,7 @@ from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.stopping import Level, Stopping
+from noetl_worker.stopping import StopLevel, Stopping
 from noetl_worker.transport.transport import Body, Response
 
 URL = "http://plane.test"
@@ -93,7 +93,7 @@ class Hurried(Stopping):
         super().__init__()
         self.waits: list[float] = []
 
-    async def sleep(self, seconds: float, *, until: Level = Level.GRACE_OVER) -> bool:
+    async def sleep(self, seconds: float, *, until: StopLevel = StopLevel.GRACE_OVER) -> bool:
         self.waits.append(seconds)
         return await super().sleep(min(seconds, 0.001), until=until)
 
@@ -116,9 +116,9 @@ def rows_on_disk(directory: Path) -> int:
 
 
 class Ours:
-    """The command is ours, without a doubt."""
+    """The command is ours, certainly."""
 
-    def in_doubt(self, now: float) -> bool:
+    def is_uncertain(self, now: float) -> bool:
         return False
 
     async def confirm(self) -> None:

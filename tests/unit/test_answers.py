@@ -10,12 +10,12 @@ import pytest
 
 from noetl_worker.claim.claim import read_claim
 from noetl_worker.errors import ControlPlaneError, ServerRefused
-from noetl_worker.models import AuthRefusedClaim, Dialect, Refused, RetryLater
+from noetl_worker.models import AuthRefusedClaim, ClaimRefused, Dialect, RetryLater
 from noetl_worker.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import ControlPlaneClient, refusal
 from noetl_worker.plane.gate import Gate
 from noetl_worker.plane.patience import is_passing
-from noetl_worker.report.emitter import Verdict, verdict
+from noetl_worker.report.emitter import SendStatus, judge
 from unit.planes import ScriptedTransport, answer, settings
 
 PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
@@ -28,7 +28,7 @@ def row(status: int) -> Meaning:
     for meaning, statuses in ((Meaning.AUTH, AUTH), (Meaning.PASSING, PASSING), (Meaning.OVERLOADED, OVERLOADED)):
         if status in statuses:
             return meaning
-    return Meaning.DOUBTFUL if status >= 500 else Meaning.REFUSED
+    return Meaning.UNCERTAIN if status >= 500 else Meaning.REFUSED
 
 
 def test_every_number_that_a_server_can_send_has_a_meaning() -> None:
@@ -39,22 +39,22 @@ def test_every_number_that_a_server_can_send_has_a_meaning() -> None:
 def test_claim_event_and_other_requests_agree_about_a_status() -> None:
     for status in (*range(100, 200), *range(202, 404), *range(405, 409), *range(410, 600), 999):
         said, means = answer(status, {"detail": "x"}), row(status)
-        claim, how = read_claim(said, Dialect.PYTHON), verdict(said, first_try=True)
+        claim, how = read_claim(said, Dialect.PYTHON), judge(said, first_try=True)
         is_again = means in (Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED)
         assert is_passing(refusal("x", said)) is is_again, status
-        assert (how is Verdict.PASSING) is is_again, status
-        assert (how is Verdict.ACCEPTED) is (means is Meaning.ACCEPTED), status
+        assert (how is SendStatus.PASSING) is is_again, status
+        assert (how is SendStatus.ACCEPTED) is (means is Meaning.ACCEPTED), status
         expected = AuthRefusedClaim if means is Meaning.AUTH else RetryLater
-        assert isinstance(claim, expected if is_again or means is Meaning.DOUBTFUL else Refused), status
+        assert isinstance(claim, expected if is_again or means is Meaning.UNCERTAIN else ClaimRefused), status
         if isinstance(claim, RetryLater):
             assert claim.is_server_error is (status >= 500), status
 
 
 def test_only_what_the_plane_says_of_a_set_refuses_it() -> None:
     statuses = range(300, 600)
-    refused = {one for one in statuses if verdict(answer(one, {"detail": "x"}), first_try=True) is Verdict.REFUSED}
+    refused = {one for one in statuses if judge(answer(one, {"detail": "x"}), first_try=True) is SendStatus.REFUSED}
     assert refused == {400, 409, 413, 422}
-    assert all(verdict(answer(one, b"<html>"), first_try=True) is not Verdict.REFUSED for one in statuses)
+    assert all(judge(answer(one, b"<html>"), first_try=True) is not SendStatus.REFUSED for one in statuses)
 
 
 @pytest.mark.parametrize("status", [200, 404, 408, 429, 500, 503])

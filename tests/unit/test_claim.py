@@ -19,11 +19,11 @@ from noetl_worker.models import (
     AuthRefusedClaim,
     Claimed,
     ClaimOutcome,
+    ClaimRefused,
     Dialect,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
-    Refused,
     RetryLater,
     Settlement,
 )
@@ -77,7 +77,7 @@ def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
     [
         *((status, RetryLater) for status in (408, 425, 429, 500, 502, 503, 504)),
         *((status, AuthRefusedClaim) for status in (401, 403)),
-        *((status, Refused) for status in (400, 405, 410, 415, 422, 302)),
+        *((status, ClaimRefused) for status in (400, 405, 410, 415, 422, 302)),
     ],
 )
 @pytest.mark.parametrize("dialect", Dialect)
@@ -92,7 +92,7 @@ def test_every_other_status_has_its_row(status: int, kind: type, dialect: Dialec
 )
 def test_200_that_does_not_decode_is_refused_and_becomes_a_dead_letter(body: Any) -> None:
     claim = read_claim(answer(200, body), Dialect.PYTHON)
-    assert isinstance(claim, Refused)
+    assert isinstance(claim, ClaimRefused)
     outcome = acknowledge.after_claim(claim, 1, max_not_found=6)
     assert (outcome.settlement, outcome.dead_letter) == (Settlement.TERM, True)
 
@@ -125,7 +125,7 @@ async def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
         (RetryLater("x"), Settlement.NAK, False),
         (AuthRefusedClaim("x"), Settlement.NAK, False),
         (NotFound("x"), Settlement.NAK, False),
-        (Refused("x"), Settlement.TERM, True),
+        (ClaimRefused("x"), Settlement.TERM, True),
     ],
 )
 def test_first_delivery_is_answered_by_the_table(claim: ClaimOutcome, settlement: Settlement, dead: bool) -> None:
@@ -173,7 +173,7 @@ def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> 
     young = acknowledge.after_claim(claim, 900, max_not_found=6, message_age_s=limit_s - 1)
     old = acknowledge.after_claim(claim, 6, max_not_found=6, message_age_s=limit_s + 1)
     first = acknowledge.after_claim(claim, 1, max_not_found=6, message_age_s=limit_s + 1)
-    assert first.settlement is Settlement.NAK, "all workers were away: one error is not 'at every try'"
+    assert first.settlement is Settlement.NAK, "all workers were down: one error is not 'at every try'"
     refused = acknowledge.after_claim(RetryLater("refused"), 2, max_not_found=6, message_age_s=limit_s + 1)
     assert (young.settlement, old.settlement, refused.settlement) == (Settlement.NAK, Settlement.TERM, Settlement.NAK)
     assert old.dead_letter
@@ -231,7 +231,7 @@ def recorded_claims() -> list[tuple[str, Response, Dialect]]:
 )
 def test_recorded_claim_answers_read_as_their_case_names_say(case: str, recorded: Response, dialect: Dialect) -> None:
     claim = read_claim(recorded, dialect)
-    expected = {200: Claimed, 404: NotFound, 405: Refused, 422: Refused, 503: RetryLater, 500: RetryLater}
+    expected = {200: Claimed, 404: NotFound, 405: ClaimRefused, 422: ClaimRefused, 503: RetryLater, 500: RetryLater}
     if recorded.status == 409:
         assert isinstance(claim, (AlreadyFinished, HeldByOther, HeldByThisWorker, RetryLater))
         if "terminal" in case:

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from noetl_worker.delivery import acknowledge
-from noetl_worker.delivery.dead_letter import DeadLetters, Letter, pack, settle_delivery
+from noetl_worker.delivery.dead_letter import DeadLetter, DeadLetters, pack, settle_delivery
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models import NotFound, Outcome, OutcomeKind, Refused, RetryLater, Settlement
+from noetl_worker.models import ClaimRefused, NotFound, Outcome, OutcomeKind, RetryLater, Settlement
 from noetl_worker.observability import metrics
 from noetl_worker.settlement import SETTLED, SETTLEMENT
 
@@ -50,8 +50,8 @@ async def settle(
             raise JetStreamError("stream is full")
         kept.append(json.loads(data))
 
-    letters = DeadLetters(publish, "noetl.dead_letters", "w-1")
-    return await settle_delivery(letters, delivery, outcome), kept
+    dead_letters = DeadLetters(publish, "noetl.dead_letters", "w-1")
+    return await settle_delivery(dead_letters, delivery, outcome), kept
 
 
 async def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
@@ -63,7 +63,7 @@ async def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
     assert (kept[0]["notification"], kept[0]["num_delivered"], kept[0]["stream_sequence"]) == ("{broken", 3, 41)
 
 
-async def test_poison_that_cannot_be_kept_is_not_terminated_but_given_back() -> None:
+async def test_poison_that_cannot_be_kept_is_not_terminated_but_returned() -> None:
     delivery = Delivery()
     await settle(acknowledge.not_a_notification("x"), delivery, full=True)
     assert delivery.answers == ["nak 30"]
@@ -78,7 +78,7 @@ async def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> N
     [
         (acknowledge.REPORTED, "ack"),
         (Outcome(OutcomeKind.BUSY, delay_s=1.5), "nak 1.5"),
-        (acknowledge.given_back(), "nak 0"),
+        (acknowledge.returned(), "nak 0"),
     ],
 )
 async def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> None:
@@ -87,7 +87,7 @@ async def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> N
     assert delivery.answers == [said]
 
 
-# ── the letter ──
+# ── the dead letter ──
 
 
 @pytest.mark.parametrize(
@@ -104,37 +104,42 @@ async def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> N
     ],
     ids=["empty", "text", "utf-8", "binary", "cut character", "longest text", "longer", "long binary"],
 )
-def test_message_comes_out_of_its_letter_byte_for_byte(data: bytes) -> None:
+def test_message_comes_out_of_its_dead_letter_byte_for_byte(data: bytes) -> None:
     body = pack(data, {"a": "b"}, reason="r", subject="s", stream_sequence=7, num_delivered=2, step="start")
-    letter = Letter.parse(body)
-    assert letter.data == data
-    assert (letter.size, letter.subject, letter.stream_sequence, letter.num_delivered) == (len(data), "s", 7, 2)
-    assert (dict(letter.headers), dict(letter.detail)) == ({"a": "b"}, {"step": "start"})
+    dead_letter = DeadLetter.parse(body)
+    assert dead_letter.data == data
+    assert (dead_letter.size, dead_letter.subject, dead_letter.stream_sequence, dead_letter.num_delivered) == (
+        len(data),
+        "s",
+        7,
+        2,
+    )
+    assert (dict(dead_letter.headers), dict(dead_letter.detail)) == ({"a": "b"}, {"step": "start"})
 
 
-def test_letter_fits_into_the_default_max_payload_of_nats() -> None:
+def test_dead_letter_fits_into_the_default_max_payload_of_nats() -> None:
     for data in (b"\x00" * 65_536, b"\xff" * (512 * 1024), b"\x01" * 1024 * 1024):
         assert len(pack(data, None, reason="r", subject="s")) < 1024 * 1024
 
 
 def test_message_too_long_to_be_kept_whole_is_not_taken_for_whole() -> None:
-    letter = Letter.parse(pack(b"x" * 600_000, None, reason="r", subject="s"))
-    assert letter.data is None
-    assert letter.excerpt == "x" * 4096
+    dead_letter = DeadLetter.parse(pack(b"x" * 600_000, None, reason="r", subject="s"))
+    assert dead_letter.data is None
+    assert dead_letter.excerpt == "x" * 4096
 
 
 @pytest.mark.parametrize(("text", "size", "is_whole"), [("{broken", 7, True), ("cut", 9, False), ("\ufffd", 3, False)])
-def test_letter_of_an_earlier_version_is_whole_only_if_nothing_can_be_lost(
+def test_dead_letter_of_an_earlier_version_is_whole_only_if_nothing_can_be_lost(
     text: str, size: int, is_whole: bool
 ) -> None:
     kept = {"reason": "r", "subject": "s", "notification": text, "notification_bytes": size}
-    assert (Letter.parse(json.dumps(kept).encode()).data is not None) is is_whole
+    assert (DeadLetter.parse(json.dumps(kept).encode()).data is not None) is is_whole
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"reason": 1, "subject": "s"}'])
-def test_message_of_another_kind_is_no_letter(body: bytes) -> None:
+def test_message_of_another_kind_is_no_dead_letter(body: bytes) -> None:
     with pytest.raises(DocumentError):
-        Letter.parse(body)
+        DeadLetter.parse(body)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,7 @@ def test_message_of_another_kind_is_no_letter(body: bytes) -> None:
         (acknowledge.not_a_notification("json_syntax"), "not_a_notification"),
         (acknowledge.outcome_refused("422"), "outcome_refused"),
         (acknowledge.after_claim(NotFound("404 gone"), 6, max_not_found=6), "unknown_command"),
-        (acknowledge.after_claim(Refused("410 over"), 1, max_not_found=6), "claim_refused"),
+        (acknowledge.after_claim(ClaimRefused("410 over"), 1, max_not_found=6), "claim_refused"),
     ],
 )
 async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
@@ -157,13 +162,13 @@ async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) 
 
 
 async def test_text_of_an_outcome_decides_nothing() -> None:
-    misleading = acknowledge.after_claim(Refused("unknown command: says a proxy"), 1, max_not_found=6)
+    misleading = acknowledge.after_claim(ClaimRefused("unknown command: says a proxy"), 1, max_not_found=6)
     before = metrics.DEAD_LETTERS.labels("claim_refused").value
     ended, kept = await settle(misleading, Delivery())
     assert ended == "term:claim"
     assert (kept[0]["reason"], kept[0]["kind"]) == ("unknown command: says a proxy", "claim_refused")
     assert metrics.DEAD_LETTERS.labels("claim_refused").value == before + 1
-    assert Letter.parse(json.dumps(kept[0]).encode()).kind == "claim_refused"
+    assert DeadLetter.parse(json.dumps(kept[0]).encode()).kind == "claim_refused"
 
 
 @pytest.mark.parametrize(
@@ -176,8 +181,8 @@ async def test_text_of_an_outcome_decides_nothing() -> None:
         ("claim: 410 over", "claim_refused"),
     ],
 )
-def test_letter_of_an_earlier_version_has_its_kind_from_its_reason(reason: str, kind: str) -> None:
-    assert Letter.parse(pack(b"{}", None, reason=reason, subject="s")).kind == kind
+def test_dead_letter_of_an_earlier_version_has_its_kind_from_its_reason(reason: str, kind: str) -> None:
+    assert DeadLetter.parse(pack(b"{}", None, reason=reason, subject="s")).kind == kind
 
 
 def test_words_that_operators_know_are_those_of_the_table() -> None:
@@ -189,7 +194,6 @@ def test_words_that_operators_know_are_those_of_the_table() -> None:
         "ack:system_pool",
         "nak:auth_refused",
         "nak:foreign_pool",
-        "nak:given_back",
         "nak:held_by_other",
         "nak:held_by_this_worker",
         "nak:in_flight_here",
@@ -198,6 +202,7 @@ def test_words_that_operators_know_are_those_of_the_table() -> None:
         "nak:no_free_slot",
         "nak:not_found",
         "nak:retry_later",
+        "nak:returned",
         "nak:short_of_resources",
         "term:another pool's command",
         "term:claim",

@@ -15,14 +15,14 @@ import structlog
 import virtual_time
 from loops import Threads
 from noetl_worker.claim.text_marks import marks_of
-from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.slots import Slots
 from noetl_worker.stopping import TOOL_S
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.registry import Registry
-from noetl_worker.tools.scope import Scope
+from noetl_worker.tools.scope import CallScope
 from unit.planes import answer, command, plane
 
 
@@ -54,7 +54,7 @@ class WaitTool:
         return ToolResult.success("done")
 
 
-async def dispatched(config: dict[str, Any], limits: Limits, script: Any) -> tuple[WaitTool, ToolResult]:
+async def dispatched(config: dict[str, Any], limits: CallLimits, script: Any) -> tuple[WaitTool, ToolResult]:
     tool = WaitTool()
     at, _ = plane(script)
     one = command(Dialect.PYTHON, kind="wait", config=config)
@@ -76,7 +76,7 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
 
     at, _ = plane(script)
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 60})
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=5)
     dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     started = time.monotonic()
     with pytest.raises(CommandCancelled) as caught:
@@ -93,7 +93,7 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
     dialect: Dialect, known: int | str
 ) -> None:
     at, _ = plane(lambda *_: answer(200, {}), dialect)
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0)
     tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
     one = command(dialect, kind="task_sequence", config=tasks, execution_id=7)
     made = Dispatch(Registry(plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
@@ -116,7 +116,7 @@ async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
     config: dict[str, Any], workload: dict[str, Any], is_kept: bool
 ) -> None:
     at, _ = plane(lambda *_: answer(200, {}), Dialect.PYTHON)
-    limits, registry = Limits(default_s=60, hard_s=60, cancellation_poll_s=0), Registry(plugins=False)
+    limits, registry = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0), Registry(plugins=False)
     marks = marks_of(json.dumps([config, workload]).encode())
     made = []
     for _ in range(2):
@@ -140,7 +140,7 @@ async def test_bug_in_the_question_is_raised_and_the_tool_does_not_run_on() -> N
             ended.set()
         return ToolResult.success()
 
-    scope = Scope(Stop(), 60, poll_s=1, until_cancelled=asking)
+    scope = CallScope(Stop(), 60, poll_s=1, until_cancelled=asking)
     with pytest.raises(ZeroDivisionError):
         await scope.run(tool())
     await ended.wait()
@@ -148,7 +148,7 @@ async def test_bug_in_the_question_is_raised_and_the_tool_does_not_run_on() -> N
 
 async def test_fast_command_never_asks() -> None:
     asked: list[str] = []
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=5)
     _, result = await dispatched({"seconds": 0}, limits, lambda m, path, b: asked.append(path))
     assert (result.data, asked) == ("done", [])
 
@@ -163,7 +163,7 @@ async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered
 
     transport.send = never  # type: ignore[method-assign]
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0.1})
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=5)
+    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=5)
     dispatch = Dispatch(Registry([tool], plugins=False), one, at, worker_id="w", limits=limits, slots=Slots(1))
     assert (await dispatch.run(await dispatch.prepare())).data == "done"
 
@@ -176,14 +176,14 @@ async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered
 async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
     config: dict[str, Any], allowed_s: float
 ) -> None:
-    limits = Limits(default_s=3.0, hard_s=7.0, cancellation_poll_s=0)
+    limits = CallLimits(default_s=3.0, hard_s=7.0, cancellation_poll_s=0)
     tool, _ = await dispatched({"seconds": 0, **config}, limits, lambda *_: answer(200, {}))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.05)
 
 
 @virtual_time.PASSES
 async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
-    limits = Limits(default_s=60, hard_s=30, cancellation_poll_s=0)
+    limits = CallLimits(default_s=60, hard_s=30, cancellation_poll_s=0)
     tool, result = await dispatched({"seconds": 60, "timeout": 900}, limits, lambda *_: answer(200, {}))
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
 
@@ -191,13 +191,13 @@ async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
 async def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
     config = {"seconds": "{{ missing.deeper or 0 }}"}
     script = lambda *_: answer(200, {})  # noqa: E731
-    _, result = await dispatched(config, Limits(3, 3, 0), script)
+    _, result = await dispatched(config, CallLimits(3, 3, 0), script)
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
-        await dispatched(config, Limits(3, 3, 0, undefined_is_error=True), script)
+        await dispatched(config, CallLimits(3, 3, 0, undefined_is_error=True), script)
 
 
-async def sequenced(tasks: list[Any], limits: Limits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
+async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
     tool = WaitTool()
     at, _ = plane(lambda *_: answer(200, {}))
     one = command(Dialect.PYTHON, kind=kind, config={"tasks": tasks})
@@ -207,7 +207,7 @@ async def sequenced(tasks: list[Any], limits: Limits, kind: str = "task_sequence
 
 async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     with structlog.testing.capture_logs() as logs:
-        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], Limits(3, 3, 0))
+        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], CallLimits(3, 3, 0))
     problem = "wait: unknown field 'secnods' is ignored; did you mean 'seconds'?"
     assert [(log["kind"], log["problem"]) for log in logs if log["event"] == "tool_config"] == [("wait", problem)]
 
@@ -222,8 +222,8 @@ async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     ids=["field", "input", "set"],
 )
 async def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
-    assert (await sequenced([task], Limits(3, 3, 0)))[1].status is ToolStatus.SUCCESS
-    _, result = await sequenced([task], Limits(3, 3, 0, undefined_is_error=True))
+    assert (await sequenced([task], CallLimits(3, 3, 0)))[1].status is ToolStatus.SUCCESS
+    _, result = await sequenced([task], CallLimits(3, 3, 0, undefined_is_error=True))
     assert result.error is not None
     assert "nowhere" in result.error.message
 
@@ -233,11 +233,11 @@ async def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_
     policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
     slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 20, "spec": {"policy": policy}}
     started = time.monotonic()
-    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], Limits(30, 30, 0))
+    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(30, 30, 0))
     assert time.monotonic() - started == pytest.approx(20 + TOOL_S)
     assert (tool.stopped, tool.allowed_s) == ("timeout", 20)
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
-    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], Limits(30, 30, 0))
+    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], CallLimits(30, 30, 0))
     assert result.error is not None
     assert result.error.kind == "timeout"
 
@@ -251,7 +251,7 @@ async def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -
 
 async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
-    forms = [(await sequenced(tasks, Limits(3, 3, 0), kind))[1].data for kind in ("task_sequence", "pipeline")]
+    forms = [(await sequenced(tasks, CallLimits(3, 3, 0), kind))[1].data for kind in ("task_sequence", "pipeline")]
     assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2
 
 
@@ -268,7 +268,7 @@ async def test_timeout_of_a_template_counts_over_the_default(config: dict[str, A
     at, _ = plane(lambda *_: answer(200, {}))
     one = command(Dialect.PYTHON, kind="wait", config={"seconds": 0, **config}, variables={"t": 5})
     registry = Registry([tool], plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(3, 7, 0), slots=Slots(1))
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(3, 7, 0), slots=Slots(1))
     ready = await dispatch.prepare()
     await dispatch.run(ready)
     assert ready.timeout_s == allowed_s
@@ -292,7 +292,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
     tasks: list[Any] = [{"name": "a", "kind": "wait", "seconds": 0, **given}]
     if is_nested:
         tasks = [{"name": "outer", "kind": "pipeline", "tasks": tasks}]
-    tool, _ = await sequenced(tasks, Limits(3, 9, 0))
+    tool, _ = await sequenced(tasks, CallLimits(3, 9, 0))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
 
 
@@ -302,7 +302,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
 async def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'configuration' }}", "then": {"do": "continue"}}]}
     task = {"name": "a", "kind": "wait", "seconds": 0, "spec": {"policy": policy}, **wrong}
-    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], Limits(3, 3, 0))
+    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], CallLimits(3, 3, 0))
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
 
 
@@ -330,7 +330,7 @@ async def ran(dialect: Dialect, **changes: Any) -> ToolResult:
     at, _ = plane(lambda *_: answer(200, {}))
     registry = Registry(plugins=False)
     one = command(dialect, **changes)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(30, 30, 0), slots=Slots(1))
     try:
         return await dispatch.run(await dispatch.prepare())
     finally:
@@ -379,7 +379,7 @@ async def test_input_may_name_an_entry_of_the_keychain(config: dict[str, Any], g
     whole = {"code": "result = t[::-1]", **config}
     one = command(Dialect.PYTHON, kind="python", config=whole, input=given, catalog_id="9")
     registry = Registry(plugins=False)
-    dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(30, 30, 0), slots=Slots(1))
+    dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(30, 30, 0), slots=Slots(1))
     try:
         assert (await dispatch.run(await dispatch.prepare())).data == "54321-kot"
     finally:
@@ -407,17 +407,17 @@ async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind(slot
                 slots.take()
                 async with slots.kind("parent"):  # a child of the same kind
                     seen.append("child")
-                slots.give_back()
+                slots.release()
             return ToolResult.success()
 
     at, _ = plane(lambda *_: answer(200, {}))
     one = command(Dialect.PYTHON, kind="parent", config={"seconds": 0})
-    limits = Limits(default_s=60, hard_s=60, cancellation_poll_s=0)
+    limits = CallLimits(default_s=60, hard_s=60, cancellation_poll_s=0)
     dispatch = Dispatch(Registry([ParentTool()], plugins=False), one, at, worker_id="w", limits=limits, slots=slots)
     slots.take()
     async with slots.kind("parent"):
         await dispatch.run(await dispatch.prepare())
-    slots.give_back()
+    slots.release()
     assert (seen, slots.used) == (["child"], 0)
 
 
@@ -434,7 +434,7 @@ async def doubled(catalog_id: str | None, body: Any) -> tuple[ToolResult, list[A
     at, _ = plane(script)
     given = {"kind": "workbook", "config": {"name": "double"}, "input": {"n": 21}, "catalog_id": catalog_id}
     one = command(Dialect.PYTHON, **given)
-    limits = Limits(default_s=5, hard_s=5, cancellation_poll_s=0)
+    limits = CallLimits(default_s=5, hard_s=5, cancellation_poll_s=0)
     registry = Registry(plugins=False)
     dispatch = Dispatch(registry, one, at, worker_id="w", limits=limits, slots=Slots(1))
     return await dispatch.run(await dispatch.prepare()), sent
@@ -467,6 +467,6 @@ async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(kind: str, co
     registry = Registry(plugins=False)
     for _ in range(2):
         one = command(Dialect.PYTHON, kind=kind, config=config)
-        dispatch = Dispatch(registry, one, at, worker_id="w", limits=Limits(5, 5, 0), slots=Slots(1))
+        dispatch = Dispatch(registry, one, at, worker_id="w", limits=CallLimits(5, 5, 0), slots=Slots(1))
         await dispatch.run(await dispatch.prepare())
         assert threads.given == len({kind, "noop"}), "once each"

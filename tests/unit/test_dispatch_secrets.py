@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.secrets import redaction
@@ -75,7 +75,7 @@ async def runs(*acts: Act, kind: str = "act", config: Any = None) -> tuple[Scrip
     for act in acts:
         one = command(kind=kind, config=config or {})
         tools = Registry([ActTool(act)], plugins=False)
-        dispatch = Dispatch(tools, one, at, worker_id="w", limits=Limits(30, 60, 0), slots=Slots(1))
+        dispatch = Dispatch(tools, one, at, worker_id="w", limits=CallLimits(30, 60, 0), slots=Slots(1))
         made.append(dispatch)
         with contextlib.suppress(ToolError):
             await dispatch.run(await dispatch.prepare())

@@ -169,7 +169,7 @@ async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(
     slots.take()
 
     class Doubtful:
-        def in_doubt(self, now: float) -> bool:
+        def is_uncertain(self, now: float) -> bool:
             return True
 
         async def confirm(self) -> None:
@@ -255,11 +255,11 @@ async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_o
     """Rust plane: a restarted worker is let in under its id, and the outcome of its first life is on the disk."""
     asked: list[str] = []
 
-    class Doubt:
+    class Uncertainty:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def in_doubt(self, now: float) -> bool:
+        def is_uncertain(self, now: float) -> bool:
             return False
 
         async def confirm(self) -> None:
@@ -275,9 +275,9 @@ async def test_adopted_outcome_and_our_own_of_one_claim_are_told_one_after_the_o
 
     at = Plane(ControlPlaneClient(Slow(lambda *_: answer(202, {})), settings()), URL, Dialect.PYTHON)
     ours = emitter()
-    first = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("first")))
+    first = asyncio.ensure_future(ours.deliver(at, event_set(), Uncertainty("first")))
     await asyncio.sleep(0)
-    second = asyncio.ensure_future(ours.deliver(at, event_set(), Doubt("second")))
+    second = asyncio.ensure_future(ours.deliver(at, event_set(), Uncertainty("second")))
     await asyncio.sleep(0)
     let_go.set()
     await first

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import pytest
 
 import virtual_time
-from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.errors import ClaimLost, NotSent
-from noetl_worker.execution import Execution
+from noetl_worker.executor import Executor
 from noetl_worker.models import Dialect, Outcome, Report, Settlement, ToolResult
 from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.phases import Progress
@@ -28,7 +28,7 @@ from noetl_worker.plane.identity import Identity
 from noetl_worker.recovery.adoption import Adoption
 from noetl_worker.report.emitter import Emitter
 from noetl_worker.slots import Slots
-from noetl_worker.stopping import Level
+from noetl_worker.stopping import StopLevel
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Response
@@ -95,11 +95,11 @@ def script_for(dialect: Dialect, config: Mapping[str, Any], action: str) -> Any:
     return script
 
 
-def execution(transport: Any, dialect: Dialect, beats: Beats, **variables: str) -> Execution:
+def execution(transport: Any, dialect: Dialect, beats: Beats, **variables: str) -> Executor:
     ours = settings(NOETL_CONTROL_PLANE=dialect.value, **variables)
     client = ControlPlaneClient(transport, ours)
-    workplace = Workplace(ours, Identity(ours), Registry(plugins=False), InFlight(), beats, emitter(), Slots(4))  # type: ignore[arg-type]
-    return Execution(client, workplace)
+    services = WorkerServices(ours, Identity(ours), Registry(plugins=False), InFlight(), beats, emitter(), Slots(4))  # type: ignore[arg-type]
+    return Executor(client, services)
 
 
 def delivery(dialect: Dialect, **changes: Any) -> Any:
@@ -114,15 +114,15 @@ def delivery(dialect: Dialect, **changes: Any) -> Any:
     return Delivery(json.dumps(body).encode())
 
 
-def begun(whole: Execution, one: Any) -> tuple[asyncio.Task[Outcome | None], Progress]:
+def begun(whole: Executor, one: Any) -> tuple[asyncio.Task[Outcome | None], Progress]:
     """Work on a delivery as the worker does: in a task that a stop knows."""
     progress = Progress()
     progress.task = asyncio.ensure_future(whole.run(one, progress))
     return progress.task, progress
 
 
-def grace_over(whole: Execution, progress: Progress) -> None:
-    whole.workplace.emitter.stopping.reach(Level.GRACE_OVER)
+def grace_over(whole: Executor, progress: Progress) -> None:
+    whole.services.emitter.stopping.reach(StopLevel.GRACE_OVER)
     progress.stop()
 
 
@@ -144,7 +144,7 @@ async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: 
         return await task, transport
     finally:
         transport.go.set()
-        await whole.workplace.registry.aclose()
+        await whole.services.registry.aclose()
 
 
 @pytest.mark.parametrize("let_go", [True, False], ids=["answer comes", "answer never comes"])
@@ -176,7 +176,7 @@ async def test_tool_that_raises_late_reports_its_start_once() -> None:
     transport = ScriptedTransport(script_for(Dialect.RUST, {"url": "http://127.0.0.1:9/"}, "http"))
     whole = execution(transport, Dialect.RUST, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0")
     await whole.run(delivery(Dialect.RUST))
-    await whole.workplace.registry.aclose()
+    await whole.services.registry.aclose()
     told = [body["event_type"] for body in transport.bodies("/api/events")]
     told += [event["name"] for body in transport.bodies("/api/events/batch") for event in body["events"]]
     assert told.count("command.started") == 1
@@ -286,10 +286,10 @@ class Odd:
 
 def worker_with(
     tool: Odd, transport: ScriptedTransport, dialect: Dialect, beats: Beats | None = None, ours: Emitter | None = None
-) -> Execution:
+) -> Executor:
     chosen = settings(NOETL_CONTROL_PLANE=dialect.value, WORKER_ID="w2")
     registry = Registry([tool], plugins=False)
-    workplace = Workplace(
+    services = WorkerServices(
         chosen,
         Identity(chosen),
         registry,
@@ -298,7 +298,7 @@ def worker_with(
         ours or emitter(),
         Slots(4),
     )
-    return Execution(ControlPlaneClient(transport, chosen), workplace)
+    return Executor(ControlPlaneClient(transport, chosen), services)
 
 
 async def _cancelled_from_within() -> None:
@@ -318,7 +318,7 @@ async def _exit() -> None:
 async def test_tool_that_ends_its_own_task_is_told_as_a_failure(
     dialect: Dialect, do: Callable[[], Awaitable[None]], words: str
 ) -> None:
-    """Taken for a stop of the worker, it would be given back and run again for ever; an exit would end the worker."""
+    """Taken for a stop of the worker, it would be returned and run again for ever; an exit would end the worker."""
     transport = ScriptedTransport(script_for(dialect, {}, "odd"))
     outcome = await worker_with(Odd(do), transport, dialect).run(delivery(dialect))
     assert outcome is not None
@@ -353,7 +353,7 @@ async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_lette
 async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_is_told(
     num_delivered: int,
 ) -> None:
-    """The same WORKER_ID is let in at any time: an outcome of the process before us may have been told meanwhile."""
+    """The same WORKER_ID is accepted at any time: an outcome of the process before us may have been told meanwhile."""
     claims = [0]
 
     def script(method: str, path: str, body: Any) -> Any:
@@ -410,7 +410,7 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
     whole = worker_with(tool, ScriptedTransport(script), Dialect.PYTHON, ours=ours)
     first = asyncio.ensure_future(whole.run(delivery(Dialect.PYTHON)))
     await running.wait()
-    adoption = Adoption(whole.client, ours, whole.workplace.in_flight)
+    adoption = Adoption(whole.client, ours, whole.services.in_flight)
     adoption.look()
     while not ours.outbox.is_empty:
         await asyncio.sleep(0)
@@ -431,9 +431,9 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
 async def test_command_that_is_over_leaves_nothing_to_the_collector(
     dialect: Dialect, config: Mapping[str, Any]
 ) -> None:
-    """A circle keeps the claim, the result and the task of its command until the collector comes by."""
+    """A reference cycle keeps the claim, the result and the task of its command until the collector comes by."""
     made = execution(ScriptedTransport(script_for(dialect, config, "noop")), dialect, Beats())
-    whole = replace(made, workplace=replace(made.workplace, in_flight=InFlight(0)))
+    whole = replace(made, services=replace(made.services, in_flight=InFlight(0)))
 
     async def run() -> None:
         task, _ = begun(whole, delivery(dialect))

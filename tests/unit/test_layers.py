@@ -34,9 +34,9 @@ delivery report
 
 command recovery
 
-execution deliveries readings
+executor deliveries readings
 
-worker worker_process doctor inquiry rehearsal supervisor
+worker worker_process doctor diagnosis local_run supervisor
 
 cli dev testing envelope cases event_set template
 

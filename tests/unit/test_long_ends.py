@@ -128,14 +128,14 @@ async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_i
     grace_over(whole, progress)
     done, _ = await asyncio.wait({running}, timeout=600)
     assert not done
-    assert list(whole.workplace.emitter.issuing.values()) == [True]
+    assert list(whole.services.emitter.issuing.values()) == [True]
     if is_hard:
         progress.cut()
     else:
         transport.go.set()
     outcome = await running
     transport.go.set()
-    await whole.workplace.registry.aclose()
+    await whole.services.registry.aclose()
     outcome, ends = outcome, len(transport.bodies("/api/events"))
     assert outcome is not None
     assert outcome.settlement is (Settlement.NAK if is_hard else Settlement.ACK)
@@ -155,7 +155,7 @@ async def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> No
     done, _ = await asyncio.wait({giving}, timeout=600)
     assert not done
     transport.go.set()
-    await whole.workplace.registry.aclose()
+    await whole.services.registry.aclose()
     outcome = await giving
     assert outcome is not None
     assert (outcome).settlement is Settlement.ACK

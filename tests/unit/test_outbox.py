@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.outbox.directory import signing_key
-from noetl_worker.outbox.file import OutboxFile, Row
+from noetl_worker.outbox.file import OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken
@@ -146,8 +146,8 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dead = OutboxFile.made(tmp_path, signing_key(tmp_path))
-    dead.put(Row(event_set(7).key, "c-7", URL, 16, event_set(7).packed()[0]))
-    dead.put(Row("x", "c-8", URL, 16, b'{"not": "a set"}'))
+    dead.put(OutboxRow(event_set(7).key, "c-7", URL, 16, event_set(7).packed()[0]))
+    dead.put(OutboxRow("x", "c-8", URL, 16, b'{"not": "a set"}'))
     dead.close(is_empty=False)
     ours = box(tmp_path)
     [one] = taken(ours)
@@ -165,7 +165,7 @@ def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
 def rows_of(directory: Path, row: bytes) -> Path:
     """An outbox file with one row, signed as those of this machine."""
     dead = OutboxFile.made(directory, signing_key(directory))
-    dead.put(Row(event_set(7).key, "c-7", URL, 16, row))
+    dead.put(OutboxRow(event_set(7).key, "c-7", URL, 16, row))
     dead.close(is_empty=False)
     [path] = directory.glob("*.sqlite3")
     return path

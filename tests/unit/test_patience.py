@@ -1,4 +1,4 @@
-"""What is waited out, and what a doubt is counted from."""
+"""What is waited out, and from when uncertain answers are counted."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from noetl_worker.deliveries import CANCEL_TIMEOUT_S
 from noetl_worker.jetstream import connection
 from noetl_worker.phases import Phase, Progress
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.stopping import Level, Stopping
+from noetl_worker.stopping import StopLevel, Stopping
 
 OPERATE = Path(__file__, "../../../docs/operate.md").resolve()
 
@@ -85,9 +85,9 @@ def test_a_cancellation_of_somebody_else_is_not_taken_for_a_stop() -> None:
 async def test_levels_of_a_stop_only_grow_and_end_the_waits_below_them() -> None:
     asked = Stopping()
     waiting = asyncio.ensure_future(asked.sleep(60))
-    asked.reach(Level.HARD)
+    asked.reach(StopLevel.HARD)
     assert await waiting is False
-    asked.reach(Level.DRAIN)
+    asked.reach(StopLevel.DRAIN)
     assert asked.is_hard
     assert asked.is_draining
 

@@ -167,7 +167,7 @@ def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> No
     assert all("NOETL_WORKER_POOL_SEGMENTS" in line["advice"] for line in lines)
 
 
-def test_foreign_pool_is_given_back_later_and_later_and_kept_before_the_stream_forgets_it() -> None:
+def test_foreign_pool_is_returned_later_and_later_and_kept_before_the_stream_forgets_it() -> None:
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
     young = [acknowledge.foreign_pool("why", n, limit_s - 1) for n in (1, 4, 900)]
     assert {one.kind for one in young} == {OutcomeKind.FOREIGN_POOL}

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import Dispatch, Limits, failure_of
+from noetl_worker.command.dispatch import CallLimits, Dispatch, failure_of
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect
 from noetl_worker.slots import Slots
@@ -55,7 +55,7 @@ async def prepared(
     body = {"execution_id": 7, "node_name": "two", "action": kind, "context": context, "meta": {}}
     at, _ = plane(script, dialect)
     command = await hydrate(body, ENVELOPE, at)
-    limits = Limits(default_s=5.0, hard_s=5.0, cancellation_poll_s=0.0)
+    limits = CallLimits(default_s=5.0, hard_s=5.0, cancellation_poll_s=0.0)
     dispatch = Dispatch(Registry(plugins=False), command, at, worker_id="w", limits=limits, slots=Slots(1))
     tool = await dispatch.prepare()
     return await dispatch.run(tool) if kind == "task_sequence" else tool.config

@@ -15,7 +15,7 @@ from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent, ServerRefuse
 from noetl_worker.models import AlreadyFinished, CaseDecision, Dialect, FitRules, LoopPosition, ToolResult
 from noetl_worker.plane import patience
 from noetl_worker.report import results
-from noetl_worker.report.emitter import LATE_S, Verdict, verdict
+from noetl_worker.report.emitter import LATE_S, SendStatus, judge
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.transport.transport import Response
 from unit.planes import After, Hurried, Ours, answer, batch_status, command, emitter, plane
@@ -84,7 +84,7 @@ PAGES = (
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.status))
 async def test_page_that_is_not_the_planes_answer_costs_no_result(page: Response) -> None:
     """A proxy in front of a plane that is being replaced; also as a 200."""
-    left = [page] * (patience.DOUBTFUL_TRIES + 2)
+    left = [page] * (patience.UNCERTAIN_TRIES + 2)
     transport = await tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
@@ -116,20 +116,20 @@ async def test_doubtful_500_is_a_refusal_after_so_many_tries_and_so_long() -> No
         return sent
 
     many = await tries(2.0)
-    assert len(many) > patience.DOUBTFUL_TRIES
-    assert many[-1] - many[0] == pytest.approx(patience.DOUBT_S, abs=2.0)
-    assert len(await tries(patience.DOUBT_S)) == patience.DOUBTFUL_TRIES
+    assert len(many) > patience.UNCERTAIN_TRIES
+    assert many[-1] - many[0] == pytest.approx(patience.UNCERTAIN_S, abs=2.0)
+    assert len(await tries(patience.UNCERTAIN_S)) == patience.UNCERTAIN_TRIES
 
 
 async def test_plane_that_is_broken_for_a_while_gets_the_success_and_no_failure_instead() -> None:
-    left = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 2)
+    left = [answer(500, {"detail": "internal"})] * (patience.UNCERTAIN_TRIES + 2)
     transport = await tell(OK, lambda *a: left.pop() if left else accept(*a))
     assert {names(body)[-1] for body in transport.bodies("/api/events/batch")} == {"command.completed"}
 
 
 async def test_outage_between_two_doubtful_answers_is_no_time_of_doubt() -> None:
     """One 500, minutes without an answer, then 500 while the plane starts: nothing of that refuses the outcome."""
-    starting = [answer(500, {"detail": "internal"})] * (patience.DOUBTFUL_TRIES + 1)
+    starting = [answer(500, {"detail": "internal"})] * (patience.UNCERTAIN_TRIES + 1)
     left = [*starting, *[NotSent("refused")] * 10, answer(500, {"detail": "internal"})]
 
     def script(*request: Any) -> Any:
@@ -152,14 +152,16 @@ async def test_wait_that_a_plane_asks_for_is_bounded() -> None:
 
 async def test_passing_answer_after_too_many_doubtful_ones_is_still_waited_out() -> None:
     """The plane says that it is busy: that it was broken before is no refusal of the set."""
-    doubtful = [answer(500, {"detail": "internal"})] * patience.DOUBTFUL_TRIES
-    left = [answer(503, {})] * 20 + doubtful
+    uncertain = [answer(500, {"detail": "internal"})] * patience.UNCERTAIN_TRIES
+    left = [answer(503, {})] * 20 + uncertain
 
     def script(*request: Any) -> Response | After:
         if not left:
             return accept(*request)
         said = left.pop()
-        return said if said.status == 500 else After(patience.DOUBT_S, said)  # the doubt is old enough by then
+        return (
+            said if said.status == 500 else After(patience.UNCERTAIN_S, said)
+        )  # it has been uncertain for long enough by then
 
     transport = await tell(OK, script)
     assert left == []
@@ -245,7 +247,7 @@ async def test_duplicate_that_was_processed_is_not_rescued(state: str) -> None:
 
 @pytest.mark.parametrize("code", ["ack_timeout", "enqueue_error"])
 async def test_503_that_says_that_a_batch_came_into_no_queue_is_enough_for_a_rescue(code: str) -> None:
-    """A plane whose database is away cannot note that: the batch stays `accepted`, and the same key is a duplicate."""
+    """A plane whose database is down cannot note that: the batch stays `accepted`, and the same key is a duplicate."""
     batches, sent = _Batches(answers_get_lost=False, state="accepted", code=code), []
     away = [answer(503, {"detail": {"code": "db_unavailable"}}), answer(503, {"detail": {"code": "pool_saturated"}})]
 
@@ -259,7 +261,7 @@ async def test_503_that_says_that_a_batch_came_into_no_queue_is_enough_for_a_res
 
 @pytest.mark.parametrize("detail", [{"code": "ack_timeout"}, {"code": "queue_unavailable", "request_id": "7"}, "busy"])
 async def test_any_other_503_passes(detail: Any) -> None:
-    assert verdict(answer(503, {"detail": detail}), first_try=True) is Verdict.PASSING
+    assert judge(answer(503, {"detail": detail}), first_try=True) is SendStatus.PASSING
 
 
 async def test_duplicate_is_not_accepted_on_the_word_of_a_proxy() -> None:
@@ -301,4 +303,4 @@ async def test_rescue_is_sent_however_late_and_whatever_the_claim_says(tmp_path:
 
 def test_500_that_wraps_a_passing_503_is_passing() -> None:
     wrapped = answer(500, {"detail": "503: {'code': 'db_unavailable', 'message': 'retry shortly'}"})
-    assert verdict(wrapped, first_try=True) is Verdict.PASSING
+    assert judge(wrapped, first_try=True) is SendStatus.PASSING

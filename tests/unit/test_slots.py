@@ -33,7 +33,7 @@ class Commands:
                 finally:
                     self.running.remove(name)
         finally:
-            self.slots.give_back()
+            self.slots.release()
 
     async def end(self, name: str) -> None:
         self._go[name].set()

@@ -30,12 +30,12 @@ async def lines_of(dialect: Dialect, config: Any, kind: str, *, commands: int = 
     """The log of commands of one step, one after the other."""
 
     whole = execution(ScriptedTransport(script_for(dialect, config, kind)), dialect, Beats())
-    forgetful = dataclasses.replace(whole.workplace, in_flight=InFlight(0.0))  # to it each is a command of its own
-    whole = dataclasses.replace(whole, workplace=forgetful)
+    forgetful = dataclasses.replace(whole.services, in_flight=InFlight(0.0))  # to it each is a command of its own
+    whole = dataclasses.replace(whole, services=forgetful)
     with capture_logs() as lines:
         for _ in range(commands):
             await whole.run(delivery(dialect))
-        await whole.workplace.registry.aclose()
+        await whole.services.registry.aclose()
     return [line for line in lines if line["log_level"] in ("info", "warning", "error")]
 
 
@@ -140,7 +140,7 @@ def test_cause_that_says_what_was_said_is_said_once(text: str, cause: Exception,
 @pytest.mark.parametrize("claim", [HeldByOther("w-2 has it", None), AlreadyFinished("it is over")])
 async def test_outcome_that_is_dropped_is_a_line(claim: Any) -> None:
     class Lost:
-        def in_doubt(self, now: float) -> bool:
+        def is_uncertain(self, now: float) -> bool:
             return True
 
         async def confirm(self) -> None:
@@ -176,8 +176,8 @@ class Broken:
 
 async def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_without_secrets() -> None:
     whole = execution(ScriptedTransport(script_for(Dialect.PYTHON, {}, "broken")), Dialect.PYTHON, Beats())
-    workplace = dataclasses.replace(whole.workplace, registry=Registry([Broken()], plugins=False))
-    whole = dataclasses.replace(whole, workplace=workplace)
+    services = dataclasses.replace(whole.services, registry=Registry([Broken()], plugins=False))
+    whole = dataclasses.replace(whole, services=services)
     with capture_logs() as lines:
         await whole.run(delivery(Dialect.PYTHON))
     raised = [line for line in lines if line["event"] == "command_raised"]
@@ -206,7 +206,7 @@ async def test_outcome_is_one_line_at_debug_and_one_count(data: bytes | None, ou
 
 async def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
     scene = Scene()
-    scene.execution.workplace.in_flight.enter("a", 1)
+    scene.execution.services.in_flight.enter("a", 1)
     with capture_logs() as lines:
         await ended(scene)
     assert [line["outcome"] for line in lines if line["event"] == "outcome"] == ["redelivered"]

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from noetl_worker.command.claimed_command import Workplace
+from noetl_worker.command.claimed_command import WorkerServices
 from noetl_worker.delivery.in_flight import InFlight
-from noetl_worker.execution import Execution
+from noetl_worker.executor import Executor
 from noetl_worker.models import Outcome
 from noetl_worker.plane.client import ControlPlaneClient
 from noetl_worker.plane.identity import Identity
@@ -33,15 +33,15 @@ class Scene:
         keepalive = SimpleNamespace(track=lambda reply, _: self.kept.add(reply), untrack=self.kept.remove)
         without_stop = emitter()
         telling = Emitter(without_stop.ids, without_stop.outbox, self.worker.stopping)
-        workplace = Workplace(
+        services = WorkerServices(
             ours, Identity(ours), self.worker.registry, InFlight(), cast(Any, keepalive), telling, self.worker.slots
         )
         self.transport = ScriptedTransport(lambda *_: answer(404, {}))
-        self.execution = Execution(ControlPlaneClient(self.transport, ours), workplace)
+        self.execution = Executor(ControlPlaneClient(self.transport, ours), services)
 
     async def _settle(self, delivery: Any, outcome: Outcome) -> str:
         self.answers[delivery.reply] = outcome
-        return "nak:given_back"
+        return "nak:returned"
 
     def deliver(self, reply: str, settle: Any = None, data: bytes | None = None) -> None:
         body = json.dumps({"execution_id": 1, "event_id": 2, "command_id": reply, "step": "start"}).encode()
@@ -62,13 +62,13 @@ class Scene:
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])
-async def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_given_back(is_stopping: bool) -> None:
+async def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_returned(is_stopping: bool) -> None:
     scene = Scene()
     if is_stopping:
         scene.worker.request_stop()
     scene.deliver("a")
     assert await scene.drain() is True
-    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "given_back"}
+    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "returned"}
     assert scene.kept == set()
     assert scene.transport.sent == [], "it is not claimed"
 
@@ -77,7 +77,7 @@ async def watch() -> None:
     await asyncio.Event().wait()
 
 
-async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_and_not_claimed() -> None:
+async def test_message_that_comes_while_a_cancelled_worker_ends_is_returned_and_not_claimed() -> None:
     scene = Scene()
     pulls = asyncio.Event()
 
@@ -94,7 +94,7 @@ async def test_message_that_comes_while_a_cancelled_worker_ends_is_given_back_an
     await asyncio.gather(working, return_exceptions=True)
     for task in list(scene.worker.deliveries.tasks):
         await asyncio.wait({task})
-    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
+    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "returned"}
 
 
 class AnsweredAtTheEnd:
@@ -133,7 +133,7 @@ async def test_what_ends_the_pulling_or_the_watch_is_raised_after_the_drain(part
     puller = SimpleNamespace(run=broken if is_puller else watch, pause=lambda _: scene.deliver("late"))
     with pytest.raises(ConnectionError, match=part):
         await scene.work(puller, watching=watch() if is_puller else broken())
-    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "given_back"}
+    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "returned"}
 
 
 async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> None:

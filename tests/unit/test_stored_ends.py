@@ -64,7 +64,7 @@ class Over:
     def __init__(self) -> None:
         self._looks = 0
 
-    def in_doubt(self, now: float) -> bool:
+    def is_uncertain(self, now: float) -> bool:
         self._looks += 1
         return self._looks > 1
 

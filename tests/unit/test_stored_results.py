@@ -265,7 +265,7 @@ async def test_result_that_the_store_of_the_rust_plane_refuses_fails_its_command
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_broken_store_is_asked_for_so_long(dialect: Dialect) -> None:
     inner = store_then_accept(*[answer(500, {"detail": "store"})] * 100)
-    most_s = patience.DOUBT_S if dialect is Dialect.PYTHON else patience.STORE_DOUBT_S
+    most_s = patience.UNCERTAIN_S if dialect is Dialect.PYTHON else patience.STORE_UNCERTAIN_S
 
     def script(method: str, path: str, body: Any) -> Any:
         return After(most_s / 15, inner(method, path, body))

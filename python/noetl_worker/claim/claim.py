@@ -14,10 +14,10 @@ from noetl_worker.models import (
     AuthRefusedClaim,
     Claimed,
     ClaimOutcome,
+    ClaimRefused,
     Dialect,
     JsonValue,
     NotFound,
-    Refused,
     RetryLater,
 )
 from noetl_worker.plane.answers import MEANING, Meaning, is_server_error, retry_after_s
@@ -61,10 +61,10 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
     match means:
         case Meaning.AUTH:
             return AuthRefusedClaim(text)
-        case Meaning.PASSING | Meaning.OVERLOADED | Meaning.DOUBTFUL:
+        case Meaning.PASSING | Meaning.OVERLOADED | Meaning.UNCERTAIN:
             return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
         case Meaning.ACCEPTED | Meaning.REFUSED:  # a 2xx that gives no command is none of the planes'
-            return Refused(text)
+            return ClaimRefused(text)
         case _:
             assert_never(means)
 
@@ -78,13 +78,13 @@ def _read_success(answer: Response) -> ClaimOutcome:
     body = answer.json()
     if type(body) is not dict:
         what = f"claim answered {answer.status} with a body that is not a JSON object"
-        return Refused(f"{what}{_reason(answer.body)}: is a proxy in between?")
+        return ClaimRefused(f"{what}{_reason(answer.body)}: is a proxy in between?")
     for needed in _NEEDED:
         if needed not in body or body[needed] is None:
             missing = [key for key in _NEEDED if body.get(key) is None]
-            return Refused(f"claim answered {answer.status} without {', '.join(missing)}")
+            return ClaimRefused(f"claim answered {answer.status} without {', '.join(missing)}")
     if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
-        return Refused(f"claim answered {answer.status} with a context or meta that is not an object")
+        return ClaimRefused(f"claim answered {answer.status} with a context or meta that is not an object")
     return Claimed(body, marks_of(answer.body))
 
 

@@ -13,7 +13,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.line import SettingLine
-from noetl_worker.settings.settings import SETTINGS, Reading, Secret, read_settings
+from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, read_settings
 from noetl_worker.settings.tools import family_of
 
 __all__ = ["config", "settings_markdown"]
@@ -51,7 +51,7 @@ def config(
         typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), source]))
 
 
-def _rows(reading: Reading) -> Iterator[tuple[str, str, str, str]]:
+def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
     for line in SETTINGS:
         given, value = reading.given.get(line.variable), getattr(reading.settings, line.field)
         text = value.reveal() if line.field == "nats_url" else _written(value)

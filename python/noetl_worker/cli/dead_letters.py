@@ -1,4 +1,4 @@
-"""`noetl-worker dead-letters`: look at the messages that were set aside, and put them back to work."""
+"""`noetl-worker dead-letters`: look at the messages that were kept as dead letters, and put them back to work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
     from noetl_worker.jetstream.connection import Connection
-    from noetl_worker.jetstream.dead_letter_store import DeadLetterStore, KeptLetter
+    from noetl_worker.jetstream.dead_letter_store import DeadLetterStore, StoredDeadLetter
 
 __all__ = ["EXIT_NOT_DONE", "app"]
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 ReasonOption = Annotated[
-    str | None, typer.Option("--reason", help="Only letters with this text in the reason, or of this kind.")
+    str | None, typer.Option("--reason", help="Only dead letters with this text in the reason, or of this kind.")
 ]
 _with_flags = with_setting_flags(shown=("nats_url",), short=False)
 """-n is how many are listed."""
@@ -48,18 +48,18 @@ def list_(
     """
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.views.dead_letter import Entry, print_entries
+        from noetl_worker.cli.views.dead_letter import ShownDeadLetter, print_entries
 
-        entries: list[Entry] = []
-        async for kept in store.letters(stream):
-            if (entry := Entry.of(kept)).has(reason):
+        entries: list[ShownDeadLetter] = []
+        async for kept in store.dead_letters(stream):
+            if (entry := ShownDeadLetter.of(kept)).has(reason):
                 entries.append(entry)
             if len(entries) == limit:
                 break
         print_entries(entries, await store.count(stream), stream, as_json=as_json)
         return 0
 
-    _with_letters(work, flags, without_stream=0)
+    _with_dead_letters(work, flags, without_stream=0)
 
 
 @app.command("show")
@@ -69,23 +69,23 @@ def show(
     id_: Annotated[int, typer.Argument(metavar="ID", min=1, help="As listed.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one letter: why it was set aside, the plane's last answer, the message.
+    """Show one dead letter: why it was kept, the plane's last answer, the message.
 
     Secrets are hidden. Exit codes: 0; 2 a setting is wrong; 3 no NATS or
-    JetStream; 5 there is no such letter.
+    JetStream; 5 there is no such dead letter.
     """
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.views.dead_letter import Entry, print_entry
+        from noetl_worker.cli.views.dead_letter import ShownDeadLetter, print_entry
 
         kept = await store.get(stream, id_)
         if kept is None:
-            _complain(_no_letter(id_, stream))
+            _complain(_no_dead_letter(id_, stream))
             return EXIT_NOT_DONE
-        print_entry(Entry.of(kept), as_json=as_json)
+        print_entry(ShownDeadLetter.of(kept), as_json=as_json)
         return 0
 
-    _with_letters(work, flags)
+    _with_dead_letters(work, flags)
 
 
 @app.command("requeue")
@@ -93,53 +93,53 @@ def show(
 def requeue_(
     flags: SettingFlags,
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="As listed.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every letter, the oldest first.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every dead letter, the oldest first.")] = False,
     reason: ReasonOption = None,
 ) -> None:
-    """Publish messages again, as and where they were; then drop their letters.
+    """Publish messages again, as and where they were; then drop their dead letters.
 
-    A letter goes only after JetStream has acknowledged its message. Asking
+    A dead letter goes only after JetStream has acknowledged its message. Asking
     twice publishes once (within the duplicate window of the command stream, 2
     minutes by default). What comes of a message is decided as always: a command
-    that is finished by now is dropped at its claim, poison becomes a new letter.
+    that is finished by now is dropped at its claim, poison becomes a new dead letter.
 
     Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream;
-    5 a letter is still there, or was not found.
+    5 a dead letter is still there, or was not found.
     """
     if bool(ids) == all_:
-        raise typer.BadParameter("name the letters (noetl-worker dead-letters list), or say --all")
+        raise typer.BadParameter("name the dead letters (noetl-worker dead-letters list), or say --all")
     if reason is not None and not all_:
         raise typer.BadParameter("--reason goes with --all")
 
     async def work(store: DeadLetterStore, stream: str) -> int:
-        from noetl_worker.cli.views.dead_letter import Entry
+        from noetl_worker.cli.views.dead_letter import ShownDeadLetter
 
         done, left = 0, 0
         async for number, kept in _chosen(store, stream, ids or ()):
             if kept is None:
-                _complain(_no_letter(number, stream))
+                _complain(_no_dead_letter(number, stream))
                 left += 1
-            elif not all_ or Entry.of(kept).has(reason):
+            elif not all_ or ShownDeadLetter.of(kept).has(reason):
                 is_done = await _requeue_one(store, kept)
                 done, left = done + is_done, left + (not is_done)
         typer.echo(f"{done} requeued, {left} not" if left else f"{done} requeued")
         return EXIT_NOT_DONE if left else 0
 
-    _with_letters(work, flags, without_stream=0 if all_ else EXIT_NOT_DONE)
+    _with_dead_letters(work, flags, without_stream=0 if all_ else EXIT_NOT_DONE)
 
 
 async def _chosen(
     store: DeadLetterStore, stream: str, ids: Sequence[int]
-) -> AsyncIterator[tuple[int, KeptLetter | None]]:
-    """The letters of these numbers, None for one that is not there; without numbers all, the oldest first."""
+) -> AsyncIterator[tuple[int, StoredDeadLetter | None]]:
+    """The dead letters of these numbers, None for one that is not there; without numbers all, the oldest first."""
     for number in dict.fromkeys(ids):
         yield number, await store.get(stream, number)
     if not ids:
-        async for kept in store.letters(stream, newest_first=False):
+        async for kept in store.dead_letters(stream, newest_first=False):
             yield kept.sequence, kept
 
 
-async def _requeue_one(store: DeadLetterStore, kept: KeptLetter) -> bool:
+async def _requeue_one(store: DeadLetterStore, kept: StoredDeadLetter) -> bool:
     from noetl_worker.delivery.dead_letter import NotRequeued, requeue
     from noetl_worker.secrets.redaction import redact_text
 
@@ -151,7 +151,7 @@ async def _requeue_one(store: DeadLetterStore, kept: KeptLetter) -> bool:
     return True
 
 
-def _with_letters(
+def _with_dead_letters(
     work: Callable[[DeadLetterStore, str], Awaitable[int]],
     flags: SettingFlags,
     *,
@@ -186,5 +186,5 @@ def _no_stream(settings: Settings) -> str:
     )
 
 
-def _no_letter(number: int, stream: str) -> str:
+def _no_dead_letter(number: int, stream: str) -> str:
     return f"there is no dead letter {number} in {stream}: see noetl-worker dead-letters list"

@@ -16,7 +16,7 @@ from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import Reading, is_for_process, read_settings
+from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
 
 __all__ = ["dev", "parse_override"]
 
@@ -99,7 +99,7 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
         return name, value
 
 
-def settings_beside(nats_url: str, server_url: str, dialect: Dialect) -> Reading:
+def settings_beside(nats_url: str, server_url: str, dialect: Dialect) -> SettingsReading:
     """Settings of a worker on a laptop, at the session's own NATS and control plane."""
     return read_settings(
         {

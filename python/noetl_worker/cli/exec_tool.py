@@ -100,19 +100,19 @@ async def _run(
     *,
     as_json: bool,
 ) -> int:
-    from noetl_worker.cli.views.rehearsal import print_result
+    from noetl_worker.cli.views.local_run import print_result
     from noetl_worker.command.tool_rules import registry_of
+    from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.observability.logging import configure_logging
     from noetl_worker.phases import Progress
-    from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
 
     configure_logging("warning", "auto", without=("command_failed",))  # the result says it
     registry = registry_of(settings)
     registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
     progress, plane = Progress(), NoPlane(credentials)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
-    async with Rehearsal(settings, WithholdingTransport(plane.answer), registry=registry) as rehearsal:
-        done = await rehearsal.run(body, envelope, await rehearsal.client.plane(""), progress)
+    async with LocalRun(settings, WithholdingTransport(plane.answer), registry=registry) as local_run:
+        done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
     if progress.is_stopping:
         typer.echo("noetl-worker exec: interrupted", err=True)
         return EXIT_INTERRUPTED

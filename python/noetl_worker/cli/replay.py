@@ -16,8 +16,8 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from noetl_worker.local_run import LocalRun
     from noetl_worker.models import Envelope
-    from noetl_worker.rehearsal import Rehearsal
 
 __all__ = ["replay"]
 
@@ -75,14 +75,14 @@ def _refusal_text(error: ServerRefused, event_id: int) -> str:
 async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool) -> int:
     from noetl_worker import json_text
     from noetl_worker.claim.claim import read_claim
+    from noetl_worker.local_run import LocalRun, WithholdingTransport
     from noetl_worker.models import Claimed, Envelope
-    from noetl_worker.rehearsal import Rehearsal, WithholdingTransport
     from noetl_worker.transport.opening import open_transport
     from noetl_worker.transport.transport import Response
 
     real = open_transport(settings, max_connections=8)
-    async with Rehearsal(settings, WithholdingTransport(real.send, real.close)) as rehearsal:
-        plane = await rehearsal.client.plane("")
+    async with LocalRun(settings, WithholdingTransport(real.send, real.close)) as local_run:
+        plane = await local_run.client.plane("")
         found = read_claim(Response(200, {}, json_text.dumps(await plane.fetch_command(event_id))), plane.dialect)
         if not isinstance(found, Claimed):
             raise ControlPlaneError(f"GET /api/commands/{event_id}: {found.reason}")
@@ -92,16 +92,16 @@ async def _replay(settings: Settings, event_id: int, *, dry: bool, as_json: bool
             int(body["execution_id"]), event_id, command_id, str(body["node_name"]), plane.url, None, None
         )
         if dry:
-            return await _show_config(rehearsal, body, envelope)
+            return await _show_config(local_run, body, envelope)
         typer.echo(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
-        return await _run(rehearsal, body, envelope, as_json=as_json)
+        return await _run(local_run, body, envelope, as_json=as_json)
 
 
-async def _show_config(rehearsal: Rehearsal, body: Any, envelope: Envelope) -> int:
+async def _show_config(local_run: LocalRun, body: Any, envelope: Envelope) -> int:
     from noetl_worker.cli.views.terminal import harmless
 
     try:
-        config = await rehearsal.rendered(body, envelope, await rehearsal.client.plane(""))
+        config = await local_run.rendered(body, envelope, await local_run.client.plane(""))
     except ToolError as error:
         typer.echo(f"noetl-worker replay: {error}", err=True)
         return EXIT_FAILED
@@ -109,13 +109,13 @@ async def _show_config(rehearsal: Rehearsal, body: Any, envelope: Envelope) -> i
     return 0
 
 
-async def _run(rehearsal: Rehearsal, body: Any, envelope: Envelope, *, as_json: bool) -> int:
-    from noetl_worker.cli.views.rehearsal import print_requests
+async def _run(local_run: LocalRun, body: Any, envelope: Envelope, *, as_json: bool) -> int:
+    from noetl_worker.cli.views.local_run import print_requests
     from noetl_worker.phases import Progress
 
     progress = Progress()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, progress.stop)
-    done = await rehearsal.run(body, envelope, await rehearsal.client.plane(""), progress)
+    done = await local_run.run(body, envelope, await local_run.client.plane(""), progress)
     if progress.is_stopping:
         typer.echo("noetl-worker replay: interrupted", err=True)
         return EXIT_INTERRUPTED

@@ -22,7 +22,7 @@ def run(flags: SettingFlags) -> None:
 
     Exit codes: 0 drained; 2 a setting is wrong; 3 it could not start (NATS,
     durable, control plane); 4 commands were still running at the end of the
-    drain and were given back; 6 it ran and could not go on (NATS closed the
+    drain and were returned; 6 it ran and could not go on (NATS closed the
     connection for good, the keepalive thread ended): start it again; 130 third
     signal. With --processes the worst of them all.
     """

@@ -14,7 +14,7 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 
 if TYPE_CHECKING:
-    from noetl_worker.inquiry import Story
+    from noetl_worker.diagnosis import Story
 
 __all__ = ["why"]
 
@@ -35,7 +35,7 @@ def why(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what became of a command: its message and where the durable stands, dead
-    letters, the outbox of this machine, and the control plane's events: who
+    dead letters, the outbox of this machine, and the control plane's events: who
     claimed it, when it started, how it ended.
 
     Nothing is changed. A source that cannot be asked is named. The Rust plane's
@@ -44,7 +44,7 @@ def why(
 
     Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is.
     """
-    from noetl_worker.inquiry import Inquiry
+    from noetl_worker.diagnosis import Diagnosis
     from noetl_worker.observability.logging import configure_logging
 
     try:
@@ -52,7 +52,7 @@ def why(
             raise SettingsError("COMMAND_ID", command_id, "the id of a command")
         settings = load_settings(flags=flags)
         configure_logging("error", "auto")
-        story = event_loop.run(Inquiry(settings, command_id.strip(), execution_id=execution, most=messages).ask())
+        story = event_loop.run(Diagnosis(settings, command_id.strip(), execution_id=execution, most=messages).ask())
     except SettingsError as error:
         typer.echo(f"noetl-worker: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
@@ -70,7 +70,7 @@ def _print(story: Story) -> None:
     from noetl_worker.cli.views.terminal import harmless, operator_console
 
     console = operator_console()
-    console.print(Text(harmless(story.verdict), style="bold"), soft_wrap=True)
+    console.print(Text(harmless(story.conclusion), style="bold"), soft_wrap=True)
     console.print()
     table = Table(
         Column("knows", no_wrap=True),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
 from noetl_worker import engine, json_text
-from noetl_worker.engine.protocol import CaseTable, NeedsTemplate
+from noetl_worker.engine.protocol import CompiledCases, PendingMatch
 from noetl_worker.engine.pure.case import parse_action
 from noetl_worker.errors import ConditionError, NoetlWorkerError
 from noetl_worker.models import CaseDecision, JsonValue
@@ -69,7 +69,7 @@ def match_cases(
     return CaseDecision(outcome.index, outcome.action, table.skipped)
 
 
-def _rendered(reached: NeedsTemplate, render: Callable[[JsonValue], JsonValue]) -> bytes:
+def _rendered(reached: PendingMatch, render: Callable[[JsonValue], JsonValue]) -> bytes:
     where = f"case {reached.case}, condition {reached.condition}"
     try:
         return _encoded(render(reached.template))
@@ -104,7 +104,7 @@ def _fast(value: JsonValue) -> bytes | None:
         return None
 
 
-def compile_cases(cases: Sequence[JsonValue] | bytes) -> CaseTable:
+def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
     """Return the table of a list of cases, compiled once for equal bytes.
 
     Raises:
@@ -119,11 +119,11 @@ class _TableCache:
     def __init__(self, max_tables: int, max_bytes: int) -> None:
         self._max_tables = max_tables
         self._max_bytes = max_bytes
-        self._tables: OrderedDict[bytes, CaseTable] = OrderedDict()
+        self._tables: OrderedDict[bytes, CompiledCases] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, data: bytes) -> CaseTable:
+    def get(self, data: bytes) -> CompiledCases:
         with self._lock:
             table = self._tables.get(data)
             if table is not None:
@@ -134,7 +134,7 @@ class _TableCache:
                 self._put(data, table)
             return table
 
-    def _put(self, data: bytes, table: CaseTable) -> None:
+    def _put(self, data: bytes, table: CompiledCases) -> None:
         self._tables[data] = table
         self._bytes += len(data)
         while len(self._tables) > self._max_tables or self._bytes > self._max_bytes:

@@ -11,7 +11,7 @@ import structlog
 
 from noetl_worker.command import case_actions, handover
 from noetl_worker.command.command import bare_command, hydrate
-from noetl_worker.command.dispatch import Dispatch, Limits, failure_of
+from noetl_worker.command.dispatch import CallLimits, Dispatch, failure_of
 from noetl_worker.command.handover import ClaimedOnce
 from noetl_worker.delivery import acknowledge
 from noetl_worker.delivery.in_flight import InFlight
@@ -46,14 +46,14 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import Registry
 
-__all__ = ["ClaimedCommand", "Workplace"]
+__all__ = ["ClaimedCommand", "WorkerServices"]
 
 _MOST_CHARS: Final = 500
 log = structlog.get_logger("noetl_worker")
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class WorkerServices:
     """What the commands of one worker share."""
 
     settings: Settings
@@ -70,11 +70,11 @@ class Workplace:
     """None: no start is noted."""
     logs_acks: bool = False
     """Whether the line that every outcome has at the level debug is written."""
-    limits: Limits = field(init=False)
+    limits: CallLimits = field(init=False)
 
     def __post_init__(self) -> None:
         ours = self.settings
-        limits = Limits(
+        limits = CallLimits(
             ours.command_timeout_s, ours.command_timeout_max_s, ours.cancellation_poll_s, ours.undefined == "error"
         )
         object.__setattr__(self, "limits", limits)
@@ -89,13 +89,13 @@ class ClaimedCommand:
         notification: Envelope,
         plane: Plane,
         delivery: Delivery,
-        workplace: Workplace,
+        services: WorkerServices,
         progress: Progress,
         worker_id: str,
         claimed_at: float,
     ) -> None:
         """`worker_id`: the name that it was claimed with; `claimed_at`: monotonic."""
-        ours, self._plane, self._workplace, self._progress = workplace.settings, plane, workplace, progress
+        ours, self._plane, self._services, self._progress = services.settings, plane, services, progress
         self._claim, self._notification, self._delivery = claim, notification, delivery
         self._worker_id = worker_id
         self._ownership = ClaimedOnce(
@@ -103,17 +103,17 @@ class ClaimedCommand:
             notification.event_id,
             self._worker_id,
             claimed_at=claimed_at,
-            is_expired=partial(_may_be_anothers, plane, delivery, workplace.keepalive),
+            is_expired=partial(_may_be_anothers, plane, delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
         )
         self._events = CommandEvents(
             bare_command(claim.body, notification, plane),
             plane,
             self._worker_id,
-            workplace.emitter,
+            services.emitter,
             hold_s=ours.started_hold_ms / 1000,
-            outside=workplace.slots.waiting,
-            warned=workplace.warned,
+            outside=services.slots.waiting,
+            warned=services.warned,
         )
         progress.is_issuing = self._events.is_issuing
 
@@ -131,12 +131,12 @@ class ClaimedCommand:
                 if progress.is_stopping:
                     raise Interrupted
                 progress.enter(Phase.PREPARING)
-                starts = self._workplace.starts
+                starts = self._services.starts
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
                 progress.enter(Phase.REPORTING)
-                return await handover.give_back(self._events, self._workplace.identity, self._ownership)
+                return await handover.return_claimed(self._events, self._services.identity, self._ownership)
             progress.enter(Phase.REPORTING)
             return report if isinstance(report, Outcome) else await self._report(report)
         except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has it
@@ -146,7 +146,7 @@ class ClaimedCommand:
             self._events.abandon()
 
     async def _noted(self, starts: StartNotes) -> Report | Outcome:
-        async with starts.of(self._events.command, self._workplace.slots) as start:
+        async with starts.of(self._events.command, self._services.slots) as start:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Outcome:
@@ -159,7 +159,7 @@ class ClaimedCommand:
                 self._claim.body, self._notification, self._plane, bare=command, marks=self._claim.marks
             )
             self._progress.command = command
-            at = self._workplace
+            at = self._services
             dispatch = Dispatch(
                 at.registry,
                 command,
@@ -170,11 +170,11 @@ class ClaimedCommand:
                 warned=at.warned,
             )
             result = await self._run_tool(command, dispatch)
-            self._workplace.machine.answered(None)
+            self._services.machine.answered(None)
             if result.error is not None:
                 self._progress.failure = result.error.kind
             self._progress.enter(Phase.DECIDING)
-            decision = case_actions.decide(command, result, self._worker_id, self._workplace.warned)
+            decision = case_actions.decide(command, result, self._worker_id, self._services.warned)
             if decision.action is not None:
                 await case_actions.act(decision, command, self._plane)
             report = await results.report(command, result, decision, self._rules(dispatch))
@@ -182,7 +182,7 @@ class ClaimedCommand:
         except Interrupted:
             raise
         except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
-            if isinstance(error, ResourceShortage) and (outcome := await self._given_back(error)) is not None:
+            if isinstance(error, ResourceShortage) and (outcome := await self._returned(error)) is not None:
                 return outcome
             if not isinstance(error, ToolError):
                 self._log_trace(command, error)
@@ -194,10 +194,10 @@ class ClaimedCommand:
             self._log_failure(command, result, report, self._rules(dispatch))
         return report
 
-    async def _given_back(self, short: ResourceShortage) -> Outcome | None:
+    async def _returned(self, short: ResourceShortage) -> Outcome | None:
         """This machine has no room for the command; None: it has to be reported as failed all the same."""
-        self._workplace.machine.refused(self._ownership.claimed_at)
-        return await handover.give_back_unstarted(self._events, self._workplace.identity, self._delivery, short)
+        self._services.machine.refused(self._ownership.claimed_at)
+        return await handover.return_unstarted(self._events, self._services.identity, self._delivery, short)
 
     @staticmethod
     def _log_trace(command: Command, error: Exception) -> None:
@@ -226,7 +226,7 @@ class ClaimedCommand:
         )
 
     async def _run_tool(self, command: Command, dispatch: Dispatch) -> ToolResult:
-        slots, progress = self._workplace.slots, self._progress
+        slots, progress = self._services.slots, self._progress
         if not slots.is_limited(command.kind):
             return await self._prepare_and_run(dispatch)
         progress.enter(Phase.WAITING)
@@ -246,7 +246,7 @@ class ClaimedCommand:
         return await dispatch.run(prepared)
 
     async def _report(self, report: Report) -> Outcome:
-        """Stage 7b. A set that the plane refuses for good is reported as a failure; refused again, it is set aside."""
+        """Stage 7b. What the plane refuses for good is reported as a failure; refused too, it becomes a dead letter."""
         try:
             try:
                 await self._events.finish(report, self._ownership)
@@ -254,25 +254,25 @@ class ClaimedCommand:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
         except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
-            most = self._workplace.settings.max_not_found
+            most = self._services.settings.max_not_found
             return acknowledge.after_claim(lost.claim, self._delivery.num_delivered, max_not_found=most)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))
-        self._workplace.in_flight.finish(self._events.command.command_id)
+        self._services.in_flight.finish(self._events.command.command_id)
         return acknowledge.REPORTED
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.secrets if dispatch is not None else SecretTexts()
-        return FitRules.of(known, max_bytes=self._workplace.settings.result_max_bytes)
+        return FitRules.of(known, max_bytes=self._services.settings.result_max_bytes)
 
 
 def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
     """Whether the claim has to be asked again before the outcome is reported.
 
-    Rust plane: the same WORKER_ID is let in at any time, so on a second delivery the outcome of a process before us may
-    be on its way from an outbox (seen: two ends). No method: a command that holds one of its own is a circle, which
-    waits for the collector with all that it has.
+    Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery the outcome of a process before us
+    may be on its way from an outbox (seen: two ends). No method: a command that holds one of its own is a reference
+    cycle, which waits for the collector with all that it has.
     """
     is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

@@ -36,10 +36,10 @@ from noetl_worker.templates.redacted import REDACTED, check_given, codes_in, mar
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.docs.task_schema import kinds_in
 from noetl_worker.tools.registry import PreparedTool, Registry
-from noetl_worker.tools.scope import SHUTDOWN, Scope
+from noetl_worker.tools.scope import SHUTDOWN, CallScope
 from noetl_worker.tools.task_sequence import SequenceData, python_form, rust_form
 
-__all__ = ["Dispatch", "Limits", "failure_of"]
+__all__ = ["CallLimits", "Dispatch", "failure_of"]
 
 _BOTH_INPUTS: Final = ("args", "input")
 _SEQUENCES: Final = ("task_sequence", "pipeline")
@@ -57,7 +57,7 @@ _REPEATED_CHARS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallLimits:
     """How long a tool may run, in seconds, and how strictly its templates are read."""
 
     default_s: float
@@ -84,7 +84,7 @@ class Dispatch:
         plane: Plane,
         *,
         worker_id: str,
-        limits: Limits,
+        limits: CallLimits,
         slots: _Slots,
         warned: Warned | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class Dispatch:
         self._warned = warned or Warned()
         self._bound: StepLog | None = None
         self._stop = Stop()
-        self._scope: Scope | None = None
+        self._scope: CallScope | None = None
 
     @property
     def secrets(self) -> SecretTexts:
@@ -262,10 +262,10 @@ class Dispatch:
             result = result.lasting(int(took_s * 1000))
         return self._in_plane_form(result, result.data) if type(result.data) is SequenceData else result
 
-    def _scope_of(self, prepared: PreparedTool) -> Scope:
+    def _scope_of(self, prepared: PreparedTool) -> CallScope:
         poll_s, execution_id = self._limits.cancellation_poll_s, self._command.execution_id
         asking = partial(until_cancelled, self._plane, execution_id, poll_s) if poll_s > 0 else None
-        return Scope(self._stop, prepared.timeout_s or self._limits.hard_s, poll_s=poll_s, until_cancelled=asking)
+        return CallScope(self._stop, prepared.timeout_s or self._limits.hard_s, poll_s=poll_s, until_cancelled=asking)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
         """A task sequence's data has one shape per plane (protocol/tasks.md#lists)."""

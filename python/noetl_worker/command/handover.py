@@ -22,11 +22,11 @@ from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,
     Claimed,
+    ClaimRefused,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
     Outcome,
-    Refused,
     Report,
     RetryLater,
 )
@@ -36,7 +36,7 @@ from noetl_worker.plane.identity import Identity
 from noetl_worker.report.events import CommandEvents
 from noetl_worker.settlement import assert_never
 
-__all__ = ["ClaimedOnce", "give_back", "give_back_unstarted"]
+__all__ = ["ClaimedOnce", "return_claimed", "return_unstarted"]
 
 MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
@@ -77,7 +77,7 @@ class ClaimedOnce:
         """Of an outcome that is late from the start: its claim is asked before anything is sent."""
         return cls(plane, event_id, worker_id, claimed_at=-math.inf, is_expired=lambda _now: True, lease_s=0)
 
-    def in_doubt(self, now: float) -> bool:
+    def is_uncertain(self, now: float) -> bool:
         return now - self.claimed_at > self._plane.rules.claim_limit_s or self._is_expired(now)
 
     @property
@@ -105,7 +105,7 @@ class ClaimedOnce:
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
-                case NotFound() | Refused():
+                case NotFound() | ClaimRefused():
                     if tries >= MAX_UNKNOWN_TRIES:
                         raise ClaimLost(claim)
                 case RetryLater() | AuthRefusedClaim():
@@ -117,7 +117,7 @@ class ClaimedOnce:
             await asyncio.sleep(delay_s)
 
 
-async def give_back_unstarted(
+async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Outcome | None:
     """A command that this machine had no room for; None when it has to be reported as failed."""
@@ -136,14 +136,14 @@ async def give_back_unstarted(
         command_id=command.command_id,
         kind=command.kind,
         error=str(short),
-        given_back=outcome is not None,
+        returned=outcome is not None,
         advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
         "WORKER_MAX_CONCURRENT lower",
     )
     return outcome
 
 
-async def give_back(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
+async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
     """A command that was not done. On a plane where nobody could take it up again, it is reported as failed."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):

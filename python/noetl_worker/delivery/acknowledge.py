@@ -18,6 +18,7 @@ from noetl_worker.models import (
     AuthRefusedClaim,
     Claimed,
     ClaimOutcome,
+    ClaimRefused,
     Dialect,
     Envelope,
     HeldByOther,
@@ -25,7 +26,6 @@ from noetl_worker.models import (
     NotFound,
     Outcome,
     OutcomeKind,
-    Refused,
     RetryLater,
     Settlement,
 )
@@ -38,13 +38,13 @@ __all__ = [
     "after_claim",
     "duplicate",
     "foreign_pool",
-    "given_back",
     "internal_error",
     "interrupted",
     "named",
     "no_free_slot",
     "not_a_notification",
     "outcome_refused",
+    "returned",
     "short_of_resources",
     "system_pool",
 ]
@@ -54,10 +54,10 @@ REPORTED: Final = Outcome(OutcomeKind.REPORTED)
 """The terminal events are accepted."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
-"""A message that has met server errors only is set aside before the stream forgets it after an hour
+"""A message that has met server errors only is kept as a dead letter before the stream forgets it after an hour
 (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Deliveries before that: an old message (all workers were away) must not be set aside for one error."""
+"""Deliveries before that: an old message (all workers were down) must not become a dead letter for one error."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
@@ -104,7 +104,7 @@ def after_claim(  # noqa: RET503 - the last row does not return
             if num_delivered >= max_not_found:
                 return Outcome(OutcomeKind.UNKNOWN_COMMAND, outcome.reason)
             return Outcome(OutcomeKind.NOT_FOUND, outcome.reason, _growing_s(num_delivered, 1.0))
-        case Refused():
+        case ClaimRefused():
             return Outcome(OutcomeKind.CLAIM_REFUSED, outcome.reason)
         case Claimed():
             raise AssertionError("a command that is ours has no answer before its end")
@@ -150,7 +150,7 @@ def duplicate(seen: Seen, num_delivered: int) -> Outcome | None:
 
 
 def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Outcome:
-    """For another pool: never claimed here, given back for its own workers, and kept before the stream forgets it."""
+    """For another pool: never claimed here, returned for its own workers, and kept before the stream forgets it."""
     if _is_old(num_delivered, message_age_s):
         return Outcome(OutcomeKind.POOL_NOT_SERVED, cause)
     return Outcome(OutcomeKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
@@ -159,7 +159,7 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Outcom
 def system_pool(cause: str) -> Outcome:
     """Passed over, as the published Rust worker does (nats/source.rs of 5.52.0): this durable's copy is done with.
 
-    Given back, it would count against max_ack_pending until the stream forgets it, one for each step of each
+    Returned, it would count against max_ack_pending until the stream forgets it, one for each step of each
     execution, and at 1,000 of them no worker of the durable would get a command.
     """
     return Outcome(OutcomeKind.SYSTEM_POOL, cause)
@@ -175,9 +175,9 @@ def outcome_refused(cause: str) -> Outcome:
     return Outcome(OutcomeKind.OUTCOME_REFUSED, cause)
 
 
-def given_back() -> Outcome:
+def returned() -> Outcome:
     """Stopping before the claim: at once, another worker takes it now."""
-    return Outcome(OutcomeKind.GIVEN_BACK)
+    return Outcome(OutcomeKind.RETURNED)
 
 
 def short_of_resources(
@@ -200,7 +200,7 @@ def interrupted(
     """Stopped while it ran: back to the queue when somebody can claim it.
 
     Python plane: a claim is reclaimed once it is older than the lease; sooner would only cost refusals. Rust plane:
-    the same id is let in at any time.
+    the same id is accepted at any time.
     """
     rest_s = 0.0 if RULES[dialect].lets_same_name_in else max(0.0, lease_s - claim_age_s)
     return Outcome(OutcomeKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * draw())

@@ -24,8 +24,8 @@ from noetl_worker.observability import metrics
 from noetl_worker.settlement import SETTLED, SETTLEMENT
 
 __all__ = [
+    "DeadLetter",
     "DeadLetters",
-    "Letter",
     "NotRequeued",
     "Requeued",
     "Settleable",
@@ -40,7 +40,7 @@ log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
-"""A letter has to fit into NATS' default max_payload of 1 MiB."""
+"""A dead letter has to fit into NATS' default max_payload of 1 MiB."""
 _LOST: Final = "\ufffd"
 """What decoding puts for bytes that are no UTF-8."""
 _OWN_FIELDS: Final = frozenset(
@@ -55,12 +55,12 @@ _KINDS_OF_BEFORE: Final = (
     ("server error at every try", "server_errors"),
     ("the control plane refuses the outcome", "outcome_refused"),
 )
-"""Letters of before had no kind: how their reason begins -> its word; everything else was the refusal of a claim."""
+"""Earlier dead letters had no kind: how their reason begins -> its word; all others were the refusal of a claim."""
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
 """Who may read the dead letters is not who may use what such a header has."""
 _NOT_KEPT_DELAY_S: Final = 30.0
 Publish = Callable[[str, bytes, str], Awaitable[None]]
-"""(subject, letter, message id)."""
+"""(subject, dead letter, message id)."""
 
 
 class Settleable(Protocol):
@@ -102,7 +102,7 @@ class DeadLetters:
         **detail: object,
     ) -> bool:
         """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated."""
-        letter = pack(
+        dead_letter = pack(
             data,
             headers,
             kind=kind.value,
@@ -115,7 +115,7 @@ class DeadLetters:
             **detail,
         )
         try:
-            await self._publish(self._subject, letter, message_id)
+            await self._publish(self._subject, dead_letter, message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
             log.error("dead_letter_not_kept", stream_sequence=stream_sequence, reason=reason, error=str(error))
             return False
@@ -125,7 +125,7 @@ class DeadLetters:
         return True
 
 
-async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: Outcome) -> str | None:
+async def settle_delivery(dead_letters: DeadLetters, delivery: Settleable, outcome: Outcome) -> str | None:
     """Answer JetStream. A message is terminated only once its dead letter is stored.
 
     Returns:
@@ -135,7 +135,7 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
     kind, delay_s = outcome.kind, outcome.delay_s
     settlement = SETTLEMENT[kind]
     if settlement is Settlement.TERM:
-        kept = await letters.keep(
+        kept = await dead_letters.keep(
             delivery.data,
             message_id=delivery.message_id,
             subject=delivery.subject,
@@ -164,7 +164,7 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
     if settlement is Settlement.NAK:
         cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
         log.info(
-            "message_given_back",
+            "message_returned",
             reason=outcome.reason,
             delay_s=round(delay_s, 2),
             deliveries=delivery.num_delivered,
@@ -174,7 +174,7 @@ async def settle_delivery(letters: DeadLetters, delivery: Settleable, outcome: O
     return SETTLED[kind, settlement]
 
 
-# ── the letter ──────────────────────────────────────────────────────────────────────────────────
+# ── the dead letter ──────────────────────────────────────────────────────────────────────────────────
 
 
 def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> bytes:
@@ -186,20 +186,20 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
     the name alone is kept, in `headers_left_out`.
     """
     text = _exact_text(data)
-    letter: dict[str, Any] = {
+    dead_letter: dict[str, Any] = {
         **fields,
         "notification": data[:_EXCERPT_BYTES].decode("utf-8", "replace") if text is None else text,
         "notification_bytes": len(data),
     }
     if text is None and len(data) <= _MAX_BASE64_BYTES:
-        letter["notification_base64"] = base64.b64encode(data).decode("ascii")
+        dead_letter["notification_base64"] = base64.b64encode(data).decode("ascii")
     left_out = sorted(name for name in headers or () if _CREDENTIAL_HEADER.fullmatch(name.strip()))
     kept = {name: value for name, value in (headers or {}).items() if name not in left_out}
     if kept:
-        letter["headers"] = kept
+        dead_letter["headers"] = kept
     if left_out:
-        letter["headers_left_out"] = left_out
-    return json_text.dumps(letter)
+        dead_letter["headers_left_out"] = left_out
+    return json_text.dumps(dead_letter)
 
 
 def _exact_text(data: bytes) -> str | None:
@@ -213,7 +213,7 @@ def _exact_text(data: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter as it was kept."""
 
     kind: str
@@ -248,7 +248,7 @@ class Letter:
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
     @classmethod
-    def parse(cls, body: bytes) -> Letter:
+    def parse(cls, body: bytes) -> DeadLetter:
         """Read what `pack` wrote, of this version or an earlier one.
 
         Raises:
@@ -293,7 +293,7 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
         except (binascii.Error, ValueError) as error:
             raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
     data = text.encode("utf-8", "replace")
-    # Letters of before had no base64: what is shorter than the message, or has the mark of a lost byte, is incomplete.
+    # Earlier dead letters had no base64: what is shorter than the message, or has the mark of a lost byte, is cut.
     return data if len(data) == kept.get("notification_bytes") and _LOST not in text else None
 
 
@@ -301,7 +301,7 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
 
 
 class Stored(Protocol):
-    """A letter in the stream. `sequence` is its id for an operator, `stored_at` the server's time (RFC 3339)."""
+    """A dead letter in the stream. `sequence` is its id for an operator, `stored_at` the server's time (RFC 3339)."""
 
     @property
     def sequence(self) -> int: ...
@@ -340,28 +340,28 @@ Way: TypeAlias = Requeued | NotRequeued
 
 
 async def requeue(shelf: Shelf, stored: Stored) -> Way:
-    """Publish the message again, as it was and where it was; then take the letter away.
+    """Publish the message again, as it was and where it was; then take the dead letter away.
 
     Asked for twice (an answer was lost, two operators), JetStream drops the second message by its id.
     """
     try:
-        letter = Letter.parse(stored.data)
+        dead_letter = DeadLetter.parse(stored.data)
     except DocumentError as error:
         return NotRequeued(str(error))
-    if letter.data is None:
+    if dead_letter.data is None:
         return NotRequeued(
-            f"only the first {len(letter.excerpt.encode())} of its {letter.size} bytes were kept; the message is "
-            f"sequence {letter.stream_sequence} of the command stream, for as long as that keeps it"
+            f"only the first {len(dead_letter.excerpt.encode())} of its {dead_letter.size} bytes were kept; the "
+            f"message is sequence {dead_letter.stream_sequence} of the command stream, for as long as that keeps it"
         )
     # The server acts upon Nats-* headers: an expected sequence or an old id would have the message refused.
-    headers = {name: value for name, value in letter.headers.items() if not name.lower().startswith("nats-")}
+    headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
     message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
     try:
-        stream, sequence = await shelf.put_back(letter.subject, letter.data, headers, message_id)
+        stream, sequence = await shelf.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
     except JetStreamError as error:
         return NotRequeued(str(error))
     try:
         await shelf.remove(stored.sequence)
     except JetStreamError as error:
         return NotRequeued(f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}")
-    return Requeued(letter.subject, stream, sequence)
+    return Requeued(dead_letter.subject, stream, sequence)

@@ -40,7 +40,7 @@ __all__ = ["InProgress", "Keepalive"]
 
 log = structlog.get_logger("noetl_worker.keepalive")
 _DEREGISTER_TIMEOUT_S: Final = 1.5
-"""A plane that accepts and never answers must not hold a stop: drain, give back and this fit into Kubernetes' 30 s."""
+"""A plane that accepts and never answers must not hold a stop: drain, return and this fit into Kubernetes' 30 s."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
     expired: bool = False
-    """There was a silence longer than ack_wait: the server may have given it away, whatever came after."""
+    """Nothing was extended for longer than ack_wait: the server may have given it away, whatever came after."""
     deliveries: int = 1
     """Two can have one reply subject: a durable that is made again counts from 1 again."""
 

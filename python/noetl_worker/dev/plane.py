@@ -29,15 +29,15 @@ from noetl_worker.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.dev.orchestration.reaper import Reaper
 from noetl_worker.dev.orchestration.router import Router
 from noetl_worker.dev.routes.batches import Batches
-from noetl_worker.dev.routes.catalog import Catalog, Entry
+from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
 from noetl_worker.dev.routes.claims import Claims
 from noetl_worker.dev.routes.credentials import Credentials, Keychain
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.inspection import Inspection
-from noetl_worker.dev.routes.registry import Registry
+from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.routes.results import Results
 from noetl_worker.dev.routes.route_table import route_table
-from noetl_worker.dev.routes.routes import Fault, Gate, build_app
+from noetl_worker.dev.routes.routes import Fault, RequestGate, build_app
 from noetl_worker.dev.routes.variables import Variables
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect, JsonValue
@@ -80,7 +80,7 @@ class DevControlPlane:
         db, ids = self.log.db, self.log.ids
         self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
         self.results: Final = Results(chosen, db, ids)
-        self.registry: Final = Registry(chosen, db, ids)
+        self.registry: Final = RuntimeRegistry(chosen, db, ids)
         self.variables: Final = Variables(chosen, db)
         self.credentials: Final = Credentials(chosen, db, ids)
         self.keychain: Final = Keychain(chosen, db)
@@ -97,11 +97,11 @@ class DevControlPlane:
         self.batches: Final = Batches(chosen, self.log, self.executions, self.python_events)
         self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
         self.started_at: Final = time.time()
-        self._gate: Final = Gate(chosen.dialect)
+        self._gate: Final = RequestGate(chosen.dialect)
         self._gate.after = self._after
         self._app: Final = build_app(route_table(self), self._gate)
         self._port = chosen.port
-        self._server: _Server | None = None
+        self._server: _DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._stream: CommandStream | None = None
         self._queued = asyncio.Event()
@@ -146,7 +146,7 @@ class DevControlPlane:
         config = uvicorn.Config(
             self._app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=2048
         )
-        self._server = _Server(config)
+        self._server = _DevServer(config)
         self._tasks = [
             asyncio.create_task(self._server.serve(sockets=[listener]), name="dev-plane-http"),
             asyncio.create_task(self._work_batches(), name="dev-plane-batches"),
@@ -209,7 +209,7 @@ class DevControlPlane:
     def fault(self, hook: Fault | None) -> None:
         self._gate.fault = hook
 
-    def register_playbook(self, content: str) -> Entry:
+    def register_playbook(self, content: str) -> CatalogEntry:
         """Put a playbook (YAML) into the catalog, unchecked; executed by its metadata.path."""
         document = parse_yaml(content)
         path = Playbook.of(document if isinstance(document, dict) else {}).path
@@ -370,7 +370,7 @@ def _values(issued: Issued) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-class _Server(uvicorn.Server):
+class _DevServer(uvicorn.Server):
     """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -12,7 +12,7 @@ from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.jetstream.api import ask, stream_of
 from noetl_worker.jetstream.comparison import (
     Change,
-    Row,
+    ComparedField,
     config_filters,
     dead_letter_rows,
     durable_rows,
@@ -65,7 +65,7 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
         *(permissions.before_the_start(finding, **has) for finding in allowed),
         *_stream(found, settings),
         *_durable(found, settings),
-        *_letters(found, settings),
+        *_dead_letters(found, settings),
         *await _others(connection, found, settings),
         await _clock(connection, found, now),
     ]
@@ -92,12 +92,12 @@ def _durable(found: Found, settings: Settings) -> list[Finding]:
     return [fine("durable", found.durable, wanted), *shown]
 
 
-def _letters(found: Found, settings: Settings) -> list[Finding]:
-    wanted = "a stream that loses no letter (the first one makes it)"
-    if found.letters is None:
-        return [fine("dead letters", "no letter was ever kept", wanted)]
-    rows = dead_letter_rows(found.letters.config, settings.dead_letter_subject)
-    return [fine("dead letters", found.letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
+def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
+    wanted = "a stream that loses no dead letter (the first one makes it)"
+    if found.dead_letters is None:
+        return [fine("dead letters", "no dead letter was ever kept", wanted)]
+    rows = dead_letter_rows(found.dead_letters.config, settings.dead_letter_subject)
+    return [fine("dead letters", found.dead_letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
@@ -106,7 +106,7 @@ def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
     return not theirs or not theirs <= set(settings.filters)
 
 
-def _of_row(what: str, row: Row, fix: str = "") -> Finding:
+def _of_row(what: str, row: ComparedField, fix: str = "") -> Finding:
     check, have = f"{what}: {row.field}", row.have or "-"
     if row.agrees:
         return fine(check, have, row.wanted)

@@ -14,15 +14,15 @@ import warnings
 from typing import Final, cast
 
 from noetl_worker import __version__
-from noetl_worker.engine.protocol import CaseMatch, CaseTable, Engine, NeedsTemplate
+from noetl_worker.engine.protocol import CaseMatch, CompiledCases, Engine, PendingMatch
 from noetl_worker.errors import EngineUnavailable, SettingsError
 
 __all__ = [
     "ENGINE",
     "SOURCE_HASH",
     "CaseMatch",
-    "CaseTable",
-    "NeedsTemplate",
+    "CompiledCases",
+    "PendingMatch",
     "compile_cases",
     "decide",
     "decode_notification",

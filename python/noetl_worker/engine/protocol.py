@@ -18,9 +18,9 @@ __all__ = [
     "SECRETS",
     "TEMPLATES",
     "CaseMatch",
-    "CaseTable",
+    "CompiledCases",
     "Engine",
-    "NeedsTemplate",
+    "PendingMatch",
     "Side",
 ]
 
@@ -48,7 +48,7 @@ class CaseMatch(NamedTuple):
     action: CaseAction
 
 
-class NeedsTemplate(Protocol):
+class PendingMatch(Protocol):
     """Matching reached a templated side and waits for its value."""
 
     @property
@@ -66,14 +66,14 @@ class NeedsTemplate(Protocol):
     def template(self) -> JsonValue:
         """The text of a left side, or the whole JSON value of a right side (some string in it has marks)."""
 
-    def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None:
+    def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
         """Go on with the rendered value (compact JSON). A handle may be resumed any number of times.
 
-        Raises: DocumentError (the bytes are not JSON), ConditionError as `CaseTable.match`.
+        Raises: DocumentError (the bytes are not JSON), ConditionError as `CompiledCases.match`.
         """
 
 
-class CaseTable(Protocol):
+class CompiledCases(Protocol):
     """Parsed cases, with the regular expressions of literal right sides compiled."""
 
     @property
@@ -90,7 +90,7 @@ class CaseTable(Protocol):
 
     def __len__(self) -> int: ...
 
-    def match(self, variables: bytes, data: bytes | None) -> CaseMatch | NeedsTemplate | None:
+    def match(self, variables: bytes, data: bytes | None) -> CaseMatch | PendingMatch | None:
         """Return the first case that holds, or the first templated side reached, or None.
 
         Args:
@@ -114,7 +114,7 @@ class Engine(Protocol):
         `empty_field`, `out_of_range`.
         """
 
-    def compile_cases(self, data: bytes) -> CaseTable:
+    def compile_cases(self, data: bytes) -> CompiledCases:
         """Parse a JSON array of cases; any other JSON value is an empty table. Raises DocumentError."""
 
     def decide(self, left: bytes, op: str, right: bytes | None) -> bool:

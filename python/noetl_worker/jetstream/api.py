@@ -15,7 +15,7 @@ from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream.client import Client
 
-__all__ = ["ALREADY_THERE", "Refused", "ask", "ask_if_there", "stream_of"]
+__all__ = ["ALREADY_THERE", "ApiRefused", "ask", "ask_if_there", "stream_of"]
 
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
@@ -26,7 +26,7 @@ _UNAVAILABLE: Final = 503
 _NOT_ENABLED: Final = "JetStream is not enabled on this NATS server or for this account: start the server with -js"
 
 
-class Refused(JetStreamError):
+class ApiRefused(JetStreamError):
     """JetStream's answer is an error. `code` is HTTP-like, `err_code` JetStream's own."""
 
     def __init__(self, subject: str, error: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ async def ask(
         raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is no object")
     problem = parsed.get("error")
     if isinstance(problem, dict):
-        refused = Refused(subject, problem)
+        refused = ApiRefused(subject, problem)
         if refused.code == _UNAVAILABLE and "not enabled" in refused.text:
             raise JetStreamError(_NOT_ENABLED) from refused
         raise refused
@@ -82,7 +82,7 @@ async def ask_if_there(
     """As `ask`; None when what is asked for does not exist."""
     try:
         return await ask(client, subject, body, timeout_s=timeout_s)
-    except Refused as refused:
+    except ApiRefused as refused:
         if refused.code == _NOT_FOUND:
             return None
         raise

@@ -16,7 +16,7 @@ from noetl_worker.settings.settings import Settings
 
 __all__ = [
     "Change",
-    "Row",
+    "ComparedField",
     "config_filters",
     "dead_letter_rows",
     "durable_rows",
@@ -48,7 +48,7 @@ class Change(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedField:
     """One field. `have` is None where there is no such stream or durable yet."""
 
     field: str
@@ -116,12 +116,12 @@ def new_durable(settings: Settings) -> dict[str, Any]:
 
 
 def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
-    """Letters never expire by themselves."""
+    """Dead letters never expire by themselves."""
     return {
         "name": name,
         "subjects": [subject],
         "max_bytes": _DEAD_LETTER_BYTES,
-        "discard": "new",  # full, it refuses, and the message is given back; the old ones are not lost
+        "discard": "new",  # full, it refuses, and the message is returned; the old ones are not lost
         "retention": "limits",
         "storage": "file",
         "num_replicas": 1,
@@ -131,14 +131,14 @@ def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
 # ── compared ────────────────────────────────────────────────────────────────────────────────────
 
 
-def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Row]:
+def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
     """The stream's fields that matter to a worker. `config` None: there is no stream."""
     is_there = config is not None
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
     missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
     rows = [
-        Row(
+        ComparedField(
             "subjects",
             ", ".join(subjects) or SHOWN_NONE,
             ", ".join(settings.filters),
@@ -147,7 +147,7 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Ro
             Change.IN_PLACE,
             patch={"subjects": [subject for subject in subjects if not _is_covered(subject, missing)] + missing},
         ),
-        Row(
+        ComparedField(
             "retention",
             str(have.get("retention") or "limits"),
             "limits or workqueue",
@@ -160,12 +160,12 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Ro
     return rows if is_there else [_absent(row) for row in rows]
 
 
-def _keeping_rows(have: Mapping[str, Any]) -> list[Row]:
+def _keeping_rows(have: Mapping[str, Any]) -> list[ComparedField]:
     """What decides how long a command is kept for a worker."""
     max_age = int(have.get("max_age") or 0)
     per_subject = int(have.get("max_msgs_per_subject") or -1)
     return [
-        Row(
+        ComparedField(
             "max_age",
             _seconds(max_age) if max_age else "unlimited",
             f"at least {MAX_AGE_S} s",
@@ -174,7 +174,7 @@ def _keeping_rows(have: Mapping[str, Any]) -> list[Row]:
             Change.IN_PLACE,
             patch={"max_age": MAX_AGE_S * NANOSECONDS},
         ),
-        Row(
+        ComparedField(
             "max_msgs_per_subject",
             "unlimited" if per_subject < 0 else str(per_subject),
             "unlimited",
@@ -183,7 +183,7 @@ def _keeping_rows(have: Mapping[str, Any]) -> list[Row]:
             Change.IN_PLACE,
             patch={"max_msgs_per_subject": -1},
         ),
-        Row(
+        ComparedField(
             "sealed",
             _yes(have.get("sealed")),
             "no",
@@ -191,7 +191,7 @@ def _keeping_rows(have: Mapping[str, Any]) -> list[Row]:
             "a sealed stream takes no command any more",
             Change.NEW,
         ),
-        Row(
+        ComparedField(
             "storage",
             str(have.get("storage") or "file"),
             "any",
@@ -207,23 +207,23 @@ def _is_covered(subject: str, others: Sequence[str]) -> bool:
     return any(covers(other, subject) for other in others)
 
 
-def dead_letter_rows(config: Mapping[str, Any], subject: str) -> list[Row]:
+def dead_letter_rows(config: Mapping[str, Any], subject: str) -> list[ComparedField]:
     """The fields of the stream of dead letters that decide whether one is lost; such a stream there is."""
     discard = str(config.get("discard") or "old")
     max_age, max_bytes = int(config.get("max_age") or 0), int(config.get("max_bytes") or -1)
     is_ours_alone = list(config.get("subjects") or []) == [subject]
     return [
-        Row(
+        ComparedField(
             "discard",
             discard,
             "new",
             discard == "new",
-            "full, with old it forgets letters to take new ones; with new it refuses, and the message is given back",
+            "full, with old it forgets dead letters to take new ones; with new it refuses, and the message is returned",
             # What else is in a stream of somebody's own would be refused too.
             Change.IN_PLACE if is_ours_alone else Change.BY_HAND,
             patch={"discard": "new"},
         ),
-        Row(
+        ComparedField(
             "max_bytes",
             "unlimited" if max_bytes < 0 else str(max_bytes),
             "any",
@@ -231,18 +231,18 @@ def dead_letter_rows(config: Mapping[str, Any], subject: str) -> list[Row]:
             "how much it takes until it is full",
             Change.BY_HAND,
         ),
-        Row(
+        ComparedField(
             "max_age",
             _seconds(max_age) if max_age else "unlimited",
             "any",
             True,
-            "a letter that is older is gone, read or not",
+            "a dead letter that is older is gone, read or not",
             Change.BY_HAND,
         ),
     ]
 
 
-def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Row]:
+def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
     """The durable's fields that matter to a worker, from its consumer info. None: there is no durable."""
     have = new_durable(settings) if info is None else info["config"]
     rows = [
@@ -254,12 +254,12 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Row
     return [_absent(row) for row in rows] if info is None else rows
 
 
-def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
+def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
     """What decides which messages come, and how they are answered."""
     filters = config_filters(have)
     pushed_to = have.get("deliver_subject")
     return [
-        Row(
+        ComparedField(
             "mode",
             f"push to {pushed_to}" if pushed_to else "pull",
             "pull",
@@ -268,7 +268,7 @@ def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             Change.NEW,
             is_fatal=True,
         ),
-        Row(
+        ComparedField(
             "ack_policy",
             str(have.get("ack_policy") or SHOWN_NONE),
             "explicit",
@@ -277,7 +277,7 @@ def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             Change.NEW,
             is_fatal=True,
         ),
-        Row(
+        ComparedField(
             "filters",
             ", ".join(filters) or SHOWN_NONE,
             ", ".join(settings.filters),
@@ -287,7 +287,7 @@ def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             is_fatal=True,
             patch=_filter_fields(settings.filters),
         ),
-        Row(
+        ComparedField(
             "deliver_policy",
             str(have.get("deliver_policy") or "all"),
             "any",
@@ -298,12 +298,12 @@ def _deciding_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
     ]
 
 
-def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
+def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
     ack_wait = int(have.get("ack_wait") or 0)
     backoff = have.get("backoff")
     inactive = int(have.get("inactive_threshold") or 0)
     return [
-        Row(
+        ComparedField(
             "ack_wait",
             _seconds(ack_wait),
             f"{settings.ack_wait_s:g} s",
@@ -324,7 +324,7 @@ def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             settings.max_deliver,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
-        Row(
+        ComparedField(
             "backoff",
             ", ".join(_seconds(int(delay)) for delay in backoff) if backoff else SHOWN_NONE,
             SHOWN_NONE,
@@ -333,7 +333,7 @@ def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             Change.IN_PLACE,
             patch={"backoff": None},
         ),
-        Row(
+        ComparedField(
             "inactive_threshold",
             _seconds(inactive) if inactive else SHOWN_NONE,
             SHOWN_NONE,
@@ -345,19 +345,19 @@ def _limit_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
     ]
 
 
-def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> Row:
+def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> ComparedField:
     value = int(have.get(name) or -1)
     shown, want = ("unlimited" if number < 0 else str(number) for number in (value, wanted))
-    return Row(name, shown, want, value == wanted, matters, Change.IN_PLACE, patch={name: wanted})
+    return ComparedField(name, shown, want, value == wanted, matters, Change.IN_PLACE, patch={name: wanted})
 
 
-def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
+def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[ComparedField]:
     """Limits on pull requests: one below what we ask for, and every pull is refused."""
     expires, batch = int(have.get("max_expires") or 0), int(have.get("max_batch") or 0)
     batch_wanted = min(settings.max_concurrent, MAX_PULL_BATCH)
     policy = str(have.get("priority_policy") or SHOWN_NONE)
     return [
-        Row(
+        ComparedField(
             "max_expires",
             _seconds(expires) if expires else SHOWN_NONE,
             f"none, or at least {PULL_EXPIRES_S} s",
@@ -367,7 +367,7 @@ def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             is_fatal=True,
             patch={"max_expires": None},
         ),
-        Row(
+        ComparedField(
             "max_batch",
             str(batch) if batch else SHOWN_NONE,
             f"none, or at least {batch_wanted}",
@@ -377,7 +377,7 @@ def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             is_fatal=True,
             patch={"max_batch": None},
         ),
-        Row(
+        ComparedField(
             "headers_only",
             _yes(have.get("headers_only")),
             "no",
@@ -387,7 +387,7 @@ def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
             is_fatal=True,
             patch={"headers_only": None},
         ),
-        Row(
+        ComparedField(
             "priority_policy",
             policy,
             SHOWN_NONE,
@@ -400,9 +400,9 @@ def _pull_rows(have: Mapping[str, Any], settings: Settings) -> list[Row]:
     ]
 
 
-def _paused_row(info: Mapping[str, Any], have: Mapping[str, Any]) -> Row:
+def _paused_row(info: Mapping[str, Any], have: Mapping[str, Any]) -> ComparedField:
     paused = bool(info.get("paused"))  # pause_until stays in the configuration when its time has passed
-    return Row(
+    return ComparedField(
         "paused",
         f"until {have.get('pause_until')}" if paused else "no",
         "no",
@@ -412,9 +412,9 @@ def _paused_row(info: Mapping[str, Any], have: Mapping[str, Any]) -> Row:
     )
 
 
-def _absent(row: Row) -> Row:
+def _absent(row: ComparedField) -> ComparedField:
     """The row of something that is not there; "any" cannot differ."""
-    return Row(row.field, None, row.wanted, row.wanted == "any", row.matters, Change.IN_PLACE)
+    return ComparedField(row.field, None, row.wanted, row.wanted == "any", row.matters, Change.IN_PLACE)
 
 
 def _seconds(nanoseconds: int) -> str:

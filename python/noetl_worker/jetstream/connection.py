@@ -1,4 +1,4 @@
-"""The connection to NATS: who we are, how long silence may last, what happens when the server goes away."""
+"""The connection to NATS: who we are, how long it may not answer, what happens when the server goes away."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import structlog
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.jetstream import comparison
-from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
+from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.comparison import (
-    Row,
+    ComparedField,
     config_filters,
     dead_letter_rows,
     durable_rows,
@@ -27,9 +27,9 @@ from noetl_worker.settings.settings import Settings
 __all__ = [
     "DEFAULT_STREAM",
     "ENSURE",
+    "DeadLetters",
     "Durable",
     "Found",
-    "Letters",
     "Look",
     "apply",
     "ensure_at_start",
@@ -84,7 +84,7 @@ class Durable:
 
 
 @dataclass(frozen=True, slots=True)
-class Letters:
+class DeadLetters:
     """The stream that keeps dead letters, as it is."""
 
     stream: str
@@ -99,8 +99,8 @@ class Found:
     durable: str
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
-    letters: Letters | None = None
-    """None: no letter has been kept yet; the first one makes the stream."""
+    dead_letters: DeadLetters | None = None
+    """None: no dead letter has been kept yet; the first one makes the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Look:
     pending: int
     """Messages that no worker has got yet."""
     ack_pending: int
-    """Messages delivered (or given back with a delay) and not acknowledged, over the whole pool."""
+    """Messages delivered (or returned with a delay) and not acknowledged, over the whole pool."""
     durable: Durable
     """As it is now."""
 
@@ -141,7 +141,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     if fatal:
         raise JetStreamError(_refusal(found, fatal[0], settings))
     _warn("durable_differs", found.durable, rows)
-    await _warn_of_letters(client, settings)
+    await _warn_of_dead_letters(client, settings)
     config = found.stream_info["config"] if found.stream_info is not None else None
     return replace(_durable(found.stream, info), stream_config=config)
 
@@ -157,28 +157,28 @@ async def ensure_at_start(client: Client, settings: Settings) -> Durable:
                 raise
 
 
-async def _warn_of_letters(client: Client, settings: Settings) -> None:
+async def _warn_of_dead_letters(client: Client, settings: Settings) -> None:
     """Dead letters are rare: what their stream is like, or that it may not be looked at, refuses no start."""
     try:
-        letters = await _find_letters(client, settings)
+        dead_letters = await _find_dead_letters(client, settings)
     except JetStreamError as error:
         log.warning("dead_letter_stream_unknown", subject=settings.dead_letter_subject, error=str(error))
         return
-    if letters is not None:
-        rows = dead_letter_rows(letters.config, settings.dead_letter_subject)
-        _warn("dead_letter_stream_differs", letters.stream, rows)
+    if dead_letters is not None:
+        rows = dead_letter_rows(dead_letters.config, settings.dead_letter_subject)
+        _warn("dead_letter_stream_differs", dead_letters.stream, rows)
 
 
 async def find(client: Client, settings: Settings) -> Found:
     """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT), the durable and the stream of dead
-    letters; makes nothing."""
-    return replace(await _find_commands(client, settings), letters=await _find_letters(client, settings))
+    dead letters; makes nothing."""
+    return replace(await _find_commands(client, settings), dead_letters=await _find_dead_letters(client, settings))
 
 
-async def _find_letters(client: Client, settings: Settings) -> Letters | None:
+async def _find_dead_letters(client: Client, settings: Settings) -> DeadLetters | None:
     stream = await stream_of(client, settings.dead_letter_subject)
     info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
-    return Letters(str(stream), info["config"]) if info is not None else None
+    return DeadLetters(str(stream), info["config"]) if info is not None else None
 
 
 async def _find_commands(client: Client, settings: Settings) -> Found:
@@ -195,7 +195,7 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> None:
     config = comparison.new_stream(name, settings)
     try:
         await ask(client, f"STREAM.CREATE.{name}", config)
-    except Refused as refused:
+    except ApiRefused as refused:
         if refused.err_code not in ALREADY_THERE:  # the plane was faster, with its own idea of it
             raise
         return
@@ -211,7 +211,7 @@ async def _make_durable(client: Client, found: Found, settings: Settings) -> dic
             f"CONSUMER.CREATE.{place}",
             {"stream_name": found.stream, "config": config, "action": "create"},
         )
-    except Refused as refused:
+    except ApiRefused as refused:
         if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
             raise
         return await ask(client, f"CONSUMER.INFO.{place}")
@@ -219,7 +219,7 @@ async def _make_durable(client: Client, found: Found, settings: Settings) -> dic
     return made
 
 
-def _warn(event: str, name: str, rows: Sequence[Row]) -> None:
+def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
     """One line for each field that differs: it is used as it is."""
     for row in rows:
         if not row.agrees:
@@ -235,7 +235,7 @@ def _warn(event: str, name: str, rows: Sequence[Row]) -> None:
             )
 
 
-def _refusal(found: Found, row: Row, settings: Settings) -> str:
+def _refusal(found: Found, row: ComparedField, settings: Settings) -> str:
     start = f"durable {found.durable!r} on stream {found.stream!r}"
     if row.field == "filters":
         flags = " ".join(f"--filter '{subject}'" for subject in settings.filters)
@@ -287,18 +287,18 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
     elif changes := _changes(durable_rows(found.durable_info, settings)):
         await _update_durable(client, found, patched(found.durable_info["config"], _together(changes)))
         done += [f"durable {found.durable}: {_row_text(row)}" for row in changes]
-    if found.letters is not None:
-        done += await _apply_to_letters(client, found.letters, settings)
+    if found.dead_letters is not None:
+        done += await _apply_to_dead_letters(client, found.dead_letters, settings)
     if await ensure_bucket(client):
         done.append(f"bucket {BUCKET} made")
     return done
 
 
-async def _apply_to_letters(client: Client, letters: Letters, settings: Settings) -> list[str]:
-    changes = _changes(dead_letter_rows(letters.config, settings.dead_letter_subject))
+async def _apply_to_dead_letters(client: Client, dead_letters: DeadLetters, settings: Settings) -> list[str]:
+    changes = _changes(dead_letter_rows(dead_letters.config, settings.dead_letter_subject))
     if changes:
-        await ask(client, f"STREAM.UPDATE.{letters.stream}", patched(letters.config, _together(changes)))
-    return [f"dead letters {letters.stream}: {_row_text(row)}" for row in changes]
+        await ask(client, f"STREAM.UPDATE.{dead_letters.stream}", patched(dead_letters.config, _together(changes)))
+    return [f"dead letters {dead_letters.stream}: {_row_text(row)}" for row in changes]
 
 
 async def _update_durable(client: Client, found: Found, config: Mapping[str, Any]) -> None:
@@ -309,7 +309,7 @@ async def _update_durable(client: Client, found: Found, config: Mapping[str, Any
     )
 
 
-def _changes(rows: Sequence[Row]) -> list[Row]:
+def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
     """What to change in place; nothing in what has to be made anew, since it may not go with the rest of it."""
     differing = [row for row in rows if not row.agrees]
     if any(row.change is comparison.Change.NEW for row in differing):
@@ -317,11 +317,11 @@ def _changes(rows: Sequence[Row]) -> list[Row]:
     return [row for row in differing if row.change is comparison.Change.IN_PLACE]
 
 
-def _together(rows: Sequence[Row]) -> dict[str, Any]:
+def _together(rows: Sequence[ComparedField]) -> dict[str, Any]:
     return {name: value for row in rows for name, value in row.patch.items()}
 
 
-def _row_text(row: Row) -> str:
+def _row_text(row: ComparedField) -> str:
     return f"{row.field} {row.have} -> {row.wanted}"
 
 

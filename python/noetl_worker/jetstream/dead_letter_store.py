@@ -1,4 +1,4 @@
-"""The stream that keeps dead letters: made at the first letter, never expiring by itself."""
+"""The stream that keeps dead letters: made at the first dead letter, never expiring by itself."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import nats
 import structlog
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there, stream_of
+from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.jetstream.connection import Connection
 
-__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore", "KeptLetter"]
+__all__ = ["DEAD_LETTER_STREAM", "DeadLetterStore", "StoredDeadLetter"]
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
 _PUBLISH_TIMEOUT_S: Final = 5
 _AT_ONCE: Final = 32
-"""Letters asked for at the same time; each is one request."""
+"""Dead letters asked for at the same time; each is one request."""
 log = structlog.get_logger("noetl_worker.jetstream")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptLetter:
-    """One letter in the stream."""
+class StoredDeadLetter:
+    """One dead letter in the stream."""
 
     sequence: int
     stored_at: str
@@ -36,7 +36,7 @@ class KeptLetter:
 
 
 class DeadLetterStore:
-    """The stream that owns `subject`; made at the first letter when there is none."""
+    """The stream that owns `subject`; made at the first dead letter when there is none."""
 
     def __init__(self, connection: Connection, subject: str) -> None:
         self._connection = connection
@@ -45,7 +45,7 @@ class DeadLetterStore:
         self._lock = asyncio.Lock()
 
     async def publish(self, subject: str, data: bytes, message_id: str) -> None:
-        """Store one letter; returns when the server has it.
+        """Store one dead letter; returns when the server has it.
 
         Within two minutes, the stream's window of duplicates, the server drops a second one of the same id.
 
@@ -71,7 +71,7 @@ class DeadLetterStore:
             try:
                 await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
                 log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=self._subject)
-            except Refused as refused:
+            except ApiRefused as refused:
                 if refused.err_code not in ALREADY_THERE or await stream_of(client, self._subject) is None:
                     raise
         self._made = True
@@ -82,18 +82,18 @@ class DeadLetterStore:
         """The stream's name; None when there is none yet."""
         return await stream_of(self._connection.client, self._subject)
 
-    async def get(self, stream: str, sequence: int) -> KeptLetter | None:
-        """One letter; None when there is none of this number."""
+    async def get(self, stream: str, sequence: int) -> StoredDeadLetter | None:
+        """One dead letter; None when there is none of this number."""
         answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
         message = answer["message"] if answer is not None else {}
         if message.get("subject") != self._subject:  # a stream of the user's own may have other subjects too
             return None
-        return KeptLetter(
+        return StoredDeadLetter(
             int(message["seq"]), str(message.get("time") or ""), base64.b64decode(message.get("data") or "")
         )
 
-    async def letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[KeptLetter]:
-        """Every letter that is there now, one after another."""
+    async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredDeadLetter]:
+        """Every dead letter that is there now, one after another."""
         state = await self._state(stream)
         gone = set(state.get("deleted") or ())
         first, last = int(state["first_seq"]), int(state["last_seq"])
@@ -102,12 +102,12 @@ class DeadLetterStore:
             numbers.reverse()
         for at in range(0, len(numbers), _AT_ONCE):
             found = await asyncio.gather(*(self.get(stream, number) for number in numbers[at : at + _AT_ONCE]))
-            for letter in found:
-                if letter is not None:
-                    yield letter
+            for dead_letter in found:
+                if dead_letter is not None:
+                    yield dead_letter
 
     async def count(self, stream: str) -> int:
-        """How many letters there are."""
+        """How many dead letters there are."""
         return int((await self._state(stream)).get("subjects", {}).get(self._subject, 0))
 
     async def _state(self, stream: str) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class DeadLetterStore:
         return stored.stream, stored.seq
 
     async def remove(self, sequence: int) -> None:
-        """Take a letter away; one that is gone already is fine.
+        """Take a dead letter away; one that is gone already is fine.
 
         Raises:
             JetStreamError: it is still there.
@@ -149,6 +149,6 @@ class DeadLetterStore:
             return
         try:
             await ask(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
-        except Refused:  # its one err_code says only that it could not
+        except ApiRefused:  # its one err_code says only that it could not
             if await self.get(stream, sequence) is not None:
                 raise

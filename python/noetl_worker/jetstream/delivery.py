@@ -52,7 +52,7 @@ class Delivery:
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
 
     @classmethod
-    def of_nobody(cls) -> Delivery:
+    def without_message(cls) -> Delivery:
         """The first delivery of a message that no stream has, for a command that is run without one."""
         reply = f"$JS.ACK.nobody.nobody.1.1.1.{time.time_ns()}.0"
         now = time.monotonic()

@@ -156,7 +156,7 @@ class Puller:
     async def _withdraw(self, subscription: Subscription | None) -> None:
         """Take our open pulls back, by taking their inbox away.
 
-        Else what is given back at a stop comes straight back to us, and the last of it to nobody: it would wait for
+        Else what is returned at a stop comes straight back to us, and the last of it to nobody: it would wait for
         ack_wait instead of being another worker's at once.
         """
         self._pulls.clear()

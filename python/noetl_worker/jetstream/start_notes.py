@@ -26,7 +26,7 @@ import structlog
 
 from noetl_worker import json_text
 from noetl_worker.errors import JetStreamError, ToolError
-from noetl_worker.jetstream.api import ALREADY_THERE, Refused, ask, ask_if_there
+from noetl_worker.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there
 from noetl_worker.jetstream.client import Client
 from noetl_worker.jetstream.connection import Connection
 from noetl_worker.models import Command
@@ -53,7 +53,7 @@ async def ensure_bucket(client: Client) -> bool:
     """Make the bucket unless it is there; whether it was made now. Raises JetStreamError."""
     try:
         await ask(client, f"STREAM.CREATE.{_STREAM}", _bucket())
-    except Refused as refused:
+    except ApiRefused as refused:
         if refused.err_code in ALREADY_THERE:
             return False
         raise

@@ -15,10 +15,10 @@ from noetl_worker.models import (
     AuthRefusedClaim,
     Claimed,
     ClaimOutcome,
+    ClaimRefused,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
-    Refused,
     RetryLater,
 )
 from noetl_worker.observability.series import Counter, Gauge, Histogram
@@ -125,7 +125,7 @@ SERVERS_NOT_NAMED: Final = Counter(
 )
 FOREIGN_POOL: Final = Counter(
     "noetl_worker_foreign_pool",
-    "Deliveries of commands of another pool, given back: the durable's filters let them through",
+    "Deliveries of commands of another pool, returned: the durable's filters let them through",
     registry=REGISTRY,
 )
 CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse", registry=REGISTRY)
@@ -163,7 +163,7 @@ LOOP_DELAY: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
 )
-LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "Silence of the main event loop", registry=REGISTRY)
+LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "How long the main event loop did not run", registry=REGISTRY)
 BUILD_INFO: Final = Gauge(
     "noetl_worker_build_info", "Always 1; what is running", ["version", "engine"], registry=REGISTRY
 )
@@ -199,7 +199,7 @@ def claim_ended(claim: ClaimOutcome, took_s: float) -> None:
             word = "already_claimed"
         case RetryLater():
             word = "retry_later"
-        case AuthRefusedClaim() | NotFound() | Refused():
+        case AuthRefusedClaim() | NotFound() | ClaimRefused():
             word = "failed"
         case _:
             assert_never(claim)

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Count", "Counter", "Family", "Gauge", "Histogram", "Level", "Times", "buckets_of"]
+__all__ = ["Count", "Counter", "Gauge", "Histogram", "Level", "MetricFamily", "Times", "buckets_of"]
 
 
 class Count:
@@ -67,7 +67,7 @@ class _ByLabels(dict[tuple[str, ...], SeriesT]):
         return made
 
 
-class Family(Collector, Generic[SeriesT]):
+class MetricFamily(Collector, Generic[SeriesT]):
     """The series of one name: one without labels, or one for each combination of label values that was used."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Family(Collector, Generic[SeriesT]):
         return sorted(self.series.items())  # a copy: the scrape comes from another thread
 
 
-class Counter(Family[Count]):
+class Counter(MetricFamily[Count]):
     def __init__(self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry) -> None:
         super().__init__(name, text, labels, Count, registry)
         if not labels:
@@ -107,7 +107,7 @@ class Counter(Family[Count]):
         yield family
 
 
-class Gauge(Family[Level]):
+class Gauge(MetricFamily[Level]):
     def __init__(self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry) -> None:
         super().__init__(name, text, labels, Level, registry)
         if not labels:
@@ -120,7 +120,7 @@ class Gauge(Family[Level]):
         yield family
 
 
-class Histogram(Family[Times]):
+class Histogram(MetricFamily[Times]):
     def __init__(
         self,
         name: str,

@@ -12,14 +12,14 @@ from prometheus_client.metrics_core import Metric
 
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.observability.series import Family, Times, buckets_of
+from noetl_worker.observability.series import MetricFamily, Times, buckets_of
 
 __all__ = ["STATUSES", "ToolTimes", "ended_by"]
 
 CANCELLED: Final = "cancelled"
 """Its execution was."""
 INTERRUPTED: Final = "interrupted"
-"""The worker stopped; the command is given back."""
+"""The worker stopped; the command is returned."""
 STATUSES: Final = (*(status.value for status in ToolStatus), CANCELLED, INTERRUPTED)
 
 
@@ -33,7 +33,7 @@ def ended_by(error: BaseException) -> str:
     return "timeout" if is_timeout else "error"
 
 
-class ToolTimes(Family[Times]):
+class ToolTimes(MetricFamily[Times]):
     """`labels(kind, status).observe(seconds)`. The upstream's two names have the sum over all statuses."""
 
     def __init__(self, *, buckets: Sequence[float], registry: CollectorRegistry) -> None:

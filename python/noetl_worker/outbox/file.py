@@ -30,7 +30,7 @@ try:
 except ImportError:  # Windows: no lock that dies with its owner, so no outbox
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HAS_LOCKS", "OutboxFile", "Row"]
+__all__ = ["HAS_LOCKS", "OutboxFile", "OutboxRow"]
 
 HAS_LOCKS: Final = fcntl is not None
 # `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
@@ -44,7 +44,7 @@ _PUT: Final = "INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class OutboxRow:
     """One row of the outbox."""
 
     key: str
@@ -147,12 +147,12 @@ class OutboxFile:
             born.rename(lock_path)  # held until the file has its name: one that looks free is complete
             unreadable.rename(unreadable.with_suffix(".sqlite3"))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[OutboxRow]:
         """All of them, without their contents."""
         query = "SELECT key, command_id, place, length(row) + coalesce(length(data), 0) FROM event_sets"
-        return [Row(*row) for row in self._database.execute(query)]
+        return [OutboxRow(*row) for row in self._database.execute(query)]
 
-    def put(self, row: Row) -> None:
+    def put(self, row: OutboxRow) -> None:
         signed = self._signature(row) + row.contents
         with self._database:
             self._database.execute(_PUT, (row.key, row.command_id, row.place, signed, row.data))
@@ -173,14 +173,16 @@ class OutboxFile:
             return bytes(signed), data
         try:
             signature, contents = bytes(signed[:_SIGNATURE_BYTES]), bytes(signed[_SIGNATURE_BYTES:])
-            is_ours = hmac.compare_digest(signature, self._signature(Row(key, command_id, place, 0, contents, data)))
+            is_ours = hmac.compare_digest(
+                signature, self._signature(OutboxRow(key, command_id, place, 0, contents, data))
+            )
         except (TypeError, AttributeError):  # columns of other types than ours
             is_ours = False
         if not is_ours:
             raise DocumentError("outbox_row", "not signed with the key of this directory: another hand wrote it")
         return contents, data
 
-    def _signature(self, row: Row) -> bytes:
+    def _signature(self, row: OutboxRow) -> bytes:
         signing = hashlib.blake2b(digest_size=_SIGNATURE_BYTES, key=self._key)
         for part in (row.key.encode(), row.command_id.encode(), row.place.encode(), row.contents, row.data or b""):
             signing.update(len(part).to_bytes(8, "big"))

@@ -18,7 +18,7 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.directory import require_own_directory, signing_key
 from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, Row
+from noetl_worker.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 from noetl_worker.outbox.rows import read_row
 
 __all__ = ["Outbox"]
@@ -88,7 +88,7 @@ class Outbox:
             contents, data = event_set.packed()
             size = len(contents) + len(data or b"")
             file = self._files.get(key) or self._opened()
-            file.put(Row(key, str(event_set.command_id), event_set.place, size, contents, data))
+            file.put(OutboxRow(key, str(event_set.command_id), event_set.place, size, contents, data))
         except _Trouble as error:
             self._report(error)
             return False
@@ -118,11 +118,11 @@ class Outbox:
 
     # ── the sets of dead processes ──
 
-    def adopt(self) -> list[Row]:
+    def adopt(self) -> list[OutboxRow]:
         """Take over the files whose owner is dead. Their rows count as ours from now on; `load` reads one."""
         if self._is_off or not self._directory.is_dir():
             return []
-        rows: list[Row] = []
+        rows: list[OutboxRow] = []
         try:
             key = self._own_key()
         except _Trouble as error:
@@ -161,7 +161,7 @@ class Outbox:
         self._let_go(key)
         return None
 
-    def _taken(self, lock: Path, key: bytes) -> list[Row]:
+    def _taken(self, lock: Path, key: bytes) -> list[OutboxRow]:
         file: OutboxFile | None = None
         try:
             file = OutboxFile.of_dead(lock, key)
@@ -184,7 +184,7 @@ class Outbox:
         metrics.OUTBOX_ADOPTED.inc(len(rows))
         return rows
 
-    def _is_reported_already(self, row: Row, file: OutboxFile) -> bool:
+    def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
         """A second outcome of the same claim would be a second end of its command."""
         if row.key not in self._sizes:
             return False

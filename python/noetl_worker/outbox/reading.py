@@ -45,7 +45,7 @@ class KeptSet:
 class OutboxView:
     kept: tuple[KeptSet, ...]
     unreadable: tuple[Path, ...]
-    """Files that are set aside, or cannot be read."""
+    """Files that are quarantined, or cannot be read."""
 
     @property
     def bytes(self) -> int:

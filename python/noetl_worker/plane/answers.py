@@ -26,7 +26,7 @@ class Meaning(Enum):
     """The same request may be accepted later."""
     OVERLOADED = "overloaded"
     """The same, and the plane wants fewer requests."""
-    DOUBTFUL = "doubtful"
+    UNCERTAIN = "uncertain"
     """A fault of the plane's, or our mistake."""
     REFUSED = "refused"
 
@@ -37,7 +37,7 @@ class _Meanings(dict[int, Meaning]):
     """A table, so that a status costs no call; with an answer for what is no status of HTTP, too."""
 
     def __missing__(self, status: int) -> Meaning:
-        return Meaning.DOUBTFUL if is_server_error(status) else Meaning.REFUSED
+        return Meaning.UNCERTAIN if is_server_error(status) else Meaning.REFUSED
 
 
 def is_server_error(status: int) -> bool:
@@ -47,7 +47,7 @@ def is_server_error(status: int) -> bool:
 MEANING: Final = _Meanings(
     {
         **dict.fromkeys(range(200, 300), Meaning.ACCEPTED),
-        **dict.fromkeys(range(500, 600), Meaning.DOUBTFUL),
+        **dict.fromkeys(range(500, 600), Meaning.UNCERTAIN),
         **dict.fromkeys((401, 403), Meaning.AUTH),
         **dict.fromkeys((408, 425), Meaning.PASSING),
         **dict.fromkeys((429, 502, 503, 504), Meaning.OVERLOADED),

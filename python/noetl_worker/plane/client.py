@@ -363,7 +363,7 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Through a gate of its own: a store that is away must not hold up claims and events."""
+        """Through a gate of its own: a store that is down must not hold up claims and events."""
 
         async def ask(route: str) -> Response:
             limit_s = self.client.timeout_s + extra_s

@@ -54,7 +54,7 @@ class Gate:
         self._refused_at = float("-inf")
         self._refusals = 0
         self.is_down = False
-        self.silences = 0
+        self.outages = 0
         """Requests without an answer, ever: since one the plane may have been restarted."""
         self._closed_until = _NEVER
         self._usual_s = 0.0
@@ -141,7 +141,7 @@ class Gate:
         self._reduce(0.5, sent_at)
 
     def unanswered(self, sent_at: float) -> None:
-        self.silences += 1
+        self.outages += 1
         self.refused(sent_at)
 
     def _close(self, pause_s: float) -> None:

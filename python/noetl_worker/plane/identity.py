@@ -1,7 +1,7 @@
 """Who claims. The two planes want opposite things of a worker's id.
 
 Python plane: the same id is refused for 1,800 s after `command.started`, so an id lives as long as its process.
-Rust plane: a claim is for ever and the same id is always let in, so the id must survive the process.
+Rust plane: a claim is for ever and the same id is always accepted, so the id must survive the process.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Identity:
             log.warning(
                 "heartbeat_too_slow",
                 interval_s=self._heartbeat_interval_s,
-                advice=f"the control plane calls {stale_after_s:g} s of silence stale, and gives the commands of a "
-                "stale worker away: set WORKER_HEARTBEAT_INTERVAL to 15",
+                advice=f"the control plane gives away the commands of a worker that it has not heard of for "
+                f"{stale_after_s:g} s: set WORKER_HEARTBEAT_INTERVAL to 15",
             )
         if not self.can_return(dialect):
             log.warning(

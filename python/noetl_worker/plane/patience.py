@@ -13,18 +13,18 @@ from noetl_worker import backoff
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.plane.answers import MEANING, PASSES, Meaning
 
-__all__ = ["Doubt", "is_passing", "until_it_passes"]
+__all__ = ["Uncertainty", "is_passing", "until_it_passes"]
 
 T = TypeVar("T")
 MAX_DELAY_S: Final = 10.0
-DOUBTFUL_TRIES: Final = 6
-DOUBT_S: Final = 30.0
-STORE_DOUBT_S: Final = 900.0
-"""Of a result store whose refusal costs the result (Rust plane): a 500 may also be a store that is away for a while."""
+UNCERTAIN_TRIES: Final = 6
+UNCERTAIN_S: Final = 30.0
+STORE_UNCERTAIN_S: Final = 900.0
+"""Of a result store whose refusal costs the result (Rust plane): a 500 may also be a store that is down for a while."""
 log = structlog.get_logger("noetl_worker.patience")
 
 
-class Doubt:
+class Uncertainty:
     """Answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane): bounded, where a
     passing trouble is not.
 
@@ -36,7 +36,7 @@ class Doubt:
     _since = float("inf")
 
     def settle(self) -> None:
-        """What was doubtful says nothing about the next request."""
+        """An uncertain answer says nothing about the next request."""
         self._tries = 0
         self._since = float("inf")
 
@@ -46,12 +46,12 @@ class Doubt:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether what was doubtful counts as a refusal by now."""
-        return self.is_over(DOUBT_S)
+        """Whether uncertain answers count as a refusal by now."""
+        return self.is_over(UNCERTAIN_S)
 
     def is_over(self, most_s: float) -> bool:
-        """Whether there were only doubtful answers for so long."""
-        return self._tries >= DOUBTFUL_TRIES and time.monotonic() - self._since >= most_s
+        """Whether there were only uncertain answers for so long."""
+        return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
 
 
 def is_passing(error: ControlPlaneError) -> bool:
@@ -69,19 +69,19 @@ async def until_it_passes(what: str, call: Callable[[], Awaitable[T]], *, max_tr
     Raises:
         ControlPlaneError: a trouble that does not pass, or the last one.
     """
-    tries, doubt = 0, Doubt()
+    tries, uncertainty = 0, Uncertainty()
     while True:
         try:
             return await call()
         except ControlPlaneError as error:
             tries += 1
             refused = error if isinstance(error, ServerRefused) else None
-            is_doubtful = refused is not None and (refused.is_page or MEANING[refused.status] is Meaning.DOUBTFUL)
-            if is_doubtful:
-                doubt.add()
+            is_uncertain = refused is not None and (refused.is_page or MEANING[refused.status] is Meaning.UNCERTAIN)
+            if is_uncertain:
+                uncertainty.add()
             else:
-                doubt.settle()
-            if not (is_passing(error) or (is_doubtful and not doubt.is_refusal)) or tries == max_tries:
+                uncertainty.settle()
+            if not (is_passing(error) or (is_uncertain and not uncertainty.is_refusal)) or tries == max_tries:
                 raise
             log.warning("request_retried", what=what, tries=tries, error=str(error))
             await asyncio.sleep(backoff.delay_s(tries, 0.2, MAX_DELAY_S, jitter=0.9))

@@ -1,6 +1,6 @@
 """How often commands are asked for again that the plane cannot give, while it gives others.
 
-A server error of one command looks like one of the whole plane. Who waits as for a plane that is away (0.5 s growing to
+A server error of one command looks like one of the whole plane. Who waits as for a plane that is down (0.5 s growing to
 30 s) asks a thousand such commands 60 times a second, for ever; protocol/jetstream.md#acknowledging, wants 5.
 """
 

@@ -171,12 +171,12 @@ class DialectRules(Protocol):
     # ── claims ──
 
     lets_same_name_in: bool
-    """A claim is for ever, and its holder's name is let in at any time: so a worker's name outlives its process. Else a
+    """A claim is for ever, and its holder's name is accepted at any time: a worker's name outlives its process. Else a
     claim is a lease, and its holder is refused once it has reported the start."""
     claim_limit_s: float
     """From so old a claim on, another worker is given the command, whatever the holder does."""
     stale_after_s: float
-    """Silence of a worker after which its claims are given away."""
+    """Time without a heartbeat after which its claims are given away."""
     heartbeat_registers: bool
     makes_bare_stream: bool
     """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""

@@ -20,7 +20,7 @@ from noetl_worker.plane.retry_pace import RetryPace
 from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
-__all__ = ["AUTH_PAUSE_S", "CONNECTIONS_BESIDE_SLOTS", "MAX_SERVERS", "Server", "Servers", "normal_url"]
+__all__ = ["AUTH_PAUSE_S", "CONNECTIONS_BESIDE_SLOTS", "MAX_SERVERS", "PlaneServer", "Servers", "normal_url"]
 
 MAX_SERVERS: Final = 64
 """Server URLs that are remembered; more than a fleet has, fewer than a flood of made-up ones."""
@@ -32,12 +32,12 @@ log = structlog.get_logger("noetl_worker")
 
 
 @dataclass(slots=True)
-class Server:
+class PlaneServer:
     """How much one plane takes at present, and how it goes with what it refuses."""
 
     gate: Gate
     store_gate: Gate
-    """In front of its result store: one that is away must not hold up claims and events."""
+    """In front of its result store: one that is down must not hold up claims and events."""
     retry_pace: RetryPace
     store_route: StoreRoute = field(default_factory=StoreRoute)
     batch_bytes: int | None = None
@@ -53,7 +53,7 @@ class Servers:
         self._shown = tuple((_shown(url), url) for url in self._trusted)
         self._follows_any = settings.follow_servers == "any"
         self.full: Final = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
-        self._known: dict[str, Server] = {}
+        self._known: dict[str, PlaneServer] = {}
         self.paused: Final[dict[str, float]] = {}
         """Which of them have refused the credentials, and until when they are asked for no command (monotonic)."""
         self._logged: set[str] = set()
@@ -83,16 +83,16 @@ class Servers:
         """Whether a request to this URL carries the bearer token: to those that the settings name alone."""
         return any(url.startswith(f"{server}/") for server in self._trusted)
 
-    def at(self, url: str) -> Server:
+    def at(self, url: str) -> PlaneServer:
         """What is remembered of the plane at this address."""
         server = self._known.get(url)
         if server is None:
             if len(self._known) >= MAX_SERVERS:
                 self._known.clear()
-            server = self._known[url] = Server(Gate(self.full), Gate(self.full), RetryPace())
+            server = self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace())
         return server
 
-    def named(self) -> Iterator[tuple[str, Server | None]]:
+    def named(self) -> Iterator[tuple[str, PlaneServer | None]]:
         """The planes that the settings name, without user-info; None: not asked yet."""
         return ((name, self._known.get(url)) for name, url in self._shown)
 

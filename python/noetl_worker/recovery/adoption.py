@@ -19,7 +19,7 @@ from noetl_worker.delivery.in_flight import NO_MESSAGE, InFlight
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
 from noetl_worker.observability import metrics
 from noetl_worker.outbox.event_set import EventSet
-from noetl_worker.outbox.file import Row
+from noetl_worker.outbox.file import OutboxRow
 from noetl_worker.plane.client import ControlPlaneClient, Plane
 from noetl_worker.plane.patience import until_it_passes
 from noetl_worker.recovery.recent_batches import RecentBatches
@@ -40,8 +40,8 @@ class Adoption:
         self._client = client
         self._emitter = emitter
         self._in_flight = in_flight
-        self._waiting: dict[str, deque[tuple[Row, ExitStack]]] = {}
-        """By the place they have to go to: one that is away must not hold up the others."""
+        self._waiting: dict[str, deque[tuple[OutboxRow, ExitStack]]] = {}
+        """By the place they have to go to: one that is down must not hold up the others."""
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._recent = RecentBatches(emitter)
@@ -86,7 +86,7 @@ class Adoption:
         self._running[place] -= 1
         self._go_on(place)
 
-    async def _take(self, row: Row, flight: ExitStack) -> None:
+    async def _take(self, row: OutboxRow, flight: ExitStack) -> None:
         with flight:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:

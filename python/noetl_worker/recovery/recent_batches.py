@@ -44,7 +44,7 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
 _UNSEEN: Final = -1
-"""Silences of the plane before a batch that it had already: it may have been away in between."""
+"""Outages of the plane before a batch that it had already: it may have been down in between."""
 _LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
@@ -62,7 +62,7 @@ class _Accepted:
     event_set: EventSet
     sent: int
     """Of its requests, which one this was."""
-    silences: int
+    outages: int
     """Of the plane, when it was last known to have the batch."""
     seen_at: float | None = None
     """When a check first found it, on the monotonic clock."""
@@ -104,8 +104,8 @@ class RecentBatches:
         if "request_id" not in answer:
             return
         batch = answer["request_id"]
-        silences = _UNSEEN if "duplicate" in answer and answer["duplicate"] is True else plane.gate.silences
-        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, silences))
+        outages = _UNSEEN if "duplicate" in answer and answer["duplicate"] is True else plane.gate.outages
+        self._recent.append(_Accepted(batch, plane, event_set, event_set.sent, outages))
         self._bytes += event_set.size + _BYTES_BESIDE
         while self._bytes > self._most_bytes:
             self._forget(self._recent.popleft())
@@ -174,8 +174,8 @@ class RecentBatches:
     async def _settle(self, plane: Plane, batches: Sequence[_Accepted], settled: set[_Accepted]) -> None:
         """Add those that need not be asked about again, each as soon as that is known: what is rescued here must not be
         rescued once more when the plane does not answer for the next one."""
-        silences = plane.gate.silences
-        was_there = {accepted.silences for accepted in batches} == {silences}
+        outages = plane.gate.outages
+        was_there = {accepted.outages for accepted in batches} == {outages}
         if was_there and not batches[0].is_overdue and await self._has_settled_by_some(batches, settled):
             return
         log.info("batches_checked", count=len(batches), server_url=plane.url)
@@ -194,7 +194,7 @@ class RecentBatches:
                 _check_failed(plane, of_execution, settled, error)  # what is wrong with one execution is its own
             else:
                 for accepted in of_execution:
-                    accepted.silences = silences
+                    accepted.outages = outages
 
     async def _has_settled_by_some(self, batches: Sequence[_Accepted], settled: set[_Accepted]) -> bool:
         """The plane works batches off one after another, so of one that was there all the time the latest that is over

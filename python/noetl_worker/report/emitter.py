@@ -1,6 +1,6 @@
 """Stage 7b: a set of terminal events, sent until the plane has accepted it.
 
-What one answer means is the table `verdict`. While a set is refused it is in the outbox, and it leaves its slot:
+What one answer means is the table `judge`. While a set is refused it is in the outbox, and it leaves its slot:
 what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
 """
 
@@ -26,7 +26,7 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.outbox.outbox import Outbox
 from noetl_worker.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning, floor_s, retry_after_s
 from noetl_worker.plane.client import Plane, json_body, refusal
-from noetl_worker.plane.patience import STORE_DOUBT_S, Doubt, until_it_passes
+from noetl_worker.plane.patience import STORE_UNCERTAIN_S, Uncertainty, until_it_passes
 from noetl_worker.plane.python.rules import unqueued_batch
 from noetl_worker.plane.rust.event_ids import EventIds
 from noetl_worker.process.threads import finished_off_loop
@@ -37,11 +37,11 @@ from noetl_worker.secrets import redaction
 from noetl_worker.stopping import Stopping
 from noetl_worker.transport.transport import Response
 
-__all__ = ["NOT_RESCUED_ADVICE", "Emitter", "Ownership", "Verdict", "verdict"]
+__all__ = ["NOT_RESCUED_ADVICE", "Emitter", "Ownership", "SendStatus", "judge"]
 
 log = structlog.get_logger("noetl_worker.events")
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
-"""Of what is refused, all that a plane says about a set; any other is a route that is away, or somebody between."""
+"""Of what is refused, all that a plane says about a set; any other is a route that is missing, or somebody between."""
 LATE_S: Final = 30.0
 """After so long without an accepted event the plane may have given the claim away (protocol/claim.md#leases: a stale
 holder)."""
@@ -58,11 +58,11 @@ NOT_RESCUED_ADVICE: Final = (
 )
 
 
-class Verdict(Enum):
+class SendStatus(Enum):
     ACCEPTED = "accepted"
     PASSING = "passing"
     """Try again for as long as it takes."""
-    DOUBTFUL = "doubtful"
+    UNCERTAIN = "uncertain"
     """Try again some times: it may pass, or be our mistake."""
     REFUSED = "refused"
     """The same body will never be accepted."""
@@ -72,7 +72,7 @@ class Verdict(Enum):
     """Stored, and never to be processed: a rescue has to be sent."""
 
 
-def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> Verdict:
+def judge(answer: Response, *, first_try: bool, has_own_id: bool = False) -> SendStatus:
     """What one answer to an event request means (protocol/events.md).
 
     `has_own_id`: the request carried an event id of ours (a single event of the Rust plane).
@@ -80,23 +80,25 @@ def verdict(answer: Response, *, first_try: bool, has_own_id: bool = False) -> V
     status, is_the_planes = answer.status, type(answer.json()) is dict
     means = MEANING[status]
     if means is Meaning.ACCEPTED:
-        return Verdict.ACCEPTED if is_the_planes else Verdict.DOUBTFUL
+        return SendStatus.ACCEPTED if is_the_planes else SendStatus.UNCERTAIN
     if means in PASSES:
-        return Verdict.LOST if status == 503 and unqueued_batch(answer.json()) else Verdict.PASSING
-    if means is Meaning.DOUBTFUL:
+        return SendStatus.LOST if status == 503 and unqueued_batch(answer.json()) else SendStatus.PASSING
+    if means is Meaning.UNCERTAIN:
         if has_own_id and b"duplicate key" in answer.body:
             # On a retry it is our own event that was stored before the answer was lost.
-            return Verdict.NEW_ID if first_try else Verdict.ACCEPTED
+            return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
         # The single route of the Python plane wraps a passing 503 into a 500 (protocol/events.md#python-plane).
-        return Verdict.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else Verdict.DOUBTFUL
-    # A page of a proxy, or a route that is away while the plane is replaced, says nothing about the set.
-    return Verdict.REFUSED if is_the_planes and status in _REFUSALS else Verdict.DOUBTFUL
+        return (
+            SendStatus.PASSING if b"db_unavailable" in answer.body or b"503:" in answer.body else SendStatus.UNCERTAIN
+        )
+    # A page of a proxy, or a route that is missing while the plane is replaced, says nothing about the set.
+    return SendStatus.REFUSED if is_the_planes and status in _REFUSALS else SendStatus.UNCERTAIN
 
 
 class Ownership(Protocol):
     """Whether a command whose outcome is late is still ours."""
 
-    def in_doubt(self, now: float) -> bool:
+    def is_uncertain(self, now: float) -> bool:
         """The delivery or the claim may have passed to another worker."""
         ...
 
@@ -106,7 +108,7 @@ class Ownership(Protocol):
 
 
 @dataclass(slots=True)
-class _Course:
+class _Sending:
     """How the sending of one set goes."""
 
     known_until: float
@@ -116,7 +118,7 @@ class _Course:
     left: AbstractContextManager[None] | None = None
     """Entered once it has left it."""
     tries: int = 0
-    doubt: Doubt = field(default_factory=Doubt)
+    uncertainty: Uncertainty = field(default_factory=Uncertainty)
 
     @property
     def is_inside(self) -> bool:
@@ -133,17 +135,17 @@ class _Course:
         if left is not None:
             left.__exit__(None, None, None)
 
-    def count(self, how: Verdict) -> None:
+    def count(self, how: SendStatus) -> None:
         self.tries += 1
-        if how in (Verdict.DOUBTFUL, Verdict.NEW_ID):
-            self.doubt.add()
-        else:  # a plane that is away says nothing about the set, and its time is no time of doubt
-            self.doubt.settle()
+        if how in (SendStatus.UNCERTAIN, SendStatus.NEW_ID):
+            self.uncertainty.add()
+        else:  # a plane that is down says nothing about the set, and its time does not count as uncertainty
+            self.uncertainty.settle()
 
     def settle(self) -> None:
         """A request was accepted; the next one begins anew."""
         self.tries = 0
-        self.doubt.settle()
+        self.uncertainty.settle()
 
 
 class Emitter:
@@ -186,12 +188,12 @@ class Emitter:
                 await self._turn(key)
             self._sending[key] = []
             now = time.monotonic()
-            is_in_doubt = is_second or ownership.in_doubt(now)
-            course = _Course(-math.inf if is_in_doubt else now + LATE_S, outside)
+            is_uncertain = is_second or ownership.is_uncertain(now)
+            sending = _Sending(-math.inf if is_uncertain else now + LATE_S, outside)
             try:
-                await self._deliver(plane, event_set, ownership, course, now)
+                await self._deliver(plane, event_set, ownership, sending, now)
             finally:
-                course.come_back()
+                sending.come_back()
                 for place in self._sending.pop(key):  # who waits goes on
                     if not place.done():
                         place.set_result(None)
@@ -217,7 +219,7 @@ class Emitter:
         log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
 
     async def _deliver(
-        self, plane: Plane, event_set: EventSet, ownership: Ownership, course: _Course, now: float
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: _Sending, now: float
     ) -> None:
         if event_set.part.has_own_id:
             self._arm(event_set)
@@ -227,12 +229,12 @@ class Emitter:
             while event_set.is_open:
                 since, name = now, event_set.last_event
                 try:
-                    await self._send(plane, event_set, ownership, course, since)
+                    await self._send(plane, event_set, ownership, sending, since)
                 finally:
                     now = time.monotonic()
                     metrics.EMITTED[name].observe(now - since)
-                if course.tries:
-                    course.settle()
+                if sending.tries:
+                    sending.settle()
                 if event_set.is_open:
                     self._arm(event_set)
                 self.outbox.accepted(event_set)
@@ -248,62 +250,57 @@ class Emitter:
             event_set.own_id = self.ids.above(event_set.above)
 
     async def _send(
-        self,
-        plane: Plane,
-        event_set: EventSet,
-        ownership: Ownership,
-        course: _Course,
-        now: float,
+        self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: _Sending, now: float
     ) -> None:
         while True:
             upload = event_set.report.upload
             gate = plane.gate if upload is None else plane.store_gate
-            known_s = course.known_until - now
+            known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
-            if (is_late or not gate.has_room()) and course.is_inside:  # it would wait there in memory alone
-                self._set_aside(event_set, course)
+            if (is_late or not gate.has_room()) and sending.is_inside:  # it would wait there in memory alone
+                self._set_aside(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
                 if not event_set.is_open:
                     return
-                course.known_until, known_s = time.monotonic() + LATE_S, LATE_S
+                sending.known_until, known_s = time.monotonic() + LATE_S, LATE_S
             # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
                 body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
                 if most is not None and not json_text.fits(body, most) and await self._cut(event_set, most):
                     return
-                answer, how, reason = await self._try(plane, event_set, body, patience_s, course)
+                answer, how, reason = await self._try(plane, event_set, body, patience_s, sending)
             else:
                 answer, how, reason = await self._try_to_store(plane, event_set, upload, patience_s)
-            if how is Verdict.ACCEPTED and answer is not None:
+            if how is SendStatus.ACCEPTED and answer is not None:
                 event_set.accepted(answer.json())
                 return
-            course.count(how)
-            # A store that is away is waited for: only what it says of the result itself may cost the result.
+            sending.count(how)
+            # A store that is down is waited for: only what it says of the result itself may cost the result.
             costs_result = upload is not None and not event_set.rules.inlines_unstored_results
-            is_over = course.doubt.is_over(STORE_DOUBT_S) if costs_result else course.doubt.is_refusal
-            is_refused = how is Verdict.REFUSED or (how is not Verdict.PASSING and is_over)
+            is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S) if costs_result else sending.uncertainty.is_refusal
+            is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)
             if is_refused and upload is not None:
                 self._not_stored(event_set, reason)
                 return
             if answer is not None and is_refused:
-                await self._refused(plane, event_set, answer, course)
+                await self._refused(plane, event_set, answer, sending)
                 return
             if answer is not None and MEANING[answer.status] is Meaning.AUTH:
                 # Who is refused here is refused the next claim too: pulling more would only fill the outbox.
                 plane.client.auth_refused(plane.url)
-            await self._wait(event_set, course, answer, reason)
+            await self._wait(event_set, sending, answer, reason)
             now = time.monotonic()
-            if ownership.in_doubt(now):  # somebody else may have ended it while we waited
-                course.known_until = -math.inf
+            if ownership.is_uncertain(now):  # somebody else may have ended it while we waited
+                sending.known_until = -math.inf
 
-    async def _wait(self, event_set: EventSet, course: _Course, answer: Response | None, reason: str) -> None:
+    async def _wait(self, event_set: EventSet, sending: _Sending, answer: Response | None, reason: str) -> None:
         """Until the next try; Interrupted where there is none any more."""
-        self._set_aside(event_set, course)
+        self._set_aside(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
-        delay_s = self._delay_s(course.tries, answer)
-        tries, next_try_s = course.tries, round(delay_s, 2)
+        delay_s = self._delay_s(sending.tries, answer)
+        tries, next_try_s = sending.tries, round(delay_s, 2)
         log.warning("events_not_accepted", **event_set.who(), tries=tries, next_try_s=next_try_s, reason=reason)
         if self.stopping.is_grace_over:  # it had its last try
             raise Interrupted
@@ -346,21 +343,21 @@ class Emitter:
             log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
         event_set.accepted(None)
 
-    def _set_aside(self, event_set: EventSet, course: _Course) -> None:
+    def _set_aside(self, event_set: EventSet, sending: _Sending) -> None:
         """What has to wait belongs on disk, and needs no slot there."""
         # A result waits as it is: it may be large, and it was written at its first refusal.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.keep(event_set):
-            course.leave()
+            sending.leave()
 
-    async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, course: _Course) -> None:
+    async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: _Sending) -> None:
         """Go on without the result where it is its size that was refused; raises ServerRefused."""
         limit = event_set.rules.batch_limit(answer.body)
         if limit is not None:
             plane.server.batch_bytes = limit
             if await self._cut(event_set, limit):
                 return
-        raise refusal(f"{event_set.last_event} after {course.tries} tries", answer)
+        raise refusal(f"{event_set.last_event} after {sending.tries} tries", answer)
 
     @staticmethod
     async def _cut(event_set: EventSet, most: int) -> bool:
@@ -372,18 +369,18 @@ class Emitter:
         return True
 
     async def _post_end(
-        self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, course: _Course
+        self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, sending: _Sending
     ) -> Response:
         part = event_set.part
         slow: asyncio.TimerHandle | None = None
 
         def is_slow() -> None:
-            self._set_aside(event_set, course)
-            course.leave()  # on disk or not: its work is done
+            self._set_aside(event_set, sending)
+            sending.leave()  # on disk or not: its work is done
 
         def sent() -> None:
             nonlocal slow
-            self.issuing[event_set.key] = course.outside is not None
+            self.issuing[event_set.key] = sending.outside is not None
             slow = asyncio.get_running_loop().call_later(SLOW_END_S, is_slow)
 
         try:
@@ -394,37 +391,41 @@ class Emitter:
                 slow.cancel()
 
     async def _try(
-        self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, course: _Course
-    ) -> tuple[Response | None, Verdict, str]:
+        self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: _Sending
+    ) -> tuple[Response | None, SendStatus, str]:
         """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.issues_commands:
-                answer = await self._post_end(plane, event_set, sent, patience_s, course)
+                answer = await self._post_end(plane, event_set, sent, patience_s, sending)
             else:
                 answer = await plane.post_events(part.path, sent, event_set.headers, patience_s=patience_s)
         except NotSent as error:
             event_set.was_tried = not first_try
-            return None, Verdict.PASSING, str(error)
+            return None, SendStatus.PASSING, str(error)
         except TransportError as error:
-            return None, Verdict.PASSING, str(error)
-        how, body = verdict(answer, first_try=first_try, has_own_id=part.has_own_id), answer.json()
+            return None, SendStatus.PASSING, str(error)
+        how, body = judge(answer, first_try=first_try, has_own_id=part.has_own_id), answer.json()
         is_again = type(body) is dict and "duplicate" in body and body["duplicate"] is True
-        if how is Verdict.NEW_ID or (answer.status == 202 and is_again):
+        if how is SendStatus.NEW_ID or (answer.status == 202 and is_again):
             how = await self._looked_into(plane, event_set, body, how)
-        if how is Verdict.ACCEPTED:
+        if how is SendStatus.ACCEPTED:
             if not answer.status < 300 and part.issues_commands:
                 self.watch.look_at(plane, event_set)
-        elif how is Verdict.NEW_ID:
+        elif how is SendStatus.NEW_ID:
             event_set.own_id, event_set.was_tried = self.ids.above(event_set.own_id), False
-        if how is Verdict.LOST:
+        if how is SendStatus.LOST:
             if not event_set.can_be_rescued:  # nothing of it brings an execution on
                 log.error("batch_not_rescued", **event_set.who(), advice=NOT_RESCUED_ADVICE)
-                return answer, Verdict.ACCEPTED, ""
+                return answer, SendStatus.ACCEPTED, ""
             log.warning("batch_rescued", **event_set.who())
             event_set.rescue(unqueued_batch(body) or str(body.get("request_id")))
-            return answer, Verdict.PASSING, "its events are stored, and were never processed: step.exit is sent again"
-        if how is not Verdict.ACCEPTED:
+            return (
+                answer,
+                SendStatus.PASSING,
+                "its events are stored, and were never processed: step.exit is sent again",
+            )
+        if how is not SendStatus.ACCEPTED:
             return answer, how, str(refusal(part.path, answer))
         if event_set.rules.forgets_batches:
             self.on_accepted(plane, event_set, body)
@@ -442,7 +443,7 @@ class Emitter:
     @staticmethod
     async def _try_to_store(
         plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
-    ) -> tuple[Response | None, Verdict, str]:
+    ) -> tuple[Response | None, SendStatus, str]:
         """As `_try`, for a result that goes to the result store.
 
         The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
@@ -450,7 +451,7 @@ class Emitter:
         """
         execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
         if event_set.was_tried and may_still_run:
-            return None, Verdict.REFUSED, "it was sent before, and the control plane may still be at it"
+            return None, SendStatus.REFUSED, "it was sent before, and the control plane may still be at it"
         event_set.was_tried = True
         try:
             answer = await plane.store_result(
@@ -458,36 +459,36 @@ class Emitter:
             )
         except NotSent as error:
             event_set.was_tried = False
-            return None, Verdict.PASSING, str(error)
+            return None, SendStatus.PASSING, str(error)
         except TransportError as error:
-            return None, Verdict.REFUSED if may_still_run else Verdict.PASSING, str(error)
+            return None, SendStatus.REFUSED if may_still_run else SendStatus.PASSING, str(error)
         event_set.was_tried = answer.status in CUT_BY_A_PROXY
         if event_set.was_tried and may_still_run:
-            return answer, Verdict.REFUSED, str(refusal("PUT result", answer))
-        how, body = verdict(answer, first_try=True), json_body(answer)
+            return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
+        how, body = judge(answer, first_try=True), json_body(answer)
         fields = body if isinstance(body, dict) else {}
-        if how is Verdict.ACCEPTED and not isinstance(fields.get("ref"), str):
-            how = Verdict.DOUBTFUL  # not the store's answer: the result is nowhere yet
+        if how is SendStatus.ACCEPTED and not isinstance(fields.get("ref"), str):
+            how = SendStatus.UNCERTAIN  # not the store's answer: the result is nowhere yet
         # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
         has_no_store = answer.status == 404 and "not found" in str(fields.get("detail", fields.get("error"))).lower()
-        if how is Verdict.DOUBTFUL and (answer.status == 413 or has_no_store):
-            how = Verdict.REFUSED
+        if how is SendStatus.UNCERTAIN and (answer.status == 413 or has_no_store):
+            how = SendStatus.REFUSED
         return answer, how, str(refusal("PUT result", answer))
 
-    async def _looked_into(self, plane: Plane, event_set: EventSet, body: Any, how: Verdict) -> Verdict:
+    async def _looked_into(self, plane: Plane, event_set: EventSet, body: Any, how: SendStatus) -> SendStatus:
         """What the plane's events add to its answer: a taken id can be our own (a proxy has sent the request twice, and
         the second was answered first), and the Python plane can hold the rows and never process them. That it says with
         a 503, or, when that answer was lost, with "duplicate" to the same key (protocol/batches.md#rescue).
         """
-        if how is Verdict.NEW_ID:
-            return Verdict.ACCEPTED if await is_stored(plane, event_set) else how
+        if how is SendStatus.NEW_ID:
+            return SendStatus.ACCEPTED if await is_stored(plane, event_set) else how
         ask = partial(plane.batch_state, str(body.get("request_id")))
         try:  # what is late is sent again, and is a duplicate then: its state is waited for before it is accepted
             state = await until_it_passes("the state of a batch", ask)
         except ControlPlaneError as error:
             log.warning("batch_state_unknown", **event_set.who(), error=str(error))
             return how
-        return Verdict.LOST if state.was_never_processed else how
+        return SendStatus.LOST if state.was_never_processed else how
 
     @staticmethod
     def _delay_s(tries: int, answer: Response | None) -> float:

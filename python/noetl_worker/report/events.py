@@ -22,7 +22,7 @@ from noetl_worker.outbox.event_set import EventSet
 from noetl_worker.plane.client import Plane, refusal
 from noetl_worker.plane.dialects import RULES
 from noetl_worker.plane.python.store import IN_MEMORY
-from noetl_worker.report.emitter import Emitter, Ownership, Verdict, verdict
+from noetl_worker.report.emitter import Emitter, Ownership, SendStatus, judge
 
 __all__ = ["CommandEvents"]
 
@@ -114,7 +114,7 @@ class CommandEvents:
         except TransportError as error:
             log.warning("started_not_sent", **self._who(), error=str(error))
             return
-        if verdict(answer, first_try=True) is Verdict.ACCEPTED:
+        if judge(answer, first_try=True) is SendStatus.ACCEPTED:
             self._is_held = False
         else:
             log.warning("started_refused", **self._who(), error=str(refusal("command.started", answer)))

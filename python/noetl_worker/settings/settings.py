@@ -23,7 +23,7 @@ from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
 from noetl_worker.settings.tools import FILES_READ, ToolSettings, family_of
 from noetl_worker.settings.values import Secret, TlsPaths
 
-__all__ = ["SETTINGS", "Reading", "Secret", "Settings", "is_for_process", "load_settings", "read_settings"]
+__all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_process", "load_settings", "read_settings"]
 
 
 @environ.config(prefix="", frozen=True)
@@ -203,7 +203,7 @@ class Settings(ToolSettings):
         aliases=("NOETL_WORKER_HEARTBEAT_INTERVAL",),
         unit="s",
         source="Rust worker",
-        help="registry heartbeat; the Python plane calls 30 s of silence stale",
+        help="registry heartbeat; the Python plane calls 30 s without one stale",
     )
     drain_timeout_s: float = setting(
         "NOETL_WORKER_DRAIN_TIMEOUT_S",
@@ -433,7 +433,7 @@ def is_for_process(variable: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SettingsReading:
     """The settings, and where each that is not a default came from."""
 
     settings: Settings
@@ -451,7 +451,7 @@ def read_settings(
     *,
     flags: Mapping[str, str | None] | None = None,
     dotenv: Path | None = None,
-) -> Reading:
+) -> SettingsReading:
     """Read the settings: flags win over the environment, the environment over `.env`, all over a NATS context and
     defaults.
 
@@ -472,7 +472,7 @@ def read_settings(
     settings: Settings = environ.to_config(Settings, environ=texts)
     check_families(given)
     check_together(settings)
-    reading = Reading(settings, given)
+    reading = SettingsReading(settings, given)
     if environment is None:
         os.environ.update(reading.for_environment())
     return reading

@@ -140,7 +140,7 @@ class ToolSettings(NatsSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class NamedVariables:
     """Variables whose names somebody chooses."""
 
     pattern: re.Pattern[str]
@@ -156,11 +156,11 @@ class Family:
 
 
 FAMILIES: Final = (
-    Family(re.compile(r"NOETL_MCP_\w+_(?:ENDPOINT|URL)"), values.url("http", "https"), "an MCP server by name"),
-    Family(re.compile(r"NOETL_SECRET_\w+_HOSTS"), values.text, "where that secret may be sent"),
-    Family(re.compile(r"NOETL_SECRET_\w+(?<!_HOSTS)"), values.secret, "a secret for playbooks", is_secret=True),
+    NamedVariables(re.compile(r"NOETL_MCP_\w+_(?:ENDPOINT|URL)"), values.url("http", "https"), "an MCP server by name"),
+    NamedVariables(re.compile(r"NOETL_SECRET_\w+_HOSTS"), values.text, "where that secret may be sent"),
+    NamedVariables(re.compile(r"NOETL_SECRET_\w+(?<!_HOSTS)"), values.secret, "a secret for playbooks", is_secret=True),
 )
 
 
-def family_of(variable: str) -> Family | None:
+def family_of(variable: str) -> NamedVariables | None:
     return next((family for family in FAMILIES if family.pattern.fullmatch(variable)), None)

@@ -51,13 +51,13 @@ async def serve(supervisor: Supervisor, settings: Settings) -> Callable[[], Any]
         app, http=ProbeConnection, backlog=MAX_CONNECTIONS, log_level="error", access_log=False, lifespan="off"
     )
 
-    class Server(uvicorn.Server):
+    class ProbeServer(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             """It takes none: it would stop answering at the first one, and raise it again, which is the second one."""
             yield
 
-    server = Server(config)
+    server = ProbeServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
 
     async def stop() -> None:

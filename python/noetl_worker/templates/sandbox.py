@@ -26,8 +26,8 @@ __all__ = [
     "STRICT",
     "Environment",
     "MissingSecret",
-    "Scope",
     "SecretEntry",
+    "TemplateScope",
     "WithFallback",
     "to_text",
     "truthy",
@@ -111,7 +111,7 @@ class SecretEntry(dict[str, Any]):
         return SecretEntry(value, f"{self.entry}.{name}") if type(value) is dict else value
 
 
-class Scope(Context):
+class TemplateScope(Context):
     """A Jinja context over a mapping that is not copied: the variables first, then the globals."""
 
     @cached_property
@@ -218,7 +218,7 @@ class Environment(ImmutableSandboxedEnvironment):
     """Sandboxed; raises SecurityError at once where Jinja's own hands out a silent undefined."""
 
     code_generator_class = _Generator
-    context_class = Scope
+    context_class = TemplateScope
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, undefined: type[Undefined]) -> None:

@@ -30,7 +30,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.secrets.redaction import excerpt
 from noetl_worker.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
 from noetl_worker.templates.redacted import RedactedValue
-from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, Scope, WithFallback, truthy
+from noetl_worker.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback, truthy
 
 __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
 
@@ -175,7 +175,7 @@ class _Compiled:
     def run(self, variables: Mapping[str, JsonValue], undefined: JsonValue, budget: Budget) -> JsonValue:
         template = self.template
         blocks = template.blocks and {name: _charged(block, budget) for name, block in template.blocks.items()}
-        context = Scope(template.environment, variables, template.name, blocks)  # type: ignore[arg-type]
+        context = TemplateScope(template.environment, variables, template.name, blocks)  # type: ignore[arg-type]
         context.budget = budget
         if not self.is_expression:
             return _joined(template.root_render_func(context), budget)

@@ -46,7 +46,7 @@ class _Answer:
 
 
 @dataclass
-class _State:
+class _StubState:
     answers: dict[str, list[_Answer]] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -72,8 +72,8 @@ class HttpStub:
     """
 
     def __init__(self) -> None:
-        self._state = _State()
-        self._server = _Server(("127.0.0.1", 0), _handler(self._state))
+        self._state = _StubState()
+        self._server = _StubServer(("127.0.0.1", 0), _handler(self._state))
         self.url: Final = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(
@@ -128,7 +128,7 @@ class HttpStub:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _StubServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
@@ -140,7 +140,7 @@ def _encoded(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _handler(state: _State) -> type[BaseHTTPRequestHandler]:
+def _handler(state: _StubState) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 10.0

@@ -17,9 +17,9 @@ class NoopConfig:
     """Does nothing and gives back its message: a start or join step, or a value made by a template."""
 
     message: str | None = None
-    """Text of the data that is given back when there is no `result`."""
+    """Text of the data that is returned when there is no `result`."""
     result: Any = None
-    """The data to give back, rendered; absent: what the plane's own worker gives, {"status": "ok", "message": message
+    """The data to return, rendered; absent: what the plane's own worker gives, {"status": "ok", "message": message
     or "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python plane."""
 
 

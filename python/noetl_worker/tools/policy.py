@@ -19,7 +19,7 @@ from noetl_worker.tools.contract import ToolForm
 
 __all__ = [
     "Action",
-    "Rule",
+    "PolicyRule",
     "StatusWord",
     "choose",
     "condition_holds",
@@ -58,7 +58,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """`when` is True for `else`; `action` None means the default one."""
 
     when: JsonValue
@@ -118,7 +118,7 @@ def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, Js
 
 
 def choose(
-    rules: Sequence[Rule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any], form: ToolForm
+    rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any], form: ToolForm
 ) -> tuple[bool, Action | None]:
     """(whether a rule held, its action); `warn` gets the reason a rule could not hold."""
     for index, rule in enumerate(rules):
@@ -160,7 +160,7 @@ def not_found(to: str | None, label: str) -> str:
     return f"task_sequence: jump target {to!r} of task {label!r} not found"
 
 
-def jumps_nowhere(rules: Sequence[Rule], position: int, labels: Sequence[str]) -> list[str]:
+def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[str]:
     """Told before a sequence begins; a failure when such a rule holds."""
     jumps = [rule.action.to for rule in rules if rule.action is not None and rule.action.do == "jump"]
     return [not_found(to, labels[position]) for to in jumps if place_of(to, position, labels) is None]
@@ -169,7 +169,7 @@ def jumps_nowhere(rules: Sequence[Rule], position: int, labels: Sequence[str]) -
 # ── parsing ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def parse_policy(label: str, policy: JsonValue) -> tuple[Rule, ...]:
+def parse_policy(label: str, policy: JsonValue) -> tuple[PolicyRule, ...]:
     """The rules of {"rules": [...], "on_unmatched": "continue"|"fail"} or a list of rules; None -> ().
 
     Raises:
@@ -185,21 +185,21 @@ def parse_policy(label: str, policy: JsonValue) -> tuple[Rule, ...]:
     parsed = [_parse_rule(f"task_sequence: task {label!r}: rule {index}", rule) for index, rule in enumerate(rules)]
     unmatched = policy.get("on_unmatched") if isinstance(policy, Mapping) else None
     if unmatched is not None:
-        parsed.append(Rule(True, _parse_action(f"task_sequence: task {label!r}: on_unmatched", unmatched)))
+        parsed.append(PolicyRule(True, _parse_action(f"task_sequence: task {label!r}: on_unmatched", unmatched)))
     return tuple(parsed)
 
 
-def _parse_rule(where: str, rule: JsonValue) -> Rule:
+def _parse_rule(where: str, rule: JsonValue) -> PolicyRule:
     if not isinstance(rule, Mapping):
         raise ConfigurationError(f"{where} must be an object with 'when' and 'then', or 'else'")
     _refuse_removed(where, rule)
     if "when" in rule:
-        return Rule(parse_condition(where, "when", rule["when"]), _parse_action(where, rule.get("then")))
+        return PolicyRule(parse_condition(where, "when", rule["when"]), _parse_action(where, rule.get("then")))
     if "else" in rule:
-        return Rule(True, _parse_action(where, _then_of_else(rule["else"])))
+        return PolicyRule(True, _parse_action(where, _then_of_else(rule["else"])))
     if "then" not in rule:
         raise ConfigurationError(f"{where} has neither 'when' nor 'else'")
-    return Rule(True, _parse_action(where, rule["then"]), is_bare=True)
+    return PolicyRule(True, _parse_action(where, rule["then"]), is_bare=True)
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:

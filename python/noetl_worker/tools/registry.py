@@ -29,7 +29,7 @@ from noetl_worker.tools.kinds.elsewhere import INSTEAD
 from noetl_worker.tools.kinds.plain_configs import Checked, PlainConfigs
 from noetl_worker.tools.kinds.rules import KindRules
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
-from noetl_worker.tools.scope import Scope
+from noetl_worker.tools.scope import CallScope
 
 __all__ = ["ENTRY_POINT_GROUP", "BrokenPlugin", "PreparedTool", "Registry", "effective_timeout"]
 
@@ -103,7 +103,7 @@ class PreparedTool:
             return await self.run()
         stop = _InnerStop(self.context.stop)
         call = dataclasses.replace(self, context=dataclasses.replace(self.context, stop=stop))
-        return await Scope(stop, self.timeout_s).run(call.run())
+        return await CallScope(stop, self.timeout_s).run(call.run())
 
 
 class _InnerStop(Stop):

@@ -17,7 +17,7 @@ from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.tools.contract import Stop
 
-__all__ = ["CANCELLED", "SHUTDOWN", "TIMEOUT", "Scope"]
+__all__ = ["CANCELLED", "SHUTDOWN", "TIMEOUT", "CallScope"]
 
 TIMEOUT: Final = "timeout"
 CANCELLED: Final = "cancelled"
@@ -25,7 +25,7 @@ SHUTDOWN: Final = "shutdown"
 log = structlog.get_logger("noetl_worker.tool")
 
 
-class Scope:
+class CallScope:
     """One tool call.
 
     Args:

@@ -28,8 +28,8 @@ from noetl_worker.tools.sql import split as sql_split
 from noetl_worker.tools.sql import sql
 
 __all__ = [
-    "Session",
     "SnowflakeConfig",
+    "SnowflakeSession",
     "SnowflakeTool",
     "check_connection",
     "connection_settings",
@@ -178,7 +178,7 @@ class SnowflakeTool:
         return batch.data()
 
 
-async def _check_ended(opened: Session, text: str) -> None:
+async def _check_ended(opened: SnowflakeSession, text: str) -> None:
     """Raises ToolError when a transaction is open (by BEGIN, or with AUTOCOMMIT off): the session's end undoes it."""
     cursor, _ = await opened.query("SELECT CURRENT_TRANSACTION()")
     [[transaction]] = await opened.fetch(cursor, 1)
@@ -282,13 +282,13 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
 
 
 @asynccontextmanager
-async def session(settings: Mapping[str, Any]) -> AsyncIterator[Session]:
+async def session(settings: Mapping[str, Any]) -> AsyncIterator[SnowflakeSession]:
     """A signed-in session, closed at the end.
 
     Raises:
         ResourceShortage: this machine has no thread or no descriptor to sign in with.
     """
-    opened = Session(library())
+    opened = SnowflakeSession(library())
     try:
         with before_any_effect("no room for a session"):
             await opened.open(settings)
@@ -297,7 +297,7 @@ async def session(settings: Mapping[str, Any]) -> AsyncIterator[Session]:
         await opened.close()
 
 
-class Session:
+class SnowflakeSession:
     """The connector blocks: every call goes to one thread."""
 
     def __init__(self, connector: Any) -> None:

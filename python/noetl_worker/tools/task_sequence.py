@@ -4,7 +4,7 @@ Each task is rendered once, just before it runs, and against what the tasks befo
 failure of any kind, an exception too, reaches the task's rules as `output`. Values are data: a result that holds `{{`
 is never evaluated.
 
-The result's data is one neutral object (`Progress.data`); `python_form` and `rust_form` give each plane its own.
+The result's data is one neutral object (`SequenceProgress.data`); `python_form` and `rust_form` give a plane's own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Task:
     args: JsonValue
     """Another spelling of `input`; for a kind that has a field of this name, that field."""
     set: Mapping[str, JsonValue]
-    rules: tuple[policy.Rule, ...]
+    rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[str, ...] = ()
     """Words of the policy that nothing reads."""
 
@@ -158,7 +158,7 @@ class TaskSequenceTool:
         return sum(map(_time_of, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
-        progress = Progress(config.parsed, context)
+        progress = SequenceProgress(config.parsed, context)
         while progress.end is None:
             if context.stop.reason not in (None, "timeout"):
                 raise asyncio.CancelledError  # the task that was stopped gave a result all the same
@@ -167,7 +167,7 @@ class TaskSequenceTool:
 
 
 @dataclass
-class Progress:
+class SequenceProgress:
     """A running sequence: where it stands and what the tasks left."""
 
     tasks: tuple[Task, ...]
@@ -409,7 +409,7 @@ class Progress:
 
 
 class SequenceData(dict[str, JsonValue]):
-    """A sequence's result in the neutral form (`Progress.data`): known by its type wherever it ends up."""
+    """A sequence's result in the neutral form (`SequenceProgress.data`): known by its type wherever it ends up."""
 
 
 def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:

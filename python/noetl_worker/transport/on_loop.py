@@ -42,7 +42,7 @@ except ImportError:
 __all__ = ["OnLoopTransport"]
 
 MAX_IDLE_S: Final = 4.0
-"""A kept connection is not used after so long: uvicorn closes at 5, and a request that meets that is in doubt."""
+"""A kept connection is not used after so long: uvicorn closes at 5, and such a request may have been processed."""
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of one answer, for all that is not its content: head, interim answers, trailers, and what the frames of its chunks
 have above a byte for each byte of content."""
@@ -87,7 +87,7 @@ class _Broken(Exception):
 class _Connection(asyncio.Protocol):
     """One connection: at most one request at a time."""
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: _Origin) -> None:
         self._server, self._loop = server, server.loop
         self._parser = _Parser(self)
         self._transport: asyncio.Transport | None = None
@@ -282,7 +282,7 @@ class _Connection(asyncio.Protocol):
         self.close("the request was given up")
 
 
-class _Server:
+class _Origin:
     """The connections to one origin."""
 
     def __init__(self, origin: str, tls: TlsFiles, most: int) -> None:
@@ -378,7 +378,7 @@ class OnLoopTransport:
     def __init__(self, settings: Settings, *, max_connections: int = 64) -> None:
         self._tls = TlsFiles(settings.plane_tls)
         self._most = max_connections
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, _Origin] = {}
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
@@ -389,7 +389,7 @@ class OnLoopTransport:
             at = url.find("/", 8)  # behind http:// or https://
             origin, path = (url, "/") if at < 0 else (url[:at], url[at:])
             if origin not in self._servers:
-                self._servers[origin] = _Server(origin, self._tls, self._most)
+                self._servers[origin] = _Origin(origin, self._tls, self._most)
             server = self._servers[origin]
             now = server.loop.time()
             head, later = _head(method, path, server, headers, body)
@@ -430,7 +430,7 @@ def _basic(name: str | None, password: str | None) -> str:
 
 
 def _head(
-    method: str, path: str, server: _Server, headers: Mapping[str, str], body: Body | None
+    method: str, path: str, server: _Origin, headers: Mapping[str, str], body: Body | None
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """The request, or the head of a large one and what is written behind it. ValueError for what would be more than one
     header, or no path."""

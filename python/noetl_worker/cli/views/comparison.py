@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from noetl_worker.cli.views.terminal import operator_console
-from noetl_worker.jetstream.comparison import Change, Row, dead_letter_rows, durable_rows, stream_rows
+from noetl_worker.jetstream.comparison import Change, ComparedField, dead_letter_rows, durable_rows, stream_rows
 from noetl_worker.jetstream.consumer import ENSURE, Found
 from noetl_worker.settings.settings import Settings
 
@@ -30,24 +30,24 @@ class ComparisonView:
     done: Sequence[str]
 
     @property
-    def stream(self) -> list[Row]:
+    def stream(self) -> list[ComparedField]:
         info = self.found.stream_info
         return stream_rows(None if info is None else info["config"], self.settings)
 
     @property
-    def durable(self) -> list[Row]:
+    def durable(self) -> list[ComparedField]:
         return durable_rows(self.found.durable_info, self.settings)
 
     @property
-    def letters(self) -> list[Row]:
-        """Empty while there is no such stream: the first letter makes it."""
-        found = self.found.letters
+    def dead_letters(self) -> list[ComparedField]:
+        """Empty while there is no such stream: the first dead letter makes it."""
+        found = self.found.dead_letters
         return dead_letter_rows(found.config, self.settings.dead_letter_subject) if found is not None else []
 
     @property
     def is_as_wanted(self) -> bool:
         is_there = self.found.stream_info is not None and self.found.durable_info is not None
-        return is_there and all(row.agrees for row in (*self.stream, *self.durable, *self.letters))
+        return is_there and all(row.agrees for row in (*self.stream, *self.durable, *self.dead_letters))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -55,12 +55,12 @@ class ComparisonView:
             "done": list(self.done),
             "stream": _as_json(self.found.stream, self.found.stream_info is not None, self.stream),
             "durable": _as_json(self.found.durable, self.found.durable_info is not None, self.durable),
-            "dead_letters": self._letters_as_json(),
+            "dead_letters": self._dead_letters_as_json(),
         }
 
-    def _letters_as_json(self) -> dict[str, Any] | None:
-        found = self.found.letters
-        return _as_json(found.stream, True, self.letters) if found is not None else None
+    def _dead_letters_as_json(self) -> dict[str, Any] | None:
+        found = self.found.dead_letters
+        return _as_json(found.stream, True, self.dead_letters) if found is not None else None
 
     def print(self, *, as_json: bool) -> None:
         console = operator_console()
@@ -76,8 +76,8 @@ class ComparisonView:
             _table(f"durable {self.found.durable}", self.durable, self.found.durable_info is not None, is_wide)
         )
         console.print()
-        if self.found.letters is not None:
-            console.print(_table(f"dead letters {self.found.letters.stream}", self.letters, True, is_wide))
+        if self.found.dead_letters is not None:
+            console.print(_table(f"dead letters {self.found.dead_letters.stream}", self.dead_letters, True, is_wide))
             console.print()
         for line in self.closing():
             console.print(line, markup=False, soft_wrap=True)
@@ -95,11 +95,11 @@ class ComparisonView:
             lines += self._advice(f"stream {self.found.stream}", self.stream)
         if self.found.durable_info is not None:
             lines += self._advice(f"durable {self.found.durable}", self.durable)
-        if self.found.letters is not None:
-            lines += self._advice(f"dead letters {self.found.letters.stream}", self.letters)
+        if self.found.dead_letters is not None:
+            lines += self._advice(f"dead letters {self.found.dead_letters.stream}", self.dead_letters)
         return lines
 
-    def _advice(self, what: str, rows: Sequence[Row]) -> list[str]:
+    def _advice(self, what: str, rows: Sequence[ComparedField]) -> list[str]:
         differing = [row for row in rows if not row.agrees]
         has_to_be_new = any(row.change is Change.NEW for row in differing)
         lines = []
@@ -109,7 +109,7 @@ class ComparisonView:
             lines.append(f"    {self._way(what, row, has_to_be_new)}")
         return lines + (self._by_hand(what) if has_to_be_new else [])
 
-    def _way(self, what: str, row: Row, has_to_be_new: bool) -> str:
+    def _way(self, what: str, row: ComparedField, has_to_be_new: bool) -> str:
         if row.change is Change.NEW:
             return "JetStream does not change it in what exists"
         if row.change is Change.BY_HAND:
@@ -135,13 +135,13 @@ class ComparisonView:
             "or leave it to whoever uses it, and set another NATS_CONSUMER.",
         ]
 
-    def _edit(self, what: str, row: Row) -> str:
+    def _edit(self, what: str, row: ComparedField) -> str:
         if row.field == "paused":
             return f"nats consumer resume {self.found.stream} {self.found.durable}"
         return f"nats stream edit {what.rpartition(' ')[2]} --{row.field} {row.wanted.split()[0]}"
 
 
-def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:
+def _as_json(name: str, exists: bool, rows: Sequence[ComparedField]) -> dict[str, Any]:
     fields = [
         {
             "field": row.field,
@@ -156,7 +156,7 @@ def _as_json(name: str, exists: bool, rows: Sequence[Row]) -> dict[str, Any]:
     return {"name": name, "exists": exists, "fields": fields}
 
 
-def _table(title: str, rows: Sequence[Row], exists: bool, is_wide: bool) -> Table:
+def _table(title: str, rows: Sequence[ComparedField], exists: bool, is_wide: bool) -> Table:
     """Every field; on a narrow terminal without the prose, which is below for those that differ."""
     names = ["field", "is", "wanted", *(("change", "what it matters for") if is_wide else ())]
     table = Table(

@@ -13,35 +13,35 @@ from rich.text import Text
 
 from noetl_worker import json_text
 from noetl_worker.cli.views.terminal import harmless, operator_console
-from noetl_worker.delivery.dead_letter import Letter
+from noetl_worker.delivery.dead_letter import DeadLetter
 from noetl_worker.errors import DocumentError
-from noetl_worker.jetstream.dead_letter_store import KeptLetter
+from noetl_worker.jetstream.dead_letter_store import StoredDeadLetter
 from noetl_worker.secrets.redaction import excerpt, redact_text, redact_value
 
-__all__ = ["Entry", "print_entries", "print_entry"]
+__all__ = ["ShownDeadLetter", "print_entries", "print_entry"]
 
 _IDS: Final = ("execution_id", "command_id", "step")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A letter as shown. `letter` is None when the message in the stream is none of ours."""
+class ShownDeadLetter:
+    """A dead letter as shown. `dead letter` is None when the message in the stream is none of ours."""
 
-    kept: KeptLetter
-    letter: Letter | None
+    kept: StoredDeadLetter
+    dead_letter: DeadLetter | None
 
     @classmethod
-    def of(cls, kept: KeptLetter) -> Entry:
+    def of(cls, kept: StoredDeadLetter) -> ShownDeadLetter:
         try:
-            return cls(kept, Letter.parse(kept.data))
+            return cls(kept, DeadLetter.parse(kept.data))
         except DocumentError:
             return cls(kept, None)
 
     @property
     def reason(self) -> str:
-        if self.letter is None:
+        if self.dead_letter is None:
             return "not a dead letter of noetl-worker"
-        return redact_text(self.letter.reason)
+        return redact_text(self.dead_letter.reason)
 
     @property
     def age_s(self) -> float:
@@ -50,7 +50,9 @@ class Entry:
     def has(self, reason: str | None) -> bool:
         if reason is None:
             return True
-        return self.letter is not None and (reason.lower() in self.letter.reason.lower() or reason == self.letter.kind)
+        return self.dead_letter is not None and (
+            reason.lower() in self.dead_letter.reason.lower() or reason == self.dead_letter.kind
+        )
 
     def as_json(self) -> dict[str, Any]:
         line: dict[str, Any] = {
@@ -59,16 +61,16 @@ class Entry:
             "age_s": round(self.age_s, 1),
             "reason": self.reason,
         }
-        if self.letter is not None:
-            line["kind"] = self.letter.kind
-            line["deliveries"] = self.letter.num_delivered
-            line["subject"] = self.letter.subject
-            line |= {name: self.letter.known(name) or None for name in _IDS}
+        if self.dead_letter is not None:
+            line["kind"] = self.dead_letter.kind
+            line["deliveries"] = self.dead_letter.num_delivered
+            line["subject"] = self.dead_letter.subject
+            line |= {name: self.dead_letter.known(name) or None for name in _IDS}
         return line
 
 
-def print_entries(entries: Sequence[Entry], total: int, stream: str, *, as_json: bool) -> None:
-    """A table, or one JSON object a line. `total`: how many letters there are, shown or not."""
+def print_entries(entries: Sequence[ShownDeadLetter], total: int, stream: str, *, as_json: bool) -> None:
+    """A table, or one JSON object a line. `total`: how many dead letters there are, shown or not."""
     console = operator_console()
     if as_json:
         for entry in entries:
@@ -92,46 +94,50 @@ def print_entries(entries: Sequence[Entry], total: int, stream: str, *, as_json:
     console.print(f"{shown} in {stream}" if total else f"no dead letters in {stream}", markup=False)
 
 
-def _cells(entry: Entry) -> list[Text]:
-    letter = entry.letter
-    ids = [letter.known("execution_id"), letter.known("command_id")] if letter is not None else []
+def _cells(entry: ShownDeadLetter) -> list[Text]:
+    dead_letter = entry.dead_letter
+    ids = [dead_letter.known("execution_id"), dead_letter.known("command_id")] if dead_letter is not None else []
     return [
         Text(str(entry.kept.sequence)),
         Text(_age(entry.age_s)),
-        Text(str(letter.num_delivered) if letter is not None else "-"),
+        Text(str(dead_letter.num_delivered) if dead_letter is not None else "-"),
         Text(harmless(entry.reason)),
         Text(harmless("\n".join(filter(None, ids)) or "-")),
     ]
 
 
-def _inside(entry: Entry) -> dict[str, Any]:
-    """The rest of a letter: where it came from and what it was, redacted."""
-    letter = entry.letter
-    if letter is None:
+def _inside(entry: ShownDeadLetter) -> dict[str, Any]:
+    """The rest of a dead letter: where it came from and what it was, redacted."""
+    dead_letter = entry.dead_letter
+    if dead_letter is None:
         return {"message": excerpt(entry.kept.data, 4096)}
     found: dict[str, Any] = {
-        "stream_sequence": letter.stream_sequence,
-        "worker_id": letter.worker_id,
-        "headers": redact_value(dict(letter.headers)),
-        "headers_left_out": list(letter.headers_left_out),
-        "detail": redact_value({name: value for name, value in letter.detail.items() if name not in _IDS}),
-        "bytes": letter.size,
-        "is_whole": letter.data is not None,
+        "stream_sequence": dead_letter.stream_sequence,
+        "worker_id": dead_letter.worker_id,
+        "headers": redact_value(dict(dead_letter.headers)),
+        "headers_left_out": list(dead_letter.headers_left_out),
+        "detail": redact_value({name: value for name, value in dead_letter.detail.items() if name not in _IDS}),
+        "bytes": dead_letter.size,
+        "is_whole": dead_letter.data is not None,
     }
     try:
-        found["notification"] = redact_value(json_text.loads(letter.data or b""))
+        found["notification"] = redact_value(json_text.loads(dead_letter.data or b""))
     except DocumentError:
-        found["text"] = redact_text(letter.excerpt)
+        found["text"] = redact_text(dead_letter.excerpt)
     return found
 
 
-def print_entry(entry: Entry, *, as_json: bool) -> None:
-    """All that is known of one letter, or one JSON object."""
-    letter, inside, console = entry.letter, _inside(entry), operator_console()
+def print_entry(entry: ShownDeadLetter, *, as_json: bool) -> None:
+    """All that is known of one dead letter, or one JSON object."""
+    dead_letter, inside, console = entry.dead_letter, _inside(entry), operator_console()
     if as_json:
         console.file.write(json.dumps({**entry.as_json(), **inside}, ensure_ascii=False) + "\n")
         return
-    lines = _lines(entry, inside) if letter is not None else [("kept", entry.kept.stored_at), ("problem", entry.reason)]
+    lines = (
+        _lines(entry, inside)
+        if dead_letter is not None
+        else [("kept", entry.kept.stored_at), ("problem", entry.reason)]
+    )
     width = max(len(name) for name, _ in lines)
     for name, value in (("id", entry.kept.sequence), *lines):
         console.print(f"{name:<{width}}  {harmless(str(value))}", markup=False, soft_wrap=True)
@@ -144,19 +150,19 @@ def print_entry(entry: Entry, *, as_json: bool) -> None:
     console.print(harmless(text), markup=False, soft_wrap=True)
 
 
-def _lines(entry: Entry, inside: Mapping[str, Any]) -> list[tuple[str, object]]:
-    letter = entry.letter
-    assert letter is not None
+def _lines(entry: ShownDeadLetter, inside: Mapping[str, Any]) -> list[tuple[str, object]]:
+    dead_letter = entry.dead_letter
+    assert dead_letter is not None
     return [
         ("reason", entry.reason),
-        ("kind", letter.kind),
-        ("kept", f"{entry.kept.stored_at} ({_age(entry.age_s)} ago) by {letter.worker_id}"),
-        ("deliveries", letter.num_delivered),
-        ("came as", f"{letter.subject}, sequence {letter.stream_sequence}"),
-        *((name, letter.known(name) or "-") for name in _IDS),
+        ("kind", dead_letter.kind),
+        ("kept", f"{entry.kept.stored_at} ({_age(entry.age_s)} ago) by {dead_letter.worker_id}"),
+        ("deliveries", dead_letter.num_delivered),
+        ("came as", f"{dead_letter.subject}, sequence {dead_letter.stream_sequence}"),
+        *((name, dead_letter.known(name) or "-") for name in _IDS),
         *inside["detail"].items(),
         *((f"header {name}", value) for name, value in inside["headers"].items()),
-        *((f"header {name}", "(not kept)") for name in letter.headers_left_out),
+        *((f"header {name}", "(not kept)") for name in dead_letter.headers_left_out),
     ]
 
 

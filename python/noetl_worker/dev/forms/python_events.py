@@ -10,9 +10,9 @@ from typing import Final
 
 from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
-from noetl_worker.dev.orchestration.execution import Execution, Outcome
+from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Router
-from noetl_worker.dev.routes.answers import Answer, answer, detail, missing
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing
 from noetl_worker.dev.routes.answers import invalid as refuse
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.routes.results import Results
@@ -20,7 +20,7 @@ from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, escaped_size, loads
 from noetl_worker.models import JsonValue
 
-__all__ = ["Item", "PythonEvents", "Refused"]
+__all__ = ["Item", "PayloadRefused", "PythonEvents"]
 
 _NOT_ACTED_ON: Final = frozenset(
     {"command.claimed", "command.heartbeat", "command.started", "command.completed", "step.enter"}
@@ -39,7 +39,7 @@ _MAX_DEPTH: Final = 8
 _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
 
 
-class Refused(Exception):
+class PayloadRefused(Exception):
     """A payload the plane answers with 500 (client mistakes included)."""
 
 
@@ -58,7 +58,7 @@ class Item:
         return self.is_actionable and self.name not in _NOT_ACTED_ON
 
 
-def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item | Answer:
+def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item | HttpAnswer:
     """`step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
     step = body.get("step", body.get("node_name"))
     if "step" not in body and "node_name" not in body:
@@ -80,19 +80,19 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
 def check_payload(payload: Mapping[str, JsonValue]) -> None:
     """Raises Refused with the real plane's words (recorded: refused-*)."""
     if _INTERNAL in payload:
-        raise Refused(f"payload includes forbidden inline output keys: {_INTERNAL}")
+        raise PayloadRefused(f"payload includes forbidden inline output keys: {_INTERNAL}")
     result = payload.get("result")
     if result is None:
         return
     if not isinstance(result, dict):
-        raise Refused("payload.result must be an object")
+        raise PayloadRefused("payload.result must be an object")
     if unsupported := sorted(set(result) - _RESULT_KEYS):
-        raise Refused(f"payload.result includes unsupported keys: {', '.join(unsupported)}")
+        raise PayloadRefused(f"payload.result includes unsupported keys: {', '.join(unsupported)}")
     for key in ("context", "reference"):
         if result.get(key) is not None and not isinstance(result[key], dict):
-            raise Refused(f"payload.result.{key} must be an object")
+            raise PayloadRefused(f"payload.result.{key} must be an object")
     if _holds_internal(result.get("context"), _MAX_DEPTH):
-        raise Refused("payload.result.context includes forbidden inline data keys")
+        raise PayloadRefused("payload.result.context includes forbidden inline data keys")
 
 
 def _holds_internal(value: JsonValue, depth: int) -> bool:
@@ -120,17 +120,17 @@ class PythonEvents:
 
     # ── one event ───────────────────────────────────────────────────────────────────────────────
 
-    def single(self, body: JsonValue) -> Answer:
+    def single(self, body: JsonValue) -> HttpAnswer:
         """POST /api/events."""
         if not isinstance(body, dict) or "execution_id" not in body:
             return missing("execution_id", body)
         item = read_item(body, default_actionable=True)
-        if isinstance(item, Answer):
+        if isinstance(item, HttpAnswer):
             return item
         try:
             execution_id = int(body["execution_id"])
             check_payload(item.payload)
-        except (Refused, ValueError, TypeError) as error:
+        except (PayloadRefused, ValueError, TypeError) as error:
             return detail(500, str(error))
         execution = self._executions.get(execution_id)
         if execution is None:
@@ -217,7 +217,7 @@ class PythonEvents:
         outcome = self._outcome(item, step, known_ref, request_id)
         return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
 
-    def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> Outcome:
+    def _outcome(self, item: Item, step: str, ref: str | None, request_id: int | None) -> CommandOutcome:
         payload = item.payload
         is_ok = item.name == "call.done" or (item.name == "step.exit" and payload.get("status") != "FAILED")
         result = _object(payload.get("result"))
@@ -231,7 +231,7 @@ class PythonEvents:
         else:
             value = result or dict(payload)
         merged = _object(_object(value).get("ctx")) if item.step.endswith(":task_sequence") else {}
-        return Outcome(
+        return CommandOutcome(
             step=step,
             is_ok=is_ok,
             value=value,

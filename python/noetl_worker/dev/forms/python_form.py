@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from noetl_worker.dev.forms.wire_form import CommandIds, Issued
-from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
+from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.python_templates import ListResult
 from noetl_worker.dev.orchestration.rendering import python_set, render_fields
@@ -97,7 +97,7 @@ class PythonForm:
             "loop": {"index": index, "first": index == 0, "length": 0, "done": False},  # recorded: always 0
         }
 
-    def keep(self, execution: Execution, step: str, outcome: Outcome) -> None:
+    def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         if not outcome.is_ok:
             return  # recorded (arcs-on-error): a failed step leaves no result behind
         value = outcome.value
@@ -106,7 +106,7 @@ class PythonForm:
             value = {**previous, **value}
         execution.steps[step] = execution.variables[step] = with_context(value)
 
-    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+    def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         self.keep(execution, step, outcome)
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
@@ -123,7 +123,7 @@ class PythonForm:
             execution.variables["loop_index"] = len(run.items) - 1
         return value
 
-    def loop_item(self, outcome: Outcome) -> JsonValue:
+    def loop_item(self, outcome: CommandOutcome) -> JsonValue:
         value = outcome.value
         return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
-from noetl_worker.dev.orchestration.execution import Execution, Outcome
+from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.dev.orchestration.router import Decision, Router
-from noetl_worker.dev.routes.answers import Answer, answer, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, rust_error, rust_refused_body
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.errors import TemplateError
 from noetl_worker.models import JsonValue
@@ -53,13 +53,13 @@ class RustEvents:
         """Execution -> the highest id of an end: a result that is stored below it later is passed over (as server
         3.54.0 does; it looks once a second whether it has missed one, which is left out here)."""
 
-    def single(self, body: JsonValue, raw: bytes) -> Answer:
+    def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """POST /api/events. The event's id is its primary key, and the history is read in id order."""
         execution_id = _execution_id(body, raw)
-        if isinstance(execution_id, Answer):
+        if isinstance(execution_id, HttpAnswer):
             return execution_id
         item = _read(body, raw)
-        if isinstance(item, Answer):
+        if isinstance(item, HttpAnswer):
             return item
         execution = self._executions.get(execution_id)
         if execution is None:
@@ -80,10 +80,10 @@ class RustEvents:
             self._act(execution, item, event_id)
         return answer({"status": "ok", "event_id": event_id, "commands_generated": 0})
 
-    def batch(self, body: JsonValue, raw: bytes) -> Answer:
+    def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """POST /api/events/batch: ids are the plane's, meta is lost, only `command.completed` moves anything."""
         execution_id = _execution_id(body, raw)
-        if isinstance(execution_id, Answer):
+        if isinstance(execution_id, HttpAnswer):
             return execution_id
         posted = body.get("events")
         if not isinstance(posted, list):
@@ -91,7 +91,7 @@ class RustEvents:
         items: list[_Item] = []
         for entry in posted:
             item = _read(entry, raw)
-            if isinstance(item, Answer):
+            if isinstance(item, HttpAnswer):
                 return item
             items.append(item)
         execution = self._executions.get(execution_id)
@@ -150,7 +150,7 @@ class RustEvents:
         elif item.name in ("call.error", "command.failed"):
             self._fail(execution, item, ref)
 
-    def _advance(self, execution: Execution, outcome: Outcome) -> None:
+    def _advance(self, execution: Execution, outcome: CommandOutcome) -> None:
         """A template that the plane cannot render fails the playbook (recorded: filter-urlencode)."""
         try:
             self._dispatcher.apply(execution, self._router.advance(execution, outcome))
@@ -169,7 +169,7 @@ class RustEvents:
             self._dispatcher.apply(execution, decision)
 
 
-def _execution_id(body: JsonValue, raw: bytes) -> int | Answer:
+def _execution_id(body: JsonValue, raw: bytes) -> int | HttpAnswer:
     found = body.get("execution_id") if isinstance(body, dict) else None
     if found is None:
         return rust_refused_body("missing field `execution_id`", raw)
@@ -179,7 +179,7 @@ def _execution_id(body: JsonValue, raw: bytes) -> int | Answer:
         return rust_refused_body("execution_id: invalid value, expected an integer", raw)
 
 
-def _read(body: JsonValue, raw: bytes) -> _Item | Answer:
+def _read(body: JsonValue, raw: bytes) -> _Item | HttpAnswer:
     """One event; both names of a pair are the same field twice."""
     if not isinstance(body, dict):
         return rust_refused_body("invalid type, expected a map", raw)
@@ -208,7 +208,7 @@ def _status(name: str) -> str:
     return "COMPLETED" if word in ("done", "exit", "completed") else "RUNNING"
 
 
-def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Outcome:
+def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
     """A tool that failed is `call.done` with its status; the playbook goes on (protocol/events.md#rust-plane)."""
     result = _object(reported.get("result"))
     context = _object(result.get("context"))
@@ -223,7 +223,7 @@ def _outcome(item: _Item, ref: str, reported: Mapping[str, JsonValue]) -> Outcom
     status = str(result.get("status", "success"))
     is_ok = status not in ("error", "timeout", "FAILED")
     error = context.get("error")
-    return Outcome(
+    return CommandOutcome(
         step=item.step,
         is_ok=is_ok,
         value=value,

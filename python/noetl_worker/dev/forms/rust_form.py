@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from noetl_worker.dev.forms.wire_form import CommandIds, Issued
-from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
+from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
@@ -74,12 +74,12 @@ class RustForm:
         names = _item_names(position)
         return {**scope, **names, "iter": names}
 
-    def keep(self, execution: Execution, step: str, outcome: Outcome) -> None:
+    def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         execution.steps[step] = {"context": _hydrated(outcome), "status": "COMPLETED"}
         known = execution.playbook.steps.get(step) if execution.playbook is not None else None
         execution.namespaces[step] = _namespace(outcome, is_sequence=known is not None and known.is_sequence)
 
-    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+    def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         return None  # recorded (loop-sequential): an item does not see the ones before it
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
@@ -88,7 +88,7 @@ class RustForm:
         execution.namespaces[step] = results
         return results
 
-    def loop_item(self, outcome: Outcome) -> JsonValue:
+    def loop_item(self, outcome: CommandOutcome) -> JsonValue:
         status = "success" if outcome.is_ok else "error"
         return {"context": {"command_id": outcome.command_ref, "status": status}, "status": status}
 
@@ -178,7 +178,7 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
         write(target, path, render_fields(value, scope, Dialect.RUST))
 
 
-def _namespace(outcome: Outcome, *, is_sequence: bool) -> JsonValue:
+def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
     """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/tasks.md#results); no status, no
     error."""
     value = outcome.value
@@ -188,7 +188,7 @@ def _namespace(outcome: Outcome, *, is_sequence: bool) -> JsonValue:
     return {"data": dict(merged), **merged}
 
 
-def _hydrated(outcome: Outcome) -> JsonValue:
+def _hydrated(outcome: CommandOutcome) -> JsonValue:
     """What the worker reported, with the preview in the place of data that is kept apart (recorded: large-list)."""
     reported = outcome.reported
     if outcome.ref is None or not isinstance(reported, dict):

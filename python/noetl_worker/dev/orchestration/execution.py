@@ -9,7 +9,7 @@ from typing import Literal
 from noetl_worker.dev.orchestration.playbook import Playbook
 from noetl_worker.models import JsonValue
 
-__all__ = ["Execution", "LoopRun", "Outcome", "Position", "Status"]
+__all__ = ["CommandOutcome", "Execution", "LoopRun", "Position", "Status"]
 
 Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 
@@ -120,7 +120,7 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandOutcome:
     """What a worker's event says about one command, as the router needs it."""
 
     step: str

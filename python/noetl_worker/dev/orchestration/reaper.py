@@ -8,7 +8,7 @@ import time
 from noetl_worker.dev.event_log import CommandRow, EventLog
 from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.routes.executions import Executions
-from noetl_worker.dev.routes.registry import Registry
+from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
@@ -23,7 +23,7 @@ class Reaper:
         settings: PlaneSettings,
         log: EventLog,
         executions: Executions,
-        registry: Registry,
+        registry: RuntimeRegistry,
         dispatcher: Dispatcher,
     ) -> None:
         self._settings, self._log, self._executions = settings, log, executions

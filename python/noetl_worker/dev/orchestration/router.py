@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from noetl_worker.dev.orchestration.execution import Execution, LoopRun, Outcome, Position
+from noetl_worker.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.dev.orchestration.rendering import holds, render_fields
 from noetl_worker.models import Dialect, JsonValue
@@ -18,7 +18,7 @@ from noetl_worker.models import Dialect, JsonValue
 __all__ = ["Decision", "Form", "Notice", "Router", "StepCommand", "Trigger", "items_of", "names_set", "write"]
 
 _MAX_PASSES: Final = 100
-"""Steps without a tool that may follow each other; more is a circle."""
+"""Steps without a tool that may follow each other; more is a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,16 @@ class Form(Protocol):
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
         """The scope of one loop item."""
 
-    def keep(self, execution: Execution, step: str, outcome: Outcome) -> None:
+    def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         """Make a step's result visible to later templates."""
 
-    def keep_item(self, execution: Execution, step: str, outcome: Outcome) -> None:
+    def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         """What the next items of a loop see of one that is back."""
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         """Make a loop's results visible under the step's name; returns them."""
 
-    def loop_item(self, outcome: Outcome) -> JsonValue:
+    def loop_item(self, outcome: CommandOutcome) -> JsonValue:
         """What is collected of one item."""
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
@@ -148,7 +148,7 @@ class Router:
         self._settle(execution, decision)
         return decision
 
-    def advance(self, execution: Execution, outcome: Outcome) -> Decision:
+    def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
         """What follows the end of a command."""
         decision = Decision()
         self._form.begin_event(execution)
@@ -188,7 +188,7 @@ class Router:
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────
 
-    def _leave(self, execution: Execution, step: Step, outcome: Outcome, decision: Decision) -> None:
+    def _leave(self, execution: Execution, step: Step, outcome: CommandOutcome, decision: Decision) -> None:
         """Step `set`, then the arcs, then each chosen arc's `set` and target (order: protocol/tasks.md#results)."""
         if step.name not in execution.completed_steps:
             execution.completed_steps.append(step.name)
@@ -262,7 +262,7 @@ class Router:
             execution.error = f"step '{step.name}' leads back to itself without ever running a tool"
             return
         request_id = trigger.batch_request_id if trigger is not None else None
-        self._leave(execution, step, Outcome(step.name, True, None, batch_request_id=request_id), decision)
+        self._leave(execution, step, CommandOutcome(step.name, True, None, batch_request_id=request_id), decision)
 
     # ── loops ───────────────────────────────────────────────────────────────────────────────────
 
@@ -316,7 +316,7 @@ class Router:
             run.in_flight += 1
 
     def _advance_loop(
-        self, execution: Execution, step: Step, position: Position, outcome: Outcome, decision: Decision
+        self, execution: Execution, step: Step, position: Position, outcome: CommandOutcome, decision: Decision
     ) -> None:
         run = position.run
         run.in_flight -= 1
@@ -348,7 +348,7 @@ class Router:
             return
         if self._form.reports_end_of_loop:
             decision.notices.append(Notice("loop.done", step.name, "completed", {"status": "COMPLETED"}))
-        outcome = Outcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id)
+        outcome = CommandOutcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id)
         self._leave(execution, step, outcome, decision)
 
     def _settle(self, execution: Execution, decision: Decision) -> None:

@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 from noetl_worker.json_text import dumps
 from noetl_worker.models import JsonValue
 
-__all__ = ["Answer", "answer", "detail", "invalid", "missing", "rust_error", "rust_refused_body"]
+__all__ = ["HttpAnswer", "answer", "detail", "invalid", "missing", "rust_error", "rust_refused_body"]
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """One HTTP answer, ready to send."""
 
     status: int
@@ -22,16 +22,16 @@ class Answer(NamedTuple):
     retry_after_s: int | None = None
 
 
-def answer(value: JsonValue, status: int = 200) -> Answer:
-    return Answer(status, dumps(value))
+def answer(value: JsonValue, status: int = 200) -> HttpAnswer:
+    return HttpAnswer(status, dumps(value))
 
 
-def detail(status: int, value: JsonValue, *, retry_after_s: int | None = None) -> Answer:
+def detail(status: int, value: JsonValue, *, retry_after_s: int | None = None) -> HttpAnswer:
     """An error of the Python plane: {"detail": text, object or list}."""
-    return Answer(status, dumps({"detail": value}), JSON, retry_after_s)
+    return HttpAnswer(status, dumps({"detail": value}), JSON, retry_after_s)
 
 
-def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, context: JsonValue = None) -> Answer:
+def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, context: JsonValue = None) -> HttpAnswer:
     """A 422 of the Python plane in its validator's form: one entry in a list."""
     entry: dict[str, JsonValue] = {"type": kind, "loc": loc, "msg": message, "input": given}
     if context is not None:
@@ -39,18 +39,18 @@ def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, con
     return detail(422, [entry])
 
 
-def missing(name: str, body: JsonValue, *, where: str = "body") -> Answer:
+def missing(name: str, body: JsonValue, *, where: str = "body") -> HttpAnswer:
     """422: a required field is not there. An absent body is reported without the field's name."""
     loc: list[str | int] = [where] if where == "body" and body is None else [where, name]
     return invalid("missing", loc, "Field required", body)
 
 
-def rust_error(status: int, message: str) -> Answer:
+def rust_error(status: int, message: str) -> HttpAnswer:
     """An error of the Rust plane: {"error", "status"}."""
-    return Answer(status, dumps({"error": message, "status": status}))
+    return HttpAnswer(status, dumps({"error": message, "status": status}))
 
 
-def rust_refused_body(reason: str, body: bytes) -> Answer:
+def rust_refused_body(reason: str, body: bytes) -> HttpAnswer:
     """422 of the Rust plane's JSON extractor: text, not JSON."""
     message = f"Failed to deserialize the JSON body into the target type: {reason} at line 1 column {len(body)}"
-    return Answer(422, message.encode(), TEXT)
+    return HttpAnswer(422, message.encode(), TEXT)

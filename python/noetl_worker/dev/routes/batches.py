@@ -13,15 +13,15 @@ from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import EventLog, LoggedEvent
 from noetl_worker.dev.forms.python_events import (
     Item,
+    PayloadRefused,
     PythonEvents,
-    Refused,
     check_payload,
     command_ref,
     no_such_execution,
     read_item,
 )
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, missing
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed, escaped_size
@@ -57,10 +57,10 @@ class Batches:
 
     # ── accepting ───────────────────────────────────────────────────────────────────────────────
 
-    def accept(self, body: JsonValue, raw: bytes, key: str | None) -> Answer:
+    def accept(self, body: JsonValue, raw: bytes, key: str | None) -> HttpAnswer:
         """POST /api/events/batch."""
         items = self._read(body, raw)
-        if isinstance(items, Answer):
+        if isinstance(items, HttpAnswer):
             return items
         if key is not None and (known := self._known(key)) is not None:
             return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
@@ -71,7 +71,7 @@ class Batches:
             execution_id = int(body["execution_id"])
             for item in items:
                 check_payload(item.payload)
-        except (Refused, ValueError) as error:
+        except (PayloadRefused, ValueError) as error:
             return detail(500, {"code": "enqueue_error", "message": str(error)})
         execution = self._executions.get(execution_id)
         if execution is None:
@@ -79,7 +79,7 @@ class Batches:
             return detail(500, {"code": "enqueue_error", "message": message})
         return self._store(execution, items, key, body.get("worker_id"))
 
-    def _read(self, body: JsonValue, raw: bytes) -> list[Item] | Answer:
+    def _read(self, body: JsonValue, raw: bytes) -> list[Item] | HttpAnswer:
         if not isinstance(body, dict) or "execution_id" not in body:
             return missing("execution_id", body)
         if not isinstance(body["execution_id"], str):
@@ -99,12 +99,12 @@ class Batches:
         items: list[Item] = []
         for entry in posted:
             item = read_item(entry if isinstance(entry, dict) else {}, default_actionable=False)
-            if isinstance(item, Answer):
+            if isinstance(item, HttpAnswer):
                 return item
             items.append(item)
         return items
 
-    def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> Answer:
+    def _store(self, execution: Execution, items: Sequence[Item], key: str | None, worker_id: JsonValue) -> HttpAnswer:
         request_id, now = self._log.ids.next(), time.time()
         accepted_id = self._log.ids.next()
         events = [self._events.event(execution, item, worker_id=worker_id, by_batch=True) for item in items]
@@ -133,7 +133,7 @@ class Batches:
         self.on_queued()
         return self._accepted(request_id, dumps(event_ids), key, is_duplicate=False)
 
-    def _accepted(self, request_id: int, event_ids: bytes, key: str | None, *, is_duplicate: bool) -> Answer:
+    def _accepted(self, request_id: int, event_ids: bytes, key: str | None, *, is_duplicate: bool) -> HttpAnswer:
         return answer(
             {
                 "status": "accepted",
@@ -224,7 +224,7 @@ class Batches:
 
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
-    def status_route(self, request_id: str) -> Answer:
+    def status_route(self, request_id: str) -> HttpAnswer:
         """GET /api/events/batch/{request_id}/status."""
         row = None
         if request_id.isdigit() and len(request_id) < 19:

@@ -11,18 +11,18 @@ from typing import Final, NamedTuple
 
 from noetl_worker.dev.database import Ids, moment
 from noetl_worker.dev.orchestration.playbook import Playbook, known_kinds, parse_yaml
-from noetl_worker.dev.routes.answers import Answer, answer, detail, missing, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect, JsonValue
 
-__all__ = ["Catalog", "Entry"]
+__all__ = ["Catalog", "CatalogEntry"]
 
 _KINDS: Final = ("playbook", "agent")
 """Catalog kinds that can be executed."""
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     catalog_id: int
     path: str
     version: int
@@ -40,7 +40,7 @@ class Catalog:
         self._extra_kinds = frozenset(settings.extra_kinds)
         self._playbooks: dict[int, Playbook] = {}
 
-    def register(self, body: JsonValue) -> Answer:
+    def register(self, body: JsonValue) -> HttpAnswer:
         if not isinstance(body, dict) or "content" not in body:
             return missing("content", body)
         content = _decoded(str(body["content"]))
@@ -93,16 +93,16 @@ class Catalog:
                 return f"workflow.{position}.tool.ToolSpec.kind: '{kind}' is not a known tool kind"
         return None
 
-    def add(self, path: str, content: str, *, kind: str = "playbook") -> Entry:
+    def add(self, path: str, content: str, *, kind: str = "playbook") -> CatalogEntry:
         """Store a new version of `path`, unchecked."""
         row = self._db.execute("SELECT max(version) FROM catalog WHERE path = ?", (path,)).fetchone()
-        entry = Entry(self._ids.next(), path, (row[0] or 0) + 1, kind, content, time.time())
+        entry = CatalogEntry(self._ids.next(), path, (row[0] or 0) + 1, kind, content, time.time())
         self._db.execute("INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?)", entry)
         return entry
 
     def find(
         self, *, path: str | None = None, version: JsonValue = None, catalog_id: int | None = None
-    ) -> Entry | None:
+    ) -> CatalogEntry | None:
         """One entry by id, or the newest (or given) version of a path."""
         if catalog_id is not None:
             row = self._db.execute("SELECT * FROM catalog WHERE catalog_id = ?", (catalog_id,)).fetchone()
@@ -112,9 +112,9 @@ class Catalog:
             ).fetchone()
         else:
             row = self._db.execute("SELECT * FROM catalog WHERE path = ? AND version = ?", (path, version)).fetchone()
-        return Entry(*row) if row is not None else None
+        return CatalogEntry(*row) if row is not None else None
 
-    def playbook(self, entry: Entry) -> Playbook:
+    def playbook(self, entry: CatalogEntry) -> Playbook:
         found = self._playbooks.get(entry.catalog_id)
         if found is None:
             document = parse_yaml(entry.content)
@@ -127,11 +127,11 @@ class Catalog:
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
-    def list_route(self) -> Answer:
+    def list_route(self) -> HttpAnswer:
         rows = self._db.execute("SELECT * FROM catalog ORDER BY catalog_id DESC").fetchall()
-        return answer({"entries": [self._shown(Entry(*row)) for row in rows]})
+        return answer({"entries": [self._shown(CatalogEntry(*row)) for row in rows]})
 
-    def resource_route(self, body: JsonValue) -> Answer:
+    def resource_route(self, body: JsonValue) -> HttpAnswer:
         given = body if isinstance(body, dict) else {}
         wanted = str(given.get("catalog_id") or "")
         entry = self.find(
@@ -142,7 +142,7 @@ class Catalog:
             return rust_error(404, text) if self._is_rust else detail(404, text)
         return answer(self._shown(entry))
 
-    def _shown(self, entry: Entry) -> dict[str, JsonValue]:
+    def _shown(self, entry: CatalogEntry) -> dict[str, JsonValue]:
         registered_at = moment(entry.created_at)
         return {
             "catalog_id": str(entry.catalog_id),

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 from noetl_worker.dev.event_log import CommandRow, EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.answers import Answer, detail, missing, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, detail, missing, rust_error, rust_refused_body
 from noetl_worker.dev.routes.answers import invalid as refuse
-from noetl_worker.dev.routes.registry import Registry
+from noetl_worker.dev.routes.registry import RuntimeRegistry
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, embed
 from noetl_worker.models import Dialect, JsonValue
@@ -29,10 +29,12 @@ class Claims:
 
     Python plane: a lease. A claim younger than `claim_lease_s` is the holder's; an older one may be taken when the
     holder's runtime row is missing, not ready or stale, or after `running_hard_timeout_s`. A cache in front refuses
-    others without looking. Rust plane: a claim is for ever, and the same worker is always let in.
+    others without looking. Rust plane: a claim is for ever, and the same worker is always accepted.
     """
 
-    def __init__(self, settings: PlaneSettings, log: EventLog, registry: Registry, executions: _Executions) -> None:
+    def __init__(
+        self, settings: PlaneSettings, log: EventLog, registry: RuntimeRegistry, executions: _Executions
+    ) -> None:
         self._settings, self._log, self._registry, self._executions = settings, log, registry, executions
         self._cache: dict[int, tuple[str, float]] = {}
         self._held: set[int] = set()
@@ -44,7 +46,7 @@ class Claims:
     def release(self, event_id: int) -> None:
         self._held.discard(event_id)
 
-    def claim(self, event_id: int, worker_id: str) -> Answer:
+    def claim(self, event_id: int, worker_id: str) -> HttpAnswer:
         row = self._log.command(event_id)
         if self._settings.dialect is Dialect.RUST:
             return self._claim_rust(event_id, row, worker_id)
@@ -67,7 +69,7 @@ class Claims:
 
     # ── Python plane ────────────────────────────────────────────────────────────────────────────
 
-    def _refuse_ended(self, row: CommandRow) -> Answer | None:
+    def _refuse_ended(self, row: CommandRow) -> HttpAnswer | None:
         if row.status in _TERMINAL:
             return detail(409, {"code": "already_terminal", "message": f"Command status: {row.status}"})
         execution = self._executions.get(row.execution_id)
@@ -76,7 +78,7 @@ class Claims:
             return detail(409, {"code": "already_terminal", "message": message})
         return None
 
-    def _claim_python(self, row: CommandRow, worker_id: str) -> Answer:
+    def _claim_python(self, row: CommandRow, worker_id: str) -> HttpAnswer:
         meta: dict[str, JsonValue] = {"worker_id": worker_id}
         if row.worker_id is not None:
             age_s = time.time() - (row.claimed_at or 0)
@@ -102,7 +104,7 @@ class Claims:
             return lost
         return "hard_timeout" if is_expired else None
 
-    def _busy(self, code: Mapping[str, JsonValue]) -> Answer:
+    def _busy(self, code: Mapping[str, JsonValue]) -> HttpAnswer:
         return detail(409, code, retry_after_s=self._settings.retry_after_s)
 
     def _cached_holder(self, event_id: int) -> str | None:
@@ -120,7 +122,7 @@ class Claims:
 
     # ── Rust plane ──────────────────────────────────────────────────────────────────────────────
 
-    def _claim_rust(self, event_id: int, row: CommandRow | None, worker_id: str) -> Answer:
+    def _claim_rust(self, event_id: int, row: CommandRow | None, worker_id: str) -> HttpAnswer:
         if row is None:
             return rust_error(404, f"command not found: {event_id}")
         if row.status in _TERMINAL:
@@ -151,8 +153,8 @@ class Claims:
             ]
         )  # fmt: skip
 
-    def _claimed(self, row: CommandRow) -> Answer:
-        return Answer(200, dumps({"status": "ok", "event_id": row.event_id, **command_body(row)}))
+    def _claimed(self, row: CommandRow) -> HttpAnswer:
+        return HttpAnswer(200, dumps({"status": "ok", "event_id": row.event_id, **command_body(row)}))
 
 
 def command_body(row: CommandRow) -> dict[str, JsonValue]:
@@ -167,7 +169,7 @@ def command_body(row: CommandRow) -> dict[str, JsonValue]:
     }
 
 
-def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str | Answer:
+def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str | HttpAnswer:
     """The claiming worker's id, or the plane's refusal of the body."""
     if dialect is Dialect.RUST:
         worker_id = body.get("worker_id") if isinstance(body, dict) else None

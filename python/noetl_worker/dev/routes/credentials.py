@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.database import Ids, moment
-from noetl_worker.dev.routes.answers import Answer, answer, detail, missing, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing, rust_error
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import Dialect, JsonValue
@@ -27,7 +27,7 @@ class Credentials:
         self._db, self._ids = db, ids
         self._is_rust = settings.dialect is Dialect.RUST
 
-    def write(self, body: JsonValue) -> Answer:
+    def write(self, body: JsonValue) -> HttpAnswer:
         if not isinstance(body, dict) or "name" not in body:
             return missing("name", body)
         now = time.time()
@@ -51,7 +51,7 @@ class Credentials:
         assert row is not None
         return answer(self._shown(row, with_data=False))
 
-    def read(self, name: str, *, with_data: bool) -> Answer:
+    def read(self, name: str, *, with_data: bool) -> HttpAnswer:
         row = self._row(name)
         if row is None:
             if self._is_rust:
@@ -93,7 +93,7 @@ class Keychain:
         self._db = db
         self._is_rust = settings.dialect is Dialect.RUST
 
-    def write(self, catalog_id: int, name: str, body: JsonValue) -> Answer:
+    def write(self, catalog_id: int, name: str, body: JsonValue) -> HttpAnswer:
         if not isinstance(body, dict) or "token_data" not in body:
             return missing("token_data", body)
         scope = body.get("scope_type") or "global"
@@ -130,7 +130,7 @@ class Keychain:
             (key, dumps(token), kind, cache, scope, expires_at),
         )
 
-    def read(self, catalog_id: int, name: str, scope: str, execution_id: str | None) -> Answer:
+    def read(self, catalog_id: int, name: str, scope: str, execution_id: str | None) -> HttpAnswer:
         key = _key(catalog_id, name, scope, execution_id)
         now = time.time()
         self._db.execute("UPDATE keychain SET access_count = access_count + 1 WHERE cache_key = ?", (key,))

@@ -12,8 +12,8 @@ from noetl_worker.dev.orchestration.dispatcher import Dispatcher
 from noetl_worker.dev.orchestration.execution import Execution
 from noetl_worker.dev.orchestration.playbook import Playbook
 from noetl_worker.dev.orchestration.router import Router
-from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, rust_error
-from noetl_worker.dev.routes.catalog import Catalog, Entry
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, rust_error
+from noetl_worker.dev.routes.catalog import Catalog, CatalogEntry
 from noetl_worker.dev.routes.credentials import Keychain
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.errors import TemplateError
@@ -52,11 +52,11 @@ class Executions:
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────
 
-    def execute_route(self, body: JsonValue) -> Answer:
+    def execute_route(self, body: JsonValue) -> HttpAnswer:
         """POST /api/execute."""
         given = body if isinstance(body, dict) else {}
         entry = self._entry(given)
-        if isinstance(entry, Answer):
+        if isinstance(entry, HttpAnswer):
             return entry
         playbook = self._catalog.playbook(entry)
         if not self._is_rust and (reason := _refused_tool(playbook)):
@@ -75,7 +75,7 @@ class Executions:
             }
         )
 
-    def _entry(self, body: Mapping[str, JsonValue]) -> Entry | Answer:
+    def _entry(self, body: Mapping[str, JsonValue]) -> CatalogEntry | HttpAnswer:
         path, catalog_id = body.get("path"), body.get("catalog_id")
         if path is None and catalog_id is None:
             text = "Value error, Either 'path' or 'catalog_id' must be provided"
@@ -95,7 +95,7 @@ class Executions:
 
     def begin(
         self,
-        entry: Entry,
+        entry: CatalogEntry,
         playbook: Playbook | None,
         payload: Mapping[str, JsonValue],
         parent_execution_id: int | None = None,
@@ -159,7 +159,7 @@ class Executions:
 
     # ── cancelling ──────────────────────────────────────────────────────────────────────────────
 
-    def cancel_route(self, execution_id: int, body: JsonValue) -> Answer:
+    def cancel_route(self, execution_id: int, body: JsonValue) -> HttpAnswer:
         """POST /api/executions/{id}/cancel. Children are cancelled with their parent."""
         execution = self._by_id.get(execution_id)
         if execution is None:
@@ -192,7 +192,7 @@ class Executions:
             }
         )
 
-    def _cancel_rust(self, execution: Execution) -> Answer:
+    def _cancel_rust(self, execution: Execution) -> HttpAnswer:
         if execution.is_over:
             return rust_error(422, f"Cannot cancel execution in {execution.status} state")
         self._cancel(execution, "playbook_cancelled", execution.path, None)
@@ -226,7 +226,7 @@ class Executions:
         words = {"playbook.completed": "COMPLETED", "playbook.failed": "FAILED"}
         return words.get(last.event_type, "RUNNING") if last is not None else "RUNNING"
 
-    def cancellation_route(self, execution_id: int) -> Answer:
+    def cancellation_route(self, execution_id: int) -> HttpAnswer:
         """GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
         execution = self._by_id.get(execution_id)
         if execution is None:
@@ -247,7 +247,7 @@ class Executions:
             }
         )
 
-    def _unknown(self, execution_id: int) -> Answer:
+    def _unknown(self, execution_id: int) -> HttpAnswer:
         if self._is_rust:
             return rust_error(404, f"Execution not found: {execution_id}")
         return detail(404, f"Execution {execution_id} not found")

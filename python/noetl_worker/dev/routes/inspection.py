@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.dev.database import moment
 from noetl_worker.dev.event_log import OPEN, EventLog, LoggedEvent
 from noetl_worker.dev.orchestration.execution import Execution
-from noetl_worker.dev.routes.answers import Answer, answer, detail, rust_error
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, rust_error
 from noetl_worker.dev.routes.executions import Executions
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect, JsonValue
@@ -28,7 +28,7 @@ class Inspection:
         self._log, self._executions = log, executions
         self._is_rust = settings.dialect is Dialect.RUST
 
-    def status_route(self, execution_id: int) -> Answer:
+    def status_route(self, execution_id: int) -> HttpAnswer:
         """GET /api/executions/{id}/status."""
         execution = self._executions.get(execution_id)
         if execution is None:
@@ -92,7 +92,7 @@ class Inspection:
 
     # ── detail and events ───────────────────────────────────────────────────────────────────────
 
-    def detail_route(self, execution_id: int, query: Mapping[str, str]) -> Answer:
+    def detail_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
         """GET /api/executions/{id}."""
         execution = self._executions.get(execution_id)
         if execution is None:
@@ -138,7 +138,7 @@ class Inspection:
             "events": [_rust_event(event) for event in self._log.events(execution.execution_id)],
         }
 
-    def events_route(self, execution_id: int, query: Mapping[str, str]) -> Answer:
+    def events_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
         """GET /api/executions/{id}/events, newest first; ?event_type= and ?page_size= as recorded."""
         execution = self._executions.get(execution_id)
         if execution is None:
@@ -183,7 +183,7 @@ class Inspection:
         }
 
 
-def _not_found() -> Answer:
+def _not_found() -> HttpAnswer:
     return detail(404, "Execution not found")
 
 

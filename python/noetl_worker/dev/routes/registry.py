@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.database import Ids, moment
-from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, missing, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import Dialect, JsonValue
 
-__all__ = ["Registry"]
+__all__ = ["RuntimeRegistry"]
 
 KIND: Final = "worker_pool"
 UNKNOWN_RETRY_AFTER_S: Final = 3
@@ -25,14 +25,14 @@ _NO_NAME: Final = (
 )
 
 
-class Registry:
+class RuntimeRegistry:
     """Runtime rows of one plane, and the answers of its registry routes."""
 
     def __init__(self, settings: PlaneSettings, db: sqlite3.Connection, ids: Ids) -> None:
         self._settings, self._db, self._ids = settings, db, ids
         self._is_rust = settings.dialect is Dialect.RUST
 
-    def register(self, body: JsonValue, raw: bytes) -> Answer:
+    def register(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         if refused := self._refuse_registration(body, raw):
             return refused
         now, name = time.time(), body["name"]
@@ -74,7 +74,7 @@ class Registry:
             }
         )
 
-    def _refuse_registration(self, body: JsonValue, raw: bytes) -> Answer | None:
+    def _refuse_registration(self, body: JsonValue, raw: bytes) -> HttpAnswer | None:
         if self._is_rust:
             return _rust_refusal(body, raw)
         if not isinstance(body, dict) or "name" not in body:
@@ -86,7 +86,7 @@ class Registry:
                 )
         return None
 
-    def heartbeat(self, body: JsonValue) -> Answer:
+    def heartbeat(self, body: JsonValue) -> HttpAnswer:
         given = body if isinstance(body, dict) else {}
         name = given.get("name") or _DEFAULT_NAME
         row = self._row(name)
@@ -108,7 +108,7 @@ class Registry:
             return answer({"status": "ok", "message": "Heartbeat recorded"})
         return answer({"status": "ok", "name": name, "runtime_id": None, "runtime": None})
 
-    def deregister(self, body: JsonValue, raw: bytes) -> Answer:
+    def deregister(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         if self._is_rust:
             if refused := _rust_refusal(body, raw):
                 return refused
@@ -124,7 +124,7 @@ class Registry:
         self._db.execute("UPDATE runtimes SET status = 'offline', updated_at = ? WHERE name = ?", (time.time(), name))
         return answer({"status": "ok", "name": name, "runtime_id": None, "runtime": None, "kind": KIND})
 
-    def pools(self) -> Answer:
+    def pools(self) -> HttpAnswer:
         rows = self._db.execute("SELECT * FROM runtimes ORDER BY name").fetchall()
         if self._is_rust:
             return answer([self._rust_row(row) for row in rows])
@@ -179,7 +179,7 @@ class Registry:
         }
 
 
-def _rust_refusal(body: JsonValue, raw: bytes) -> Answer | None:
+def _rust_refusal(body: JsonValue, raw: bytes) -> HttpAnswer | None:
     """`kind` and `component_type` are one field there (recorded: register-both-kind-and-component-type)."""
     if not isinstance(body, dict):
         return rust_refused_body("EOF while parsing a value", raw)

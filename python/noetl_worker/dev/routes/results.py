@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from noetl_worker.dev.database import Ids, moment
-from noetl_worker.dev.routes.answers import Answer, answer, detail, missing
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, missing
 from noetl_worker.dev.routes.stored_form import as_stored
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
@@ -32,7 +32,7 @@ class Results:
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
-    def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> Answer:
+    def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> HttpAnswer:
         """PUT /result/{execution_id}."""
         is_rust = self._settings.dialect is Dialect.RUST
         for required in ("name", "data"):
@@ -58,8 +58,8 @@ class Results:
             }
         )
 
-    def resolve_route(self, ref: str | None) -> Answer:
-        """GET /result/resolve?ref=. Text that is no reference is given back (recorded)."""
+    def resolve_route(self, ref: str | None) -> HttpAnswer:
+        """GET /result/resolve?ref=. Text that is no reference is returned (recorded)."""
         if ref is None:
             return missing("ref", None, where="query")
         if not ref.startswith("noetl://"):
@@ -67,11 +67,11 @@ class Results:
         data = self.find(ref)
         if data is None:
             if self._settings.dialect is Dialect.RUST:
-                return Answer(404, b"", "text/plain")
+                return HttpAnswer(404, b"", "text/plain")
             return detail(404, f"'TempRef not found: {ref}'")
-        return Answer(200, data)
+        return HttpAnswer(200, data)
 
-    def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> Answer:
+    def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> HttpAnswer:
         """GET /result/{execution_id}/{step}: the newest result of that name."""
         row = self._db.execute(
             "SELECT * FROM results WHERE execution_id = ? AND name = ? ORDER BY created_at DESC LIMIT 1",
@@ -79,10 +79,10 @@ class Results:
         ).fetchone()
         if row is None:
             if self._settings.dialect is Dialect.RUST:
-                return Answer(404, b"", "text/plain")
+                return HttpAnswer(404, b"", "text/plain")
             return detail(404, f"Result not found for step: {step}")
         if is_resolved:
-            return Answer(200, row["data"])
+            return HttpAnswer(200, row["data"])
         return answer(
             {
                 "ref": row["ref"],

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid
 from noetl_worker.dev.routes.claims import claim_body, command_body
-from noetl_worker.dev.routes.routes import Call, Handler
+from noetl_worker.dev.routes.routes import Handler, RouteCall
 from noetl_worker.models import Dialect, JsonValue
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
     }
 
 
-def _execution(call: Call) -> int:
+def _execution(call: RouteCall) -> int:
     return call.number("execution_id")
 
 
@@ -91,7 +91,7 @@ def _object(body: JsonValue) -> Mapping[str, JsonValue]:
     return body if isinstance(body, dict) else {}
 
 
-def _event_id(plane: DevControlPlane, call: Call) -> int | Answer:
+def _event_id(plane: DevControlPlane, call: RouteCall) -> int | HttpAnswer:
     given = call.path["event_id"]
     if not given.isdigit():
         text = "Input should be a valid integer, unable to parse string as an integer"
@@ -101,17 +101,17 @@ def _event_id(plane: DevControlPlane, call: Call) -> int | Answer:
     return int(given)
 
 
-def _claim(plane: DevControlPlane, call: Call) -> Answer:
+def _claim(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     event_id = _event_id(plane, call)
-    if isinstance(event_id, Answer):
+    if isinstance(event_id, HttpAnswer):
         return event_id
     worker_id = claim_body(call.body, call.raw, plane.dialect)
-    return worker_id if isinstance(worker_id, Answer) else plane.claims.claim(event_id, worker_id)
+    return worker_id if isinstance(worker_id, HttpAnswer) else plane.claims.claim(event_id, worker_id)
 
 
-def _command(plane: DevControlPlane, call: Call) -> Answer:
+def _command(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     event_id = _event_id(plane, call)
-    if isinstance(event_id, Answer):
+    if isinstance(event_id, HttpAnswer):
         return event_id
     row = plane.log.command(event_id)
     if row is not None:
@@ -122,13 +122,13 @@ def _command(plane: DevControlPlane, call: Call) -> Answer:
     return detail(404, text)
 
 
-def _event(plane: DevControlPlane, call: Call) -> Answer:
+def _event(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     if plane.dialect is Dialect.RUST:
         return plane.rust_events.single(call.body, call.raw)
     return plane.python_events.single(call.body)
 
 
-def _batch(plane: DevControlPlane, call: Call) -> Answer:
+def _batch(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     if plane.dialect is Dialect.RUST:
         return plane.rust_events.batch(call.body, call.raw)
     key = call.headers.get("idempotency-key") or call.headers.get("x-idempotency-key")
@@ -136,24 +136,24 @@ def _batch(plane: DevControlPlane, call: Call) -> Answer:
 
 
 def _deregister(plane: DevControlPlane) -> Mapping[str, Handler]:
-    def handler(call: Call) -> Answer:
+    def handler(call: RouteCall) -> HttpAnswer:
         return plane.registry.deregister(call.body, call.raw)
 
     # The Rust plane knows DELETE only (recorded: deregister-post).
     return {"DELETE": handler} if plane.dialect is Dialect.RUST else {"DELETE": handler, "POST": handler}
 
 
-def _result(plane: DevControlPlane, call: Call) -> Answer:
+def _result(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     is_resolved = call.query.get("resolve", "true").lower() != "false"
     return plane.results.get_route(_execution(call), call.path["step"], is_resolved=is_resolved)
 
 
-def _credential(plane: DevControlPlane, call: Call) -> Answer:
+def _credential(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     with_data = call.query.get("include_data", "").lower() in ("true", "1", "yes")
     return plane.credentials.read(call.path["name"], with_data=with_data)
 
 
-def _keychain_read(plane: DevControlPlane, call: Call) -> Answer:
+def _keychain_read(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     given = call.path["catalog_id"]
     if not given.isdigit():
         text = "Input should be a valid integer, unable to parse string as an integer"
@@ -162,7 +162,7 @@ def _keychain_read(plane: DevControlPlane, call: Call) -> Answer:
     return plane.keychain.read(int(given), call.path["name"], scope, call.query.get("execution_id"))
 
 
-def _pool(plane: DevControlPlane) -> Answer:
+def _pool(plane: DevControlPlane) -> HttpAnswer:
     low, high = (0, 5) if plane.dialect is Dialect.RUST else (2, 32)
     size = max(low, 2)
     return answer(
@@ -179,7 +179,7 @@ def _pool(plane: DevControlPlane) -> Answer:
     )
 
 
-def _health(plane: DevControlPlane) -> Answer:
+def _health(plane: DevControlPlane) -> HttpAnswer:
     if plane.dialect is Dialect.PYTHON:
         return answer({"status": "ok"})
     return answer(
@@ -193,7 +193,7 @@ def _health(plane: DevControlPlane) -> Answer:
     )
 
 
-def _demo_items() -> Answer:
+def _demo_items() -> HttpAnswer:
     """A small JSON endpoint so that the demo playbooks need nothing else."""
     names = ("apples", "pears", "plums", "quinces")
     items = [{"id": number, "name": name, "price": 2.5 * number} for number, name in enumerate(names, 1)]

@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from noetl_worker.dev.routes.answers import JSON, TEXT, Answer, detail, invalid
+from noetl_worker.dev.routes.answers import JSON, TEXT, HttpAnswer, detail, invalid
 from noetl_worker.errors import DocumentError
 from noetl_worker.json_text import loads
 from noetl_worker.models import Dialect, JsonValue
 
-__all__ = ["Call", "Endpoint", "Fault", "Handler", "build_app"]
+__all__ = ["Endpoint", "Fault", "Handler", "RouteCall", "build_app"]
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | 
 """A test's way in: gets each request first and may answer it, delay it, or let it pass with None."""
 
 
-class Call(NamedTuple):
+class RouteCall(NamedTuple):
     """One request as a handler sees it."""
 
     path: Mapping[str, str]
@@ -42,10 +42,10 @@ class Call(NamedTuple):
         return int(self.path[name])
 
 
-Handler: TypeAlias = Callable[[Call], Answer]
+Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
 
 
-class Gate:
+class RequestGate:
     """What every request passes: the count, the fault hook, and what follows an answer."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -58,7 +58,7 @@ class Gate:
 class Endpoint:
     """All methods of one path, as an ASGI application: Starlette then adds no wrapper of its own."""
 
-    def __init__(self, template: str, handlers: Mapping[str, Handler], gate: Gate) -> None:
+    def __init__(self, template: str, handlers: Mapping[str, Handler], gate: RequestGate) -> None:
         self._template, self._handlers, self._gate = template, handlers, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +79,7 @@ class Endpoint:
             await following
         await respond(given, scope, receive, send)
 
-    def _answer(self, request: Request, raw: bytes) -> Answer:
+    def _answer(self, request: Request, raw: bytes) -> HttpAnswer:
         handler = self._handlers.get(request.method)
         if handler is None:
             return method_not_allowed(self._gate.dialect)
@@ -87,7 +87,7 @@ class Endpoint:
             body = loads(raw) if raw else None
         except DocumentError:
             return _bad_json(raw, self._gate.dialect)
-        call = Call(request.path_params, request.query_params, request.headers, raw, body)
+        call = RouteCall(request.path_params, request.query_params, request.headers, raw, body)
         try:
             return handler(call)
         except Exception as error:
@@ -96,7 +96,7 @@ class Endpoint:
             return detail(500, str(error))
 
 
-async def respond(given: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+async def respond(given: HttpAnswer, scope: Scope, receive: Receive, send: Send) -> None:
     headers = [
         (b"content-type", given.media.encode()),
         (b"content-length", str(len(given.body)).encode()),
@@ -107,27 +107,27 @@ async def respond(given: Answer, scope: Scope, receive: Receive, send: Send) -> 
     await send({"type": "http.response.body", "body": given.body})
 
 
-def method_not_allowed(dialect: Dialect) -> Answer:
-    return detail(405, "Method Not Allowed") if dialect is Dialect.PYTHON else Answer(405, b"", TEXT)
+def method_not_allowed(dialect: Dialect) -> HttpAnswer:
+    return detail(405, "Method Not Allowed") if dialect is Dialect.PYTHON else HttpAnswer(405, b"", TEXT)
 
 
-def not_found(dialect: Dialect) -> Answer:
-    return detail(404, "Not Found") if dialect is Dialect.PYTHON else Answer(404, b"", TEXT)
+def not_found(dialect: Dialect) -> HttpAnswer:
+    return detail(404, "Not Found") if dialect is Dialect.PYTHON else HttpAnswer(404, b"", TEXT)
 
 
-def _bad_json(raw: bytes, dialect: Dialect) -> Answer:
+def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
     if dialect is Dialect.RUST:
-        return Answer(400, b"Failed to parse the request body as JSON", TEXT)
+        return HttpAnswer(400, b"Failed to parse the request body as JSON", TEXT)
     try:
         json.loads(raw)
     except ValueError as error:
         position = getattr(error, "pos", 0)
         reason = getattr(error, "msg", str(error))
         return invalid("json_invalid", ["body", position], "JSON decode error", {}, {"error": reason})
-    return Answer(422, b"{}", JSON)
+    return HttpAnswer(422, b"{}", JSON)
 
 
-def build_app(table: Mapping[str, Mapping[str, Handler]], gate: Gate) -> ASGIApp:
+def build_app(table: Mapping[str, Mapping[str, Handler]], gate: RequestGate) -> ASGIApp:
     """The application. `table`: path template -> method -> handler, in the order in which they are tried."""
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 
 from noetl_worker.dev.database import moment
-from noetl_worker.dev.routes.answers import Answer, answer, detail, invalid, missing, rust_error, rust_refused_body
+from noetl_worker.dev.routes.answers import HttpAnswer, answer, detail, invalid, missing, rust_error, rust_refused_body
 from noetl_worker.dev.settings import PlaneSettings
 from noetl_worker.json_text import dumps, loads
 from noetl_worker.models import Dialect, JsonValue
@@ -23,10 +23,10 @@ class Variables:
         self._db = db
         self._is_rust = settings.dialect is Dialect.RUST
 
-    def write(self, execution_id: int, body: JsonValue, raw: bytes) -> Answer:
+    def write(self, execution_id: int, body: JsonValue, raw: bytes) -> HttpAnswer:
         return self._write_rust(execution_id, body, raw) if self._is_rust else self._write_python(execution_id, body)
 
-    def _write_python(self, execution_id: int, body: JsonValue) -> Answer:
+    def _write_python(self, execution_id: int, body: JsonValue) -> HttpAnswer:
         if not isinstance(body, dict) or "variables" not in body:
             return missing("variables", body)
         variables = body["variables"]
@@ -42,7 +42,7 @@ class Variables:
         names = list(variables)
         return answer({"execution_id": execution_id, "variables_set": len(names), "var_names": names})
 
-    def _write_rust(self, execution_id: int, body: JsonValue, raw: bytes) -> Answer:
+    def _write_rust(self, execution_id: int, body: JsonValue, raw: bytes) -> HttpAnswer:
         variables = body.get("variables") if isinstance(body, dict) else None
         if variables is None:
             return rust_refused_body("missing field `variables`", raw)
@@ -61,7 +61,7 @@ class Variables:
             (execution_id, name, dumps(value), kind, step, now, now),
         )
 
-    def read_all(self, execution_id: int) -> Answer:
+    def read_all(self, execution_id: int) -> HttpAnswer:
         rows = self._db.execute(
             "SELECT * FROM variables WHERE execution_id = ? ORDER BY created_at, name", (execution_id,)
         ).fetchall()
@@ -70,7 +70,7 @@ class Variables:
         variables = {row["name"]: _python_row(row) for row in rows}
         return answer({"execution_id": execution_id, "variables": variables, "count": len(variables)})
 
-    def read(self, execution_id: int, name: str) -> Answer:
+    def read(self, execution_id: int, name: str) -> HttpAnswer:
         self._db.execute(
             "UPDATE variables SET access_count = access_count + 1, accessed_at = ? WHERE execution_id = ? AND name = ?",
             (time.time(), execution_id, name),
@@ -86,13 +86,13 @@ class Variables:
             return answer(_rust_row(row))
         return answer({"execution_id": execution_id, "var_name": name, **_python_row(row)})
 
-    def delete(self, execution_id: int, name: str) -> Answer:
+    def delete(self, execution_id: int, name: str) -> HttpAnswer:
         done = self._db.execute(
             "DELETE FROM variables WHERE execution_id = ? AND name = ?", (execution_id, name)
         ).rowcount
         return answer({"execution_id": execution_id, "var_name": name, "deleted": bool(done)})
 
-    def delete_all(self, execution_id: int) -> Answer:
+    def delete_all(self, execution_id: int) -> HttpAnswer:
         done = self._db.execute("DELETE FROM variables WHERE execution_id = ?", (execution_id,)).rowcount
         return answer({"execution_id": execution_id, "deleted_count": done})
 

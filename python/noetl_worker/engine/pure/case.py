@@ -50,12 +50,12 @@ class CaseTable:
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | NeedsTemplate | None:
         """Return the first case that holds; see `protocol.CaseTable.match`."""
         scope = parse(variables)
-        run = _Run(self._cases, scope, None if data is None else parse(data))
+        run = _Match(self._cases, scope, None if data is None else parse(data))
         return run.from_case(0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Match:
     """One match: the table and the two documents. Immutable, so that a handle can be resumed twice."""
 
     cases: tuple[Case, ...]
@@ -115,7 +115,7 @@ class NeedsTemplate:
     condition: int
     side: Side
     template: JsonValue
-    _run: _Run = field(repr=False)
+    _run: _Match = field(repr=False)
     _left: JsonValue = field(default=None, repr=False)
 
     def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None:

@@ -1,8 +1,8 @@
 """JSON documents: what parses, to which value, and with which error. Twin: rust/engine/src/document.rs.
 
-`parse` uses the standard decoder where it is exact and falls back to `Reader`, the specification, whenever something
-is odd: the first error in reading order decides the code, and the standard decoder reports other ones, accepts NaN,
-lone surrogates and infinite floats, and has a nesting limit of its own.
+`parse` uses the standard decoder where it is exact and falls back to `DocumentReader`, the specification, where
+something is odd: the first error in reading order decides the code, and the standard decoder reports other ones,
+accepts NaN, lone surrogates and infinite floats, and has a nesting limit of its own.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def parse(data: bytes) -> JsonValue:
     except UnicodeDecodeError as error:
         raise DocumentError("json_utf8", f"not UTF-8 at byte {error.start}") from None
     if _CAN_BE_SURROGATE.search(data) or (len(data) > MAX_INTEGER_DIGITS and _HUGE_INTEGER.search(data)):
-        return Reader(text).document()
+        return DocumentReader(text).document()
     try:
         value = _decode(text)
     except (_Odd, ValueError, RecursionError):
-        return Reader(text).document()
+        return DocumentReader(text).document()
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value):
-        return Reader(text).document()
+        return DocumentReader(text).document()
     return value
 
 
@@ -120,7 +120,7 @@ def lookup(value: JsonValue, name: str) -> tuple[bool, JsonValue]:
     return False, None
 
 
-class Reader:
+class DocumentReader:
     """The specification: one pass, left to right; the first thing wrong decides the error."""
 
     def __init__(self, text: str) -> None:

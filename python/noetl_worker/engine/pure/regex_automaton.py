@@ -48,7 +48,7 @@ def _holding(before: int, after: int) -> frozenset[str]:
 _LOOKS: Final = {(before, after): _holding(before, after) for before in range(4) for after in range(4)}
 
 
-class _State:
+class _AutomatonState:
     """Where one may be after what was read, and the states that follow by the next character."""
 
     __slots__ = ("after", "after_interval", "before", "places")
@@ -56,8 +56,8 @@ class _State:
     def __init__(self, places: frozenset[int], before: int) -> None:
         self.places = places
         self.before = before
-        self.after: dict[str, _State] = {}
-        self.after_interval: dict[int, _State] = {}
+        self.after: dict[str, _AutomatonState] = {}
+        self.after_interval: dict[int, _AutomatonState] = {}
 
 
 class Automaton:
@@ -71,11 +71,11 @@ class Automaton:
         self._word = Chars(code_points.perl("w") if self._sees_words else [])
         self._bounds: list[int] | None = None
         self._head = literal_head(code)
-        self._known: dict[tuple[frozenset[int], int], _State] = {}
+        self._known: dict[tuple[frozenset[int], int], _AutomatonState] = {}
         self._kept = 0
-        self._found = _State(frozenset(), _OTHER)
-        self._lost = _State(frozenset(), _OTHER)
-        self._start = _State(frozenset({0}), _EDGE)
+        self._found = _AutomatonState(frozenset(), _OTHER)
+        self._lost = _AutomatonState(frozenset(), _OTHER)
+        self._start = _AutomatonState(frozenset({0}), _EDGE)
         self._may_start_later = self._reached({0}, _ALL_LOOKS - {"text start"})[0] != []
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Automaton:
                 return state is found
         return self._reached(state.places, _LOOKS[state.before, _EDGE])[0] is None
 
-    def _follow(self, state: _State, char: str) -> tuple[_State, int]:
+    def _follow(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
         """Return the state after a state and a character that were not yet met together, and the steps it took."""
         interval = -1 if char.isascii() else self._interval(char)
         following, steps = state.after_interval.get(interval), 0
@@ -117,7 +117,7 @@ class Automaton:
         state.after[char] = following
         return following, steps
 
-    def _made(self, state: _State, char: str) -> tuple[_State, int]:
+    def _made(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
         beside = self._beside(char)
         reached, steps = self._reached(state.places, _LOOKS[state.before, beside])
         if reached is None:
@@ -136,7 +136,7 @@ class Automaton:
         key = (frozenset(places), beside)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = _State(*key)
+            known = self._known[key] = _AutomatonState(*key)
             self._kept += len(places)
         return known, steps
 

@@ -124,7 +124,7 @@ class BatchState(NamedTuple):
 def unqueued_batch(refused: JsonValue) -> str | None:
     """The batch that the body of a 503 says is stored and never to be processed.
 
-    The plane notes that as the batch's state as well, but not where its database is away (read in its source): the
+    The plane notes that as the batch's state as well, but not where its database is down (read in its source): the
     state then stays `accepted` for ever, and the same key is answered as a duplicate.
     """
     detail = refused.get("detail") if isinstance(refused, dict) else None

@@ -280,7 +280,7 @@ class StoreRoute:
                 if not is_no_route(answer):
                     break
             meaning = MEANING[answer.status]
-            if answer.status == 404 or meaning is Meaning.DOUBTFUL or meaning in PASSES:
+            if answer.status == 404 or meaning is Meaning.UNCERTAIN or meaning in PASSES:
                 return answer
             self.known = route
             return None

@@ -223,7 +223,7 @@ def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict
 
 
 def _meta(command: Subject) -> dict[str, JsonValue]:
-    # command_id always: without it a finished command is let in again (protocol/claim.md#rust-plane).
+    # command_id always: without it a finished command is accepted again (protocol/claim.md#rust-plane).
     return {"command_id": str(command.command_id), "attempts": command.attempt}
 
 

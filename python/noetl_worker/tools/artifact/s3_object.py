@@ -16,7 +16,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.python.python_auth import aws_variables
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["Place", "place_of", "signed_headers"]
+__all__ = ["S3Location", "place_of", "signed_headers"]
 
 _NEEDED: Final = "an s3:// address needs botocore: pip install 'noetl-worker[aws]'"
 _PROGRAM: Final = (
@@ -29,7 +29,7 @@ _DEFAULT_REGION: Final = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class S3Location:
     """Where an object is, and whose key opens it."""
 
     url: str
@@ -39,7 +39,7 @@ class Place:
     session_token: str | None
 
 
-async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -> Place:
+async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -> S3Location:
     """The address of `s3://<bucket>/<key>`.
 
     Args:
@@ -57,10 +57,10 @@ async def place_of(uri: str, details: Mapping[str, Any], context: ToolContext) -
     key = parts.path.lstrip("/").split("/")  # a key may have empty parts
     path = url_path(parts.netloc) + "".join(url_path(part) if part else "/" for part in key)
     keys = [known.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
-    return Place(str(endpoint).rstrip("/") + path, region, *keys)
+    return S3Location(str(endpoint).rstrip("/") + path, region, *keys)
 
 
-async def signed_headers(place: Place) -> dict[str, str]:
+async def signed_headers(place: S3Location) -> dict[str, str]:
     """The headers of a GET; none where no key is known: an object may be open to everybody.
 
     Without a key in the credential, botocore looks where every AWS client does: the environment, files, the role of
@@ -72,7 +72,7 @@ async def signed_headers(place: Place) -> dict[str, str]:
     return await asyncio.to_thread(_sign, place)
 
 
-def _sign(place: Place) -> dict[str, str]:
+def _sign(place: S3Location) -> dict[str, str]:
     try:
         auth: Any = importlib.import_module("botocore.auth")
         request: Any = importlib.import_module("botocore.awsrequest")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from noetl_worker.tools.sql import split as sql_split
 
-__all__ = ["Reading", "reading", "with_json"]
+__all__ = ["SelectReading", "reading", "with_json"]
 
 _ENDLESS: Final = re.compile(r"DATE|TIMESTAMP(_S|_MS)?|TIMESTAMP WITH TIME ZONE")
 _NANOSECONDS: Final = re.compile(r"(TIME|TIMESTAMP|TIMESTAMPTZ)_NS|TIMESTAMP_NS WITH TIME ZONE")
@@ -28,7 +28,7 @@ _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SelectReading:
     """A SELECT and how to make its rows of what is fetched."""
 
     text: str
@@ -47,7 +47,7 @@ class Reading:
         return rows
 
 
-def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> Reading | None:
+def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
     """How to read the rows of an extracted statement; None: as they come."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
@@ -70,7 +70,7 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
         return None
     places = [f"#{number}" for number in range(1, len(columns) + 1)]
     select = f"SELECT {', '.join([*places, *texts])} FROM (\n{text}\n)"
-    return Reading(select, [str(column[0]) for column in columns], beside)
+    return SelectReading(select, [str(column[0]) for column in columns], beside)
 
 
 def _value(value: Any, text: str | None) -> Any:

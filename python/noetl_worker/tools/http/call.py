@@ -32,7 +32,7 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 if TYPE_CHECKING:
     from noetl_worker.tools.http.http import HttpConfig
 
-__all__ = ["Call", "collected"]
+__all__ = ["HttpCall", "collected"]
 
 ATTEMPT_TIMEOUT_S: Final = 60.0
 _NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
@@ -40,7 +40,7 @@ _TOKEN_CALL: Final = re.compile(r"\btoken\(([^()]+)\)")
 _TOKENS_NAME: Final = "noetl_tokens_"
 
 
-class Call:
+class HttpCall:
     """The state of one call.
 
     `run` gives the last exchange's result; `data.attempts` is there when there was more than one, `data.pages` when
@@ -96,14 +96,14 @@ class Call:
                     raise error
                 return result, facts
 
-    def _rule_for(self, facts: http_retry.Facts, tries: int) -> http_retry.Rule | None:
+    def _rule_for(self, facts: http_retry.Facts, tries: int) -> http_retry.RetryRule | None:
         context = self._context
         for rule in self._plan.rules:
             if http_retry.holds(rule, facts, context.render, context.logger.debug):
                 return rule if tries < rule.attempts else None
         return None
 
-    async def _waited(self, rule: http_retry.Rule, tries: int, result: ToolResult) -> bool:
+    async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
         """Wait as the rule or the server's Retry-After says; False, at once, when the time left is too short."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
         left = self._left()
@@ -143,7 +143,7 @@ class Call:
             except ValueError as error:
                 return _page_failure(f"page {number}: {error}")
             last = {**result.data, "data": gathered, "body": gathered, "pages": number}
-            more = http_retry.Rule(when=pages.condition)
+            more = http_retry.RetryRule(when=pages.condition)
             if not http_retry.holds(more, facts, self._context.render, self._context.logger.debug):
                 break
             config = self._next(config, pages, facts)

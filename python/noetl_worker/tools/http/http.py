@@ -13,7 +13,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http import retry as http_retry
 from noetl_worker.tools.http.answer import in_plane_form
 from noetl_worker.tools.http.auth import Authorizer, check_auth
-from noetl_worker.tools.http.call import Call
+from noetl_worker.tools.http.call import HttpCall
 from noetl_worker.tools.http.client import ClientOptions, Clients, check_options
 from noetl_worker.tools.http.request import check_request
 from noetl_worker.tools.http.tokens import Tokens
@@ -75,7 +75,7 @@ class HttpConfig:
     connect_timeout: float | None = None
     """Seconds until the connection stands; absent: part of the exchange's time."""
     read_timeout: float | None = None
-    """Seconds of silence while the answer is read; absent: part of the exchange's time."""
+    """Seconds without a byte while the answer is read; absent: part of the exchange's time."""
     follow_redirects: bool = True
     """Follow up to 10 redirects; credentials are not sent on to another host."""
     verify: bool = True
@@ -132,7 +132,7 @@ class HttpTool:
         self._authorizer = Authorizer(Tokens(self._clients))
 
     async def run(self, config: HttpConfig, context: ToolContext) -> ToolResult:
-        result = await Call(config, context, self._clients, self._authorizer).run()
+        result = await HttpCall(config, context, self._clients, self._authorizer).run()
         return in_plane_form(result, context.form)
 
     async def aclose(self) -> None:

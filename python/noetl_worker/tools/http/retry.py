@@ -17,7 +17,7 @@ from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.fields import excerpt, nearest
 from noetl_worker.tools.policy import condition_holds, parse_condition
 
-__all__ = ["Facts", "Pages", "Plan", "Rule", "delay_s", "holds", "parse"]
+__all__ = ["Facts", "Pages", "RetryPlan", "RetryRule", "delay_s", "holds", "parse"]
 
 STRATEGIES: Final = ("append", "replace", "merge")
 BACKOFFS: Final = ("none", "fixed", "linear", "exponential")
@@ -49,7 +49,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RetryRule:
     """One way to try again. `attempts` counts every exchange, the first one included; times are seconds."""
 
     when: JsonValue = None
@@ -78,12 +78,12 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    rules: tuple[Rule, ...] = ()
+class RetryPlan:
+    rules: tuple[RetryRule, ...] = ()
     pages: Pages | None = None
 
 
-def parse(value: JsonValue) -> Plan:
+def parse(value: JsonValue) -> RetryPlan:
     """The Plan of a `retry` field.
 
     Args:
@@ -96,11 +96,11 @@ def parse(value: JsonValue) -> Plan:
         ConfigurationError: names the word and what is possible.
     """
     if value is None or value is False:
-        return Plan()
+        return RetryPlan()
     if value is True:
-        return Plan((Rule(),))
+        return RetryPlan((RetryRule(),))
     if isinstance(value, (int, float, str)):
-        return Plan((Rule(attempts=_integer("retry", value, 1)),))
+        return RetryPlan((RetryRule(attempts=_integer("retry", value, 1)),))
     if isinstance(value, Mapping):
         return _of_mapping(value)
     if isinstance(value, Sequence):
@@ -108,18 +108,18 @@ def parse(value: JsonValue) -> Plan:
     raise ConfigurationError(f"http: 'retry' must be true, a number, an object or a list, not {type(value).__name__}")
 
 
-def _of_mapping(value: Mapping[str, JsonValue]) -> Plan:
+def _of_mapping(value: Mapping[str, JsonValue]) -> RetryPlan:
     if "on_error" not in value and "on_success" not in value:
-        return Plan((_rule(value, "retry", _RULE_KEYS),))
+        return RetryPlan((_rule(value, "retry", _RULE_KEYS),))
     _known(value, "retry", frozenset({"on_error", "on_success"}))
     on_error, on_success = value.get("on_error"), value.get("on_success")
     rules = (_rule(_object(on_error, "retry.on_error"), "retry.on_error", _RULE_KEYS),) if on_error else ()
     pages = _pages(_object(on_success, "retry.on_success"), "retry.on_success") if on_success else None
-    return Plan(rules, pages)
+    return RetryPlan(rules, pages)
 
 
-def _of_list(value: Sequence[JsonValue]) -> Plan:
-    rules: list[Rule] = []
+def _of_list(value: Sequence[JsonValue]) -> RetryPlan:
+    rules: list[RetryRule] = []
     pages: Pages | None = None
     for index, rule in enumerate(value):
         where = f"retry[{index}]"
@@ -134,10 +134,10 @@ def _of_list(value: Sequence[JsonValue]) -> Plan:
             pages = _pages(then, f"{where}.then")
         else:
             rules.append(_rule(then, f"{where}.then", _RULE_KEYS))
-    return Plan(tuple(rules), pages)
+    return RetryPlan(tuple(rules), pages)
 
 
-def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> Rule:
+def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> RetryRule:
     _known(value, where, keys)
     statuses, kinds = _reasons(value, where)
     backoff = str(value.get("backoff") or "exponential")
@@ -146,7 +146,7 @@ def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> R
     attempts = value.get("max_attempts", value.get("attempts"))
     if attempts is None and "max_retries" in value:
         attempts = _integer(f"{where}.max_retries", value["max_retries"], 0) + 1
-    return Rule(
+    return RetryRule(
         when=_condition(value, where, ("when", "retry_when")),
         stop_when=_condition(value, where, ("stop_when",)),
         statuses=statuses,
@@ -252,7 +252,7 @@ def _time(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], in
 # ── deciding ────────────────────────────────────────────────────────────────────────────────────
 
 
-def holds(rule: Rule, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
+def holds(rule: RetryRule, facts: Facts, render: Callable[..., JsonValue], warn: Callable[..., Any]) -> bool:
     """Whether this rule asks for another try after this outcome."""
     if rule.stop_when is not None and _is_true(rule.stop_when, facts, render, warn):
         return False
@@ -277,7 +277,7 @@ def _is_true(condition: JsonValue, facts: Facts, render: Callable[..., JsonValue
         return False
 
 
-def delay_s(rule: Rule, tries: int) -> float:
+def delay_s(rule: RetryRule, tries: int) -> float:
     """Seconds before the next try, after `tries` exchanges; jitter spreads them over half to one and a half."""
     if rule.backoff == "none":
         return 0.0

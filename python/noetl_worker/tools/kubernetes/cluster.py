@@ -25,7 +25,7 @@ from noetl_worker.tools.postgres.address import credential_data, written_data
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 from noetl_worker.transport.url_path import url_path
 
-__all__ = ["Cluster", "ClusterRefusal", "Place", "check_auth", "place_of"]
+__all__ = ["Cluster", "ClusterAddress", "ClusterRefusal", "check_auth", "place_of"]
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NO_URL: Final = "the credential needs 'url', the address of the Kubernetes API"
@@ -44,7 +44,7 @@ class ClusterRefusal(ToolError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClusterAddress:
     """Where a cluster's API is, and who we are there."""
 
     url: str
@@ -69,7 +69,7 @@ async def place_of(
     service_account: Path = SERVICE_ACCOUNT,
     *,
     kind: str = "container",
-) -> Place:
+) -> ClusterAddress:
     """From a credential ({"url", "token", "ca_file", "verify"}), else the cluster that the worker runs in.
 
     Raises:
@@ -85,7 +85,7 @@ async def place_of(
         options = ClientOptions(
             verify=bool(found.get("verify", True)), ca_file=None if ca_file is None else str(ca_file)
         )
-        return Place(url.rstrip("/"), None if found.get("token") is None else str(found["token"]), options)
+        return ClusterAddress(url.rstrip("/"), None if found.get("token") is None else str(found["token"]), options)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
         token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
@@ -101,7 +101,7 @@ async def place_of(
     context.keep_secret(token)
     shown_host = f"[{host}]" if ":" in host else host
     options = ClientOptions(ca_file=str(service_account / "ca.crt"), is_own=True)
-    return Place(f"https://{shown_host}:{port}", token, options)
+    return ClusterAddress(f"https://{shown_host}:{port}", token, options)
 
 
 def _url(found: Mapping[str, Any]) -> str:
@@ -122,7 +122,7 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 class Cluster:
     """One cluster, one namespace."""
 
-    def __init__(self, clients: Clients, place: Place, namespace: str) -> None:
+    def __init__(self, clients: Clients, place: ClusterAddress, namespace: str) -> None:
         self._clients = clients
         self._place = place
         self._jobs = url_path("apis", "batch", "v1", "namespaces", namespace, "jobs")

@@ -197,7 +197,7 @@ class ContainerTool:
         context.logger.info("container_job", job=name, namespace=config.namespace)
         if not config.wait:
             return ToolResult.success({**data, "state": "created"})
-        watch = _Watch(cluster, name, context)
+        watch = _JobWatch(cluster, name, context)
         try:
             with context.waiting():
                 state, reason, message = await asyncio.wait_for(watch.end(self._first_poll_s), timeout_s)
@@ -228,7 +228,7 @@ class ContainerTool:
         await self._clients.aclose()
 
 
-class _Watch:
+class _JobWatch:
     """Asks for a Job until it has ended, ever more seldom; what cannot be asked is asked again."""
 
     def __init__(self, cluster: Cluster, name: str, context: ToolContext) -> None:

@@ -106,7 +106,7 @@ class ScriptTool:
             raise ConfigurationError("script: the script is empty")
         given = {**context.input, **config.input}
         objects = manifests(job_name(context), job, code, given, context)
-        run = _Run(Cluster(self._clients, place, job.namespace), job, context)
+        run = _JobRun(Cluster(self._clients, place, job.namespace), job, context)
         await run.start(*objects)
         timeout_s = min(time_left(config.timeout, context) or job.timeout, job.timeout)
         try:
@@ -144,7 +144,7 @@ def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return {"uri": script.get("uri"), "source": source}
 
 
-class _Run:
+class _JobRun:
     """One Job: its objects, its end, its result."""
 
     def __init__(self, cluster: Cluster, job: JobConfig, context: ToolContext) -> None:

@@ -22,7 +22,7 @@ from noetl_worker.tools.http.auth import Authorizer, check_auth
 from noetl_worker.tools.http.client import Clients, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.http.tokens import Tokens
-from noetl_worker.tools.mcp.session import RpcError, Session
+from noetl_worker.tools.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 __all__ = ["McpConfig", "McpTool"]
@@ -168,7 +168,7 @@ class McpTool:
         if config.method == "tools/call":
             about = {**about, "tool": config.tool, "arguments": config.given_arguments()}
         async with self._clients.lease(to=str(endpoint)) as client:
-            session = Session(client, endpoint, headers, config.request_id)
+            session = McpSession(client, endpoint, headers, config.request_id)
             try:
                 with before_any_effect("no room for a connection to the MCP server"):
                     greeting = await session.initialize(
@@ -260,7 +260,7 @@ def _object(text: str) -> dict[str, JsonValue]:
     return value
 
 
-async def _asked(session: Session, config: McpConfig) -> Mapping[str, JsonValue]:
+async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonValue]:
     result = await session.request(config.method, config.parameters())
     tools, cursor = result.get("tools"), result.get("nextCursor")
     if config.method != "tools/list" or not isinstance(tools, list) or "cursor" in config.params:
@@ -274,7 +274,7 @@ async def _asked(session: Session, config: McpConfig) -> Mapping[str, JsonValue]
     return {**rest, "tools": every, **({"nextCursor": cursor} if cursor else {})}
 
 
-async def _closed(session: Session, context: ToolContext) -> None:
+async def _closed(session: McpSession, context: ToolContext) -> None:
     """A session that stays open costs the server something, and us nothing: logged, and forgotten."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)

@@ -15,7 +15,7 @@ from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import kind_of, off_loop, read
 from noetl_worker.tools.http.client import send, shown
 
-__all__ = ["MAX_ANSWER_BYTES", "RpcError", "Session"]
+__all__ = ["MAX_ANSWER_BYTES", "McpSession", "RpcError"]
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _ACCEPT: Final = "application/json, text/event-stream"
@@ -31,7 +31,7 @@ class RpcError(Exception):
         self.data = error.get("data")
 
 
-class Session:
+class McpSession:
     """`initialize`, then `request` as often as wanted, then `close`."""
 
     def __init__(

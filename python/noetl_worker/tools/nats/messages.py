@@ -168,7 +168,7 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
             elif _ends(status, (message.headers or {}).get("Description", ""), what, bool(messages)):
                 break
     except BaseException:
-        await ended(asyncio.ensure_future(_give_back(messages, inbox)))
+        await ended(asyncio.ensure_future(_return(messages, inbox)))
         raise
     await inbox.close()
     return messages
@@ -224,10 +224,10 @@ class Inbox:
             await self._subscription.unsubscribe()
 
 
-async def _give_back(messages: list[Any], inbox: Inbox) -> None:
+async def _return(messages: list[Any], inbox: Inbox) -> None:
     """Let others have at once what was pulled for a call that ended: in hand, arrived, or still on the way.
 
-    The inbox ends first: a message that is given back while its pull still waits comes back to it, and is nobody's
+    The inbox ends first: a message that is returned while its pull still waits comes back to it, and is nobody's
     until the consumer's ack wait is over.
     """
     import nats.errors

@@ -82,7 +82,7 @@ def _come(descriptor: int) -> int:
         connection.detach()
 
 
-class _Watch:
+class _ReadWatch:
     """A thread that cuts connections off while libpq reads: that goes on for as long as there is something, which from
     a server nearby is to the end of a value of 1 GB. It ends when there has been nothing to do for 5 s."""
 
@@ -128,7 +128,7 @@ class _Watch:
             self._thread = None
 
 
-_watch: Final = _Watch()
+_watch: Final = _ReadWatch()
 
 
 class _Exchange:

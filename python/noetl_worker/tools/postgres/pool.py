@@ -23,7 +23,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.tools.postgres.address import library
 from noetl_worker.tools.postgres.connection import connect
 
-__all__ = ["Pools"]
+__all__ = ["ConnectionPools"]
 
 MAX_SIZE: Final = 8
 """Connections to one address; a further command waits for one, within its own timeout."""
@@ -46,7 +46,7 @@ class _Limits:
     ping_after_s: float
 
 
-class Pools:
+class ConnectionPools:
     """The pools of one worker.
 
     Args:
@@ -79,7 +79,7 @@ class Pools:
         return _Use(self._pool(conninfo), session)
 
     async def aclose(self) -> None:
-        """Close every idle connection; one that is in use is closed when it is given back."""
+        """Close every idle connection; one that is in use is closed when it is returned."""
         self._discard_all()
 
     def open_connections(self) -> int:
@@ -139,7 +139,7 @@ class _Use:
         return self._member.connection
 
     async def __aexit__(self, *failure: object) -> None:
-        self._pool.give_back(self._member)
+        self._pool.release(self._member)
 
 
 class _Pool:
@@ -178,7 +178,7 @@ class _Pool:
             self._free()
             raise
 
-    def give_back(self, member: _Member) -> None:
+    def release(self, member: _Member) -> None:
         """Take a connection back. Its reset is sent after the command has gone on: it does not wait for it."""
         self._returned.append(member)
         self.loop.call_soon(self._reset_returned)

@@ -18,7 +18,7 @@ from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.postgres.address import check_connection, conninfo, library, schemas_of
 from noetl_worker.tools.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.postgres.params import adapted, unused_values
-from noetl_worker.tools.postgres.pool import MAX_SIZE, Pools
+from noetl_worker.tools.postgres.pool import MAX_SIZE, ConnectionPools
 from noetl_worker.tools.postgres.rows import UNCOUNTED, run_text
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.python.python_source import Sources
@@ -130,8 +130,8 @@ class PostgresTool:
     }
     imports: ClassVar[tuple[str, ...]] = ("psycopg",)
 
-    def __init__(self, pools: Pools | None = None) -> None:
-        self.pools = pools or Pools(max_size=_pool_size())
+    def __init__(self, pools: ConnectionPools | None = None) -> None:
+        self.pools = pools or ConnectionPools(max_size=_pool_size())
         self._sources = Sources(self.kind)
 
     async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:

@@ -14,7 +14,7 @@ from noetl_worker.models import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.python_exchange import LENGTH, PROCESS_ID
 
-__all__ = ["MAX_ANSWER_BYTES", "Answer", "AnswerTooLong", "Request", "complete", "frame_of", "parsed"]
+__all__ = ["MAX_ANSWER_BYTES", "AnswerTooLong", "PythonAnswer", "Request", "complete", "frame_of", "parsed"]
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
@@ -28,7 +28,7 @@ def frame_of(request: Mapping[str, JsonValue]) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-class Answer(process.Capture):
+class PythonAnswer(process.Capture):
     """What comes out of the socket of a command."""
 
     def __init__(self, fd: int) -> None:

@@ -29,7 +29,7 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text, pipes
 from noetl_worker.tools.python.interpreter import TemplateProcess, once
-from noetl_worker.tools.python.python_answer import Answer, Request, complete, frame_of, parsed
+from noetl_worker.tools.python.python_answer import PythonAnswer, Request, complete, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
 
 __all__ = ["PythonRun", "PythonRunner"]
@@ -241,7 +241,7 @@ class _Child:
     """One forked command, as a `process.Group`."""
 
     def __init__(
-        self, template: _Template, number: int, request: Request | None = None, answer: Answer | None = None
+        self, template: _Template, number: int, request: Request | None = None, answer: PythonAnswer | None = None
     ) -> None:
         self.is_supervisor = request is None
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -308,7 +308,7 @@ class _Template:
     async def run(self, op: bytes, frame: bytes, timeout_s: float | None, limit: int) -> _Raw:
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
-        request, answer, number = Request(mine, frame), Answer(answering), next(self._numbers)
+        request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
         captures = (process.Capture(out_read, limit), process.Capture(err_read, limit))
         child = self._children[number] = _Child(self, number, request, answer)
         request.send()  # before who reads it is woken: else it sleeps once more, and is woken twice

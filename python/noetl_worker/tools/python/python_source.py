@@ -144,7 +144,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _ScriptAddress:
     """Where a `script` field says that the code is: in itself, or at an address."""
 
     code: str | None = None
@@ -187,24 +187,24 @@ def _given(code_b64: str | None, code: str | None) -> str:
     return (code or "") if code_b64 is None else _of_base64(code_b64)
 
 
-def _place(script: str | Mapping[str, Any], tool: str) -> _Place:
+def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
     """Raises ConfigurationError for an object that names no place."""
     if isinstance(script, str):
-        return _Place(script) if _is_source(script) else _Place(uri=script.strip())
+        return _ScriptAddress(script) if _is_source(script) else _ScriptAddress(uri=script.strip())
     source = script.get("source")
     details: Mapping[str, Any] = source if isinstance(source, Mapping) else {}
     kind = details.get("type")
     if kind is not None and kind not in _TYPES:
         raise ConfigurationError(f"{tool}: script.source.type {kind!r} is none of {', '.join(_TYPES)}")
     if isinstance(details.get("code"), str):
-        return _Place(str(details["code"]))
+        return _ScriptAddress(str(details["code"]))
     uri = script.get("uri") or details.get("uri") or (source if isinstance(source, str) else None)
     endpoint = details.get("endpoint")
     if kind == "http" and isinstance(endpoint, str):
         uri = _below(endpoint, uri) if isinstance(uri, str) and "://" not in uri else uri or endpoint
     if not isinstance(uri, str) or kind == "inline":
         raise ConfigurationError(f"{tool}: 'script' needs 'uri', or 'source' with 'code'")
-    return _Place(uri=uri.strip(), details=details)
+    return _ScriptAddress(uri=uri.strip(), details=details)
 
 
 def _below(endpoint: str, path: str) -> str:

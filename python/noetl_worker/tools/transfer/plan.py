@@ -15,9 +15,9 @@ from noetl_worker.tools.transfer.ends import TransferTarget
 
 __all__ = [
     "JsonText",
-    "Limits",
-    "Plan",
-    "Session",
+    "PostgresSession",
+    "TransferLimits",
+    "TransferPlan",
     "Writer",
     "json_inside",
     "json_text",
@@ -34,7 +34,7 @@ class JsonText(str):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransferLimits:
     """What one end of a transfer may use."""
 
     timeout_s: float | None
@@ -45,7 +45,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class PostgresSession:
     """A session of a Postgres server: which server (by its start, in seconds) and the process that serves it."""
 
     server_started: str
@@ -53,7 +53,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TransferPlan:
     """`mode` is append, replace or upsert; `keys` are the columns given for an upsert.
 
     `source`: the session that reads the rows, of a Postgres source.
@@ -62,7 +62,7 @@ class Plan:
     mode: str
     keys: list[str]
     target: TransferTarget
-    source: Session | None = None
+    source: PostgresSession | None = None
 
     def keys_of(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
         """The key columns of an upsert, as the table spells them; [] for another mode.

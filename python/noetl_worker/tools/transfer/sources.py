@@ -19,16 +19,16 @@ from noetl_worker.tools.duckdb.paths import MEMORY, canonical, check_sql_files
 from noetl_worker.tools.duckdb.secrets import quoted, secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise
 from noetl_worker.tools.duckdb.session import library as duckdb_library
-from noetl_worker.tools.duckdb.values import Reading, reading
+from noetl_worker.tools.duckdb.values import SelectReading, reading
 from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.postgres import session_settings
 from noetl_worker.tools.process.shortage import is_shortage_text
 from noetl_worker.tools.transfer.ends import RENDERED_BY_HTTP, TransferSource
-from noetl_worker.tools.transfer.plan import JsonText, Limits, Session, json_inside
+from noetl_worker.tools.transfer.plan import JsonText, PostgresSession, TransferLimits, json_inside
 
-__all__ = ["Reader", "inert", "reader"]
+__all__ = ["SourceReader", "inert", "reader"]
 
 Row = Sequence[Any]
 
@@ -57,7 +57,7 @@ class _Fetch(Protocol):
     async def __call__(self) -> Sequence[Row]: ...
 
 
-class Reader:
+class SourceReader:
     """An opened source.
 
     `columns`: names in order. `types`: column -> DuckDB's name of its type, where the source knows it. `all_rows`:
@@ -70,7 +70,7 @@ class Reader:
         types: Mapping[str, str],
         fetch: _Fetch,
         all_rows: Sequence[Row] | None = None,
-        session: Session | None = None,
+        session: PostgresSession | None = None,
     ) -> None:
         self.columns = columns
         self.types = types
@@ -108,8 +108,8 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 @asynccontextmanager
 async def reader(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
-) -> AsyncIterator[Reader]:
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[SourceReader]:
     """Open a source; closed at the end, whatever happened."""
     opens = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
     async with opens[source.type](source, chunk_size, context, limits) as opened:
@@ -118,8 +118,8 @@ async def reader(
 
 @asynccontextmanager
 async def _postgres(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
-) -> AsyncIterator[Reader]:
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[SourceReader]:
     """A cursor on the server: it sends one chunk at a time."""
     psycopg = library()
     query = str(source.query)
@@ -128,7 +128,7 @@ async def _postgres(
         _read_json_as_text(psycopg, connection)
         await connection.execute(session_settings(source.schema, limits.timeout_s) or "SELECT 1")
         served = await connection.execute("SELECT extract(epoch FROM pg_postmaster_start_time())::text")
-        session = Session((await served.fetchone())[0], connection.info.backend_pid)
+        session = PostgresSession((await served.fetchone())[0], connection.info.backend_pid)
         async with connection.transaction(), connection.cursor(name="noetl_transfer") as cursor:
             await cursor.execute(query)
             described = cursor.description or ()
@@ -141,7 +141,7 @@ async def _postgres(
                 return rows
 
             types = {column.name: _duckdb_type(psycopg, column) for column in described}
-            yield Reader([column.name for column in described], types, fetch, session=session)
+            yield SourceReader([column.name for column in described], types, fetch, session=session)
     except psycopg.Error as error:
         raise statement_failure(error, query) from error
     finally:
@@ -174,8 +174,8 @@ def _duckdb_type(psycopg: Any, column: Any) -> str:
 
 @asynccontextmanager
 async def _duckdb(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
-) -> AsyncIterator[Reader]:
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[SourceReader]:
     duckdb = duckdb_library()
     query = str(source.query) if source.type == "duckdb" else _of_files(source)
     database = MEMORY
@@ -192,7 +192,7 @@ async def _duckdb(
     )
     async with Stepwise(opening) as steps:
 
-        def begin(connection: Any) -> tuple[list[tuple[str, str]], Reading | None]:
+        def begin(connection: Any) -> tuple[list[tuple[str, str]], SelectReading | None]:
             *before, last = connection.extract_statements(query) or [query]
             for statement in before:
                 connection.execute(statement)
@@ -225,7 +225,7 @@ async def _duckdb(
             except duckdb.Error as error:
                 raise duckdb_failure(error, "source") from error
 
-        yield Reader([name for name, _ in described], dict(described), fetch)
+        yield SourceReader([name for name, _ in described], dict(described), fetch)
 
 
 def _json_kept(value: Any) -> Any:
@@ -245,7 +245,9 @@ def _of_files(source: TransferSource) -> str:
 
 
 @asynccontextmanager
-async def _http(source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits) -> AsyncIterator[Reader]:
+async def _http(
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[SourceReader]:
     del limits
     sent = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
     names = (*sent, *sorted(RENDERED_BY_HTTP))
@@ -278,7 +280,7 @@ async def _http(source: TransferSource, chunk_size: int, context: ToolContext, l
         position += len(chunk)
         return chunk
 
-    yield Reader(columns, {}, fetch, rows)
+    yield SourceReader(columns, {}, fetch, rows)
 
 
 def inert(context: ToolContext) -> ToolContext:
@@ -314,8 +316,8 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
 
 @asynccontextmanager
 async def _snowflake(
-    source: TransferSource, chunk_size: int, context: ToolContext, limits: Limits
-) -> AsyncIterator[Reader]:
+    source: TransferSource, chunk_size: int, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[SourceReader]:
     del limits
     settings = await snowflake.connection_settings("transfer: source", source, context)
     async with snowflake.session(settings) as session:
@@ -325,4 +327,4 @@ async def _snowflake(
             return await session.fetch(cursor, chunk_size)
 
         types = {column.name: snowflake.duckdb_type(column) for column in described}
-        yield Reader([column.name for column in described], types, fetch)
+        yield SourceReader([column.name for column in described], types, fetch)

@@ -19,7 +19,15 @@ from noetl_worker.tools.duckdb.paths import canonical
 from noetl_worker.tools.duckdb.secrets import secrets_of
 from noetl_worker.tools.duckdb.session import Opening, Stepwise, library
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.transfer.plan import JsonText, Limits, Plan, json_text, matched, table_parts, without_json
+from noetl_worker.tools.transfer.plan import (
+    JsonText,
+    TransferLimits,
+    TransferPlan,
+    json_text,
+    matched,
+    table_parts,
+    without_json,
+)
 
 __all__ = ["DuckdbWriter", "duckdb_writer"]
 
@@ -39,7 +47,9 @@ _KEY: Final = (
 
 
 @asynccontextmanager
-async def duckdb_writer(plan: Plan, context: ToolContext, limits: Limits) -> AsyncIterator[DuckdbWriter]:
+async def duckdb_writer(
+    plan: TransferPlan, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[DuckdbWriter]:
     """The file opened for this transfer alone; closing it undoes what is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database))
@@ -58,7 +68,7 @@ async def duckdb_writer(plan: Plan, context: ToolContext, limits: Limits) -> Asy
 class DuckdbWriter:
     """transfer_plan.Writer. A chunk is one JSON text: DuckDB's parameters row by row are a hundred times slower."""
 
-    def __init__(self, plan: Plan, steps: Stepwise) -> None:
+    def __init__(self, plan: TransferPlan, steps: Stepwise) -> None:
         self._plan = plan
         self._steps = steps
         self._types: list[str] = []

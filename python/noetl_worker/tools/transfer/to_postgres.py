@@ -13,7 +13,15 @@ from noetl_worker.tools.postgres.address import conninfo, library
 from noetl_worker.tools.postgres.connection import connect
 from noetl_worker.tools.postgres.errors import statement_failure
 from noetl_worker.tools.postgres.postgres import session_settings
-from noetl_worker.tools.transfer.plan import JsonText, Limits, Plan, json_inside, json_text, matched, without_json
+from noetl_worker.tools.transfer.plan import (
+    JsonText,
+    TransferLimits,
+    TransferPlan,
+    json_inside,
+    json_text,
+    matched,
+    without_json,
+)
 
 __all__ = ["PostgresWriter", "postgres_writer"]
 
@@ -42,7 +50,9 @@ LIMIT 1
 
 
 @asynccontextmanager
-async def postgres_writer(plan: Plan, context: ToolContext, limits: Limits) -> AsyncIterator[PostgresWriter]:
+async def postgres_writer(
+    plan: TransferPlan, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[PostgresWriter]:
     """A connection for this transfer alone; closing it undoes what is not committed."""
     target = plan.target
     connection = await connect(await conninfo("transfer: target", target, context))
@@ -57,7 +67,7 @@ async def postgres_writer(plan: Plan, context: ToolContext, limits: Limits) -> A
 class PostgresWriter:
     """transfer_plan.Writer over COPY; an upsert copies into a temporary table first."""
 
-    def __init__(self, plan: Plan, connection: Any) -> None:
+    def __init__(self, plan: TransferPlan, connection: Any) -> None:
         self._plan = plan
         self._connection = connection
         self._cursor = connection.cursor()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from noetl_worker.models import JsonValue
 from noetl_worker.tools import snowflake
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.transfer.plan import Limits, Plan, json_text, matched, table_parts, without_json
+from noetl_worker.tools.transfer.plan import TransferLimits, TransferPlan, json_text, matched, table_parts, without_json
 
 __all__ = ["SnowflakeWriter", "snowflake_writer"]
 
@@ -18,7 +18,9 @@ _PLACE: Final = '"NOETL_PLACE"'
 
 
 @asynccontextmanager
-async def snowflake_writer(plan: Plan, context: ToolContext, limits: Limits) -> AsyncIterator[SnowflakeWriter]:
+async def snowflake_writer(
+    plan: TransferPlan, context: ToolContext, limits: TransferLimits
+) -> AsyncIterator[SnowflakeWriter]:
     """A session for this transfer alone; closing it undoes what is not committed."""
     settings = await snowflake.connection_settings("transfer: target", plan.target, context, limits.timeout_s)
     async with snowflake.session({**settings, "autocommit": False}) as session:
@@ -28,7 +30,7 @@ async def snowflake_writer(plan: Plan, context: ToolContext, limits: Limits) -> 
 class SnowflakeWriter:
     """transfer_plan.Writer. An upsert goes through a temporary table and MERGE. VARIANT columns are not for it."""
 
-    def __init__(self, plan: Plan, session: snowflake.Session) -> None:
+    def __init__(self, plan: TransferPlan, session: snowflake.SnowflakeSession) -> None:
         self._plan = plan
         self._session = session
         parts = table_parts(plan.target.table)

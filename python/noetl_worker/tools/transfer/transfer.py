@@ -26,7 +26,7 @@ from noetl_worker.tools.transfer.ends import (
     type_of,
     unread,
 )
-from noetl_worker.tools.transfer.plan import Limits, Plan
+from noetl_worker.tools.transfer.plan import TransferLimits, TransferPlan
 from noetl_worker.tools.transfer.to_duckdb import duckdb_writer
 from noetl_worker.tools.transfer.to_postgres import postgres_writer
 from noetl_worker.tools.transfer.to_snowflake import snowflake_writer
@@ -186,13 +186,15 @@ class TransferTool:
     async def run(self, config: TransferConfig, context: ToolContext) -> ToolResult:
         timeout_s = time_left(config.timeout, context)
         # it may have a DuckDB at each end
-        limits = Limits(timeout_s, self._duckdb_bytes // 2, is_confined=self._is_confined)
+        limits = TransferLimits(timeout_s, self._duckdb_bytes // 2, is_confined=self._is_confined)
         try:
             return ToolResult.success(await asyncio.wait_for(self._moved(config, context, limits), timeout_s))
         except (asyncio.TimeoutError, TimeoutError):
             return ToolResult.timed_out(timeout_s or 0.0)
 
-    async def _moved(self, config: TransferConfig, context: ToolContext, limits: Limits) -> dict[str, JsonValue]:
+    async def _moved(
+        self, config: TransferConfig, context: ToolContext, limits: TransferLimits
+    ) -> dict[str, JsonValue]:
         source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target).items()):
@@ -200,7 +202,7 @@ class TransferTool:
             inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
             opening = transfer_sources.reader(source, config.chunk_size, inner, limits)
             rows = await stack.enter_async_context(opening)
-            plan = Plan(config.mode, config.keys(), target, rows.session)
+            plan = TransferPlan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
             try:
                 sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, limits))

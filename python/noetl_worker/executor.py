@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noetl_worker.claim.claim import claim_command
-from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
+from noetl_worker.command.claimed_command import ClaimedCommand, WorkerServices
 from noetl_worker.delivery import acknowledge, envelope
 from noetl_worker.delivery.in_flight import Seen
 from noetl_worker.delivery.pools import Pools
@@ -29,15 +29,15 @@ from noetl_worker.plane.client import ControlPlaneClient, Plane
 if TYPE_CHECKING:
     from noetl_worker.command.trace import DeliveryTraces
 
-__all__ = ["Execution"]
+__all__ = ["Executor"]
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
+class Executor:
     """What a notification needs on its way. One per worker; `run` is called concurrently."""
 
     client: ControlPlaneClient
-    workplace: Workplace
+    services: WorkerServices
     pools: Pools | None = None
     """None: nobody asks whose commands they are."""
     traces: DeliveryTraces | None = None
@@ -49,7 +49,7 @@ class Execution:
         Args:
             progress: where the worker sees, and stops, what is done here.
         """
-        progress, in_flight = progress or Progress(), self.workplace.in_flight
+        progress, in_flight = progress or Progress(), self.services.in_flight
         progress.delivery = delivery
         try:
             notification = envelope.decode_notification(delivery.data)
@@ -69,7 +69,7 @@ class Execution:
                 outcome = acknowledge.system_pool(refusal.cause)
             else:
                 outcome = acknowledge.foreign_pool(refusal.cause, delivery.num_delivered, delivery.age_s())
-            return acknowledge.named(outcome, notification, acks=self.workplace.logs_acks)
+            return acknowledge.named(outcome, notification, acks=self.services.logs_acks)
         seen = in_flight.look(notification.command_id, delivery.stream_sequence)
         if seen is not Seen.NEW:
             return acknowledge.duplicate(seen, delivery.num_delivered)
@@ -78,20 +78,20 @@ class Execution:
             outcome = await self._claim_and_run(notification, delivery, progress)
         except asyncio.CancelledError as stop:  # its claim was not answered in time
             progress.absorb(stop)
-            outcome = acknowledge.given_back()
+            outcome = acknowledge.returned()
         finally:
             in_flight.leave(notification.command_id, delivery.stream_sequence)
-        return acknowledge.named(outcome, notification, acks=self.workplace.logs_acks)
+        return acknowledge.named(outcome, notification, acks=self.services.logs_acks)
 
     async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
-        if self.workplace.emitter.stopping.is_draining:
-            return acknowledge.given_back()
+        if self.services.emitter.stopping.is_draining:
+            return acknowledge.returned()
         progress.enter(Phase.CLAIMING)
         plane: Plane | None = None
         claim: ClaimOutcome
         try:
             plane = await self.client.plane(notification.server_url)
-            worker_id = self.workplace.identity.name_for(plane.dialect)
+            worker_id = self.services.identity.name_for(plane.dialect)
             claim = await claim_command(plane, notification.event_id, worker_id)
         except AuthRefused as error:
             claim = AuthRefusedClaim(str(error))
@@ -101,17 +101,17 @@ class Execution:
         metrics.claim_ended(claim, now - delivery.received_at)
         if plane is not None and type(claim) is Claimed:
             plane.retry_pace.given_at = now
-            command = ClaimedCommand(claim, notification, plane, delivery, self.workplace, progress, worker_id, now)
+            command = ClaimedCommand(claim, notification, plane, delivery, self.services, progress, worker_id, now)
             return await command.run()
         if plane is not None and isinstance(claim, AuthRefusedClaim):
             self.client.auth_refused(plane.url)
         if progress.is_stopping:
-            return acknowledge.given_back()
+            return acknowledge.returned()
         wait_s = plane.retry_pace.after(claim, delivery.num_delivered) if plane is not None else 0.0
         return acknowledge.after_claim(
             claim,
             delivery.num_delivered,
-            max_not_found=self.workplace.settings.max_not_found,
+            max_not_found=self.services.settings.max_not_found,
             message_age_s=delivery.age_s(),
             at_least_s=wait_s,
         )

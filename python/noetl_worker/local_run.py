@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from noetl_worker import json_text
 from noetl_worker.claim.text_marks import marks_of
-from noetl_worker.command.claimed_command import ClaimedCommand, Workplace
+from noetl_worker.command.claimed_command import ClaimedCommand, WorkerServices
 from noetl_worker.command.command import hydrate
-from noetl_worker.command.dispatch import Dispatch, Limits
+from noetl_worker.command.dispatch import CallLimits, Dispatch
 from noetl_worker.command.tool_rules import registry_of
 from noetl_worker.delivery.in_flight import InFlight
 from noetl_worker.delivery.keepalive import InProgress
@@ -39,7 +39,7 @@ from noetl_worker.slots import Slots
 from noetl_worker.tools.registry import Registry
 from noetl_worker.transport.transport import Body, Response
 
-__all__ = ["Ask", "Rehearsal", "Rehearsed", "Withheld", "WithholdingTransport"]
+__all__ = ["Ask", "LocalOutcome", "LocalRun", "Withheld", "WithholdingTransport"]
 
 Ask: TypeAlias = Callable[[str, str, Mapping[str, str], Body | None, float | None], Awaitable[Response]]
 """Transport.send: for what changes nothing at the plane."""
@@ -91,7 +91,7 @@ def _answer(status: int, body: JsonValue) -> Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
+class LocalOutcome:
     """What came of it."""
 
     outcome: Outcome
@@ -114,8 +114,8 @@ class Rehearsed:
         return str(status).lower() in ("error", "timeout", "failed")
 
 
-class Rehearsal:
-    """`async with Rehearsal(settings, transport) as rehearsal:`; one command or several."""
+class LocalRun:
+    """`async with LocalRun(settings, transport) as local_run:`; one command or several."""
 
     def __init__(
         self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
@@ -126,7 +126,7 @@ class Rehearsal:
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_rows=1, max_bytes=1)
         ids = event_ids_of(settings, identity.unique)
-        self._workplace = Workplace(
+        self._services = WorkerServices(
             settings,
             identity,
             self._registry,
@@ -136,7 +136,7 @@ class Rehearsal:
             Slots(settings.max_concurrent),
         )
 
-    async def __aenter__(self) -> Rehearsal:
+    async def __aenter__(self) -> LocalRun:
         return self
 
     async def __aexit__(
@@ -147,7 +147,7 @@ class Rehearsal:
 
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
-    ) -> Rehearsed:
+    ) -> LocalOutcome:
         """Take the command to its end, as after a claim that answered `body`.
 
         Args:
@@ -160,16 +160,16 @@ class Rehearsal:
             len(self._transport.withheld),
             time.monotonic(),
         )
-        worker_id = self._workplace.identity.name_for(plane.dialect)
+        worker_id = self._services.identity.name_for(plane.dialect)
         command = ClaimedCommand(
-            claim, envelope, plane, Delivery.of_nobody(), self._workplace, progress, worker_id, since
+            claim, envelope, plane, Delivery.without_message(), self._services, progress, worker_id, since
         )
         outcome = await command.run()
         withheld = tuple(self._transport.withheld[before:])
         events = tuple(
             event for request in withheld if request.path in (SINGLE, BATCH) for event in _events(request.body)
         )
-        return Rehearsed(outcome, withheld, time.monotonic() - since, events)
+        return LocalOutcome(outcome, withheld, time.monotonic() - since, events)
 
     async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
         """The tool's config as the tool would get it, without its secrets; the tool does not run.
@@ -184,9 +184,9 @@ class Rehearsal:
             self._registry,
             command,
             plane,
-            worker_id=self._workplace.identity.name_for(plane.dialect),
-            limits=Limits(ours.command_timeout_s, ours.command_timeout_max_s, 0, ours.undefined == "error"),
-            slots=self._workplace.slots,
+            worker_id=self._services.identity.name_for(plane.dialect),
+            limits=CallLimits(ours.command_timeout_s, ours.command_timeout_max_s, 0, ours.undefined == "error"),
+            slots=self._services.slots,
         )
         try:
             prepared = await dispatch.prepare()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.delivery import envelope
-from noetl_worker.delivery.dead_letter import Letter
+from noetl_worker.delivery.dead_letter import DeadLetter
 from noetl_worker.errors import ControlPlaneError, DocumentError, JetStreamError, NotificationError, ServerRefused
 from noetl_worker.jetstream.comparison import config_filters
 from noetl_worker.jetstream.connection import connect
@@ -24,7 +24,7 @@ from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
 from noetl_worker.settings.settings import Settings
 from noetl_worker.transport.opening import open_transport
 
-__all__ = ["Fact", "Inquiry", "Story"]
+__all__ = ["Diagnosis", "Fact", "Story"]
 
 _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
@@ -46,7 +46,7 @@ class Story:
     """All that is known, and what it comes to."""
 
     command_id: str
-    verdict: str = ""
+    conclusion: str = ""
     is_known: bool = False
     execution_id: int | None = None
     event_id: int | None = None
@@ -58,12 +58,12 @@ class Story:
         self.facts.append(Fact(source, at, redaction.redact_text(text)))
         self.is_known = True
 
-    def means(self, verdict: str) -> None:
-        """The first verdict stands: the plane's word counts over what NATS and this machine say."""
-        self.verdict = self.verdict or redaction.redact_text(verdict)
+    def means(self, conclusion: str) -> None:
+        """The first conclusion stands: the plane's word counts over what NATS and this machine say."""
+        self.conclusion = self.conclusion or redaction.redact_text(conclusion)
 
 
-class Inquiry:
+class Diagnosis:
     """One question; `ask` is called once."""
 
     def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
@@ -83,7 +83,7 @@ class Inquiry:
             story.facts += other.facts
             story.unknown += other.unknown
             story.is_known = story.is_known or other.is_known
-            story.means(other.verdict)
+            story.means(other.conclusion)
         story.means("nothing is known of it: it is over and forgotten, or was never published here")
         return story
 
@@ -145,7 +145,7 @@ class Inquiry:
             return
         try:
             found = await find(connection.client, self._settings)
-            await self._ask_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), story)
+            await self._ask_dead_letters(DeadLetterStore(connection, self._settings.dead_letter_subject), story)
             if found.stream_info is not None:
                 self._note_messages(await self._search(connection.client, found.stream), found, story)
         except JetStreamError as error:
@@ -153,26 +153,26 @@ class Inquiry:
         finally:
             await connection.close()
 
-    async def _ask_letters(self, store: DeadLetterStore, story: Story) -> None:
+    async def _ask_dead_letters(self, store: DeadLetterStore, story: Story) -> None:
         stream = await store.stream()
         if stream is None:
             return
-        async for kept in store.letters(stream):
+        async for kept in store.dead_letters(stream):
             try:
-                letter = Letter.parse(kept.data)
+                dead_letter = DeadLetter.parse(kept.data)
             except DocumentError:
                 continue
-            if self._is_ours(letter.known("command_id")):
+            if self._is_ours(dead_letter.known("command_id")):
                 story.add(
                     "NATS",
-                    f"dead letter {kept.sequence}: {letter.reason} ({letter.num_delivered} deliveries, kept by "
-                    f"{letter.worker_id})",
+                    f"dead letter {kept.sequence}: {dead_letter.reason} ({dead_letter.num_delivered} deliveries, "
+                    f"kept by {dead_letter.worker_id})",
                     kept.stored_at,
                 )
                 story.means(
-                    f"it was set aside as dead letter {kept.sequence}: noetl-worker dead-letters show {kept.sequence}"
+                    f"it was kept as dead letter {kept.sequence}: noetl-worker dead-letters show {kept.sequence}"
                 )
-                self._learn(_notification(letter.data or b""))
+                self._learn(_notification(dead_letter.data or b""))
 
     async def _search(self, client: Any, stream: str) -> Search:
         """By the subject, which on the Rust plane ends in the execution's id; else through the newest messages."""
@@ -196,11 +196,11 @@ class Inquiry:
     def _note_messages(self, search: Search, found: Found, story: Story) -> None:
         for message in search.found:
             self._learn(_notification(message.data))
-            state, verdict = _state(message, found, self._settings)
+            state, conclusion = _state(message, found, self._settings)
             story.add(
                 "NATS", f"message {message.sequence} of {found.stream} on {message.subject}: {state}", message.stored_at
             )
-            story.means(verdict)
+            story.means(conclusion)
         if not search.found:
             rest = search.there - search.looked_at
             more = f", {rest} older ones were not looked through (--messages)" if rest > 0 else ""

@@ -8,12 +8,12 @@ from typing import Any
 import typer
 
 from noetl_worker.cli.views.terminal import harmless
-from noetl_worker.rehearsal import Rehearsed
+from noetl_worker.local_run import LocalOutcome
 
 __all__ = ["print_requests", "print_result"]
 
 
-def print_result(done: Rehearsed, *, as_json: bool) -> None:
+def print_result(done: LocalOutcome, *, as_json: bool) -> None:
     """The result as it would be reported to the plane: one line about it, then JSON."""
     call = done.call
     if call is None:
@@ -30,7 +30,7 @@ def print_result(done: Rehearsed, *, as_json: bool) -> None:
     typer.echo(harmless(json.dumps(shown, indent=2, ensure_ascii=False)))
 
 
-def print_requests(done: Rehearsed, *, as_json: bool) -> None:
+def print_requests(done: LocalOutcome, *, as_json: bool) -> None:
     """Every request that was not sent, word for word."""
     for withheld in done.withheld:
         request = {"method": withheld.method, "path": withheld.path, "body": withheld.body}
